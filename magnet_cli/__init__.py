@@ -1,0 +1,44 @@
+"""MAGNeT: audio from text, by masked generation (Ziv et al., 2024, arXiv 2401.04577).
+
+    import magnet_cli
+    model = magnet_cli.load_model("facebook/magnet-small-10secs")
+    result = model.generate(["lofi piano"], seeds=[1])
+
+Importing this package imports no torch: names are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from magnet_cli.version import __version__
+
+if TYPE_CHECKING:
+    from magnet_cli.config import DecodingConfig as DecodingConfig
+    from magnet_cli.errors import MagnetError as MagnetError
+    from magnet_cli.pipeline import GenerationRequest as GenerationRequest
+    from magnet_cli.pipeline import GenerationResult as GenerationResult
+    from magnet_cli.pipeline import Model as Model
+    from magnet_cli.pipeline import load_model as load_model
+
+_HOMES = {
+    "DecodingConfig": "magnet_cli.config",
+    "MagnetError": "magnet_cli.errors",
+    "GenerationRequest": "magnet_cli.pipeline",
+    "GenerationResult": "magnet_cli.pipeline",
+    "Model": "magnet_cli.pipeline",
+    "load_model": "magnet_cli.pipeline",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Checkpoints: known names, files, formats, loading."""

@@ -1,0 +1,165 @@
+"""Settings as frozen dataclasses, each field commented, cross-checked in one place. No torch here.
+
+A flag of the command line is a field's name in kebab-case, and takes its default from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from magnet_cli.errors import UsageError
+
+SpanArrangement = Literal["nonoverlap", "stride1"]
+SpanScoring = Literal["max", "prod"]
+Modeling = Literal["masked", "autoregressive", "hybrid"]
+
+
+@dataclass(frozen=True)
+class LMConfig:
+    """The language model: one transformer over `n_q` streams (reference.md, Model)."""
+
+    dim: int  # width of the transformer
+    num_heads: int
+    num_layers: int
+    n_q: int  # streams
+    card: int  # codes in each stream; the id `card` is the mask (or special) token
+    modeling: Modeling  # masked: MAGNeT; autoregressive: MusicGen, AudioGen; hybrid: both ways
+    text_dim: int  # width of the text encoder's output, projected to `dim`
+    frame_rate: float  # frames per second of the codec
+    segment_duration: float  # seconds the model was trained on
+    hidden_scale: int = 4  # feed-forward width over dim
+    subcodes_context: int = 5  # frames that streams > 0 see on each side, where masked
+    span_len: int = 3  # frames in a masked span
+    delays: tuple[int, ...] = ()  # steps by which each stream is late, where autoregressive
+
+    @property
+    def mask_id(self) -> int:
+        """The id of a masked token; also the special token of the delay pattern."""
+        return self.card
+
+    @property
+    def segment_frames(self) -> int:
+        """Frames in a segment."""
+        return round(self.segment_duration * self.frame_rate)
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """EnCodec as the released checkpoints have it (reference.md; audiocraft's seanet.py)."""
+
+    sample_rate: int
+    channels: int
+    ratios: tuple[int, ...]  # upsampling of the decoder, outermost last; hop = their product
+    n_filters: int
+    dimension: int  # width of the latent that is quantized
+    n_q: int
+    card: int
+    lstm_layers: int = 2
+    n_residual_layers: int = 1
+    kernel_size: int = 7
+    residual_kernel_size: int = 3
+    last_kernel_size: int = 7
+    dilation_base: int = 2
+    compress: int = 2
+    causal: bool = False
+    pad_mode: str = "constant"
+    true_skip: bool = True  # identity shortcut in residual blocks, not a convolution
+    trim_right_ratio: float = 1.0
+    elu_alpha: float = 1.0
+
+    @property
+    def hop_length(self) -> int:
+        """Samples in a frame."""
+        hop = 1
+        for ratio in self.ratios:
+            hop *= ratio
+        return hop
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How codes are decoded. None means the checkpoint's own default; 0 switches top_p and top_k off."""
+
+    decoding_steps: tuple[int, ...] | None = None  # steps for each stream
+    temperature: float | None = None
+    anneal_temperature: bool | None = None  # temperature falls to 0.01 over a stream's steps
+    top_p: float | None = None  # keep the most likely tokens up to this sum
+    top_k: int | None = None  # keep this many of the most likely tokens
+    use_sampling: bool | None = None  # False: greedy
+    max_cfg_coef: float | None = None  # guidance at a stream's first step
+    min_cfg_coef: float | None = None  # guidance at a stream's last step
+    cfg_coef: float | None = None  # guidance of autoregressive decoding
+    span_len: int | None = None  # frames in a masked span
+    span_arrangement: SpanArrangement | None = None
+    span_scoring: SpanScoring | None = None  # nonoverlap only: stride1 always sums -log p
+    full_length: bool | None = None  # False: trim to a multiple of span_len, as the reference does
+
+    def __post_init__(self) -> None:
+        if self.decoding_steps is not None:
+            object.__setattr__(self, "decoding_steps", tuple(self.decoding_steps))
+        check_decoding(self)
+
+    def over(self, defaults: DecodingConfig) -> DecodingConfig:
+        """These settings where they are given, `defaults` elsewhere."""
+        return dataclasses.replace(defaults, **self.given())
+
+    def given(self) -> dict[str, Any]:
+        """The fields that are set, by name."""
+        return {
+            field.name: value
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+
+
+# What holds where neither the user nor the checkpoint says otherwise (paper, section 5; reference.md).
+DECODING_DEFAULTS = DecodingConfig(
+    decoding_steps=(20, 10, 10, 10),
+    temperature=3.0,
+    anneal_temperature=True,
+    top_p=0.9,
+    top_k=0,
+    use_sampling=True,
+    max_cfg_coef=10.0,
+    min_cfg_coef=1.0,
+    cfg_coef=3.0,
+    span_arrangement="nonoverlap",
+    span_scoring="max",
+    full_length=True,
+)
+
+
+def check_decoding(config: DecodingConfig) -> None:
+    """Refuse values that cannot mean anything.
+
+    Raises:
+        UsageError: naming the field and the values it takes.
+    """
+
+    def need(holds: bool, field: str, takes: str) -> None:
+        if not holds:
+            value = getattr(config, field)
+            flag = field.replace("_", "-")
+            raise UsageError(f"{field} cannot be {value!r}.", f"--{flag} takes {takes}.")
+
+    steps = config.decoding_steps
+    if steps is not None:
+        ok = len(steps) > 0 and all(isinstance(s, int) and 1 <= s <= 10_000 for s in steps)
+        need(ok, "decoding_steps", "whole numbers from 1 to 10000, one for each stream")
+    for field in ("temperature", "max_cfg_coef", "min_cfg_coef", "cfg_coef"):
+        value = getattr(config, field)
+        if value is not None:
+            need(0 <= value < 1e4, field, "a number from 0 up to 10000")
+    if config.top_p is not None:
+        need(0 <= config.top_p <= 1, "top_p", "a number from 0 (off) to 1")
+    if config.top_k is not None:
+        need(config.top_k >= 0, "top_k", "a whole number from 0 (off)")
+    if config.span_len is not None:
+        need(config.span_len >= 1, "span_len", "a whole number from 1")
+    if config.span_arrangement is not None:
+        known = config.span_arrangement in ("nonoverlap", "stride1")
+        need(known, "span_arrangement", "nonoverlap or stride1")
+    if config.span_scoring is not None:
+        need(config.span_scoring in ("max", "prod"), "span_scoring", "max or prod")

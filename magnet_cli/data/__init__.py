@@ -1,0 +1,1 @@
+"""Data: prompt files, manifests, token shards."""

@@ -1,0 +1,1 @@
+"""Decoding: the loops from logits to codes. They never import a model."""

@@ -1,0 +1,62 @@
+"""Every error a user can meet: what is wrong, what to do next, and the exit status.
+
+The library raises these; only `cli.app` turns them into text and an exit status.
+"""
+
+from __future__ import annotations
+
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_MODEL = 3
+EXIT_PARTIAL = 4
+EXIT_INTERRUPTED = 130
+
+
+class MagnetError(Exception):
+    """An error with one sentence that says what is wrong and one that says what to do next."""
+
+    exit_status = EXIT_UNEXPECTED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class UsageError(MagnetError):
+    """A value that the caller gave cannot be used."""
+
+    exit_status = EXIT_USAGE
+
+
+class ModelNotFoundError(MagnetError):
+    """The named model is not here and could not be had."""
+
+    exit_status = EXIT_MODEL
+
+
+class CheckpointError(MagnetError):
+    """Files were found, but they are not a model that can be loaded."""
+
+    exit_status = EXIT_MODEL
+
+
+class AudioFileError(MagnetError):
+    """A sound could not be read or written."""
+
+    exit_status = EXIT_USAGE
+
+
+class DataError(MagnetError):
+    """Training or batch data is broken."""
+
+    exit_status = EXIT_USAGE
+
+
+class PartialFailureError(MagnetError):
+    """Some items were made and some failed."""
+
+    exit_status = EXIT_PARTIAL

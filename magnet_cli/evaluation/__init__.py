@@ -1,0 +1,1 @@
+"""Evaluation: metrics and what feeds them."""

@@ -1,0 +1,65 @@
+"""The contract that every audio codec meets, and the one thing all share: chunks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class AudioCodec(nn.Module):
+    """Audio to codes and back: `n_q` streams of `card` codes at `frame_rate` frames per second.
+
+    Attributes:
+        sample_rate: Hz.
+        channels: channels of the audio it reads and writes.
+        hop_length: samples in a frame; `frame_rate = sample_rate / hop_length`.
+        n_q: streams.
+        card: codes in each stream.
+    """
+
+    sample_rate: int
+    channels: int
+    hop_length: int
+    n_q: int
+    card: int
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop_length
+
+    @abstractmethod
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio [B, C, samples] at `sample_rate`, in -1..1 -> codes int64 [B, K, T].
+
+        T = ceil(samples / hop_length): what is missing of the last frame counts as silence.
+        Long audio is worked off in chunks; the result is that of one pass.
+        """
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, K, T] -> audio float32 [B, C, T * hop_length]. Long codes are decoded in chunks.
+
+        Raises:
+            ValueError: a code is outside 0..card-1, or K is not `n_q`.
+        """
+
+    def check_codes(self, codes: Tensor) -> None:
+        """Refuse codes that this codec cannot have made.
+
+        Raises:
+            ValueError: wrong number of streams, or a code outside 0..card-1.
+        """
+        if codes.dim() != 3 or codes.shape[1] != self.n_q:
+            raise ValueError(f"codes must be [B, {self.n_q}, T], not {list(codes.shape)}")
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.card):
+            raise ValueError(f"codes must be in 0..{self.card - 1}")
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """The device that a module's parameters (or buffers) are on."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    return torch.device("cpu")
