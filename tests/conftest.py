@@ -1,0 +1,17 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.golden_cases import HUB_CACHE
+
+
+@pytest.fixture
+def hub_cache(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The golden hub cache is the hub cache, and nothing touches the network."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(HUB_CACHE))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return HUB_CACHE
