@@ -1,0 +1,141 @@
+"""The mask schedule and span masks, one implementation for training and decoding.
+
+Sources: the paper, sections 3.1 (spans, the mask schedule) and 3.2 (restricted context lives in
+the attention); the reference's `magnet.py` (solver and language model). What is counted in float32
+there is counted in float32 here: at 10 steps, step 6 has the rate 0.49999997, and 166 spans give 82
+masked ones, not 83.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+
+def mask_rates(steps: int) -> Tensor:
+    """float32 [steps]: the share of spans that is masked at each decoding step, from 1 to ~0."""
+    return torch.cos(torch.linspace(0, 1, steps) * (math.pi * 0.5))
+
+
+def masked_counts(rate: Tensor, counts: Tensor) -> Tensor:
+    """How many of `counts` int [B] spans a rate (float32 scalar) masks: at least one where there is one."""
+    wanted = (rate * counts.float()).to(torch.int64)
+    return torch.minimum(wanted.clamp(min=1), counts)
+
+
+def span_count(frames: int, span_len: int) -> int:
+    """Spans on the fixed grid; the last one may be shorter."""
+    return -(-frames // span_len)
+
+
+def spans_to_frames(spans: Tensor, span_len: int, frames: int) -> Tensor:
+    """[..., n] on the grid -> [..., frames], each span's value at all of its frames."""
+    return spans.repeat_interleave(span_len, dim=-1)[..., :frames]
+
+
+def frames_to_spans(frames: Tensor, span_len: int, fill: float) -> Tensor:
+    """[..., T] -> [..., n, span_len]; what the last span lacks is `fill`."""
+    missing = -frames.shape[-1] % span_len
+    padded = torch.nn.functional.pad(frames, (0, missing), value=fill)
+    return padded.unflatten(-1, (-1, span_len))
+
+
+def top_mask(scores: Tensor, counts: Tensor) -> Tensor:
+    """bool like scores [B, n]: the `counts` [B] highest of each row; of equals, the first."""
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, rank < counts[:, None])
+
+
+def cover(starts: Tensor, span_len: int) -> Tensor:
+    """Span starts bool [..., T] -> frames covered bool [..., T], clipped at the right edge."""
+    covered = starts.clone()
+    for shift in range(1, span_len):
+        covered[..., shift:] |= starts[..., :-shift]
+    return covered
+
+
+def stride1_mask(scores: Tensor, targets: Tensor, span_len: int) -> Tensor:
+    """The highest-scored overlapping spans, as many as mask about `targets` frames.
+
+    A span's score is the sum over its frames. The number of spans u is found by bisection between
+    target // span_len and target - span_len + 1; the mask of the last u tried is the result, as in
+    the reference's `_least_probable_span_masking`, here for all items at once.
+
+    Args:
+        scores: float [B, T], high where a frame is to be masked.
+        targets: int [B], frames to mask.
+        span_len: frames in a span.
+
+    Returns:
+        bool [B, T].
+    """
+    frames = scores.shape[-1]
+    span_len = min(span_len, frames)
+    span_scores = scores.unfold(-1, span_len, 1).sum(-1)
+    order = span_scores.argsort(dim=-1, descending=True, stable=True)
+    # rank[b, s]: the place of the span that starts at s; frames behind the last start have none.
+    rank = torch.full(scores.shape, frames, dtype=torch.int64, device=scores.device)
+    places = torch.arange(order.shape[-1], device=scores.device).expand_as(order)
+    rank.scatter_(-1, order, places)
+
+    target = targets.clamp(min=span_len)
+    low, high = target // span_len, target - span_len + 1
+    # Tensor.round rounds halves to even, as Python's round() does.
+    middle = (0.5 * (low + high)).round().to(torch.int64)
+    mask = cover(rank < middle[:, None], span_len)
+    open_ = (middle > low) & (middle < high)
+    while bool(open_.any()):
+        tried = cover(rank < middle[:, None], span_len)
+        mask = torch.where(open_[:, None], tried, mask)
+        above = tried.sum(-1) > target
+        high = torch.where(open_ & above, middle, high)
+        low = torch.where(open_ & ~above, middle, low)
+        middle = torch.where(open_, (0.5 * (low + high)).round().to(torch.int64), middle)
+        open_ = open_ & (middle > low) & (middle < high)
+    return mask
+
+
+def mean_mask_rates(frames: int, span_len: int) -> list[float]:
+    """For u = 0 .. frames-1 random overlapping spans, the share of frames that they mask on average.
+
+    1 - C(T-L, u) / C(T, u) (paper, 3.1), as a running product of ratios instead of huge binomials.
+    """
+    rates, unmasked = [0.0], (frames - span_len) / frames
+    for u in range(1, frames):
+        rates.append(1.0 - unmasked)
+        unmasked *= max(frames - span_len - u, 0) / (frames - u)
+    return rates
+
+
+@functools.lru_cache(maxsize=32)
+def span_start_table(frames: int, span_len: int) -> tuple[int, ...]:
+    """For each mask rate 0 %, 1 %, ..., 100 %: the fewest span starts that reach it on average."""
+    rates = mean_mask_rates(frames, span_len)
+    return tuple(bisect.bisect_left(rates, percent / 100) for percent in range(101))
+
+
+def training_mask(rates: Tensor, noise: Tensor, span_len: int) -> Tensor:
+    """Random span masks at the given rates (the reference's `_get_mask`).
+
+    Args:
+        rates: float [B], mask rates in 0..1.
+        noise: float [B, T], uniform; it decides where spans start.
+        span_len: frames in a span.
+
+    Returns:
+        bool [B, T]; at least one span an item.
+    """
+    frames = noise.shape[-1]
+    # argsort, not rank: that is what the reference does, and both are uniform.
+    places = noise.argsort(dim=-1)
+    if span_len <= 1:
+        starts = (rates * frames).round().clamp(min=1)
+        return places < starts[:, None]
+    table = torch.tensor(span_start_table(frames, span_len), device=noise.device)
+    starts = table[(rates * 100).round().to(torch.int64).clamp(0, 100)].clamp(min=1)
+    return cover(places < starts[:, None], span_len)
