@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from magnet_cli.errors import UsageError
+
+T = TypeVar("T")
 
 SpanArrangement = Literal["nonoverlap", "stride1"]
 SpanScoring = Literal["max", "prod"]
 Modeling = Literal["masked", "autoregressive", "hybrid"]
+AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
+BitDepth = Literal["16", "24", "float"]
 
 
 @dataclass(frozen=True)
@@ -114,21 +118,15 @@ class DecodingConfig:
         }
 
 
-# What holds where neither the user nor the checkpoint says otherwise (paper, section 5; reference.md).
-DECODING_DEFAULTS = DecodingConfig(
-    decoding_steps=(20, 10, 10, 10),
-    temperature=3.0,
-    anneal_temperature=True,
-    top_p=0.9,
-    top_k=0,
-    use_sampling=True,
-    max_cfg_coef=10.0,
-    min_cfg_coef=1.0,
-    cfg_coef=3.0,
-    span_arrangement="nonoverlap",
-    span_scoring="max",
-    full_length=True,
-)
+def required(value: T | None) -> T:
+    """A setting that must have been resolved by now.
+
+    Raises:
+        ValueError: it was not: a mistake of the caller's, not of the user's.
+    """
+    if value is None:
+        raise ValueError("a decoding setting was left open: complete it with DecodingConfig.over")
+    return value
 
 
 def check_decoding(config: DecodingConfig) -> None:
@@ -163,3 +161,82 @@ def check_decoding(config: DecodingConfig) -> None:
         need(known, "span_arrangement", "nonoverlap or stride1")
     if config.span_scoring is not None:
         need(config.span_scoring in ("max", "prod"), "span_scoring", "max or prod")
+
+
+# What holds where neither the user nor the checkpoint says otherwise (paper, section 5; reference.md).
+DECODING_DEFAULTS = DecodingConfig(
+    decoding_steps=(20, 10, 10, 10),
+    temperature=3.0,
+    anneal_temperature=True,
+    top_p=0.9,
+    top_k=0,
+    use_sampling=True,
+    max_cfg_coef=10.0,
+    min_cfg_coef=1.0,
+    cfg_coef=3.0,
+    span_arrangement="nonoverlap",
+    span_scoring="max",
+    full_length=True,
+)
+
+
+# What `--preset` multiplies the checkpoint's own decoding steps by.
+PRESETS = {"fast": 0.5, "default": 1.0, "best": 2.0}
+
+
+def preset_steps(steps: tuple[int, ...], preset: str) -> tuple[int, ...]:
+    """`steps` scaled by a preset: at least one for each stream, halves rounded up.
+
+    Raises:
+        UsageError: the preset is not one of PRESETS.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"There is no preset {preset!r}.", f"Take one of {', '.join(PRESETS)}.")
+    return tuple(max(1, int(count * PRESETS[preset] + 0.5)) for count in steps)
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """How decoded audio becomes a file."""
+
+    format: AudioFormat | None = None  # None: by the file's suffix
+    bit_depth: BitDepth | None = None  # wav and flac; None: 16
+    sample_rate: int | None = None  # Hz; None: the model's, or the nearest that the format can hold
+    channels: int | None = None  # 1 or 2; None: the model's
+    normalize: bool = True  # False: neither loudness nor peak is touched
+    lufs: float = -14.0  # integrated loudness, ITU-R BS.1770-4
+    peak: float = -1.0  # ceiling of the samples, dBFS
+    fade: float = 0.0  # seconds faded in at the start and out at the end
+
+    def __post_init__(self) -> None:
+        check_output(self)
+
+
+def check_output(config: OutputConfig) -> None:
+    """Refuse values that cannot mean anything.
+
+    Raises:
+        UsageError: naming the flag and the values it takes.
+    """
+
+    def need(holds: bool, flag: str, value: object, takes: str) -> None:
+        if not holds:
+            raise UsageError(f"--{flag} cannot be {value!r}.", f"It takes {takes}.")
+
+    formats, depths = get_args(AudioFormat), get_args(BitDepth)
+    need(config.format in (None, *formats), "format", config.format, f"one of {', '.join(formats)}")
+    need(
+        config.bit_depth in (None, *depths),
+        "bit-depth",
+        config.bit_depth,
+        f"one of {', '.join(depths)}",
+    )
+    rate, channels = config.sample_rate, config.channels
+    need(rate is None or 1000 <= rate <= 384_000, "sample-rate", rate, "Hz from 1000 to 384000")
+    need(channels in (None, 1, 2), "channels", channels, "1 (mono) or 2 (stereo)")
+    need(-70 <= config.lufs <= 0, "lufs", config.lufs, "a loudness from -70 to 0 LUFS")
+    need(-60 <= config.peak <= 0, "peak", config.peak, "a ceiling from -60 to 0 dBFS")
+    need(0 <= config.fade <= 60, "fade", config.fade, "seconds from 0 to 60")
+
+
+OUTPUT_DEFAULTS = OutputConfig()
