@@ -1,0 +1,94 @@
+"""Key maps: a checkpoint's keys renamed by a table, with nothing lost and nothing left over.
+
+A table is a list of (their pattern, our pattern). `{}` stands for a whole number, the same numbers
+in the same order on both sides; the first row that matches counts. Read from right to left the
+same table exports. Keys that have no place in our models are dropped only where they are listed;
+any other key, and any key that the model wants and does not get, is an error that names it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from magnet_cli.errors import CheckpointError
+
+Table = Sequence[tuple[str, str]]
+
+_NAMED = 5  # keys named in a message; the rest are counted
+_HINT = "The file is damaged, or made by a version that this one does not know."
+
+
+def to_ours(
+    state: Mapping[str, Tensor], table: Table, drops: Sequence[str], where: str
+) -> dict[str, Tensor]:
+    """`state` under our names; keys that match a pattern of `drops` are left out.
+
+    Raises:
+        CheckpointError: a key is in neither, or two keys have the same name among ours.
+    """
+    return _rename(state, table, drops, where)
+
+
+def from_ours(state: Mapping[str, Tensor], table: Table, where: str) -> dict[str, Tensor]:
+    """Our `state` under their names: the table from right to left.
+
+    Raises:
+        CheckpointError: a key has no row.
+    """
+    return _rename(state, [(ours, theirs) for theirs, ours in table], (), where)
+
+
+def check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
+    """Hold `state` against what a model of this config has: the same keys, the same shapes.
+
+    `expected` is the `state_dict()` of such a model, best one on the meta device.
+
+    Raises:
+        CheckpointError: naming the keys that are missing, left over or of another shape.
+    """
+    if missing := [key for key in expected if key not in state]:
+        raise CheckpointError(f"{where} lacks {_named(missing)}.", _HINT)
+    if left_over := [key for key in state if key not in expected]:
+        raise CheckpointError(f"{where} has more than the model: {_named(left_over)}.", _HINT)
+    for key, tensor in state.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{where}: {key} is {list(tensor.shape)}, "
+                f"its settings make it {list(expected[key].shape)}.",
+                _HINT,
+            )
+
+
+def _rename(
+    state: Mapping[str, Tensor], table: Table, drops: Sequence[str], where: str
+) -> dict[str, Tensor]:
+    rows = [(_compiled(source), target) for source, target in table]
+    dropped = [_compiled(pattern) for pattern in drops]
+    renamed: dict[str, Tensor] = {}
+    left_over = []
+    for key, tensor in state.items():
+        for pattern, target in rows:
+            if match := pattern.fullmatch(key):
+                name = target.format(*match.groups())
+                if name in renamed:
+                    raise CheckpointError(f"{where} holds {name} twice, once as {key}.", _HINT)
+                renamed[name] = tensor
+                break
+        else:
+            if not any(pattern.fullmatch(key) for pattern in dropped):
+                left_over.append(key)
+    if left_over:
+        raise CheckpointError(f"{where} has keys of no known use: {_named(left_over)}.", _HINT)
+    return renamed
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(r"(\d+)".join(re.escape(part) for part in pattern.split("{}")))
+
+
+def _named(keys: Sequence[str]) -> str:
+    more = len(keys) - _NAMED
+    return ", ".join(keys[:_NAMED]) + (f" and {more} more" if more > 0 else "")
