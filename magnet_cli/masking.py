@@ -27,11 +27,6 @@ def masked_counts(rate: Tensor, counts: Tensor) -> Tensor:
     return torch.minimum(wanted.clamp(min=1), counts)
 
 
-def span_count(frames: int, span_len: int) -> int:
-    """Spans on the fixed grid; the last one may be shorter."""
-    return -(-frames // span_len)
-
-
 def spans_to_frames(spans: Tensor, span_len: int, frames: int) -> Tensor:
     """[..., n] on the grid -> [..., frames], each span's value at all of its frames."""
     return spans.repeat_interleave(span_len, dim=-1)[..., :frames]
@@ -68,7 +63,7 @@ def stride1_mask(scores: Tensor, targets: Tensor, span_len: int) -> Tensor:
 
     Args:
         scores: float [B, T], high where a frame is to be masked.
-        targets: int [B], frames to mask.
+        targets: int [B], frames to mask; below one span they are raised to one.
         span_len: frames in a span.
 
     Returns:

@@ -1,0 +1,96 @@
+"""Autoregressive decoding in the delay pattern (MusicGen, section 2.2; audiocraft's `LMModel.generate`).
+
+The loop knows no model: it is handed a session that takes steps and remembers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from magnet_cli.config import DecodingConfig, required
+from magnet_cli.decoding.events import OnStep, StepEvent
+from magnet_cli.decoding.guidance import guidance_matters, guide
+from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, uniform_noise
+from magnet_cli.patterns import DelayPattern
+
+
+class Session(Protocol):
+    """A causal model that remembers the steps it was given."""
+
+    def reset(self, steps: int, with_null: bool) -> None:
+        """Forget everything; make room for `steps` steps, with or without the null half."""
+
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Append ids [B, K, n]; float32 logits [B, K, card] of what follows, conditional and null."""
+
+
+def decode(
+    session: Session,
+    known_codes: Tensor,
+    known_mask: Tensor,
+    *,
+    pattern: DelayPattern,
+    config: DecodingConfig,
+    special: int,
+    generators: Sequence[torch.Generator],
+    rows: int | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Write the codes step by step; what is known is kept and read when its step comes.
+
+    Args:
+        session: the model, see `Session`.
+        known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
+        known_mask: bool [B, K, T].
+        pattern: where codes stand in the sequence.
+        config: `use_sampling`, `temperature`, `top_k`, `top_p` and `cfg_coef` are read, not annealed.
+        special: the id where no code stands.
+        generators: one per item.
+        rows: write only this many steps of the sequence (hybrid decoding); default all.
+        on_step: called after every step.
+
+    Returns:
+        int64 [B, K, T]; what lies behind `rows` is `special`.
+    """
+    batch, streams, frames = known_codes.shape
+    total = pattern.steps(frames) if rows is None else min(rows, pattern.steps(frames))
+    sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
+    temperature = max(required(config.temperature), MIN_TEMPERATURE)
+    coef = required(config.cfg_coef)
+
+    sequence = pattern.apply(torch.where(known_mask, known_codes, special), special)
+    real = pattern.valid(frames).to(sequence.device)  # [K, S]
+    open_ = pattern.apply((~known_mask).long(), 0).bool()  # [B, K, S]
+    # Steps before the first open one are read in one go.
+    start = int(open_.any(0).any(0).long().argmax()) if bool(open_.any()) else total
+    start = min(max(start, 1), total)
+    session.reset(total, guidance_matters(coef))
+    read = 0
+    for step in range(start, total):
+        cond, null = session.step(sequence[:, :, read:step])
+        read = step
+        guided = guide(cond, null, coef).flatten(0, 1)
+        drawing = open_[:, :, step].any(-1).tolist()
+        noise = uniform_noise(generators, drawing, streams, sequence.device)
+        tokens, _ = sampler(guided, temperature, noise.flatten())
+        write = open_[:, :, step] & real[:, step]
+        sequence[:, :, step] = torch.where(write, tokens.view(batch, streams), sequence[:, :, step])
+        if on_step is not None:
+            on_step(
+                StepEvent(
+                    part="autoregressive",
+                    stage=0,
+                    stages=1,
+                    step=step,
+                    steps=total - 1,
+                    mask_rate=0.0,
+                    cfg_coef=coef,
+                    temperature=temperature,
+                    remaining=int(open_[:, :, step + 1 : total].sum()),
+                )
+            )
+    return pattern.revert(sequence, frames)

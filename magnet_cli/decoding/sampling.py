@@ -1,0 +1,100 @@
+"""Sampling: temperature, top-k, top-p; one generator per item, always required.
+
+The generators live on the CPU whatever the device, and each item draws from its own, so that a
+seed means the same noise alone, in a batch and on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magnet_cli.errors import MagnetError
+
+# The reference's floor: annealed temperatures reach 0 at the last step.
+MIN_TEMPERATURE = 1e-2
+
+
+def make_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator per item."""
+    return [torch.Generator(device="cpu").manual_seed(seed) for seed in seeds]
+
+
+def uniform_noise(
+    generators: Sequence[torch.Generator],
+    drawing: Sequence[bool],
+    count: int,
+    device: torch.device,
+) -> Tensor:
+    """float32 [B, count] in [0, 1): row b drawn from generator b, zeros where it does not draw."""
+    rows = [
+        torch.rand(count, generator=generator) if draws else torch.zeros(count)
+        for generator, draws in zip(generators, drawing, strict=True)
+    ]
+    return torch.stack(rows).to(device)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a token is drawn from logits."""
+
+    use_sampling: bool
+    top_p: float
+    top_k: int
+
+    def __call__(self, logits: Tensor, temperature: float, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw one token a row.
+
+        Args:
+            logits: float32 [N, card], guided.
+            temperature: not below `MIN_TEMPERATURE` in effect.
+            noise: float32 [N] in [0, 1); one number a row decides the draw.
+
+        Returns:
+            Tokens int64 [N] and the probability of each, float32 [N] (what span scores use).
+
+        Raises:
+            MagnetError: the logits are not finite.
+        """
+        if not bool(torch.isfinite(logits).all()):
+            raise MagnetError(
+                "The model's output is not a number.",
+                "Try --dtype float32; if it stays, the checkpoint is damaged.",
+            )
+        probs = torch.softmax(logits / max(temperature, MIN_TEMPERATURE), dim=-1)
+        if not self.use_sampling:
+            tokens = logits.argmax(-1)
+            return tokens, probs.gather(-1, tokens[:, None])[:, 0]
+        if self.top_k > 0:
+            probs = keep_top_k(probs, self.top_k)
+        allowed = keep_top_p(probs, self.top_p) if self.top_p > 0 else probs
+        tokens = draw(allowed, noise)
+        return tokens, probs.gather(-1, tokens[:, None])[:, 0]
+
+
+def keep_top_k(probs: Tensor, k: int) -> Tensor:
+    """The k most likely tokens, with all that tie with the last of them, renormalised. [..., card]."""
+    kth = probs.topk(min(k, probs.shape[-1]), dim=-1).values[..., -1:]
+    kept = probs * (probs >= kth)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def keep_top_p(probs: Tensor, p: float) -> Tensor:
+    """Tokens in falling order until the sum before one exceeds p, renormalised. [..., card]."""
+    ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    ordered = ordered * (before <= p)
+    kept = torch.zeros_like(probs).scatter(-1, order, ordered)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def draw(probs: Tensor, noise: Tensor) -> Tensor:
+    """Inverse-transform sampling: probs [N, card] (need not sum to 1), noise [N] -> tokens [N]."""
+    sums = probs.cumsum(-1)
+    total = sums[:, -1:]
+    tokens = torch.searchsorted(sums, noise[:, None] * total, right=True)
+    # Rounding can put noise * total at the total itself: the last token that has any probability.
+    return torch.minimum(tokens, (sums < total).sum(-1, keepdim=True))[:, 0]

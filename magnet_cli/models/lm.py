@@ -1,0 +1,102 @@
+"""The language model: codes and a text condition -> logits. MAGNeT and MusicGen are two settings of it.
+
+The input is the sum of one embedding per stream, the output one linear head per stream
+(audiocraft's `lm.py` and `lm_magnet.py`). A masked model reads codes as they are; an
+autoregressive model reads them in the delay layout; a hybrid model reads the delay layout both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.config import LMConfig
+from magnet_cli.models.transformer import Attention, CrossKeys, KVCache, Transformer
+from magnet_cli.patterns import DelayPattern
+
+
+class LanguageModel(nn.Module):
+    """One transformer over `n_q` streams of `card` codes; the id `card` is the mask or special token."""
+
+    def __init__(self, config: LMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.emb = nn.ModuleList(
+            nn.Embedding(config.card + 1, config.dim) for _ in range(config.n_q)
+        )
+        self.text_proj = nn.Linear(config.text_dim, config.dim)
+        self.transformer = Transformer(
+            config.dim, config.num_heads, config.num_layers, config.hidden_scale
+        )
+        self.out_norm = nn.LayerNorm(config.dim, eps=1e-5)
+        self.linears = nn.ModuleList(
+            nn.Linear(config.dim, config.card, bias=False) for _ in range(config.n_q)
+        )
+        self.pattern = DelayPattern(config.delays or (0,) * config.n_q)
+
+    def project_text(self, hidden: Tensor) -> Tensor:
+        """The text encoder's output [L, text_dim] -> a condition [L, dim]."""
+        return self.text_proj(hidden.to(self.text_proj.weight.dtype))
+
+    def cross_keys(self, conditions: Sequence[Tensor | None]) -> CrossKeys:
+        """Keys and values for every layer, from each row's condition [L_i, dim] or None for null."""
+        return self.transformer.cross_keys(conditions)
+
+    def forward(
+        self,
+        sequence: Tensor,
+        cross: CrossKeys | None,
+        attention: Attention,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Ids [B, K, S] in 0..card -> hidden states [B, S, dim], behind `out_norm`."""
+        x = self.emb[0](sequence[:, 0])
+        for k in range(1, self.config.n_q):
+            x = x + self.emb[k](sequence[:, k])
+        return self.out_norm(self.transformer(x, attention, cross, cache))
+
+    def head(self, hidden: Tensor, stream: int) -> Tensor:
+        """Hidden states [..., dim] -> float32 logits [..., card] of one stream."""
+        return self.linears[stream](hidden).float()
+
+    def stage_attention(self, stage: int, prefix_rows: int = 0) -> Attention:
+        """What a masked stage sees: stream 0 everything, the others `subcodes_context` frames.
+
+        In a hybrid model the first rows of the delay layout attend causally: at least the special
+        step, and the `prefix_rows` that were written autoregressively.
+        """
+        context = self.config.subcodes_context if stage > 0 else None
+        if self.config.modeling == "hybrid":
+            return Attention.prefix(max(prefix_rows, 1), context)
+        return Attention.full() if context is None else Attention.band(context)
+
+    def stage_hidden(
+        self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix_rows: int = 0
+    ) -> Tensor:
+        """Codes [B, K, T] with masked ones at `mask_id` -> hidden [B, T, dim] at the stage's frames.
+
+        This is the one place that lays codes out for masked prediction: training and decoding of a
+        hybrid model both come through it, so that prefix, mask and positions look the same.
+        """
+        attention = self.stage_attention(stage, prefix_rows)
+        if self.config.modeling != "hybrid":
+            return self(codes, cross, attention)
+        hidden = self(self.pattern.apply(codes, self.config.mask_id), cross, attention)
+        first = self.pattern.delays[stage] + 1
+        return hidden[:, first : first + codes.shape[-1]]
+
+    def teacher_forced(self, codes: Tensor, cross: CrossKeys | None) -> Tensor:
+        """Logits float32 [B, K, T, card] of each code given all before it in the delay layout.
+
+        The reference's `compute_predictions`. Row s predicts what stands at step s + 1, so the
+        logits of stream k's frame t are at row t + delays[k].
+        """
+        frames = codes.shape[-1]
+        sequence = self.pattern.apply(codes, self.config.mask_id)[..., :-1]
+        hidden = self(sequence, cross, Attention.causal())
+        return torch.stack(
+            [self.head(hidden[:, d : d + frames], k) for k, d in enumerate(self.pattern.delays)],
+            dim=1,
+        )

@@ -1,0 +1,115 @@
+"""A model with its text: what the decoding loops are handed.
+
+Everything that stays the same over a generation is done once here: conditions are projected, and
+cross-attention keys and values are computed for every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.transformer import Attention, CrossKeys, KVCache
+
+
+class MaskedSession:
+    """Logits of a masked model for given texts (`decoding.iterative.StageLogits`).
+
+    On a CPU the items are computed one by one: their matrices are large enough to fill it, memory
+    stays that of one item, and an item's result does not depend on its batch-mates, not even by
+    rounding. On other devices both halves of all items go through in one batch.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        conditions: Sequence[Tensor | None],
+        nulls: Sequence[Tensor | None],
+        prefix_rows: int = 0,
+    ) -> None:
+        """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
+        self.lm, self.prefix_rows = lm, prefix_rows
+        # Where no item has a text of its own there is nothing to guide.
+        self.guided = any(a is not b for a, b in zip(conditions, nulls, strict=True))
+        self.one_by_one = lm.out_norm.weight.device.type == "cpu"
+        if self.one_by_one:
+            self.cond = [lm.cross_keys([c]) for c in conditions]
+            self.null = [lm.cross_keys([n]) for n in nulls]
+        else:
+            self.both = lm.cross_keys([*conditions, *nulls])
+            self.only_cond = lm.cross_keys(conditions)
+
+    @torch.inference_mode()
+    def __call__(
+        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Codes [B, K, T], positions bool [B, T] -> float32 [N, card], conditional and null."""
+        with_null = with_null and self.guided
+        if not self.one_by_one:
+            return self._batched(codes, stage, positions, with_null)
+        cond, null = [], []
+        for item in range(len(codes)):
+            if not bool(positions[item].any()):
+                continue
+            one = slice(item, item + 1)
+            cond.append(self._logits(codes[one], stage, positions[one], self.cond[item]))
+            if with_null:
+                null.append(self._logits(codes[one], stage, positions[one], self.null[item]))
+        return torch.cat(cond), torch.cat(null) if with_null else None
+
+    def _batched(
+        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        if not with_null:
+            return self._logits(codes, stage, positions, self.only_cond), None
+        twice = torch.cat([codes, codes]), torch.cat([positions, positions])
+        cond, null = self._logits(twice[0], stage, twice[1], self.both).chunk(2)
+        return cond, null
+
+    def _logits(self, codes: Tensor, stage: int, positions: Tensor, cross: CrossKeys) -> Tensor:
+        hidden = self.lm.stage_hidden(codes, stage, cross, self.prefix_rows)
+        return self.lm.head(hidden[positions], stage)
+
+
+class CausalSession:
+    """A causal model for given texts, step by step (`decoding.autoregressive.Session`).
+
+    Both halves of the guidance go through in one batch on every device: a step is bound by reading
+    the weights, and they are read once for all rows.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        conditions: Sequence[Tensor | None],
+        nulls: Sequence[Tensor | None],
+    ) -> None:
+        """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
+        self.lm, self.items = lm, len(conditions)
+        self.guided = any(a is not b for a, b in zip(conditions, nulls, strict=True))
+        self._conditions, self._nulls = list(conditions), list(nulls)
+        self._cross: CrossKeys | None = None
+        self._cache: KVCache | None = None
+        self._halves = 1
+
+    def reset(self, steps: int, with_null: bool) -> None:
+        """Forget everything; make room for `steps` steps."""
+        both = with_null and self.guided
+        self._halves = 2 if both else 1
+        self._cross = self.lm.cross_keys(self._conditions + (self._nulls if both else []))
+        rows = self.items * self._halves
+        self._cache = self.lm.transformer.new_cache(rows, steps, like=self.lm.out_norm.weight)
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Ids [B, K, n] -> float32 logits [B, K, card] of the next step, conditional and null."""
+        rows = tokens.repeat(self._halves, 1, 1)
+        hidden = self.lm(rows, self._cross, Attention.causal(), self._cache)[:, -1]
+        logits = torch.stack([self.lm.head(hidden, k) for k in range(tokens.shape[1])], dim=1)
+        if self._halves == 1:
+            return logits, None
+        cond, null = logits.chunk(2)
+        return cond, null

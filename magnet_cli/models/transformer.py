@@ -1,0 +1,304 @@
+"""The transformer: attention (full, banded, causal, prefix, cross), block, stack.
+
+Pre-LayerNorm, no biases in attention and feed-forward, exact GELU, sinusoidal positions added once
+at the input (reference.md, Model; audiocraft's transformer.py). Parameter names are those of the
+released checkpoints, so that loading them is a table of equals.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Rows of one block of banded attention: small enough that few keys are computed for nothing
+# (block + 2 * context against block), large enough to keep matrix products efficient.
+BAND_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Which positions see which: one rule for all heads and all items of a batch."""
+
+    kind: Literal["full", "band", "causal", "prefix"]
+    context: int | None = None  # band: frames seen on each side
+    rows: int = 0  # prefix: rows that attend causally
+
+    @staticmethod
+    def full() -> Attention:
+        """Everything sees everything."""
+        return Attention("full")
+
+    @staticmethod
+    def band(context: int) -> Attention:
+        """|i - j| <= context (paper, section 3.2)."""
+        return Attention("band", context)
+
+    @staticmethod
+    def causal() -> Attention:
+        """j <= i."""
+        return Attention("causal")
+
+    @staticmethod
+    def prefix(rows: int, context: int | None) -> Attention:
+        """The first `rows` rows causal; the rest full, or banded where `context` is given."""
+        return Attention("prefix", context, rows)
+
+    def mask(self, length: int) -> Tensor:
+        """bool [length, length], true where row i sees column j: the plain form of every rule."""
+        row, column = torch.arange(length)[:, None], torch.arange(length)[None, :]
+        if self.kind == "causal":
+            return column <= row
+        seen = torch.ones(length, length, dtype=torch.bool)
+        if self.context is not None:
+            seen = (row - column).abs() <= self.context
+        if self.kind == "prefix":
+            seen = torch.where(row < self.rows, column <= row, seen)
+        return seen
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a table first made while decoding must serve training too
+def _cached_mask(attention: Attention, length: int, device: torch.device) -> Tensor:
+    return attention.mask(length).to(device)
+
+
+class CrossKeys:
+    """Keys and values of the text, projected once per generation for every layer.
+
+    Holds only rows that have a condition: cross-attention over the null condition is exactly zero
+    (no biases), so those rows are skipped. Conditions of unequal length are padded and the padding
+    masked out, so that each item sees its own keys and nothing else.
+    """
+
+    def __init__(
+        self,
+        layers: list[tuple[Tensor, Tensor]],  # keys, values [N, heads, L, head_dim]
+        mask: Tensor | None,  # bool [N, 1, 1, L], none where all lengths are equal
+        rows: list[int],  # the batch rows that the N entries belong to
+        batch: int,
+    ) -> None:
+        self.layers, self.mask, self.rows, self.batch = layers, mask, rows, batch
+
+
+class KVCache:
+    """A static cache of self-attention keys and values for causal decoding, filled from the left."""
+
+    def __init__(self, lm_layers: int, shape: Sequence[int], like: Tensor) -> None:
+        """`shape` is [B, heads, steps, head_dim]; dtype and device are those of `like`."""
+        self.keys = [like.new_empty(*shape) for _ in range(lm_layers)]
+        self.values = [like.new_empty(*shape) for _ in range(lm_layers)]
+        self.length = 0
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention; `in_proj_weight` packs the projections of q, k and v."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, attention: Attention) -> Tensor:
+        """x [B, S, dim] -> [B, S, dim]."""
+        q, k, v = self._heads(F.linear(x, self.in_proj_weight), 3)
+        if attention.kind == "band" and attention.context is not None:
+            out = banded_attention(q, k, v, attention.context)
+        elif attention.kind in ("full", "causal"):
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=attention.kind == "causal")
+        else:
+            mask = _cached_mask(attention, x.shape[1], x.device)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def step(self, x: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
+        """x [B, n, dim], the steps from `start` on, against a cache [B, heads, S, head_dim]."""
+        end = start + x.shape[1]
+        q, k, v = self._heads(F.linear(x, self.in_proj_weight), 3)
+        keys[:, :, start:end], values[:, :, start:end] = k, v
+        mask = None
+        if x.shape[1] > 1:
+            mask = _cached_mask(Attention.causal(), end, x.device)[start:end]
+        out = F.scaled_dot_product_attention(
+            q, keys[:, :, :end], values[:, :, :end], attn_mask=mask
+        )
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def cross_keys(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Text [N, L, dim] -> keys, values [N, heads, L, head_dim] (used as cross-attention)."""
+        dim = text.shape[-1]
+        k, v = self._heads(F.linear(text, self.in_proj_weight[dim:]), 2)
+        return k, v
+
+    def cross(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """x [N, S, dim] over text keys and values [N, heads, L, head_dim] -> [N, S, dim]."""
+        dim = x.shape[-1]
+        (q,) = self._heads(F.linear(x, self.in_proj_weight[:dim]), 1)
+        out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def _heads(self, packed: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """[B, S, parts * dim] -> `parts` tensors [B, heads, S, head_dim]."""
+        return packed.unflatten(-1, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def banded_attention(q: Tensor, k: Tensor, v: Tensor, context: int) -> Tensor:
+    """Attention where |i - j| <= context, in blocks of rows with a halo of keys.
+
+    Costs S * (block + 2 * context) products instead of S * S, and one small mask that all blocks,
+    heads and items share.
+
+    Args:
+        q, k, v: [B, heads, S, head_dim].
+
+    Returns:
+        [B, heads, S, head_dim].
+    """
+    length = q.shape[2]
+    if length <= BAND_BLOCK + 2 * context:
+        mask = _cached_mask(Attention.band(context), length, q.device)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    blocks = -(-length // BAND_BLOCK)
+    filler = blocks * BAND_BLOCK - length
+    width = BAND_BLOCK + 2 * context
+
+    def halo(x: Tensor) -> Tensor:  # [B, h, S, d] -> [blocks, B * h, width, d]
+        padded = F.pad(x, (0, 0, context, context + filler)).flatten(0, 1)
+        return padded.unfold(1, width, BAND_BLOCK).permute(1, 0, 3, 2)
+
+    rows = F.pad(q, (0, 0, 0, filler)).flatten(0, 1).unflatten(1, (blocks, BAND_BLOCK))
+    mask = _band_block_mask(length, context, q.device)
+    out = F.scaled_dot_product_attention(
+        rows.transpose(0, 1), halo(k), halo(v), attn_mask=mask
+    )  # [blocks, B * h, BAND_BLOCK, d]
+    out = out.transpose(0, 1).flatten(1, 2)[:, :length]
+    return out.unflatten(0, (q.shape[0], q.shape[1]))
+
+
+@functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _band_block_mask(length: int, context: int, device: torch.device) -> Tensor:
+    """bool [blocks, 1, BAND_BLOCK, BAND_BLOCK + 2 * context]: inside the band and the sequence."""
+    blocks = -(-length // BAND_BLOCK)
+    row = torch.arange(BAND_BLOCK)[:, None]
+    column = torch.arange(BAND_BLOCK + 2 * context)[None, :] - context
+    band = (row - column).abs() <= context
+    place = torch.arange(blocks)[:, None, None] * BAND_BLOCK + column
+    seen = band & (place >= 0) & (place < length)
+    # Rows behind the end see themselves, so that no row of the softmax is empty.
+    seen |= (row == column) & (place >= length)
+    return seen[:, None].to(device)
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention, feed-forward, each behind its LayerNorm."""
+
+    def __init__(self, dim: int, num_heads: int, hidden_scale: int) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(dim, num_heads)
+        self.cross_attention = SelfAttention(dim, num_heads)
+        self.linear1 = nn.Linear(dim, hidden_scale * dim, bias=False)
+        self.linear2 = nn.Linear(hidden_scale * dim, dim, bias=False)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
+        self.norm_cross = nn.LayerNorm(dim, eps=1e-5)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(
+        self,
+        x: Tensor,
+        attention: Attention,
+        cross: CrossKeys | None,
+        layer: int,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """x [B, S, dim] -> [B, S, dim]."""
+        if cache is None:
+            x = x + self.self_attn(self.norm1(x), attention)
+        else:
+            normed = self.norm1(x)
+            x = x + self.self_attn.step(
+                normed, cache.keys[layer], cache.values[layer], cache.length
+            )
+        if cross is not None and cross.rows:
+            x = self._cross(x, cross, layer)
+        return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
+
+    def _cross(self, x: Tensor, cross: CrossKeys, layer: int) -> Tensor:
+        keys, values = cross.layers[layer]
+        if len(cross.rows) == cross.batch:
+            return x + self.cross_attention.cross(self.norm_cross(x), keys, values, cross.mask)
+        rows = torch.tensor(cross.rows, device=x.device)
+        seen = self.cross_attention.cross(self.norm_cross(x[rows]), keys, values, cross.mask)
+        return x.index_add(0, rows, seen)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks over sequences with sinusoidal positions."""
+
+    def __init__(self, dim: int, num_heads: int, num_layers: int, hidden_scale: int) -> None:
+        super().__init__()
+        self.dim, self.num_heads = dim, num_heads
+        self.layers = nn.ModuleList(Block(dim, num_heads, hidden_scale) for _ in range(num_layers))
+
+    def forward(
+        self,
+        x: Tensor,
+        attention: Attention,
+        cross: CrossKeys | None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """x [B, S, dim] -> [B, S, dim]; with a cache, x are the S steps that follow what it holds."""
+        start = 0 if cache is None else cache.length
+        x = x + sinusoids(start, x.shape[1], self.dim, x.device).to(x.dtype)
+        for layer, block in enumerate(self.layers):
+            x = block(x, attention, cross, layer, cache)
+        if cache is not None:
+            cache.length += x.shape[1]
+        return x
+
+    def new_cache(self, batch: int, steps: int, like: Tensor) -> KVCache:
+        """An empty cache for `steps` steps of `batch` rows."""
+        shape = (batch, self.num_heads, steps, self.dim // self.num_heads)
+        return KVCache(len(self.layers), shape, like)
+
+    def cross_keys(self, conditions: Sequence[Tensor | None]) -> CrossKeys:
+        """Projected keys and values of each row's text.
+
+        Args:
+            conditions: for each batch row [L_i, dim], or None (or L_i = 0) for the null condition.
+        """
+        given = [(row, c) for row, c in enumerate(conditions) if c is not None and len(c)]
+        if not given:
+            return CrossKeys([], None, [], len(conditions))
+        lengths = torch.tensor([len(c) for _, c in given])
+        device = given[0][1].device
+        text = nn.utils.rnn.pad_sequence([c for _, c in given], batch_first=True)
+        mask = None
+        if int(lengths.min()) < text.shape[1]:
+            mask = (torch.arange(text.shape[1])[None] < lengths[:, None])[:, None, None].to(device)
+        layers = [block.cross_attention.cross_keys(text) for block in self.layers]  # type: ignore[operator, union-attr]
+        return CrossKeys(layers, mask, [row for row, _ in given], len(conditions))
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _sinusoid_table(length: int, dim: int, device: torch.device) -> Tensor:
+    half = dim // 2
+    position = torch.arange(length, device=device, dtype=torch.float32)[:, None]
+    exponent = torch.arange(half, device=device, dtype=torch.float32) / (half - 1)
+    phase = position / torch.tensor(10000.0, device=device) ** exponent
+    return torch.cat([phase.cos(), phase.sin()], dim=-1)
+
+
+def sinusoids(start: int, length: int, dim: int, device: torch.device) -> Tensor:
+    """float32 [length, dim]: cos half, then sin half, divisor half - 1, period 10000."""
+    # Tables grow by powers of two, so that step-by-step decoding makes a handful of them.
+    size = 1 << max(math.ceil(math.log2(max(start + length, 2))), 9)
+    return _sinusoid_table(size, dim, device)[start : start + length]
