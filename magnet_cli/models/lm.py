@@ -80,12 +80,24 @@ class LanguageModel(nn.Module):
         This is the one place that lays codes out for masked prediction: training and decoding of a
         hybrid model both come through it, so that prefix, mask and positions look the same.
         """
-        attention = self.stage_attention(stage, prefix_rows)
+        hidden = self.rows_hidden(codes, stage, cross, prefix_rows)
         if self.config.modeling != "hybrid":
-            return self(codes, cross, attention)
-        hidden = self(self.pattern.apply(codes, self.config.mask_id), cross, attention)
+            return hidden
         first = self.pattern.delays[stage] + 1
         return hidden[:, first : first + codes.shape[-1]]
+
+    def rows_hidden(
+        self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix_rows: int = 0
+    ) -> Tensor:
+        """Hidden states [B, S, dim] at every row of the model's layout, for training's next tokens."""
+        if self.config.modeling == "masked":
+            return self(codes, cross, self.stage_attention(stage, prefix_rows))
+        attention = (
+            Attention.causal()
+            if self.config.modeling == "autoregressive"
+            else self.stage_attention(stage, prefix_rows)
+        )
+        return self(self.pattern.apply(codes, self.config.mask_id), cross, attention)
 
     def teacher_forced(self, codes: Tensor, cross: CrossKeys | None) -> Tensor:
         """Logits float32 [B, K, T, card] of each code given all before it in the delay layout.

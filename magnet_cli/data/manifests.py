@@ -1,0 +1,188 @@
+"""Captioned clips: a JSONL manifest, or a folder of sounds with captions beside them.
+
+A manifest line is an object: `path` (relative to the manifest), `caption` (a text, or a list of
+texts that say the same in other words), and optional `tags` (an object or a list of texts). A
+folder is searched for sounds; `sound.txt` (one caption a line) or `sound.json` (the object of a
+manifest line, without `path`) beside `sound.wav` holds its captions.
+
+What is broken is a `Problem` with its place, never an exception for the whole: one bad line among
+thousands costs that line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.errors import DataError
+
+SOUND_SUFFIXES = frozenset(
+    {
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".w64",
+    }
+)
+MAX_CAPTION = 4096  # characters; what is longer is cut, and said
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A sound and what is said of it."""
+
+    path: Path
+    captions: tuple[str, ...]  # the same in other words; one is drawn each time
+    tags: tuple[str, ...] = ()  # "tempo: 120", "rock"; merged into the caption in training
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is broken, and where."""
+
+    where: str  # a file, or manifest:line
+    what: str
+    skipped: bool = True  # False: a warning, the clip is used all the same
+
+
+@dataclass(frozen=True)
+class ClipList:
+    """What was found: clips in a stable order, and what was wrong with the rest."""
+
+    clips: tuple[Clip, ...]
+    problems: tuple[Problem, ...]
+
+
+def read_clips(source: str | os.PathLike[str]) -> ClipList:
+    """Clips of a manifest or a folder.
+
+    Raises:
+        DataError: there is no such manifest or folder, or it cannot be read.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path)
+    if path.is_file():
+        return _read_manifest(path)
+    raise DataError(
+        f"There is no manifest or folder at {path}.",
+        "Give a .jsonl manifest, or a folder of sounds with .txt captions beside them.",
+    )
+
+
+def _read_manifest(manifest: Path) -> ClipList:
+    clips: list[Clip] = []
+    problems: list[Problem] = []
+    try:
+        # Bytes that are not UTF-8 break their own line, not the file.
+        lines = manifest.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{manifest} cannot be read: {error}.", "Check its permissions.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{manifest.name}:{number}"
+        try:
+            fields = _parse(line)
+            name = fields.get("path")
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise ValueError("it has no path")
+            clips.append(_clip(manifest.parent / name, fields, where, problems))
+        except ValueError as error:
+            problems.append(Problem(where, str(error)))
+    return ClipList(tuple(clips), tuple(problems))
+
+
+def _read_folder(folder: Path) -> ClipList:
+    clips: list[Clip] = []
+    problems: list[Problem] = []
+    for sound in _sounds(folder):
+        where = str(sound.relative_to(folder))
+        try:
+            clips.append(_clip(sound, _sidecar(sound), where, problems))
+        except (ValueError, OSError) as error:
+            problems.append(Problem(where, str(error)))
+    return ClipList(tuple(clips), tuple(problems))
+
+
+def _sounds(folder: Path) -> Iterator[Path]:
+    """Sound files under a folder, sorted, so that every machine sees the same order."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in SOUND_SUFFIXES:
+                yield Path(root) / name
+
+
+def _sidecar(sound: Path) -> dict[str, Any]:
+    """The fields beside a sound: .json first, then .txt, one caption a line."""
+    described = sound.with_suffix(".json")
+    if described.is_file():
+        return _parse(described.read_bytes())
+    text = sound.with_suffix(".txt")
+    if text.is_file():
+        lines = text.read_text(encoding="utf-8", errors="replace").splitlines()
+        return {"caption": [line for line in lines if line.strip()]}
+    raise ValueError(f"it has no caption: neither {text.name} nor {described.name} is beside it")
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(line.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"it is not a JSON object but a {type(fields).__name__}")
+    return fields
+
+
+def _clip(path: Path, fields: dict[str, Any], where: str, problems: list[Problem]) -> Clip:
+    said = fields.get("caption", fields.get("captions"))
+    if isinstance(said, str):
+        said = [said]
+    if not isinstance(said, list) or not all(isinstance(text, str) for text in said):
+        raise ValueError("caption must be a text or a list of texts")
+    captions = [clean_caption(text) for text in said]
+    captions = [text for text in dict.fromkeys(captions) if text]
+    if not captions:
+        raise ValueError("its caption is empty")
+    if any(len(text) > MAX_CAPTION for text in captions):
+        problems.append(Problem(where, f"a caption is cut to {MAX_CAPTION} characters", False))
+        captions = [text[:MAX_CAPTION] for text in captions]
+    return Clip(path, tuple(captions), _tags(fields.get("tags")))
+
+
+def clean_caption(text: str) -> str:
+    """A caption without control characters and lone surrogates, its white space collapsed."""
+    printable = "".join(
+        c if c.isprintable() else " " for c in text if not "\ud800" <= c <= "\udfff"
+    )
+    return " ".join(printable.split())
+
+
+def _tags(tags: object) -> tuple[str, ...]:
+    if tags is None:
+        return ()
+    if isinstance(tags, dict):
+        tags = [
+            f"{name}: {_words(value)}" for name, value in tags.items() if value not in (None, "")
+        ]
+    if not isinstance(tags, list):
+        raise ValueError("tags must be an object or a list")
+    return tuple(text for tag in tags if (text := clean_caption(str(tag))))
+
+
+def _words(value: object) -> str:
+    return ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,232 @@
+"""Token shards: clips as codes, with their captions, ready for training.
+
+A folder of shards is
+
+    index.json                 which codec made the codes, and the shards with their counts
+    shard-00000.safetensors    `codes` int [frames of all its clips, K], and in the file's
+                               metadata the clips: id, offset, frames, captions, tags
+
+A shard is written whole or not at all and holds everything about its clips, so a crash costs at
+most the shard in work, and the index can always be rebuilt. Frames come first in `codes`: a crop
+of a clip is one contiguous read from the memory-mapped file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from magnet_cli.errors import DataError
+from magnet_cli.files import atomic_path
+
+INDEX_NAME = "index.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TokenFormat:
+    """What codes mean: the codec that made them, and its measures."""
+
+    codec: str  # name of the codec, to tell the user
+    codec_hash: str  # of the codec's tensors: codes of another codec are noise to this one
+    sample_rate: int
+    frame_rate: float
+    n_q: int
+    card: int
+
+
+@dataclass(frozen=True)
+class TokenClip:
+    """A clip in a shard."""
+
+    id: str  # path of the sound as the manifest names it
+    key: str  # changes when the sound or its captions change
+    shard: str
+    offset: int  # first frame in the shard's `codes`
+    frames: int
+    captions: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+
+
+class TokenWriter:
+    """Collects clips and writes a shard for every `clips_per_shard` of them."""
+
+    def __init__(
+        self, folder: str | os.PathLike[str], format_: TokenFormat, clips_per_shard: int = 256
+    ) -> None:
+        """Open a folder for writing, a new one or one to go on with.
+
+        Raises:
+            DataError: it holds codes of another codec, or is broken.
+        """
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.format = format_
+        self.clips_per_shard = clips_per_shard
+        self.written: dict[str, str] = {}  # id -> key of what is safely on disk
+        if (self.folder / INDEX_NAME).is_file() or any(self.folder.glob("shard-*.safetensors")):
+            self._go_on()
+        self._codes: list[Tensor] = []
+        self._clips: list[dict[str, Any]] = []
+
+    def _go_on(self) -> None:
+        if (self.folder / INDEX_NAME).is_file():
+            found, _ = _read_index(self.folder)
+            if found != self.format:
+                raise DataError(
+                    f"{self.folder} holds codes of {found.codec}, not of this {self.format.codec}.",
+                    "Encode into another folder, or remove this one first.",
+                )
+        for shard in _shards(self.folder):
+            _, clips = _read_shard(shard, self.format)
+            self.written.update({clip.id: clip.key for clip in clips})
+
+    def add(
+        self, id_: str, key: str, codes: Tensor, captions: tuple[str, ...], tags: tuple[str, ...]
+    ) -> None:
+        """Add a clip, codes [K, T]; a full shard is written at once.
+
+        Raises:
+            OSError: the disk is full, or not writable; earlier shards stay as they are.
+        """
+        type_ = torch.int16 if self.format.card <= 2**15 else torch.int32
+        self._clips.append(
+            {
+                "id": id_,
+                "key": key,
+                "offset": sum(c.shape[0] for c in self._codes),
+                "frames": codes.shape[-1],
+                "captions": list(captions),
+                "tags": list(tags),
+            }
+        )
+        self._codes.append(codes.t().to(type_).cpu().contiguous())
+        if len(self._clips) >= self.clips_per_shard:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been added since the last shard, and the index."""
+        if self._clips:
+            numbers = [int(path.stem.split("-")[1]) for path in _shards(self.folder)]
+            target = self.folder / f"shard-{max(numbers, default=-1) + 1:05d}.safetensors"
+            metadata = {
+                "format": json.dumps(dataclasses.asdict(self.format)),
+                "clips": json.dumps(self._clips, ensure_ascii=False),
+            }
+            with atomic_path(target) as partial:
+                save_file({"codes": torch.cat(self._codes)}, partial, metadata)
+            self.written.update({clip["id"]: clip["key"] for clip in self._clips})
+            self._codes, self._clips = [], []
+        self._write_index()
+
+    def _write_index(self) -> None:
+        shards = []
+        for path in _shards(self.folder):
+            _, clips = _read_shard(path, self.format)
+            frames = sum(clip.frames for clip in clips)
+            shards.append({"file": path.name, "clips": len(clips), "frames": frames})
+        index = {
+            "format": FORMAT,
+            "codec": dataclasses.asdict(self.format),
+            "clips": sum(shard["clips"] for shard in shards),
+            "frames": sum(shard["frames"] for shard in shards),
+            "shards": shards,
+        }
+        with atomic_path(self.folder / INDEX_NAME) as partial:
+            partial.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+class TokenFolder:
+    """Clips of a folder of token shards; codes are read when asked for."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Read the index and every shard's list of clips.
+
+        Raises:
+            DataError: it is no folder of token shards, or a shard is broken.
+        """
+        self.folder = Path(folder)
+        self.format, names = _read_index(self.folder)
+        newest: dict[str, TokenClip] = {}  # a sound encoded again replaces its older codes
+        for name in names:
+            _, clips = _read_shard(self.folder / name, self.format)
+            newest.update({clip.id: clip for clip in clips})
+        self.clips = tuple(newest.values())
+        self._open: dict[str, Any] = {}
+
+    def codes(self, clip: TokenClip, start: int = 0, frames: int | None = None) -> Tensor:
+        """Codes int64 [K, T] of a clip, or of `frames` frames of it from `start` on (fewer at its end)."""
+        stop = clip.frames if frames is None else min(start + frames, clip.frames)
+        if clip.shard not in self._open:
+            # Kept open: the file is memory-mapped, so this holds no data.
+            opened = safe_open(self.folder / clip.shard, framework="pt")
+            self._open[clip.shard] = opened.get_slice("codes")
+        rows = self._open[clip.shard][clip.offset + start : clip.offset + stop]
+        return rows.to(torch.int64).t().contiguous()
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("shard-*.safetensors"))
+
+
+def _read_index(folder: Path) -> tuple[TokenFormat, list[str]]:
+    path = folder / INDEX_NAME
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        format_ = TokenFormat(**index["codec"])
+        names = [Path(shard["file"]).name for shard in index["shards"]]
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} is not a folder of tokens: it has no {INDEX_NAME}.",
+            "Make one with `magnet data encode`.",
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is broken: {error}.",
+            "Run `magnet data encode` on the folder again: it rebuilds the index.",
+        ) from error
+    return format_, names
+
+
+def _read_shard(path: Path, format_: TokenFormat) -> tuple[TokenFormat, list[TokenClip]]:
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            rows, streams = opened.get_slice("codes").get_shape()
+        found = TokenFormat(**json.loads(metadata["format"]))
+        clips = [
+            TokenClip(
+                id=clip["id"],
+                key=clip["key"],
+                shard=path.name,
+                offset=int(clip["offset"]),
+                frames=int(clip["frames"]),
+                captions=tuple(clip["captions"]),
+                tags=tuple(clip["tags"]),
+            )
+            for clip in json.loads(metadata["clips"])
+        ]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is broken: {error}.", "Remove it and run `magnet data encode` again."
+        ) from error
+    if found != format_ or streams != format_.n_q:
+        raise DataError(
+            f"{path} holds codes of {found.codec}, the rest of its folder those of {format_.codec}.",
+            "Keep the shards of each codec in a folder of their own.",
+        )
+    if any(clip.offset < 0 or clip.offset + clip.frames > rows for clip in clips):
+        raise DataError(
+            f"{path} is broken: its clips reach past its {rows} frames.",
+            "Remove it and run `magnet data encode` again.",
+        )
+    return found, clips

@@ -1,0 +1,237 @@
+"""Settings of a training run: one flat TOML file, every field overridable by a flag. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from magnet_cli.config import Modeling
+from magnet_cli.errors import UsageError
+
+Schedule = Literal["cosine", "inverse_sqrt", "constant"]
+Optimizer = Literal["adamw", "muon"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run does. Defaults are the paper's where a small machine can
+    follow it (reference.md, Training)."""
+
+    # Data
+    data: tuple[str, ...] = ()  # folders of token shards, as `magnet data encode` makes them
+    valid: str | None = None  # a folder of token shards that training never sees
+    # Where the model comes from
+    init: str | None = None  # fine-tune: a known name, a directory or a hub id
+    codec: str | None = None  # a model or codec whose codec made the tokens; with init: its own
+    text_encoder: str | None = None  # a model or a text encoder's directory; with init: its own
+    # The model, where it starts from nothing
+    modeling: Modeling = "masked"  # hybrid: one model that decodes both ways
+    dim: int = 256  # width
+    num_heads: int = 4  # attention heads
+    num_layers: int = 6  # transformer blocks
+    hidden_scale: int = 4  # feed-forward width over dim
+    subcodes_context: int = 5  # frames that streams > 0 see on each side
+    span_len: int = 3  # frames in a masked span
+    segment_duration: float = 10.0  # seconds in a training crop
+    init_from_codec: bool = True  # start embeddings and heads from the codec's own vectors
+    # The objective
+    stage_weights: tuple[float, ...] = ()  # how often each stream is drawn; empty: equally often
+    no_prefix_share: float = 0.25  # hybrid: share of batches that are masked from the first frame
+    full_prefix_share: float = 0.25  # hybrid: share that is autoregressive to the end
+    prefix_weight: float = 1.0  # hybrid: weight of a next-token loss against a masked one
+    # Captions
+    condition_dropout: float = 0.1  # share of items trained without any text (for guidance)
+    word_dropout: float = 0.0  # share of words left out of a caption
+    merge_tags: float = 0.25  # share of items whose tags are merged into the caption
+    drop_caption: float = 0.5  # of merged items: share that keeps the tags alone
+    drop_tag: float = 0.5  # of merged items: share of the tags that is left out
+    # Optimization
+    steps: int = 1000  # optimizer steps
+    batch_size: int = 16  # items in a step, over all processes and micro-batches
+    micro_batch: int = 0  # items in one pass; a stage and a prefix are drawn for each; 0: all
+    optimizer: Optimizer = "adamw"  # muon: matrices by Muon, the rest by AdamW
+    learning_rate: float = 1e-4  # peak
+    muon_learning_rate: float = 2e-2  # peak, for the matrices under muon
+    schedule: Schedule = "cosine"  # after the warm-up
+    warmup_steps: int = 100  # linear, from 0
+    final_rate: float = 0.0  # cosine: share of the peak that is left at the end
+    weight_decay: float = 0.1  # AdamW's and Muon's
+    beta1: float = 0.9  # AdamW
+    beta2: float = 0.95  # AdamW
+    clip_norm: float = 1.0  # of all gradients together; 0: off
+    ema_decay: float = 0.99  # of the averaged weights, which are the model that is kept
+    ema_every: int = 10  # steps between two averagings
+    mixed_precision: Precision = "no"  # bf16 also speeds up CPUs that know it
+    gradient_checkpointing: bool = False  # less memory, a third more computing
+    seed: int = 0  # of every draw
+    # Output
+    log_every: int = 10  # steps
+    valid_every: int = 500  # steps
+    valid_items: int = 64  # items of the validation set that are looked at
+    checkpoint_every: int = 500  # steps
+    keep_checkpoints: int = 2  # the newest
+    sample_every: int = 0  # steps between two rounds of sample audio; 0: off
+    sample_prompts: tuple[str, ...] = ()  # what the samples are asked for
+    tensorboard: bool = False  # also write TensorBoard events (extra: tensorboard)
+
+    def __post_init__(self) -> None:
+        check_training(self)
+
+    @property
+    def micro_batches(self) -> int:
+        """Passes in a step, over all processes."""
+        return self.batch_size // (self.micro_batch or self.batch_size)
+
+
+def check_training(config: TrainConfig) -> None:
+    """Refuse values that cannot mean anything.
+
+    Raises:
+        UsageError: naming the field and the values it takes.
+    """
+
+    def need(holds: bool, field: str, takes: str) -> None:
+        if not holds:
+            raise UsageError(
+                f"{field} cannot be {getattr(config, field)!r}.",
+                f"--{field.replace('_', '-')} takes {takes}.",
+            )
+
+    for field in _POSITIVE:
+        need(getattr(config, field) >= 1, field, "a whole number from 1")
+    for field in _COUNTS:
+        need(getattr(config, field) >= 0, field, "a number from 0")
+    for field in _SHARES:
+        need(0 <= getattr(config, field) <= 1, field, "a share from 0 to 1")
+    need(config.segment_duration > 0, "segment_duration", "a number of seconds above 0")
+    need(config.learning_rate > 0, "learning_rate", "a number above 0")
+    need(config.muon_learning_rate > 0, "muon_learning_rate", "a number above 0")
+    need(config.dim % (2 * config.num_heads) == 0, "dim", "a multiple of twice num_heads")
+    need(
+        config.micro_batch == 0 or config.batch_size % config.micro_batch == 0,
+        "micro_batch",
+        f"0 or a divisor of batch_size, {config.batch_size}",
+    )
+    need(
+        config.no_prefix_share + config.full_prefix_share <= 1,
+        "full_prefix_share",
+        "a share that leaves no_prefix_share its own",
+    )
+    weights = config.stage_weights
+    need(
+        not weights or (min(weights) >= 0 and sum(weights) > 0),
+        "stage_weights",
+        "numbers from 0, one for each stream, not all 0",
+    )
+    for field, hint in typing.get_type_hints(TrainConfig).items():
+        if typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            need(getattr(config, field) in choices, field, " or ".join(choices))
+
+
+_POSITIVE = (
+    "dim num_heads num_layers hidden_scale span_len steps batch_size ema_every log_every "
+    "valid_every valid_items checkpoint_every keep_checkpoints"
+).split()
+_COUNTS = (
+    "subcodes_context micro_batch warmup_steps weight_decay clip_norm sample_every seed "
+    "prefix_weight"
+).split()
+_SHARES = (
+    "no_prefix_share full_prefix_share condition_dropout word_dropout merge_tags drop_caption "
+    "drop_tag final_rate beta1 beta2 ema_decay"
+).split()
+
+
+def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
+    """The settings of a TOML file, and over them those that were given by flags (not None).
+
+    Raises:
+        UsageError: the file is missing or not TOML, a field is unknown or of another type.
+    """
+    fields: dict[str, Any] = {} if path is None else _read_toml(path)
+    fields.update({name: value for name, value in overrides.items() if value is not None})
+    return config_from(fields, str(path or "the flags"))
+
+
+def config_from(fields: dict[str, Any], where: str) -> TrainConfig:
+    """Settings from plain values, each checked against the field's type.
+
+    Raises:
+        UsageError: a field is unknown or of another type.
+    """
+    hints = typing.get_type_hints(TrainConfig)
+    for name in fields:
+        if name not in hints:
+            raise UsageError(
+                f"{where} has a field {name!r} that training does not know.",
+                f"The fields are: {', '.join(hints)}.",
+            )
+    typed = {name: _typed(name, value, hints[name], where) for name, value in fields.items()}
+    return TrainConfig(**typed)
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The settings as TOML, for the output directory; fields without a value are left out."""
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is not None:
+            lines.append(f"{field.name} = {_toml_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[import-not-found, no-redef, unused-ignore]
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error}.", "Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path} is not TOML: {error}.", "docs/training.md shows a whole file."
+        ) from error
+
+
+def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
+    """`value` as the field's type, where that loses nothing."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):  # text or nothing
+        hint = next(part for part in inner if part is not type(None))
+        return None if value is None else _typed(name, value, hint, where)
+    if origin is tuple:
+        values = [value] if isinstance(value, (str, int, float)) else list(value)
+        return tuple(_typed(name, part, inner[0], where) for part in values)
+    if origin is Literal:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise UsageError(
+            f"{name} in {where} must be {_TYPE_NAMES[hint]}, not {value!r}.",
+            "docs/training.md lists the fields.",
+        )
+    return value
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(_toml_value(part) for part in value)}]"
+    if isinstance(value, str):
+        import json
+
+        return json.dumps(value)  # a JSON string is a TOML basic string
+    return repr(value)

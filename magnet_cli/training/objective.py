@@ -1,0 +1,132 @@
+"""What training minimizes: MAGNeT's masked objective, the autoregressive one, and both in one model.
+
+Masked (paper, section 3.1; the reference's `magnet.py`): a stage k, streams below it whole, streams
+above it masked entirely, spans of stream k masked at rate cos(pi u / 2); cross-entropy on the
+masked, unpadded positions of k.
+
+Hybrid (paper, section 3.4): the sequence stays in the delay layout. The first `prefix_rows` rows
+attend causally and are learned by next-token cross-entropy over all streams; of the rows after
+them, the masked ones of stage k as above.
+
+Losses are sums, and each batch knows its weight before the forward pass, so that over any number
+of micro-batches and processes the step's loss is one sum over one global count.
+Every draw is an argument: `Draws`. Where they come from is `sampling.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from magnet_cli.config import LMConfig
+from magnet_cli.masking import training_mask
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.patterns import DelayPattern
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides about a batch."""
+
+    stage: int  # the stream that is masked
+    time: Tensor  # float [B], u in 0..1: how far decoding has come
+    noise: Tensor  # float [B, T], uniform: where spans start
+    prefix_rows: int = 1  # rows of the delay layout that attend causally; 1: the special step alone
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model reads and what it has to say."""
+
+    codes: Tensor  # int64 [B, K, T]: the truth
+    inputs: Tensor  # int64 [B, K, T]: the same with masked ones at `mask_id`
+    masked: Tensor  # bool [B, T]: positions of the stage's stream to predict
+    following: Tensor  # bool [B, K, T]: codes to predict from the rows before them
+    stage: int
+    prefix_rows: int
+    conditions: tuple[Tensor | None, ...] = ()  # per item: the text encoder's output, None for null
+    names: tuple[str, ...] = ()  # per item: the clip, to name a batch that went wrong
+
+    def weight(self, prefix_weight: float) -> float:
+        """The count that the sum of losses is divided by."""
+        return int(self.masked.sum()) + prefix_weight * int(self.following.sum())
+
+
+@dataclass
+class LossSums:
+    """Sums of cross-entropy in nats, and counts, by stream."""
+
+    total: Tensor  # what to differentiate: a weighted sum
+    masked: Tensor  # float64 [K]
+    masked_count: Tensor  # float64 [K]
+    following: Tensor  # float64 [K]
+    following_count: Tensor  # float64 [K]
+
+
+def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> Batch:
+    """Mask codes for a stage.
+
+    Args:
+        codes: int64 [B, K, T].
+        valid: bool [B, T], false where an item is padded.
+        draws: the stage, the prefix and the spans.
+    """
+    batch, streams, frames = codes.shape
+    causal = torch.zeros(streams, frames, dtype=torch.bool, device=codes.device)
+    if config.modeling != "masked":
+        # Row 0 is never generated; what stands in rows 1 .. prefix_rows - 1 is the prefix.
+        causal = DelayPattern(config.delays).rows_within(draws.prefix_rows, frames).to(codes.device)
+    stage = draws.stage
+    masked = torch.zeros(batch, frames, dtype=torch.bool, device=codes.device)
+    first = int(causal[stage].sum())  # the prefix is cut along the diagonal
+    if first < frames:
+        rates = torch.cos(draws.time * (math.pi / 2))
+        masked[:, first:] = training_mask(rates, draws.noise[:, first:], config.span_len)
+    inputs = codes.clone()
+    inputs[:, stage].masked_fill_(masked, config.mask_id)
+    inputs[:, stage + 1 :].masked_fill_(~causal[stage + 1 :], config.mask_id)
+    return Batch(
+        codes=codes,
+        inputs=inputs,
+        masked=masked & valid,
+        following=causal & valid[:, None],
+        stage=stage,
+        prefix_rows=draws.prefix_rows,
+    )
+
+
+def batch_losses(lm: LanguageModel, batch: Batch, prefix_weight: float = 1.0) -> LossSums:
+    """Sums of cross-entropy of a batch: one forward pass, heads only where something is asked."""
+    conditions = [None if text is None else lm.project_text(text) for text in batch.conditions]
+    cross = lm.cross_keys(conditions) if conditions else None
+    hidden = lm.rows_hidden(batch.inputs, batch.stage, cross, batch.prefix_rows)
+    streams, frames = batch.codes.shape[1:]
+    sums = torch.zeros(4, streams, dtype=torch.float64, device=hidden.device)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for k in range(streams):
+        late = lm.pattern.delays[k]
+        if k == batch.stage:
+            first = late + 1 if lm.config.modeling != "masked" else 0
+            here = hidden[:, first : first + frames]
+            loss, count = _cross_entropy(lm, here, batch.codes[:, k], batch.masked, k)
+            total = total + loss
+            sums[0, k], sums[1, k] = loss.detach(), count
+        if prefix_weight > 0 and bool(batch.following[:, k].any()):
+            # Row s says what stands at step s + 1: stream k's frame t is said by row t + delay.
+            before = hidden[:, late : late + frames]
+            loss, count = _cross_entropy(lm, before, batch.codes[:, k], batch.following[:, k], k)
+            total = total + prefix_weight * loss
+            sums[2, k], sums[3, k] = loss.detach(), count
+    return LossSums(total, *sums)
+
+
+def _cross_entropy(
+    lm: LanguageModel, hidden: Tensor, codes: Tensor, wanted: Tensor, stream: int
+) -> tuple[Tensor, int]:
+    """Sum over the wanted positions [B, T] of -log p(code), hidden [B, T, dim]; and their number."""
+    logits = lm.head(hidden[wanted], stream)
+    return F.cross_entropy(logits, codes[wanted], reduction="sum"), int(logits.shape[0])
