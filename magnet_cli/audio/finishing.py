@@ -1,0 +1,57 @@
+"""From decoded audio to what goes into the file: rate, channels, fade, loudness, in that order.
+
+Loudness comes last, so that what was measured and limited is what is written.
+"""
+
+from __future__ import annotations
+
+from magnet_cli.audio.formats import rate_for
+from magnet_cli.audio.io import Samples, resample, with_channels
+from magnet_cli.audio.loudness import Loudness, fade, measure, normalize, peak_of
+from magnet_cli.config import AudioFormat, OutputConfig
+
+
+def finish(
+    samples: Samples, sample_rate: int, name: AudioFormat, output: OutputConfig
+) -> tuple[Samples, int, Loudness]:
+    """Make decoded audio ready to be written.
+
+    Args:
+        samples: [C, N] at `sample_rate` Hz, as the codec decoded them.
+        sample_rate: Hz.
+        name: the format that will be written.
+        output: what the user asked for.
+
+    Returns:
+        samples [C', N'], their rate in Hz, and what loudness they have.
+
+    Raises:
+        AudioFileError: the format cannot hold the rate asked for, or the channels cannot be made.
+    """
+    rate = rate_for(name, output, sample_rate)
+    samples = resample(samples, sample_rate, rate)
+    if output.channels is not None:
+        samples = with_channels(samples, output.channels)
+    samples = fade(samples, rate, output.fade)
+    if output.normalize:
+        samples, loudness = normalize(samples, rate, output.lufs, output.peak)
+        return samples, rate, loudness
+    lufs = measure(samples, rate)
+    return samples, rate, Loudness(lufs, lufs, 0.0, 0.0, peak_of(samples))
+
+
+def remark(loudness: Loudness, output: OutputConfig) -> str:
+    """What a user should be told of the loudness; empty where there is nothing to tell."""
+    if loudness.silent:
+        return f"The clip is silent (peak {loudness.peak:.0f} dBFS)."
+    if not output.normalize:
+        return ""
+    parts = []
+    if loudness.worked_hard:
+        parts.append(f"The limiter worked hard ({loudness.reduction:.0f} dB)")
+    if abs(loudness.after - output.lufs) > 0.5:
+        parts.append(f"the loudness came to {loudness.after:.1f} LUFS")
+    if not parts:
+        return ""
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}: a lower --lufs would be gentler."

@@ -1,0 +1,97 @@
+"""The file formats that can be written: one table, and which format a path means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from magnet_cli.config import AudioFormat, OutputConfig
+from magnet_cli.errors import AudioFileError
+
+
+@dataclass(frozen=True)
+class Container:
+    """How libsndfile writes a format.
+
+    Attributes:
+        kind: libsndfile's name of the container.
+        subtypes: libsndfile's name of the encoding for each bit depth; None where there is but one.
+        rates: sample rates in Hz that the encoding can hold; empty where any will do.
+    """
+
+    kind: str
+    subtypes: dict[str | None, str]
+    rates: tuple[int, ...] = ()
+
+
+_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # RFC 6716, section 2.1.3
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # MPEG-1, -2, -2.5
+
+CONTAINERS: dict[AudioFormat, Container] = {
+    "wav": Container("WAV", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}),
+    "flac": Container("FLAC", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24"}),
+    "ogg": Container("OGG", {None: "VORBIS"}),
+    "opus": Container("OGG", {None: "OPUS"}, _OPUS_RATES),
+    "mp3": Container("MP3", {None: "MPEG_LAYER_III"}, _MP3_RATES),
+}
+
+
+def format_of(path: Path | None, output: OutputConfig) -> AudioFormat:
+    """The format to write: the one asked for, else the suffix's, else (for no path) wav.
+
+    Raises:
+        AudioFileError: the suffix is unknown, or is that of another format than the one asked for.
+    """
+    known = ", ".join(get_args(AudioFormat))
+    suffix = path.suffix.lower().removeprefix(".") if path is not None else ""
+    by_suffix = next((name for name in CONTAINERS if name == suffix), None)
+    if output.format is not None:
+        if by_suffix not in (None, output.format):
+            raise AudioFileError(
+                f"{path} ends in .{suffix}, but --format is {output.format}.",
+                f"Name the file with .{output.format}, or leave --format out.",
+            )
+        return output.format
+    if by_suffix is not None:
+        return by_suffix
+    if path is None:
+        return "wav"
+    what = f"the suffix .{suffix}" if suffix else "no suffix"
+    raise AudioFileError(
+        f"{path} has {what}, which says no audio format that can be written.",
+        f"End the name in one of {known}, or say --format.",
+    )
+
+
+def subtype_of(name: AudioFormat, output: OutputConfig) -> str:
+    """libsndfile's name of the encoding for the bit depth asked for.
+
+    Raises:
+        AudioFileError: the format has no such bit depth.
+    """
+    subtypes = CONTAINERS[name].subtypes
+    if output.bit_depth not in subtypes:
+        depths = ", ".join(depth for depth in subtypes if depth is not None)
+        hint = f"It takes {depths}." if depths else "Leave --bit-depth out."
+        raise AudioFileError(f"{name} has no bit depth {output.bit_depth}.", hint)
+    return subtypes[output.bit_depth]
+
+
+def rate_for(name: AudioFormat, output: OutputConfig, rate: int) -> int:
+    """The sample rate in Hz to write: the one asked for, else `rate` or the next the format holds.
+
+    Raises:
+        AudioFileError: the rate asked for is one that the format cannot hold.
+    """
+    rates = CONTAINERS[name].rates
+    wanted = output.sample_rate
+    if wanted is None:
+        if not rates or rate in rates:
+            return rate
+        # Opus works at 48 kHz inside whatever it is given, so that is what it gets.
+        return 48_000 if name == "opus" else next((r for r in rates if r >= rate), rates[-1])
+    if rates and wanted not in rates:
+        takes = ", ".join(map(str, rates))
+        raise AudioFileError(f"{name} cannot hold {wanted} Hz.", f"--sample-rate takes {takes}.")
+    return wanted

@@ -1,0 +1,103 @@
+"""How a clip was made, kept inside its file: JSON in the comment that every format has.
+
+The JSON is ASCII (each tool reads it the same way) and holds no time (the same settings give the
+same file). libsndfile writes comments, but loses those of a wav file beyond a few kilobytes and
+puts the time of day into float wav files, so wav files get theirs here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from magnet_cli.errors import AudioFileError
+
+# Opus, the narrowest of the formats, refuses comments beyond 60 kB.
+LONGEST_COMMENT = 50_000
+
+_KEY = "magnet"  # tells our comment from others'
+
+
+def to_comment(metadata: Mapping[str, Any]) -> str:
+    """The comment that holds `metadata`.
+
+    Raises:
+        AudioFileError: it is too long for a file to hold.
+    """
+    comment = json.dumps({_KEY: metadata}, ensure_ascii=True, sort_keys=True)
+    if len(comment) > LONGEST_COMMENT:
+        raise AudioFileError(
+            f"The settings are too long to be kept in the file ({len(comment)} characters).",
+            "Shorten the prompt.",
+        )
+    return comment
+
+
+def from_comment(comment: str) -> dict[str, Any] | None:
+    """What `to_comment` was given, or None where the comment is not ours."""
+    try:
+        found = json.loads(comment)
+    except (ValueError, RecursionError):
+        return None
+    inner = found.get(_KEY) if isinstance(found, dict) else None
+    return inner if isinstance(inner, dict) else None
+
+
+def finish_wav(file: BinaryIO, comment: str | None) -> None:
+    """Complete the wav file that libsndfile wrote: no time of day, and `comment` as a LIST INFO chunk.
+
+    `file` is open for reading and writing.
+    """
+    end = file.seek(0, os.SEEK_END)
+    for name, start, _ in _chunks(file):
+        if name == b"PEAK":  # version, time, then a value and a position for each channel
+            file.seek(start + 4)
+            file.write(bytes(4))
+    if comment is not None:
+        text = comment.encode("ascii") + b"\0"
+        text += b"\0" * (len(text) % 2)
+        info = b"INFO" + b"ICMT" + struct.pack("<I", len(text)) + text
+        file.seek(end)
+        file.write(b"\0" * (end % 2) + b"LIST" + struct.pack("<I", len(info)) + info)
+        end = file.tell()
+        file.seek(4)
+        file.write(struct.pack("<I", min(end - 8, 0xFFFFFFFF)))
+    file.seek(0)
+
+
+def read_wav_comment(path: Path) -> str:
+    """The comment of a wav file; empty where there is none."""
+    with path.open("rb") as file:
+        for name, start, size in _chunks(file):
+            if name != b"LIST":
+                continue
+            file.seek(start)
+            body = file.read(min(size, 2 * LONGEST_COMMENT))
+            at = 4
+            while body[:4] == b"INFO" and at + 8 <= len(body):
+                field, length = struct.unpack_from("<4sI", body, at)
+                if field == b"ICMT":
+                    return body[at + 8 : at + 8 + length].rstrip(b"\0").decode("utf-8", "replace")
+                at += 8 + length + length % 2
+    return ""
+
+
+def _chunks(file: BinaryIO) -> list[tuple[bytes, int, int]]:
+    """The chunks of a RIFF WAVE file: name, where the content starts, its size in bytes."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        return []
+    found = []
+    at = 12
+    while at + 8 <= end:
+        file.seek(at)
+        name, size = struct.unpack("<4sI", file.read(8))
+        found.append((name, at + 8, size))
+        at += 8 + size + size % 2
+    return found

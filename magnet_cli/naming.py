@@ -1,0 +1,60 @@
+"""File names made from prompts: safe on every system, readable, never longer than a name may be."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection
+from pathlib import Path
+
+LONGEST_SLUG = 60  # characters
+_MOST_BYTES = 120  # of a slug in UTF-8: file systems count bytes, 255 of them for the whole name
+
+# Windows keeps these for devices, with any suffix and in any case.
+_RESERVED = {"con", "prn", "aux", "nul", "conin", "conout"} | {
+    f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"
+}
+
+
+def slug(text: str) -> str:
+    """A file name's worth of `text`: lower case, letters and digits of any script, joined by hyphens.
+
+    "Lo-fi Piano, 80 BPM!" -> "lo-fi-piano-80-bpm". Never empty, never a reserved name, never with a
+    separator, a leading dot, or a character that turns the direction of writing.
+    """
+    folded = unicodedata.normalize("NFKC", text).lower()
+    # Marks (M) belong to the letters before them in many scripts; emoji and symbols go.
+    kept = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in folded)
+    joined = "-".join(kept.split())
+    short = _cut(joined)
+    if not short:
+        return "clip"
+    return f"{short}-clip" if short in _RESERVED else short
+
+
+def numbered(path: Path, number: int) -> Path:
+    """`path` with a number before its suffix: out.wav -> out-2.wav."""
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def unused(name: str, taken: Collection[str]) -> str:
+    """`name` (with its suffix), numbered from 2 where it is `taken` already, in any case of letters."""
+    lowered = {other.casefold() for other in taken}
+    if name.casefold() not in lowered:
+        return name
+    number = 2
+    while (other := numbered(Path(name), number).name).casefold() in lowered:
+        number += 1
+    return other
+
+
+def _cut(joined: str) -> str:
+    """At most LONGEST_SLUG characters and _MOST_BYTES bytes, at the end of a word where one is near."""
+    short = joined[:LONGEST_SLUG]
+    while len(short.encode("utf-8", "ignore")) > _MOST_BYTES:
+        short = short[:-1]
+    if len(short) < len(joined) and joined[len(short)] != "-":
+        whole = short.rsplit("-", 1)[0]
+        short = whole if len(whole) >= len(short) // 2 else short
+    # A mark that lost its letter to the cut would land on the hyphen before it.
+    return re.sub(r"-+$", "", short)
