@@ -1,0 +1,356 @@
+"""The released layout: two pickles, each a state dictionary with its `xp.cfg` beside it.
+
+    state_dict.bin              {best_state, "xp.cfg": YAML text, version, exported}
+    compression_state_dict.bin  the same for the codec, or {pretrained: "owner/name"}, a pointer
+
+Everything that is needed to build the model is read from `xp.cfg`, no size is assumed. What it says
+and what holds differ in three places (tests/golden/README.md, 13): cross-attention is on wherever the fuser
+has it, the length is `dataset.segment_duration`, the span is `masking.span_len`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from magnet_cli.checkpoints import key_map, xp_cfg
+from magnet_cli.checkpoints.tensors import read_pickle
+from magnet_cli.config import DecodingConfig, LMConfig, Modeling
+from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.files import atomic_path
+
+LM_FILE = "state_dict.bin"
+CODEC_FILE = "compression_state_dict.bin"
+
+_OUTPUT_PROJ = "condition_provider.conditioners.description.output_proj"
+_LAYER = "transformer.layers.{}"
+LM_KEYS: key_map.Table = [
+    (f"{_OUTPUT_PROJ}.weight", "text_proj.weight"),
+    (f"{_OUTPUT_PROJ}.bias", "text_proj.bias"),
+    *(
+        (name, name)
+        for name in (
+            "emb.{}.weight",
+            "linears.{}.weight",
+            "out_norm.weight",
+            "out_norm.bias",
+            *(
+                f"{_LAYER}.{part}"
+                for part in (
+                    "self_attn.in_proj_weight",
+                    "self_attn.out_proj.weight",
+                    "cross_attention.in_proj_weight",
+                    "cross_attention.out_proj.weight",
+                    "linear1.weight",
+                    "linear2.weight",
+                    "norm1.weight",
+                    "norm1.bias",
+                    "norm2.weight",
+                    "norm2.bias",
+                    "norm_cross.weight",
+                    "norm_cross.bias",
+                )
+            ),
+        )
+    ),
+]
+TEXT_WEIGHT = f"{_OUTPUT_PROJ}.weight"
+
+# What this program can do of what `xp.cfg` can ask for; a key that is not there is at its default.
+_SUPPORTED: dict[str, Any] = {
+    "transformer_lm.activation": "gelu",
+    "transformer_lm.norm": "layer_norm",
+    "transformer_lm.norm_first": True,
+    "transformer_lm.positional_embedding": "sin",
+    "transformer_lm.bias_attn": False,
+    "transformer_lm.bias_ff": False,
+    "transformer_lm.bias_proj": False,
+    "transformer_lm.layer_scale": None,
+    "transformer_lm.past_context": None,
+    "transformer_lm.qk_layer_norm": False,
+    "transformer_lm.qk_layer_norm_cross": False,
+    "transformer_lm.kv_repeat": 1,
+    "transformer_lm.xpos": False,
+    "fuser.cross": ["description"],
+    "fuser.cross_attention_pos_emb": False,
+    "fuser.sum": [],
+    "fuser.prepend": [],
+    "fuser.input_interpolate": [],
+    "interleave_stereo_codebooks.use": False,
+    "conditioners.description.model": "t5",
+    "conditioners.description.t5.normalize_text": False,
+    "codebooks_pattern.delay.flatten_first": 0,
+    "codebooks_pattern.delay.empty_initial": 0,
+}
+_MODELING: dict[str, Modeling] = {
+    "transformer_lm_magnet": "masked",
+    "transformer_lm": "autoregressive",
+}
+_PATTERN: dict[Modeling, str] = {"masked": "parallel", "autoregressive": "delay"}
+
+
+@dataclass(frozen=True)
+class LMFile:
+    """An opened `state_dict.bin`: the tensors are mapped, not read yet."""
+
+    path: Path
+    settings: dict[str, Any]  # xp.cfg
+    state: dict[str, Tensor]  # by the released names
+
+    @property
+    def text_encoder(self) -> str:
+        """The name of the text encoder, for instance `t5-base`."""
+        return xp_cfg.value(self.settings, "conditioners.description.t5.name", str)
+
+    @property
+    def text_dim(self) -> int:
+        """The width of the text encoder's output, by the weight that takes it."""
+        weight = self.state.get(TEXT_WEIGHT)
+        if weight is None or weight.dim() != 2:
+            raise CheckpointError(f"{self.path} has no {TEXT_WEIGHT}.", "It is no text model.")
+        return weight.shape[1]
+
+
+def open_lm(path: Path) -> LMFile:
+    """Open `state_dict.bin`.
+
+    Raises:
+        CheckpointError: unreadable, refused, not in this layout, or asking for what we cannot do.
+    """
+    package = read_pickle(path)
+    state, text = package.get("best_state"), package.get("xp.cfg")
+    if not isinstance(state, dict) or not isinstance(text, str):
+        raise CheckpointError(
+            f"{path} is not in the released layout: it needs best_state and xp.cfg.",
+            "Export the training checkpoint first (audiocraft's utils.export).",
+        )
+    settings = xp_cfg.parse(text)
+    for key, supported in _SUPPORTED.items():
+        said = _setting(settings, key, supported)
+        if said != supported:
+            raise CheckpointError(
+                f"{path} asks for {key} = {said!r}, and only {supported!r} is supported.",
+                "Mono text-to-audio checkpoints of MAGNeT, MusicGen and AudioGen can be used.",
+            )
+    return LMFile(path, settings, state)
+
+
+def codec_pointer(path: Path) -> str | None:
+    """The repository that `compression_state_dict.bin` points to; None where it holds the codec.
+
+    Raises:
+        CheckpointError: unreadable or refused.
+    """
+    pointer = read_pickle(path).get("pretrained")
+    if pointer is None:
+        return None
+    if not isinstance(pointer, str):
+        raise CheckpointError(f"{path} points to {pointer!r}, which is no name.")
+    return pointer.removeprefix("//pretrained/")
+
+
+def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
+    """The sizes of the language model; `frame_rate` is its codec's.
+
+    Raises:
+        CheckpointError: a setting is missing, of the wrong kind, or of a kind we cannot build.
+    """
+    settings = file.settings
+
+    def number(key: str, kind: type[Any] = int) -> Any:
+        return xp_cfg.value(settings, key, kind)
+
+    modeling = _modeling(settings, file.path)
+    masked = modeling == "masked"
+    said = _setting(settings, "transformer_lm.compression_model_framerate", frame_rate)
+    if said != frame_rate:
+        raise CheckpointError(
+            f"{file.path} was made for {said} frames per second, and its codec has {frame_rate:g}.",
+            "The two files do not belong together.",
+        )
+    delays = () if masked else tuple(number("codebooks_pattern.delay.delays", list))
+    return LMConfig(
+        dim=number("transformer_lm.dim"),
+        num_heads=number("transformer_lm.num_heads"),
+        num_layers=number("transformer_lm.num_layers"),
+        n_q=number("transformer_lm.n_q"),
+        card=number("transformer_lm.card"),
+        modeling=modeling,
+        text_dim=file.text_dim,
+        frame_rate=frame_rate,
+        segment_duration=number("dataset.segment_duration", float),
+        hidden_scale=number("transformer_lm.hidden_scale"),
+        subcodes_context=number("transformer_lm.subcodes_context") if masked else 0,
+        span_len=number("masking.span_len") if masked else 1,
+        delays=delays,
+    )
+
+
+def lm_state(file: LMFile) -> dict[str, Tensor]:
+    """The tensors by our names."""
+    return key_map.to_ours(file.state, LM_KEYS, (), file.path.name)
+
+
+def decoding_defaults(file: LMFile) -> DecodingConfig:
+    """What `generate.lm` says, which the reference never reads (tests/golden/README.md, 14)."""
+    said = _setting(file.settings, "generate.lm", {})
+    said = said if isinstance(said, dict) else {}
+    given = {ours: said.get(theirs) for theirs, ours in _DECODING_KEYS.items()}
+    if _modeling(file.settings, file.path) == "masked":
+        given["span_len"] = _setting(file.settings, "masking.span_len", None)
+    else:
+        given["cfg_coef"] = _setting(file.settings, "classifier_free_guidance.inference_coef", None)
+    try:
+        return DecodingConfig(**given)
+    except (UsageError, TypeError) as error:
+        raise CheckpointError(f"{file.path}: generate.lm in xp.cfg: {error}") from error
+
+
+_DECODING_KEYS = {
+    "decoding_steps": "decoding_steps",
+    "temp": "temperature",
+    "anneal_temp": "anneal_temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "use_sampling": "use_sampling",
+    "max_cfg_coef": "max_cfg_coef",
+    "min_cfg_coef": "min_cfg_coef",
+    "span_arrangement": "span_arrangement",
+    "span_scoring": "span_scoring",
+}
+
+
+def write_lm(
+    path: Path,
+    config: LMConfig,
+    state: Mapping[str, Tensor],
+    defaults: DecodingConfig,
+    *,
+    text_encoder: str,
+    sample_rate: int,
+) -> None:
+    """Write `state_dict.bin` so that `open_lm` (and audiocraft's loaders) read it.
+
+    Args:
+        state: by our names; dtypes stay as they are.
+        text_encoder: the name of the T5 that the model was trained with.
+        sample_rate: the codec's, Hz.
+
+    Raises:
+        UsageError: a hybrid model, which the released layout has no place for.
+    """
+    package = {
+        "best_state": key_map.from_ours(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+            LM_KEYS,
+            "The language model",
+        ),
+        "xp.cfg": _settings_text(config, defaults, text_encoder, sample_rate),
+        "version": "1.3.0",
+        "exported": True,
+    }
+    with atomic_path(path) as partial:
+        torch.save(package, partial)
+
+
+def write_pointer(path: Path, repo: str) -> None:
+    """Write a `compression_state_dict.bin` that points to a codec on the hub."""
+    with atomic_path(path) as partial:
+        torch.save({"pretrained": repo, "exported": True, "version": "1.3.0"}, partial)
+
+
+def _settings_text(
+    config: LMConfig, defaults: DecodingConfig, text_encoder: str, sample_rate: int
+) -> str:
+    if config.modeling == "hybrid":
+        raise UsageError(
+            "A hybrid model cannot be exported: the released layout has no place for it.",
+            "Keep it in magnet's own format.",
+        )
+    masked = config.modeling == "masked"
+    settings: dict[str, Any] = {}
+    for key, supported in _SUPPORTED.items():
+        _put(settings, key, supported)
+    values: dict[str, Any] = {
+        "solver": "magnet" if masked else "musicgen",
+        "dtype": "float32",
+        "device": "cpu",
+        "sample_rate": sample_rate,
+        "channels": 1,
+        "lm_model": "transformer_lm_magnet" if masked else "transformer_lm",
+        "dataset.segment_duration": config.segment_duration,
+        "conditioners.description.t5.name": text_encoder,
+        "conditioners.description.t5.finetune": False,
+        "conditioners.description.t5.word_dropout": 0.0,
+        "codebooks_pattern.modeling": _PATTERN[config.modeling],
+        "codebooks_pattern.parallel.empty_initial": -1,
+        "codebooks_pattern.delay.delays": list(config.delays or range(config.n_q)),
+        "classifier_free_guidance.training_dropout": 0.3,
+        "classifier_free_guidance.inference_coef": defaults.cfg_coef or 3.0,
+        "attribute_dropout": {},
+        "transformer_lm.dim": config.dim,
+        "transformer_lm.num_heads": config.num_heads,
+        "transformer_lm.num_layers": config.num_layers,
+        "transformer_lm.hidden_scale": config.hidden_scale,
+        "transformer_lm.n_q": config.n_q,
+        "transformer_lm.card": config.card,
+        "transformer_lm.causal": not masked,
+        "transformer_lm.cross_attention": False,
+        "transformer_lm.dropout": 0.0,
+        "transformer_lm.custom": False,
+        "transformer_lm.memory_efficient": True,
+        "fuser.cross_attention_pos_emb_scale": 1,
+    }
+    if masked:
+        values["transformer_lm.subcodes_context"] = config.subcodes_context
+        values["transformer_lm.compression_model_framerate"] = config.frame_rate
+        values["transformer_lm.segment_duration"] = 0
+        values["transformer_lm.span_len"] = -1
+        values["masking.span_len"] = config.span_len
+    for key, value in values.items():
+        _put(settings, key, value)
+    given = defaults.given()
+    for theirs, ours in _DECODING_KEYS.items():
+        if ours in given:
+            value = given[ours]
+            _put(
+                settings,
+                f"generate.lm.{theirs}",
+                list(value) if ours == "decoding_steps" else value,
+            )
+    text: str = yaml.safe_dump(settings, sort_keys=False)
+    return text
+
+
+def _modeling(settings: dict[str, Any], path: Path) -> Modeling:
+    lm_model = xp_cfg.value(settings, "lm_model", str)
+    pattern = xp_cfg.value(settings, "codebooks_pattern.modeling", str)
+    modeling = _MODELING.get(lm_model)
+    if modeling is None or pattern != _PATTERN[modeling]:
+        raise CheckpointError(
+            f"{path} is a {lm_model} with the pattern {pattern}, which is not supported.",
+            "MAGNeT (transformer_lm_magnet, parallel), MusicGen and AudioGen (transformer_lm, delay) are.",
+        )
+    return modeling
+
+
+def _setting(settings: dict[str, Any], key: str, otherwise: Any) -> Any:
+    found: Any = settings
+    for name in key.split("."):
+        if not isinstance(found, dict) or name not in found:
+            return otherwise
+        found = found[name]
+    return found
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    *folders, name = key.split(".")
+    for folder in folders:
+        settings = settings.setdefault(folder, {})
+    settings[name] = value

@@ -1,0 +1,240 @@
+"""The hub's local cache, read; and what is missing there, downloaded. No torch here.
+
+The cache is the hub's own documented layout, shared with every other program that uses it:
+
+    <cache>/models--owner--name/refs/<branch>             the commit that the branch was at
+    <cache>/models--owner--name/snapshots/<commit>/<file>
+
+Looking things up needs neither the network nor write access, nor the hub's library: a read-only
+cache will do. The environment is read at the call (`HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`,
+`HF_ENDPOINT`), where the library would read it once, when it is imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.errors import MagnetError, ModelNotFoundError
+from magnet_cli.version import __version__
+
+_PROGRAM = "magnet-cli"  # what the hub is told that we are
+_REPO = re.compile(r"[\w\-.]{1,96}(/[\w\-.]{1,96})?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHORT_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of a repository at one commit, as far as they are here."""
+
+    repo: str
+    revision: str  # the commit
+    directory: Path
+
+    def names(self) -> list[str]:
+        """The names of the files that are here (a broken link is not a file)."""
+        return sorted(path.name for path in self.directory.iterdir() if path.is_file())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the download of one file is."""
+
+    repo: str
+    file: str
+    done: int  # bytes
+    total: int | None  # bytes, where the server says
+
+
+ProgressHook = Callable[[Progress], None]
+# Of the names of the files in a repository, those that are needed; raises where it is no good.
+FileChoice = Callable[[Sequence[str]], Sequence[str]]
+
+
+def is_repo_id(text: str) -> bool:
+    """Whether the hub could have a repository of this name."""
+    good = bool(_REPO.fullmatch(text)) and "--" not in text and ".." not in text
+    return good and not any(part[0] in "-." or part[-1] in "-." for part in text.split("/"))
+
+
+def cache_directory() -> Path:
+    """Where the hub's cache is, by the environment as it is now."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(variable):
+            return _path(os.environ[variable])
+    if os.environ.get("HF_HOME"):
+        return _path(os.environ["HF_HOME"]) / "hub"
+    return _path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
+
+
+def offline() -> bool:
+    """Whether the environment forbids the network."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def cached(repo: str, revision: str | None = None) -> Snapshot | None:
+    """What the cache has of `repo` at a branch, tag or commit (short ones too); None: nothing."""
+    folder = cache_directory() / f"models--{repo.replace('/', '--')}"
+    commit = _commit(folder, revision or "main")
+    if commit is None:
+        return None
+    directory = folder / "snapshots" / commit
+    return Snapshot(repo, commit, directory) if directory.is_dir() else None
+
+
+def download(
+    repo: str,
+    choose: FileChoice,
+    revision: str | None = None,
+    progress: ProgressHook | None = None,
+) -> Snapshot:
+    """Fetch the files of `repo` that `choose` picks from its listing into the cache.
+
+    Files that are there already are not fetched again, and an interrupted one is resumed.
+
+    Raises:
+        ModelNotFoundError: no such repository or revision, no access, no network, no space.
+    """
+    import huggingface_hub  # here, because it takes a third of a second and few runs download
+
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    try:
+        api = huggingface_hub.HfApi(endpoint=endpoint, library_name=_PROGRAM)
+        listing = api.model_info(repo, revision=revision)
+        names = [entry.rfilename for entry in listing.siblings or ()]
+        # The first file is asked for by the branch's name, which notes the branch's commit in the
+        # cache; the others by that commit, so that all are of one.
+        at = revision
+        snapshot = None
+        for name in choose(names):
+            path = huggingface_hub.hf_hub_download(
+                repo,
+                name,
+                revision=at,
+                cache_dir=cache_directory(),
+                endpoint=endpoint,
+                tqdm_class=_bar_for(repo, name, progress),
+                library_name=_PROGRAM,
+                library_version=__version__,
+            )
+            directory = Path(path).parent
+            at = directory.name
+            snapshot = Snapshot(repo, at, directory)
+    except MagnetError:
+        raise
+    except Exception as error:
+        # The library lets its transport's errors through, and has changed its transport twice.
+        raise _explained(repo, revision, error) from error
+    if snapshot is None:
+        raise ModelNotFoundError(f"Nothing in {repo} is needed.", "Check the name of the model.")
+    return snapshot
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser()
+
+
+def _commit(folder: Path, revision: str) -> str | None:
+    """The commit that a branch, tag or (short) commit stands for in the cache."""
+    if ".." in revision.split("/") or "\0" in revision:
+        return None
+    try:
+        return (folder / "refs" / revision).read_text("utf-8").strip()
+    except OSError:
+        pass
+    if not _SHORT_COMMIT.fullmatch(revision) or not (folder / "snapshots").is_dir():
+        return None
+    found = [path.name for path in (folder / "snapshots").iterdir()]
+    matching = [name for name in found if name.startswith(revision) and _COMMIT.fullmatch(name)]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _bar_for(repo: str, file: str, hook: ProgressHook | None) -> Any:
+    """A class that the hub's library takes for a progress bar, and that tells `hook` instead.
+
+    Without a hook it is silent: the library's own bar would write to stderr, which is the command
+    line's to decide on.
+    """
+    from huggingface_hub.utils import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.done = int(kwargs.get("initial") or 0)
+            total = kwargs.get("total")
+            self.expected = int(total) if total else None
+            kwargs["disable"] = True
+            super().__init__(*args, **kwargs)
+            self._tell()
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.done += int(n or 0)
+            self._tell()
+            return None
+
+        def _tell(self) -> None:
+            if hook is not None:
+                hook(Progress(repo, file, self.done, self.expected))
+
+    return Bar
+
+
+def _explained(repo: str, revision: str | None, error: Exception) -> ModelNotFoundError:
+    """What went wrong with a download, in our words."""
+    from huggingface_hub import errors as hub
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, hub.GatedRepoError):
+        return ModelNotFoundError(
+            f"{repo} is gated: its owner must let you in.",
+            f"Accept its terms on https://huggingface.co/{repo}, then set HF_TOKEN to your token.",
+        )
+    if isinstance(error, hub.RevisionNotFoundError):
+        return ModelNotFoundError(
+            f"{repo} has no revision {revision!r}.", "Leave the revision out, or check it."
+        )
+    # The hub answers 401 both for what is private and, to callers without a token, for what is not
+    # there at all.
+    if isinstance(error, hub.RepositoryNotFoundError) or status == 404:
+        return ModelNotFoundError(
+            f"The hub has no model {repo}, or it is private.",
+            "Check the name; if it is private, set HF_TOKEN to a token that may read it.",
+        )
+    if status in (401, 403):
+        return ModelNotFoundError(
+            f"The hub does not let you read {repo} ({status}).",
+            "Set HF_TOKEN to a token that may read it.",
+        )
+    if status is not None:
+        return ModelNotFoundError(f"The hub answered {status} for {repo}.", "Try again later.")
+    if isinstance(error, hub.OfflineModeIsEnabled):
+        return not_here(repo)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return ModelNotFoundError(
+            f"No space is left for {repo} in {cache_directory()}.",
+            "Make room, or set HF_HUB_CACHE to another disk; what was fetched is kept.",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return ModelNotFoundError(
+            f"{cache_directory()} cannot be written to, so {repo} cannot be downloaded.",
+            "Set HF_HUB_CACHE to a directory of yours.",
+        )
+    reason = str(error).partition("\n")[0].strip() or type(error).__name__
+    return ModelNotFoundError(
+        f"{repo} could not be downloaded: {reason}.".replace("..", "."),
+        "Check the network and run it again: what was fetched is kept.",
+    )
+
+
+def not_here(repo: str) -> ModelNotFoundError:
+    """The error for what is not in the cache while the network is off."""
+    return ModelNotFoundError(
+        f"{repo} is not on this machine, and the network is off (--offline or HF_HUB_OFFLINE).",
+        f"Fetch it once with `magnet models pull {repo}`.",
+    )

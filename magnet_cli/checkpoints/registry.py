@@ -1,0 +1,176 @@
+"""The known checkpoints: names, repositories, licences, sizes, decoding defaults. No torch here.
+
+Facts from the model cards and from reference.md, Released checkpoints. What a checkpoint's own
+`xp.cfg` says about its sizes is read from there when it is loaded; the figures here are for lists,
+and the decoding defaults are the ones its makers published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from magnet_cli.config import DecodingConfig, Modeling
+from magnet_cli.errors import CheckpointError, ModelNotFoundError
+
+Kind = Literal["music", "sound"]
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+BUILTIN_NAMES = ("nano",)
+
+META_LICENCE = "CC-BY-NC-4.0"
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A checkpoint that can be named without its repository."""
+
+    name: str
+    aliases: tuple[str, ...]  # shorter names for the same
+    repo: str | None  # on the hub; None: built in
+    licence: str  # of the weights, as an SPDX id
+    kind: Kind
+    modeling: Modeling
+    sample_rate: int  # Hz
+    segment_duration: float  # seconds it was trained on, and makes by default
+    parameters: int  # of the language model
+    download_mb: int  # MB to fetch, rounded: language model and codec
+    text_encoder: str | None  # a key of TEXT_ENCODER_MB; None: comes with the checkpoint
+    decoding: DecodingConfig  # the makers' settings
+    directory: Path | None = None  # where its files are, where it is built in
+
+
+# MB of the text encoders' files; one encoder serves all checkpoints that name it.
+TEXT_ENCODER_MB = {"t5-base": 893, "t5-large": 2952}
+
+_MASKED = DecodingConfig(
+    decoding_steps=(20, 10, 10, 10),
+    temperature=3.0,
+    anneal_temperature=True,
+    top_p=0.9,
+    top_k=0,
+    use_sampling=True,
+    max_cfg_coef=10.0,
+    min_cfg_coef=1.0,
+    span_arrangement="nonoverlap",
+    span_scoring="max",
+)
+_MASKED_30_SECONDS = dataclasses.replace(_MASKED, decoding_steps=(60, 10, 10, 10))
+_MASKED_SOUND = dataclasses.replace(_MASKED, temperature=3.5, top_p=0.8, max_cfg_coef=20.0)
+_AUTOREGRESSIVE = DecodingConfig(
+    temperature=1.0, top_k=250, top_p=0.0, use_sampling=True, cfg_coef=3.0
+)
+
+
+def _music(
+    name: str, aliases: tuple[str, ...], seconds: float, parameters: int, mb: int
+) -> KnownCheckpoint:
+    decoding = _MASKED if seconds < 30 else _MASKED_30_SECONDS
+    return KnownCheckpoint(
+        name, aliases, f"facebook/{name}", META_LICENCE, "music", "masked", 32_000, seconds,
+        parameters, mb, "t5-base", decoding,
+    )  # fmt: skip
+
+
+def _sound(name: str, aliases: tuple[str, ...], parameters: int, mb: int) -> KnownCheckpoint:
+    return KnownCheckpoint(
+        name, aliases, f"facebook/{name}", META_LICENCE, "sound", "masked", 16_000, 10.0,
+        parameters, mb, "t5-large", _MASKED_SOUND,
+    )  # fmt: skip
+
+
+def _musicgen(name: str, parameters: int, mb: int) -> KnownCheckpoint:
+    aliases = ("musicgen",) if name == "musicgen-small" else ()
+    return KnownCheckpoint(
+        name, aliases, f"facebook/{name}", META_LICENCE, "music", "autoregressive", 32_000, 30.0,
+        parameters, mb, "t5-base", _AUTOREGRESSIVE,
+    )  # fmt: skip
+
+
+RELEASED = (
+    _music("magnet-small-10secs", ("small", "small-10"), 10.0, 420_000_000, 1080),
+    _music("magnet-medium-10secs", ("medium", "medium-10"), 10.0, 1_840_000_000, 3920),
+    _music("magnet-small-30secs", ("small-30",), 30.0, 420_000_000, 1080),
+    _music("magnet-medium-30secs", ("medium-30",), 30.0, 1_840_000_000, 3920),
+    _sound("audio-magnet-small", ("audio-small",), 420_000_000, 1080),
+    _sound("audio-magnet-medium", ("audio-medium",), 1_840_000_000, 3920),
+    _musicgen("musicgen-small", 420_000_000, 1080),
+    _musicgen("musicgen-medium", 1_840_000_000, 3920),
+    _musicgen("musicgen-large", 3_250_000_000, 6740),
+    KnownCheckpoint(
+        "audiogen-medium", ("audiogen",), "facebook/audiogen-medium", META_LICENCE, "sound",
+        "autoregressive", 16_000, 10.0, 1_840_000_000, 3920, "t5-large", _AUTOREGRESSIVE,
+    ),
+)  # fmt: skip
+
+
+def known_checkpoints() -> tuple[KnownCheckpoint, ...]:
+    """All of them, the built-in ones first (where this installation has them)."""
+    builtin = (_builtin(name) for name in BUILTIN_NAMES)
+    return (*(entry for entry in builtin if entry is not None), *RELEASED)
+
+
+def find(spec: str) -> KnownCheckpoint | None:
+    """The checkpoint of this name, alias or repository; None where it is not a known one."""
+    for entry in known_checkpoints():
+        if spec == entry.repo or spec in (entry.name, *entry.aliases):
+            return entry
+    return None
+
+
+def names() -> tuple[str, ...]:
+    """Every name and alias, for completion and for messages."""
+    return tuple(name for entry in known_checkpoints() for name in (entry.name, *entry.aliases))
+
+
+def near_names(spec: str) -> list[str]:
+    """Up to three known names that look like `spec`, the nearest first."""
+    wanted = spec[:100].rpartition("/")[2].lower()
+    return difflib.get_close_matches(wanted, names(), n=3, cutoff=0.5)
+
+
+def unknown_name(spec: str) -> ModelNotFoundError:
+    """The error for a name that is none: it lists near names, or all where none is near."""
+    near = near_names(spec)
+    if near:
+        hint = f"Did you mean {' or '.join(near)}?"
+    else:
+        all_names = ", ".join(entry.name for entry in known_checkpoints())
+        hint = f"Known models: {all_names}. A hub id (owner/name) or a directory will do, too."
+    shown = spec if len(spec) <= 80 else spec[:77] + "..."
+    return ModelNotFoundError(f"There is no model called {shown!r}.", hint)
+
+
+def _builtin(name: str) -> KnownCheckpoint | None:
+    """The facts of a built-in checkpoint, read from its own config.json (checkpoints/native.py)."""
+    directory = ASSETS / name
+    try:
+        config: dict[str, Any] = json.loads((directory / "config.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    try:
+        lm, codec = config["lm"], config["codec"]["config"]
+        return KnownCheckpoint(
+            name=name,
+            aliases=(),
+            repo=None,
+            licence=config["licence"] or "MIT",
+            kind=config["kind"] or "music",
+            modeling=lm["modeling"],
+            sample_rate=codec["sample_rate"],
+            segment_duration=lm["segment_duration"],
+            parameters=config["parameters"],
+            download_mb=0,
+            text_encoder=None,
+            decoding=DecodingConfig(**config["defaults"]),
+            directory=directory,
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"The built-in model {name} is damaged: {error} in its config.json.",
+            "Install magnet again.",
+        ) from error

@@ -1,0 +1,286 @@
+"""A name, a hub id or a directory -> the local files of everything that a model needs.
+
+    resolve("small")                                  a known name
+    resolve("facebook/magnet-small-10secs@<commit>")  a hub id, at a revision or not
+    resolve("models/mine")                            a directory, in the released layout or ours
+
+Tried in this order: built in, a directory, the hub's local cache, a download. What a checkpoint
+points to (its codec, its text encoder) is resolved with it, so that loading needs no network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from magnet_cli.checkpoints import audiocraft, hub, registry
+from magnet_cli.checkpoints.layouts import (
+    AUDIOCRAFT,
+    ENCODEC,
+    NATIVE,
+    T5,
+    Layout,
+    model_layout,
+    needed,
+)
+from magnet_cli.checkpoints.registry import KnownCheckpoint
+from magnet_cli.errors import CheckpointError, ModelNotFoundError, UsageError
+
+
+@dataclass(frozen=True)
+class ResolvedPart:
+    """The files of one part of a model: all in one directory, in one layout."""
+
+    layout: Layout
+    directory: Path
+    repo: str | None  # on the hub; None: a directory of the user's, or built in
+    revision: str | None  # the commit
+
+
+@dataclass(frozen=True)
+class ResolvedCheckpoint:
+    """Where everything is that a model is loaded from."""
+
+    name: str
+    layout: Layout  # AUDIOCRAFT or NATIVE
+    directory: Path
+    repo: str | None
+    revision: str | None
+    known: KnownCheckpoint | None  # what the registry says about it
+    codec: ResolvedPart
+    text: ResolvedPart
+
+
+def resolve(
+    spec: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    progress: hub.ProgressHook | None = None,
+) -> ResolvedCheckpoint:
+    """Find (or fetch) the files of a model.
+
+    Args:
+        spec: name, alias, hub id or directory; `@revision` may follow a name or a hub id.
+        revision: branch, tag or commit, where `spec` has none.
+        offline: never touch the network, as HF_HUB_OFFLINE does, too.
+        progress: told how far each download is.
+
+    Raises:
+        ModelNotFoundError: it is nowhere, or could not be fetched.
+        CheckpointError: it is there, but files are missing or in no known layout.
+        UsageError: two different revisions.
+    """
+    offline = offline or hub.offline()
+    directory = _directory(spec)
+    known = registry.find(spec)
+    if known is not None and known.directory is not None:
+        return _from_directory(known.name, known.directory, known, offline, progress)
+    if directory is not None:
+        return _from_directory(directory.name, directory, None, offline, progress)
+    name, at, said = spec.partition("@")
+    if at:
+        if revision not in (None, said) or not said:
+            raise UsageError(
+                f"{spec} and revision {revision!r} do not go together.", "Give one revision."
+            )
+        revision = said
+        known = registry.find(name)
+    repo = known.repo if known is not None else name
+    if repo is None:
+        raise UsageError(f"{name} is built in and has no revisions.", f"Leave @{revision} out.")
+    if known is None:
+        _check_repo(spec, name)
+    snapshot = _snapshot(repo, None, revision, offline, progress)
+    return _from_snapshot(snapshot, known, offline, progress)
+
+
+def resolve_codec(
+    spec: str, *, offline: bool = False, progress: hub.ProgressHook | None = None
+) -> ResolvedPart:
+    """The codec alone: of a model, or of a repository or directory that holds a codec only.
+
+    Raises:
+        ModelNotFoundError, CheckpointError: as `resolve`.
+    """
+    offline = offline or hub.offline()
+    directory = _directory(spec)
+    if directory is not None and model_layout(_names(directory)) is None:
+        needed(ENCODEC, _names(directory), str(directory))
+        return ResolvedPart(ENCODEC, directory, None, None)
+    name, _, revision = spec.partition("@")
+    if directory is None and registry.find(name) is None:
+        _check_repo(spec, name)
+        snapshot = _snapshot(name, None, revision or None, offline, progress)
+        if model_layout(snapshot.names()) is None:
+            return _part(ENCODEC, snapshot)
+    return resolve(spec, offline=offline, progress=progress).codec
+
+
+def is_cached(known: KnownCheckpoint) -> bool:
+    """Whether a known model (not yet its text encoder) is on this machine."""
+    if known.repo is None:
+        return True
+    snapshot = hub.cached(known.repo)
+    return snapshot is not None and not _missing(snapshot.names(), None)
+
+
+def _directory(spec: str) -> Path | None:
+    """The directory that `spec` names; None where it is no path.
+
+    Raises:
+        ModelNotFoundError: it is written as a path, and nothing is there.
+    """
+    is_path = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1 or os.sep == "\\" in spec
+    path = Path(spec).expanduser() if is_path else Path(spec)
+    try:
+        if path.is_dir():
+            # A folder that happens to be called as a model is, is taken where it holds one.
+            if is_path or registry.find(spec) is None or model_layout(_names(path)):
+                return path
+        elif is_path:
+            raise ModelNotFoundError(
+                f"There is no directory {spec[:200]!r}.",
+                "Check the path; `magnet models list` shows what is here.",
+            )
+    except (OSError, ValueError) as error:  # too long a name, a NUL in it, no permission
+        raise registry.unknown_name(spec) from error
+    return None
+
+
+def _check_repo(spec: str, name: str) -> None:
+    if "/" not in name or not hub.is_repo_id(name):
+        raise registry.unknown_name(spec)
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir() if path.is_file())
+
+
+def _from_directory(
+    name: str,
+    directory: Path,
+    known: KnownCheckpoint | None,
+    offline: bool,
+    progress: hub.ProgressHook | None,
+) -> ResolvedCheckpoint:
+    found = hub.Snapshot("", "", directory)
+    layout = model_layout(found.names())
+    if layout is None:
+        raise CheckpointError(
+            f"{directory} holds no model.",
+            f"A model has {_needs(AUDIOCRAFT)} (the released layout) or {_needs(NATIVE)} (ours).",
+        )
+    needed(layout, found.names(), str(directory))
+    codec, text = _parts(layout, directory, None, None, offline, progress)
+    return ResolvedCheckpoint(name, layout, directory, None, None, known, codec, text)
+
+
+def _from_snapshot(
+    snapshot: hub.Snapshot,
+    known: KnownCheckpoint | None,
+    offline: bool,
+    progress: hub.ProgressHook | None,
+) -> ResolvedCheckpoint:
+    layout = model_layout(snapshot.names())
+    if layout is None:
+        raise _no_model(snapshot.repo)
+    repo, revision, directory = snapshot.repo, snapshot.revision, snapshot.directory
+    codec, text = _parts(layout, directory, repo, revision, offline, progress)
+    name = known.name if known is not None else repo
+    return ResolvedCheckpoint(name, layout, directory, repo, revision, known, codec, text)
+
+
+def _parts(
+    layout: Layout,
+    directory: Path,
+    repo: str | None,
+    revision: str | None,
+    offline: bool,
+    progress: hub.ProgressHook | None,
+) -> tuple[ResolvedPart, ResolvedPart]:
+    """The codec and the text encoder: of the same directory, or where it points to."""
+    here = ResolvedPart(layout, directory, repo, revision)
+    if layout is NATIVE:
+        return here, here
+    codec = here
+    pointer = audiocraft.codec_pointer(directory / audiocraft.CODEC_FILE)
+    if pointer is not None:
+        codec = _part(ENCODEC, _snapshot(pointer, ENCODEC, None, offline, progress))
+    wanted = audiocraft.open_lm(directory / audiocraft.LM_FILE).text_encoder
+    text = _part(T5, _text_encoder(wanted, offline, progress))
+    return codec, text
+
+
+def _text_encoder(name: str, offline: bool, progress: hub.ProgressHook | None) -> hub.Snapshot:
+    """The text encoder called `name`, under whichever of its two names the cache has it."""
+    repos = [name] if "/" in name else [f"google-t5/{name}", name]
+    for repo in repos:
+        snapshot = hub.cached(repo)
+        if snapshot is not None and not T5.missing(snapshot.names()):
+            return snapshot
+    if offline and hub.cached(repos[0]) is None:
+        repos.reverse()  # speak of the one that is there in part, if any
+    return _snapshot(repos[0], T5, None, offline, progress)
+
+
+def _snapshot(
+    repo: str,
+    layout: Layout | None,
+    revision: str | None,
+    offline: bool,
+    progress: hub.ProgressHook | None,
+) -> hub.Snapshot:
+    """All files that `layout` needs (None: of whichever layout of a model it is), at one commit."""
+    snapshot = hub.cached(repo, revision)
+    if snapshot is not None and not _missing(snapshot.names(), layout):
+        return snapshot
+    if offline:
+        if snapshot is None:
+            raise hub.not_here(repo)
+        missing = ", ".join(_missing(snapshot.names(), layout))
+        raise ModelNotFoundError(
+            f"{repo} is here only in part: {missing} is missing, and the network is off.",
+            f"Fetch the rest with `magnet models pull {repo}`.",
+        )
+
+    def choose(names: Sequence[str]) -> Sequence[str]:
+        found = layout or model_layout(names)
+        if found is None and not ENCODEC.missing(names):
+            found = ENCODEC  # resolve_codec may want it; resolve says that it is no model
+        if found is None:
+            raise _no_model(repo)
+        return needed(found, names, repo)
+
+    try:
+        return hub.download(repo, choose, revision, progress)
+    except ModelNotFoundError as error:
+        near = registry.near_names(repo)
+        if near and registry.find(repo) is None:
+            error.hint = f"{error.hint} Did you mean {' or '.join(near)}?"
+        raise
+
+
+def _missing(names: Sequence[str], layout: Layout | None) -> list[str]:
+    layout = layout or model_layout(names)
+    if layout is None:
+        # Nothing that tells a model's layout: a codec's repository, or one that is still empty.
+        layout = ENCODEC if "config.json" in names else AUDIOCRAFT
+    return layout.missing(names)
+
+
+def _part(layout: Layout, snapshot: hub.Snapshot) -> ResolvedPart:
+    return ResolvedPart(layout, snapshot.directory, snapshot.repo, snapshot.revision)
+
+
+def _needs(layout: Layout) -> str:
+    return ", ".join(need[0] for need in layout.needs)
+
+
+def _no_model(repo: str) -> CheckpointError:
+    return CheckpointError(
+        f"{repo} holds no model in the released layout, nor in magnet's own.",
+        "Text-to-audio checkpoints of MAGNeT, MusicGen and AudioGen can be used.",
+    )

@@ -1,0 +1,110 @@
+"""T5's encoder from the hub's layout: config.json, tokenizer.json, safetensors or .bin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from magnet_cli.checkpoints import key_map
+from magnet_cli.checkpoints.layouts import T5, needed
+from magnet_cli.checkpoints.tensors import fill, read_pickle, read_safetensors
+from magnet_cli.errors import CheckpointError
+from magnet_cli.models.text import T5Config, T5Encoder
+
+_BLOCK = "encoder.block.{}.layer"
+T5_KEYS: key_map.Table = [
+    ("shared.weight", "embedding.weight"),
+    (
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        "position_bias.weight",
+    ),
+    (f"{_BLOCK}.0.SelfAttention.q.weight", "layers.{}.attention.q.weight"),
+    (f"{_BLOCK}.0.SelfAttention.k.weight", "layers.{}.attention.k.weight"),
+    (f"{_BLOCK}.0.SelfAttention.v.weight", "layers.{}.attention.v.weight"),
+    (f"{_BLOCK}.0.SelfAttention.o.weight", "layers.{}.attention.o.weight"),
+    (f"{_BLOCK}.0.layer_norm.weight", "layers.{}.attention_norm.weight"),
+    (f"{_BLOCK}.1.DenseReluDense.wi.weight", "layers.{}.feed_forward.wi.weight"),
+    (f"{_BLOCK}.1.DenseReluDense.wi_0.weight", "layers.{}.feed_forward.gate.weight"),
+    (f"{_BLOCK}.1.DenseReluDense.wi_1.weight", "layers.{}.feed_forward.wi.weight"),
+    (f"{_BLOCK}.1.DenseReluDense.wo.weight", "layers.{}.feed_forward.wo.weight"),
+    (f"{_BLOCK}.1.layer_norm.weight", "layers.{}.feed_forward_norm.weight"),
+    ("encoder.final_layer_norm.weight", "norm.weight"),
+]
+# The released files hold the whole of T5; only its encoder is used, and of the copies of the
+# embedding that are tied to it only one.
+_TIED = "encoder.embed_tokens.weight"
+_DROPPED_PREFIX = "decoder."
+T5_DROPS = ("lm_head.weight", _TIED)
+
+
+def load_t5(directory: Path, device: torch.device | str = "cpu") -> T5Encoder:
+    """Build the encoder from a directory in the hub's layout, in float32.
+
+    Raises:
+        CheckpointError: files are missing, unreadable or do not belong together.
+    """
+    names = [path.name for path in directory.iterdir()]
+    files = T5.chosen(needed(T5, names, str(directory)))
+    config = read_config(directory / "config.json")
+    weights = directory / files["model.safetensors"]
+    if weights.suffix == ".safetensors":
+        state = read_safetensors(weights, lambda name: not name.startswith(_DROPPED_PREFIX))
+    else:
+        pickled = read_pickle(weights)
+        state = {k: v for k, v in pickled.items() if not k.startswith(_DROPPED_PREFIX)}
+    if "shared.weight" not in state and _TIED in state:
+        state["shared.weight"] = state[_TIED]  # safetensors keeps one name of a tied tensor
+    where = f"{directory / weights.name}"
+    with torch.device("meta"):
+        encoder = T5Encoder(config, read_tokenizer(directory / "tokenizer.json"))
+    fill(encoder, key_map.to_ours(state, T5_KEYS, T5_DROPS, where), where, torch.float32, device)
+    return encoder
+
+
+def read_config(path: Path) -> T5Config:
+    """The sizes that a released config.json describes.
+
+    Raises:
+        CheckpointError: not the config of a T5 that we can build.
+    """
+    try:
+        said: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        feed_forward = said.get("feed_forward_proj", "relu")
+        if feed_forward not in ("relu", "gated-gelu"):
+            raise CheckpointError(f"{path} asks for a feed-forward part {feed_forward!r}.")
+        return T5Config(
+            vocab_size=int(said["vocab_size"]),
+            d_model=int(said["d_model"]),
+            d_kv=int(said["d_kv"]),
+            d_ff=int(said["d_ff"]),
+            num_layers=int(said["num_layers"]),
+            num_heads=int(said["num_heads"]),
+            gated=feed_forward == "gated-gelu",
+            relative_attention_num_buckets=int(said.get("relative_attention_num_buckets", 32)),
+            relative_attention_max_distance=int(said.get("relative_attention_max_distance", 128)),
+            layer_norm_epsilon=float(said.get("layer_norm_epsilon", 1e-6)),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is no T5 config: {type(error).__name__} {error}.",
+            "Fetch the text encoder again with `magnet models pull`.",
+        ) from error
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer.json.
+
+    Raises:
+        CheckpointError: missing or unreadable.
+    """
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise CheckpointError(
+            f"{path} is no tokenizer that can be read: {error}.",
+            "Fetch the text encoder again with `magnet models pull`.",
+        ) from error

@@ -1,0 +1,104 @@
+"""Tensors from files, safely and without copies, and into a module, strictly."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from magnet_cli.checkpoints import key_map
+from magnet_cli.errors import CheckpointError
+
+_DAMAGED = "Delete it and fetch it again with `magnet models pull`."
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """What torch.save wrote, memory-mapped. Nothing in the file is ever run.
+
+    Raises:
+        CheckpointError: unreadable, not a dictionary, or it would need code of its own to be run.
+    """
+    try:
+        loaded = _load(path, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise _damaged(path, error) from error
+        loaded = _load(path, mmap=False)  # a file from before torch 1.6 cannot be mapped
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path.name} holds a {type(loaded).__name__}, not a model.")
+    return loaded
+
+
+def _load(path: Path, mmap: bool) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        if "weights only" not in str(error).lower():
+            raise _damaged(path, error) from error
+        raise CheckpointError(
+            f"{path} was refused: it is a pickle that holds more than tensors, and loading it "
+            "would run code that came with the file.",
+            "Take this model from a source that you trust, as safetensors if there is a choice; "
+            "the released checkpoints hold tensors and text only.",
+        ) from error
+    except (EOFError, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, only those that `wanted` takes.
+
+    Raises:
+        CheckpointError: not a safetensors file, or cut short.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or of a pickled state dictionary.
+
+    Raises:
+        CheckpointError: as `read_safetensors` and `read_pickle`.
+    """
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+
+
+def fill(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Put `state` into a module that was built on the meta device: all of it, and nothing else.
+
+    Tensors of another dtype or device are converted one by one, so that the module is never in
+    memory twice; the others are taken as they are, still mapped to their file.
+
+    Args:
+        source: the file's name, for messages.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, or of another shape; it names them.
+    """
+    key_map.check(state, module.state_dict(), source)
+    converted = {
+        name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in state.items()
+    }
+    module.load_state_dict(converted, strict=True, assign=True)
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).partition("\n")[0].strip() or type(error).__name__
+    return CheckpointError(f"{path} cannot be read: {reason.rstrip('.')}.", _DAMAGED)

@@ -1,0 +1,183 @@
+"""Text encoders: the contract that all meet, and T5's encoder in plain torch.
+
+The T5 encoder follows "Exploring the Limits of Transfer Learning" (arXiv 1910.10683) and, where the
+paper is silent, the released weights: relative position buckets shared by all layers, RMS norms
+before each part, no biases, no scaling of attention scores, and a ReLU (v1.0) or gated GELU (v1.1,
+Flan) feed-forward part.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+
+class TextEncoder(nn.Module):
+    """Text to a sequence of vectors, one text at a time: what else is in a batch cannot matter.
+
+    Attributes:
+        width: of the vectors.
+    """
+
+    width: int
+
+    @abstractmethod
+    def encode(self, text: str) -> Tensor:
+        """A text -> float32 [L, width]; the empty text has L = 0, which is the null condition."""
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """The sizes of a T5 encoder, as the released config.json has them."""
+
+    vocab_size: int
+    d_model: int  # width
+    d_kv: int  # width of a head, which need not be d_model / num_heads
+    d_ff: int  # width of the feed-forward part
+    num_layers: int
+    num_heads: int
+    gated: bool = False  # feed-forward with a GELU gate (v1.1 and Flan), not a ReLU (v1.0)
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+
+
+class T5Encoder(TextEncoder):
+    """T5's encoder with its tokenizer; texts are never cut, however long."""
+
+    def __init__(self, config: T5Config, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.config = config
+        self.width = config.d_model
+        self.tokenizer = tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.position_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
+        self.layers = nn.ModuleList(T5Layer(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+
+    @torch.no_grad()
+    def encode(self, text: str) -> Tensor:
+        """A text -> float32 [L, width], the end token included; "" -> L = 0, but " " -> L = 1."""
+        if not text:
+            return self.embedding.weight.new_zeros(0, self.width, dtype=torch.float32)
+        ids = torch.tensor([self.token_ids(text)], device=self.embedding.weight.device)
+        return self(ids)[0].float()
+
+    def token_ids(self, text: str) -> list[int]:
+        """The ids of a text's pieces, with the end token."""
+        ids: list[int] = self.tokenizer.encode(text).ids
+        return ids
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids [B, L] without padding -> hidden states [B, L, d_model]."""
+        x = self.embedding(ids)
+        bias = self.relative_bias(ids.shape[1])
+        for layer in self.layers:
+            x = layer(x, bias)
+        return self.norm(x)
+
+    def relative_bias(self, length: int) -> Tensor:
+        """What every layer adds to its attention scores: [1, heads, L, L]."""
+        place = torch.arange(length, device=self.position_bias.weight.device)
+        buckets = relative_buckets(
+            place[None, :] - place[:, None],
+            self.config.relative_attention_num_buckets,
+            self.config.relative_attention_max_distance,
+        )
+        return self.position_bias(buckets).permute(2, 0, 1)[None]
+
+
+class T5Layer(nn.Module):
+    """Self-attention and feed-forward, each behind its RMS norm."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.attention = T5Attention(config)
+        self.feed_forward_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
+        self.feed_forward = T5FeedForward(config)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x [B, L, d_model], bias [1, heads, L, L] -> [B, L, d_model]."""
+        x = x + self.attention(self.attention_norm(x), bias)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class T5Attention(nn.Module):
+    """Multi-head attention with an additive bias and unscaled scores."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        inner = config.num_heads * config.d_kv
+        self.num_heads = config.num_heads
+        self.q = nn.Linear(config.d_model, inner, bias=False)
+        self.k = nn.Linear(config.d_model, inner, bias=False)
+        self.v = nn.Linear(config.d_model, inner, bias=False)
+        self.o = nn.Linear(inner, config.d_model, bias=False)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x [B, L, d_model], bias [1, heads, L, L] -> [B, L, d_model]."""
+        q, k, v = (
+            projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection in (self.q, self.k, self.v)
+        )
+        # The initialisation of T5 takes the place of 1 / sqrt(d_kv).
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
+        return self.o(out.transpose(1, 2).flatten(2))
+
+
+class T5FeedForward(nn.Module):
+    """wo(relu(wi(x))), or wo(gelu(gate(x)) * wi(x)) where gated."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=False) if config.gated else None
+        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, L, d_model] -> [B, L, d_model]."""
+        if self.gate is None:
+            return self.wo(F.relu(self.wi(x)))
+        return self.wo(F.gelu(self.gate(x), approximate="tanh") * self.wi(x))
+
+
+class RMSNorm(nn.Module):
+    """Scale to a root mean square of 1, then by a weight; no mean is taken, no bias added."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., width] -> [..., width]; the mean in float32, for half precision overflows there."""
+        mean = x.float().square().mean(-1, keepdim=True)
+        return self.weight * (x * torch.rsqrt(mean + self.epsilon)).to(self.weight.dtype)
+
+
+def relative_buckets(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
+    """The bucket of each distance (key position - query position), both directions.
+
+    Half of the buckets are for keys behind the query, half for those ahead. In each half the nearer
+    ones hold one distance each, the farther ones logarithmically more, up to `max_distance`; all
+    that is farther shares the last (arXiv 1910.10683, section 2.1; mesh-tensorflow's layout).
+
+    Args:
+        distance: whole numbers of any shape.
+    """
+    half = buckets // 2
+    exact = half // 2
+    ahead = (distance > 0).long() * half
+    far = distance.abs()
+    scale = torch.log(far.clamp(min=1).float() / exact) / math.log(max_distance / exact)
+    logarithmic = (exact + (scale * (half - exact)).long()).clamp(max=half - 1)
+    return ahead + torch.where(far < exact, far, logarithmic)
