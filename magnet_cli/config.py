@@ -240,3 +240,8 @@ def check_output(config: OutputConfig) -> None:
 
 
 OUTPUT_DEFAULTS = OutputConfig()
+
+# The same for models that write token by token (MusicGen, section 4.2).
+AUTOREGRESSIVE_DEFAULTS = dataclasses.replace(
+    DECODING_DEFAULTS, temperature=1.0, top_p=0.0, top_k=250
+)

@@ -1,0 +1,70 @@
+"""From what the user gave and what the checkpoint wants to settings with every field filled in."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from magnet_cli.config import (
+    AUTOREGRESSIVE_DEFAULTS,
+    DECODING_DEFAULTS,
+    DecodingConfig,
+    LMConfig,
+    required,
+)
+from magnet_cli.errors import UsageError
+
+MASKED_ONLY = frozenset(
+    {
+        "decoding_steps",
+        "anneal_temperature",
+        "max_cfg_coef",
+        "min_cfg_coef",
+        "span_len",
+        "span_arrangement",
+        "span_scoring",
+        "full_length",
+    }
+)
+AUTOREGRESSIVE_ONLY = frozenset({"cfg_coef"})
+
+
+def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> DecodingConfig:
+    """Every field filled in: the user's, else the checkpoint's, else the paper's.
+
+    Raises:
+        UsageError: a field does not apply to this kind of model, or does not fit its streams.
+    """
+    _refuse_strangers(given, lm)
+    own = DecodingConfig(span_len=lm.span_len)
+    base = AUTOREGRESSIVE_DEFAULTS if lm.modeling == "autoregressive" else DECODING_DEFAULTS
+    config = given.over(checkpoint.over(own.over(base)))
+    # One filter at a time: choosing one switches the other's default off. Both given: both hold.
+    if given.top_k and given.top_p is None:
+        config = dataclasses.replace(config, top_p=0.0)
+    if given.top_p and given.top_k is None:
+        config = dataclasses.replace(config, top_k=0)
+    return dataclasses.replace(config, decoding_steps=_steps(given, config, lm.n_q))
+
+
+def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
+    kinds = {"autoregressive": MASKED_ONLY, "masked": AUTOREGRESSIVE_ONLY}
+    strangers = sorted(kinds.get(lm.modeling, frozenset()) & given.given().keys())
+    if strangers:
+        raise UsageError(
+            f"{', '.join(strangers)} cannot be used with this model: it decodes "
+            f"{'step by step' if lm.modeling == 'autoregressive' else 'by filling masks'}.",
+            "Leave it out, or choose another model.",
+        )
+
+
+def _steps(given: DecodingConfig, config: DecodingConfig, n_q: int) -> tuple[int, ...]:
+    steps = required(config.decoding_steps)
+    if len(steps) == n_q:
+        return steps
+    if given.decoding_steps is None or len(steps) == 1:
+        # Defaults for another number of streams, or one number for all: the last holds for the rest.
+        return (*steps, *(steps[-1:] * n_q))[:n_q]
+    raise UsageError(
+        f"decoding_steps has {len(steps)} numbers, but the model has {n_q} streams.",
+        f"Give {n_q} numbers, such as {','.join(['20', *['10'] * (n_q - 1)])}, or one for all.",
+    )

@@ -1,0 +1,409 @@
+"""From text to audio: the one way there is. Every command is a thin shell over `Model.generate`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from magnet_cli.checkpoints.load import LoadedCheckpoint, load_checkpoint
+from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.config import DecodingConfig, Modeling, required
+from magnet_cli.decoding import autoregressive, iterative, settings
+from magnet_cli.decoding.events import OnStep, StepEvent
+from magnet_cli.decoding.sampling import make_generators
+from magnet_cli.errors import UsageError
+from magnet_cli.models.session import CausalSession, MaskedSession
+from magnet_cli.version import __version__
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What to generate, complete and checked: B items that are decoded as one batch."""
+
+    prompts: tuple[str | None, ...]  # None: the null condition
+    negative_prompts: tuple[str | None, ...]  # what guidance leads away from; None: null
+    seeds: tuple[int, ...]
+    frames: int
+    config: DecodingConfig  # every field given
+    known_codes: Tensor  # int64 [B, K, T]
+    known_mask: Tensor  # bool [B, K, T]; these codes stay as they are
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """What was generated, and all that is needed to generate it again."""
+
+    codes: Tensor  # int64 [B, K, T]
+    audio: Tensor  # float32 [B, C, samples], as decoded, not normalised
+    sample_rate: int  # Hz
+    seeds: tuple[int, ...]
+    settings: dict[str, Any]  # JSON-able
+
+
+class Model:
+    """A language model, its codec and its text encoder, ready to generate.
+
+    Attributes:
+        name: the name it was loaded by.
+        checkpoint: what was loaded: `.repo`, `.revision`, `.licence`, `.lm_config`, `.defaults`.
+        lm, codec, text_encoder: the networks.
+    """
+
+    def __init__(self, checkpoint: LoadedCheckpoint) -> None:
+        self.checkpoint = checkpoint
+        self.name = checkpoint.name
+        self.lm, self.codec = checkpoint.lm, checkpoint.codec
+        self.text_encoder = checkpoint.text_encoder
+        self.defaults = checkpoint.defaults
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.codec.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Channels of the audio."""
+        return self.codec.channels
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames of codes per second."""
+        return self.codec.frame_rate
+
+    @property
+    def segment_duration(self) -> float:
+        """Seconds that the model was trained on: the default and the longest it makes at once."""
+        return self.lm.config.segment_duration
+
+    @property
+    def segment_frames(self) -> int:
+        """Frames of a segment."""
+        return round(self.segment_duration * self.frame_rate)
+
+    @property
+    def n_q(self) -> int:
+        """Streams of codes."""
+        return self.lm.config.n_q
+
+    @property
+    def card(self) -> int:
+        """Codes in each stream."""
+        return self.lm.config.card
+
+    @property
+    def modeling(self) -> Modeling:
+        """masked (MAGNeT), autoregressive (MusicGen, AudioGen) or hybrid (both)."""
+        return self.lm.config.modeling
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model is."""
+        return self.lm.out_norm.weight.device
+
+    def generate(
+        self,
+        prompts: Sequence[str | None],
+        config: DecodingConfig | None = None,
+        seeds: Sequence[int] | None = None,
+        negative_prompts: Sequence[str | None] | str | None = None,
+        frames: int | None = None,
+        prompt_codes: Tensor | None = None,
+        known_codes: Tensor | None = None,
+        known_mask: Tensor | None = None,
+        on_step: OnStep | None = None,
+    ) -> GenerationResult:
+        """Generate one clip for each prompt.
+
+        Args:
+            prompts: texts; None (or "") is the null condition.
+            config: decoding settings; None in a field means the checkpoint's own default.
+            seeds: one for each prompt, 0 or more; None draws fresh ones. The same seed, model,
+                settings, device and dtype give the same codes, alone or in a batch.
+            negative_prompts: one for each prompt, or one for all: what to lead away from.
+            frames: length of the clip in frames; the default and the most is the segment.
+            prompt_codes: int64 [B or 1, K, T'], codes to continue from: known ones at the start.
+            known_codes, known_mask: int64 and bool [B or 1, K, frames]: codes to keep, anywhere.
+            on_step: called after every decoding step.
+
+        Raises:
+            UsageError: an argument cannot be used, or does not fit the others.
+        """
+        request = self.request(
+            prompts, config, seeds, negative_prompts, frames, prompt_codes, known_codes, known_mask
+        )
+        codes = self.decode(request, on_step)
+        return GenerationResult(
+            codes=codes.cpu(),
+            audio=self.decode_audio(codes, on_step),
+            sample_rate=self.sample_rate,
+            seeds=request.seeds,
+            settings=self.describe(request),
+        )
+
+    def request(
+        self,
+        prompts: Sequence[str | None],
+        config: DecodingConfig | None = None,
+        seeds: Sequence[int] | None = None,
+        negative_prompts: Sequence[str | None] | str | None = None,
+        frames: int | None = None,
+        prompt_codes: Tensor | None = None,
+        known_codes: Tensor | None = None,
+        known_mask: Tensor | None = None,
+    ) -> GenerationRequest:
+        """The checked request that `generate` works off; arguments as there."""
+        if isinstance(prompts, str):
+            raise UsageError("prompts is one text.", "Give a list of texts: one clip for each.")
+        count = len(prompts)
+        if count == 0:
+            raise UsageError(
+                "There is no prompt.", "Give at least one; None is the null condition."
+            )
+        if seeds is None:
+            seeds = [secrets.randbelow(2**32) for _ in range(count)]
+        if negative_prompts is None or isinstance(negative_prompts, str):
+            negative_prompts = [negative_prompts] * count
+        for name, values in (("seeds", seeds), ("negative_prompts", negative_prompts)):
+            if len(values) != count:
+                raise UsageError(
+                    f"There are {count} prompts, but {len(values)} {name}.", "Give one for each."
+                )
+        for seed in seeds:
+            if not 0 <= seed <= MAX_SEED:
+                raise UsageError(f"{seed} is no seed.", "Take a number from 0 to 2^63 - 1.")
+        resolved = settings.resolve(config or DecodingConfig(), self.defaults, self.lm.config)
+        frames = self._frames(frames, resolved)
+        codes, mask = self._known(count, frames, prompt_codes, known_codes, known_mask)
+        return GenerationRequest(
+            tuple(prompts), tuple(negative_prompts), tuple(seeds), frames, resolved, codes, mask
+        )
+
+    def decode(self, request: GenerationRequest, on_step: OnStep | None = None) -> Tensor:
+        """Codes int64 [B, K, T] for a request."""
+        generators = make_generators(request.seeds)
+        conditions, nulls = self._conditions(request.prompts, request.negative_prompts)
+        if self.modeling == "autoregressive":
+            return autoregressive.decode(
+                CausalSession(self.lm, conditions, nulls),
+                request.known_codes,
+                request.known_mask,
+                pattern=self.lm.pattern,
+                config=request.config,
+                special=self.lm.config.mask_id,
+                generators=generators,
+                on_step=on_step,
+            )
+        return iterative.decode(
+            MaskedSession(self.lm, conditions, nulls),
+            request.known_codes,
+            request.known_mask,
+            config=request.config,
+            mask_id=self.lm.config.mask_id,
+            generators=generators,
+            on_step=on_step,
+        )
+
+    @torch.inference_mode()
+    def decode_audio(self, codes: Tensor, on_step: OnStep | None = None) -> Tensor:
+        """Codes [B, K, T] -> audio float32 [B, C, samples] on the CPU, item by item."""
+        clips = []
+        for item in range(len(codes)):
+            clips.append(self.codec.decode(codes[item : item + 1]).float().cpu())
+            if on_step is not None:
+                left = len(codes) - item - 1
+                on_step(StepEvent("codec", 0, 1, item + 1, len(codes), 0.0, 1.0, 0.0, left))
+        return torch.cat(clips).clone()
+
+    def describe(self, request: GenerationRequest) -> dict[str, Any]:
+        """What makes a request again, as JSON-able values."""
+        decoding = request.config.given()
+        if self.modeling == "autoregressive":
+            decoding = {k: v for k, v in decoding.items() if k not in settings.MASKED_ONLY}
+        elif self.modeling == "masked":
+            decoding = {k: v for k, v in decoding.items() if k not in settings.AUTOREGRESSIVE_ONLY}
+        return {
+            "model": self.name,
+            "repo": self.checkpoint.repo,
+            "revision": self.checkpoint.revision,
+            "prompts": list(request.prompts),
+            "negative_prompts": list(request.negative_prompts),
+            "seeds": list(request.seeds),
+            "frames": request.frames,
+            "known_codes": int(request.known_mask.sum()),
+            "decoding": {k: list(v) if isinstance(v, tuple) else v for k, v in decoding.items()},
+            "device": self.device.type,
+            "dtype": str(self.lm.out_norm.weight.dtype).removeprefix("torch."),
+            "versions": {"magnet": __version__, "torch": torch.__version__},
+        }
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+        """Conditions float [B, L, dim] behind the projection, zero where mask bool [B, L] is false."""
+        conditions = [self._condition(prompt) for prompt in prompts]
+        dim = self.lm.config.dim
+        rows = [torch.zeros(0, dim, device=self.device) if c is None else c for c in conditions]
+        padded = torch.nn.utils.rnn.pad_sequence([row.float() for row in rows], batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows], device=padded.device)
+        mask = torch.arange(padded.shape[1], device=padded.device)[None] < lengths[:, None]
+        return padded.clone(), mask.clone()
+
+    @torch.inference_mode()
+    def logits(
+        self, codes: Tensor, prompts: Sequence[str | None], stage: int | None = None
+    ) -> Tensor:
+        """One pass of the language model, without guidance.
+
+        Args:
+            codes: int64 [B, K, T]; masked ones at `card`.
+            prompts: one for each item; None is the null condition.
+            stage: the stream to predict, for masked and hybrid models; None asks a model that
+                decodes autoregressively for the teacher-forced logits of every code.
+
+        Returns:
+            float32 [B, T, card] for a stage; float32 [B, K, T, card] without one.
+
+        Raises:
+            UsageError: the model does not predict this way, or there is no such stage.
+        """
+        if stage is None and self.modeling == "masked":
+            raise UsageError("A masked model predicts one stream at a time.", "Give a stage.")
+        if stage is not None and self.modeling == "autoregressive":
+            raise UsageError("An autoregressive model has no stages.", "Leave stage out.")
+        if stage is not None and not 0 <= stage < self.n_q:
+            raise UsageError(f"There is no stage {stage}.", f"Stages are 0 to {self.n_q - 1}.")
+        codes = codes.to(self.device)
+        conditions, _ = self._conditions(prompts, [None] * len(prompts))
+        results = []
+        for item, condition in enumerate(conditions):
+            cross = self.lm.cross_keys([condition])
+            one = codes[item : item + 1]
+            if stage is None:
+                results.append(self.lm.teacher_forced(one, cross))
+            else:
+                results.append(self.lm.head(self.lm.stage_hidden(one, stage, cross), stage))
+        return torch.cat(results).clone()
+
+    def _condition(self, prompt: str | None) -> Tensor | None:
+        """[L, dim], or None for the null condition."""
+        hidden = self.text_encoder.encode(prompt) if prompt else None
+        return None if hidden is None or len(hidden) == 0 else self.lm.project_text(hidden)
+
+    @torch.inference_mode()
+    def _conditions(
+        self, prompts: Sequence[str | None], negatives: Sequence[str | None]
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Every distinct text encoded once, by itself, so that batch-mates cannot matter."""
+        encoded = {text: self._condition(text) for text in {*prompts, *negatives}}
+        return [encoded[text] for text in prompts], [encoded[text] for text in negatives]
+
+    def _frames(self, frames: int | None, config: DecodingConfig) -> int:
+        longest = self.segment_frames
+        frames = longest if frames is None else frames
+        if not 1 <= frames <= longest:
+            raise UsageError(
+                f"A clip of {frames} frames ({frames / self.frame_rate:.2f} s) cannot be made at once.",
+                f"This model makes 1 to {longest} frames ({self.segment_duration:g} s).",
+            )
+        if config.full_length or self.modeling == "autoregressive":
+            return frames
+        # The reference cuts to whole spans where they lie on a grid.
+        span_len = required(config.span_len)
+        whole = frames - frames % span_len if config.span_arrangement == "nonoverlap" else frames
+        if whole == 0:
+            raise UsageError(
+                f"{frames} frames are less than one span of {span_len}.",
+                "Make the clip longer, or leave full_length on.",
+            )
+        return whole
+
+    def _known(
+        self,
+        count: int,
+        frames: int,
+        prompt_codes: Tensor | None,
+        known_codes: Tensor | None,
+        known_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Known codes and their mask, both [B, K, frames], on the model's device."""
+        shape = (count, self.n_q, frames)
+        codes = torch.zeros(shape, dtype=torch.int64, device=self.device)
+        mask = torch.zeros(shape, dtype=torch.bool, device=self.device)
+        if (known_codes is None) != (known_mask is None):
+            raise UsageError(
+                "Half of the known codes is missing.", "Give known_codes and known_mask."
+            )
+        if prompt_codes is not None and known_codes is not None:
+            raise UsageError(
+                "prompt_codes and known_codes cannot both be given.",
+                "Put the prompt's codes into known_codes.",
+            )
+        if prompt_codes is not None:
+            length = prompt_codes.shape[-1]
+            self._check_known(prompt_codes, (count, self.n_q, length))
+            if length >= frames:
+                raise UsageError(
+                    f"The prompt of {length} frames fills the clip of {frames} frames.",
+                    "Give a shorter prompt, or a longer clip.",
+                )
+            codes[..., :length] = prompt_codes.to(codes)
+            mask[..., :length] = True
+        if known_codes is not None and known_mask is not None:
+            self._check_known(known_codes, shape, known_mask)
+            mask |= known_mask.to(self.device)
+            codes = torch.where(mask, known_codes.to(codes), codes)
+        return codes, mask
+
+    def _check_known(
+        self, codes: Tensor, shape: tuple[int, int, int], mask: Tensor | None = None
+    ) -> None:
+        for name, tensor in (("codes", codes), ("mask", mask)):
+            if tensor is None:
+                continue
+            if (
+                tensor.dim() != 3
+                or tensor.shape[0] not in (1, shape[0])
+                or (tensor.shape[1:] != shape[1:])
+            ):
+                raise UsageError(
+                    f"The known {name} are {list(tensor.shape)}, but must be {list(shape)}.",
+                    "They are [items or 1, streams, frames].",
+                )
+        read = codes if mask is None else codes.expand(shape)[mask.expand(shape).to(codes.device)]
+        if read.numel() and not 0 <= int(read.min()) <= int(read.max()) < self.card:
+            raise UsageError("A known code is out of range.", f"Codes are 0 to {self.card - 1}.")
+
+
+def load_model(
+    name: str | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    offline: bool = False,
+    revision: str | None = None,
+    progress: Any = None,
+) -> Model:
+    """Load a model by name, hub id or directory; None is the built-in one.
+
+    Args:
+        name: `small`, `facebook/magnet-small-10secs[@revision]`, a directory, ...
+        device: auto, cpu, cuda, cuda:1, mps.
+        dtype: auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16.
+        offline: never use the network (as HF_HUB_OFFLINE=1 does).
+        revision: a branch, tag or commit of the hub repository.
+        progress: told of downloads, see `checkpoints.resolve.resolve`.
+
+    Raises:
+        ModelNotFoundError: it is not here and cannot be had.
+        CheckpointError: its files are not a model.
+        UsageError: no such device or dtype.
+    """
+    resolved = resolve(name, offline=offline, revision=revision, progress=progress)
+    return Model(load_checkpoint(resolved, device=device, dtype=dtype))
