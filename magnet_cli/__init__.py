@@ -17,15 +17,15 @@ from magnet_cli.version import __version__
 if TYPE_CHECKING:
     from magnet_cli.config import DecodingConfig as DecodingConfig
     from magnet_cli.errors import MagnetError as MagnetError
-    from magnet_cli.pipeline import GenerationRequest as GenerationRequest
     from magnet_cli.pipeline import GenerationResult as GenerationResult
     from magnet_cli.pipeline import Model as Model
     from magnet_cli.pipeline import load_model as load_model
+    from magnet_cli.request import GenerationRequest as GenerationRequest
 
 _HOMES = {
     "DecodingConfig": "magnet_cli.config",
     "MagnetError": "magnet_cli.errors",
-    "GenerationRequest": "magnet_cli.pipeline",
+    "GenerationRequest": "magnet_cli.request",
     "GenerationResult": "magnet_cli.pipeline",
     "Model": "magnet_cli.pipeline",
     "load_model": "magnet_cli.pipeline",

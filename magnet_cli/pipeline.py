@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,28 +11,14 @@ from torch import Tensor
 
 from magnet_cli.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
-from magnet_cli.config import DecodingConfig, Modeling, required
+from magnet_cli.config import DecodingConfig, Modeling
 from magnet_cli.decoding import autoregressive, iterative, settings
 from magnet_cli.decoding.events import OnStep, StepEvent
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
 from magnet_cli.models.session import CausalSession, MaskedSession
+from magnet_cli.request import GenerationRequest, make_request
 from magnet_cli.version import __version__
-
-MAX_SEED = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """What to generate, complete and checked: B items that are decoded as one batch."""
-
-    prompts: tuple[str | None, ...]  # None: the null condition
-    negative_prompts: tuple[str | None, ...]  # what guidance leads away from; None: null
-    seeds: tuple[int, ...]
-    frames: int
-    config: DecodingConfig  # every field given
-    known_codes: Tensor  # int64 [B, K, T]
-    known_mask: Tensor  # bool [B, K, T]; these codes stay as they are
 
 
 @dataclass(frozen=True)
@@ -86,7 +71,7 @@ class Model:
     @property
     def segment_frames(self) -> int:
         """Frames of a segment."""
-        return round(self.segment_duration * self.frame_rate)
+        return self.lm.config.segment_frames
 
     @property
     def n_q(self) -> int:
@@ -136,9 +121,22 @@ class Model:
         Raises:
             UsageError: an argument cannot be used, or does not fit the others.
         """
-        request = self.request(
-            prompts, config, seeds, negative_prompts, frames, prompt_codes, known_codes, known_mask
+        request = make_request(
+            prompts,
+            lm=self.lm.config,
+            defaults=self.defaults,
+            config=config,
+            seeds=seeds,
+            negative_prompts=negative_prompts,
+            frames=frames,
+            prompt_codes=prompt_codes,
+            known_codes=known_codes,
+            known_mask=known_mask,
         )
+        return self.run(request, on_step)
+
+    def run(self, request: GenerationRequest, on_step: OnStep | None = None) -> GenerationResult:
+        """Decode a request to codes, and the codes to audio."""
         codes = self.decode(request, on_step)
         return GenerationResult(
             codes=codes.cpu(),
@@ -148,53 +146,15 @@ class Model:
             settings=self.describe(request),
         )
 
-    def request(
-        self,
-        prompts: Sequence[str | None],
-        config: DecodingConfig | None = None,
-        seeds: Sequence[int] | None = None,
-        negative_prompts: Sequence[str | None] | str | None = None,
-        frames: int | None = None,
-        prompt_codes: Tensor | None = None,
-        known_codes: Tensor | None = None,
-        known_mask: Tensor | None = None,
-    ) -> GenerationRequest:
-        """The checked request that `generate` works off; arguments as there."""
-        if isinstance(prompts, str):
-            raise UsageError("prompts is one text.", "Give a list of texts: one clip for each.")
-        count = len(prompts)
-        if count == 0:
-            raise UsageError(
-                "There is no prompt.", "Give at least one; None is the null condition."
-            )
-        if seeds is None:
-            seeds = [secrets.randbelow(2**32) for _ in range(count)]
-        if negative_prompts is None or isinstance(negative_prompts, str):
-            negative_prompts = [negative_prompts] * count
-        for name, values in (("seeds", seeds), ("negative_prompts", negative_prompts)):
-            if len(values) != count:
-                raise UsageError(
-                    f"There are {count} prompts, but {len(values)} {name}.", "Give one for each."
-                )
-        for seed in seeds:
-            if not 0 <= seed <= MAX_SEED:
-                raise UsageError(f"{seed} is no seed.", "Take a number from 0 to 2^63 - 1.")
-        resolved = settings.resolve(config or DecodingConfig(), self.defaults, self.lm.config)
-        frames = self._frames(frames, resolved)
-        codes, mask = self._known(count, frames, prompt_codes, known_codes, known_mask)
-        return GenerationRequest(
-            tuple(prompts), tuple(negative_prompts), tuple(seeds), frames, resolved, codes, mask
-        )
-
     def decode(self, request: GenerationRequest, on_step: OnStep | None = None) -> Tensor:
         """Codes int64 [B, K, T] for a request."""
         generators = make_generators(request.seeds)
+        known = request.known_codes.to(self.device), request.known_mask.to(self.device)
         conditions, nulls = self._conditions(request.prompts, request.negative_prompts)
         if self.modeling == "autoregressive":
             return autoregressive.decode(
                 CausalSession(self.lm, conditions, nulls),
-                request.known_codes,
-                request.known_mask,
+                *known,
                 pattern=self.lm.pattern,
                 config=request.config,
                 special=self.lm.config.mask_id,
@@ -203,8 +163,7 @@ class Model:
             )
         return iterative.decode(
             MaskedSession(self.lm, conditions, nulls),
-            request.known_codes,
-            request.known_mask,
+            *known,
             config=request.config,
             mask_id=self.lm.config.mask_id,
             generators=generators,
@@ -303,82 +262,6 @@ class Model:
         """Every distinct text encoded once, by itself, so that batch-mates cannot matter."""
         encoded = {text: self._condition(text) for text in {*prompts, *negatives}}
         return [encoded[text] for text in prompts], [encoded[text] for text in negatives]
-
-    def _frames(self, frames: int | None, config: DecodingConfig) -> int:
-        longest = self.segment_frames
-        frames = longest if frames is None else frames
-        if not 1 <= frames <= longest:
-            raise UsageError(
-                f"A clip of {frames} frames ({frames / self.frame_rate:.2f} s) cannot be made at once.",
-                f"This model makes 1 to {longest} frames ({self.segment_duration:g} s).",
-            )
-        if config.full_length or self.modeling == "autoregressive":
-            return frames
-        # The reference cuts to whole spans where they lie on a grid.
-        span_len = required(config.span_len)
-        whole = frames - frames % span_len if config.span_arrangement == "nonoverlap" else frames
-        if whole == 0:
-            raise UsageError(
-                f"{frames} frames are less than one span of {span_len}.",
-                "Make the clip longer, or leave full_length on.",
-            )
-        return whole
-
-    def _known(
-        self,
-        count: int,
-        frames: int,
-        prompt_codes: Tensor | None,
-        known_codes: Tensor | None,
-        known_mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Known codes and their mask, both [B, K, frames], on the model's device."""
-        shape = (count, self.n_q, frames)
-        codes = torch.zeros(shape, dtype=torch.int64, device=self.device)
-        mask = torch.zeros(shape, dtype=torch.bool, device=self.device)
-        if (known_codes is None) != (known_mask is None):
-            raise UsageError(
-                "Half of the known codes is missing.", "Give known_codes and known_mask."
-            )
-        if prompt_codes is not None and known_codes is not None:
-            raise UsageError(
-                "prompt_codes and known_codes cannot both be given.",
-                "Put the prompt's codes into known_codes.",
-            )
-        if prompt_codes is not None:
-            length = prompt_codes.shape[-1]
-            self._check_known(prompt_codes, (count, self.n_q, length))
-            if length >= frames:
-                raise UsageError(
-                    f"The prompt of {length} frames fills the clip of {frames} frames.",
-                    "Give a shorter prompt, or a longer clip.",
-                )
-            codes[..., :length] = prompt_codes.to(codes)
-            mask[..., :length] = True
-        if known_codes is not None and known_mask is not None:
-            self._check_known(known_codes, shape, known_mask)
-            mask |= known_mask.to(self.device)
-            codes = torch.where(mask, known_codes.to(codes), codes)
-        return codes, mask
-
-    def _check_known(
-        self, codes: Tensor, shape: tuple[int, int, int], mask: Tensor | None = None
-    ) -> None:
-        for name, tensor in (("codes", codes), ("mask", mask)):
-            if tensor is None:
-                continue
-            if (
-                tensor.dim() != 3
-                or tensor.shape[0] not in (1, shape[0])
-                or (tensor.shape[1:] != shape[1:])
-            ):
-                raise UsageError(
-                    f"The known {name} are {list(tensor.shape)}, but must be {list(shape)}.",
-                    "They are [items or 1, streams, frames].",
-                )
-        read = codes if mask is None else codes.expand(shape)[mask.expand(shape).to(codes.device)]
-        if read.numel() and not 0 <= int(read.min()) <= int(read.max()) < self.card:
-            raise UsageError("A known code is out of range.", f"Codes are 0 to {self.card - 1}.")
 
 
 def load_model(

@@ -1,0 +1,151 @@
+"""What to generate: a request, complete and checked before any network runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magnet_cli.config import DecodingConfig, LMConfig, required
+from magnet_cli.decoding import settings
+from magnet_cli.errors import UsageError
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What to generate: B items that are decoded as one batch."""
+
+    prompts: tuple[str | None, ...]  # None: the null condition
+    negative_prompts: tuple[str | None, ...]  # what guidance leads away from; None: null
+    seeds: tuple[int, ...]
+    config: DecodingConfig  # every field given
+    known_codes: Tensor  # int64 [B, K, frames]
+    known_mask: Tensor  # bool [B, K, frames]; these codes stay as they are
+
+    @property
+    def frames(self) -> int:
+        """Length of the clips."""
+        return self.known_codes.shape[-1]
+
+
+def make_request(
+    prompts: Sequence[str | None],
+    *,
+    lm: LMConfig,
+    defaults: DecodingConfig,
+    config: DecodingConfig | None = None,
+    seeds: Sequence[int] | None = None,
+    negative_prompts: Sequence[str | None] | str | None = None,
+    frames: int | None = None,
+    prompt_codes: Tensor | None = None,
+    known_codes: Tensor | None = None,
+    known_mask: Tensor | None = None,
+) -> GenerationRequest:
+    """Check the arguments of `pipeline.Model.generate` and fill in what they leave open.
+
+    Args:
+        lm: the model's shape.
+        defaults: the checkpoint's own decoding settings.
+
+    Raises:
+        UsageError: an argument cannot be used, or does not fit the others.
+    """
+    if isinstance(prompts, str):
+        raise UsageError("prompts is one text.", "Give a list of texts: one clip for each.")
+    count = len(prompts)
+    if count == 0:
+        raise UsageError("There is no prompt.", "Give at least one; None is the null condition.")
+    if seeds is None:
+        seeds = [secrets.randbelow(2**32) for _ in range(count)]
+    if negative_prompts is None or isinstance(negative_prompts, str):
+        negative_prompts = [negative_prompts] * count
+    for name, values in (("seeds", seeds), ("negative_prompts", negative_prompts)):
+        if len(values) != count:
+            raise UsageError(
+                f"There are {count} prompts, but {len(values)} {name}.", "Give one for each."
+            )
+    for seed in seeds:
+        if not 0 <= seed <= MAX_SEED:
+            raise UsageError(f"{seed} is no seed.", "Take a number from 0 to 2^63 - 1.")
+    resolved = settings.resolve(config or DecodingConfig(), defaults, lm)
+    shape = (count, lm.n_q, check_frames(frames, resolved, lm))
+    codes, mask = _known(shape, lm.card, prompt_codes, known_codes, known_mask)
+    return GenerationRequest(
+        tuple(prompts), tuple(negative_prompts), tuple(seeds), resolved, codes, mask
+    )
+
+
+def check_frames(frames: int | None, config: DecodingConfig, lm: LMConfig) -> int:
+    """The length to decode: the segment where none is given, cut to whole spans where asked.
+
+    Raises:
+        UsageError: no frame, more than a segment, or less than a span.
+    """
+    longest = lm.segment_frames
+    frames = longest if frames is None else frames
+    if not 1 <= frames <= longest:
+        raise UsageError(
+            f"A clip of {frames} frames ({frames / lm.frame_rate:.2f} s) cannot be made at once.",
+            f"This model makes 1 to {longest} frames ({lm.segment_duration:g} s).",
+        )
+    span_len = required(config.span_len)
+    on_grid = lm.modeling != "autoregressive" and config.span_arrangement == "nonoverlap"
+    if config.full_length or not on_grid:
+        return frames
+    if frames < span_len:
+        raise UsageError(
+            f"{frames} frames are less than one span of {span_len}.",
+            "Make the clip longer, or leave full_length on.",
+        )
+    return frames - frames % span_len
+
+
+def _known(
+    shape: tuple[int, int, int],
+    card: int,
+    prompt_codes: Tensor | None,
+    known_codes: Tensor | None,
+    known_mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Known codes and their mask, both of the full shape [B, K, T]; zeros where not known."""
+    if (known_codes is None) != (known_mask is None):
+        raise UsageError("Half of the known codes is missing.", "Give known_codes and known_mask.")
+    if prompt_codes is not None and known_codes is not None:
+        raise UsageError(
+            "prompt_codes and known_codes cannot both be given.",
+            "Put the prompt's codes into known_codes.",
+        )
+    codes = torch.zeros(shape, dtype=torch.int64)
+    mask = torch.zeros(shape, dtype=torch.bool)
+    if prompt_codes is not None:
+        length = prompt_codes.shape[-1]
+        _check_shape("prompt codes", prompt_codes, (shape[0], shape[1], length))
+        if length >= shape[2]:
+            raise UsageError(
+                f"The prompt of {length} frames fills the clip of {shape[2]} frames.",
+                "Give a shorter prompt, or a longer clip.",
+            )
+        codes[..., :length] = prompt_codes
+        mask[..., :length] = True
+    if known_codes is not None and known_mask is not None:
+        _check_shape("known codes", known_codes, shape)
+        _check_shape("known mask", known_mask, shape)
+        mask = known_mask.to("cpu", torch.bool).expand(shape).clone()
+        codes = torch.where(mask, known_codes.to("cpu", torch.int64), codes)
+    if not 0 <= int(codes.min()) <= int(codes.max()) < card:
+        raise UsageError("A known code is out of range.", f"Codes are 0 to {card - 1}.")
+    return codes, mask
+
+
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, int, int]) -> None:
+    fits = tensor.dim() == 3 and tensor.shape[0] in (1, shape[0]) and tensor.shape[1:] == shape[1:]
+    if not fits:
+        raise UsageError(
+            f"The {name} are {list(tensor.shape)}, but must be {list(shape)}.",
+            "They are [items or 1, streams, frames].",
+        )
