@@ -59,6 +59,14 @@ def value(settings: dict[str, Any], path: str, kind: type[_T]) -> _T:
     return found
 
 
+def get(settings: dict[str, Any], path: str, otherwise: Any) -> Any:
+    """The setting at a dotted path, of whatever kind; `otherwise` where nothing is there."""
+    try:
+        return _at(settings, path)
+    except KeyError:
+        return otherwise
+
+
 def _at(settings: Any, path: str) -> Any:
     for name in path.split("."):
         if not isinstance(settings, dict) or name not in settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,14 @@ class AudioCodec(nn.Module):
         Raises:
             ValueError: a code is outside 0..card-1, or K is not `n_q`.
         """
+
+    def decode_chunks(self, codes: Tensor) -> Iterator[Tensor]:
+        """As `decode`, in consecutive pieces [B, C, samples] that joined are all of it.
+
+        For sound that goes to disk as it is made. A codec that can keeps its memory flat in the
+        length; this default decodes everything at once.
+        """
+        yield self.decode(codes)
 
     def check_codes(self, codes: Tensor) -> None:
         """Refuse codes that this codec cannot have made.

@@ -1,0 +1,339 @@
+"""EnCodec's two published layouts <-> ours: settings by a table of fields, tensors by a key map.
+
+    released      compression_state_dict.bin: {best_state, "xp.cfg": YAML text, version, exported}
+    transformers  config.json and model.safetensors (facebook/encodec_32khz), read only
+
+Both store convolutions under weight norm, w = g · v / ‖v‖ with the norm over all but the first
+dimension (Salimans & Kingma, 2016, arXiv 1602.07868). It is folded when read, in float32 whatever
+the file holds, and made anew when written. Layers are numbered alike in all three layouts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from magnet_cli.checkpoints import key_map, xp_cfg
+from magnet_cli.checkpoints.tensors import read_pickle, read_tensors
+from magnet_cli.config import CodecConfig
+from magnet_cli.errors import CheckpointError
+from magnet_cli.files import atomic_path
+from magnet_cli.models.encodec import EnCodec
+
+# A field of CodecConfig: where xp.cfg says it.
+RELEASED_FIELDS: dict[str, tuple[str, type]] = {
+    "sample_rate": ("encodec.sample_rate", int),
+    "channels": ("seanet.channels", int),
+    "ratios": ("seanet.ratios", list),
+    "n_filters": ("seanet.n_filters", int),
+    "dimension": ("seanet.dimension", int),
+    "n_q": ("rvq.n_q", int),
+    "card": ("rvq.bins", int),
+    "lstm_layers": ("seanet.lstm", int),
+    "n_residual_layers": ("seanet.n_residual_layers", int),
+    "kernel_size": ("seanet.kernel_size", int),
+    "residual_kernel_size": ("seanet.residual_kernel_size", int),
+    "last_kernel_size": ("seanet.last_kernel_size", int),
+    "dilation_base": ("seanet.dilation_base", int),
+    "compress": ("seanet.compress", int),
+    "causal": ("seanet.causal", bool),
+    "pad_mode": ("seanet.pad_mode", str),
+    "true_skip": ("seanet.true_skip", bool),
+    "trim_right_ratio": ("seanet.decoder.trim_right_ratio", float),
+    "elu_alpha": ("seanet.activation_params.alpha", float),
+}
+# What else xp.cfg may ask for, and what of it exists here; a key that is not there is at its default.
+_RELEASED_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "compression_model": ("encodec",),
+    "encodec.autoencoder": ("seanet",),
+    "encodec.quantizer": ("rvq",),
+    "encodec.renormalize": (False,),
+    "seanet.activation": ("ELU",),
+    "seanet.norm": ("weight_norm", "none"),
+    "seanet.norm_params": ({}, None),
+    "seanet.encoder": ({}, None),
+    "seanet.decoder.final_activation": (None,),
+}
+_DECODER_SETTINGS = {"trim_right_ratio", "final_activation", "final_activation_params"}
+
+# A field of CodecConfig: its name in config.json, and what holds where config.json is silent.
+TRANSFORMERS_FIELDS: dict[str, tuple[str, Any]] = {
+    "sample_rate": ("sampling_rate", 24_000),
+    "channels": ("audio_channels", 1),
+    "ratios": ("upsampling_ratios", [8, 5, 4, 2]),
+    "n_filters": ("num_filters", 32),
+    "dimension": ("hidden_size", 128),
+    "card": ("codebook_size", 1024),
+    "lstm_layers": ("num_lstm_layers", 2),
+    "n_residual_layers": ("num_residual_layers", 1),
+    "kernel_size": ("kernel_size", 7),
+    "residual_kernel_size": ("residual_kernel_size", 3),
+    "last_kernel_size": ("last_kernel_size", 7),
+    "dilation_base": ("dilation_growth_rate", 2),
+    "compress": ("compress", 2),
+    "causal": ("use_causal_conv", True),
+    "pad_mode": ("pad_mode", "reflect"),
+    "trim_right_ratio": ("trim_right_ratio", 1.0),
+}
+
+_LSTM = ("weight_ih_l{}", "weight_hh_l{}", "bias_ih_l{}", "bias_hh_l{}")
+_NORMED = (("weight_g", "weight_g"), ("weight_v", "weight_v"), ("weight", "weight"))
+_PARAMETRIZED = (  # what newer versions of torch call weight_g and weight_v
+    ("parametrizations.weight.original0", "weight_g"),
+    ("parametrizations.weight.original1", "weight_v"),
+)
+
+
+def _conv(theirs: str, ours: str, parts: tuple[tuple[str, str], ...] = _NORMED) -> key_map.Table:
+    return [(f"{theirs}.{part}", f"{ours}.{name}") for part, name in (*parts, ("bias", "bias"))]
+
+
+def released_keys() -> key_map.Table:
+    """(released, ours), with weight norm on both sides."""
+    table: list[tuple[str, str]] = [
+        *_conv("decoder.model.{}.convtr.convtr", "decoder.layers.{}.convtr"),
+        ("quantizer.vq.layers.{}._codebook.embed", "quantizer.codebooks.{}"),
+    ]
+    for side in ("encoder", "decoder"):
+        theirs, ours = side + ".model.{}", side + ".layers.{}"
+        table += _conv(f"{theirs}.conv.conv", f"{ours}.conv")
+        table += _conv(f"{theirs}.block.1.conv.conv", f"{ours}.narrow.conv")
+        table += _conv(f"{theirs}.block.3.conv.conv", f"{ours}.widen.conv")
+        table += _conv(f"{theirs}.shortcut.conv.conv", f"{ours}.shortcut.conv")
+        table += [(f"{theirs}.lstm.{part}", f"{ours}.lstm.{part}") for part in _LSTM]
+    return table
+
+
+def transformers_keys(config: CodecConfig) -> key_map.Table:
+    """(transformers, ours). Theirs do not tell a transposed convolution from a plain one, so those
+    are named one by one."""
+    parts = (*_NORMED, *_PARAMETRIZED)
+    table: list[tuple[str, str]] = [
+        ("quantizer.layers.{}.codebook.embed", "quantizer.codebooks.{}")
+    ]
+    layer = 1 + bool(config.lstm_layers)
+    for _ in config.ratios:
+        layer += 1  # past the activation
+        table += _conv(f"decoder.layers.{layer}.conv", f"decoder.layers.{layer}.convtr", parts)
+        layer += 1 + config.n_residual_layers
+    for side in ("encoder", "decoder"):
+        both = side + ".layers.{}"
+        table += _conv(f"{both}.conv", f"{both}.conv", parts)
+        table += _conv(f"{both}.block.1.conv", f"{both}.narrow.conv", parts)
+        table += _conv(f"{both}.block.3.conv", f"{both}.widen.conv", parts)
+        table += _conv(f"{both}.shortcut.conv", f"{both}.shortcut.conv", parts)
+        table += [(f"{both}.lstm.{part}", f"{both}.lstm.{part}") for part in _LSTM]
+    return table
+
+
+# What training keeps of the codebooks: no part of the model.
+_STATISTICS = ("inited", "cluster_size", "embed_avg")
+RELEASED_DROPS = [f"quantizer.vq.layers.{{}}._codebook.{name}" for name in _STATISTICS]
+TRANSFORMERS_DROPS = [f"quantizer.layers.{{}}.codebook.{name}" for name in _STATISTICS]
+
+
+def read_released(path: Path) -> tuple[CodecConfig, dict[str, Tensor]]:
+    """`compression_state_dict.bin` -> settings, and the tensors that EnCodec(settings) has, float32.
+
+    Raises:
+        CheckpointError: unreadable, refused, not in this layout, asking for what does not exist
+            here, or a tensor is missing, left over or of another shape.
+    """
+    package = read_pickle(path)
+    state, text = package.get("best_state"), package.get("xp.cfg")
+    if not isinstance(state, dict) or not isinstance(text, str):
+        raise CheckpointError(
+            f"{path} is not in the released layout: it needs best_state and xp.cfg.",
+            "Export the training checkpoint first (audiocraft's utils.export).",
+        )
+    config = released_config(xp_cfg.parse(text), path.name)
+    renamed = key_map.to_ours(state, released_keys(), RELEASED_DROPS, path.name)
+    return config, _checked(config, renamed, path.name)
+
+
+def read_transformers(
+    config_path: Path, weights_path: Path
+) -> tuple[CodecConfig, dict[str, Tensor]]:
+    """`config.json` and the weights beside it -> as `read_released`.
+
+    Raises:
+        CheckpointError: as `read_released`.
+    """
+    try:
+        said = json.loads(config_path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{config_path} cannot be read: {error}.") from error
+    config = transformers_config(said, config_path.name)
+    renamed = key_map.to_ours(
+        read_tensors(weights_path), transformers_keys(config), TRANSFORMERS_DROPS, weights_path.name
+    )
+    return config, _checked(config, renamed, weights_path.name)
+
+
+def released_config(settings: dict[str, Any], where: str) -> CodecConfig:
+    """The codec that a parsed `xp.cfg` describes.
+
+    Raises:
+        CheckpointError: a setting is missing, of the wrong kind, or asks for what is not here.
+    """
+    for path, supported in _RELEASED_SUPPORTED.items():
+        _support(where, path, xp_cfg.get(settings, path, supported[0]), supported)
+    for name in xp_cfg.get(settings, "seanet.decoder", {}):
+        if name not in _DECODER_SETTINGS:
+            raise CheckpointError(f"{where} sets seanet.decoder.{name}, for the decoder alone.")
+    optional = {"trim_right_ratio", "elu_alpha"}  # at the defaults of CodecConfig where not said
+    fields = {
+        field: xp_cfg.value(settings, path, kind)
+        for field, (path, kind) in RELEASED_FIELDS.items()
+        if field not in optional or xp_cfg.get(settings, path, None) is not None
+    }
+    return _config(fields, where)
+
+
+def transformers_config(said: dict[str, Any], where: str) -> CodecConfig:
+    """The codec that a `config.json` describes.
+
+    Raises:
+        CheckpointError: it is no EnCodec, or asks for what is not here.
+    """
+    if not isinstance(said, dict) or said.get("model_type") != "encodec":
+        raise CheckpointError(f"{where} is not the config of an EnCodec.")
+    fields: dict[str, Any] = {
+        field: said.get(name, default) for field, (name, default) in TRANSFORMERS_FIELDS.items()
+    }
+    _support(where, "norm_type", said.get("norm_type", "weight_norm"), ("weight_norm",))
+    _support(where, "normalize", said.get("normalize", False), (False,))
+    _support(where, "chunk_length_s", said.get("chunk_length_s"), (None,))
+    _support(where, "codebook_dim", said.get("codebook_dim"), (None, fields["dimension"]))
+    fields["true_skip"] = not said.get("use_conv_shortcut", True)
+    fields["n_q"] = 1
+    config = _config(fields, where)
+    # Streams are said as the bandwidth, kilobits per second, that all of them take.
+    frame_rate = math.ceil(config.sample_rate / config.hop_length)
+    bits = frame_rate * math.ceil(math.log2(config.card))
+    bandwidths = said.get("target_bandwidths", [1.5, 3.0, 6.0, 12.0, 24.0])
+    fields["n_q"] = math.floor(1000 * max(bandwidths) / bits + 1e-6)
+    return _config(fields, where)
+
+
+def write_released(path: Path, config: CodecConfig, state: Mapping[str, Tensor]) -> None:
+    """Write `compression_state_dict.bin` so that `read_released` and audiocraft's loaders read it.
+
+    Args:
+        state: of EnCodec(config); written as float32. Folded weights come back to a rounding.
+    """
+    ours = {name: tensor.detach().cpu().float() for name, tensor in state.items()}
+    best_state = key_map.from_ours(_unfold(ours), released_keys(), "The codec")
+    for stream in range(config.n_q):
+        name = f"quantizer.vq.layers.{stream}._codebook."
+        # As many vectors for each code as training asks for, so that going on replaces none.
+        best_state[name + "inited"] = torch.ones(1)
+        best_state[name + "cluster_size"] = torch.full((config.card,), _ALIVE)
+        best_state[name + "embed_avg"] = _ALIVE * best_state[name + "embed"]
+    package = {
+        "best_state": best_state,
+        "xp.cfg": settings_text(config),
+        "version": "1.3.0",
+        "exported": True,
+    }
+    with atomic_path(path) as partial:
+        torch.save(package, partial)
+
+
+_ALIVE = 2.0  # rvq.threshold_ema_dead_code of the released configs
+
+
+def settings_text(config: CodecConfig) -> str:
+    """The `xp.cfg` of this codec: what audiocraft needs to build it."""
+    settings: dict[str, Any] = {
+        "solver": "compression",
+        "device": "cpu",
+        "dtype": "float32",
+        "sample_rate": config.sample_rate,
+        "channels": config.channels,
+        "encodec": {"channels": config.channels, "causal": config.causal},
+        "seanet": {"disable_norm_outer_blocks": 0, "decoder": {"final_activation_params": None}},
+        "rvq": {"q_dropout": False, "kmeans_init": False, "threshold_ema_dead_code": int(_ALIVE)},
+    }
+    said: dict[str, Any] = {path: first for path, (first, *_) in _RELEASED_SUPPORTED.items()}
+    for field, (path, kind) in RELEASED_FIELDS.items():
+        said[path] = kind(getattr(config, field))
+    if config.pad_mode == "zero":
+        said["seanet.pad_mode"] = "constant"  # as the reference calls it
+    for path, value in said.items():
+        *folders, name = path.split(".")
+        at = settings
+        for folder in folders:
+            at = at.setdefault(folder, {})
+        at[name] = value
+    text: str = yaml.safe_dump(settings, sort_keys=False)
+    return text
+
+
+def _config(fields: dict[str, Any], where: str) -> CodecConfig:
+    try:
+        return CodecConfig(**{**fields, "ratios": tuple(int(ratio) for ratio in fields["ratios"])})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{where} does not describe an EnCodec: {error}.") from error
+
+
+def _support(where: str, path: str, said: Any, supported: tuple[Any, ...]) -> None:
+    if said not in supported:
+        raise CheckpointError(
+            f"{where} asks for {path} = {said!r}, and only {supported[0]!r} is supported.",
+            "The EnCodec of MAGNeT, MusicGen and AudioGen can be used.",
+        )
+
+
+def _checked(config: CodecConfig, state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The folded tensors, held against the model they are for."""
+    with torch.device("meta"):
+        expected = EnCodec(config).state_dict()
+    folded = _fold({name: tensor.float() for name, tensor in state.items()}, where)
+    key_map.check(folded, expected, where)
+    return folded
+
+
+def _fold(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """weight_g and weight_v -> weight; all else as it is."""
+    folded: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        layer, _, part = name.rpartition(".")
+        if part == "weight_v" and f"{layer}.weight_g" in state:
+            scale = state[f"{layer}.weight_g"] / _norm(tensor).clamp_min(_TINY)
+            folded[f"{layer}.weight"] = tensor * scale
+        elif part == "weight_g" and f"{layer}.weight_v" in state:
+            continue
+        else:
+            folded[name] = tensor
+    return folded
+
+
+def _unfold(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of convolutions -> weight_g and weight_v; all else as it is."""
+    unfolded: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        layer, _, part = name.rpartition(".")
+        if part == "weight" and tensor.dim() == 3:
+            norm = _norm(tensor)
+            unfolded[f"{layer}.weight_g"] = norm
+            # A filter of zeros has no direction, and audiocraft would divide by its length.
+            unfolded[f"{layer}.weight_v"] = torch.where(norm > 0, tensor, torch.ones_like(tensor))
+        else:
+            unfolded[name] = tensor
+    return unfolded
+
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def _norm(weight: Tensor) -> Tensor:
+    """‖weight‖ over all but the first dimension, which is kept: [N, 1, 1]."""
+    return torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True)

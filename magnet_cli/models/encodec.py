@@ -1,0 +1,166 @@
+"""EnCodec (Défossez et al., 2022, arXiv 2210.13438): the codec of the released checkpoints.
+
+SEANet to a latent at the frame rate, a residual vector quantizer to codes, and back. Weight norm is
+folded into the weights when a checkpoint is loaded (checkpoints/encodec.py), so none is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from magnet_cli.config import CodecConfig
+from magnet_cli.errors import CheckpointError
+from magnet_cli.models import seanet
+from magnet_cli.models.codec import AudioCodec
+
+CHUNK_FRAMES = 2000  # 40 s at 50 frames/s: every released segment is one pass, as in the reference
+STREAM_CHUNK_FRAMES = 250  # 5 s
+
+
+class ResidualVectorQuantizer(nn.Module):
+    """Each stream codes what the streams before it left over, as the nearest row of its codebook."""
+
+    def __init__(self, n_q: int, card: int, dimension: int) -> None:
+        super().__init__()
+        self.codebooks = nn.ParameterList(torch.zeros(card, dimension) for _ in range(n_q))
+
+    def encode(self, latent: Tensor) -> Tensor:
+        """Latent [B, dimension, T] -> codes int64 [B, K, T]."""
+        rest = latent.transpose(1, 2)  # [B, T, dimension]
+        streams = []
+        for rows in self.codebooks:  # [card, dimension]
+            # Squared distance spelled out, in the reference's order: near-ties fall the same way.
+            distance = rest.pow(2).sum(-1, keepdim=True) - 2 * rest @ rows.t() + rows.pow(2).sum(-1)
+            codes = distance.argmin(dim=-1)  # [B, T]
+            rest = rest - F.embedding(codes, rows)
+            streams.append(codes)
+        return torch.stack(streams, dim=1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, K, T] -> latent [B, dimension, T]."""
+        latent = F.embedding(codes[:, 0], self.codebooks[0])  # [B, T, dimension]
+        for stream in range(1, len(self.codebooks)):
+            latent += F.embedding(codes[:, stream], self.codebooks[stream])
+        return latent.transpose(1, 2)
+
+
+class EnCodec(AudioCodec):
+    """EnCodec of any size that a CodecConfig can say, for inference.
+
+    Encoding and decoding run in chunks of `chunk_frames` frames that equal one pass up to rounding;
+    memory beyond the input and the result hangs on the chunk, not on the length.
+
+    Raises:
+        CheckpointError: the config asks for something that does not exist.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        check_config(config)
+        self.config = config
+        self.sample_rate = config.sample_rate
+        self.channels = config.channels
+        self.hop_length = config.hop_length
+        self.n_q = config.n_q
+        self.card = config.card
+        self.encoder = seanet.encoder(config)
+        self.decoder = seanet.decoder(config)
+        self.quantizer = ResidualVectorQuantizer(config.n_q, config.card, config.dimension)
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
+        """Audio [B, C, samples] -> codes int64 [B, K, ceil(samples / hop_length)].
+
+        Raises:
+            ValueError: not three dimensions, or not the codec's number of channels.
+        """
+        if audio.dim() != 3 or audio.shape[1] != self.channels:
+            raise ValueError(
+                f"audio must be [B, {self.channels}, samples], not {list(audio.shape)}"
+            )
+        _check_chunk(chunk_frames)
+        dtype = self.quantizer.codebooks[0].dtype
+        pieces = self.encoder.pieces(
+            lambda part: audio[..., part.start : part.stop].to(dtype), audio.shape[-1], chunk_frames
+        )
+        codes = [self.quantizer.encode(latent) for latent in pieces]
+        if not codes:
+            return torch.zeros(len(audio), self.n_q, 0, dtype=torch.int64, device=audio.device)
+        return torch.cat(codes, dim=-1)
+
+    def decode(self, codes: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
+        """Codes [B, K, T] -> audio float32 [B, C, T * hop_length].
+
+        Raises:
+            ValueError: a code is outside 0..card-1, or K is not `n_q`.
+        """
+        pieces = list(self.decode_chunks(codes, chunk_frames))
+        if not pieces:
+            return torch.zeros(len(codes), self.channels, 0, device=codes.device)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+
+    def decode_chunks(
+        self, codes: Tensor, chunk_frames: int = STREAM_CHUNK_FRAMES
+    ) -> Iterator[Tensor]:
+        """As `decode`, in consecutive pieces [B, C, up to chunk_frames * hop_length]."""
+        self.check_codes(codes)  # now, not at the first piece
+        _check_chunk(chunk_frames)
+        return self._decode_chunks(codes, chunk_frames)
+
+    @torch.no_grad()
+    def _decode_chunks(self, codes: Tensor, chunk_frames: int) -> Iterator[Tensor]:
+        pieces = self.decoder.pieces(
+            lambda part: self.quantizer.decode(codes[..., part.start : part.stop]),
+            codes.shape[-1],
+            chunk_frames * self.hop_length,
+        )
+        for audio in pieces:
+            yield audio.float()
+
+    @torch.no_grad()
+    def decode_latent(self, codes: Tensor) -> Tensor:
+        """Codes [B, K, T] -> the latent that the decoder reads, [B, dimension, T].
+
+        Raises:
+            ValueError: a code is outside 0..card-1, or K is not `n_q`.
+        """
+        self.check_codes(codes)
+        latent: Tensor = self.quantizer.decode(codes)
+        return latent
+
+
+def check_config(config: CodecConfig) -> None:
+    """Refuse settings that cannot be built, or that the reference has no meaning for.
+
+    Raises:
+        CheckpointError: naming the setting.
+    """
+
+    def need(holds: bool, field: str, takes: str) -> None:
+        if not holds:
+            raise CheckpointError(
+                f"The codec's {field} is {getattr(config, field)!r}.", f"It must be {takes}."
+            )
+
+    for field in ("sample_rate", "channels", "n_filters", "dimension", "n_q", "card"):
+        need(getattr(config, field) >= 1, field, "1 or more")
+    for field in ("kernel_size", "residual_kernel_size", "last_kernel_size", "dilation_base"):
+        need(getattr(config, field) >= 1, field, "1 or more")
+    for field in ("lstm_layers", "n_residual_layers"):
+        need(getattr(config, field) >= 0, field, "0 or more")
+    need(len(config.ratios) > 0 and min(config.ratios) >= 1, "ratios", "whole numbers from 1")
+    need(1 <= config.compress <= config.n_filters, "compress", "from 1 to n_filters")
+    modes = ("constant", "zero", "reflect", "replicate")
+    need(config.pad_mode in modes, "pad_mode", f"one of {', '.join(modes)}")
+    ratio = config.trim_right_ratio
+    need(0 <= ratio <= 1, "trim_right_ratio", "from 0 to 1")
+    need(config.causal or ratio == 1, "trim_right_ratio", "1 where the codec is not causal")
+
+
+def _check_chunk(chunk_frames: int) -> None:
+    if chunk_frames < 1:
+        raise ValueError(f"chunk_frames must be 1 or more, not {chunk_frames}")

@@ -1,0 +1,334 @@
+"""SEANet, the convolutional network of EnCodec: any range of its output from the input under it.
+
+Convolutions, an LSTM at the frame rate, convolutions; the encoder and the decoder are two orders of
+the same parts (audiocraft's seanet.py and conv.py; Défossez et al., 2022, arXiv 2210.13438). Every
+layer here can say which range of its input a range of its output hangs on, and compute just that.
+So a long sound is worked off in pieces that equal one pass: the context of a piece is the exact
+receptive field, padding happens only where the sound truly ends, the LSTM's state is carried.
+
+Ranges are Python ranges of positions in the whole signal. `have` is what a tensor [B, C, len(have)]
+covers, `want` what is asked for, `total` the length of the whole signal that `have` is a part of.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from magnet_cli.config import CodecConfig
+
+LSTMState = tuple[Tensor, Tensor]
+
+
+class Layer(nn.Module):
+    """A layer that computes ranges; as it stands, one that keeps each position to itself."""
+
+    def length(self, total: int) -> int:
+        """Length of the output for a whole input of length `total`."""
+        return total
+
+    def window(self, want: range, total: int) -> range:
+        """The part of the input that the outputs `want` hang on."""
+        return want
+
+    def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
+        """The outputs `want` from an input that covers at least `window(want)`.
+
+        A layer may overwrite `x` (see Chain).
+        """
+        raise NotImplementedError
+
+
+class Conv(Layer):
+    """A convolution whose output has ceil(total / stride) positions.
+
+    Padding is that of the reference: `reach - stride` in all, before the sound where causal, else
+    half on either side (the odd one before); and on the right what the last stride lacks.
+    """
+
+    def __init__(
+        self,
+        config: CodecConfig,
+        width_in: int,
+        width_out: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(width_in, width_out, kernel, stride, dilation=dilation)
+        self.stride = stride
+        self.reach = (kernel - 1) * dilation + 1  # positions from the first to the last it reads
+        padding = self.reach - stride
+        self.before = padding if config.causal else padding - padding // 2
+        self.mode = "constant" if config.pad_mode == "zero" else config.pad_mode
+
+    def length(self, total: int) -> int:
+        return -(-total // self.stride)
+
+    def window(self, want: range, total: int) -> range:
+        under = self._under(want)
+        start, stop = max(under.start, 0), min(under.stop, total)
+        if self.mode == "reflect":
+            if self._is_short(total):
+                return range(total)
+            if under.start < 0:  # mirrored at 0
+                stop = max(stop, 1 - under.start)
+            if under.stop > total:  # mirrored at total - 1
+                start = min(start, 2 * total - 1 - under.stop)
+        return range(start, stop)
+
+    def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
+        if self.mode == "reflect" and self._is_short(total):
+            return self.conv(self._mirror_short(x))[..., want.start : want.stop]
+        under = self._under(want)
+        left, right = max(-under.start, 0), max(under.stop - total, 0)
+        if self.mode == "constant":
+            x = _crop(x, have, range(max(under.start, 0), min(under.stop, total)))
+            # Equal zeros on both sides cost nothing inside the convolution, a copy outside.
+            both = min(left, right)
+            if left != right:
+                x = F.pad(x, (left - both, right - both))
+        else:
+            both = 0
+            if left or right:
+                x = F.pad(x, (left, right), self.mode)
+            x = _crop(x, range(have.start - left, have.stop + right), under)
+        weight, bias, dilation = self.conv.weight, self.conv.bias, self.conv.dilation
+        return F.conv1d(x, weight, bias, self.stride, both, dilation)
+
+    def _under(self, want: range) -> range:
+        """What the kernel passes over, padding included: may begin before 0 and end after total."""
+        start = want.start * self.stride - self.before
+        return range(start, start + (len(want) - 1) * self.stride + self.reach)
+
+    def _padding(self, total: int) -> tuple[int, int]:
+        return self.before, self._under(range(self.length(total))).stop - total
+
+    def _is_short(self, total: int) -> bool:
+        """Is there too little sound to mirror?"""
+        return total <= max(self._padding(total))
+
+    def _mirror_short(self, x: Tensor) -> Tensor:
+        """A whole sound too short for its mirrored padding: the reference lets silence follow it
+        before mirroring, and cuts as much off the end after."""
+        left, right = self._padding(x.shape[-1])
+        silence = max(left, right) - x.shape[-1] + 1
+        mirrored = F.pad(F.pad(x, (0, silence)), (left, right), "reflect")
+        return mirrored[..., : mirrored.shape[-1] - silence]
+
+
+class TransposedConv(Layer):
+    """An upsampling by `stride`, kernel 2 * stride, trimmed to total * stride positions."""
+
+    def __init__(self, config: CodecConfig, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        self.convtr = nn.ConvTranspose1d(width_in, width_out, 2 * stride, stride)
+        self.stride = stride
+        if config.causal:
+            self.trim = stride - math.ceil(stride * config.trim_right_ratio)
+        else:
+            self.trim = stride - stride // 2  # positions cut off before the sound
+
+    def length(self, total: int) -> int:
+        return total * self.stride
+
+    def window(self, want: range, total: int) -> range:
+        # Input i reaches the outputs i * stride - trim and the 2 * stride - 1 after it.
+        start = (want.start + self.trim) // self.stride - 1
+        stop = (want.stop - 1 + self.trim) // self.stride + 1
+        return range(max(start, 0), min(stop, total))
+
+    def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
+        need = self.window(want, total)
+        y = self.convtr(_crop(x, have, need))
+        begin = need.start * self.stride - self.trim
+        return _crop(y, range(begin, begin + y.shape[-1]), want)
+
+
+class Activation(Layer):
+    """ELU."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
+        return F.elu(_crop(x, have, want), self.alpha, inplace=True)
+
+
+class ResidualBlock(Layer):
+    """shortcut(x) + widen(ELU(narrow(ELU(x)))); `narrow` is the dilated one."""
+
+    def __init__(self, config: CodecConfig, width: int, dilation: int) -> None:
+        super().__init__()
+        self.alpha = config.elu_alpha
+        hidden = width // config.compress
+        kernel = config.residual_kernel_size
+        self.narrow = Conv(config, width, hidden, kernel, dilation=dilation)
+        self.widen = Conv(config, hidden, width, 1)
+        self.shortcut = None if config.true_skip else Conv(config, width, width, 1)
+
+    def window(self, want: range, total: int) -> range:
+        under = self.narrow.window(want, total)
+        return range(min(under.start, want.start), max(under.stop, want.stop))
+
+    def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
+        y = F.elu(x, self.alpha)  # not in place: x goes on along the shortcut
+        y = self.narrow(y, have, want, total)
+        y = F.elu(y, self.alpha, inplace=True)
+        y = self.widen(y, want, want, total)
+        skip = _crop(x, have, want)
+        return y.add_(skip if self.shortcut is None else self.shortcut(skip, want, want, total))
+
+
+class LSTM(nn.Module):
+    """An LSTM with a skip connection over [B, C, frames]; its state goes in and comes out."""
+
+    def __init__(self, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, num_layers)
+
+    def forward(self, x: Tensor, state: LSTMState | None) -> tuple[Tensor, LSTMState]:
+        x = x.permute(2, 0, 1)  # [frames, B, C]
+        y, state = self.lstm(x, state)
+        return (y + x).permute(1, 2, 0), state
+
+
+class Chain:
+    """Layers one after the other. Its input is left as it is, what lies between is overwritten."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = layers
+
+    def length(self, total: int) -> int:
+        for layer in self.layers:
+            total = layer.length(total)
+        return total
+
+    def window(self, want: range, total: int) -> range:
+        """As Layer.window, through all layers."""
+        return self._windows(want, total)[0][0]
+
+    def __call__(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
+        """As Layer, through all layers."""
+        if self.layers and isinstance(self.layers[0], Activation):
+            x = x.clone()
+        windows = self._windows(want, total)
+        wants = [window for window, _ in windows[1:]] + [want]
+        for layer, (_, length), wanted in zip(self.layers, windows, wants, strict=True):
+            x = layer(x, have, wanted, length)
+            have = wanted
+        return x
+
+    def _windows(self, want: range, total: int) -> list[tuple[range, int]]:
+        """For each layer what it must be given, and how long its whole input is."""
+        totals = list(
+            itertools.accumulate(self.layers, lambda n, layer: layer.length(n), initial=total)
+        )
+        windows = []
+        for layer, length in zip(reversed(self.layers), reversed(totals[:-1]), strict=True):
+            want = layer.window(want, length)
+            windows.append((want, length))
+        return windows[::-1]
+
+
+class SEANet(nn.Module):
+    """Convolutions (head), an LSTM unless it has no layers, convolutions (tail).
+
+    Parameters are named `layers.{n}` with the numbers of the reference, where activations count.
+    """
+
+    def __init__(self, head: list[Layer], lstm: LSTM | None, tail: list[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([*head, *([] if lstm is None else [lstm]), *tail])
+        self.has_lstm = lstm is not None
+        self.split = len(head)
+
+    def pieces(self, read: Callable[[range], Tensor], total: int, most: int) -> Iterator[Tensor]:
+        """The output for a whole input of length `total`, in pieces of up to `most` positions.
+
+        Yields tensors [B, C, up to `most`] that joined are the output of one pass. `read(range)`
+        gives that part of the input; what was read is not kept, and of the LSTM's output only
+        what later pieces need: memory hangs on `most`, not on `total`.
+        """
+        layers = cast("list[Layer]", list(self.layers))
+        head, tail = Chain(layers[: self.split]), Chain(layers[self.split + self.has_lstm :])
+        frames = head.length(total)
+        length = tail.length(frames)
+        wants = [range(start, min(start + most, length)) for start in range(0, length, most)]
+        windows = [tail.window(want, frames) for want in wants]
+        # From where on the LSTM's output is still needed once a piece is done.
+        starts = list(itertools.accumulate((w.start for w in reversed(windows)), min))[::-1]
+        keep_from = [*starts[1:], frames]
+
+        state: LSTMState | None = None
+        have = range(0)
+        kept: Tensor | None = None  # the LSTM's output over `have`
+        for want, window, keep in zip(wants, windows, keep_from, strict=True):
+            fresh = range(have.stop, window.stop)
+            if fresh:
+                under = head.window(fresh, total)
+                new = head(read(under), under, fresh, total)
+                if self.has_lstm:
+                    new, state = self.layers[self.split](new, state)
+                kept = new if kept is None else torch.cat([kept, new], dim=-1)
+                have = range(have.start, fresh.stop)
+            assert kept is not None
+            yield tail(kept, have, want, frames)
+            kept = kept[..., keep - have.start :].clone()  # a view would hold on to all of it
+            have = range(keep, have.stop)
+
+
+def encoder(config: CodecConfig) -> SEANet:
+    """Audio [B, channels, samples] -> latent [B, dimension, frames]."""
+    width = config.n_filters
+    head: list[Layer] = [Conv(config, config.channels, width, config.kernel_size)]
+    for ratio in reversed(config.ratios):
+        head += _residual_blocks(config, width)
+        head += [Activation(config.elu_alpha), Conv(config, width, 2 * width, 2 * ratio, ratio)]
+        width *= 2
+    tail: list[Layer] = [
+        Activation(config.elu_alpha),
+        Conv(config, width, config.dimension, config.last_kernel_size),
+    ]
+    return SEANet(head, _lstm(config, width), tail)
+
+
+def decoder(config: CodecConfig) -> SEANet:
+    """Latent [B, dimension, frames] -> audio [B, channels, frames * hop_length]."""
+    width = config.n_filters * 2 ** len(config.ratios)
+    head: list[Layer] = [Conv(config, config.dimension, width, config.kernel_size)]
+    lstm = _lstm(config, width)
+    tail: list[Layer] = []
+    for ratio in config.ratios:
+        tail += [Activation(config.elu_alpha), TransposedConv(config, width, width // 2, ratio)]
+        width //= 2
+        tail += _residual_blocks(config, width)
+    tail += [
+        Activation(config.elu_alpha),
+        Conv(config, width, config.channels, config.last_kernel_size),
+    ]
+    return SEANet(head, lstm, tail)
+
+
+def _residual_blocks(config: CodecConfig, width: int) -> list[Layer]:
+    dilations = [config.dilation_base**n for n in range(config.n_residual_layers)]
+    return [ResidualBlock(config, width, dilation) for dilation in dilations]
+
+
+def _lstm(config: CodecConfig, width: int) -> LSTM | None:
+    return LSTM(width, config.lstm_layers) if config.lstm_layers else None
+
+
+def _crop(x: Tensor, have: range, want: range) -> Tensor:
+    """`want` of a tensor that covers `have`."""
+    if have == want:
+        return x
+    return x[..., want.start - have.start : want.stop - have.start]
