@@ -132,7 +132,7 @@ def open_lm(path: Path) -> LMFile:
         )
     settings = xp_cfg.parse(text)
     for key, supported in _SUPPORTED.items():
-        said = _setting(settings, key, supported)
+        said = xp_cfg.get(settings, key, supported)
         if said != supported:
             raise CheckpointError(
                 f"{path} asks for {key} = {said!r}, and only {supported!r} is supported.",
@@ -168,7 +168,7 @@ def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
 
     modeling = _modeling(settings, file.path)
     masked = modeling == "masked"
-    said = _setting(settings, "transformer_lm.compression_model_framerate", frame_rate)
+    said = xp_cfg.get(settings, "transformer_lm.compression_model_framerate", frame_rate)
     if said != frame_rate:
         raise CheckpointError(
             f"{file.path} was made for {said} frames per second, and its codec has {frame_rate:g}.",
@@ -199,13 +199,15 @@ def lm_state(file: LMFile) -> dict[str, Tensor]:
 
 def decoding_defaults(file: LMFile) -> DecodingConfig:
     """What `generate.lm` says, which the reference never reads (tests/golden/README.md, 14)."""
-    said = _setting(file.settings, "generate.lm", {})
+    said = xp_cfg.get(file.settings, "generate.lm", {})
     said = said if isinstance(said, dict) else {}
     given = {ours: said.get(theirs) for theirs, ours in _DECODING_KEYS.items()}
     if _modeling(file.settings, file.path) == "masked":
-        given["span_len"] = _setting(file.settings, "masking.span_len", None)
+        given["span_len"] = xp_cfg.get(file.settings, "masking.span_len", None)
     else:
-        given["cfg_coef"] = _setting(file.settings, "classifier_free_guidance.inference_coef", None)
+        given["cfg_coef"] = xp_cfg.get(
+            file.settings, "classifier_free_guidance.inference_coef", None
+        )
     try:
         return DecodingConfig(**given)
     except (UsageError, TypeError) as error:
@@ -338,15 +340,6 @@ def _modeling(settings: dict[str, Any], path: Path) -> Modeling:
             "MAGNeT (transformer_lm_magnet, parallel), MusicGen and AudioGen (transformer_lm, delay) are.",
         )
     return modeling
-
-
-def _setting(settings: dict[str, Any], key: str, otherwise: Any) -> Any:
-    found: Any = settings
-    for name in key.split("."):
-        if not isinstance(found, dict) or name not in found:
-            return otherwise
-        found = found[name]
-    return found
 
 
 def _put(settings: dict[str, Any], key: str, value: Any) -> None:

@@ -145,6 +145,22 @@ def unknown_name(spec: str) -> ModelNotFoundError:
     return ModelNotFoundError(f"There is no model called {shown!r}.", hint)
 
 
+def builtin_name() -> str:
+    """The name of the model that is taken where none is chosen.
+
+    Raises:
+        ModelNotFoundError: this installation has none.
+    """
+    for name in BUILTIN_NAMES:
+        if _builtin(name) is not None:
+            return name
+    raise ModelNotFoundError(
+        "No model was named, and none is built into this installation.",
+        "Name one, for instance `magnet gen -m small ...`, or choose one for good: "
+        "`magnet models use small`.",
+    )
+
+
 def _builtin(name: str) -> KnownCheckpoint | None:
     """The facts of a built-in checkpoint, read from its own config.json (checkpoints/native.py)."""
     directory = ASSETS / name

@@ -54,7 +54,7 @@ class ResolvedCheckpoint:
 
 
 def resolve(
-    spec: str,
+    spec: str | None,
     *,
     revision: str | None = None,
     offline: bool = False,
@@ -63,7 +63,8 @@ def resolve(
     """Find (or fetch) the files of a model.
 
     Args:
-        spec: name, alias, hub id or directory; `@revision` may follow a name or a hub id.
+        spec: name, alias, hub id or directory; `@revision` may follow a name or a hub id. None is
+            the built-in model.
         revision: branch, tag or commit, where `spec` has none.
         offline: never touch the network, as HF_HUB_OFFLINE does, too.
         progress: told how far each download is.
@@ -74,6 +75,7 @@ def resolve(
         UsageError: two different revisions.
     """
     offline = offline or hub.offline()
+    spec = registry.builtin_name() if spec is None else spec
     directory = _directory(spec)
     known = registry.find(spec)
     if known is not None and known.directory is not None:

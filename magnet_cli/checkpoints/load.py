@@ -1,0 +1,294 @@
+"""Resolved files -> built models; and models from one format into the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from magnet_cli.checkpoints import audiocraft, encodec, native, registry
+from magnet_cli.checkpoints.layouts import ENCODEC, NATIVE, needed
+from magnet_cli.checkpoints.native import ModelCard
+from magnet_cli.checkpoints.resolve import ResolvedCheckpoint, ResolvedPart
+from magnet_cli.checkpoints.t5 import load_t5
+from magnet_cli.checkpoints.tensors import fill
+from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig, LMConfig
+from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.models.codec import AudioCodec
+from magnet_cli.models.encodec import EnCodec
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.text import TextEncoder
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A model in memory, and what is known of it."""
+
+    name: str
+    repo: str | None  # on the hub
+    revision: str | None  # the commit
+    licence: str | None  # of the weights, as an SPDX id; None: not known
+    kind: str | None  # music or sound
+    lm: LanguageModel
+    codec: AudioCodec
+    text_encoder: TextEncoder
+    text_encoder_name: str | None  # of the T5 it was trained with, for instance `t5-base`
+    lm_config: LMConfig
+    defaults: DecodingConfig  # every field given, span_len too
+
+
+def load_checkpoint(
+    resolved: ResolvedCheckpoint, device: str = "auto", dtype: str = "auto"
+) -> LoadedCheckpoint:
+    """Build the model that these files hold, ready to generate (no gradients).
+
+    Args:
+        device: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps.
+        dtype: of the language model: auto (float16 on CUDA, float32 elsewhere), float32, float16,
+            bfloat16. Codec and text encoder are in float32: they cost little, and T5 overflows in
+            half precision.
+
+    Raises:
+        CheckpointError: the files are damaged, or not of a model that can be built.
+        UsageError: no such device or dtype.
+    """
+    place = pick_device(device)
+    precision = pick_dtype(dtype, place)
+    load = _load_native if resolved.layout is NATIVE else _load_released
+    loaded = load(resolved, precision, place)
+    for module in (loaded.lm, loaded.codec, loaded.text_encoder):
+        module.eval().requires_grad_(False)
+    _check_parts(loaded, resolved.directory)
+    return loaded
+
+
+def load_codec(part: ResolvedPart, device: str = "auto") -> AudioCodec:
+    """Build a codec alone (`resolve.resolve_codec`), in float32.
+
+    Raises:
+        CheckpointError, UsageError: as `load_checkpoint`.
+    """
+    codec = _codec(part, pick_device(device))
+    codec.eval().requires_grad_(False)
+    return codec
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `name` stands for, which must be there.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"There is no device {name!r}.", "--device takes auto, cpu, cuda, cuda:0, mps."
+        ) from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(
+            f"The device {name!r} is not supported.", "--device takes auto, cpu, cuda, cuda:0, mps."
+        )
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }[device.type]
+    if (device.index or 0) >= there:
+        raise UsageError(
+            f"This machine (or this build of torch) has no device {name}.",
+            "--device auto takes what is there.",
+        )
+    return device
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that `name` stands for on a device.
+
+    Raises:
+        UsageError: there is no such dtype.
+    """
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in _DTYPES:
+        raise UsageError(
+            f"There is no dtype {name!r}.", f"--dtype takes auto, {', '.join(_DTYPES)}."
+        )
+    return _DTYPES[name]
+
+
+def import_checkpoint(
+    resolved: ResolvedCheckpoint, directory: Path, overwrite: bool = False
+) -> None:
+    """Write a model in magnet's own format (`magnet models import`).
+
+    The language model is written in float16 where the released file has it so; the rest in float32.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        UsageError: the directory is there already.
+        OSError: it cannot be written.
+    """
+    loaded = load_checkpoint(resolved, "cpu", _stored_dtype(resolved))
+    provenance = {
+        "repo": loaded.repo,
+        "revision": loaded.revision,
+        "text_encoder": loaded.text_encoder_name,
+    }
+    card = ModelCard(loaded.name, loaded.kind, loaded.licence, loaded.defaults, provenance)
+    native.save(directory, loaded.lm, loaded.codec, loaded.text_encoder, card, overwrite=overwrite)
+
+
+def export_checkpoint(resolved: ResolvedCheckpoint, directory: Path) -> None:
+    """Write a model in the released layout (`magnet models export`); its text encoder goes by name.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        UsageError: the directory is there already, or the released layout has no place for the
+            model: a hybrid one, another codec than EnCodec, another text encoder than T5.
+        OSError: it cannot be written.
+    """
+    loaded = load_checkpoint(resolved, "cpu", _stored_dtype(resolved))
+    if not isinstance(loaded.codec, EnCodec) or loaded.text_encoder_name is None:
+        raise UsageError(
+            f"{loaded.name} cannot be exported: the released layout holds an EnCodec, and the "
+            "name of a T5 on the hub.",
+            "Share its directory as it is: magnet loads it from the hub, too.",
+        )
+    codec, text_encoder = loaded.codec, loaded.text_encoder_name
+
+    def write(partial: Path) -> None:
+        audiocraft.write_lm(
+            partial / audiocraft.LM_FILE,
+            loaded.lm_config,
+            loaded.lm.state_dict(),
+            loaded.defaults,
+            text_encoder=text_encoder,
+            sample_rate=codec.sample_rate,
+        )
+        encodec.write_released(partial / audiocraft.CODEC_FILE, codec.config, codec.state_dict())
+
+    native.write_directory(directory, write)
+
+
+def _load_released(
+    resolved: ResolvedCheckpoint, dtype: torch.dtype, device: torch.device
+) -> LoadedCheckpoint:
+    codec = _codec(resolved.codec, device)
+    file = audiocraft.open_lm(resolved.directory / audiocraft.LM_FILE)
+    config = audiocraft.lm_config(file, codec.frame_rate)
+    with torch.device("meta"):
+        lm = LanguageModel(config)
+    fill(lm, audiocraft.lm_state(file), str(file.path), dtype, device)
+    known = resolved.known
+    defaults = audiocraft.decoding_defaults(file)
+    if known is not None:
+        defaults = known.decoding.over(defaults)
+    return LoadedCheckpoint(
+        name=resolved.name,
+        repo=resolved.repo,
+        revision=resolved.revision,
+        licence=known.licence if known is not None else None,
+        kind=known.kind if known is not None else _kind(codec),
+        lm=lm,
+        codec=codec,
+        text_encoder=load_t5(resolved.text.directory, device),
+        text_encoder_name=file.text_encoder,
+        lm_config=config,
+        defaults=_complete(defaults, config),
+    )
+
+
+def _load_native(
+    resolved: ResolvedCheckpoint, dtype: torch.dtype, device: torch.device
+) -> LoadedCheckpoint:
+    model = native.load(resolved.directory, dtype, device)
+    name = resolved.name if resolved.repo is not None else model.card.name
+    return LoadedCheckpoint(
+        name=name,
+        repo=resolved.repo,
+        revision=resolved.revision,
+        licence=model.card.licence,
+        kind=model.card.kind,
+        lm=model.lm,
+        codec=model.codec,
+        text_encoder=model.text_encoder,
+        text_encoder_name=model.card.provenance.get("text_encoder"),
+        lm_config=model.lm.config,
+        defaults=_complete(model.card.defaults, model.lm.config),
+    )
+
+
+def _codec(part: ResolvedPart, device: torch.device) -> AudioCodec:
+    if part.layout is NATIVE:
+        return native.load_codec(part.directory, device)
+    if part.layout is ENCODEC:
+        names = [path.name for path in part.directory.iterdir()]
+        files = ENCODEC.chosen(needed(ENCODEC, names, str(part.directory)))
+        source = part.directory / files["model.safetensors"]
+        config, state = encodec.read_transformers(part.directory / "config.json", source)
+    else:
+        source = part.directory / audiocraft.CODEC_FILE
+        config, state = encodec.read_released(source)
+    with torch.device("meta"):
+        codec = EnCodec(config)
+    fill(codec, state, str(source), torch.float32, device)
+    return codec
+
+
+def _complete(defaults: DecodingConfig, config: LMConfig) -> DecodingConfig:
+    """`defaults` with every field given."""
+    span = DecodingConfig(span_len=config.span_len)
+    return defaults.over(span).over(DECODING_DEFAULTS)
+
+
+def _kind(codec: AudioCodec) -> registry.Kind:
+    # The released music models are at 32 kHz, the sound models at 16 kHz.
+    return "sound" if codec.sample_rate <= 16_000 else "music"
+
+
+def _stored_dtype(resolved: ResolvedCheckpoint) -> str:
+    """The name of the dtype that the language model is stored in."""
+    if resolved.layout is NATIVE:
+        dtype = native.stored_dtype(resolved.directory)
+    else:
+        file = audiocraft.open_lm(resolved.directory / audiocraft.LM_FILE)
+        dtype = file.state[audiocraft.TEXT_WEIGHT].dtype
+    return next((name for name, known in _DTYPES.items() if known == dtype), "float32")
+
+
+def _check_parts(loaded: LoadedCheckpoint, directory: Path) -> None:
+    """Refuse parts that do not belong together."""
+    lm, codec, text = loaded.lm_config, loaded.codec, loaded.text_encoder
+    problem = None
+    if (lm.n_q, lm.card) != (codec.n_q, codec.card):
+        problem = (
+            f"its language model writes {lm.n_q} streams of {lm.card} codes, "
+            f"its codec reads {codec.n_q} of {codec.card}"
+        )
+    elif lm.text_dim != text.width:
+        problem = (
+            f"its language model reads texts of width {lm.text_dim}, "
+            f"its text encoder writes {text.width}"
+        )
+    elif lm.frame_rate != codec.frame_rate:
+        problem = (
+            f"its language model is for {lm.frame_rate:g} frames per second, "
+            f"its codec for {codec.frame_rate:g}"
+        )
+    if problem is not None:
+        raise CheckpointError(
+            f"The parts of {directory} do not belong together: {problem}.",
+            "Take all of them from one model.",
+        )

@@ -1,0 +1,251 @@
+"""magnet's own format: one self-contained directory, no pickles.
+
+config.json        what it is: sizes, kinds of codec and text encoder, defaults, licence, origin
+lm.safetensors     the language model, the codec and the text encoder, by our names
+codec.safetensors
+text.safetensors
+tokenizer.json     where the text encoder has one
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from magnet_cli.checkpoints import parts
+from magnet_cli.checkpoints.tensors import fill, read_safetensors
+from magnet_cli.config import DecodingConfig, LMConfig
+from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.models.codec import AudioCodec
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.text import TextEncoder
+from magnet_cli.version import __version__
+
+FORMAT = "magnet-checkpoint"
+FORMAT_VERSION = 1
+CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE = (
+    "config.json",
+    "lm.safetensors",
+    "codec.safetensors",
+    "text.safetensors",
+)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What config.json says about a model beside its parts."""
+
+    name: str
+    kind: str | None  # music or sound
+    licence: str | None  # of the weights
+    defaults: DecodingConfig
+    provenance: dict[str, Any]  # where it comes from: repo, revision, how it was trained
+
+
+@dataclass(frozen=True)
+class NativeModel:
+    """A loaded directory."""
+
+    card: ModelCard
+    lm: LanguageModel
+    codec: AudioCodec
+    text_encoder: TextEncoder
+
+
+def save(
+    directory: Path,
+    lm: LanguageModel,
+    codec: AudioCodec,
+    text_encoder: TextEncoder,
+    card: ModelCard,
+    *,
+    lm_dtype: torch.dtype | None = None,
+    part_dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a model; the directory appears whole or not at all.
+
+    Args:
+        lm_dtype: the language model's dtype in the file; None: as it is.
+        part_dtype: the same for codec and text encoder.
+        overwrite: replace a directory that holds a model in this format.
+
+    Raises:
+        UsageError: something is there already.
+        CheckpointError: a part is of a kind that the format cannot hold.
+        OSError: it cannot be written.
+    """
+    codec_said = parts.describe(codec, parts.CODECS)
+    text_said = parts.describe(text_encoder, parts.TEXT_ENCODERS)
+    config = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "name": card.name,
+        "kind": card.kind,
+        "licence": card.licence,
+        "parameters": sum(tensor.numel() for tensor in lm.parameters()),
+        "lm": dataclasses.asdict(lm.config),
+        "codec": codec_said,
+        "text": text_said,
+        "defaults": card.defaults.given(),
+        "provenance": {"written_by": f"magnet {__version__}", **card.provenance},
+    }
+
+    def write(partial: Path) -> None:
+        _save_tensors(lm, partial / LM_FILE, lm_dtype)
+        _save_tensors(codec, partial / CODEC_FILE, part_dtype)
+        _save_tensors(text_encoder, partial / TEXT_FILE, part_dtype)
+        parts.CODECS[codec_said["kind"]].save_files(codec, partial)
+        parts.TEXT_ENCODERS[text_said["kind"]].save_files(text_encoder, partial)
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+    write_directory(directory, write, overwrite and (directory / CONFIG_FILE).is_file())
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json, checked to be of this format and of a version that we know.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    path = directory / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not the config of a model in magnet's own format.")
+    if config.get("version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{directory} is in version {config.get('version')!r} of the format, and this program "
+            f"reads {FORMAT_VERSION}.",
+            "Upgrade it: pip install --upgrade magnet-cli",
+        )
+    return config
+
+
+def load(
+    directory: Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> NativeModel:
+    """Load a model.
+
+    Args:
+        dtype: of the language model; codec and text encoder are in float32.
+
+    Raises:
+        CheckpointError: files are missing or damaged, or do not fit what config.json says.
+    """
+    config = read_config(directory)
+    source = str(directory / CONFIG_FILE)
+    try:
+        lm_config = LMConfig(**{**config["lm"], "delays": tuple(config["lm"]["delays"])})
+        card = ModelCard(
+            name=config["name"],
+            kind=config["kind"],
+            licence=config["licence"],
+            defaults=DecodingConfig(**config["defaults"]),
+            provenance=config["provenance"],
+        )
+        codec_said, text_said = config["codec"], config["text"]
+    except (KeyError, TypeError, UsageError) as error:
+        raise CheckpointError(f"{source} is damaged: {type(error).__name__} {error}.") from error
+    with torch.device("meta"):
+        lm = LanguageModel(lm_config)
+        codec = parts.build(codec_said, directory, parts.CODECS, "codec", source)
+        text = parts.build(text_said, directory, parts.TEXT_ENCODERS, "text encoder", source)
+    _load_tensors(lm, directory / LM_FILE, dtype, device)
+    _load_tensors(codec, directory / CODEC_FILE, torch.float32, device)
+    _load_tensors(text, directory / TEXT_FILE, torch.float32, device)
+    return NativeModel(card, lm, codec, text)
+
+
+def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCodec:
+    """The codec of a model alone, in float32.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    config = read_config(directory)
+    source = str(directory / CONFIG_FILE)
+    with torch.device("meta"):
+        codec: AudioCodec = parts.build(
+            config.get("codec"), directory, parts.CODECS, "codec", source
+        )
+    _load_tensors(codec, directory / CODEC_FILE, torch.float32, device)
+    return codec
+
+
+def stored_dtype(directory: Path) -> torch.dtype:
+    """The dtype that the language model's weights are stored in.
+
+    Raises:
+        CheckpointError: lm.safetensors is unreadable.
+    """
+    path = directory / LM_FILE
+    weights = read_safetensors(path, lambda name: name == "text_proj.weight")
+    if not weights:
+        raise CheckpointError(f"{path} has no text_proj.weight.")
+    return weights["text_proj.weight"].dtype
+
+
+def write_directory(
+    directory: Path, write: Callable[[Path], None], overwrite: bool = False
+) -> None:
+    """Write a directory that appears whole or not at all.
+
+    Args:
+        write: called with a temporary directory beside `directory`, which becomes it on success.
+        overwrite: replace what is there.
+
+    Raises:
+        UsageError: something is there, and is not to be replaced.
+        OSError: it cannot be written.
+    """
+    if directory.exists() and not overwrite:
+        raise UsageError(f"{directory} exists already.", "Choose another name, or remove it first.")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
+    replaced = partial.with_name(partial.name + ".old")
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)  # mkdtemp makes private ones
+        write(partial)
+        if directory.exists():
+            # A directory cannot be renamed onto one that holds files: the old one steps aside.
+            os.rename(directory, replaced)
+        os.rename(partial, directory)
+    except BaseException:
+        if replaced.exists() and not directory.exists():
+            os.rename(replaced, directory)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _load_tensors(
+    module: nn.Module, path: Path, dtype: torch.dtype, device: torch.device | str
+) -> None:
+    fill(module, read_safetensors(path), str(path), dtype, device)
+
+
+def _save_tensors(module: nn.Module, path: Path, dtype: torch.dtype | None) -> None:
+    state = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    save_file(state, path)
