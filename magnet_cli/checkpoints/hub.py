@@ -79,9 +79,14 @@ def offline() -> bool:
     return said.upper() in ("1", "ON", "YES", "TRUE")
 
 
+def repo_directory(repo: str) -> Path:
+    """Where the cache has a repository, if it has it."""
+    return cache_directory() / f"models--{repo.replace('/', '--')}"
+
+
 def cached(repo: str, revision: str | None = None) -> Snapshot | None:
     """What the cache has of `repo` at a branch, tag or commit (short ones too); None: nothing."""
-    folder = cache_directory() / f"models--{repo.replace('/', '--')}"
+    folder = repo_directory(repo)
     commit = _commit(folder, revision or "main")
     if commit is None:
         return None

@@ -121,14 +121,6 @@ def resolve_codec(
     return resolve(spec, offline=offline, progress=progress).codec
 
 
-def is_cached(known: KnownCheckpoint) -> bool:
-    """Whether a known model (not yet its text encoder) is on this machine."""
-    if known.repo is None:
-        return True
-    snapshot = hub.cached(known.repo)
-    return snapshot is not None and not _missing(snapshot.names(), None)
-
-
 def _directory(spec: str) -> Path | None:
     """The directory that `spec` names; None where it is no path.
 
