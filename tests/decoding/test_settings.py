@@ -1,0 +1,87 @@
+"""Settings: who wins, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig
+from magnet_cli.decoding.settings import resolve
+from magnet_cli.errors import UsageError
+from tests.models.tiny import tiny_lm
+
+MASKED = tiny_lm("masked").config
+CAUSAL = tiny_lm("autoregressive").config
+
+
+def test_the_user_wins_over_the_checkpoint_over_the_paper() -> None:
+    checkpoint = DecodingConfig(temperature=3.5, top_p=0.8)
+    config = resolve(DecodingConfig(temperature=1.0), checkpoint, MASKED)
+    assert (config.temperature, config.top_p, config.max_cfg_coef) == (1.0, 0.8, 10.0)
+    assert config.span_len == MASKED.span_len
+    assert all(value is not None for value in vars(config).values())
+
+
+def test_autoregressive_models_have_defaults_of_their_own() -> None:
+    config = resolve(DecodingConfig(), DecodingConfig(), CAUSAL)
+    assert (config.temperature, config.top_k, config.top_p) == (1.0, 250, 0.0)
+
+
+def test_choosing_one_filter_switches_the_others_default_off() -> None:
+    assert resolve(DecodingConfig(top_k=5), DecodingConfig(), MASKED).top_p == 0
+    assert resolve(DecodingConfig(top_p=0.5), DecodingConfig(), CAUSAL).top_k == 0
+    both = resolve(DecodingConfig(top_k=5, top_p=0.5), DecodingConfig(), MASKED)
+    assert (both.top_k, both.top_p) == (5, 0.5)
+
+
+def test_one_number_of_steps_is_for_all_streams() -> None:
+    assert resolve(DecodingConfig(decoding_steps=(7,)), DecodingConfig(), MASKED).decoding_steps == (
+        (7,) * MASKED.n_q
+    )
+
+
+@pytest.mark.parametrize("steps", [(8, 4), (1, 2, 3, 4, 5)])
+def test_a_list_of_another_length_is_refused(steps: tuple[int, ...]) -> None:
+    """The reference left mask ids in its output for streams without steps."""
+    with pytest.raises(UsageError, match="4 streams"):
+        resolve(DecodingConfig(decoding_steps=steps), DecodingConfig(), MASKED)
+
+
+def test_settings_of_another_kind_of_model_are_refused() -> None:
+    with pytest.raises(UsageError, match="span_len"):
+        resolve(DecodingConfig(span_len=3), DecodingConfig(), CAUSAL)
+    with pytest.raises(UsageError, match="cfg_coef"):
+        resolve(DecodingConfig(cfg_coef=3.0), DecodingConfig(), MASKED)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"decoding_steps": ()},
+        {"decoding_steps": (0, 1, 1, 1)},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_p": 1.1},
+        {"top_k": -1},
+        {"span_len": 0},
+        {"span_arrangement": "overlap"},
+        {"span_scoring": "min"},
+        {"max_cfg_coef": float("inf")},
+    ],
+)
+def test_impossible_values_are_refused_with_what_the_flag_takes(bad: dict) -> None:
+    with pytest.raises(UsageError) as error:
+        DecodingConfig(**bad)
+    (field,) = bad
+    assert field in error.value.message
+    assert f"--{field.replace('_', '-')} takes" in error.value.hint
+
+
+@given(temperature=st.none() | st.floats(0, 100), top_k=st.none() | st.integers(0, 99))
+def test_over_keeps_what_is_given(temperature: float | None, top_k: int | None) -> None:
+    config = DecodingConfig(temperature=temperature, top_k=top_k)
+    merged = config.over(DECODING_DEFAULTS)
+    want = DECODING_DEFAULTS.temperature if temperature is None else temperature
+    assert merged.temperature == want
+    assert config.over(merged) == merged

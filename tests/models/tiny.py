@@ -1,0 +1,38 @@
+"""Tiny seeded models, and golden's, loaded once."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from magnet_cli.config import LMConfig, Modeling
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.pipeline import Model, load_model
+
+
+@functools.cache
+def golden_model(repo: str) -> Model:
+    """A golden checkpoint; the test must use the `hub_cache` fixture."""
+    return load_model(repo, device="cpu", dtype="float32", offline=True)
+
+
+def tiny_lm(modeling: Modeling, seed: int = 0) -> LanguageModel:
+    """A language model of 2 layers with weights large enough that its predictions differ."""
+    config = LMConfig(
+        dim=32,
+        num_heads=4,
+        num_layers=2,
+        n_q=4,
+        card=16,
+        modeling=modeling,
+        text_dim=8,
+        frame_rate=50.0,
+        segment_duration=1.0,
+        delays=() if modeling == "masked" else (0, 1, 2, 3),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    lm = LanguageModel(config).eval()
+    for parameter in lm.parameters():
+        torch.nn.init.normal_(parameter, std=0.25, generator=generator)
+    return lm.requires_grad_(False)
