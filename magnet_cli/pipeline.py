@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -146,14 +146,24 @@ class Model:
             settings=self.describe(request),
         )
 
-    def decode(self, request: GenerationRequest, on_step: OnStep | None = None) -> Tensor:
-        """Codes int64 [B, K, T] for a request."""
+    def decode(
+        self,
+        request: GenerationRequest,
+        on_step: OnStep | None = None,
+        session: autoregressive.Session | iterative.StageLogits | None = None,
+    ) -> Tensor:
+        """Codes int64 [B, K, T] for a request.
+
+        `session` is asked for logits in place of this model with the request's own texts; it is of
+        the kind that `self.session` makes.
+        """
         generators = make_generators(request.seeds)
         known = request.known_codes.to(self.device), request.known_mask.to(self.device)
-        conditions, nulls = self._conditions(request.prompts, request.negative_prompts)
+        if session is None:
+            session = self.session(request.prompts, request.negative_prompts)
         if self.modeling == "autoregressive":
             return autoregressive.decode(
-                CausalSession(self.lm, conditions, nulls),
+                cast(autoregressive.Session, session),
                 *known,
                 pattern=self.lm.pattern,
                 config=request.config,
@@ -162,13 +172,22 @@ class Model:
                 on_step=on_step,
             )
         return iterative.decode(
-            MaskedSession(self.lm, conditions, nulls),
+            cast(iterative.StageLogits, session),
             *known,
             config=request.config,
             mask_id=self.lm.config.mask_id,
             generators=generators,
             on_step=on_step,
         )
+
+    def session(
+        self, prompts: Sequence[str | None], negative_prompts: Sequence[str | None]
+    ) -> MaskedSession | CausalSession:
+        """This model with its texts, as the decoding loops ask it: each text is encoded here, once."""
+        conditions, nulls = self._conditions(prompts, negative_prompts)
+        if self.modeling == "autoregressive":
+            return CausalSession(self.lm, conditions, nulls)
+        return MaskedSession(self.lm, conditions, nulls)
 
     @torch.inference_mode()
     def decode_audio(self, codes: Tensor, on_step: OnStep | None = None) -> Tensor:
