@@ -99,10 +99,15 @@ class DecodingConfig:
     span_arrangement: SpanArrangement | None = None
     span_scoring: SpanScoring | None = None  # nonoverlap only: stride1 always sums -log p
     full_length: bool | None = None  # False: trim to a multiple of span_len, as the reference does
+    rescorer_weight: float | None = None  # the model's share in span scores; 1: no rescorer
+    rescore_streams: tuple[int, ...] | None = None  # streams whose spans a rescorer scores; (): all
+    hybrid: float | None = None  # seconds written autoregressively before the rest; 0: none
 
     def __post_init__(self) -> None:
-        if self.decoding_steps is not None:
-            object.__setattr__(self, "decoding_steps", tuple(self.decoding_steps))
+        for field in ("decoding_steps", "rescore_streams"):
+            value = getattr(self, field)
+            if value is not None:
+                object.__setattr__(self, field, tuple(value))
         check_decoding(self)
 
     def over(self, defaults: DecodingConfig) -> DecodingConfig:
@@ -161,6 +166,15 @@ def check_decoding(config: DecodingConfig) -> None:
         need(known, "span_arrangement", "nonoverlap or stride1")
     if config.span_scoring is not None:
         need(config.span_scoring in ("max", "prod"), "span_scoring", "max or prod")
+    if config.rescorer_weight is not None:
+        takes = "a number from 0 (the rescorer alone) to 1 (no rescorer)"
+        need(0 <= config.rescorer_weight <= 1, "rescorer_weight", takes)
+    streams = config.rescore_streams
+    if streams is not None:
+        ok = all(isinstance(stream, int) and stream >= 0 for stream in streams)
+        need(ok, "rescore_streams", "numbers of streams, from 0")
+    if config.hybrid is not None:
+        need(0 <= config.hybrid < 1e6, "hybrid", "seconds from 0 (off)")
 
 
 # What holds where neither the user nor the checkpoint says otherwise (paper, section 5; reference.md).
@@ -177,6 +191,9 @@ DECODING_DEFAULTS = DecodingConfig(
     span_arrangement="nonoverlap",
     span_scoring="max",
     full_length=True,
+    rescorer_weight=0.5,
+    rescore_streams=(),
+    hybrid=0.0,
 )
 
 

@@ -20,6 +20,7 @@ class StepEvent:
     cfg_coef: float  # guidance, λ
     temperature: float
     remaining: int  # positions of the stage still to be decided, over the batch
+    rescorer_seconds: float = 0.0  # spent in the rescorer at this step
 
 
 OnStep = Callable[[StepEvent], None]

@@ -7,6 +7,7 @@ Details that released checkpoints depend on follow the reference's `_generate_st
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -153,10 +154,13 @@ def _decode_stage(
 
         sampled = codes[:, stage].masked_scatter(mask, tokens)
         codes[:, stage] = torch.where(known, codes[:, stage], sampled)
+        rescorer_seconds = 0.0
         if step + 1 < steps:
             probs = torch.ones_like(noise).masked_scatter(mask, token_probs)
             if rescore is not None:
+                started = time.perf_counter()
                 probs = rescore(codes, stage, probs)
+                rescorer_seconds = time.perf_counter() - started
             mask = spans.next_mask(probs, mask, rates[step + 1])
         else:
             mask = torch.zeros_like(mask)
@@ -172,6 +176,7 @@ def _decode_stage(
                     cfg_coef=coef,
                     temperature=max(temperature, MIN_TEMPERATURE),
                     remaining=int((mask & ~known).sum()),
+                    rescorer_seconds=rescorer_seconds,
                 )
             )
     return codes

@@ -23,9 +23,13 @@ MASKED_ONLY = frozenset(
         "span_arrangement",
         "span_scoring",
         "full_length",
+        "rescorer_weight",
+        "rescore_streams",
+        "hybrid",
     }
 )
 AUTOREGRESSIVE_ONLY = frozenset({"cfg_coef"})
+RESCORER_ONLY = frozenset({"rescorer_weight", "rescore_streams"})
 
 
 def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> DecodingConfig:
@@ -43,11 +47,28 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
         config = dataclasses.replace(config, top_p=0.0)
     if given.top_p and given.top_k is None:
         config = dataclasses.replace(config, top_k=0)
+    _check_streams(config, lm.n_q)
     return dataclasses.replace(config, decoding_steps=_steps(given, config, lm.n_q))
 
 
+def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig:
+    """How the autoregressive seconds of hybrid decoding are written: every field filled in.
+
+    Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's
+    own; guidance (`cfg_coef`) and greedy decoding are as asked.
+
+    Args:
+        config: of the clip, every field given.
+        writer: the writing model's own settings, where it is an autoregressive one.
+    """
+    asked = DecodingConfig(cfg_coef=config.cfg_coef, use_sampling=config.use_sampling)
+    return asked.over(writer.over(AUTOREGRESSIVE_DEFAULTS))
+
+
 def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
-    kinds = {"autoregressive": MASKED_ONLY, "masked": AUTOREGRESSIVE_ONLY}
+    # In hybrid decoding a masked model has an autoregressive one beside it.
+    no_masked = frozenset() if given.hybrid else AUTOREGRESSIVE_ONLY
+    kinds = {"autoregressive": MASKED_ONLY, "masked": no_masked}
     strangers = sorted(kinds.get(lm.modeling, frozenset()) & given.given().keys())
     if strangers:
         raise UsageError(
@@ -55,6 +76,15 @@ def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
             f"{'step by step' if lm.modeling == 'autoregressive' else 'by filling masks'}.",
             "Leave it out, or choose another model.",
         )
+
+
+def _check_streams(config: DecodingConfig, n_q: int) -> None:
+    for stream in config.rescore_streams or ():
+        if stream >= n_q:
+            raise UsageError(
+                f"rescore_streams has {stream}, but the model has {n_q} streams.",
+                f"Streams are 0 to {n_q - 1}.",
+            )
 
 
 def _steps(given: DecodingConfig, config: DecodingConfig, n_q: int) -> tuple[int, ...]:

@@ -1,0 +1,97 @@
+"""Hybrid decoding: the first frames autoregressively, the rest by masked stages (the paper, "Hybrid-MAGNeT").
+
+Two ways, with one difference. A hybrid-trained model continues its own rows: everything in the
+first steps of the delay layout is kept, a prefix cut along the diagonal, as in training. A masked
+model knows no delay layout: another model writes, and whole frames of it are kept.
+
+Each item's generator is drawn from in this order: K numbers for each autoregressive step that has
+a code to write, then what the masked stages draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magnet_cli.config import DecodingConfig
+from magnet_cli.decoding import autoregressive, iterative
+from magnet_cli.decoding.events import OnStep
+from magnet_cli.patterns import DelayPattern
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What is written autoregressively."""
+
+    pattern: DelayPattern  # of the model that writes it
+    frames: int  # whole frames of every stream, at least
+    diagonal: bool  # True: keep all codes of its steps, also those of streams that run ahead
+
+    @property
+    def rows(self) -> int:
+        """Steps of the delay layout, the special one included."""
+        return self.pattern.rows_for(self.frames)
+
+    def kept(self, frames: int) -> Tensor:
+        """bool [K, T] of a clip of `frames` frames: the codes that the masked stages find fixed."""
+        if self.diagonal:
+            return self.pattern.rows_within(self.rows, frames)
+        kept = torch.zeros(len(self.pattern.delays), frames, dtype=torch.bool)
+        kept[:, : self.frames] = True
+        return kept
+
+
+def decode(
+    session: autoregressive.Session,
+    logits: iterative.StageLogits,
+    known_codes: Tensor,
+    known_mask: Tensor,
+    *,
+    prefix: Prefix,
+    prefix_config: DecodingConfig,
+    config: DecodingConfig,
+    mask_id: int,
+    generators: Sequence[torch.Generator],
+    rescore: iterative.Rescore | None = None,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Write the prefix, then fill in the rest with the prefix fixed.
+
+    Args:
+        session: the model that writes the prefix.
+        logits: the model that fills in the rest; it must lay out `prefix.rows` itself.
+        known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
+        known_mask: bool [B, K, T]; these codes stay as they are, in the prefix too.
+        prefix_config: of the prefix, see `autoregressive.decode`.
+        config: of the rest, see `iterative.decode`.
+        mask_id: the id of a masked code, and of the delay layout's special token.
+        generators: one per item.
+
+    Returns:
+        int64 [B, K, T].
+    """
+    written = autoregressive.decode(
+        session,
+        known_codes,
+        known_mask,
+        pattern=prefix.pattern,
+        config=prefix_config,
+        special=mask_id,
+        generators=generators,
+        rows=prefix.rows,
+        on_step=on_step,
+    )
+    kept = known_mask | prefix.kept(known_mask.shape[-1]).to(known_mask.device)
+    return iterative.decode(
+        logits,
+        torch.where(known_mask, known_codes, written),
+        kept,
+        config=config,
+        mask_id=mask_id,
+        generators=generators,
+        rescore=rescore,
+        on_step=on_step,
+    )
