@@ -1,0 +1,112 @@
+"""Many clips on disk, in batches that survive a kill, and their manifests.
+
+    OUT/clips/000123.flac   the sound: mono, 32 kHz, 16 bit, `CLIP_SECONDS` long
+    OUT/notes/000123.json   what was played: [start, end, pitch, instrument] and the drum hits
+    OUT/train.jsonl ...     one manifest a split: path, caption, captions, tags, seed, split, notes
+
+Clips are rendered in the order of their index, so what is there early is a sample of all splits. A clip
+counts as done when its FLAC exists, and that is renamed into place last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from recipes.nano.compose.captions import captions
+from recipes.nano.compose.noise import Array
+from recipes.nano.compose.plan import Plan, draw_plan
+from recipes.nano.compose.render import render_batch
+from recipes.nano.compose.score import SAMPLE_RATE, Score
+from recipes.nano.compose.split import SPLITS, split_of
+
+BATCH = (
+    80  # two rounds of the mix; also the unit of rendering, so the audio does not depend on kills
+)
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """Where a clip's files lie, relative to the data set's folder."""
+
+    index: int
+
+    @property
+    def audio(self) -> str:
+        return f"clips/{self.index:06d}.flac"
+
+    @property
+    def notes(self) -> str:
+        return f"notes/{self.index:06d}.json"
+
+
+def batches(count: int) -> Iterator[range]:
+    """The clip indices in units of rendering."""
+    for first in range(0, count, BATCH):
+        yield range(first, min(first + BATCH, count))
+
+
+def render_dataset(out: Path, count: int, seed: int, report: Callable[[int], None]) -> None:
+    """Render what is missing of clips 0..count-1; `report` hears the number of clips after each batch."""
+    for folder in ("clips", "notes"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    entries: list[dict[str, object]] = []
+    for indices in batches(count):
+        if not all((out / ClipFiles(i).audio).exists() for i in indices):
+            plans = [draw_plan(seed, index) for index in indices]
+            for plan, (audio, score) in zip(plans, render_batch(plans), strict=True):
+                _write_clip(out, plan, audio, score)
+        entries += [manifest_line(draw_plan(seed, index)) for index in indices]
+        _write_manifests(out, entries)
+        report(indices.stop)
+
+
+def _write_clip(out: Path, plan: Plan, audio: Array, score: Score | None) -> None:
+    files = ClipFiles(plan.index)
+    if score is not None:
+        text = json.dumps(score.as_json(), separators=(",", ":"))
+        _write_text(out / files.notes, text + "\n")
+    partial = out / f"{files.audio}.partial"
+    soundfile.write(partial, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    os.replace(partial, out / files.audio)
+
+
+def manifest_line(plan: Plan) -> dict[str, object]:
+    """The clip's entry in its split's manifest; `caption` is the principal one."""
+    files = ClipFiles(plan.index)
+    wordings = captions(plan)
+    return {
+        "path": files.audio,
+        "caption": wordings[0],
+        "captions": list(wordings),
+        "tags": plan.tags(),
+        "seed": f"{plan.seed}/{plan.index}",
+        "split": split_of(plan),
+        "notes": None if plan.kind == "effect" else files.notes,
+    }
+
+
+def write_manifests(out: Path, count: int, seed: int) -> dict[str, int]:
+    """Write every split's manifest over the clips that exist; returns how many lines each has."""
+    there = [index for index in range(count) if (out / ClipFiles(index).audio).exists()]
+    return _write_manifests(out, [manifest_line(draw_plan(seed, index)) for index in there])
+
+
+def _write_manifests(out: Path, entries: Sequence[dict[str, object]]) -> dict[str, int]:
+    counts = {}
+    for split in SPLITS:
+        lines = [json.dumps(e, ensure_ascii=False) for e in entries if e["split"] == split]
+        _write_text(out / f"{split}.jsonl", "".join(f"{line}\n" for line in lines))
+        counts[split] = len(lines)
+    return counts
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,74 @@
+"""Where a clip belongs, decided before anything is rendered and shared by every later stage.
+
+Three kinds of unseen material: `valid` and `test` hold compositions whose seeds training never sees, and
+`test_combo` holds combinations that training never sees although it knows each of their words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from recipes.nano.compose.composer import compose
+from recipes.nano.compose.plan import Plan
+
+SPLITS = ("train", "valid", "test", "test_combo")
+VALID_PERCENT = 4
+TEST_PERCENT = 5
+
+# Arrangements: style, lead, with drums or not.
+HELD_OUT_ARRANGEMENTS = frozenset({
+    ("lofi", "vibraphone", True),
+    ("ambient", "harp", False),
+    ("classical", "cello", False),
+    ("folk", "violin", True),
+    ("folk", "violin", False),
+    ("jazz", "electric piano", True),
+    ("cinematic", "piano", True),
+    ("house", "electric piano", True),
+    ("hip hop", "flute", True),
+    ("funk", "synth lead", True),
+})  # fmt: skip
+# Solo instruments: mood, lead.
+HELD_OUT_SOLOS = frozenset({
+    ("sad", "flute"),
+    ("happy", "cello"),
+    ("dark", "harpsichord"),
+    ("calm", "violin"),
+    ("energetic", "harp"),
+    ("happy", "choir"),
+})  # fmt: skip
+# Drums alone: style, frames per beat.
+HELD_OUT_DRUMS = frozenset({("lofi", 36), ("jazz", 28)})
+# Scenes: two sounds at once.
+HELD_OUT_SCENES = frozenset({("rain", "clock"), ("birds", "stream")})
+
+
+def is_held_out(plan: Plan) -> bool:
+    """Is the plan's combination kept out of training?"""
+    if plan.kind == "arrangement":
+        return (plan.style, plan.lead, plan.drums is not None) in HELD_OUT_ARRANGEMENTS
+    if plan.kind == "solo":
+        return (plan.mood, plan.lead) in HELD_OUT_SOLOS
+    if plan.kind == "drums":
+        return (plan.style, plan.frames_per_beat) in HELD_OUT_DRUMS
+    return tuple(name for name, _ in plan.effects) in HELD_OUT_SCENES
+
+
+def split_of(plan: Plan) -> str:
+    """One of `SPLITS`: by combination first, then by a hash of the composition.
+
+    Music is hashed by what it plays, not by its seed: should two seeds ever draw the same score, both clips
+    fall on the same side. A sound effect is hashed by its seed.
+    """
+    if is_held_out(plan):
+        return "test_combo"
+    if plan.kind == "effect":
+        composition = f"{plan.seed}/{plan.index}"
+    else:
+        composition = json.dumps(compose(plan).as_json())
+    digest = hashlib.sha256(f"nano/split/{composition}".encode()).digest()
+    percent = int.from_bytes(digest[:4], "big") % 100
+    if percent < VALID_PERCENT:
+        return "valid"
+    return "test" if percent < VALID_PERCENT + TEST_PERCENT else "train"
