@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line and leave with its status."""
     from magnet_cli.cli.app import run
 
-    run()
+    sys.exit(run())
 
 
 if __name__ == "__main__":

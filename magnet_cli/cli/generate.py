@@ -1,0 +1,307 @@
+"""`magnet gen`: prompts in, sound files out."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from magnet_cli import provenance
+from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.options import (
+    ClipOptions,
+    DecodingOptions,
+    ModelOptions,
+    OutputOptions,
+    TalkOptions,
+)
+from magnet_cli.cli.output import Talk, complain, read_stdin, refuse_terminal, write_stdout
+from magnet_cli.config import DecodingConfig, OutputConfig
+from magnet_cli.data.prompts import clean_prompt
+from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
+
+if TYPE_CHECKING:
+    from magnet_cli.cli.progress import ClipDisplay
+    from magnet_cli.cli.targets import Target
+    from magnet_cli.pipeline import GenerationResult, Model
+
+EXAMPLES = """
+Examples:
+
+    magnet gen "lofi piano" -o piano.wav
+    magnet gen "rain on a tin roof" "a door creaks" -n 4 -o clips/
+    magnet gen "punk rock, fast drums" --seed 7 --preset best -o punk.flac
+    echo "warm synth pad" | magnet gen - -o - | ffplay -nodisp -
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("gen", epilog=EXAMPLES)(gen)
+
+
+@takes_flags
+def gen(
+    prompts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PROMPT",
+            help="What to hear. Several make several files; `-` reads one prompt from stdin.",
+            show_default=False,
+        ),
+    ],
+    destination: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File, folder, or `-` for stdout. Several clips number the file. "
+            "Default: a name made from prompt and seed.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.")] = False,
+    codes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the codes, too, as .npz [streams, frames].",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    clips: ClipOptions,
+    model: ModelOptions,
+    decoding: DecodingOptions,
+    output: OutputOptions,
+    talk: TalkOptions,
+) -> None:
+    """Generate sound from text.
+
+    The same seed, settings and model make the same sound. Clips are made one by one, so each is the
+    same as if it were asked for alone. Every file keeps how it was made: see `magnet show`.
+    """
+    from magnet_cli.cli.targets import STDOUT, plan
+
+    voice = Talk(talk)
+    decoding.config()
+    sound = output.config()
+    if destination == STDOUT:
+        if talk.json:
+            raise UsageError("--json and -o - both write to stdout.", "Leave one of them out.")
+        refuse_terminal("The sound")
+    negative = clean_prompt(clips.negative) if clips.negative is not None else None
+    check_duration(clips.duration)
+    drawn = clips.seed is None
+    first = secrets.randbelow(2**32) if clips.seed is None else clips.seed
+    if first + clips.num > 2**63:
+        raise UsageError("The seeds would pass 2^63 - 1.", "Take a smaller --seed.")
+    seeds = range(first, first + clips.num)
+    targets = plan(_texts(prompts, voice), seeds, destination, codes, sound, force)
+
+    from magnet_cli.cli.loading import load, source_of
+    from magnet_cli.cli.progress import ClipDisplay
+
+    loaded = load(model, voice)
+    config = decoding.over(loaded.defaults)
+    frames = frames_of(loaded, clips.duration)
+    if drawn:
+        voice.note(f"Seed {first} (say --seed {first} for the same again)")
+    maker = _Maker(loaded, config, sound, negative, frames, clips.duration, source_of(model), voice)
+    with ClipDisplay(voice, len(targets)) as display:
+        maker.make_all(targets, display)
+
+
+def check_duration(duration: float | None) -> None:
+    """Refuse what is no length.
+
+    Raises:
+        UsageError: it is not above zero, or no number.
+    """
+    if duration is not None and not 0 < duration < 1e6:
+        raise UsageError(f"--duration cannot be {duration:g}.", "It takes seconds above 0.")
+
+
+def frames_of(model: Model, duration: float | None) -> int | None:
+    """Frames that hold `duration` seconds; None for the segment.
+
+    Raises:
+        UsageError: it is longer than the model makes at once.
+    """
+    if duration is None:
+        return None
+    # The smallest number that holds it: 0.06 s at 50 frames per second are 3 in spite of rounding.
+    frames = max(1, math.ceil(duration * model.frame_rate - 1e-6))
+    if frames > model.segment_frames:
+        raise UsageError(
+            f"{model.name} makes {model.segment_duration:g} seconds at most, not {duration:g}.",
+            f"Take --duration {model.segment_duration:g} or less.",
+        )
+    return frames
+
+
+class _Maker:
+    """Makes clips one by one with one model and one set of settings."""
+
+    def __init__(
+        self,
+        model: Model,
+        config: DecodingConfig,
+        output: OutputConfig,
+        negative: str | None,
+        frames: int | None,
+        duration: float | None,
+        source: str | None,
+        talk: Talk,
+    ) -> None:
+        self.model, self.config, self.output = model, config, output
+        self.negative, self.frames, self.duration = negative, frames, duration
+        self.source, self.talk = source, talk
+
+    def make_all(self, targets: list[Target], display: ClipDisplay) -> None:
+        """Make every clip; one that fails does not stop the others.
+
+        Raises:
+            PartialFailureError: some failed.
+            MagnetError: all failed: the first one's error.
+        """
+        failures: list[MagnetError] = []
+        for target in targets:
+            try:
+                self.make(target, display)
+            except MagnetError as error:
+                failures.append(error)
+                if len(targets) > 1:
+                    where = f" ({target.path})" if target.path is not None else ""
+                    complain(f"{error.message}{where}", error.hint)
+                    self.talk.data(_failure(target, error))
+        if failures and len(failures) == len(targets):
+            raise failures[0]
+        if failures:
+            raise PartialFailureError(
+                f"{len(failures)} of {len(targets)} clips could not be made.",
+                "The reasons are above; the others are done.",
+            )
+
+    def make(self, target: Target, display: ClipDisplay) -> None:
+        """Generate, finish and write one clip, and say so."""
+        from magnet_cli.audio import io
+        from magnet_cli.audio.finishing import finish, remark
+
+        began = time.monotonic()
+        result = self.model.generate(
+            [target.prompt],
+            config=self.config,
+            seeds=[target.seed],
+            negative_prompts=[self.negative],
+            frames=self.frames,
+            on_step=display.begin(target.prompt, target.seed),
+        )
+        samples = result.audio[0].numpy()
+        if self.duration is not None:
+            samples = samples[:, : max(1, round(self.duration * result.sample_rate))]
+        finished, rate, loudness = finish(samples, result.sample_rate, target.format, self.output)
+        kept = provenance.record(
+            result.settings,
+            0,
+            self.config,
+            self.output,
+            duration=self.duration,
+            source=self.source,
+        )
+        if target.codes is not None:
+            write_codes(target.codes, result, kept)
+        if target.path is None:
+            write_stdout(io.encode(finished, rate, target.format, self.output, kept))
+        else:
+            io.write(target.path, finished, rate, target.format, self.output, kept)
+        display.done()
+        seconds = finished.shape[1] / rate
+        took = time.monotonic() - began
+        where = str(target.path) if target.path is not None else "stdout"
+        self.talk.note(
+            f"Saved {where}: {seconds:g} s, {_level(loudness.after, 'LUFS')}, "
+            f"peak {_level(loudness.peak, 'dBFS')}, in {took:.1f} s"
+        )
+        if said := remark(loudness, self.output):
+            self.talk.warn(said)
+        self.talk.data(
+            {
+                "status": "done",
+                "file": where,
+                "codes": str(target.codes) if target.codes is not None else None,
+                "prompt": target.prompt,
+                "seed": target.seed,
+                "duration": seconds,
+                "sample_rate": rate,
+                "channels": finished.shape[0],
+                "loudness": _finite(loudness.after),
+                "peak": _finite(loudness.peak),
+                "limiter_reduction": round(loudness.reduction, 2),
+                "seconds": round(took, 3),
+                "settings": kept,
+            }
+        )
+
+
+def write_codes(path: Path, result: GenerationResult, kept: dict[str, Any]) -> None:
+    """Keep one clip's codes [K, T] and how they were made, whole or not at all.
+
+    Raises:
+        MagnetError: the file cannot be written.
+    """
+    import numpy as np
+
+    from magnet_cli.audio.io import write_error
+    from magnet_cli.files import atomic_path
+
+    codes = result.codes[0].numpy().astype(np.int32)
+    try:
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, codes=codes, settings=np.array(json.dumps(kept)))
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _texts(prompts: list[str], talk: Talk) -> list[str]:
+    """The prompts, with `-` read from stdin: all of it is one prompt."""
+    if prompts.count("-") > 1:
+        raise UsageError("stdin can be read only once.", "Give `-` once.")
+    texts = []
+    for prompt in prompts:
+        if prompt == "-":
+            if sys.stdin.isatty():
+                talk.note("Type a prompt, then press Ctrl-D.")
+            try:
+                prompt = read_stdin().decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise UsageError("stdin is not UTF-8 text.", "Pipe a text in.") from error
+        texts.append(clean_prompt(prompt))
+    return texts
+
+
+def _failure(target: Target, error: MagnetError) -> dict[str, Any]:
+    where = str(target.path) if target.path is not None else "stdout"
+    return {
+        "status": "failed",
+        "file": where,
+        "prompt": target.prompt,
+        "seed": target.seed,
+        "error": str(error),
+    }
+
+
+def _level(value: float, unit: str) -> str:
+    return f"{value:.1f} {unit}" if math.isfinite(value) else f"no {unit}"
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows no infinity."""
+    return round(value, 2) if math.isfinite(value) else None

@@ -1,0 +1,124 @@
+"""Which models are known and which are here, as `magnet models` lists them. No torch, no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from magnet_cli.checkpoints import hub, registry
+from magnet_cli.checkpoints.layouts import T5, model_layout
+from magnet_cli.checkpoints.registry import KnownCheckpoint
+
+Status = Literal["built in", "cached", "incomplete", "not here"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model.
+
+    Attributes:
+        name: what to call it.
+        repo: on the hub; None where it is built in.
+        status: whether it is here; incomplete: some of its files are.
+        size: bytes on this machine; what a download would take, where it is not here.
+        directory: where its files are.
+        revision: the commit that is cached.
+        known: what the registry says; None for models that others made.
+    """
+
+    name: str
+    repo: str | None
+    status: Status
+    size: int
+    directory: Path | None
+    revision: str | None
+    known: KnownCheckpoint | None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        known = self.known
+        facts = {
+            "name": self.name,
+            "repo": self.repo,
+            "status": self.status,
+            "size": self.size,
+            "directory": str(self.directory) if self.directory is not None else None,
+            "revision": self.revision,
+        }
+        if known is None:
+            return facts
+        return {
+            **facts,
+            "aliases": list(known.aliases),
+            "licence": known.licence,
+            "kind": known.kind,
+            "modeling": known.modeling,
+            "sample_rate": known.sample_rate,
+            "segment_duration": known.segment_duration,
+            "parameters": known.parameters,
+            "text_encoder": known.text_encoder,
+            "decoding": known.decoding.given(),
+        }
+
+
+def inventory() -> list[Entry]:
+    """The known models, then what else the hub's cache holds that is a model."""
+    entries = [entry_of(known) for known in registry.known_checkpoints()]
+    listed = {entry.repo for entry in entries}
+    return [*entries, *(entry for entry in _strangers() if entry.repo not in listed)]
+
+
+def entry_of(known: KnownCheckpoint) -> Entry:
+    """What is here of a known model."""
+    if known.repo is None:
+        directory = known.directory
+        size = _size(directory) if directory is not None else 0
+        return Entry(known.name, None, "built in", size, directory, None, known)
+    snapshot = hub.cached(known.repo)
+    if snapshot is None:
+        return Entry(known.name, known.repo, "not here", _download_size(known), None, None, known)
+    return _cached(known.name, snapshot, known)
+
+
+def find_cached(repo: str) -> Entry | None:
+    """What the cache holds of a repository that may not be a known one; None: nothing."""
+    snapshot = hub.cached(repo)
+    return None if snapshot is None else _cached(repo, snapshot, registry.find(repo))
+
+
+def text_encoder_here(name: str) -> bool:
+    """Whether a text encoder is in the cache, under either of its names."""
+    repos = (name, f"google-t5/{name}")
+    snapshots = (hub.cached(repo) for repo in repos)
+    return any(found is not None and not T5.missing(found.names()) for found in snapshots)
+
+
+def _cached(name: str, snapshot: hub.Snapshot, known: KnownCheckpoint | None) -> Entry:
+    layout = model_layout(snapshot.names())
+    complete = layout is not None and not layout.missing(snapshot.names())
+    status: Status = "cached" if complete else "incomplete"
+    directory = snapshot.directory
+    return Entry(name, snapshot.repo, status, _size(directory), directory, snapshot.revision, known)
+
+
+def _strangers() -> list[Entry]:
+    entries = []
+    folder = hub.cache_directory()
+    for path in sorted(folder.glob("models--*")) if folder.is_dir() else ():
+        repo = path.name.removeprefix("models--").replace("--", "/")
+        snapshot = hub.cached(repo)
+        if snapshot is not None and model_layout(snapshot.names()) is not None:
+            entries.append(_cached(repo, snapshot, None))
+    return entries
+
+
+def _download_size(known: KnownCheckpoint) -> int:
+    """Bytes to fetch: the text encoder counts where it is not here yet."""
+    encoder = known.text_encoder
+    more = 0 if encoder is None or text_encoder_here(encoder) else registry.TEXT_ENCODER_MB[encoder]
+    return (known.download_mb + more) * 1_000_000
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

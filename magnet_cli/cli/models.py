@@ -1,0 +1,315 @@
+"""`magnet models`: which models there are, which are here, fetching, converting, choosing, removing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli.completion import complete_model
+from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.options import TalkOptions
+from magnet_cli.cli.output import Talk, printable
+
+if TYPE_CHECKING:
+    from magnet_cli.checkpoints.resolve import ResolvedCheckpoint
+    from magnet_cli.cli.inventory import Entry
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, fetch, convert and choose models.",
+    rich_markup_mode="markdown",
+)
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Name, hub id or folder.", autocompletion=complete_model),
+]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to make.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+
+
+def register(program: typer.Typer) -> None:
+    """Add the group to the program."""
+    program.add_typer(app, name="models")
+
+
+@app.command("list", epilog="Example:\n\n    magnet models list --json | jq -r .name")
+@takes_flags
+def list_models(*, talk: TalkOptions) -> None:
+    """List the models: built in, cached and known. * marks the default."""
+    from magnet_cli.cli.inventory import inventory
+    from magnet_cli.cli.preferences import default_model
+
+    voice = Talk(talk)
+    entries = inventory()
+    for entry in entries:
+        voice.data(entry.record())
+    if talk.json:
+        return
+    default = default_model()
+    rows: list[tuple[str, ...]] = [("", "NAME", "STATUS", "SIZE", "SECONDS", "KIND", "LICENCE")]
+    rows += [_row(entry, default) for entry in entries]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        voice.print("  ".join(cells).rstrip())
+    voice.note("Fetch one with `magnet models pull NAME`; more on it: `magnet models info NAME`.")
+
+
+@app.command("info", epilog="Example:\n\n    magnet models info small")
+@takes_flags
+def info(name: Name, *, talk: TalkOptions) -> None:
+    """Show what is known of a model: size, licence, decoding defaults, where its files are."""
+    from magnet_cli.checkpoints import registry
+    from magnet_cli.cli.inventory import entry_of, find_cached, text_encoder_here
+
+    voice = Talk(talk)
+    known = registry.find(name.partition("@")[0])
+    entry = entry_of(known) if known is not None else find_cached(name)
+    if entry is None:
+        entry = _folder_entry(name)
+    voice.data(entry.record())
+    if talk.json:
+        return
+    lines = [("Name", entry.name), ("Repository", entry.repo or "none"), ("Status", entry.status)]
+    if known is not None:
+        encoder = known.text_encoder
+        here = encoder is None or text_encoder_here(encoder)
+        lines += [
+            ("Also called", ", ".join(known.aliases)),
+            ("Licence", known.licence),
+            ("Makes", f"{known.kind}, {known.segment_duration:g} s at {known.sample_rate} Hz"),
+            ("Decoding", known.modeling),
+            ("Parameters", f"{known.parameters / 1e6:.0f} million"),
+            ("Text encoder", f"{encoder or 'its own'}{'' if here else ' (not here)'}"),
+            ("Defaults", ", ".join(f"{k} {v}" for k, v in known.decoding.given().items())),
+        ]
+    size = "Download" if entry.status == "not here" else "Size"
+    lines += [(size, _megabytes(entry.size)), ("Revision", entry.revision or "")]
+    lines.append(("Files", str(entry.directory or "")))
+    for label, value in lines:
+        if value:
+            voice.print(f"{label:<14}{printable(value)}")
+
+
+@app.command("pull", epilog="Example:\n\n    magnet models pull small")
+@takes_flags
+def pull(name: Name, *, talk: TalkOptions) -> None:
+    """Download a model with its codec and text encoder, to be used offline from then on."""
+    from magnet_cli.cli.loading import say_licence
+
+    voice = Talk(talk)
+    resolved = _resolve(name, voice, offline=False)
+    if resolved.repo is not None:
+        say_licence(resolved.repo, resolved.known.licence if resolved.known else None, voice)
+    voice.note(f"{resolved.name} is here: {resolved.directory}")
+    voice.data(
+        {
+            "name": resolved.name,
+            "repo": resolved.repo,
+            "revision": resolved.revision,
+            "directory": str(resolved.directory),
+        }
+    )
+
+
+@app.command("import", epilog="Example:\n\n    magnet models import small models/small")
+@takes_flags
+def import_model(
+    name: Name,
+    folder: Folder,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace a model that is in the folder.")
+    ] = False,
+    offline: Offline = False,
+    *,
+    talk: TalkOptions,
+) -> None:
+    """Convert a released model into magnet's own format: one folder with all its parts, no pickles."""
+    from magnet_cli.checkpoints.load import import_checkpoint
+
+    voice = Talk(talk)
+    resolved = _resolve(name, voice, offline)
+    _writing(folder, lambda: import_checkpoint(resolved, folder, overwrite=force))
+    voice.note(f"Imported into {folder}. Use it: magnet gen -m {_as_path(folder)} PROMPT")
+    voice.data({"name": resolved.name, "directory": str(folder)})
+
+
+@app.command("export", epilog="Example:\n\n    magnet models export models/mine released/mine")
+@takes_flags
+def export_model(
+    name: Name, folder: Folder, offline: Offline = False, *, talk: TalkOptions
+) -> None:
+    """Convert a model into the released layout, which other MAGNeT programs read."""
+    from magnet_cli.checkpoints.load import export_checkpoint
+
+    voice = Talk(talk)
+    resolved = _resolve(name, voice, offline)
+    _writing(folder, lambda: export_checkpoint(resolved, folder))
+    voice.note(f"Exported into {folder}.")
+    voice.data({"name": resolved.name, "directory": str(folder)})
+
+
+@app.command(
+    "use", epilog="Examples:\n\n    magnet models use small\n    magnet models use --reset"
+)
+@takes_flags
+def use(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Name, hub id or folder.",
+            autocompletion=complete_model,
+            show_default=False,
+        ),
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Go back to the built-in model.")] = False,
+    *,
+    talk: TalkOptions,
+) -> None:
+    """Set the model that commands take when none is named. --model and MAGNET_MODEL go before it."""
+    from magnet_cli.cli.preferences import default_model, set_default_model
+    from magnet_cli.errors import UsageError
+
+    voice = Talk(talk)
+    if (name is None) != reset:
+        current = default_model()
+        raise UsageError(
+            "Give a model's name, or --reset.",
+            f"The default is {current!r} now." if current else "No default is set now.",
+        )
+    chosen = None if name is None else _checked(name)
+    set_default_model(chosen)
+    voice.note("The built-in model is the default." if chosen is None else f"Default: {chosen}")
+    voice.data({"model": chosen})
+
+
+@app.command("remove", epilog="Example:\n\n    magnet models remove small --yes")
+@takes_flags
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    *,
+    talk: TalkOptions,
+) -> None:
+    """Delete a model from the hub's cache. Its text encoder stays: other models use it."""
+    from magnet_cli.checkpoints import registry
+    from magnet_cli.cli.inventory import entry_of, find_cached
+    from magnet_cli.errors import ModelNotFoundError, UsageError
+
+    voice = Talk(talk)
+    known = registry.find(name)
+    if known is not None and known.repo is None:
+        raise UsageError(f"{known.name} is built in.", "Only downloaded models can be removed.")
+    entry = entry_of(known) if known is not None else find_cached(name)
+    if entry is None or entry.repo is None or entry.directory is None:
+        if known is None and "/" not in name:
+            raise registry.unknown_name(name)
+        raise ModelNotFoundError(f"{name} is not in the cache.", "See `magnet models list`.")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"Remove {entry.repo}?", "Say --yes: there is nobody to ask.")
+        typer.confirm(
+            f"Delete {entry.repo} ({_megabytes(entry.size)}) from {entry.directory.parent.parent}?",
+            abort=True,
+            err=True,
+        )
+    freed = _delete(entry.repo)
+    voice.note(f"Removed {entry.repo}: {_megabytes(freed)} freed.")
+    voice.data({"repo": entry.repo, "freed": freed})
+
+
+def _resolve(name: str, voice: Talk, offline: bool) -> ResolvedCheckpoint:
+    from magnet_cli.cli.progress import loading
+
+    with loading(voice, name) as on_download:
+        from magnet_cli.checkpoints.resolve import resolve
+
+        return resolve(name, offline=offline, progress=on_download)
+
+
+def _delete(repo: str) -> int:
+    """Delete all revisions of a repository from the cache; the bytes that were freed."""
+    from huggingface_hub import scan_cache_dir
+
+    from magnet_cli.checkpoints import hub
+    from magnet_cli.errors import MagnetError
+
+    cache = scan_cache_dir(hub.cache_directory())
+    found = [entry for entry in cache.repos if entry.repo_type == "model" and entry.repo_id == repo]
+    strategy = cache.delete_revisions(*(r.commit_hash for entry in found for r in entry.revisions))
+    strategy.execute()
+    if hub.cached(repo) is not None:
+        raise MagnetError(
+            f"{repo} could not be deleted from {hub.cache_directory()}.", "Check its rights."
+        )
+    return int(strategy.expected_freed_size)
+
+
+def _folder_entry(name: str) -> Entry:
+    """What is in a folder that is a model, or an error with near names."""
+    from magnet_cli.checkpoints.resolve import resolve
+    from magnet_cli.cli.inventory import Entry
+
+    resolved = resolve(name, offline=True)
+    size = sum(path.stat().st_size for path in resolved.directory.iterdir() if path.is_file())
+    return Entry(resolved.name, resolved.repo, "cached", size, resolved.directory, None, None)
+
+
+def _checked(name: str) -> str:
+    """`name` as it is kept: folders by their full path, names as they are.
+
+    Raises:
+        ModelNotFoundError: it is neither a known name, nor a folder, nor could be a hub id.
+    """
+    from magnet_cli.checkpoints import hub, registry
+
+    plain = name.partition("@")[0]
+    if registry.find(plain) is not None:
+        return name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        _folder_entry(str(folder.resolve()))
+        return str(folder.resolve())
+    if "/" in plain and hub.is_repo_id(plain):
+        return name
+    raise registry.unknown_name(name)
+
+
+def _writing(folder: Path, write: Callable[[], None]) -> None:
+    """Write a folder; an OSError becomes what the user is told."""
+    from magnet_cli.audio.io import write_error
+
+    try:
+        write()
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def _row(entry: Entry, default: str | None) -> tuple[str, ...]:
+    known = entry.known
+    names = (entry.name, entry.repo, *(known.aliases if known is not None else ()))
+    return (
+        "*" if default is not None and default.partition("@")[0] in names else "",
+        printable(entry.name),
+        entry.status,
+        _megabytes(entry.size),
+        f"{known.segment_duration:g}" if known is not None else "",
+        known.kind if known is not None else "",
+        known.licence if known is not None else "",
+    )
+
+
+def _as_path(folder: Path) -> str:
+    """A folder as `--model` takes it: written as a path, lest it be read as a name."""
+    text = str(folder)
+    return text if text.count("/") > 1 or text.startswith((".", "~", "/")) else f"./{text}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

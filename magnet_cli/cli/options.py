@@ -1,0 +1,347 @@
+"""Every flag that more than one command takes, declared once, in groups (see flags.py).
+
+How to use them in a command: take the groups that fit as keywords under `@takes_flags`, then ask
+them for settings of the library: `decoding.over(model.defaults)`, `output.config()`. All that can
+be refused without a model is refused by `decoding.config()` and `output.config()`: call those first.
+
+Defaults and choices are read from config.py. A field of DecodingOptions or OutputOptions bears the
+name of the setting that it sets, so a new setting needs one new field here and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from magnet_cli.cli.completion import complete_model, complete_preset
+from magnet_cli.config import (
+    DECODING_DEFAULTS,
+    OUTPUT_DEFAULTS,
+    PRESETS,
+    AudioFormat,
+    BitDepth,
+    DecodingConfig,
+    OutputConfig,
+    SpanArrangement,
+    SpanScoring,
+    preset_steps,
+)
+from magnet_cli.errors import UsageError
+
+
+def _flag(panel: str, *names: str, help: str, **more: Any) -> Any:
+    """A flag in a panel of the help, whose help text says the default itself."""
+    more.setdefault("show_default", False)
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def _usually(field: str) -> str:
+    """The end of a help text: what holds where neither the user nor the checkpoint says more."""
+    value = getattr(DECODING_DEFAULTS, field)
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+    return f"Default: the checkpoint's own, usually {shown}."
+
+
+_MODEL, _CLIP, _DECODING = "Model", "Clips", "Decoding"
+_OUTPUT, _TALK = "Sound file", "Conversation"
+
+_WHICH_MODEL = (
+    "Name (small), hub id (facebook/magnet-small-10secs[@revision]) or folder. "
+    "Default: what `magnet models use` set, else the built-in model."
+)
+_SCALES = ", ".join(f"{name} (x{scale:g})" for name, scale in PRESETS.items())
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and where it runs."""
+
+    model: Annotated[
+        str | None,
+        _flag(
+            _MODEL,
+            "--model",
+            "-m",
+            metavar="NAME",
+            envvar="MAGNET_MODEL",
+            help=_WHICH_MODEL,
+            autocompletion=complete_model,
+        ),
+    ] = None
+    device: Annotated[
+        str, _flag(_MODEL, "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto"
+    dtype: Annotated[
+        str,
+        _flag(
+            _MODEL,
+            "--dtype",
+            metavar="NAME",
+            help="auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16.",
+        ),
+    ] = "auto"
+    threads: Annotated[
+        int | None,
+        _flag(
+            _MODEL,
+            "--threads",
+            metavar="N",
+            min=1,
+            max=1024,
+            help="CPU threads. Default: torch's choice.",
+        ),
+    ] = None
+    offline: Annotated[
+        bool, _flag(_MODEL, "--offline", help="Never use the network (as HF_HUB_OFFLINE=1 does).")
+    ] = False
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """Which clips to make of a prompt."""
+
+    num: Annotated[
+        int,
+        _flag(
+            _CLIP,
+            "--num",
+            "-n",
+            metavar="N",
+            min=1,
+            max=10_000,
+            help="Variations: number i has seed + i, from 0.",
+        ),
+    ] = 1
+    seed: Annotated[
+        int | None,
+        _flag(
+            _CLIP,
+            "--seed",
+            metavar="N",
+            min=0,
+            max=2**63 - 1,
+            help="The same seed and settings make the same sound. Default: drawn, and printed.",
+        ),
+    ] = None
+    duration: Annotated[
+        float | None,
+        _flag(
+            _CLIP,
+            "--duration",
+            "-d",
+            metavar="SECONDS",
+            help="Length of a clip. Default, and most: the model's segment.",
+        ),
+    ] = None
+    negative: Annotated[
+        str | None,
+        _flag(_CLIP, "--negative", metavar="TEXT", help="A text for guidance to lead away from."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How codes are decoded: the fields of DecodingConfig, and a preset over its steps."""
+
+    preset: Annotated[
+        str | None,
+        _flag(
+            _DECODING,
+            "--preset",
+            metavar="NAME",
+            help=f"Decoding steps, scaled from the checkpoint's own: {_SCALES}.",
+            autocompletion=complete_preset,
+        ),
+    ] = None
+    decoding_steps: Annotated[
+        str | None,
+        _flag(
+            _DECODING,
+            "--steps",
+            "--decoding-steps",
+            metavar="N,N,...",
+            help=f"Steps for each stream, or one number for all. {_usually('decoding_steps')}",
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        _flag(_DECODING, help=f"Higher is more varied, lower safer. {_usually('temperature')}"),
+    ] = None
+    anneal_temperature: Annotated[
+        bool | None,
+        _flag(
+            _DECODING,
+            "--anneal/--no-anneal",
+            help="Let the temperature fall over a stream's steps, or not. Default: fall.",
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        _flag(
+            _DECODING,
+            help=f"Draw from the likeliest codes up to this sum; 0: off. {_usually('top_p')}",
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        _flag(
+            _DECODING,
+            help=f"Draw from this many of the likeliest codes; 0: off. {_usually('top_k')}",
+        ),
+    ] = None
+    use_sampling: Annotated[
+        bool | None,
+        _flag(
+            _DECODING, "--sample/--greedy", help="Draw codes, or take the likeliest. Default: draw."
+        ),
+    ] = None
+    max_cfg_coef: Annotated[
+        float | None,
+        _flag(_DECODING, help=f"Guidance at a stream's first step. {_usually('max_cfg_coef')}"),
+    ] = None
+    min_cfg_coef: Annotated[
+        float | None,
+        _flag(_DECODING, help=f"Guidance at a stream's last step. {_usually('min_cfg_coef')}"),
+    ] = None
+    cfg_coef: Annotated[
+        float | None,
+        _flag(_DECODING, help=f"Guidance of autoregressive models. {_usually('cfg_coef')}"),
+    ] = None
+    span_len: Annotated[
+        int | None,
+        _flag(_DECODING, help="Frames in a masked span. Default: the checkpoint's own, usually 3."),
+    ] = None
+    span_arrangement: Annotated[
+        SpanArrangement | None,
+        _flag(
+            _DECODING,
+            "--spans",
+            "--span-arrangement",
+            help="Where spans lie: on a grid (nonoverlap) or anywhere (stride1). "
+            f"Default: {DECODING_DEFAULTS.span_arrangement}.",
+        ),
+    ] = None
+    span_scoring: Annotated[
+        SpanScoring | None,
+        _flag(
+            _DECODING,
+            help="How sure a span on the grid is: by its likeliest code (max) or all (prod). "
+            f"Default: {DECODING_DEFAULTS.span_scoring}.",
+        ),
+    ] = None
+    full_length: Annotated[
+        bool | None,
+        _flag(
+            _DECODING,
+            "--full-length/--trim",
+            help="All frames, or whole spans only, as the reference does. Default: all.",
+        ),
+    ] = None
+
+    def config(self) -> DecodingConfig:
+        """The settings that were given, without the preset, which needs a checkpoint.
+
+        Raises:
+            UsageError: a value cannot be used.
+        """
+        if self.preset is not None:
+            preset_steps((), self.preset)
+            if self.decoding_steps is not None:
+                raise UsageError("--preset and --steps both set the steps.", "Leave one out.")
+        values = {field.name: getattr(self, field.name) for field in _decoding_fields()}
+        return DecodingConfig(**{**values, "decoding_steps": parse_steps(self.decoding_steps)})
+
+    def over(self, defaults: DecodingConfig) -> DecodingConfig:
+        """The settings that were given, with the preset's steps scaled from a checkpoint's own.
+
+        Raises:
+            UsageError: a value cannot be used, or the checkpoint has no steps to scale.
+        """
+        config = self.config()
+        if self.preset is None:
+            return config
+        if defaults.decoding_steps is None:
+            raise UsageError("--preset scales steps, and this model has none.", "Leave it out.")
+        steps = preset_steps(defaults.decoding_steps, self.preset)
+        return dataclasses.replace(config, decoding_steps=steps)
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What the sound file is like: the fields of OutputConfig."""
+
+    format: Annotated[
+        AudioFormat | None, _flag(_OUTPUT, help="Default: the suffix of the name, else wav.")
+    ] = None
+    bit_depth: Annotated[
+        BitDepth | None,
+        _flag(_OUTPUT, help="Of wav (16, 24, float) and flac (16, 24). Default: 16."),
+    ] = None
+    sample_rate: Annotated[
+        int | None,
+        _flag(_OUTPUT, metavar="HZ", help="Default: the model's (in opus: 48000)."),
+    ] = None
+    channels: Annotated[
+        int | None, _flag(_OUTPUT, help="1 (mono) or 2 (stereo). Default: the model's.")
+    ] = None
+    normalize: Annotated[
+        bool,
+        _flag(
+            _OUTPUT,
+            "--normalize/--no-normalize",
+            help="Bring the clip to --lufs under --peak, or leave its level alone.",
+            show_default=True,
+        ),
+    ] = OUTPUT_DEFAULTS.normalize
+    lufs: Annotated[
+        float, _flag(_OUTPUT, help="Loudness in LUFS (ITU-R BS.1770-4).", show_default=True)
+    ] = OUTPUT_DEFAULTS.lufs
+    peak: Annotated[
+        float, _flag(_OUTPUT, help="Ceiling in dBFS, held by a limiter.", show_default=True)
+    ] = OUTPUT_DEFAULTS.peak
+    fade: Annotated[
+        float,
+        _flag(_OUTPUT, metavar="SECONDS", help="Fade in and out this long.", show_default=True),
+    ] = OUTPUT_DEFAULTS.fade
+
+    def config(self) -> OutputConfig:
+        """The settings of the file.
+
+        Raises:
+            UsageError: a value cannot be used.
+        """
+        return OutputConfig(**dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class TalkOptions:
+    """How much is said, and in which form; `Talk(options)` of output.py obeys."""
+
+    json: Annotated[bool, _flag(_TALK, "--json", help="One JSON object a line on stdout.")] = False
+    quiet: Annotated[bool, _flag(_TALK, "--quiet", "-q", help="Say nothing but errors.")] = False
+    debug: Annotated[bool, _flag(_TALK, "--debug", help="Show the traceback of an error.")] = False
+
+
+def parse_steps(text: str | None) -> tuple[int, ...] | None:
+    """ "20,10,10,10" -> (20, 10, 10, 10).
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--steps cannot be {text[:80]!r}.", "It takes whole numbers, such as 20,10,10,10."
+        ) from error
+
+
+def _decoding_fields() -> list[dataclasses.Field[Any]]:
+    """The settings that DecodingOptions holds: those of more than one model have their own group."""
+    own = {field.name for field in dataclasses.fields(DecodingOptions)}
+    return [field for field in dataclasses.fields(DecodingConfig) if field.name in own]

@@ -1,0 +1,145 @@
+"""Which files a command will write: named, numbered and refused before any model is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from magnet_cli.audio.formats import format_of, rate_for, subtype_of
+from magnet_cli.config import AudioFormat, OutputConfig
+from magnet_cli.errors import AudioFileError, UsageError
+from magnet_cli.naming import numbered, slug, unused
+
+STDOUT = "-"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One clip to be: what of, with which seed, and where it goes."""
+
+    prompt: str
+    seed: int
+    path: Path | None  # None: stdout
+    format: AudioFormat
+    codes: Path | None  # where its codes go, too
+
+
+def plan(
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    destination: str | None,
+    codes: Path | None,
+    output: OutputConfig,
+    force: bool,
+) -> list[Target]:
+    """A target for each prompt and seed.
+
+    Args:
+        prompts: one or more.
+        seeds: of the variations of each.
+        destination: a file, a folder (there already, or ending in a slash), "-" for stdout;
+            None: the working folder. In a folder, names come from prompt and seed. A file's name
+            is numbered where there are several clips.
+        codes: the .npz file for codes, numbered likewise.
+        output: the settings of the files.
+        force: existing files may be replaced.
+
+    Raises:
+        UsageError: several clips cannot all go to stdout, or --codes is not an .npz file.
+        AudioFileError: a format is unknown or cannot be as asked, or a path cannot be written to.
+    """
+    clips = [(prompt, seed) for prompt in prompts for seed in seeds]
+    if destination == STDOUT:
+        if len(clips) > 1:
+            raise UsageError(
+                f"{len(clips)} clips cannot all go to stdout.", "Name a folder: -o clips/"
+            )
+        paths: list[Path | None] = [None]
+    else:
+        paths = [*_paths(clips, destination, output)]
+    codes_paths = [None if codes is None else _nth(codes, i, len(clips)) for i in range(len(clips))]
+    targets = []
+    for (prompt, seed), path, codes_path in zip(clips, paths, codes_paths, strict=True):
+        name = format_of(path, output)
+        subtype_of(name, output)
+        rate_for(name, output, output.sample_rate or 48_000)
+        if path is not None:
+            check_writable(path, force)
+        if codes_path is not None:
+            if codes_path.suffix.lower() != ".npz":
+                raise UsageError(f"--codes {codes} is not an .npz file.", "End its name in .npz.")
+            check_writable(codes_path, force)
+        targets.append(Target(prompt, seed, path, name, codes_path))
+    return targets
+
+
+def check_writable(path: Path, force: bool) -> None:
+    """Refuse a path that a file should not, or cannot, be written to.
+
+    Raises:
+        AudioFileError: it exists and `force` is off, it is no regular file, or its folder is
+            missing or read-only.
+    """
+    try:
+        if path.is_dir():
+            raise AudioFileError(f"{path} is a folder.", "Name a file.")
+        if path.exists() and not path.is_file():
+            raise AudioFileError(
+                f"{path} is not a regular file.", f"Write to stdout: -o - > {path}"
+            )
+        if path.exists() and not force:
+            raise AudioFileError(
+                f"{path} exists.", "Replace it with --force, or choose another name."
+            )
+        folder = path.parent
+        if not folder.is_dir():
+            raise AudioFileError(f"There is no folder {folder}.", f"Make it: mkdir -p {folder}")
+        if not os.access(folder, os.W_OK):
+            raise AudioFileError(
+                f"The folder {folder} cannot be written to.",
+                "Choose another, or change its rights.",
+            )
+    except (OSError, ValueError) as error:
+        raise _no_path(path, error) from error
+
+
+def _paths(
+    clips: Sequence[tuple[str, int]], destination: str | None, output: OutputConfig
+) -> list[Path]:
+    folder = _folder(destination)
+    if folder is None:
+        assert destination is not None
+        return [_nth(Path(destination), i, len(clips)) for i in range(len(clips))]
+    suffix = output.format or "wav"
+    names: list[str] = []
+    for prompt, seed in clips:
+        names.append(unused(f"{slug(prompt)}-{seed}.{suffix}", names))
+    return [folder / name for name in names]
+
+
+def _folder(destination: str | None) -> Path | None:
+    """The folder that names are to be made up in; None where a file is named."""
+    if destination is None:
+        return Path()
+    if not destination:
+        raise UsageError("-o is empty.", "Name a file, such as -o out.wav.")
+    path = Path(destination)
+    try:
+        if destination.endswith(("/", os.sep)):
+            path.mkdir(parents=True, exist_ok=True)
+            return path
+        return path if path.is_dir() else None
+    except (OSError, ValueError) as error:
+        raise _no_path(path, error) from error
+
+
+def _nth(path: Path, index: int, count: int) -> Path:
+    return path if count == 1 else numbered(path, index + 1)
+
+
+def _no_path(path: Path, error: Exception) -> AudioFileError:
+    reason = getattr(error, "strerror", None) or str(error)
+    shown = str(path) if len(str(path)) <= 120 else f"{str(path)[:117]}..."
+    return AudioFileError(f"{shown!r} cannot be written to: {reason}.", "Choose another name.")

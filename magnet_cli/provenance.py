@@ -1,0 +1,57 @@
+"""How a clip was made, as JSON-able values that are kept in its file: enough to make it again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from magnet_cli.config import OUTPUT_DEFAULTS, DecodingConfig, OutputConfig
+
+
+def record(
+    settings: Mapping[str, Any],
+    item: int,
+    given: DecodingConfig,
+    output: OutputConfig,
+    *,
+    duration: float | None = None,
+    source: str | None = None,
+) -> dict[str, Any]:
+    """What is kept of one item of a GenerationResult.
+
+    Args:
+        settings: `GenerationResult.settings`.
+        item: which of its items.
+        given: the decoding settings that were asked for; the others are the checkpoint's.
+        output: how the file was made.
+        duration: seconds that were asked for; None: the segment.
+        source: the folder that the model was loaded from, as the user named it.
+    """
+    kept = {
+        "prompt": settings["prompts"][item],
+        "negative": settings["negative_prompts"][item],
+        "seed": settings["seeds"][item],
+        "duration": duration,
+        "given": _plain(given.given()),
+        "output": output_given(output),
+        "source": source,
+    }
+    batch = ("prompts", "negative_prompts", "seeds")
+    shared = {key: value for key, value in settings.items() if key not in batch}
+    return {**shared, **kept}
+
+
+def output_given(output: OutputConfig) -> dict[str, Any]:
+    """The settings of a file that differ from the defaults, but for the format, which it has itself."""
+    fields = (field.name for field in dataclasses.fields(output) if field.name != "format")
+    return {
+        name: getattr(output, name)
+        for name in fields
+        if getattr(output, name) != getattr(OUTPUT_DEFAULTS, name)
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Tuples as lists: what JSON gives back."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
