@@ -42,7 +42,9 @@ def nothing_known(batch: int, frames: int) -> tuple[Tensor, Tensor]:
     return torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
 
 
-def run(model: FixedLogits, codes: Tensor, mask: Tensor, config: DecodingConfig, **more: object) -> Tensor:
+def run(
+    model: FixedLogits, codes: Tensor, mask: Tensor, config: DecodingConfig, **more: object
+) -> Tensor:
     generators = make_generators(range(len(codes)))
     return iterative.decode(
         model, codes, mask, config=config, mask_id=CARD, generators=generators, **more
@@ -60,7 +62,13 @@ def run(model: FixedLogits, codes: Tensor, mask: Tensor, config: DecodingConfig,
     seed=st.integers(0, 2**16),
 )
 def test_known_codes_stay_and_everything_is_decided(
-    frames: int, batch: int, arrangement: str, scoring: str, span_len: int, density: float, seed: int
+    frames: int,
+    batch: int,
+    arrangement: str,
+    scoring: str,
+    span_len: int,
+    density: float,
+    seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, len(STEPS), frames)

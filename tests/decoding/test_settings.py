@@ -36,9 +36,9 @@ def test_choosing_one_filter_switches_the_others_default_off() -> None:
 
 
 def test_one_number_of_steps_is_for_all_streams() -> None:
-    assert resolve(DecodingConfig(decoding_steps=(7,)), DecodingConfig(), MASKED).decoding_steps == (
-        (7,) * MASKED.n_q
-    )
+    assert resolve(
+        DecodingConfig(decoding_steps=(7,)), DecodingConfig(), MASKED
+    ).decoding_steps == ((7,) * MASKED.n_q)
 
 
 @pytest.mark.parametrize("steps", [(8, 4), (1, 2, 3, 4, 5)])

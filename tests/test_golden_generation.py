@@ -1,0 +1,154 @@
+"""Golden section 3 and 7: the reference's codes and audio, through the public API, offline."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from magnet_cli.config import DecodingConfig
+from magnet_cli.decoding import autoregressive, iterative
+from magnet_cli.decoding.sampling import make_generators
+from magnet_cli.models.session import CausalSession, MaskedSession
+from tests.golden_cases import case, case_id, cases, tensor
+from tests.models.tiny import golden_model
+
+pytestmark = pytest.mark.usefixtures("hub_cache")
+
+# Texts of unequal token length, where the reference lets padding into cross-attention.
+PADDED = {
+    "gen/batch2_unequal",
+    "gen/batch2_stride1_prompt",
+    "musicgen/gen20_batch2",
+    "musicgen/gen20_two_step",
+}
+# Not codes, drawn from the global generator, or a steps list that leaves mask ids in the output.
+ELSEWHERE = {"gen/schedule", "gen/short_steps_list", "api/defaults"}
+
+GENERATIONS = [
+    c for c in cases(3) + cases(7)
+    if "codes" in c["outputs"] and "wav_every_61" not in c["outputs"]
+    and c["id"] not in ELSEWHERE and not c["settings"].get("torch_manual_seed")
+]  # fmt: skip
+SAMPLED = [c for c in cases(3) if c["settings"].get("torch_manual_seed")]
+API = [c for c in cases(3, "api/") if c["id"] not in ELSEWHERE]
+
+
+def config_of(golden: dict) -> DecodingConfig:
+    """The case's settings in our words."""
+    given = golden["settings"]
+    if "cfg_coef" in given:
+        return DecodingConfig(use_sampling=False, cfg_coef=given["cfg_coef"])
+    return DecodingConfig(
+        decoding_steps=given["decoding_steps"],
+        temperature=given.get("temp", given.get("temperature")),
+        anneal_temperature=given.get("anneal_temp", True),
+        top_p=given.get("top_p"),
+        top_k=given.get("top_k"),
+        use_sampling=given["use_sampling"],
+        max_cfg_coef=given["max_cfg_coef"],
+        min_cfg_coef=given["min_cfg_coef"],
+        span_len=given.get("span_len"),
+        span_arrangement=given["span_arrangement"],
+        span_scoring=given.get("span_scoring"),
+        full_length=False,
+    )
+
+
+def prompt_of(golden: dict) -> torch.Tensor | None:
+    return tensor(golden["inputs"]["prompt"]) if "prompt" in golden["inputs"] else None
+
+
+@pytest.mark.parametrize("golden", [c for c in GENERATIONS if c["id"] not in PADDED], ids=case_id)
+def test_codes_are_the_references(golden: dict) -> None:
+    result = golden_model(golden["model"]).generate(
+        golden["inputs"]["texts"],
+        config_of(golden),
+        frames=golden["settings"]["max_gen_len"],
+        prompt_codes=prompt_of(golden),
+    )
+    assert torch.equal(result.codes, tensor(golden["outputs"]["codes"]))
+
+
+@pytest.mark.parametrize("golden", [c for c in GENERATIONS if c["id"] in PADDED], ids=case_id)
+@torch.inference_mode()
+def test_codes_are_the_references_with_padding_attended(golden: dict) -> None:
+    """Below the API: conditions padded with zeros that are seen, as the reference has them."""
+    model = golden_model(golden["model"])
+    conditions = list(model.encode_text(golden["inputs"]["texts"])[0])
+    nulls = [None] * len(conditions)
+    want = tensor(golden["outputs"]["codes"])
+    known, mask = torch.zeros_like(want), torch.zeros_like(want, dtype=torch.bool)
+    prompt = prompt_of(golden)
+    if prompt is not None:
+        known[..., : prompt.shape[-1]], mask[..., : prompt.shape[-1]] = prompt, True
+    config = config_of(golden).over(model.defaults)
+    generators = make_generators([0] * len(want))
+    if model.modeling == "autoregressive":
+        codes = autoregressive.decode(
+            CausalSession(model.lm, conditions, nulls),
+            known,
+            mask,
+            pattern=model.lm.pattern,
+            config=config,
+            special=model.card,
+            generators=generators,
+        )
+    else:
+        codes = iterative.decode(
+            MaskedSession(model.lm, conditions, nulls),
+            known,
+            mask,
+            config=config,
+            mask_id=model.card,
+            generators=generators,
+        )
+    assert torch.equal(codes, want)
+
+
+@pytest.mark.parametrize("golden", API, ids=case_id)
+def test_codes_and_audio_are_the_references(golden: dict) -> None:
+    model = golden_model(golden["model"])
+    prompt = None
+    if "prompt_wav" in golden["inputs"]:
+        prompt = model.codec.encode(tensor(golden["inputs"]["prompt_wav"]))
+        assert prompt.shape[-1] == golden["extra"]["prompt_frames"]
+    result = model.generate(golden["inputs"]["texts"], config_of(golden), prompt_codes=prompt)
+    assert torch.equal(result.codes, tensor(golden["outputs"]["codes"]))
+    assert list(result.audio.shape) == golden["extra"]["wav_shape"]
+    audio = {
+        "wav_first": result.audio[..., :4000],
+        "wav_last": result.audio[..., -2000:],
+        "wav_every_61": result.audio[..., ::61],
+    }
+    for name, reference in golden["outputs"].items():
+        if name != "codes":
+            assert float((audio[name] - tensor(reference)).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("golden", SAMPLED, ids=case_id)
+def test_sampled_cases_differ_from_the_reference_only_in_their_noise(golden: dict) -> None:
+    """They draw from the global generator; ours draw elsewhere, and leave that one alone."""
+    before = torch.random.get_rng_state()
+    result = golden_model(golden["model"]).generate(
+        golden["inputs"]["texts"],
+        config_of(golden),
+        seeds=[golden["settings"]["torch_manual_seed"]],
+        frames=golden["settings"]["max_gen_len"],
+    )
+    want = tensor(golden["outputs"]["codes"])
+    assert result.codes.shape == want.shape
+    assert not torch.equal(result.codes, want)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_defaults_are_each_checkpoints_own() -> None:
+    """The reference's API has one set of defaults for all; ours follow the model cards."""
+    shared = case("api/defaults")["outputs"]["params"]["magnet-small-10secs"]
+    music = golden_model("facebook/magnet-small-10secs").defaults
+    assert list(music.decoding_steps or ()) == shared["decoding_steps"]
+    assert (music.temperature, music.top_p) == (shared["temp"], shared["top_p"])
+    sound = golden_model("facebook/audio-magnet-small").defaults
+    assert (sound.temperature, sound.top_p, sound.max_cfg_coef) == (3.5, 0.8, 20.0)
+    assert golden_model("facebook/magnet-small-30secs").defaults.decoding_steps == (60, 10, 10, 10)
+    causal = golden_model("facebook/musicgen-small").defaults
+    assert (causal.top_k, causal.temperature, causal.cfg_coef) == (250, 1.0, 3.0)

@@ -1,0 +1,88 @@
+"""Who may import whom: design.md's table, held for function-local imports too."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import magnet_cli
+
+ROOT = Path(magnet_cli.__file__).parent
+
+BASE = {"errors", "config", "version", "files"}  # may be imported by all
+SHARED = {"masking", "patterns"}  # torch, but nothing of ours except BASE
+
+# package or module -> what it may import beside itself, BASE and SHARED
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "version": set(),
+    "files": set(),
+    "config": set(),
+    "masking": set(),
+    "patterns": set(),
+    "models": set(),
+    "audio": set(),
+    "data": {"audio", "naming"},
+    "naming": set(),
+    "provenance": set(),
+    "decoding": set(),
+    "checkpoints": {"models"},
+    "request": {"decoding"},
+    "pipeline": {"checkpoints", "models", "decoding", "audio", "request"},
+    "editing": {"pipeline", "request", "decoding", "audio", "models"},
+    "batch": {"pipeline", "request", "editing", "data", "audio", "naming", "decoding"},
+    "training": {"models", "checkpoints", "decoding", "pipeline", "request", "data", "audio"},
+    "evaluation": {"pipeline", "request", "data", "audio"},
+    "__init__": {"pipeline", "request"},
+    "__main__": {"cli"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level names of ours that a file imports, wherever in the file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "magnet_cli":
+                found.add(parts[1] if len(parts) > 1 else "__init__")
+    return found - {"__version__"}
+
+
+def home(path: Path) -> str:
+    """The package or module of the table that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_table(path: Path) -> None:
+    where = home(path)
+    if where == "cli":
+        return
+    assert where in ALLOWED, f"{where} is not in the table: say what it may import"
+    shared = BASE if where in BASE else BASE | SHARED
+    strangers = imports(path) - ALLOWED[where] - shared - {where}
+    assert not strangers, f"{path.relative_to(ROOT)} may not import {sorted(strangers)}"
+
+
+def test_only_the_command_line_prints_and_exits() -> None:
+    for path in FILES:
+        if home(path) in ("cli", "__main__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("print", "exit", "quit"), path
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert (node.value.id, node.attr) not in (("sys", "exit"), ("sys", "argv")), path

@@ -1,0 +1,181 @@
+"""The public API: determinism, batches, known codes, errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import magnet_cli
+from magnet_cli.config import DecodingConfig
+from magnet_cli.decoding.events import StepEvent
+from magnet_cli.errors import UsageError
+from magnet_cli.pipeline import Model
+from tests.models.tiny import golden_model
+
+pytestmark = pytest.mark.usefixtures("hub_cache")
+
+SHORT = DecodingConfig(decoding_steps=(4, 2, 2, 2))
+PROMPTS = ["lofi piano", "x", None, "a very long text about slow strings and a choir, 80 bpm " * 3]
+
+
+@pytest.fixture
+def model() -> Model:
+    return golden_model("facebook/magnet-small-10secs")
+
+
+def test_shapes_and_facts(model: Model) -> None:
+    assert (model.sample_rate, model.frame_rate, model.segment_duration) == (32000, 50, 10)
+    assert (model.n_q, model.card, model.modeling) == (4, 64, "masked")
+    result = model.generate(PROMPTS[:2], SHORT, frames=21)
+    assert result.codes.shape == (2, 4, 21)
+    assert result.codes.dtype == torch.int64
+    assert result.audio.shape == (2, 1, 21 * 640)
+    assert result.audio.dtype == torch.float32
+
+
+@pytest.mark.parametrize("arrangement", ["nonoverlap", "stride1"])
+def test_a_clip_is_the_same_alone_and_in_a_batch(model: Model, arrangement: str) -> None:
+    config = DecodingConfig(decoding_steps=(4, 2, 2, 2), span_arrangement=arrangement)
+    seeds = [5, 6, 7, 8]
+    batch = model.generate(PROMPTS, config, seeds, frames=40)
+    for item, prompt in enumerate(PROMPTS):
+        alone = model.generate([prompt], config, [seeds[item]], frames=40)
+        assert torch.equal(alone.codes[0], batch.codes[item])
+        assert torch.equal(alone.audio[0], batch.audio[item])
+
+
+def test_autoregressive_clips_are_the_same_alone_and_in_a_batch() -> None:
+    """Up to rounding: a step is one batch for all items. These seeds have no near-tie."""
+    model = golden_model("facebook/musicgen-small")
+    batch = model.generate(PROMPTS, seeds=[5, 6, 7, 8], frames=20)
+    for item, prompt in enumerate(PROMPTS):
+        alone = model.generate([prompt], seeds=[5 + item], frames=20)
+        assert torch.equal(alone.codes[0], batch.codes[item])
+
+
+def test_seeds_make_the_difference(model: Model) -> None:
+    state = torch.random.get_rng_state()
+    same, other = (model.generate(["x"], SHORT, [seed], frames=30).codes for seed in (1, 2))
+    assert torch.equal(model.generate(["x"], SHORT, [1], frames=30).codes, same)
+    assert not torch.equal(same, other)
+    drawn = model.generate(["x", "x"], SHORT, frames=9)
+    assert drawn.seeds[0] != drawn.seeds[1]
+    again = model.generate(["x", "x"], SHORT, drawn.seeds, frames=9)
+    assert torch.equal(drawn.codes, again.codes)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_known_codes_stay_wherever_they_are(model: Model) -> None:
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 64, (1, 4, 33), generator=generator)
+    mask = torch.rand(1, 4, 33, generator=generator) < 0.4
+    for arrangement in ("nonoverlap", "stride1"):
+        config = DecodingConfig(decoding_steps=(3,), span_arrangement=arrangement)
+        result = model.generate(
+            ["x", "y"], config, [1, 2], frames=33, known_codes=codes, known_mask=mask
+        )
+        assert torch.equal(result.codes[mask.expand(2, -1, -1)], codes[mask].repeat(2))
+    everything = model.generate(
+        ["x"], frames=33, known_codes=codes, known_mask=torch.ones_like(mask)
+    )
+    assert torch.equal(everything.codes, codes)
+
+
+def test_a_prompt_is_known_codes_at_the_start(model: Model) -> None:
+    prompt = torch.randint(0, 64, (1, 4, 7), generator=torch.Generator().manual_seed(1))
+    known, mask = torch.zeros(1, 4, 20, dtype=torch.int64), torch.zeros(1, 4, 20, dtype=torch.bool)
+    known[..., :7], mask[..., :7] = prompt, True
+    one = model.generate(["x"], SHORT, [3], frames=20, prompt_codes=prompt)
+    two = model.generate(["x"], SHORT, [3], frames=20, known_codes=known, known_mask=mask)
+    assert torch.equal(one.codes, two.codes)
+    assert torch.equal(one.codes[..., :7], prompt)
+
+
+def test_every_frame_is_generated_unless_the_references_trim_is_asked_for(model: Model) -> None:
+    trimmed = DecodingConfig(decoding_steps=(2,), full_length=False)
+    assert model.generate(["x"], SHORT, frames=20).codes.shape[-1] == 20
+    assert model.generate(["x"], trimmed, frames=20).codes.shape[-1] == 18
+
+
+def test_a_negative_prompt_changes_the_result_and_an_empty_text_is_none(model: Model) -> None:
+    plain = model.generate(["x"], SHORT, [1], frames=24)
+    away = model.generate(["x"], SHORT, [1], negative_prompts="noise", frames=24)
+    assert not torch.equal(plain.codes, away.codes)
+    empty = model.generate([""], SHORT, [1], frames=24)
+    none = model.generate([None], SHORT, [1], frames=24)
+    assert torch.equal(empty.codes, none.codes)
+
+
+def test_settings_are_json_and_make_the_clip_again(model: Model) -> None:
+    result = model.generate(["x"], SHORT, frames=12)
+    settings = json.loads(json.dumps(result.settings))
+    decoding = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["decoding"].items()}
+    again = model.generate(
+        settings["prompts"],
+        DecodingConfig(**decoding),
+        settings["seeds"],
+        frames=settings["frames"],
+    )
+    assert torch.equal(again.codes, result.codes)
+
+
+def test_steps_are_told(model: Model) -> None:
+    events: list[StepEvent] = []
+    model.generate(["x"], SHORT, frames=12, on_step=events.append)
+    assert [e.part for e in events] == ["masked"] * 10 + ["codec"]
+
+
+def test_logits_are_one_pass_without_guidance(model: Model) -> None:
+    codes = torch.full((2, 4, 15), model.card)
+    logits = model.logits(codes, ["lofi piano", None], stage=0)
+    assert logits.shape == (2, 15, model.card)
+    assert not torch.allclose(logits[0], logits[1])
+    assert torch.equal(model.logits(codes[:1], [None], stage=0)[0], logits[1])
+    with pytest.raises(UsageError, match="stage"):
+        model.logits(codes, [None, None])
+    with pytest.raises(UsageError, match="no stage 4"):
+        model.logits(codes, [None, None], stage=4)
+
+
+def test_text_is_encoded_for_each_prompt_alone(model: Model) -> None:
+    conditions, mask = model.encode_text(PROMPTS)
+    assert conditions.shape[:2] == mask.shape
+    assert mask.sum(-1).tolist()[2] == 0
+    for item, prompt in enumerate(PROMPTS):
+        alone, _ = model.encode_text([prompt])
+        assert torch.equal(conditions[item][mask[item]], alone[0])
+        assert not conditions[item][~mask[item]].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"prompts": []}, "no prompt"),
+        ({"prompts": "lofi"}, "one text"),
+        ({"prompts": ["x"], "seeds": [1, 2]}, "2 seeds"),
+        ({"prompts": ["x"], "seeds": [-1]}, "no seed"),
+        ({"prompts": ["x"], "negative_prompts": ["a", "b"]}, "2 negative_prompts"),
+        ({"prompts": ["x"], "frames": 0}, "0 frames"),
+        ({"prompts": ["x"], "frames": 501}, "501 frames"),
+        ({"prompts": ["x"], "known_mask": torch.ones(1, 4, 500)}, "Half"),
+        ({"prompts": ["x"], "prompt_codes": torch.zeros(1, 3, 5)}, "prompt codes"),
+        ({"prompts": ["x"], "prompt_codes": torch.full((1, 4, 5), 64)}, "out of range"),
+        ({"prompts": ["x"], "frames": 5, "prompt_codes": torch.zeros(1, 4, 5)}, "fills"),
+    ],
+)
+def test_bad_requests_are_usage_errors(model: Model, arguments: dict, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as error:
+        model.generate(**arguments)
+    assert error.value.hint
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import magnet_cli, sys; magnet_cli.__version__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert "load_model" in dir(magnet_cli)
+    with pytest.raises(AttributeError, match="nothing"):
+        magnet_cli.nothing  # noqa: B018
