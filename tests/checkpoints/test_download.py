@@ -1,0 +1,205 @@
+"""Downloading, against a server on this machine that speaks the hub's protocol."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from magnet_cli.checkpoints import hub, library
+from magnet_cli.checkpoints.load import load_checkpoint
+from magnet_cli.checkpoints.resolve import resolve, resolve_codec
+from magnet_cli.errors import CheckpointError, MagnetError, ModelNotFoundError
+from tests.checkpoints.hub_server import Hub, serving
+from tests.golden_cases import snapshot
+
+SMALL_30 = "facebook/magnet-small-30secs"
+CODEC = "facebook/encodec_32khz"
+T5 = "google-t5/t5-base"
+
+
+def repo(name: str) -> tuple[str, Path]:
+    directory = snapshot(name)
+    return directory.name, directory
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with the 30 s model, the codec it points to and its text encoder; an empty cache."""
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    # The library reads these when it is imported, which another test may have done offline.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    with serving(Hub({SMALL_30: repo(SMALL_30), CODEC: repo(CODEC), T5: repo("t5-base")})) as up:
+        monkeypatch.setenv("HF_ENDPOINT", up.url)
+        huggingface_hub.close_session()
+        yield up
+        huggingface_hub.close_session()
+
+
+def test_a_model_comes_with_its_codec_and_text_encoder(server: Hub) -> None:
+    told: list[hub.Progress] = []
+    resolved = resolve("small-30", progress=told.append)
+
+    assert resolved.repo == SMALL_30
+    assert resolved.revision == server.repos[SMALL_30][0]
+    assert resolved.codec.repo == CODEC
+    assert resolved.text.repo == T5
+    needed = {
+        "state_dict.bin": 1,
+        "compression_state_dict.bin": 1,
+        "config.json": 2,  # the codec's, the text encoder's
+        "model.safetensors": 2,
+        "tokenizer.json": 1,
+    }
+    assert Counter(server.files()) == needed, "only the files that are needed are fetched"
+    for name in server.repos[SMALL_30][1].iterdir():
+        assert (resolved.directory / name.name).read_bytes() == name.read_bytes()
+    final = {(p.repo, p.file): p for p in told}
+    assert len(final) == 7
+    assert all(p.done == p.total for p in final.values())
+    assert all(0 <= p.done <= (p.total or 0) for p in told)
+
+    before = len(server.requests)
+    again = resolve(SMALL_30)
+    assert again.directory == resolved.directory
+    assert len(server.requests) == before, "what is here is not asked for again"
+    assert resolve(SMALL_30, offline=True).directory == resolved.directory
+    assert load_checkpoint(again, "cpu").codec.card == 64
+
+
+def test_the_library_is_silent(server: Hub, capfd: pytest.CaptureFixture[str]) -> None:
+    resolve(SMALL_30)
+    assert capfd.readouterr().out == ""
+    assert "%" not in capfd.readouterr().err
+
+
+def test_a_pinned_revision_is_kept(server: Hub) -> None:
+    commit = server.repos[SMALL_30][0]
+    assert resolve(f"{SMALL_30}@{commit}").revision == commit
+    assert resolve(SMALL_30, revision=commit, offline=True).revision == commit
+    assert resolve("small-30", revision=commit[:9], offline=True).revision == commit
+    with pytest.raises(ModelNotFoundError, match="no revision 'v9'"):
+        resolve(f"{SMALL_30}@v9")
+
+
+def test_a_private_model_needs_the_token(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.token = "hf_secret"
+    with pytest.raises(ModelNotFoundError) as refused:
+        resolve(SMALL_30)
+    assert "HF_TOKEN" in refused.value.hint
+    assert refused.value.exit_status == 3
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert resolve(SMALL_30).repo == SMALL_30
+
+
+def test_a_gated_model_says_where_to_ask(server: Hub) -> None:
+    server.gated = True
+    with pytest.raises(ModelNotFoundError, match="gated") as refused:
+        resolve(SMALL_30)
+    assert "HF_TOKEN" in refused.value.hint
+
+
+def test_a_model_that_is_not_there_lists_near_names(server: Hub) -> None:
+    with pytest.raises(ModelNotFoundError, match="no model facebook/magnet-smal-30secs") as error:
+        resolve("facebook/magnet-smal-30secs")
+    assert "magnet-small-30secs" in error.value.hint
+    assert not any("resolve" in request for request in server.requests)
+
+
+def test_a_repository_of_something_else_is_refused_before_anything_is_fetched(
+    server: Hub, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "weights.gguf").write_bytes(b"x")
+    server.repos["someone/llm"] = ("ab" * 20, tmp_path / "other")
+    with pytest.raises(CheckpointError, match="holds no model"):
+        resolve("someone/llm")
+    assert server.files() == []
+
+
+def test_a_broken_hub_and_no_network_are_said(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.broken = 500
+    with pytest.raises(ModelNotFoundError, match="answered 500"):
+        resolve(SMALL_30)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nothing listens
+    with pytest.raises(ModelNotFoundError, match="could not be downloaded") as error:
+        resolve(SMALL_30)
+    assert "network" in error.value.hint
+
+
+def test_a_broken_connection_is_resumed(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)
+    server.cut_after, server.cuts = 65_536, 1
+    resolved = resolve(SMALL_30)
+    source = server.repos[SMALL_30][1] / "state_dict.bin"
+    assert (resolved.directory / "state_dict.bin").read_bytes() == source.read_bytes()
+    assert server.ranges == ["bytes=65536-"]
+
+
+def test_an_interrupted_download_leaves_nothing_that_looks_whole(
+    server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+    def interrupt(progress: hub.Progress) -> None:
+        if progress.file == "compression_state_dict.bin":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resolve(SMALL_30, progress=interrupt)
+    model = library.cached_model(SMALL_30)
+    assert model is not None
+    assert not model.complete
+    with pytest.raises(ModelNotFoundError, match=r"compression_state_dict.bin is missing") as error:
+        resolve(SMALL_30, offline=True)
+    assert f"magnet models pull {SMALL_30}" in error.value.hint
+    resolve(SMALL_30)
+    assert server.files().count("state_dict.bin") == 1, "what was whole is not fetched again"
+    model = library.cached_model(SMALL_30)
+    assert model is not None
+    assert model.complete
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "No space is left"), (errno.EROFS, "cannot be written to")],
+)
+def test_disk_trouble_is_said(
+    server: Hub, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def fail(*args: object, **kwargs: object) -> str:
+        raise OSError(number, "trouble")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(ModelNotFoundError, match=words) as error:
+        resolve(SMALL_30)
+    assert "HF_HUB_CACHE" in error.value.hint
+
+
+def test_a_codec_is_fetched_alone(server: Hub) -> None:
+    part = resolve_codec(CODEC)
+    assert part.repo == CODEC
+    assert sorted(server.files()) == ["config.json", "model.safetensors"]
+    with pytest.raises(CheckpointError, match="holds no model"):
+        resolve(CODEC)
+
+
+def test_removing_frees_a_model_and_leaves_its_codec(server: Hub) -> None:
+    resolve(SMALL_30)
+    size = sum(path.stat().st_size for path in server.repos[SMALL_30][1].iterdir())
+    assert [model.repo for model in library.cached_models()] == [SMALL_30]
+    assert library.remove(SMALL_30) >= size
+    assert library.cached_models() == []
+    assert hub.cached(CODEC) is not None
+    with pytest.raises(MagnetError):
+        library.remove(SMALL_30)
