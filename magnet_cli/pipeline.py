@@ -9,12 +9,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from magnet_cli import ensemble
 from magnet_cli.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.config import DecodingConfig, Modeling
 from magnet_cli.decoding import autoregressive, iterative, settings
 from magnet_cli.decoding.events import OnStep, StepEvent
 from magnet_cli.decoding.sampling import make_generators
+from magnet_cli.ensemble import ALONE, Ensemble
 from magnet_cli.errors import UsageError
 from magnet_cli.models.session import CausalSession, MaskedSession
 from magnet_cli.request import GenerationRequest, make_request
@@ -93,6 +95,11 @@ class Model:
         """Where the language model is."""
         return self.lm.out_norm.weight.device
 
+    @property
+    def dtype(self) -> str:
+        """Precision of the language model: float32, float16 or bfloat16."""
+        return str(self.lm.out_norm.weight.dtype).removeprefix("torch.")
+
     def generate(
         self,
         prompts: Sequence[str | None],
@@ -104,6 +111,10 @@ class Model:
         known_codes: Tensor | None = None,
         known_mask: Tensor | None = None,
         on_step: OnStep | None = None,
+        rescorer: Model | str | None = None,
+        rescorer_weight: float | None = None,
+        hybrid: float | None = None,
+        hybrid_model: Model | str | None = None,
     ) -> GenerationResult:
         """Generate one clip for each prompt.
 
@@ -117,10 +128,20 @@ class Model:
             prompt_codes: int64 [B or 1, K, T'], codes to continue from: known ones at the start.
             known_codes, known_mask: int64 and bool [B or 1, K, frames]: codes to keep, anywhere.
             on_step: called after every decoding step.
+            rescorer: an autoregressive or hybrid model with the same codec, or its name, whose
+                opinion goes into the span scores; `self`: a hybrid-trained model's own.
+            rescorer_weight: this model's share in the scores, 0..1; sets `config.rescorer_weight`.
+            hybrid: seconds to write autoregressively before the rest; sets `config.hybrid`.
+            hybrid_model: what writes them, a model with the same codec or its name; a
+                hybrid-trained model needs none.
 
         Raises:
             UsageError: an argument cannot be used, or does not fit the others.
+            MagnetError: a model given by name cannot be loaded.
         """
+        extra = DecodingConfig(rescorer_weight=rescorer_weight, hybrid=hybrid)
+        config = extra.over(config or DecodingConfig())
+        helpers = ensemble.gather(self, config, rescorer, hybrid_model, self._load_beside)
         request = make_request(
             prompts,
             lm=self.lm.config,
@@ -133,17 +154,22 @@ class Model:
             known_codes=known_codes,
             known_mask=known_mask,
         )
-        return self.run(request, on_step)
+        return self.run(request, on_step, helpers)
 
-    def run(self, request: GenerationRequest, on_step: OnStep | None = None) -> GenerationResult:
+    def run(
+        self,
+        request: GenerationRequest,
+        on_step: OnStep | None = None,
+        helpers: Ensemble = ALONE,
+    ) -> GenerationResult:
         """Decode a request to codes, and the codes to audio."""
-        codes = self.decode(request, on_step)
+        codes = self.decode(request, on_step, helpers=helpers)
         return GenerationResult(
             codes=codes.cpu(),
             audio=self.decode_audio(codes, on_step),
             sample_rate=self.sample_rate,
             seeds=request.seeds,
-            settings=self.describe(request),
+            settings=self.describe(request, helpers),
         )
 
     def decode(
@@ -151,12 +177,24 @@ class Model:
         request: GenerationRequest,
         on_step: OnStep | None = None,
         session: autoregressive.Session | iterative.StageLogits | None = None,
+        helpers: Ensemble = ALONE,
     ) -> Tensor:
         """Codes int64 [B, K, T] for a request.
 
         `session` is asked for logits in place of this model with the request's own texts; it is of
-        the kind that `self.session` makes.
+        the kind that `self.session` makes. It goes with neither helpers nor hybrid decoding, which
+        ask several.
+
+        Raises:
+            UsageError: a session was given, and hybrid decoding asked for.
         """
+        if helpers or request.hybrid_frames:
+            if session is not None:
+                raise UsageError(
+                    "Hybrid decoding and a rescorer are for clips of one prompt and one segment.",
+                    "Leave --hybrid and --rescorer out here.",
+                )
+            return ensemble.decode(self, helpers, request, on_step)
         generators = make_generators(request.seeds)
         known = request.known_codes.to(self.device), request.known_mask.to(self.device)
         if session is None:
@@ -184,10 +222,21 @@ class Model:
         self, prompts: Sequence[str | None], negative_prompts: Sequence[str | None]
     ) -> MaskedSession | CausalSession:
         """This model with its texts, as the decoding loops ask it: each text is encoded here, once."""
-        conditions, nulls = self._conditions(prompts, negative_prompts)
+        conditions, nulls = self.conditions(prompts, negative_prompts)
         if self.modeling == "autoregressive":
             return CausalSession(self.lm, conditions, nulls)
         return MaskedSession(self.lm, conditions, nulls)
+
+    @torch.inference_mode()
+    def conditions(
+        self, prompts: Sequence[str | None], negatives: Sequence[str | None]
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """What the texts are to the networks: for each [L, dim], or None for the null condition.
+
+        Every distinct text is encoded once, by itself, so that batch-mates cannot matter.
+        """
+        encoded = {text: self._condition(text) for text in {*prompts, *negatives}}
+        return [encoded[text] for text in prompts], [encoded[text] for text in negatives]
 
     @torch.inference_mode()
     def decode_audio(self, codes: Tensor, on_step: OnStep | None = None) -> Tensor:
@@ -200,13 +249,14 @@ class Model:
                 on_step(StepEvent("codec", 0, 1, item + 1, len(codes), 0.0, 1.0, 0.0, left))
         return torch.cat(clips).clone()
 
-    def describe(self, request: GenerationRequest) -> dict[str, Any]:
+    def describe(self, request: GenerationRequest, helpers: Ensemble = ALONE) -> dict[str, Any]:
         """What makes a request again, as JSON-able values."""
-        decoding = request.config.given()
-        if self.modeling == "autoregressive":
-            decoding = {k: v for k, v in decoding.items() if k not in settings.MASKED_ONLY}
-        elif self.modeling == "masked":
-            decoding = {k: v for k, v in decoding.items() if k not in settings.AUTOREGRESSIVE_ONLY}
+        decoding = settings.used(
+            request.config,
+            self.modeling,
+            rescored=helpers.rescorer is not None,
+            hybrid=request.hybrid_frames > 0,
+        )
         return {
             "model": self.name,
             "repo": self.checkpoint.repo,
@@ -217,8 +267,9 @@ class Model:
             "frames": request.frames,
             "known_codes": int(request.known_mask.sum()),
             "decoding": {k: list(v) if isinstance(v, tuple) else v for k, v in decoding.items()},
+            **helpers.describe(self),
             "device": self.device.type,
-            "dtype": str(self.lm.out_norm.weight.dtype).removeprefix("torch."),
+            "dtype": self.dtype,
             "versions": {"magnet": __version__, "torch": torch.__version__},
         }
 
@@ -258,7 +309,7 @@ class Model:
         if stage is not None and not 0 <= stage < self.n_q:
             raise UsageError(f"There is no stage {stage}.", f"Stages are 0 to {self.n_q - 1}.")
         codes = codes.to(self.device)
-        conditions, _ = self._conditions(prompts, [None] * len(prompts))
+        conditions, _ = self.conditions(prompts, [None] * len(prompts))
         results = []
         for item, condition in enumerate(conditions):
             cross = self.lm.cross_keys([condition])
@@ -274,13 +325,9 @@ class Model:
         hidden = self.text_encoder.encode(prompt) if prompt else None
         return None if hidden is None or len(hidden) == 0 else self.lm.project_text(hidden)
 
-    @torch.inference_mode()
-    def _conditions(
-        self, prompts: Sequence[str | None], negatives: Sequence[str | None]
-    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """Every distinct text encoded once, by itself, so that batch-mates cannot matter."""
-        encoded = {text: self._condition(text) for text in {*prompts, *negatives}}
-        return [encoded[text] for text in prompts], [encoded[text] for text in negatives]
+    def _load_beside(self, name: str) -> Model:
+        """Another model, on the same device and in the same precision."""
+        return load_model(name, device=str(self.device), dtype=self.dtype)
 
 
 def load_model(

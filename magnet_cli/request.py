@@ -26,6 +26,7 @@ class GenerationRequest:
     config: DecodingConfig  # every field given
     known_codes: Tensor  # int64 [B, K, frames]
     known_mask: Tensor  # bool [B, K, frames]; these codes stay as they are
+    hybrid_frames: int = 0  # whole frames that are written autoregressively before the rest
 
     @property
     def frames(self) -> int:
@@ -75,9 +76,29 @@ def make_request(
     resolved = settings.resolve(config or DecodingConfig(), defaults, lm)
     shape = (count, lm.n_q, check_frames(frames, resolved, lm))
     codes, mask = _known(shape, lm.card, prompt_codes, known_codes, known_mask)
+    hybrid_frames = 0
+    if lm.modeling != "autoregressive":
+        if config is not None and config.hybrid is not None:
+            check_hybrid(config.hybrid, frames, lm)
+        hybrid_frames = min(round(required(resolved.hybrid) * lm.frame_rate), shape[2])
     return GenerationRequest(
-        tuple(prompts), tuple(negative_prompts), tuple(seeds), resolved, codes, mask
+        tuple(prompts), tuple(negative_prompts), tuple(seeds), resolved, codes, mask, hybrid_frames
     )
+
+
+def check_hybrid(seconds: float, frames: int | None, lm: LMConfig) -> None:
+    """Refuse an autoregressive part that is longer than the clip.
+
+    Raises:
+        UsageError: it is.
+    """
+    longest = lm.segment_frames if frames is None else frames
+    if round(seconds * lm.frame_rate) > longest:
+        clip = longest / lm.frame_rate
+        raise UsageError(
+            f"--hybrid {seconds:g} is longer than the clip of {clip:g} s.",
+            f"Take {clip:g} or less; the whole clip is written autoregressively at {clip:g}.",
+        )
 
 
 def check_frames(frames: int | None, config: DecodingConfig, lm: LMConfig) -> int:

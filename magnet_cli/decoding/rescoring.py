@@ -27,7 +27,7 @@ def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> R
     Args:
         code_probs: the rescorer, see `CodeProbs`.
         weight: the model's share w, 0..1; at 1 there is nothing to ask the rescorer.
-        streams: the streams to rescore; empty for all.
+        streams: the streams to rescore.
 
     Returns:
         The hook, or None at weight 1.
@@ -36,7 +36,7 @@ def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> R
         return None
 
     def rescore(codes: Tensor, stage: int, probs: Tensor) -> Tensor:
-        if streams and stage not in streams:
+        if stage not in streams:
             return probs
         opinion = code_probs(codes, stage)
         if not bool(torch.isfinite(opinion).all()):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from magnet_cli.config import (
     AUTOREGRESSIVE_DEFAULTS,
     DECODING_DEFAULTS,
     DecodingConfig,
     LMConfig,
+    Modeling,
     required,
 )
 from magnet_cli.errors import UsageError
@@ -47,8 +49,11 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
         config = dataclasses.replace(config, top_p=0.0)
     if given.top_p and given.top_k is None:
         config = dataclasses.replace(config, top_k=0)
-    _check_streams(config, lm.n_q)
-    return dataclasses.replace(config, decoding_steps=_steps(given, config, lm.n_q))
+    return dataclasses.replace(
+        config,
+        decoding_steps=_steps(given, config, lm.n_q),
+        rescore_streams=_streams(config, lm.n_q),
+    )
 
 
 def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig:
@@ -65,6 +70,27 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
     return asked.over(writer.over(AUTOREGRESSIVE_DEFAULTS))
 
 
+def used(
+    config: DecodingConfig, modeling: Modeling, *, rescored: bool, hybrid: bool
+) -> dict[str, Any]:
+    """The settings that had a part in a result, by name.
+
+    Args:
+        config: every field given.
+        modeling: of the model.
+        rescored: a rescorer took part.
+        hybrid: something was written autoregressively before the masked stages.
+    """
+    unused: set[str] = set()
+    if modeling == "autoregressive":
+        unused |= MASKED_ONLY
+    elif not hybrid:
+        unused |= {*AUTOREGRESSIVE_ONLY, "hybrid"}
+    if not rescored:
+        unused |= RESCORER_ONLY
+    return {name: value for name, value in config.given().items() if name not in unused}
+
+
 def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
     # In hybrid decoding a masked model has an autoregressive one beside it.
     no_masked = frozenset() if given.hybrid else AUTOREGRESSIVE_ONLY
@@ -78,13 +104,14 @@ def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
         )
 
 
-def _check_streams(config: DecodingConfig, n_q: int) -> None:
-    for stream in config.rescore_streams or ():
-        if stream >= n_q:
-            raise UsageError(
-                f"rescore_streams has {stream}, but the model has {n_q} streams.",
-                f"Streams are 0 to {n_q - 1}.",
-            )
+def _streams(config: DecodingConfig, n_q: int) -> tuple[int, ...]:
+    streams = config.rescore_streams or tuple(range(n_q))
+    if max(streams) >= n_q:
+        raise UsageError(
+            f"rescore_streams has {max(streams)}, but the model has {n_q} streams.",
+            f"Streams are 0 to {n_q - 1}.",
+        )
+    return streams
 
 
 def _steps(given: DecodingConfig, config: DecodingConfig, n_q: int) -> tuple[int, ...]:

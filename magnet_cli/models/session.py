@@ -74,6 +74,43 @@ class MaskedSession:
         return self.lm.head(hidden[positions], stage)
 
 
+class RescorerSession:
+    """How likely a causal model finds codes, for given texts (`decoding.rescoring.CodeProbs`).
+
+    Teacher-forced in one parallel pass: every code given all before it in the delay layout, at
+    temperature 1, without guidance. What is not decoded yet, the streams above the scored one, is
+    fed as the special token. On a CPU item by item, for the reasons of `MaskedSession`.
+    """
+
+    def __init__(self, lm: LanguageModel, conditions: Sequence[Tensor | None]) -> None:
+        """`conditions`: for each item [L_i, dim], or None for the null condition."""
+        self.lm = lm
+        self.one_by_one = lm.out_norm.weight.device.type == "cpu"
+        groups = [[c] for c in conditions] if self.one_by_one else [list(conditions)]
+        self.cross = [lm.cross_keys(group) for group in groups]
+
+    @torch.inference_mode()
+    def __call__(self, codes: Tensor, stage: int) -> Tensor:
+        """Codes [B, K, T] complete up to the stage -> float32 [B, T], the stage's probabilities."""
+        groups = codes.split(1) if self.one_by_one else [codes]
+        return torch.cat(
+            [
+                self._probs(group, stage, cross)
+                for group, cross in zip(groups, self.cross, strict=True)
+            ]
+        )
+
+    def _probs(self, codes: Tensor, stage: int, cross: CrossKeys) -> Tensor:
+        special, delay = self.lm.config.mask_id, self.lm.pattern.delays[stage]
+        below = codes.clone()
+        below[:, stage + 1 :] = special
+        # Row s says what stands at step s + 1; behind the stage's last frame nothing is asked.
+        sequence = self.lm.pattern.apply(below, special)[..., : delay + codes.shape[-1]]
+        hidden = self.lm(sequence, cross, Attention.causal())[:, delay:]
+        probs = self.lm.head(hidden, stage).softmax(-1)
+        return probs.gather(-1, codes[:, stage, :, None])[..., 0]
+
+
 class CausalSession:
     """A causal model for given texts, step by step (`decoding.autoregressive.Session`).
 
