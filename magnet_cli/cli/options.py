@@ -251,7 +251,7 @@ class DecodingOptions:
             preset_steps((), self.preset)
             if self.decoding_steps is not None:
                 raise UsageError("--preset and --steps both set the steps.", "Leave one out.")
-        values = {field.name: getattr(self, field.name) for field in _decoding_fields()}
+        values = {name: value for name, value in vars(self).items() if name != "preset"}
         return DecodingConfig(**{**values, "decoding_steps": parse_steps(self.decoding_steps)})
 
     def over(self, defaults: DecodingConfig) -> DecodingConfig:
@@ -340,8 +340,3 @@ def parse_steps(text: str | None) -> tuple[int, ...] | None:
             f"--steps cannot be {text[:80]!r}.", "It takes whole numbers, such as 20,10,10,10."
         ) from error
 
-
-def _decoding_fields() -> list[dataclasses.Field[Any]]:
-    """The settings that DecodingOptions holds: those of more than one model have their own group."""
-    own = {field.name for field in dataclasses.fields(DecodingOptions)}
-    return [field for field in dataclasses.fields(DecodingConfig) if field.name in own]
