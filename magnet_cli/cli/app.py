@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 import traceback
@@ -11,27 +12,49 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli import generate, models, output, show
 from magnet_cli.errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, EXIT_USAGE, MagnetError
 from magnet_cli.version import __version__
 
 ABOUT = """Text to music and sound with MAGNeT.
 
-    magnet gen "lofi piano" -o out.wav
+\b
+  magnet gen "lofi piano" -o out.wav
 
-Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available, 4 some items failed,
-130 interrupted, 141 the reader of a pipe went away."""
+\b
+Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available,
+4 some items failed, 130 interrupted, 141 the reader of a pipe went away."""
 
-app = typer.Typer(
-    name="magnet",
-    help=ABOUT,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-generate.register(app)
-show.register(app)
-models.register(app)
+# Every command: the module whose `register(program)` adds it, and its line in `magnet --help`.
+# Only the module of the command that is called is imported: `--help` should not wait for all.
+COMMANDS = {
+    "gen": ("magnet_cli.cli.generate", "Generate sound from text."),
+    "show": ("magnet_cli.cli.show", "Show how a sound file was made, and its level; draw it."),
+    "models": ("magnet_cli.cli.models", "List, fetch, convert and choose models."),
+}
+
+
+def build_app(only: str | None = None) -> typer.Typer:
+    """The program.
+
+    Args:
+        only: the command that will be called; the others are there by name alone. None: all of
+            them are complete.
+    """
+    app = typer.Typer(
+        name="magnet",
+        help=ABOUT,
+        no_args_is_help=True,
+        # Rich takes a while to import: commands have its panels, `magnet --help` does without.
+        rich_markup_mode="markdown" if only in (None, *COMMANDS) else None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_program)
+    for name, (module, about) in COMMANDS.items():
+        if only in (None, name):
+            importlib.import_module(module).register(app)
+        else:
+            app.command(name, help=about)(_elsewhere)
+    return app
 
 
 def _say_version(wanted: bool) -> None:
@@ -40,8 +63,7 @@ def _say_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
-def main(
+def _program(
     version: Annotated[
         bool,
         typer.Option(
@@ -49,7 +71,18 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Takes the options of the program itself; the help is ABOUT."""
+    """Takes the options of the program itself; its help is ABOUT."""
+
+
+def _elsewhere() -> None:
+    """Stands for a command that will not be called."""
+
+
+def _called(arguments: Sequence[str]) -> str | None:
+    """The command that the arguments call, for `build_app`: none in full where none is called."""
+    if os.environ.get("_MAGNET_COMPLETE"):  # the shell asks: the words are in its variables
+        return None
+    return next((word for word in arguments if not word.startswith("-")), "")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +97,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MAGNET_DEBUG", "") not in ("", "0")
     try:
+        app = build_app(_called(arguments))
         status = app(arguments, prog_name="magnet", standalone_mode=False)
         return _interrupted() if status == EXIT_INTERRUPTED else int(status or 0)
     except KeyboardInterrupt:
@@ -77,14 +111,14 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    output.complain("Interrupted.", "No file was left half written.")
+    _complain("Interrupted.", "No file was left half written.")
     return EXIT_INTERRUPTED
 
 
 def _explain(error: Exception) -> int:
     """Say what went wrong; the exit status it ends with."""
     if isinstance(error, MagnetError):
-        output.complain(error.message, error.hint)
+        _complain(error.message, error.hint)
         return error.exit_status
     if isinstance(error, typer.Abort):
         return _interrupted()
@@ -93,19 +127,27 @@ def _explain(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "magnet"
         if type(error).__name__ == "NoArgsIsHelpError":
+            if text := error.format_message():  # empty where rich has printed it
+                print(text, file=sys.stderr)
             return EXIT_USAGE
-        output.complain(error.format_message(), f"See `{path} --help`.")
+        _complain(error.format_message(), f"See `{path} --help`.")
         return EXIT_USAGE
     if isinstance(error, MemoryError) or "OutOfMemoryError" in type(error).__name__:
         hint = "Take a shorter --duration, a smaller model, or --device cpu."
-        output.complain("The memory is not enough for this.", hint)
+        _complain("The memory is not enough for this.", hint)
         return EXIT_UNEXPECTED
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        output.complain("The disk is full.", "Make room; no file was left half written.")
+        _complain("The disk is full.", "Make room; no file was left half written.")
         return EXIT_UNEXPECTED
     message = " ".join(str(error).split()) or "no message"
-    output.complain(
+    _complain(
         f"Unexpected {type(error).__name__}: {message[:500]}",
         "Run it again with --debug to see where; with that, it is worth a bug report.",
     )
     return EXIT_UNEXPECTED
+
+
+def _complain(message: str, hint: str = "") -> None:
+    from magnet_cli.cli.output import complain
+
+    complain(message, hint)

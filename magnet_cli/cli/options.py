@@ -339,4 +339,3 @@ def parse_steps(text: str | None) -> tuple[int, ...] | None:
         raise UsageError(
             f"--steps cannot be {text[:80]!r}.", "It takes whole numbers, such as 20,10,10,10."
         ) from error
-

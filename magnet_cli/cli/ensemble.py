@@ -1,0 +1,137 @@
+"""More than one model on the command line: the flags, loading them, what is said of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from magnet_cli.cli.completion import complete_model
+from magnet_cli.cli.options import ModelOptions, flag, parse_numbers
+from magnet_cli.cli.output import Talk
+from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig
+from magnet_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from magnet_cli.ensemble import Ensemble
+    from magnet_cli.pipeline import Model
+
+_PANEL = "More than one model"
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """Models that take part beside the one that is asked."""
+
+    rescorer: Annotated[
+        str | None,
+        flag(
+            _PANEL,
+            "--rescorer",
+            metavar="NAME",
+            help="An autoregressive or hybrid model with the same codec, whose opinion decides with "
+            "which spans are masked again; `self`: a hybrid-trained model's own.",
+            autocompletion=complete_model,
+        ),
+    ] = None
+    rescorer_weight: Annotated[
+        float | None,
+        flag(
+            _PANEL,
+            help="The model's own share in that, from 0 (the rescorer alone) to 1 (no rescorer). "
+            f"Default: {DECODING_DEFAULTS.rescorer_weight:g}.",
+        ),
+    ] = None
+    rescore_streams: Annotated[
+        str | None,
+        flag(
+            _PANEL,
+            metavar="N,N,...",
+            help="Streams to rescore, from 0. Default: all.",
+        ),
+    ] = None
+    hybrid: Annotated[
+        float | None,
+        flag(
+            _PANEL,
+            metavar="SECONDS",
+            help="Write the first seconds step by step, then fill in the rest. Default: 0.",
+        ),
+    ] = None
+    hybrid_model: Annotated[
+        str | None,
+        flag(
+            _PANEL,
+            "--hybrid-model",
+            metavar="NAME",
+            help="What writes them: an autoregressive model with the same codec. "
+            "A hybrid-trained model needs none.",
+            autocompletion=complete_model,
+        ),
+    ] = None
+
+    def over(self, config: DecodingConfig) -> DecodingConfig:
+        """`config` with the settings that were given here.
+
+        Raises:
+            UsageError: a value cannot be used.
+        """
+        given = DecodingConfig(
+            rescorer_weight=self.rescorer_weight,
+            rescore_streams=parse_numbers(self.rescore_streams, "--rescore-streams", "0,1"),
+            hybrid=self.hybrid,
+        )
+        if self.rescorer is None and (given.rescorer_weight is not None or given.rescore_streams):
+            raise UsageError(
+                "--rescorer-weight and --rescore-streams are for a rescorer, and none is named.",
+                "Name one with --rescorer MODEL.",
+            )
+        return given.over(config)
+
+
+def load_ensemble(
+    options: EnsembleOptions, place: ModelOptions, model: Model, config: DecodingConfig, talk: Talk
+) -> Ensemble:
+    """Load the models that were named, on the device of `model`, and say what they are for.
+
+    Raises:
+        MagnetError: one cannot be loaded, or does not fit.
+    """
+    from magnet_cli.cli.loading import load
+    from magnet_cli.ensemble import gather
+
+    loaded: dict[str, Model] = {}
+
+    def load_beside(name: str) -> Model:
+        if name not in loaded:
+            there = dataclasses.replace(
+                place, model=name, device=str(model.device), dtype=model.dtype
+            )
+            loaded[name] = load(there, talk)
+        return loaded[name]
+
+    ensemble = gather(model, config, options.rescorer, options.hybrid_model, load_beside)
+    if ensemble.hybrid_model is not None and model.modeling == "masked":
+        talk.note(
+            f"{ensemble.hybrid_model.name} writes the first {config.hybrid:g} s, {model.name} the "
+            "rest: an approximation of hybrid decoding, as neither was trained for it."
+        )
+    return ensemble
+
+
+def folders(options: EnsembleOptions, place: ModelOptions) -> dict[str, str]:
+    """The models that were named as folders, by their part in decoding."""
+    from magnet_cli.cli.loading import source_of
+
+    names = {"rescorer": options.rescorer, "hybrid_model": options.hybrid_model}
+    found = {
+        part: source_of(dataclasses.replace(place, model=name))
+        for part, name in names.items()
+        if name is not None
+    }
+    return {part: folder for part, folder in found.items() if folder is not None}
+
+
+def flags_for(made: Any) -> list[str]:
+    """The flags that name the models of a clip again, see `provenance.record`."""
+    raise NotImplementedError
