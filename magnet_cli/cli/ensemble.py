@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from magnet_cli.cli.completion import complete_model
 from magnet_cli.cli.options import ModelOptions, flag, parse_numbers
@@ -130,8 +130,3 @@ def folders(options: EnsembleOptions, place: ModelOptions) -> dict[str, str]:
         if name is not None
     }
     return {part: folder for part, folder in found.items() if folder is not None}
-
-
-def flags_for(made: Any) -> list[str]:
-    """The flags that name the models of a clip again, see `provenance.record`."""
-    raise NotImplementedError

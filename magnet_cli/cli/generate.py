@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli import provenance
+from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.options import (
     ClipOptions,
@@ -29,6 +30,7 @@ from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 if TYPE_CHECKING:
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.cli.targets import Target
+    from magnet_cli.ensemble import Ensemble
     from magnet_cli.pipeline import GenerationResult, Model
 
 EXAMPLES = """
@@ -37,6 +39,7 @@ Examples:
     magnet gen "lofi piano" -o piano.wav
     magnet gen "rain on a tin roof" "a door creaks" -n 4 -o clips/
     magnet gen "punk rock, fast drums" --seed 7 --preset best -o punk.flac
+    magnet gen "string quartet" -m small --rescorer musicgen -o quartet.wav
     echo "warm synth pad" | magnet gen - -o - | ffplay -nodisp -
 """
 
@@ -80,6 +83,7 @@ def gen(
     clips: ClipOptions,
     model: ModelOptions,
     decoding: DecodingOptions,
+    more: EnsembleOptions,
     output: OutputOptions,
     talk: TalkOptions,
 ) -> None:
@@ -91,7 +95,7 @@ def gen(
     from magnet_cli.cli.targets import STDOUT, plan
 
     voice = Talk(talk)
-    decoding.config()
+    more.over(decoding.config())
     sound = output.config()
     if destination == STDOUT:
         if talk.json:
@@ -110,11 +114,23 @@ def gen(
     from magnet_cli.cli.progress import ClipDisplay
 
     loaded = load(model, voice)
-    config = decoding.over(loaded.defaults)
+    config = more.over(decoding.over(loaded.defaults))
     frames = frames_of(loaded, clips.duration)
+    helpers = load_ensemble(more, model, loaded, config, voice)
     if drawn:
         voice.note(f"Seed {first} (say --seed {first} for the same again)")
-    maker = _Maker(loaded, config, sound, negative, frames, clips.duration, source_of(model), voice)
+    maker = _Maker(
+        loaded,
+        helpers,
+        config,
+        sound,
+        negative,
+        frames,
+        clips.duration,
+        source_of(model),
+        folders(more, model),
+        voice,
+    )
     with ClipDisplay(voice, len(targets)) as display:
         maker.make_all(targets, display)
 
@@ -153,17 +169,19 @@ class _Maker:
     def __init__(
         self,
         model: Model,
+        helpers: Ensemble,
         config: DecodingConfig,
         output: OutputConfig,
         negative: str | None,
         frames: int | None,
         duration: float | None,
         source: str | None,
+        helper_sources: dict[str, str],
         talk: Talk,
     ) -> None:
-        self.model, self.config, self.output = model, config, output
+        self.model, self.helpers, self.config, self.output = model, helpers, config, output
         self.negative, self.frames, self.duration = negative, frames, duration
-        self.source, self.talk = source, talk
+        self.source, self.helper_sources, self.talk = source, helper_sources, talk
 
     def make_all(self, targets: list[Target], display: ClipDisplay) -> None:
         """Make every clip; one that fails does not stop the others.
@@ -203,6 +221,8 @@ class _Maker:
             negative_prompts=[self.negative],
             frames=self.frames,
             on_step=display.begin(target.prompt, target.seed),
+            rescorer=self.helpers.rescorer,
+            hybrid_model=self.helpers.hybrid_model,
         )
         samples = result.audio[0].numpy()
         if self.duration is not None:
@@ -215,6 +235,7 @@ class _Maker:
             self.output,
             duration=self.duration,
             source=self.source,
+            helper_sources=self.helper_sources,
         )
         if target.codes is not None:
             write_codes(target.codes, result, kept)

@@ -32,7 +32,7 @@ from magnet_cli.config import (
 from magnet_cli.errors import UsageError
 
 
-def _flag(panel: str, *names: str, help: str, **more: Any) -> Any:
+def flag(panel: str, *names: str, help: str, **more: Any) -> Any:
     """A flag in a panel of the help, whose help text says the default itself."""
     more.setdefault("show_default", False)
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
@@ -61,7 +61,7 @@ class ModelOptions:
 
     model: Annotated[
         str | None,
-        _flag(
+        flag(
             _MODEL,
             "--model",
             "-m",
@@ -72,11 +72,11 @@ class ModelOptions:
         ),
     ] = None
     device: Annotated[
-        str, _flag(_MODEL, "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
+        str, flag(_MODEL, "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto"
     dtype: Annotated[
         str,
-        _flag(
+        flag(
             _MODEL,
             "--dtype",
             metavar="NAME",
@@ -85,7 +85,7 @@ class ModelOptions:
     ] = "auto"
     threads: Annotated[
         int | None,
-        _flag(
+        flag(
             _MODEL,
             "--threads",
             metavar="N",
@@ -95,7 +95,7 @@ class ModelOptions:
         ),
     ] = None
     offline: Annotated[
-        bool, _flag(_MODEL, "--offline", help="Never use the network (as HF_HUB_OFFLINE=1 does).")
+        bool, flag(_MODEL, "--offline", help="Never use the network (as HF_HUB_OFFLINE=1 does).")
     ] = False
 
 
@@ -105,7 +105,7 @@ class ClipOptions:
 
     num: Annotated[
         int,
-        _flag(
+        flag(
             _CLIP,
             "--num",
             "-n",
@@ -117,7 +117,7 @@ class ClipOptions:
     ] = 1
     seed: Annotated[
         int | None,
-        _flag(
+        flag(
             _CLIP,
             "--seed",
             metavar="N",
@@ -128,7 +128,7 @@ class ClipOptions:
     ] = None
     duration: Annotated[
         float | None,
-        _flag(
+        flag(
             _CLIP,
             "--duration",
             "-d",
@@ -138,7 +138,7 @@ class ClipOptions:
     ] = None
     negative: Annotated[
         str | None,
-        _flag(_CLIP, "--negative", metavar="TEXT", help="A text for guidance to lead away from."),
+        flag(_CLIP, "--negative", metavar="TEXT", help="A text for guidance to lead away from."),
     ] = None
 
 
@@ -148,7 +148,7 @@ class DecodingOptions:
 
     preset: Annotated[
         str | None,
-        _flag(
+        flag(
             _DECODING,
             "--preset",
             metavar="NAME",
@@ -158,7 +158,7 @@ class DecodingOptions:
     ] = None
     decoding_steps: Annotated[
         str | None,
-        _flag(
+        flag(
             _DECODING,
             "--steps",
             "--decoding-steps",
@@ -168,11 +168,11 @@ class DecodingOptions:
     ] = None
     temperature: Annotated[
         float | None,
-        _flag(_DECODING, help=f"Higher is more varied, lower safer. {_usually('temperature')}"),
+        flag(_DECODING, help=f"Higher is more varied, lower safer. {_usually('temperature')}"),
     ] = None
     anneal_temperature: Annotated[
         bool | None,
-        _flag(
+        flag(
             _DECODING,
             "--anneal/--no-anneal",
             help="Let the temperature fall over a stream's steps, or not. Default: fall.",
@@ -180,43 +180,43 @@ class DecodingOptions:
     ] = None
     top_p: Annotated[
         float | None,
-        _flag(
+        flag(
             _DECODING,
             help=f"Draw from the likeliest codes up to this sum; 0: off. {_usually('top_p')}",
         ),
     ] = None
     top_k: Annotated[
         int | None,
-        _flag(
+        flag(
             _DECODING,
             help=f"Draw from this many of the likeliest codes; 0: off. {_usually('top_k')}",
         ),
     ] = None
     use_sampling: Annotated[
         bool | None,
-        _flag(
+        flag(
             _DECODING, "--sample/--greedy", help="Draw codes, or take the likeliest. Default: draw."
         ),
     ] = None
     max_cfg_coef: Annotated[
         float | None,
-        _flag(_DECODING, help=f"Guidance at a stream's first step. {_usually('max_cfg_coef')}"),
+        flag(_DECODING, help=f"Guidance at a stream's first step. {_usually('max_cfg_coef')}"),
     ] = None
     min_cfg_coef: Annotated[
         float | None,
-        _flag(_DECODING, help=f"Guidance at a stream's last step. {_usually('min_cfg_coef')}"),
+        flag(_DECODING, help=f"Guidance at a stream's last step. {_usually('min_cfg_coef')}"),
     ] = None
     cfg_coef: Annotated[
         float | None,
-        _flag(_DECODING, help=f"Guidance of autoregressive models. {_usually('cfg_coef')}"),
+        flag(_DECODING, help=f"Guidance of autoregressive models. {_usually('cfg_coef')}"),
     ] = None
     span_len: Annotated[
         int | None,
-        _flag(_DECODING, help="Frames in a masked span. Default: the checkpoint's own, usually 3."),
+        flag(_DECODING, help="Frames in a masked span. Default: the checkpoint's own, usually 3."),
     ] = None
     span_arrangement: Annotated[
         SpanArrangement | None,
-        _flag(
+        flag(
             _DECODING,
             "--spans",
             "--span-arrangement",
@@ -226,7 +226,7 @@ class DecodingOptions:
     ] = None
     span_scoring: Annotated[
         SpanScoring | None,
-        _flag(
+        flag(
             _DECODING,
             help="How sure a span on the grid is: by its likeliest code (max) or all (prod). "
             f"Default: {DECODING_DEFAULTS.span_scoring}.",
@@ -234,7 +234,7 @@ class DecodingOptions:
     ] = None
     full_length: Annotated[
         bool | None,
-        _flag(
+        flag(
             _DECODING,
             "--full-length/--trim",
             help="All frames, or whole spans only, as the reference does. Default: all.",
@@ -252,7 +252,8 @@ class DecodingOptions:
             if self.decoding_steps is not None:
                 raise UsageError("--preset and --steps both set the steps.", "Leave one out.")
         values = {name: value for name, value in vars(self).items() if name != "preset"}
-        return DecodingConfig(**{**values, "decoding_steps": parse_steps(self.decoding_steps)})
+        steps = parse_numbers(self.decoding_steps, "--steps", "20,10,10,10")
+        return DecodingConfig(**{**values, "decoding_steps": steps})
 
     def over(self, defaults: DecodingConfig) -> DecodingConfig:
         """The settings that were given, with the preset's steps scaled from a checkpoint's own.
@@ -274,22 +275,22 @@ class OutputOptions:
     """What the sound file is like: the fields of OutputConfig."""
 
     format: Annotated[
-        AudioFormat | None, _flag(_OUTPUT, help="Default: the suffix of the name, else wav.")
+        AudioFormat | None, flag(_OUTPUT, help="Default: the suffix of the name, else wav.")
     ] = None
     bit_depth: Annotated[
         BitDepth | None,
-        _flag(_OUTPUT, help="Of wav (16, 24, float) and flac (16, 24). Default: 16."),
+        flag(_OUTPUT, help="Of wav (16, 24, float) and flac (16, 24). Default: 16."),
     ] = None
     sample_rate: Annotated[
         int | None,
-        _flag(_OUTPUT, metavar="HZ", help="Default: the model's (in opus: 48000)."),
+        flag(_OUTPUT, metavar="HZ", help="Default: the model's (in opus: 48000)."),
     ] = None
     channels: Annotated[
-        int | None, _flag(_OUTPUT, help="1 (mono) or 2 (stereo). Default: the model's.")
+        int | None, flag(_OUTPUT, help="1 (mono) or 2 (stereo). Default: the model's.")
     ] = None
     normalize: Annotated[
         bool,
-        _flag(
+        flag(
             _OUTPUT,
             "--normalize/--no-normalize",
             help="Bring the clip to --lufs under --peak, or leave its level alone.",
@@ -297,14 +298,14 @@ class OutputOptions:
         ),
     ] = OUTPUT_DEFAULTS.normalize
     lufs: Annotated[
-        float, _flag(_OUTPUT, help="Loudness in LUFS (ITU-R BS.1770-4).", show_default=True)
+        float, flag(_OUTPUT, help="Loudness in LUFS (ITU-R BS.1770-4).", show_default=True)
     ] = OUTPUT_DEFAULTS.lufs
     peak: Annotated[
-        float, _flag(_OUTPUT, help="Ceiling in dBFS, held by a limiter.", show_default=True)
+        float, flag(_OUTPUT, help="Ceiling in dBFS, held by a limiter.", show_default=True)
     ] = OUTPUT_DEFAULTS.peak
     fade: Annotated[
         float,
-        _flag(_OUTPUT, metavar="SECONDS", help="Fade in and out this long.", show_default=True),
+        flag(_OUTPUT, metavar="SECONDS", help="Fade in and out this long.", show_default=True),
     ] = OUTPUT_DEFAULTS.fade
 
     def config(self) -> OutputConfig:
@@ -320,16 +321,16 @@ class OutputOptions:
 class TalkOptions:
     """How much is said, and in which form; `Talk(options)` of output.py obeys."""
 
-    json: Annotated[bool, _flag(_TALK, "--json", help="One JSON object a line on stdout.")] = False
-    quiet: Annotated[bool, _flag(_TALK, "--quiet", "-q", help="Say nothing but errors.")] = False
-    debug: Annotated[bool, _flag(_TALK, "--debug", help="Show the traceback of an error.")] = False
+    json: Annotated[bool, flag(_TALK, "--json", help="One JSON object a line on stdout.")] = False
+    quiet: Annotated[bool, flag(_TALK, "--quiet", "-q", help="Say nothing but errors.")] = False
+    debug: Annotated[bool, flag(_TALK, "--debug", help="Show the traceback of an error.")] = False
 
 
-def parse_steps(text: str | None) -> tuple[int, ...] | None:
+def parse_numbers(text: str | None, name: str, example: str) -> tuple[int, ...] | None:
     """ "20,10,10,10" -> (20, 10, 10, 10).
 
     Raises:
-        UsageError: it is anything else.
+        UsageError: it is anything else, naming the flag.
     """
     if text is None:
         return None
@@ -337,5 +338,5 @@ def parse_steps(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(
-            f"--steps cannot be {text[:80]!r}.", "It takes whole numbers, such as 20,10,10,10."
+            f"{name} cannot be {text[:80]!r}.", f"It takes whole numbers, such as {example}."
         ) from error

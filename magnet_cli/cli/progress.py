@@ -84,6 +84,7 @@ class ClipDisplay:
         self._bars: Progress | None = None
         self._overall: TaskID | None = None
         self._tasks: dict[tuple[str, int], TaskID] = {}
+        self._rescorer_seconds = 0.0
 
     def __enter__(self) -> ClipDisplay:
         if self._talk.live:
@@ -115,6 +116,7 @@ class ClipDisplay:
         for task in self._tasks.values():
             self._bars.remove_task(task)
         self._tasks.clear()
+        self._rescorer_seconds = 0.0
         if self._overall is not None:
             self._bars.update(self._overall, completed=self._begun - 1, detail=_escaped(text))
         return self._on_step
@@ -129,7 +131,9 @@ class ClipDisplay:
         key = (event.part, event.stage)
         if key not in self._tasks:
             self._tasks[key] = self._bars.add_task(_row(event), total=event.steps, detail="")
-        self._bars.update(self._tasks[key], completed=event.step, detail=_detail(event))
+        self._rescorer_seconds += event.rescorer_seconds
+        detail = _detail(event, self._rescorer_seconds)
+        self._bars.update(self._tasks[key], completed=event.step, detail=detail)
 
 
 def _step_bars(talk: Talk) -> Progress:
@@ -161,27 +165,31 @@ def _row(event: StepEvent) -> str:
     return f"stream {event.stage + 1} of {event.stages}"
 
 
-def _detail(event: StepEvent) -> str:
-    """What the loop says of itself at this step."""
+def _detail(event: StepEvent, rescorer_seconds: float) -> str:
+    """What the loop says of itself at this step, and what the rescorer has cost the clip so far."""
     if event.part == "codec":
         return ""
     guidance = f"λ {event.cfg_coef:.1f}  temperature {event.temperature:.2f}"
     if event.part == "autoregressive":
         return guidance
-    return f"masked {event.mask_rate:4.0%}  {guidance}"
+    cost = f"  rescorer {rescorer_seconds:.1f} s" if rescorer_seconds else ""
+    return f"masked {event.mask_rate:4.0%}  {guidance}{cost}"
 
 
 def _plain_steps(talk: Talk) -> Callable[[StepEvent], None]:
     """One line for each row that is complete."""
-    began = time.monotonic()
+    began, rescorer = time.monotonic(), 0.0
 
     def on_step(event: StepEvent) -> None:
-        nonlocal began
+        nonlocal began, rescorer
+        rescorer += event.rescorer_seconds
         if event.step < event.steps:
             return
         seconds, began = time.monotonic() - began, time.monotonic()
         steps = "" if event.part == "codec" else f"{event.steps} steps in "
-        talk.note(f"  {_row(event)}: {steps}{seconds:.1f} s")
+        cost = f" (rescorer {rescorer:.1f} s)" if rescorer else ""
+        rescorer = 0.0
+        talk.note(f"  {_row(event)}: {steps}{seconds:.1f} s{cost}")
 
     return on_step
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from magnet_cli.cli.ensemble import EnsembleOptions
 from magnet_cli.cli.flags import flag_of, takes_flags
 from magnet_cli.cli.options import DecodingOptions, OutputOptions, TalkOptions
 from magnet_cli.cli.output import Talk, printable
@@ -21,6 +22,10 @@ Examples:
     magnet show piano.wav --spectrogram piano.png
     magnet show piano.wav --json | jq .settings.seed
 """
+
+
+# The models that take part in a clip beside its own, by the names of their flags' fields.
+HELPERS = ("rescorer", "hybrid_model")
 
 
 def register(app: typer.Typer) -> None:
@@ -95,7 +100,10 @@ def command_for(made: Mapping[str, Any], name: str) -> list[str]:
         value = made.get(key)
         if isinstance(value, (int, float, str)):
             arguments += [f"--{key}", _text(value)]
+    helpers = {part: _model(made[part]) for part in HELPERS if isinstance(made.get(part), Mapping)}
     for group, values in (
+        (EnsembleOptions, helpers),
+        (EnsembleOptions, made.get("given")),
         (DecodingOptions, made.get("given")),
         (OutputOptions, made.get("output")),
     ):
@@ -141,6 +149,8 @@ def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Prompt", _text(made.get("prompt"))),
         ("Negative", _text(made.get("negative"))),
         ("Model", _text(_model(made))),
+        *((part.replace("_", " ").capitalize(), _text(_model(made[part])))
+          for part in HELPERS if isinstance(made.get(part), Mapping)),
         ("Seed", _text(made.get("seed"))),
         ("Decoding", ", ".join(f"{name} {_text(value)}" for name, value in decoding.items())),
         ("Made on", f"{_text(made.get('device'))} in {_text(made.get('dtype'))}, "
