@@ -42,6 +42,7 @@ NATIVE = Layout(
     (("config.json",), ("lm.safetensors",), ("codec.safetensors",), ("text.safetensors",)),
     extras=("tokenizer.json",),
 )
+NATIVE_CODEC = Layout("native codec", (("config.json",), ("codec.safetensors",)))
 ENCODEC = Layout("transformers", (("config.json",), _WEIGHTS))
 T5 = Layout("t5", (("config.json",), ("tokenizer.json",), _WEIGHTS))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from magnet_cli.checkpoints import audiocraft, encodec, native, registry
-from magnet_cli.checkpoints.layouts import ENCODEC, NATIVE, needed
+from magnet_cli.checkpoints.layouts import ENCODEC, NATIVE, NATIVE_CODEC, needed
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.resolve import ResolvedCheckpoint, ResolvedPart
 from magnet_cli.checkpoints.t5 import load_t5
@@ -231,7 +231,7 @@ def _load_native(
 
 
 def _codec(part: ResolvedPart, device: torch.device) -> AudioCodec:
-    if part.layout is NATIVE:
+    if part.layout in (NATIVE, NATIVE_CODEC):
         return native.load_codec(part.directory, device)
     if part.layout is ENCODEC:
         names = [path.name for path in part.directory.iterdir()]

@@ -20,6 +20,7 @@ from magnet_cli.checkpoints.layouts import (
     AUDIOCRAFT,
     ENCODEC,
     NATIVE,
+    NATIVE_CODEC,
     T5,
     Layout,
     model_layout,
@@ -83,18 +84,18 @@ def resolve(
     if directory is not None:
         return _from_directory(directory.name, directory, None, offline, progress)
     name, at, said = spec.partition("@")
+    known = registry.find(name)
+    if known is None:
+        _check_repo(spec, name)
     if at:
         if revision not in (None, said) or not said:
             raise UsageError(
-                f"{spec} and revision {revision!r} do not go together.", "Give one revision."
+                f"{spec!r} and the revision {revision!r} do not go together.", "Give one revision."
             )
         revision = said
-        known = registry.find(name)
     repo = known.repo if known is not None else name
     if repo is None:
         raise UsageError(f"{name} is built in and has no revisions.", f"Leave @{revision} out.")
-    if known is None:
-        _check_repo(spec, name)
     snapshot = _snapshot(repo, None, revision, offline, progress)
     return _from_snapshot(snapshot, known, offline, progress)
 
@@ -110,8 +111,10 @@ def resolve_codec(
     offline = offline or hub.offline()
     directory = _directory(spec)
     if directory is not None and model_layout(_names(directory)) is None:
-        needed(ENCODEC, _names(directory), str(directory))
-        return ResolvedPart(ENCODEC, directory, None, None)
+        names = _names(directory)
+        layout = NATIVE_CODEC if "codec.safetensors" in names else ENCODEC
+        needed(layout, names, str(directory))
+        return ResolvedPart(layout, directory, None, None)
     name, _, revision = spec.partition("@")
     if directory is None and registry.find(name) is None:
         _check_repo(spec, name)
@@ -127,8 +130,10 @@ def _directory(spec: str) -> Path | None:
     Raises:
         ModelNotFoundError: it is written as a path, and nothing is there.
     """
+    if not spec:
+        return None
     is_path = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1 or os.sep == "\\" in spec
-    path = Path(spec).expanduser() if is_path else Path(spec)
+    path = Path(os.path.expanduser(spec))
     try:
         if path.is_dir():
             # A folder that happens to be called as a model is, is taken where it holds one.

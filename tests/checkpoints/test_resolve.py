@@ -1,0 +1,273 @@
+"""Names, hub ids and directories -> local files, without the network."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magnet_cli.checkpoints import hub, layouts, library
+from magnet_cli.checkpoints.layouts import AUDIOCRAFT, ENCODEC, NATIVE, T5
+from magnet_cli.checkpoints.resolve import resolve, resolve_codec
+from magnet_cli.errors import CheckpointError, MagnetError, ModelNotFoundError, UsageError
+from tests.golden_cases import HUB_CACHE, index, snapshot
+
+SMALL = "facebook/magnet-small-10secs"
+SMALL_30 = "facebook/magnet-small-30secs"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that would reach for the network fails."""
+
+    def refuse(*args: object) -> NoReturn:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def copied_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the golden cache that may be changed; offline."""
+    cache = tmp_path / "hub"
+    shutil.copytree(HUB_CACHE, cache)
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return cache
+
+
+@pytest.mark.parametrize("spec", ["small", "magnet-small-10secs", SMALL, f"{SMALL}@main"])
+def test_names_and_hub_ids(hub_cache: Path, spec: str) -> None:
+    resolved = resolve(spec)
+    commit = Path(index()["models"][SMALL]["path"]).name
+    assert (resolved.name, resolved.repo) == ("magnet-small-10secs", SMALL)
+    assert resolved.revision == commit
+    assert resolved.layout is AUDIOCRAFT
+    assert resolved.codec.directory == resolved.directory
+    assert resolved.text.layout is T5
+    assert resolved.text.repo in ("t5-base", "google-t5/t5-base")
+
+
+def test_a_pointer_is_followed(hub_cache: Path) -> None:
+    resolved = resolve("small-30")
+    assert resolved.codec.layout is ENCODEC
+    assert resolved.codec.repo == "facebook/encodec_32khz"
+    assert resolved.codec.directory == snapshot("facebook/encodec_32khz")
+
+
+def test_revisions(hub_cache: Path) -> None:
+    commit = snapshot(SMALL).name
+    assert resolve(f"{SMALL}@{commit}").revision == commit
+    assert resolve(f"small@{commit[:7]}").revision == commit
+    assert resolve(SMALL, revision=commit).revision == commit
+    for spec, revision in ((f"{SMALL}@{commit}", "main"), (f"{SMALL}@", None)):
+        with pytest.raises(UsageError, match="revision"):
+            resolve(spec, revision=revision)
+    for missing in ("v2", "../../refs/main", "f" * 40, "0"):
+        with pytest.raises(ModelNotFoundError, match="not on this machine"):
+            resolve(SMALL, revision=missing)
+
+
+def test_a_directory(hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(snapshot(SMALL), tmp_path / "mine")
+    resolved = resolve(str(tmp_path / "mine"))
+    assert (resolved.name, resolved.repo, resolved.known) == ("mine", None, None)
+    monkeypatch.chdir(tmp_path)
+    assert resolve("mine").directory == Path("mine")
+    assert resolve("./mine").name == "mine"
+
+
+def test_a_directory_named_as_a_model_counts_where_it_holds_one(
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small").mkdir()
+    assert resolve("small").repo == SMALL
+    with pytest.raises(CheckpointError, match="holds no model"):
+        resolve("./small")
+    shutil.copytree(snapshot(SMALL_30), "small", dirs_exist_ok=True)
+    assert resolve("small").repo is None
+
+
+def test_a_directory_that_lacks_files_names_them(hub_cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(snapshot(SMALL), tmp_path / "mine")
+    (tmp_path / "mine" / "compression_state_dict.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"has no compression_state_dict\.bin"):
+        resolve(str(tmp_path / "mine"))
+
+
+def test_a_path_that_is_not_there(hub_cache: Path) -> None:
+    for spec in ("./nothing", "/nothing/at/all", "a/b/c", "~/nothing-of-the-kind"):
+        with pytest.raises(ModelNotFoundError, match="no directory"):
+            resolve(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        " ",
+        "smal",
+        "a b",
+        "a/b c",
+        "\0",
+        "x" * 10_000,
+        "\u202eevil/\u202emodel",
+        "😀",
+        "a//b",
+        "@",
+    ],
+)
+def test_what_is_no_name_at_all(hub_cache: Path, spec: str) -> None:
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve(spec)
+    assert error.value.exit_status == 3
+    assert error.value.hint
+    assert len(error.value.message) < 1000
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_any_text_ends_in_an_error_of_ours(spec: str) -> None:
+    with contextlib.suppress(MagnetError):
+        resolve(spec, offline=True)
+
+
+def test_offline_and_not_here_says_what_to_do(hub_cache: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="not on this machine") as error:
+        resolve("medium")
+    assert "magnet models pull" in error.value.hint
+
+
+def test_offline_by_the_argument_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(HUB_CACHE))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert resolve(SMALL, offline=True).repo == SMALL
+    with pytest.raises(ModelNotFoundError, match="network is off"):
+        resolve("medium", offline=True)
+    assert resolve(SMALL).repo == SMALL, "what is here needs no network"
+
+
+def test_missing_codec_and_text_encoder_are_named(copied_cache: Path) -> None:
+    shutil.rmtree(copied_cache / "models--facebook--encodec_32khz")
+    with pytest.raises(ModelNotFoundError, match="facebook/encodec_32khz is not on"):
+        resolve(SMALL_30)
+    shutil.rmtree(copied_cache / "models--t5-base")
+    with pytest.raises(ModelNotFoundError, match="t5-base is not on"):
+        resolve(SMALL)
+
+
+def test_a_partial_cache_names_what_is_missing(copied_cache: Path) -> None:
+    (copied_cache / snapshot(SMALL).relative_to(HUB_CACHE) / "compression_state_dict.bin").unlink()
+    with pytest.raises(ModelNotFoundError, match=r"only in part: compression_state_dict\.bin"):
+        resolve(SMALL)
+    (copied_cache / snapshot("t5-base").relative_to(HUB_CACHE) / "tokenizer.json").unlink()
+    with pytest.raises(ModelNotFoundError, match=r"t5-base is here only in part: tokenizer\.json"):
+        resolve("musicgen-small")
+
+
+def test_a_broken_link_in_the_cache_counts_as_missing(copied_cache: Path) -> None:
+    """Snapshots are links to blobs; a blob that was cleaned away leaves a link to nothing."""
+    file = copied_cache / snapshot(SMALL).relative_to(HUB_CACHE) / "state_dict.bin"
+    file.unlink()
+    file.symlink_to("../../blobs/gone")
+    with pytest.raises(ModelNotFoundError, match="only in part"):
+        resolve(SMALL)
+
+
+@pytest.mark.parametrize("name", ["t5-base", "google-t5/t5-base"])
+def test_both_names_of_the_text_encoder(copied_cache: Path, name: str) -> None:
+    """Whichever of them is in the cache is used."""
+    for entry in copied_cache.glob("models--*t5-base"):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    folder = copied_cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(HUB_CACHE / "models--t5-base", folder)
+    assert resolve(SMALL).text.repo == name
+
+
+def test_a_read_only_cache(copied_cache: Path) -> None:
+    folders = [copied_cache, *(path for path in copied_cache.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        before = sorted(copied_cache.rglob("*"))
+        assert resolve(SMALL_30).repo == SMALL_30
+        assert sorted(copied_cache.rglob("*")) == before
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert hub.cache_directory() == tmp_path / ".cache" / "huggingface" / "hub"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert hub.cache_directory() == Path("/xdg/huggingface/hub")
+    monkeypatch.setenv("HF_HOME", "~/hf")
+    assert hub.cache_directory() == tmp_path / "hf" / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", "$HF_HOME/../cache")
+    assert hub.cache_directory() == Path(os.path.expanduser("~/hf/../cache"))
+
+
+@pytest.mark.parametrize(
+    ("value", "off"),
+    [("1", True), ("true", True), ("YES", True), ("on", True), ("0", False), ("", False)],
+)
+def test_offline_by_the_environment(monkeypatch: pytest.MonkeyPatch, value: str, off: bool) -> None:
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    assert hub.offline() is off
+
+
+def test_a_codec_alone(hub_cache: Path) -> None:
+    assert resolve_codec("facebook/encodec_32khz").layout is ENCODEC
+    assert resolve_codec(str(snapshot("facebook/encodec_32khz"))).repo is None
+    assert resolve_codec("small").layout is AUDIOCRAFT
+    assert resolve_codec("small-30").repo == "facebook/encodec_32khz"
+    with pytest.raises(ModelNotFoundError):
+        resolve_codec("nothing")
+
+
+def test_what_is_here(hub_cache: Path) -> None:
+    here = {model.repo: model for model in library.cached_models()}
+    assert sorted(here) == [
+        "facebook/audio-magnet-small",
+        SMALL,
+        SMALL_30,
+        "facebook/musicgen-small",
+    ], "models only: no codecs, no text encoders"
+    assert all(model.complete for model in here.values())
+    files = snapshot(SMALL).iterdir()
+    assert here[SMALL].bytes >= sum(path.stat().st_size for path in files)
+
+
+def test_no_cache_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nowhere"))
+    assert library.cached_models() == []
+    with pytest.raises(ModelNotFoundError):
+        resolve(SMALL, offline=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_only_the_files_of_a_layout_are_chosen() -> None:
+    names = ["README.md", "config.json", "model.safetensors", "pytorch_model.bin", "spiece.model"]
+    assert layouts.needed(ENCODEC, names, "x") == ["config.json", "model.safetensors"]
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
+        layouts.needed(T5, names, "x")
+    native = ["config.json", "lm.safetensors", "codec.safetensors", "text.safetensors"]
+    assert layouts.model_layout(native) is NATIVE
+    assert layouts.needed(NATIVE, [*native, "tokenizer.json", "samples.wav"], "x") == [
+        *native,
+        "tokenizer.json",
+    ]
+    assert layouts.model_layout(names) is None
