@@ -189,7 +189,7 @@ def released_config(settings: dict[str, Any], where: str) -> CodecConfig:
         if name not in _DECODER_SETTINGS:
             raise CheckpointError(f"{where} sets seanet.decoder.{name}, for the decoder alone.")
     optional = {"trim_right_ratio", "elu_alpha"}  # at the defaults of CodecConfig where not said
-    fields = {
+    fields: dict[str, Any] = {
         field: xp_cfg.value(settings, path, kind)
         for field, (path, kind) in RELEASED_FIELDS.items()
         if field not in optional or xp_cfg.get(settings, path, None) is not None

@@ -119,7 +119,7 @@ class EnCodec(AudioCodec):
             chunk_frames * self.hop_length,
         )
         for audio in pieces:
-            yield audio.float()
+            yield audio.float().contiguous()
 
     @torch.no_grad()
     def decode_latent(self, codes: Tensor) -> Tensor:

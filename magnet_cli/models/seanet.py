@@ -6,8 +6,11 @@ layer here can say which range of its input a range of its output hangs on, and 
 So a long sound is worked off in pieces that equal one pass: the context of a piece is the exact
 receptive field, padding happens only where the sound truly ends, the LSTM's state is carried.
 
-Ranges are Python ranges of positions in the whole signal. `have` is what a tensor [B, C, len(have)]
-covers, `want` what is asked for, `total` the length of the whole signal that `have` is a part of.
+Ranges are Python ranges of positions in the whole signal. `have` is what a tensor
+[B, C, 1, len(have)] covers, `want` what is asked for, `total` the length of the whole signal.
+
+Tensors between layers have an empty dimension so that they can lie channels-last in memory, where
+convolutions on a CPU take about half the time (oneDNN then neither reorders nor transposes).
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ class Conv(Layer):
         super().__init__()
         self.conv = nn.Conv1d(width_in, width_out, kernel, stride, dilation=dilation)
         self.stride = stride
+        self.dilation = dilation
         self.reach = (kernel - 1) * dilation + 1  # positions from the first to the last it reads
         padding = self.reach - stride
         self.before = padding if config.causal else padding - padding // 2
@@ -86,7 +90,7 @@ class Conv(Layer):
 
     def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
         if self.mode == "reflect" and self._is_short(total):
-            return self.conv(self._mirror_short(x))[..., want.start : want.stop]
+            return self._convolve(self._mirror_short(x), 0)[..., want.start : want.stop]
         under = self._under(want)
         left, right = max(-under.start, 0), max(under.stop - total, 0)
         if self.mode == "constant":
@@ -98,10 +102,21 @@ class Conv(Layer):
         else:
             both = 0
             if left or right:
-                x = F.pad(x, (left, right), self.mode)
+                x = F.pad(x, (left, right, 0, 0), self.mode)
             x = _crop(x, range(have.start - left, have.stop + right), under)
-        weight, bias, dilation = self.conv.weight, self.conv.bias, self.conv.dilation
-        return F.conv1d(x, weight, bias, self.stride, both, dilation)
+        return self._convolve(x, both)
+
+    def _convolve(self, x: Tensor, padding: int) -> Tensor:
+        y = F.conv2d(
+            x,
+            self.conv.weight.unsqueeze(2),
+            self.conv.bias,
+            stride=(1, self.stride),
+            padding=(0, padding),
+            dilation=(1, self.dilation),
+        )
+        # One channel in is no telling how it lies, and then the result lies the slow way.
+        return y.contiguous(memory_format=_layout(y))
 
     def _under(self, want: range) -> range:
         """What the kernel passes over, padding included: may begin before 0 and end after total."""
@@ -120,7 +135,7 @@ class Conv(Layer):
         before mirroring, and cuts as much off the end after."""
         left, right = self._padding(x.shape[-1])
         silence = max(left, right) - x.shape[-1] + 1
-        mirrored = F.pad(F.pad(x, (0, silence)), (left, right), "reflect")
+        mirrored = F.pad(F.pad(x, (0, silence)), (left, right, 0, 0), "reflect")
         return mirrored[..., : mirrored.shape[-1] - silence]
 
 
@@ -147,7 +162,9 @@ class TransposedConv(Layer):
 
     def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
         need = self.window(want, total)
-        y = self.convtr(_crop(x, have, need))
+        x = _crop(x, have, need)
+        weight = self.convtr.weight.unsqueeze(2)
+        y = F.conv_transpose2d(x, weight, self.convtr.bias, stride=(1, self.stride))
         begin = need.start * self.stride - self.trim
         return _crop(y, range(begin, begin + y.shape[-1]), want)
 
@@ -217,15 +234,18 @@ class Chain:
         return self._windows(want, total)[0][0]
 
     def __call__(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
-        """As Layer, through all layers."""
-        if self.layers and isinstance(self.layers[0], Activation):
-            x = x.clone()
+        """As Layer, through all layers, from [B, C, len(have)] to [B, C', len(want)]."""
+        x = x.unsqueeze(2)
+        if isinstance(self.layers[0], Activation):
+            x = x.clone(memory_format=_layout(x))
+        else:
+            x = x.contiguous(memory_format=_layout(x))
         windows = self._windows(want, total)
         wants = [window for window, _ in windows[1:]] + [want]
         for layer, (_, length), wanted in zip(self.layers, windows, wants, strict=True):
             x = layer(x, have, wanted, length)
             have = wanted
-        return x
+        return x.squeeze(2)
 
     def _windows(self, want: range, total: int) -> list[tuple[range, int]]:
         """For each layer what it must be given, and how long its whole input is."""
@@ -332,3 +352,9 @@ def _crop(x: Tensor, have: range, want: range) -> Tensor:
     if have == want:
         return x
     return x[..., want.start - have.start : want.stop - have.start]
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """How tensors lie fastest."""
+    last = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return torch.channels_last if last else torch.contiguous_format
