@@ -1,0 +1,1 @@
+"""Editing: continue, inpaint, vary, loop, go longer. Each is a request over known codes."""

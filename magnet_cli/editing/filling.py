@@ -1,0 +1,181 @@
+"""Filling: the one engine of all editing. Open codes are decoded window by window, known ones stay.
+
+Codes are joined, never waveforms; a piece of any length is codes [1, K, T] and which are open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from magnet_cli.config import DecodingConfig
+from magnet_cli.decoding import autoregressive, iterative, settings
+from magnet_cli.decoding.events import OnStep
+from magnet_cli.editing.timeline import Cue, MixedLogits, MixedSession, check_cues, cue_weights
+from magnet_cli.editing.windows import Window, overlap_frames, window_seed
+from magnet_cli.errors import UsageError
+from magnet_cli.pipeline import Model
+from magnet_cli.request import GenerationRequest, make_request
+
+# (which window, from 1; how many) -> called before a window is decoded.
+OnWindow = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What the new codes of a piece are to be."""
+
+    cues: tuple[Cue, ...]  # prompts by time; one that begins at 0 is a prompt for all of it
+    seed: int
+    negative_prompt: str | None = None  # what guidance leads away from; None: null
+    config: DecodingConfig | None = None  # None in a field: the checkpoint's own default
+    overlap: float | None = (
+        None  # seconds that windows share with what is known; None: 0.3 segments
+    )
+
+    @classmethod
+    def of(cls, prompt: str | None, seed: int, **more: Any) -> Direction:
+        """One prompt for the whole piece."""
+        return cls((Cue(0.0, prompt),), seed, **more)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece as codes, and what made it."""
+
+    codes: Tensor  # int64 [1, K, T]
+    settings: dict[str, Any]  # JSON-able
+
+    @property
+    def frames(self) -> int:
+        """Length of the piece."""
+        return self.codes.shape[-1]
+
+
+class Filler:
+    """A model that fills in open codes as a direction says.
+
+    Raises:
+        UsageError: the direction does not fit the model, or the piece of `frames` frames.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        direction: Direction,
+        frames: int,
+        on_step: OnStep | None = None,
+        on_window: OnWindow | None = None,
+    ) -> None:
+        self.model, self.direction = model, direction
+        self.on_step, self.on_window = on_step, on_window
+        self.cues = check_cues(direction.cues, frames / model.frame_rate)
+        self.overlap = overlap_frames(direction.overlap, model.segment_frames, model.frame_rate)
+        self.config = direction.config or DecodingConfig()
+        if model.modeling != "autoregressive":
+            # Every frame of a window is needed, also those behind the last whole span.
+            self.config = dataclasses.replace(self.config, full_length=True)
+        self.resolved = settings.resolve(self.config, model.defaults, model.lm.config)
+        self._sessions: list[Any] | None = None
+
+    def fill(
+        self, codes: Tensor, open_: Tensor, windows: Sequence[Window], seed: int | None = None
+    ) -> Iterator[Window]:
+        """Fill the open codes of `windows`, in place; yield each window when it is filled.
+
+        Args:
+            codes: int64 [1, K, T]; changed only where `open_` is true.
+            open_: bool [1, K, T]; false afterwards where a window filled.
+            windows: in the order in which they are to be filled.
+            seed: instead of the direction's own.
+        """
+        seed = self.direction.seed if seed is None else seed
+        for index, window in enumerate(windows):
+            if self.on_window is not None:
+                self.on_window(index + 1, len(windows))
+            part = slice(window.start, window.stop)
+            request = self._request(codes[..., part], ~open_[..., part], window_seed(seed, index))
+            session = self._session(window.start, window.stop)
+            made = self.model.decode(request, self.on_step, session).to(codes.device)
+            for start, stop in window.fill:
+                codes[..., start:stop] = made[..., start - window.start : stop - window.start]
+                open_[..., start:stop] = False
+            yield window
+
+    def describe(self, kind: str, known: Tensor, **more: Any) -> dict[str, Any]:
+        """What makes the piece again, as JSON-able values: the model's account, and the edit's.
+
+        Args:
+            kind: extend, inpaint, vary, loop.
+            known: bool [1, K, T] of the whole piece: the codes that were given.
+            more: what else the edit was told.
+        """
+        window = known[..., : self.model.segment_frames]
+        request = self._request(window.long() * 0, window, self.direction.seed)
+        edit = {
+            "kind": kind,
+            "overlap": self.overlap / self.model.frame_rate,
+            "cues": [[cue.start, cue.prompt] for cue in self.cues],
+        }
+        return self.model.describe(request) | {
+            "frames": known.shape[-1],
+            "known_codes": int(known.sum()),
+            "edit": edit | more,
+        }
+
+    def _request(self, codes: Tensor, known: Tensor, seed: int) -> GenerationRequest:
+        return make_request(
+            [self.cues[0].prompt],  # the texts themselves are in the session
+            lm=self.model.lm.config,
+            defaults=self.model.defaults,
+            config=self.config,
+            seeds=[seed],
+            negative_prompts=self.direction.negative_prompt,
+            frames=codes.shape[-1],
+            known_codes=codes,
+            known_mask=known,
+        )
+
+    def _session(self, start: int, stop: int) -> autoregressive.Session | iterative.StageLogits:
+        """The model with its texts, weighted for a window. Texts are encoded once for all windows."""
+        if self._sessions is None:
+            self._sessions = [
+                self.model.session([cue.prompt], [self.direction.negative_prompt])
+                for cue in self.cues
+            ]
+        if len(self._sessions) == 1:
+            only: autoregressive.Session | iterative.StageLogits = self._sessions[0]
+            return only
+        weights = cue_weights(self.cues, start, stop, self.model.frame_rate)
+        if self.model.modeling == "autoregressive":
+            return MixedSession(self._sessions, weights, self.model.lm.pattern.delays)
+        return MixedLogits(self._sessions, weights)
+
+
+def need_masks(model: Model, what: str) -> None:
+    """Refuse to edit the middle of a sound with a model that only writes onward.
+
+    Raises:
+        UsageError: the model is autoregressive.
+    """
+    if model.modeling == "autoregressive":
+        raise UsageError(
+            f"{model.name} writes codes one after the other, so it cannot {what}.",
+            "Take a MAGNeT model, which fills masks; this one can `extend`.",
+        )
+
+
+def check_codes(model: Model, codes: Tensor) -> None:
+    """Refuse codes that are not one piece of this model's codec.
+
+    Raises:
+        UsageError: their shape is not [1, K, T], or there is no frame.
+    """
+    if codes.dim() != 3 or codes.shape[:2] != (1, model.n_q) or codes.shape[2] == 0:
+        raise UsageError(
+            f"The codes are {list(codes.shape)}.", f"They must be [1, {model.n_q}, frames]."
+        )

@@ -1,0 +1,166 @@
+"""Seamless loops. The seam is made in codes, and decoded with the loop's own other end around it.
+
+The piece is turned by half, so that its end and its beginning meet in the middle of a window; the
+codes there are decoded anew with both sides known. What lay in the middle is now at the window's
+ends, and goes on across them as it did before. No fade hides anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from magnet_cli.decoding.events import OnStep
+from magnet_cli.editing.filling import Direction, Filler, check_codes, need_masks
+from magnet_cli.editing.timeline import Cue
+from magnet_cli.editing.windows import Region, Window, derived_seed
+from magnet_cli.errors import UsageError
+from magnet_cli.pipeline import Model
+
+SEAM_SECONDS = 1.0  # decoded anew in the first pass, at most a quarter of the piece
+MOST_PASSES = 4
+SHORTEST = 8  # frames
+CONTEXT_SECONDS = 2.0  # of the loop's other end, decoded on either side and cut off
+
+_SPECTRUM = 1024  # samples of the spectra that a seam is judged by, a quarter of it apart
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A piece whose end goes on into its beginning."""
+
+    codes: Tensor  # int64 [1, K, T]
+    audio: Tensor  # float32 [1, C, T * hop], decoded around the seam
+    seam_flux: float  # spectral flux at the seam
+    body_flux: float  # the 95th percentile of the same everywhere else
+    settings: dict[str, Any]  # JSON-able
+
+    @property
+    def seamless(self) -> bool:
+        """The seam stands out no more than the body does."""
+        return self.seam_flux <= self.body_flux
+
+
+def close_loop(
+    model: Model, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
+) -> Loop:
+    """Make a piece into a loop of the same length: decode anew where its end meets its beginning.
+
+    Where the seam can be told from the body it is decoded again, wider each time, and the best pass
+    is kept.
+
+    Args:
+        model: a masked or hybrid one.
+        codes: int64 [1, K, T], generated or encoded, of any length.
+
+    Raises:
+        UsageError: the model is autoregressive, or the piece is too short.
+    """
+    best: Loop | None = None
+    for loop in loops(model, direction, codes, on_step=on_step):
+        if best is None or loop.seam_flux - loop.body_flux < best.seam_flux - best.body_flux:
+            best = loop
+        if best.seamless:
+            break
+    assert best is not None
+    return best
+
+
+def loops(
+    model: Model, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
+) -> Iterator[Loop]:
+    """One pass after the other, each with a wider seam and another seed. Arguments as `close_loop`."""
+    need_masks(model, "close a loop")
+    check_codes(model, codes)
+    frames = codes.shape[-1]
+    if frames < SHORTEST:
+        raise UsageError(
+            f"A loop of {frames / model.frame_rate:g} s is too short.",
+            f"Take {SHORTEST / model.frame_rate:g} s or more.",
+        )
+    whole = Filler(model, direction, frames)
+    for turn in range(MOST_PASSES):
+        seconds = SEAM_SECONDS * (1 + turn / 2)
+        width = max(2, min(round(seconds * model.frame_rate), frames // 4))
+        seed = derived_seed(direction.seed, f"loop {turn}")
+        closed = _close(model, dataclasses.replace(direction, seed=seed), codes, width, on_step)
+        audio = decode_around(model, closed)
+        at_seam, in_body = seam_flux(audio[0].mean(0).numpy())
+        known = torch.ones_like(closed, dtype=torch.bool)
+        known[..., : width - width // 2] = known[..., frames - width // 2 :] = False
+        settings = whole.describe(
+            "loop", known, passes=turn + 1, seam_flux=at_seam, body_flux=in_body
+        )
+        yield Loop(closed, audio, at_seam, in_body, settings)
+
+
+def _close(
+    model: Model, direction: Direction, codes: Tensor, width: int, on_step: OnStep | None
+) -> Tensor:
+    """Decode `width` frames around the seam anew: half of a window before it, half behind it."""
+    frames = codes.shape[-1]
+    size = min(model.segment_frames, frames)
+    before = size // 2
+    turned = torch.cat([codes[..., frames - before :], codes[..., : size - before]], dim=-1).cpu()
+
+    seam = Region(before - width // 2, before - width // 2 + width)
+    open_ = torch.zeros_like(turned, dtype=torch.bool)
+    open_[..., seam.start : seam.stop] = True
+    first, last = direction.cues[0].prompt, direction.cues[-1].prompt
+    cues = [Cue(0.0, last), Cue(before / model.frame_rate, first)]
+    around = dataclasses.replace(direction, cues=tuple(cues[: 1 + (first != last)]))
+    filler = Filler(model, around, size, on_step)
+    for _ in filler.fill(turned, open_, [Window(0, size, (seam,))]):
+        pass
+
+    closed = codes.to("cpu", copy=True)
+    closed[..., frames - before :] = turned[..., :before]
+    closed[..., : size - before] = turned[..., before:]
+    return closed
+
+
+@torch.inference_mode()
+def decode_around(model: Model, codes: Tensor) -> Tensor:
+    """Codes [1, K, T] of a loop -> float32 [1, C, T * hop] on the CPU, as if it had gone on forever.
+
+    The loop's own end is decoded before its beginning and its beginning behind its end, so that
+    convolutions and recurrent state know where they come from and go to; then that is cut off.
+    """
+    frames, hop = codes.shape[-1], model.codec.hop_length
+    context = round(CONTEXT_SECONDS * model.frame_rate)
+    places = torch.arange(-context, frames + context) % frames
+    tiled = codes[..., places.to(codes.device)].to(model.device)
+    audio = model.codec.decode(tiled)[..., context * hop : (context + frames) * hop]
+    return audio.float().cpu().clone()
+
+
+def seam_flux(samples: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """The spectral flux of a loop [N] at its seam, and its 95th percentile in the body.
+
+    Flux is the sum of absolute changes between the magnitude spectra of windows a quarter apart. Of
+    a place it is the highest flux between windows that touch the place, so seam and body are
+    measured alike.
+    """
+    size = _SPECTRUM
+    while size > 16 and size * 16 > len(samples):
+        size //= 2
+    hop = size // 4
+    seam = len(samples) // 2
+    turned = np.roll(samples, seam)  # the seam is in the middle now
+    frames = np.lib.stride_tricks.sliding_window_view(turned, size)[::hop]
+    spectra = np.abs(np.fft.rfft(frames * np.hanning(size), axis=-1))
+    flux = np.abs(np.diff(spectra, axis=0)).sum(-1)  # flux[j]: windows at j * hop, (j + 1) * hop
+    touching = size // hop + 1
+    highest = np.lib.stride_tricks.sliding_window_view(flux, touching).max(-1)
+    # highest[j] is of the place that the windows from j to j + touching have in common.
+    at = min(max(seam // hop - touching + 1, 0), len(highest) - 1)
+    body = np.delete(highest, slice(max(at - touching, 0), at + touching + 1))
+    body = body if len(body) else highest
+    return float(highest[at]), float(np.percentile(body, 95))

@@ -1,0 +1,148 @@
+"""Prompts by time: each frame is guided by a mix of texts, cross-faded where the prompt changes.
+
+Guidance is null + (cond - null) * λ. Where the prompt changes, cond is the mean of the logits under
+both texts, weighted frame by frame; so the music changes over, and no waveform is faded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magnet_cli.decoding import autoregressive, iterative
+from magnet_cli.errors import UsageError
+
+CROSSFADE = 1.0  # seconds over which one prompt gives way to the next
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A prompt and when it begins, in seconds from the start of the piece."""
+
+    start: float
+    prompt: str | None
+
+
+def check_cues(cues: Sequence[Cue], seconds: float) -> tuple[Cue, ...]:
+    """The cues of a piece in their order.
+
+    Raises:
+        UsageError: there is none, nothing is said of the start, two begin at once, or one lies
+            outside the piece.
+    """
+    if not cues:
+        raise UsageError("There is no prompt.", "Give at least one.")
+    for cue in cues:
+        if not (math.isfinite(cue.start) and cue.start >= 0):
+            raise UsageError(f"A prompt cannot begin at {cue.start:g}.", "Give seconds from 0.")
+        if cue.start >= seconds:
+            raise UsageError(
+                f"A prompt begins at {cue.start:g} s, but the piece is {seconds:g} s long.",
+                "Let it begin sooner, or make the piece longer.",
+            )
+    ordered = sorted(cues, key=lambda cue: cue.start)
+    if ordered[0].start != 0:
+        raise UsageError(
+            f"Nothing is said of the first {ordered[0].start:g} s.", "Let a prompt begin at 0."
+        )
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        if before.start == after.start:
+            raise UsageError(
+                f"Two prompts begin at {after.start:g} s.", "Join them into one, or move one."
+            )
+    return tuple(ordered)
+
+
+def cue_weights(
+    cues: Sequence[Cue], start: int, stop: int, frame_rate: float, crossfade: float = CROSSFADE
+) -> Tensor:
+    """How much each prompt counts at frames `start` up to `stop`.
+
+    A cue rises over `crossfade` seconds around its start, or over less where its neighbours are
+    nearer than that, while the one before it falls.
+
+    Returns:
+        float32 [cues, frames], every column a partition of one.
+    """
+    seconds = (torch.arange(start, stop, dtype=torch.float64) + 0.5) / frame_rate
+    starts = [cue.start for cue in cues]
+    rises = [torch.ones_like(seconds)]
+    for i in range(1, len(cues)):
+        room = starts[i] - starts[i - 1]
+        if i + 1 < len(cues):
+            room = min(room, starts[i + 1] - starts[i])
+        width = max(min(crossfade, room), 1e-9)
+        share = ((seconds - starts[i]) / width + 0.5).clamp(0, 1)
+        rises.append(0.5 - 0.5 * torch.cos(math.pi * share))
+    rises.append(torch.zeros_like(seconds))
+    stacked = torch.stack(rises)
+    return (stacked[:-1] - stacked[1:]).clamp(min=0).float()
+
+
+class MixedLogits:
+    """Masked models under several texts, mixed frame by frame (`decoding.iterative.StageLogits`)."""
+
+    def __init__(self, sessions: Sequence[iterative.StageLogits], weights: Tensor) -> None:
+        """`weights` [sessions, T] are for the frames of the window that is decoded."""
+        self.sessions, self.weights = list(sessions), weights
+
+    def __call__(
+        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Codes [B, K, T], positions bool [B, T] -> float32 [N, card], conditional and null."""
+        weights = self.weights.to(codes.device)
+        mixed, null = None, None
+        for session, weight in zip(self.sessions, weights, strict=True):
+            shares = weight.expand(positions.shape)[positions]  # [N]
+            # A text that counts nowhere here is not asked.
+            if not bool((shares > 0).any()):
+                continue
+            first = mixed is None
+            cond, nothing = session(codes, stage, positions, with_null and first)
+            if first:
+                # A null condition has no other half: it is its own.
+                null = cond if with_null and nothing is None else nothing
+                mixed = torch.zeros_like(cond)
+            mixed = mixed + cond * shares[:, None]
+        assert mixed is not None, "the weights of a frame sum to one"
+        return mixed, null
+
+
+class MixedSession:
+    """Causal models under several texts, mixed step by step (`decoding.autoregressive.Session`)."""
+
+    def __init__(
+        self,
+        sessions: Sequence[autoregressive.Session],
+        weights: Tensor,
+        delays: Sequence[int],
+    ) -> None:
+        """`weights` [sessions, T] are for frames; `delays` say which frame a step writes."""
+        used = [i for i in range(len(sessions)) if bool((weights[i] > 0).any())]
+        self.sessions = [sessions[i] for i in used]
+        self.weights, self.delays = weights[used], torch.tensor(list(delays))
+        self._read = 0
+
+    def reset(self, steps: int, with_null: bool) -> None:
+        """Forget everything; make room for `steps` steps."""
+        self._read = 0
+        for session in self.sessions:
+            session.reset(steps, with_null)
+
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Ids [B, K, n] -> float32 logits [B, K, card] of the next step, conditional and null."""
+        self._read += tokens.shape[-1]
+        # Step 0 holds no code; stream k's frame t stands at step t + 1 + delays[k].
+        frames = (self._read - 1 - self.delays).clamp(0, self.weights.shape[1] - 1)
+        shares = self.weights[:, frames].to(tokens.device)  # [sessions, K]
+        mixed, null = None, None
+        for session, share in zip(self.sessions, shares, strict=True):
+            cond, nothing = session.step(tokens)
+            mixed = cond * share[:, None] + (0 if mixed is None else mixed)
+            null = nothing if null is None else null
+        assert mixed is not None
+        return mixed, null

@@ -1,0 +1,82 @@
+"""Variations: keep a share of a sound's codes, decode the rest anew."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from magnet_cli.config import required
+from magnet_cli.decoding.events import OnStep
+from magnet_cli.editing.filling import (
+    Direction,
+    Filler,
+    OnWindow,
+    Piece,
+    check_codes,
+    need_masks,
+)
+from magnet_cli.editing.windows import derived_seed, onward
+from magnet_cli.errors import UsageError
+from magnet_cli.masking import spans_to_frames
+from magnet_cli.pipeline import Model
+
+
+def vary(
+    model: Model,
+    direction: Direction,
+    codes: Tensor,
+    strength: float,
+    keep_streams: int = 0,
+    *,
+    on_step: OnStep | None = None,
+    on_window: OnWindow | None = None,
+) -> Piece:
+    """Decode a share of a sound's codes anew, with the others known.
+
+    Args:
+        model: a masked or hybrid one.
+        codes: int64 [1, K, T], the sound.
+        strength: 0 keeps every code, 1 keeps none.
+        keep_streams: streams that are kept whole, from the coarsest on.
+
+    Raises:
+        UsageError: the model is autoregressive, or an argument cannot be used.
+    """
+    need_masks(model, "vary a sound")
+    check_codes(model, codes)
+    if not 0 <= strength <= 1:
+        raise UsageError(f"A strength of {strength:g} means nothing.", "Take a number from 0 to 1.")
+    if not 0 <= keep_streams < model.n_q:
+        raise UsageError(
+            f"{keep_streams} streams cannot be kept.",
+            f"The model has {model.n_q}: keep from 0 to {model.n_q - 1} of them.",
+        )
+    frames = codes.shape[-1]
+    filler = Filler(model, direction, frames, on_step, on_window)
+    generator = torch.Generator().manual_seed(derived_seed(direction.seed, "vary"))
+    span_len = required(filler.resolved.span_len)
+    kept = kept_codes(model.n_q, frames, span_len, strength, generator)
+    kept[:keep_streams] = True
+
+    varied, open_ = codes.to("cpu", copy=True), ~kept[None]
+    windows = onward(frames, 0, model.segment_frames, filler.overlap) if strength > 0 else []
+    for _ in filler.fill(varied, open_, windows):
+        pass
+    settings = filler.describe("vary", kept[None], strength=strength, keep_streams=keep_streams)
+    return Piece(varied, settings)
+
+
+def kept_codes(
+    n_q: int, frames: int, span_len: int, strength: float, generator: torch.Generator
+) -> Tensor:
+    """Which codes a variation keeps, bool [K, T], in spans.
+
+    Stream k keeps (1 - strength)^(k + 1) of the spans: fine streams describe what the coarse ones
+    leave over, so they give way sooner. What a stream keeps, every coarser one keeps, and a higher
+    strength keeps a part of what a lower one does.
+    """
+    spans = -(-frames // span_len)
+    places = torch.randperm(spans, generator=generator)
+    counts = [round(spans * (1 - strength) ** (k + 1)) for k in range(n_q)]
+    kept = torch.stack([places < count for count in counts])
+    return spans_to_frames(kept, span_len, frames).clone()

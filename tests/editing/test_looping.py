@@ -1,0 +1,91 @@
+"""Loops: the seam is made in codes, the rest stays, and the end goes on into the beginning."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from magnet_cli.config import DecodingConfig
+from magnet_cli.editing.filling import Direction
+from magnet_cli.editing.looping import SHORTEST, close_loop, decode_around, loops, seam_flux
+from magnet_cli.editing.timeline import Cue
+from magnet_cli.errors import UsageError
+from tests.editing.tiny import FAST, HOP, SAMPLE_RATE, codes_of, tiny_model
+
+PIANO = Direction.of("piano", seed=4, config=FAST)
+
+
+@pytest.mark.parametrize("frames", [SHORTEST, 45, 50, 133])
+def test_only_the_seam_is_decoded_anew(frames) -> None:
+    codes = codes_of(frames)
+    loop = close_loop(tiny_model(), PIANO, codes)
+    assert loop.codes.shape == codes.shape
+    assert loop.audio.shape == (1, 1, frames * HOP)
+    changed = torch.nonzero((loop.codes != codes).any(1)[0])[:, 0]
+    assert len(changed) > 0
+    reach = max(2, frames // 4)  # a seam is never wider than a quarter of the piece
+    from_seam = torch.minimum(changed, frames - 1 - changed)
+    assert int(from_seam.max()) < reach
+
+
+def test_the_end_goes_on_into_the_beginning() -> None:
+    """Turned by half, the loop decodes to the same sound: nothing tells where it is cut."""
+    model, codes = tiny_model(), codes_of(100)
+    audio = decode_around(model, codes)
+    turned = decode_around(model, codes.roll(50, -1))
+    assert torch.allclose(turned.roll(-50 * HOP, -1), audio, atol=1e-4)
+
+
+def test_decoding_without_the_other_end_would_be_heard() -> None:
+    model, codes = tiny_model(), codes_of(100)
+    plain = model.codec.decode(codes)
+    around = decode_around(model, codes)
+    edge = (plain - around)[..., :HOP].abs().max()
+    middle = (plain - around)[..., 50 * HOP : 51 * HOP].abs().max()
+    assert float(middle) < 1e-3 < float(edge)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_seam_is_no_worse_than_the_body(seed) -> None:
+    model = tiny_model()
+    codes = model.generate(["piano"], FAST, seeds=[seed]).codes
+    loop = close_loop(model, Direction.of("piano", seed, config=FAST), codes)
+    assert loop.seamless
+    assert (loop.seam_flux, loop.body_flux) == seam_flux(loop.audio[0, 0].numpy())
+
+
+def test_flux_tells_a_click_from_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    beat = rng.standard_normal(4 * SAMPLE_RATE).astype(np.float32) * 0.01
+    tone = np.sin(np.arange(4 * SAMPLE_RATE) * 2 * np.pi * 100.0 / SAMPLE_RATE).astype(np.float32)
+    at_seam, in_body = seam_flux(tone + beat)
+    assert at_seam <= in_body * 1.1
+    cut = (tone + beat)[: -SAMPLE_RATE // 160]  # a quarter of a wave is missing
+    at_seam, in_body = seam_flux(cut)
+    assert at_seam > 1.5 * in_body
+
+
+def test_more_passes_are_made_with_other_seeds_and_the_best_is_kept() -> None:
+    model, codes = tiny_model(), codes_of(60)
+    passes = list(loops(model, PIANO, codes))
+    assert len(passes) == 4
+    assert len({tuple(p.codes.flatten().tolist()) for p in passes}) == 4
+    assert [p.settings["edit"]["passes"] for p in passes] == [1, 2, 3, 4]
+    assert close_loop(model, PIANO, codes).seam_flux in [p.seam_flux for p in passes]
+
+
+def test_a_seam_lies_between_the_last_prompt_and_the_first() -> None:
+    model, codes = tiny_model(), codes_of(120)
+    two = Direction((Cue(0, "piano"), Cue(1.2, "drums")), 4, config=FAST)
+    loop = close_loop(model, two, codes)
+    assert loop.settings["edit"]["cues"] == [[0, "piano"], [1.2, "drums"]]
+    assert not torch.equal(loop.codes, close_loop(model, PIANO, codes).codes)
+
+
+def test_what_cannot_be_a_loop_is_refused() -> None:
+    with pytest.raises(UsageError, match="too short"):
+        close_loop(tiny_model(), PIANO, codes_of(SHORTEST - 1))
+    causal = Direction.of("piano", 4, config=DecodingConfig(top_k=5))
+    with pytest.raises(UsageError, match="one after the other"):
+        close_loop(tiny_model("autoregressive"), causal, codes_of(50))
