@@ -34,11 +34,11 @@ def same_codec(a: AudioCodec, b: AudioCodec) -> CodecComparison:
     if type(a) is not type(b):
         differences.append(f"One is {type(a).__name__}, the other {type(b).__name__}.")
     for field, words in (
-        ("sample_rate", "sample rate in Hz"),
+        ("sample_rate", "sample rates in Hz"),
         ("hop_length", "samples in a frame"),
-        ("channels", "channels"),
-        ("n_q", "streams"),
-        ("card", "codes in a stream"),
+        ("channels", "numbers of channels"),
+        ("n_q", "numbers of streams"),
+        ("card", "numbers of codes in a stream"),
     ):
         ours, theirs = getattr(a, field), getattr(b, field)
         if ours != theirs:

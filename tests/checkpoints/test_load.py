@@ -1,0 +1,236 @@
+"""Files -> models, and models from one format into the other: equal outputs both ways."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from magnet_cli.checkpoints import load, native
+from magnet_cli.checkpoints.load import (
+    LoadedCheckpoint,
+    export_checkpoint,
+    import_checkpoint,
+    load_checkpoint,
+    load_codec,
+    pick_device,
+    pick_dtype,
+)
+from magnet_cli.checkpoints.resolve import resolve, resolve_codec
+from magnet_cli.config import DecodingConfig
+from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.pipeline import Model
+from tests.golden_cases import snapshot
+
+SMALL = "facebook/magnet-small-10secs"
+NAMES = [
+    SMALL,
+    "facebook/audio-magnet-small",
+    "facebook/magnet-small-30secs",
+    "facebook/musicgen-small",
+]
+
+
+def loaded(spec: str, dtype: str = "float32") -> LoadedCheckpoint:
+    return load_checkpoint(resolve(spec), "cpu", dtype)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imported_and_exported_it_makes_the_same(
+    hub_cache: Path, tmp_path: Path, name: str
+) -> None:
+    """Released -> ours -> released: every tensor equal, and so is what comes out."""
+    original = loaded(name)
+    import_checkpoint(resolve(name), tmp_path / "ours")
+    ours = loaded(str(tmp_path / "ours"))
+    export_checkpoint(resolve(str(tmp_path / "ours")), tmp_path / "released")
+    released = loaded(str(tmp_path / "released"))
+
+    for other in (ours, released):
+        assert other.lm_config == original.lm_config
+        assert other.defaults == original.defaults
+        assert other.text_encoder_name == original.text_encoder_name
+        for part in ("lm", "codec", "text_encoder"):
+            expected = getattr(original, part).state_dict()
+            found = getattr(other, part).state_dict()
+            assert expected.keys() == found.keys()
+            for key in expected:
+                atol = 1e-7 if part == "codec" else 0  # weight norm is made anew on export
+                torch.testing.assert_close(found[key], expected[key], rtol=0, atol=atol)
+    assert (ours.name, ours.licence, ours.kind) == (
+        original.name,
+        original.licence,
+        original.kind,
+    )
+    results = [
+        Model(model).generate(["slow piano and strings"], seeds=[3], frames=15)
+        for model in (original, ours, released)
+    ]
+    for result in results[1:]:
+        assert torch.equal(result.codes, results[0].codes)
+        torch.testing.assert_close(result.audio, results[0].audio, rtol=0, atol=1e-6)
+
+
+def test_a_directory_of_ours_needs_nothing_else(
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_checkpoint(resolve("small-30"), tmp_path / "ours")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    model = loaded(str(tmp_path / "ours"))
+    assert model.codec.card == 64
+    assert model.text_encoder.encode("x").shape[1] == 768
+    names = sorted(path.name for path in (tmp_path / "ours").iterdir())
+    files = ["codec.safetensors", "config.json", "lm.safetensors", "text.safetensors"]
+    assert names == [*files, "tokenizer.json"]
+
+
+def test_the_language_model_is_stored_as_it_was(hub_cache: Path, tmp_path: Path) -> None:
+    import_checkpoint(resolve(SMALL), tmp_path / "ours")
+    for name, tensor in load_file(tmp_path / "ours" / native.LM_FILE).items():
+        assert tensor.dtype == torch.float16, name
+    config = json.loads((tmp_path / "ours" / native.CONFIG_FILE).read_text())
+    assert config["provenance"]["repo"] == SMALL
+    assert config["provenance"]["revision"] == snapshot(SMALL).name
+    assert config["licence"] == "CC-BY-NC-4.0"
+
+
+def test_defaults_differ_by_checkpoint(hub_cache: Path) -> None:
+    music, sound = loaded(SMALL).defaults, loaded("facebook/audio-magnet-small").defaults
+    assert (music.temperature, music.top_p, music.max_cfg_coef) == (3.0, 0.9, 10.0)
+    assert (sound.temperature, sound.top_p, sound.max_cfg_coef) == (3.5, 0.8, 20.0)
+    assert loaded("small-30").defaults.decoding_steps == (60, 10, 10, 10)
+    musicgen = loaded("musicgen-small").defaults
+    assert (musicgen.temperature, musicgen.top_k, musicgen.top_p) == (1.0, 250, 0.0)
+    for defaults in (music, sound, musicgen):
+        assert all(value is not None for value in vars(defaults).values())
+
+
+def test_a_directory_takes_its_defaults_from_the_file(hub_cache: Path) -> None:
+    """No registry entry stands for a directory, so that xp.cfg's generate.lm is what counts."""
+    resolved = resolve(str(snapshot("facebook/audio-magnet-small")))
+    model = load_checkpoint(resolved, "cpu")
+    assert (model.repo, model.licence, model.kind) == (None, None, "sound")
+    assert model.defaults == loaded("facebook/audio-magnet-small").defaults
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_dtypes(hub_cache: Path, dtype: str) -> None:
+    """Only the language model is in the dtype that was asked for."""
+    model = loaded(SMALL, dtype)
+    assert {p.dtype for p in model.lm.parameters()} == {getattr(torch, dtype)}
+    for part in (model.codec, model.text_encoder):
+        assert {p.dtype for p in part.parameters()} == {torch.float32}
+        assert not any(p.requires_grad for p in part.parameters())
+    assert not model.lm.training
+
+
+def test_auto_dtype() -> None:
+    assert pick_dtype("auto", torch.device("cpu")) == torch.float32
+    assert pick_dtype("auto", torch.device("mps")) == torch.float32
+    assert pick_dtype("auto", torch.device("cuda")) == torch.float16
+    with pytest.raises(UsageError, match="int8"):
+        pick_dtype("int8", torch.device("cpu"))
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("cuda")
+    assert pick_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="no device cuda:2"):
+        pick_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == torch.device("mps")
+    with pytest.raises(UsageError, match="no device cuda"):
+        pick_device("cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto") == torch.device("cpu")
+    for name in ("mps", "cuda", "gpu", "", "meta", "cpu:7", "😀", "vulkan"):
+        with pytest.raises(UsageError) as error:
+            pick_device(name)
+        assert "auto" in error.value.hint
+
+
+@pytest.mark.parametrize("spec", [SMALL, "facebook/encodec_32khz", "small-30"])
+def test_a_codec_alone_is_that_of_the_model(hub_cache: Path, tmp_path: Path, spec: str) -> None:
+    codec = load_codec(resolve_codec(spec), "cpu")
+    model = loaded(SMALL if spec == SMALL else "small-30")
+    for name, tensor in model.codec.state_dict().items():
+        assert torch.equal(codec.state_dict()[name], tensor)
+    import_checkpoint(resolve("small-30"), tmp_path / "ours")
+    assert load_codec(resolve_codec(str(tmp_path / "ours")), "cpu").card == 64
+
+
+def test_weights_can_be_trained_without_touching_the_file(hub_cache: Path, tmp_path: Path) -> None:
+    """Tensors of the right dtype are mapped from the file: writing to them must not write there."""
+    import_checkpoint(resolve(SMALL), tmp_path / "ours")
+    path = tmp_path / "ours" / native.LM_FILE
+    before = path.read_bytes()
+    model = loaded(str(tmp_path / "ours"), "float16")
+    with torch.no_grad():
+        for parameter in model.lm.parameters():
+            parameter.add_(1)
+    assert path.read_bytes() == before
+
+
+def test_parts_of_two_models_do_not_go_together(hub_cache: Path, tmp_path: Path) -> None:
+    import_checkpoint(resolve(SMALL), tmp_path / "music")
+    import_checkpoint(resolve("facebook/audio-magnet-small"), tmp_path / "sound")
+
+    def mixed(part: str, file: str) -> Path:
+        directory = tmp_path / f"mixed-{part}"
+        shutil.copytree(tmp_path / "music", directory)
+        shutil.copy(tmp_path / "sound" / file, directory / file)
+        config = json.loads((directory / native.CONFIG_FILE).read_text())
+        other = json.loads((tmp_path / "sound" / native.CONFIG_FILE).read_text())
+        config[part] = other[part]
+        (directory / native.CONFIG_FILE).write_text(json.dumps(config))
+        return directory
+
+    with pytest.raises(CheckpointError, match="width 768"):
+        loaded(str(mixed("text", native.TEXT_FILE)))
+    wrong = mixed("codec", native.CODEC_FILE)
+    config = json.loads((wrong / native.CONFIG_FILE).read_text())
+    config["lm"]["frame_rate"] = 25.0
+    (wrong / native.CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="25 frames per second"):
+        loaded(str(wrong))
+
+
+def test_export_refuses_what_the_released_layout_cannot_say(
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_checkpoint(resolve(SMALL), tmp_path / "ours")
+    path = tmp_path / "ours" / native.CONFIG_FILE
+    config = json.loads(path.read_text())
+    del config["provenance"]["text_encoder"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="cannot be exported"):
+        export_checkpoint(resolve(str(tmp_path / "ours")), tmp_path / "released")
+    assert not (tmp_path / "released").exists()
+    assert load.DECODING_DEFAULTS.given().keys() >= DecodingConfig().given().keys()
+
+
+@pytest.mark.parametrize("change", ["missing", "left over", "shape"])
+def test_native_tensors_are_held_against_the_config(
+    hub_cache: Path, tmp_path: Path, change: str
+) -> None:
+    import_checkpoint(resolve(SMALL), tmp_path / "ours")
+    path = tmp_path / "ours" / native.CODEC_FILE
+    state = load_file(path)
+    name = "quantizer.codebooks.0"
+    if change == "missing":
+        del state[name]
+    elif change == "shape":
+        state[name] = state[name][:5].clone()
+    else:
+        name = "quantizer.codebooks.9"
+        state[name] = torch.ones(1)
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match=name):
+        loaded(str(tmp_path / "ours"))

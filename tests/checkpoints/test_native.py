@@ -1,0 +1,145 @@
+"""magnet's own format: whole or not at all, and what a damaged one says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from magnet_cli.checkpoints import native, parts
+from magnet_cli.checkpoints.native import ModelCard
+from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.config import DecodingConfig
+from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.models.lm import LanguageModel
+from tests.models.tiny import golden_model, tiny_lm
+
+CARD = ModelCard(
+    name="mine",
+    kind="sound",
+    licence="MIT",
+    defaults=DecodingConfig(decoding_steps=(4, 3, 2, 1), temperature=2.5),
+    provenance={"steps": 7},
+)
+
+
+@pytest.fixture
+def written(tmp_path: Path, hub_cache: Path) -> Path:
+    save(tmp_path / "model", tiny_lm("hybrid"))
+    return tmp_path / "model"
+
+
+def save(directory: Path, lm: LanguageModel, **options: Any) -> None:
+    other = golden_model("facebook/magnet-small-10secs")
+    native.save(directory, lm, other.codec, other.text_encoder, CARD, **options)
+
+
+def test_what_is_written_comes_back(written: Path) -> None:
+    model = native.load(written)
+    expected = tiny_lm("hybrid")
+    assert model.lm.config == expected.config
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(model.lm.state_dict()[name], tensor)
+    assert model.card.defaults == CARD.defaults
+    assert (model.card.name, model.card.kind, model.card.licence) == ("mine", "sound", "MIT")
+    assert model.card.provenance["steps"] == 7
+    assert type(native.load_codec(written)) is type(model.codec)
+    assert native.stored_dtype(written) == torch.float32
+
+
+def test_half_precision_files(tmp_path: Path, hub_cache: Path) -> None:
+    lm = tiny_lm("masked")
+    save(tmp_path / "half", lm, lm_dtype=torch.float16, part_dtype=torch.float16)
+    assert native.stored_dtype(tmp_path / "half") == torch.float16
+    model = native.load(tmp_path / "half")
+    assert {p.dtype for p in model.lm.parameters()} == {torch.float32}
+    torch.testing.assert_close(model.lm.text_proj.weight, lm.text_proj.weight, rtol=1e-3, atol=1e-3)
+    assert next(lm.parameters()).dtype == torch.float32, "the model itself is left alone"
+
+
+def test_nothing_is_overwritten_unasked(written: Path) -> None:
+    before = (written / native.LM_FILE).read_bytes()
+    with pytest.raises(UsageError, match="exists already"):
+        save(written, tiny_lm("masked", seed=2))
+    assert (written / native.LM_FILE).read_bytes() == before
+    save(written, tiny_lm("masked", seed=2), overwrite=True)
+    assert native.load(written).lm.config.modeling == "masked"
+    stranger = written.parent / "stranger"
+    stranger.mkdir()
+    (stranger / "diary.txt").write_text("dear diary")
+    with pytest.raises(UsageError, match="exists already"):
+        save(stranger, tiny_lm("masked"), overwrite=True)
+    assert sorted(path.name for path in written.parent.iterdir()) == ["model", "stranger"]
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in written.iterdir()}
+
+    def fail(*args: object, **kwargs: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(native.json, "dumps", fail)
+    with pytest.raises(OSError, match="No space"):
+        save(written, tiny_lm("masked", seed=2), overwrite=True)
+    with pytest.raises(OSError, match="No space"):
+        save(written.parent / "new", tiny_lm("masked"))
+    assert {path.name: path.read_bytes() for path in written.iterdir()} == before
+    assert [path.name for path in written.parent.iterdir()] == ["model"]
+
+
+def test_a_rename_that_fails_puts_the_old_one_back(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = native.os.rename
+
+    def fail_second(source: Path, target: Path) -> None:
+        if target == written and ".old" not in str(source):
+            raise OSError("gone")
+        rename(source, target)
+
+    monkeypatch.setattr(native.os, "rename", fail_second)
+    with pytest.raises(OSError, match="gone"):
+        save(written, tiny_lm("masked", seed=2), overwrite=True)
+    assert native.load(written).lm.config.modeling == "hybrid"
+    assert [path.name for path in written.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": "other"}, "not the config of a model"),
+        ({"version": 2}, "version 2 of the format"),
+        ({"lm": {}}, "damaged"),
+        ({"lm": None}, "damaged"),
+        ({"defaults": {"top_p": 9}}, "damaged"),
+        ({"codec": {"kind": "tape", "config": {}}}, "codec of the kind 'tape'"),
+        ({"codec": {"kind": "encodec", "config": {}}}, "does not describe a codec"),
+        ({"codec": "encodec"}, "does not describe a codec"),
+        ({"text": {"kind": "bert", "config": {}}}, "text encoder of the kind 'bert'"),
+        ({"text": {"kind": "t5", "config": {"depth": 1}}}, "does not describe a text encoder"),
+    ],
+)
+def test_a_config_that_is_wrong_says_where(written: Path, change: dict, words: str) -> None:
+    path = written / native.CONFIG_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CheckpointError, match=words):
+        native.load(written)
+
+
+def test_missing_files_are_named(written: Path) -> None:
+    (written / native.TEXT_FILE).unlink()
+    with pytest.raises(CheckpointError, match=r"has no text\.safetensors"):
+        resolve(str(written))
+    (written / native.CONFIG_FILE).write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
+        native.read_config(written)
+
+
+def test_a_part_of_no_known_kind_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="cannot be stored"):
+        parts.describe(object(), parts.CODECS)  # type: ignore[arg-type]
