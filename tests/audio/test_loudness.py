@@ -1,0 +1,169 @@
+"""Loudness is met, and no peak passes the ceiling, whatever the sound."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magnet_cli.audio.io import Samples
+from magnet_cli.audio.loudness import (
+    TOLERANCE,
+    fade,
+    limit,
+    measure,
+    normalize,
+    peak_of,
+)
+
+RATE = 32_000
+
+
+def noise(seconds: float, level: float = 0.1, channels: int = 1, seed: int = 0) -> Samples:
+    drawn = np.random.default_rng(seed).standard_normal((channels, round(seconds * RATE)))
+    return (level * drawn).astype(np.float32)
+
+
+def hits(decay: float, seconds: float = 6.0) -> Samples:
+    """Bursts of noise twice a second: drums, as far as a meter can tell."""
+    samples = noise(seconds, 0.5)
+    since = np.arange(samples.shape[1]) % (RATE // 2) / RATE
+    return (samples * np.exp(-since / decay)).astype(np.float32)
+
+
+def kick() -> Samples:
+    since = np.arange(6 * RATE) % (RATE // 2) / RATE
+    return (0.8 * np.sin(2 * np.pi * 50 * since) * np.exp(-12 * since)).astype(np.float32)[None]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [noise(3), noise(3, channels=2), noise(3, level=1e-3), hits(0.1), hits(0.03), kick()],
+    ids=["noise", "stereo", "quiet", "drums", "dry drums", "kick"],
+)
+@pytest.mark.parametrize("target", [-23.0, -14.0])
+def test_loudness_is_met_under_the_ceiling(samples: Samples, target: float) -> None:
+    louder, said = normalize(samples, RATE, target, -1.0)
+    assert measure(louder, RATE) == pytest.approx(target, abs=TOLERANCE + 0.01)
+    assert said.after == pytest.approx(measure(louder, RATE))
+    assert np.abs(louder).max() <= 10 ** (-1 / 20)
+    assert said.peak == pytest.approx(peak_of(louder))
+
+
+def test_a_sound_that_fits_is_only_scaled() -> None:
+    samples = noise(3)
+    louder, said = normalize(samples, RATE, -20.0, -1.0)
+    assert said.reduction == 0.0
+    np.testing.assert_allclose(louder, samples * 10 ** (said.gain / 20), rtol=1e-6)
+
+
+def test_hard_work_is_told() -> None:
+    assert normalize(hits(0.03), RATE, -14.0, -1.0)[1].worked_hard
+    assert not normalize(noise(3), RATE, -14.0, -1.0)[1].worked_hard
+
+
+def test_loudness_is_given_up_before_the_sound_is() -> None:
+    """A lone click cannot be as loud as music: the limiter stops at its most."""
+    click = np.zeros((1, 3 * RATE), np.float32)
+    click[0, RATE] = 1.0
+    louder, said = normalize(click, RATE, -14.0, -1.0)
+    assert said.after < -14.5
+    assert said.reduction <= 24.001
+    assert np.abs(louder).max() <= 10 ** (-1 / 20)
+
+
+@pytest.mark.parametrize("samples", [np.zeros((1, RATE)), np.zeros((2, 3)), 1e-4 * noise(1)])
+def test_silence_stays_as_it_is(samples: Samples) -> None:
+    samples = samples.astype(np.float32)
+    left, said = normalize(samples, RATE, -14.0, -1.0)
+    np.testing.assert_array_equal(left, samples)
+    assert said.silent
+
+
+@pytest.mark.parametrize("length", [1, 2, 100, RATE // 5, round(0.4 * RATE), round(0.4 * RATE) + 1])
+def test_sounds_too_short_for_the_meter_are_measured(length: int) -> None:
+    samples = noise(1)[:, :length]
+    louder, said = normalize(samples, RATE, -20.0, -1.0)
+    assert math.isfinite(said.before)
+    assert louder.shape == samples.shape
+    assert np.abs(louder).max() <= 10 ** (-1 / 20)
+
+
+def test_the_meter_agrees_with_the_standard() -> None:
+    """BS.1770: a full-scale sine of 997 Hz in one channel measures -3.01 LUFS."""
+    times = np.arange(5 * 48_000) / 48_000
+    sine = np.sin(2 * np.pi * 997 * times).astype(np.float32)[None]
+    assert measure(sine, 48_000) == pytest.approx(-3.01, abs=0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    channels=st.integers(1, 2),
+    length=st.integers(1, 4000),
+    gain=st.floats(0.001, 300),
+    peak=st.floats(-40, 0),
+    rate=st.sampled_from([8000, 16_000, 44_100]),
+    release=st.floats(10, 5000),
+)
+def test_no_sample_passes_the_ceiling(
+    seed: int, channels: int, length: int, gain: float, peak: float, rate: int, release: float
+) -> None:
+    draw = np.random.default_rng(seed)
+    # Sparse spikes over a bed: what a limiter finds hardest.
+    samples = draw.standard_normal((channels, length)) * (draw.random((channels, length)) < 0.05)
+    samples = (gain * (samples + 0.01 * draw.standard_normal((channels, length)))).astype("float32")
+    held, reduction = limit(samples, rate, peak, release)
+    ceiling = 10 ** (peak / 20)
+    assert np.abs(held).max() <= ceiling
+    assert held.shape == samples.shape
+    if np.abs(samples).max() <= ceiling:
+        np.testing.assert_array_equal(held, samples)
+        assert reduction == 0.0
+    else:
+        over = 20 * math.log10(np.abs(samples).max() / ceiling)
+        assert reduction == pytest.approx(over, abs=1e-3)
+
+
+def test_the_limiter_does_the_work_not_the_clip_behind_it() -> None:
+    """Smooth gain alone holds the ceiling: what the final clip takes off is rounding."""
+    from unittest import mock
+
+    samples = hits(0.02) * 8
+    with mock.patch("numpy.clip", side_effect=lambda a, low, high: a):
+        held, _ = limit(samples, RATE, -1.0)
+    assert np.abs(held).max() <= 10 ** (-1 / 20) * (1 + 1e-6)
+
+
+def test_the_gain_is_smooth_and_the_same_in_all_channels() -> None:
+    bed = np.full((2, RATE), 0.1, np.float32)
+    bed[1] = 0.2
+    bed[0, RATE // 2] = 2.0
+    held, _ = limit(bed, RATE, -6.0)
+    quiet = np.delete(np.arange(RATE), RATE // 2)
+    gains = held[:, quiet] / bed[:, quiet]
+    np.testing.assert_allclose(gains[0], gains[1], rtol=1e-5)
+    assert np.abs(np.diff(20 * np.log10(gains[0]))).max() < 0.2  # dB from sample to sample
+    assert gains.min() == pytest.approx(10 ** (-6 / 20) / 2.0, rel=0.05)
+    assert gains[0, 0] == pytest.approx(1.0, abs=1e-6)  # long before the peak
+    assert gains[0, -1] == pytest.approx(1.0, abs=1e-6)  # and long after it
+
+
+def test_fade_rises_from_and_falls_to_nothing() -> None:
+    samples = np.ones((2, RATE), np.float32)
+    faded = fade(samples, RATE, 0.1)
+    assert faded[:, 0].max() < 0.01
+    assert faded[:, -1].max() < 0.01
+    assert (np.diff(faded[0, : RATE // 10]) > 0).all()
+    np.testing.assert_array_equal(faded[:, RATE // 10 : -RATE // 10], 1.0)
+    np.testing.assert_array_equal(fade(samples, RATE, 0.0), samples)
+
+
+def test_fades_longer_than_the_sound_meet_in_the_middle() -> None:
+    faded = fade(np.ones((1, 100), np.float32), RATE, 60.0)
+    assert faded.shape == (1, 100)
+    assert faded[0, 0] < 0.01
+    assert faded[0, 49] > 0.99

@@ -1,0 +1,68 @@
+"""The picture shows what is in the sound, where the axes say it is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from magnet_cli.audio.pictures import draw, frequency_ticks, spectrogram, time_ticks
+from magnet_cli.errors import AudioFileError
+
+
+def sine(hertz: float, rate: int = 32_000, seconds: float = 1.0) -> np.ndarray:
+    return np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate).astype(np.float32)
+
+
+@pytest.mark.parametrize("hertz", [100, 440, 1000, 5000])
+def test_a_tone_is_at_its_frequency(hertz: float) -> None:
+    levels = spectrogram(sine(hertz), 32_000, columns=50, rows=400)
+    row = int(levels[:, 25].argmax())
+    shown = 16_000 * (40 / 16_000) ** (row / 399)
+    assert shown == pytest.approx(hertz, rel=0.1)
+
+
+def test_a_burst_is_at_its_time() -> None:
+    sound = np.zeros(32_000, np.float32)
+    sound[16_000:19_200] = sine(1000)[:3200]
+    levels = spectrogram(sound, 32_000, columns=100, rows=100).max(axis=0)
+    loud = np.flatnonzero(levels > -20)
+    assert 46 <= loud[0] <= 51
+    assert 58 <= loud[-1] <= 63
+
+
+def test_levels_are_decibels_under_the_loudest() -> None:
+    quiet = sine(1000) * np.where(np.arange(32_000) < 16_000, 1.0, 0.01).astype(np.float32)
+    levels = spectrogram(quiet, 32_000, columns=100, rows=400).max(axis=0)
+    assert levels[20] == pytest.approx(0, abs=0.5)
+    assert levels[80] == pytest.approx(-40, abs=0.5)
+
+
+@pytest.mark.parametrize("sound", [np.zeros(10), np.zeros(32_000), np.ones(1), sine(50, 8000, 3)])
+def test_any_sound_can_be_drawn(tmp_path: Path, sound: np.ndarray) -> None:
+    path = tmp_path / "picture.png"
+    draw(path, sound.astype(np.float32)[None], 8000, "a title – ピアノ")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.size[0] > 1000
+
+
+def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(AudioFileError):
+        draw(tmp_path / "nowhere" / "picture.png", sine(440)[None], 32_000)
+
+
+@pytest.mark.parametrize("duration", [0.01, 0.4, 1, 10, 29.9, 180, 4000])
+def test_time_ticks_are_few_and_inside(duration: float) -> None:
+    ticks = time_ticks(duration)
+    assert 3 <= len(ticks) <= 13
+    assert ticks[0] == 0
+    assert ticks[-1] <= duration * (1 + 1e-6)
+
+
+def test_frequency_ticks_end_at_half_the_rate() -> None:
+    assert frequency_ticks(16_000)[-1] == 5000
+    assert all(math.log10(tick) % 1 < 0.7 for tick in frequency_ticks(48_000))
