@@ -90,16 +90,32 @@ class EnsembleOptions:
 
 
 def load_ensemble(
-    options: EnsembleOptions, place: ModelOptions, model: Model, config: DecodingConfig, talk: Talk
+    options: EnsembleOptions,
+    place: ModelOptions,
+    model: Model,
+    config: DecodingConfig,
+    frames: int | None,
+    talk: Talk,
 ) -> Ensemble:
     """Load the models that were named, on the device of `model`, and say what they are for.
+
+    Args:
+        options: the names.
+        place: how the asked model was loaded.
+        model: the asked model.
+        config: the settings that were given.
+        frames: length of the clips; None: the segment.
+        talk: where to say it.
 
     Raises:
         MagnetError: one cannot be loaded, or does not fit.
     """
     from magnet_cli.cli.loading import load
     from magnet_cli.ensemble import gather
+    from magnet_cli.request import check_hybrid
 
+    if config.hybrid is not None:
+        check_hybrid(config.hybrid, frames, model.lm.config)
     loaded: dict[str, Model] = {}
 
     def load_beside(name: str) -> Model:
@@ -113,8 +129,8 @@ def load_ensemble(
     ensemble = gather(model, config, options.rescorer, options.hybrid_model, load_beside)
     if ensemble.hybrid_model is not None and model.modeling == "masked":
         talk.note(
-            f"{ensemble.hybrid_model.name} writes the first {config.hybrid:g} s, {model.name} the "
-            "rest: an approximation of hybrid decoding, as neither was trained for it."
+            f"{ensemble.hybrid_model.name} writes the start, {model.name} the rest: an "
+            "approximation of hybrid decoding, as neither was trained for it."
         )
     return ensemble
 

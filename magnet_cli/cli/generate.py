@@ -116,7 +116,7 @@ def gen(
     loaded = load(model, voice)
     config = more.over(decoding.over(loaded.defaults))
     frames = frames_of(loaded, clips.duration)
-    helpers = load_ensemble(more, model, loaded, config, voice)
+    helpers = load_ensemble(more, model, loaded, config, frames, voice)
     if drawn:
         voice.note(f"Seed {first} (say --seed {first} for the same again)")
     maker = _Maker(
