@@ -1,0 +1,245 @@
+"""How good the built-in model is, in figures that anyone can repeat.
+
+    python -m recipes.nano.evaluate --sounds DIR --tagger WHEEL [--model DIR] [--clips 200]
+
+Side by side for rendered, codec-reconstructed and generated audio, on three sets: `test` (held-out
+compositions), `test_combo` (held-out combinations) and `human` (40 prompts that follow no template;
+nothing was rendered for them). The columns:
+
+instrument  the tagger ranks a tag of the asked instrument among the first three that name one
+drums       its drum score is on the asked side of the threshold that best separates rendered
+            validation clips with drums from those without
+tempo       librosa's tempo, its double or its half lies in the asked class
+frechet     distance, in the tagger's embedding, from the rendered clips of the set: for the rendered
+            ones between their two halves (the floor); white noise and shuffled captions are ceilings
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+import magnet_cli
+from magnet_cli.evaluation.metrics import frechet_distance
+from magnet_cli.pipeline import Model
+from recipes.nano.judges.hearing import Heard, Wanted, drum_threshold, judge, listen, rates
+from recipes.nano.judges.tagger import Tagger
+
+HUMAN_PROMPTS = Path(__file__).parent / "human_prompts.jsonl"
+# A 200-d covariance from fewer patches than this says little (three patches in a 10 s clip).
+MIN_PATCHES = 500
+
+# A prompt and a seed -> codes [K, T] and audio [C, samples].
+Generate = Callable[[str, int], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prompt, what should be heard, and the rendered clip where there is one."""
+
+    prompt: str
+    wanted: Wanted
+    sound: Path | None
+
+
+def composed_cases(sounds: Path, split: str, count: int, seed: int = 0) -> list[Case]:
+    """`count` clips of a split, each with one of its captions, drawn by seed."""
+    rng = random.Random(f"{split}/{seed}")
+    rows = [
+        json.loads(line) for line in (sounds / f"{split}.jsonl").read_text("utf-8").splitlines()
+    ]
+    rng.shuffle(rows)
+    return [
+        Case(rng.choice(row["captions"]), wanted_of(row["tags"]), sounds / row["path"])
+        for row in rows[:count]
+    ]
+
+
+def wanted_of(tags: dict[str, Any]) -> Wanted:
+    """What should be heard in a composed clip."""
+    if tags["kind"] == "effect":
+        return Wanted(None, None, None)
+    instrument = None if tags["kind"] == "drums" else tags["instrument"]
+    return Wanted(instrument, bool(tags["drums"]) or tags["kind"] == "drums", tags["tempo_class"])
+
+
+def human_cases() -> list[Case]:
+    """The prompts that follow no template."""
+    rows = map(json.loads, HUMAN_PROMPTS.read_text("utf-8").splitlines())
+    return [
+        Case(row["prompt"], Wanted(row["instrument"], row["drums"], row["tempo_class"]), None)
+        for row in rows
+    ]
+
+
+def read(path: Path, rate: int, seconds: float) -> Tensor:
+    """A rendered clip as [1, samples] at `rate`."""
+    audio, found = soundfile.read(path, dtype="float32", always_2d=True)
+    mono = soxr.resample(audio.mean(1), found, rate)[: round(seconds * rate)]
+    return torch.from_numpy(np.ascontiguousarray(mono, dtype=np.float32))[None]
+
+
+class Evaluation:
+    """The judges, set up once for all rows."""
+
+    def __init__(self, sounds: Path, tagger: Tagger, rate: int, seconds: float) -> None:
+        self.sounds, self.tagger, self.rate, self.seconds = sounds, tagger, rate, seconds
+        valid = [c for c in composed_cases(sounds, "valid", 150) if c.wanted.drums is not None]
+        heard = self.listen([self.rendered(case) for case in valid])
+        self.threshold = drum_threshold(heard, [bool(case.wanted.drums) for case in valid])
+
+    def rendered(self, case: Case) -> Tensor:
+        """The rendered clip of a case."""
+        if case.sound is None:
+            raise ValueError(f"nothing was rendered for {case.prompt!r}")
+        return read(case.sound, self.rate, self.seconds)
+
+    def listen(self, clips: Sequence[Tensor]) -> list[Heard]:
+        """What the judges hear in each clip."""
+        return [listen(clip, self.rate, self.tagger) for clip in clips]
+
+    def row(
+        self, heard: Sequence[Heard], cases: Sequence[Case], reference: Tensor | None
+    ) -> dict[str, float]:
+        """Shares heard right, and the Fréchet distance from `reference` where it can be had."""
+        verdicts = [
+            judge(h, case.wanted, self.threshold) for h, case in zip(heard, cases, strict=True)
+        ]
+        figures = rates(verdicts)
+        embeddings = torch.cat([h.embeddings for h in heard])
+        if reference is not None and min(len(reference), len(embeddings)) >= MIN_PATCHES:
+            figures["frechet"] = float(frechet_distance(embeddings, reference))
+        return figures
+
+    def reference_rows(
+        self, cases: Sequence[Case], model: Model
+    ) -> tuple[dict[str, dict[str, float]], Tensor]:
+        """Rows of rendered, reconstructed and noise; and the rendered clips' embeddings."""
+        clips = [self.rendered(case) for case in cases]
+        heard = self.listen(clips)
+        reference = torch.cat([h.embeddings for h in heard])
+        rows = {"rendered": self.row(heard, cases, None)}
+        order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(0))
+        first, second = order.chunk(2)
+        if len(second) >= MIN_PATCHES:
+            rows["rendered"]["frechet"] = float(
+                frechet_distance(reference[first], reference[second])
+            )
+        rebuilt = [model.codec.decode(model.codec.encode(clip[None]))[0] for clip in clips]
+        rows["reconstructed"] = self.row(self.listen(rebuilt), cases, reference)
+        noise = torch.Generator().manual_seed(0)
+        noises = [0.1 * torch.randn(clip.shape, generator=noise) for clip in clips]
+        rows["white noise"] = self.row(self.listen(noises), cases, reference)
+        return rows, reference
+
+    def generated_rows(
+        self, cases: Sequence[Case], generate: Generate, reference: Tensor | None, seed: int = 0
+    ) -> tuple[dict[str, dict[str, float]], list[Tensor], list[Tensor]]:
+        """Rows of generated clips, with their own captions and with shuffled ones; codes; audio."""
+        pairs = [generate(case.prompt, seed + index) for index, case in enumerate(cases)]
+        heard = self.listen([audio for _, audio in pairs])
+        shuffled = list(cases)
+        random.Random(seed).shuffle(shuffled)
+        rows = {
+            "generated": self.row(heard, cases, reference),
+            "generated, captions shuffled": self.row(heard, shuffled, None),
+        }
+        return rows, [codes for codes, _ in pairs], [audio for _, audio in pairs]
+
+
+def nearest_share(codes: Sequence[Tensor], training: Sequence[Tensor]) -> float:
+    """Mean share of codes [K, T] that differ from those of the nearest training clip."""
+    frames = min(c.shape[-1] for c in (*codes, *training))
+    bank = torch.stack([c[:, :frames] for c in training])
+    nearest = [float((bank != c[None, :, :frames]).float().mean((1, 2)).min()) for c in codes]
+    return sum(nearest) / len(nearest)
+
+
+def faults(codes: Sequence[Tensor], clips: Sequence[Tensor]) -> dict[str, float]:
+    """Shares of clips that are clipped, silent or stuck (a fifth of a clip without one new code)."""
+    clipped = [float((clip.abs() >= 0.999).float().mean()) > 1e-3 for clip in clips]
+    silent = [float(clip.square().mean().sqrt()) < 10 ** (-60 / 20) for clip in clips]
+    stuck = [longest_run(c) > c.shape[-1] / 5 for c in codes]
+    named = {"clipped": clipped, "silent": silent, "stuck": stuck}
+    return {name: sum(found) / len(found) for name, found in named.items()}
+
+
+def longest_run(codes: Tensor) -> int:
+    """Frames in the longest stretch of codes [K, T] in which no stream changes."""
+    same = (codes[:, 1:] == codes[:, :-1]).all(0).tolist()
+    longest = run = 1
+    for repeated in same:
+        run = run + 1 if repeated else 1
+        longest = max(longest, run)
+    return longest
+
+
+def table(rows: dict[str, dict[str, float]], clips: int) -> str:
+    """Rows as Markdown."""
+    columns = ("instrument", "drums", "tempo", "frechet")
+    lines = [f"| {clips} clips | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, figures in rows.items():
+        cells = [
+            "–" if (value := figures.get(c, float("nan"))) != value
+            else f"{value:.1f}" if c == "frechet" else f"{100 * value:.0f} %"
+            for c in columns
+        ]  # fmt: skip
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sounds", type=Path, required=True, help="what recipes.nano.compose made")
+    parser.add_argument("--tagger", type=Path, required=True, help="the musicnn wheel")
+    parser.add_argument("--model", default=None, help="default: the built-in one")
+    parser.add_argument("--clips", type=int, default=200, help="of each composed set")
+    parser.add_argument("--train-clips", type=int, default=2000, help="to look for the nearest in")
+    given = parser.parse_args()
+
+    torch.set_grad_enabled(False)
+    model = magnet_cli.load_model(given.model, offline=True)
+    evaluation = Evaluation(
+        given.sounds, Tagger(given.tagger), model.sample_rate, model.segment_duration
+    )
+
+    def generate(prompt: str, seed: int) -> tuple[Tensor, Tensor]:
+        result = model.generate([prompt], seeds=[seed])
+        return result.codes[0], result.audio[0]
+
+    training = [
+        model.codec.encode(evaluation.rendered(case)[None])[0]
+        for case in composed_cases(given.sounds, "train", given.train_clips)
+    ]
+    for name in ("test", "test_combo"):
+        cases = composed_cases(given.sounds, name, given.clips)
+        rows, reference = evaluation.reference_rows(cases, model)
+        made, codes, audio = evaluation.generated_rows(cases, generate, reference)
+        print(f"\n### {name}\n\n{table({**rows, **made}, len(cases))}\n")
+        unseen = [model.codec.encode(evaluation.rendered(case)[None])[0] for case in cases]
+        print(
+            f"codes unlike the nearest training clip: generated {nearest_share(codes, training):.3f},"
+        )
+        print(f"held-out rendered {nearest_share(unseen, training):.3f}")
+        print(f"of the first 100 generated: {faults(codes[:100], audio[:100])}", flush=True)
+    cases = human_cases()
+    rows, _, _ = evaluation.generated_rows(cases, generate, None, seed=1000)
+    print(f"\n### human\n\n{table(rows, len(cases))}")
+
+
+if __name__ == "__main__":
+    main()
