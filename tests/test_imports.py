@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": set(),
     "checkpoints": {"models"},
     "request": {"decoding"},
-    "pipeline": {"checkpoints", "models", "decoding", "audio", "request"},
+    "ensemble": {"checkpoints", "models", "decoding", "request", "pipeline"},  # pipeline: its type
+    "pipeline": {"checkpoints", "models", "decoding", "audio", "request", "ensemble"},
     "editing": {"pipeline", "request", "decoding", "audio", "models"},
     "batch": {"pipeline", "request", "editing", "data", "audio", "naming", "decoding"},
     "training": {"models", "checkpoints", "decoding", "pipeline", "request", "data", "audio"},
