@@ -30,6 +30,8 @@ COMMANDS = {
     "gen": ("magnet_cli.cli.generate", "Generate sound from text."),
     "show": ("magnet_cli.cli.show", "Show how a sound file was made, and its level; draw it."),
     "models": ("magnet_cli.cli.models", "List, fetch, convert and choose models."),
+    "data": ("magnet_cli.cli.data", "Check and encode training data."),
+    "train": ("magnet_cli.cli.train", "Train models."),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli import provenance
+from magnet_cli.cli.clips import save_clip
 from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.options import (
@@ -22,7 +22,7 @@ from magnet_cli.cli.options import (
     OutputOptions,
     TalkOptions,
 )
-from magnet_cli.cli.output import Talk, complain, read_stdin, refuse_terminal, write_stdout
+from magnet_cli.cli.output import Talk, complain, read_stdin, refuse_terminal
 from magnet_cli.config import DecodingConfig, OutputConfig
 from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.cli.targets import Target
     from magnet_cli.ensemble import Ensemble
-    from magnet_cli.pipeline import GenerationResult, Model
+    from magnet_cli.pipeline import Model
 
 EXAMPLES = """
 Examples:
@@ -210,9 +210,6 @@ class _Maker:
 
     def make(self, target: Target, display: ClipDisplay) -> None:
         """Generate, finish and write one clip, and say so."""
-        from magnet_cli.audio import io
-        from magnet_cli.audio.finishing import finish, remark
-
         began = time.monotonic()
         result = self.model.generate(
             [target.prompt],
@@ -227,7 +224,6 @@ class _Maker:
         samples = result.audio[0].numpy()
         if self.duration is not None:
             samples = samples[:, : max(1, round(self.duration * result.sample_rate))]
-        finished, rate, loudness = finish(samples, result.sample_rate, target.format, self.output)
         kept = provenance.record(
             result.settings,
             0,
@@ -237,58 +233,9 @@ class _Maker:
             source=self.source,
             helper_sources=self.helper_sources,
         )
-        if target.codes is not None:
-            write_codes(target.codes, result, kept)
-        if target.path is None:
-            write_stdout(io.encode(finished, rate, target.format, self.output, kept))
-        else:
-            io.write(target.path, finished, rate, target.format, self.output, kept)
+        saved = save_clip(target, samples, result.sample_rate, result.codes[0], self.output, kept)
         display.done()
-        seconds = finished.shape[1] / rate
-        took = time.monotonic() - began
-        where = str(target.path) if target.path is not None else "stdout"
-        self.talk.note(
-            f"Saved {where}: {seconds:g} s, {_level(loudness.after, 'LUFS')}, "
-            f"peak {_level(loudness.peak, 'dBFS')}, in {took:.1f} s"
-        )
-        if said := remark(loudness, self.output):
-            self.talk.warn(said)
-        self.talk.data(
-            {
-                "status": "done",
-                "file": where,
-                "codes": str(target.codes) if target.codes is not None else None,
-                "prompt": target.prompt,
-                "seed": target.seed,
-                "duration": seconds,
-                "sample_rate": rate,
-                "channels": finished.shape[0],
-                "loudness": _finite(loudness.after),
-                "peak": _finite(loudness.peak),
-                "limiter_reduction": round(loudness.reduction, 2),
-                "seconds": round(took, 3),
-                "settings": kept,
-            }
-        )
-
-
-def write_codes(path: Path, result: GenerationResult, kept: dict[str, Any]) -> None:
-    """Keep one clip's codes [K, T] and how they were made, whole or not at all.
-
-    Raises:
-        MagnetError: the file cannot be written.
-    """
-    import numpy as np
-
-    from magnet_cli.audio.io import write_error
-    from magnet_cli.files import atomic_path
-
-    codes = result.codes[0].numpy().astype(np.int32)
-    try:
-        with atomic_path(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, codes=codes, settings=np.array(json.dumps(kept)))
-    except OSError as error:
-        raise write_error(path, error) from error
+        saved.say(self.talk, self.output, time.monotonic() - began)
 
 
 def _texts(prompts: list[str], talk: Talk) -> list[str]:
@@ -309,20 +256,10 @@ def _texts(prompts: list[str], talk: Talk) -> list[str]:
 
 
 def _failure(target: Target, error: MagnetError) -> dict[str, Any]:
-    where = str(target.path) if target.path is not None else "stdout"
     return {
         "status": "failed",
-        "file": where,
+        "file": target.where,
         "prompt": target.prompt,
         "seed": target.seed,
         "error": str(error),
     }
-
-
-def _level(value: float, unit: str) -> str:
-    return f"{value:.1f} {unit}" if math.isfinite(value) else f"no {unit}"
-
-
-def _finite(value: float) -> float | None:
-    """JSON knows no infinity."""
-    return round(value, 2) if math.isfinite(value) else None

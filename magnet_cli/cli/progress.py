@@ -186,7 +186,8 @@ def _plain_steps(talk: Talk) -> Callable[[StepEvent], None]:
         if event.step < event.steps:
             return
         seconds, began = time.monotonic() - began, time.monotonic()
-        steps = "" if event.part == "codec" else f"{event.steps} steps in "
+        plural = "" if event.steps == 1 else "s"
+        steps = "" if event.part == "codec" else f"{event.steps} step{plural} in "
         cost = f" (rescorer {rescorer:.1f} s)" if rescorer else ""
         rescorer = 0.0
         talk.note(f"  {_row(event)}: {steps}{seconds:.1f} s{cost}")

@@ -25,6 +25,11 @@ class Target:
     format: AudioFormat
     codes: Path | None  # where its codes go, too
 
+    @property
+    def where(self) -> str:
+        """What to call it."""
+        return str(self.path) if self.path is not None else "stdout"
+
 
 def plan(
     prompts: Sequence[str],

@@ -1,0 +1,161 @@
+"""`magnet data`: captioned audio, checked and encoded into token shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli.completion import complete_model
+from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.options import TalkOptions
+from magnet_cli.cli.output import Talk
+from magnet_cli.errors import DataError, PartialFailureError
+
+if TYPE_CHECKING:
+    from magnet_cli.data.manifests import Problem
+    from magnet_cli.training.encode import OnClip
+
+app = typer.Typer(
+    no_args_is_help=True, help="Check and encode training data.", rich_markup_mode="markdown"
+)
+
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SOURCE", help="A .jsonl manifest, or a folder of sounds with captions."
+    ),
+]
+Shortest = Annotated[
+    float, typer.Option("--min-duration", min=0, help="Seconds; shorter clips are skipped.")
+]
+
+_SHOWN = 20  # problems that are spelled out; --json has them all
+
+
+def register(program: typer.Typer) -> None:
+    """Add the group to the program."""
+    program.add_typer(app, name="data")
+
+
+@app.command("check", epilog="Example:\n\n    magnet data check sounds/")
+@takes_flags
+def check(source: Source, *, min_duration: Shortest = 0.5, talk: TalkOptions) -> None:
+    """Report what is broken: unreadable, too short, without a caption. Exit status 4 if anything is."""
+    from magnet_cli.data.manifests import read_clips
+    from magnet_cli.training.encode import check_clips
+
+    voice = Talk(talk)
+    found = read_clips(source)
+    with _counting(voice, "Checking") as on_clip:
+        problems = check_clips(found, min_duration, on_clip)
+    _tell(voice, problems)
+    broken = sum(problem.skipped for problem in problems)
+    good = len(found.clips) - broken + sum(problem.skipped for problem in found.problems)
+    voice.data({"kind": "summary", "good": good, "broken": broken})
+    voice.note(f"{good} clips are good, {broken} are broken.")
+    if broken:
+        raise PartialFailureError(
+            f"{broken} of {good + broken} clips are broken.", "They will be skipped in encoding."
+        )
+
+
+@app.command("encode", epilog="Example:\n\n    magnet data encode sounds/ tokens/ --codec small")
+@takes_flags
+def encode(
+    source: Source,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the shards go.")],
+    *,
+    codec: Annotated[
+        str,
+        typer.Option(
+            "--codec",
+            metavar="NAME",
+            help="The model (name, hub id or folder) whose codec is used, or a codec's folder.",
+            autocompletion=complete_model,
+        ),
+    ],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    min_duration: Shortest = 0.5,
+    mix: Annotated[
+        float, typer.Option(min=0, help="Mixed pairs to add, as a share of the clips (sound: 0.5).")
+    ] = 0.0,
+    mix_snr: Annotated[
+        float, typer.Option(min=0, help="The pair's levels differ by up to this, in dB.")
+    ] = 5.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the pairs that are mixed.")] = 0,
+    talk: TalkOptions,
+) -> None:
+    """Encode audio into token shards for training. Run again, it goes on where it was.
+
+    Sounds of any rate and number of channels are taken; broken ones are skipped and reported.
+    """
+    from magnet_cli.checkpoints.load import pick_device
+    from magnet_cli.data.manifests import read_clips
+    from magnet_cli.training.encode import EncodeOptions, encode_clips
+    from magnet_cli.training.setup import codec_of, token_format
+
+    voice = Talk(talk)
+    found = read_clips(source)
+    built = codec_of(codec).to(pick_device(device))
+    options = EncodeOptions(min_duration=min_duration, mix_share=mix, mix_snr=mix_snr, seed=seed)
+    with _counting(voice, "Encoding") as on_clip:
+        report = encode_clips(found, built, token_format(built, codec), folder, options, on_clip)
+    _tell(voice, report.problems)
+    voice.data(
+        {
+            "kind": "summary",
+            "encoded": report.encoded,
+            "kept": report.kept,
+            "seconds": round(report.seconds, 3),
+            "broken": sum(problem.skipped for problem in report.problems),
+        }
+    )
+    voice.note(
+        f"{report.encoded} clips ({report.seconds / 60:.1f} min) encoded, "
+        f"{report.kept} were there already."
+    )
+    if not report.encoded and not report.kept:
+        raise DataError("No clip could be encoded.", f"See `magnet data check {source}`.")
+    if any(problem.skipped for problem in report.problems):
+        skipped = sum(problem.skipped for problem in report.problems)
+        raise PartialFailureError(f"{skipped} clips were skipped.", "The others are encoded.")
+
+
+def _tell(voice: Talk, problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        voice.data(
+            {
+                "kind": "problem",
+                "where": problem.where,
+                "what": problem.what,
+                "skipped": problem.skipped,
+            }
+        )
+    for problem in problems[:_SHOWN]:
+        voice.warn(f"{problem.where}: {problem.what}")
+    if len(problems) > _SHOWN:
+        voice.warn(f"… and {len(problems) - _SHOWN} more (--json lists them all).")
+
+
+@contextmanager
+def _counting(voice: Talk, what: str) -> Iterator[OnClip]:
+    """A bar on a terminal; elsewhere a line for every tenth of the work."""
+    if voice.live:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        with Progress(
+            what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=voice.console
+        ) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, count: bar.update(task, completed=done, total=count)
+        return
+
+    def on_clip(done: int, count: int) -> None:
+        if done * 10 // count > (done - 1) * 10 // count:
+            voice.note(f"{what} {done}/{count}")
+
+    yield on_clip
