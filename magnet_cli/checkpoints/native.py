@@ -237,6 +237,48 @@ def write_directory(
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def save_part(directory: Path, part: AudioCodec | TextEncoder) -> None:
+    """Write a codec or a text encoder alone, for models that are yet to be trained.
+
+    Raises:
+        UsageError: something is there already.
+        CheckpointError: it is of a kind that the format cannot hold.
+    """
+    is_codec = isinstance(part, AudioCodec)
+    table = parts.CODECS if is_codec else parts.TEXT_ENCODERS
+    said = parts.describe(part, table)
+    config = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        ("codec" if is_codec else "text"): said,
+        "provenance": {"written_by": f"magnet {__version__}"},
+    }
+
+    def write(partial: Path) -> None:
+        _save_tensors(part, partial / (CODEC_FILE if is_codec else TEXT_FILE), None)
+        table[said["kind"]].save_files(part, partial)
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+    write_directory(directory, write)
+
+
+def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> TextEncoder:
+    """The text encoder of a model, or one that `save_part` wrote.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    config = read_config(directory)
+    source = str(directory / CONFIG_FILE)
+    with torch.device("meta"):
+        encoder: TextEncoder = parts.build(
+            config.get("text"), directory, parts.TEXT_ENCODERS, "text encoder", source
+        )
+    _load_tensors(encoder, directory / TEXT_FILE, torch.float32, device)
+    return encoder
+
+
 def _load_tensors(
     module: nn.Module, path: Path, dtype: torch.dtype, device: torch.device | str
 ) -> None:

@@ -18,7 +18,9 @@ from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
+from magnet_cli.models.spectral_codec import SpectralCodec, SpectralCodecConfig
 from magnet_cli.models.text import T5Config, T5Encoder, TextEncoder
+from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -41,7 +43,11 @@ def _t5(config: dict[str, Any], directory: Path) -> T5Encoder:
     return T5Encoder(T5Config(**config), read_tokenizer(directory / TOKENIZER_FILE))
 
 
-def _save_tokenizer(encoder: T5Encoder, directory: Path) -> None:
+def _word_pieces(config: dict[str, Any], directory: Path) -> WordPieceEncoder:
+    return WordPieceEncoder(WordPieceConfig(**config), read_tokenizer(directory / TOKENIZER_FILE))
+
+
+def _save_tokenizer(encoder: T5Encoder | WordPieceEncoder, directory: Path) -> None:
     text = encoder.tokenizer.to_str()
     (directory / TOKENIZER_FILE).write_text(text, encoding="utf-8")
 
@@ -50,11 +56,17 @@ def _encodec(config: dict[str, Any], directory: Path) -> EnCodec:
     return EnCodec(CodecConfig(**{**config, "ratios": tuple(config["ratios"])}))
 
 
+def _spectral(config: dict[str, Any], directory: Path) -> SpectralCodec:
+    return SpectralCodec(SpectralCodecConfig(**config))
+
+
 CODECS: dict[str, PartKind[Any]] = {
     "encodec": PartKind(EnCodec, _encodec),
+    "spectral": PartKind(SpectralCodec, _spectral),
 }
 TEXT_ENCODERS: dict[str, PartKind[Any]] = {
     "t5": PartKind(T5Encoder, _t5, _save_tokenizer),
+    "word-pieces": PartKind(WordPieceEncoder, _word_pieces, _save_tokenizer),
 }
 
 

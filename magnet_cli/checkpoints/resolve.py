@@ -73,29 +73,29 @@ def resolve(
     Raises:
         ModelNotFoundError: it is nowhere, or could not be fetched.
         CheckpointError: it is there, but files are missing or in no known layout.
-        UsageError: two different revisions.
+        UsageError: two different revisions, or one for what is no repository.
     """
     offline = offline or hub.offline()
     spec = registry.builtin_name() if spec is None else spec
-    directory = _directory(spec)
-    known = registry.find(spec)
-    if known is not None and known.directory is not None:
-        return _from_directory(known.name, known.directory, known, offline, progress)
-    if directory is not None:
-        return _from_directory(directory.name, directory, None, offline, progress)
     name, at, said = spec.partition("@")
     known = registry.find(name)
-    if known is None:
+    builtin = known if known is not None and known.repo is None else None
+    directory = builtin.directory if builtin is not None else _directory(spec)
+    if known is None and directory is None:
         _check_repo(spec, name)
-    if at:
+    if at and (directory is None or builtin is not None):
         if revision not in (None, said) or not said:
             raise UsageError(
                 f"{spec!r} and the revision {revision!r} do not go together.", "Give one revision."
             )
         revision = said
-    repo = known.repo if known is not None else name
-    if repo is None:
-        raise UsageError(f"{name} is built in and has no revisions.", f"Leave @{revision} out.")
+    if directory is not None:
+        if revision is not None:
+            raise UsageError(
+                f"{spec!r} is on this machine and has no revisions.", "Leave the revision out."
+            )
+        return _from_directory(directory, builtin, offline, progress)
+    repo = known.repo if known is not None and known.repo is not None else name
     snapshot = _snapshot(repo, None, revision, offline, progress)
     return _from_snapshot(snapshot, known, offline, progress)
 
@@ -110,8 +110,8 @@ def resolve_codec(
     """
     offline = offline or hub.offline()
     directory = _directory(spec)
-    if directory is not None and model_layout(_names(directory)) is None:
-        names = _names(directory)
+    if directory is not None and model_layout(hub.file_names(directory)) is None:
+        names = hub.file_names(directory)
         layout = NATIVE_CODEC if "codec.safetensors" in names else ENCODEC
         needed(layout, names, str(directory))
         return ResolvedPart(layout, directory, None, None)
@@ -122,6 +122,19 @@ def resolve_codec(
         if model_layout(snapshot.names()) is None:
             return _part(ENCODEC, snapshot)
     return resolve(spec, offline=offline, progress=progress).codec
+
+
+def resolve_text_encoder(
+    name: str, *, offline: bool = False, progress: hub.ProgressHook | None = None
+) -> ResolvedPart:
+    """A T5 alone, by the name that checkpoints have for it (`t5-base`) or by its repository.
+
+    Raises:
+        ModelNotFoundError: it is nowhere, or could not be fetched.
+    """
+    if not hub.is_repo_id(name):
+        raise registry.unknown_name(name)
+    return _part(T5, _text_encoder(name, offline or hub.offline(), progress))
 
 
 def _directory(spec: str) -> Path | None:
@@ -137,7 +150,7 @@ def _directory(spec: str) -> Path | None:
     try:
         if path.is_dir():
             # A folder that happens to be called as a model is, is taken where it holds one.
-            if is_path or registry.find(spec) is None or model_layout(_names(path)):
+            if is_path or registry.find(spec) is None or model_layout(hub.file_names(path)):
                 return path
         elif is_path:
             raise ModelNotFoundError(
@@ -154,26 +167,22 @@ def _check_repo(spec: str, name: str) -> None:
         raise registry.unknown_name(spec)
 
 
-def _names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir() if path.is_file())
-
-
 def _from_directory(
-    name: str,
     directory: Path,
     known: KnownCheckpoint | None,
     offline: bool,
     progress: hub.ProgressHook | None,
 ) -> ResolvedCheckpoint:
-    found = hub.Snapshot("", "", directory)
-    layout = model_layout(found.names())
+    names = hub.file_names(directory)
+    layout = model_layout(names)
     if layout is None:
         raise CheckpointError(
             f"{directory} holds no model.",
             f"A model has {_needs(AUDIOCRAFT)} (the released layout) or {_needs(NATIVE)} (ours).",
         )
-    needed(layout, found.names(), str(directory))
+    needed(layout, names, str(directory))
     codec, text = _parts(layout, directory, None, None, offline, progress)
+    name = known.name if known is not None else directory.resolve().name
     return ResolvedCheckpoint(name, layout, directory, None, None, known, codec, text)
 
 

@@ -17,67 +17,124 @@ Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
 
 
+def _setting(default: Any, panel: str, about: str) -> Any:
+    """A field with its documentation, which `--help` and docs/training.md show."""
+    return dataclasses.field(default=default, metadata={"panel": panel, "about": about})
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a run does. Defaults are the paper's where a small machine can
     follow it (reference.md, Training)."""
 
     # Data
-    data: tuple[str, ...] = ()  # folders of token shards, as `magnet data encode` makes them
-    valid: str | None = None  # a folder of token shards that training never sees
+    data: tuple[str, ...] = _setting(
+        (), "Data", "Folders of token shards, as `magnet data encode` makes them."
+    )
+    valid: str | None = _setting(None, "Data", "A folder of token shards that training never sees.")
     # Where the model comes from
-    init: str | None = None  # fine-tune: a known name, a directory or a hub id
-    codec: str | None = None  # a model or codec whose codec made the tokens; with init: its own
-    text_encoder: str | None = None  # a model or a text encoder's directory; with init: its own
+    init: str | None = _setting(None, "Model", "Fine-tune: a known name, a directory or a hub id.")
+    codec: str | None = _setting(
+        None, "Model", "A model or codec whose codec made the tokens; with init: its own."
+    )
+    text_encoder: str | None = _setting(
+        None, "Model", "A model or a text encoder's directory; with init: its own."
+    )
     # The model, where it starts from nothing
-    modeling: Modeling = "masked"  # hybrid: one model that decodes both ways
-    dim: int = 256  # width
-    num_heads: int = 4  # attention heads
-    num_layers: int = 6  # transformer blocks
-    hidden_scale: int = 4  # feed-forward width over dim
-    subcodes_context: int = 5  # frames that streams > 0 see on each side
-    span_len: int = 3  # frames in a masked span
-    segment_duration: float = 10.0  # seconds in a training crop
-    init_from_codec: bool = True  # start embeddings and heads from the codec's own vectors
+    modeling: Modeling = _setting(
+        "masked",
+        "Sizes of a new model",
+        "masked, autoregressive, or hybrid: one model that decodes both ways.",
+    )
+    dim: int = _setting(256, "Sizes of a new model", "Width of the transformer.")
+    num_heads: int = _setting(4, "Sizes of a new model", "Attention heads.")
+    num_layers: int = _setting(6, "Sizes of a new model", "Transformer blocks.")
+    hidden_scale: int = _setting(4, "Sizes of a new model", "Feed-forward width over dim.")
+    subcodes_context: int = _setting(
+        5, "Sizes of a new model", "Frames that streams > 0 see on each side."
+    )
+    span_len: int = _setting(3, "Sizes of a new model", "Frames in a masked span.")
+    segment_duration: float = _setting(10.0, "Sizes of a new model", "Seconds in a training crop.")
+    init_from_codec: bool = _setting(
+        True, "Sizes of a new model", "Start embeddings and heads from the codec's own vectors."
+    )
     # The objective
-    stage_weights: tuple[float, ...] = ()  # how often each stream is drawn; empty: equally often
-    no_prefix_share: float = 0.25  # hybrid: share of batches that are masked from the first frame
-    full_prefix_share: float = 0.25  # hybrid: share that is autoregressive to the end
-    prefix_weight: float = 1.0  # hybrid: weight of a next-token loss against a masked one
+    stage_weights: tuple[float, ...] = _setting(
+        (), "Objective", "How often each stream is drawn; empty: equally often."
+    )
+    no_prefix_share: float = _setting(
+        0.25, "Objective", "Hybrid: share of batches that are masked from the first frame."
+    )
+    full_prefix_share: float = _setting(
+        0.25, "Objective", "Hybrid: share that is autoregressive to the end."
+    )
+    prefix_weight: float = _setting(
+        1.0, "Objective", "Hybrid: weight of a next-token loss against a masked one."
+    )
     # Captions
-    condition_dropout: float = 0.1  # share of items trained without any text (for guidance)
-    word_dropout: float = 0.0  # share of words left out of a caption
-    merge_tags: float = 0.25  # share of items whose tags are merged into the caption
-    drop_caption: float = 0.5  # of merged items: share that keeps the tags alone
-    drop_tag: float = 0.5  # of merged items: share of the tags that is left out
+    condition_dropout: float = _setting(
+        0.1, "Captions", "Share of items trained without any text (for guidance)."
+    )
+    word_dropout: float = _setting(0.0, "Captions", "Share of words left out of a caption.")
+    merge_tags: float = _setting(
+        0.25, "Captions", "Share of items whose tags are merged into the caption."
+    )
+    drop_caption: float = _setting(
+        0.5, "Captions", "Of merged items: share that keeps the tags alone."
+    )
+    drop_tag: float = _setting(
+        0.5, "Captions", "Of merged items: share of the tags that is left out."
+    )
     # Optimization
-    steps: int = 1000  # optimizer steps
-    batch_size: int = 16  # items in a step, over all processes and micro-batches
-    micro_batch: int = 0  # items in one pass; a stage and a prefix are drawn for each; 0: all
-    optimizer: Optimizer = "adamw"  # muon: matrices by Muon, the rest by AdamW
-    learning_rate: float = 1e-4  # peak
-    muon_learning_rate: float = 2e-2  # peak, for the matrices under muon
-    schedule: Schedule = "cosine"  # after the warm-up
-    warmup_steps: int = 100  # linear, from 0
-    final_rate: float = 0.0  # cosine: share of the peak that is left at the end
-    weight_decay: float = 0.1  # AdamW's and Muon's
-    beta1: float = 0.9  # AdamW
-    beta2: float = 0.95  # AdamW
-    clip_norm: float = 1.0  # of all gradients together; 0: off
-    ema_decay: float = 0.99  # of the averaged weights, which are the model that is kept
-    ema_every: int = 10  # steps between two averagings
-    mixed_precision: Precision = "no"  # bf16 also speeds up CPUs that know it
-    gradient_checkpointing: bool = False  # less memory, a third more computing
-    seed: int = 0  # of every draw
+    steps: int = _setting(1000, "Optimization", "Optimizer steps.")
+    batch_size: int = _setting(
+        16, "Optimization", "Items in a step, over all processes and micro-batches."
+    )
+    micro_batch: int = _setting(
+        0, "Optimization", "Items in one pass; a stage and a prefix are drawn for each; 0: all."
+    )
+    optimizer: Optimizer = _setting(
+        "adamw", "Optimization", "adamw, or muon: matrices by Muon, the rest by AdamW."
+    )
+    learning_rate: float = _setting(1e-4, "Optimization", "Its peak.")
+    muon_learning_rate: float = _setting(
+        2e-2, "Optimization", "Its peak for the matrices under muon."
+    )
+    schedule: Schedule = _setting(
+        "cosine", "Optimization", "cosine, inverse_sqrt or constant, after the warm-up."
+    )
+    warmup_steps: int = _setting(100, "Optimization", "Linear, from 0.")
+    final_rate: float = _setting(
+        0.0, "Optimization", "Cosine: share of the peak that is left at the end."
+    )
+    weight_decay: float = _setting(0.1, "Optimization", "Of AdamW and Muon.")
+    beta1: float = _setting(0.9, "Optimization", "Of AdamW.")
+    beta2: float = _setting(0.95, "Optimization", "Of AdamW.")
+    clip_norm: float = _setting(
+        1.0, "Optimization", "Length that all gradients together are clipped to; 0: off."
+    )
+    ema_decay: float = _setting(
+        0.99, "Optimization", "Of the averaged weights, which are what is kept as the model."
+    )
+    ema_every: int = _setting(10, "Optimization", "Steps between two averagings.")
+    mixed_precision: Precision = _setting(
+        "no", "Optimization", "no, bf16 (also faster on CPUs that know it) or fp16."
+    )
+    gradient_checkpointing: bool = _setting(
+        False, "Optimization", "Less memory, a third more computing."
+    )
+    seed: int = _setting(0, "Optimization", "Of every draw.")
     # Output
-    log_every: int = 10  # steps
-    valid_every: int = 500  # steps
-    valid_items: int = 64  # items of the validation set that are looked at
-    checkpoint_every: int = 500  # steps
-    keep_checkpoints: int = 2  # the newest
-    sample_every: int = 0  # steps between two rounds of sample audio; 0: off
-    sample_prompts: tuple[str, ...] = ()  # what the samples are asked for
-    tensorboard: bool = False  # also write TensorBoard events (extra: tensorboard)
+    log_every: int = _setting(10, "Output", "Steps between two lines of the log.")
+    valid_every: int = _setting(500, "Output", "Steps between two looks at the validation set.")
+    valid_items: int = _setting(64, "Output", "Items of the validation set that are looked at.")
+    checkpoint_every: int = _setting(500, "Output", "Steps between two checkpoints.")
+    keep_checkpoints: int = _setting(2, "Output", "How many, the newest, are kept.")
+    sample_every: int = _setting(0, "Output", "Steps between two rounds of sample audio; 0: off.")
+    sample_prompts: tuple[str, ...] = _setting((), "Output", "What the samples are asked for.")
+    tensorboard: bool = _setting(
+        False, "Output", "Also write TensorBoard events (extra: tensorboard)."
+    )
 
     def __post_init__(self) -> None:
         check_training(self)
@@ -135,17 +192,43 @@ def check_training(config: TrainConfig) -> None:
 
 
 _POSITIVE = (
-    "dim num_heads num_layers hidden_scale span_len steps batch_size ema_every log_every "
-    "valid_every valid_items checkpoint_every keep_checkpoints"
-).split()
+    "dim",
+    "num_heads",
+    "num_layers",
+    "hidden_scale",
+    "span_len",
+    "steps",
+    "batch_size",
+    "ema_every",
+    "log_every",
+    "valid_every",
+    "valid_items",
+    "checkpoint_every",
+    "keep_checkpoints",
+)
 _COUNTS = (
-    "subcodes_context micro_batch warmup_steps weight_decay clip_norm sample_every seed "
-    "prefix_weight"
-).split()
+    "subcodes_context",
+    "micro_batch",
+    "warmup_steps",
+    "weight_decay",
+    "clip_norm",
+    "sample_every",
+    "seed",
+    "prefix_weight",
+)
 _SHARES = (
-    "no_prefix_share full_prefix_share condition_dropout word_dropout merge_tags drop_caption "
-    "drop_tag final_rate beta1 beta2 ema_decay"
-).split()
+    "no_prefix_share",
+    "full_prefix_share",
+    "condition_dropout",
+    "word_dropout",
+    "merge_tags",
+    "drop_caption",
+    "drop_tag",
+    "final_rate",
+    "beta1",
+    "beta2",
+    "ema_decay",
+)
 
 
 def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:

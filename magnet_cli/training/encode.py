@@ -1,0 +1,228 @@
+"""Audio to token shards: `magnet data check` and `magnet data encode`.
+
+A broken clip is a problem in the report, not the end of the run; what is on disk stays, and a run
+that was cut off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from magnet_cli.audio import streaming
+from magnet_cli.data.manifests import Clip, ClipList, Problem
+from magnet_cli.data.tokens import TokenFormat, TokenWriter
+from magnet_cli.errors import AudioFileError, DataError, MagnetError
+from magnet_cli.models.codec import AudioCodec, device_of
+from magnet_cli.training.sampling import keyed_generator
+
+# A read of this many seconds at a time bounds memory for an hour of eight channels at 192 kHz.
+BLOCK_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How audio becomes tokens."""
+
+    min_duration: float = 0.5  # seconds; shorter clips are skipped
+    clips_per_shard: int = 256
+    mix_share: float = 0.0  # pairs of clips added, as a share of the clips (audio: 0.5)
+    mix_snr: float = 5.0  # dB; the second of a pair is between -mix_snr and +mix_snr of the first
+    mix_duration: float = 10.0  # seconds of a mixed pair
+    seed: int = 0  # of the pairs
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What came of it."""
+
+    encoded: int
+    kept: int  # encoded by an earlier run
+    seconds: float  # of audio, encoded now
+    problems: tuple[Problem, ...]
+
+
+OnClip = Callable[[int, int], None]  # clips done, clips in all
+
+
+def check_clips(
+    found: ClipList, min_duration: float = 0.5, on_clip: OnClip = lambda done, count: None
+) -> tuple[Problem, ...]:
+    """Everything that is wrong with the clips: what `encode_clips` would skip, and why."""
+    problems = list(found.problems)
+    seen: set[Path] = set()
+    for number, clip in enumerate(found.clips, start=1):
+        if clip.path in seen:
+            problems.append(Problem(str(clip.path), "it is listed twice", skipped=False))
+        seen.add(clip.path)
+        try:
+            _check_duration(streaming.info(clip.path).duration, min_duration)
+        except (AudioFileError, ValueError) as error:
+            problems.append(Problem(str(clip.path), _what(error)))
+        on_clip(number, len(found.clips))
+    return tuple(problems)
+
+
+def encode_clips(
+    found: ClipList,
+    codec: AudioCodec,
+    format_: TokenFormat,
+    folder: Path,
+    options: EncodeOptions | None = None,
+    on_clip: OnClip = lambda done, count: None,
+) -> EncodeReport:
+    """Encode clips into a folder of token shards, going on with what it holds.
+
+    Raises:
+        DataError: the folder holds codes of another codec, or another run is writing to it.
+        MagnetError: the disk is full; the shards that were written stay.
+    """
+    options = options or EncodeOptions()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=0):
+            return _Encoding(found, codec, format_, folder, options, on_clip).run()
+    except Timeout as error:
+        raise DataError(
+            f"Another run is writing to {folder}.", "Wait for it, or encode into another folder."
+        ) from error
+    except OSError as error:
+        raise MagnetError(
+            f"The tokens could not be written to {folder}: {error.strerror or error}.",
+            "Make room and run the same command again: what is written stays, and is not done twice.",
+        ) from error
+
+
+class _Encoding:
+    """One run over all clips, then over the mixed pairs."""
+
+    def __init__(
+        self,
+        found: ClipList,
+        codec: AudioCodec,
+        format_: TokenFormat,
+        folder: Path,
+        options: EncodeOptions,
+        on_clip: OnClip,
+    ) -> None:
+        self.found, self.codec, self.options, self.on_clip = found, codec, options, on_clip
+        self.writer = TokenWriter(folder, format_, options.clips_per_shard)
+        self.problems = list(found.problems)
+        self.encoded = self.kept = 0
+        self.seconds = 0.0
+
+    def run(self) -> EncodeReport:
+        pairs = list(mixed_pairs(len(self.found.clips), self.options))
+        count = len(self.found.clips) + len(pairs)
+        for number, clip in enumerate(self.found.clips, start=1):
+            self._take(clip.path.as_posix(), clip, partial(self._audio, clip.path))
+            self.on_clip(number, count)
+        for number, (first, second, snr) in enumerate(pairs, start=1 + len(self.found.clips)):
+            a, b = self.found.clips[first], self.found.clips[second]
+            mixed = replace(a, captions=joined_captions(a, b), tags=())
+            self._take(f"mix-{first}-{second}", mixed, partial(self._mixture, a, b, snr))
+            self.on_clip(number, count)
+        self.writer.flush()
+        return EncodeReport(self.encoded, self.kept, self.seconds, tuple(self.problems))
+
+    def _take(self, id_: str, clip: Clip, load: Callable[[], Tensor]) -> None:
+        """Encode one clip, unless it is there already or cannot be."""
+        try:
+            key = clip_key(clip)
+            if self.writer.written.get(id_) == key:
+                self.kept += 1
+                return
+            audio = load()
+            with torch.inference_mode():
+                codes = self.codec.encode(audio[None].to(device_of(self.codec)))[0].cpu()
+        except (AudioFileError, ValueError) as error:
+            self.problems.append(Problem(id_, _what(error)))
+            return
+        except OSError as error:  # a file that went away; a full disk shows in the writer
+            self.problems.append(Problem(id_, f"it cannot be read: {error.strerror or error}"))
+            return
+        self.writer.add(id_, key, codes, clip.captions, clip.tags)
+        self.encoded += 1
+        self.seconds += audio.shape[-1] / self.codec.sample_rate
+
+    def _audio(self, path: Path) -> Tensor:
+        """The clip [C, samples] at the codec's rate and channels."""
+        samples = streaming.read_as(
+            path, self.codec.sample_rate, self.codec.channels, BLOCK_SECONDS
+        )
+        _check_duration(samples.shape[1] / self.codec.sample_rate, self.options.min_duration)
+        if not np.isfinite(samples).all():
+            raise ValueError("it holds samples that are not numbers")
+        return torch.from_numpy(samples)
+
+    def _mixture(self, a: Clip, b: Clip, snr: float) -> Tensor:
+        most = round(self.options.mix_duration * self.codec.sample_rate)
+        return mix(self._audio(a.path)[:, :most], self._audio(b.path)[:, :most], snr)
+
+
+def clip_key(clip: Clip) -> str:
+    """Changes when the file, its captions or its tags do.
+
+    Raises:
+        AudioFileError: there is no such file.
+    """
+    try:
+        stat = clip.path.stat()
+    except (OSError, ValueError) as error:
+        raise AudioFileError(f"There is no file {clip.path}.", "Check the manifest.") from error
+    told = json.dumps([stat.st_size, stat.st_mtime_ns, clip.captions, clip.tags])
+    return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def mixed_pairs(clips: int, options: EncodeOptions) -> Iterator[tuple[int, int, float]]:
+    """Two different clips and a signal-to-noise ratio in dB, for each pair to mix."""
+    if clips < 2:
+        return
+    generator = keyed_generator(options.seed, "mix")
+    for _ in range(round(options.mix_share * clips)):
+        first, second = torch.randperm(clips, generator=generator)[:2].tolist()
+        spread = float(torch.rand((), generator=generator)) * 2 - 1
+        yield first, second, spread * options.mix_snr
+
+
+def mix(a: Tensor, b: Tensor, snr: float) -> Tensor:
+    """Two sounds [C, N], [C, M] as one of the longer's length, a louder than b by `snr` dB.
+
+    The sum is scaled to the level of a, and below clipping (AudioGen, section 3.4).
+    """
+    length = max(a.shape[1], b.shape[1])
+    a, b = (torch.nn.functional.pad(x, (0, length - x.shape[1])) for x in (a, b))
+    level_a, level_b = (x.square().mean().sqrt().clamp(min=1e-5) for x in (a, b))
+    both = a + b * (level_a / level_b) * 10 ** (-snr / 20)
+    both = both * (level_a / both.square().mean().sqrt().clamp(min=1e-5))
+    return both / both.abs().max().clamp(min=1.0)
+
+
+def joined_captions(a: Clip, b: Clip) -> tuple[str, ...]:
+    """What is said of a mixed pair: both, one caption each way."""
+    count = max(len(a.captions), len(b.captions))
+    return tuple(
+        dict.fromkeys(
+            f"{a.captions[i % len(a.captions)]} and {b.captions[i % len(b.captions)]}"
+            for i in range(count)
+        )
+    )
+
+
+def _check_duration(seconds: float, least: float) -> None:
+    if seconds < least:
+        raise ValueError(f"it is too short: {seconds:.2f} s, of {least:g} s at least")
+
+
+def _what(error: Exception) -> str:
+    message = error.message if isinstance(error, MagnetError) else str(error)
+    return " ".join(message.split()).rstrip(".")

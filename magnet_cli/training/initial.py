@@ -1,0 +1,65 @@
+"""The weights that training starts from."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.training.sampling import keyed_generator
+
+
+def initialise(lm: LanguageModel, seed: int) -> None:
+    """Gaussian weights of 1 / sqrt(fan in), damped with depth where a block writes to the stream.
+
+    The damping, 1 / sqrt(2 (layer + 1)), is the reference's `depthwise_init: current`.
+    """
+    generator = keyed_generator(seed, "initialise")
+
+    def fill(weight: Tensor, std: float) -> None:
+        with torch.no_grad():
+            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+
+    dim = lm.config.dim
+    for table in (*lm.emb, *lm.linears):
+        assert isinstance(table, (nn.Embedding, nn.Linear))
+        fill(table.weight, 1 / math.sqrt(dim))
+    fill(lm.text_proj.weight, 1 / math.sqrt(lm.text_proj.in_features))
+    nn.init.zeros_(lm.text_proj.bias)
+    for depth, block in enumerate(lm.transformer.layers):
+        damping = 1 / math.sqrt(2 * (depth + 1))
+        for name, weight in block.named_parameters():
+            if weight.dim() == 2:
+                fill(weight, damping / math.sqrt(weight.shape[1]))
+            elif name.endswith("weight"):
+                nn.init.ones_(weight)
+            else:
+                nn.init.zeros_(weight)
+    nn.init.ones_(lm.out_norm.weight)
+    nn.init.zeros_(lm.out_norm.bias)
+
+
+def initialise_from_codec(lm: LanguageModel, codebooks: Tensor, seed: int) -> None:
+    """Give codes that sound alike embeddings and heads that are alike.
+
+    The codec's vectors are standardised and mapped to the model's width by one random projection
+    a stream; the mean square of each table stays what `initialise` gives, and half of it is
+    noise, so that no two codes start equal.
+
+    Args:
+        codebooks: [K, card, d], the codec's own vectors.
+    """
+    generator = keyed_generator(seed, "codebooks")
+    dim = lm.config.dim
+    for k in range(lm.config.n_q):
+        vectors = codebooks[k].float()
+        vectors = (vectors - vectors.mean(0)) / vectors.std().clamp(min=1e-6)
+        projection = torch.randn(vectors.shape[1], dim, generator=generator)
+        shared = vectors @ projection
+        shared = shared / shared.pow(2).mean().sqrt().clamp(min=1e-6) / math.sqrt(dim)
+        with torch.no_grad():
+            for table in (lm.emb[k].weight, lm.linears[k].weight):
+                rows = table[: len(shared)]
+                rows.copy_((rows + shared.to(rows)) / math.sqrt(2))  # type: ignore[operator, index]

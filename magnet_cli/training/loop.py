@@ -1,0 +1,249 @@
+"""The training loop, on accelerate: one process, DDP or FSDP are its launcher's choice, not ours.
+
+A step is `micro_batches` passes, shared out over the processes. Their losses are sums; the count
+that they are divided by is summed over all of them first, from the draws alone, so the gradient is
+that of one big batch however it was cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor
+
+from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.training import state
+from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.journal import Journal
+from magnet_cli.training.module import TrainingModule, to_device
+from magnet_cli.training.objective import Batch
+from magnet_cli.training.optimizers import make_optimizers, set_rates
+from magnet_cli.training.output import OutputModel
+from magnet_cli.training.sampling import Sampler
+from magnet_cli.training.validation import validate
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run tells whoever watches it."""
+
+    kind: str  # started, step, valid, checkpoint, samples or finished
+    step: int  # steps done
+    record: dict[str, Any]  # what the log holds of it
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class NotANumberError(MagnetError):
+    """The loss is not a number any more."""
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The process's place in the run, as `accelerate launch` (or nobody) set it up."""
+    # A stage uses one head of K; which, differs from step to step.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[unused])
+
+
+class Trainer:
+    """A run: model, optimizers, averages and counters, between `start` and `run`."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        output: OutputModel,
+        train: Sampler,
+        valid: Sampler | None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        """Prepare a run that starts at step 0.
+
+        Raises:
+            UsageError: the micro-batches cannot be shared out evenly over the processes.
+        """
+        self.config, self.output, self.train, self.valid = config, output, train, valid
+        self.accelerator = accelerator or make_accelerator(config)
+        processes = self.accelerator.num_processes
+        if config.micro_batches % processes:
+            raise UsageError(
+                f"{config.micro_batches} micro-batches cannot be shared by {processes} processes.",
+                "Choose --batch-size and --micro-batch so that their ratio is a multiple of that.",
+            )
+        self.share = config.micro_batches // processes
+        module = TrainingModule(output.lm, config.prefix_weight, config.gradient_checkpointing)
+        self.model = self.accelerator.prepare(module.train())
+        optimizers = make_optimizers(self.model, config)
+        self.optimizers = [self.accelerator.prepare(optimizer) for optimizer in optimizers]
+        self.ema = state.Ema(self.model, config.ema_decay)
+        self.accelerator.register_for_checkpointing(self.ema)
+        self.step = 0  # steps done
+
+    def resume(self) -> bool:
+        """Go on from the newest complete checkpoint; false where there is none."""
+        checkpoint = state.latest_checkpoint(self.output.directory)
+        if checkpoint is None:
+            return False
+        self.accelerator.load_state(str(checkpoint))
+        self.step = state.checkpoint_record(checkpoint)["step"]
+        return True
+
+    def run(self, on_progress: OnProgress = lambda progress: None) -> None:
+        """Train up to `config.steps`.
+
+        Raises:
+            NotANumberError: naming the step, the batch and the last good checkpoint.
+        """
+        main = self.accelerator.is_main_process
+        out = self.output.directory
+        journal = Journal(out, self.config.tensorboard, self.step) if main else None
+
+        def tell(kind: str, record: dict[str, Any]) -> None:
+            if journal is not None:
+                journal.write({"step": self.step, "kind": kind, **record})
+                on_progress(Progress(kind, self.step, record))
+
+        try:
+            tell("started", {"processes": self.accelerator.num_processes})
+            window = _Window(self.train.lm.n_q)
+            while self.step < self.config.steps:
+                loss, norm, sums = self.take_step()
+                window.add(loss, norm, sums)
+                if self._due(self.config.log_every):
+                    tell("step", window.record(self._rate))
+                    window = _Window(self.train.lm.n_q)
+                if self.valid is not None and self._due(self.config.valid_every):
+                    with self.ema.swapped():
+                        losses = validate(self.accelerator, self.model, self.valid)
+                    tell("valid", {**dataclasses.asdict(losses), "mean": losses.mean})
+                if self._due(self.config.checkpoint_every):
+                    tell("checkpoint", {"path": str(self.checkpoint())})
+                if self.config.sample_every and self._due(self.config.sample_every):
+                    self._keep_model()
+                    if main:
+                        tell("samples", {"path": str(self.output.samples(self.step, self.config))})
+                    self.accelerator.wait_for_everyone()
+            tell("finished", {"path": str(out)})
+        finally:
+            if journal is not None:
+                journal.close()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def take_step(self) -> tuple[float, float, Tensor]:
+        """One optimizer step: the loss, the gradients' norm, and sums and counts by stream [4, K]."""
+        device = self.accelerator.device
+        first = self.accelerator.process_index * self.share
+        batches = [self.train.batch(self.step, first + micro) for micro in range(self.share)]
+        here = sum(batch.weight(self.config.prefix_weight) for batch in batches)
+        weight = self._sum(torch.tensor(here, dtype=torch.float64, device=device))
+        # DDP and FSDP average gradients over processes; a sum is wanted.
+        scale = self.accelerator.num_processes / max(float(weight), 1.0)
+        sums = torch.zeros(4, self.train.lm.n_q, dtype=torch.float64, device=device)
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            apart = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
+            with apart:
+                loss, by_stream = self.model(to_device(batch, device))
+                self.accelerator.backward(loss * scale)
+            total += loss.detach()
+            sums += by_stream
+        loss_here = float(self._sum(total) / weight.clamp(min=1))
+        if not math.isfinite(loss_here):
+            raise self._not_a_number(batches)
+        norm = self.accelerator.clip_grad_norm_(
+            self.model.parameters(), self.config.clip_norm or math.inf
+        )
+        self._rate = set_rates(self.optimizers, self.step, self.config)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        if self.step % self.config.ema_every == 0:
+            self.ema.update()
+        return loss_here, float(norm), self._sum(sums)
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        summed: Tensor = self.accelerator.reduce(tensor, "sum")
+        return summed
+
+    def _not_a_number(self, batches: list[Batch]) -> NotANumberError:
+        last = state.latest_checkpoint(self.output.directory)
+        clips = ", ".join(name for batch in batches for name in batch.names)
+        good = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
+        return NotANumberError(
+            f"The loss is not a number at step {self.step + 1}, in the batch of {clips}. {good}",
+            "Go on from it with --resume and a lower --learning-rate, or --mixed-precision no.",
+        )
+
+    def checkpoint(self) -> Path:
+        """Save the state of the run, and the averaged weights as the model to generate with.
+
+        Raises:
+            MagnetError: the disk is full, or cannot be written to.
+        """
+        try:
+            saved = state.save_checkpoint(
+                self.accelerator,
+                self.output.directory,
+                self.step,
+                dataclasses.asdict(self.config),
+                self.config.keep_checkpoints,
+            )
+            self._keep_model()
+        except (OSError, RuntimeError) as error:
+            last = state.latest_checkpoint(self.output.directory)
+            raise MagnetError(
+                f"The checkpoint after step {self.step} could not be written: {error}.",
+                f"Make room and go on with --resume; the last one is {last or 'none'}.",
+            ) from error
+        return saved
+
+    def _keep_model(self) -> None:
+        with self.ema.swapped():
+            weights = self.accelerator.get_state_dict(self.model)
+        if self.accelerator.is_main_process:
+            self.output.update(weights)
+        self.accelerator.wait_for_everyone()
+
+
+class _Window:
+    """What has come together since the last line of the log."""
+
+    def __init__(self, streams: int) -> None:
+        self.began = time.monotonic()
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+        self.sums = torch.zeros(4, streams, dtype=torch.float64)
+
+    def add(self, loss: float, norm: float, sums: Tensor) -> None:
+        self.losses.append(loss)
+        self.norms.append(norm)
+        self.sums += sums.cpu()
+
+    def record(self, rate: float) -> dict[str, Any]:
+        seconds = time.monotonic() - self.began
+        masked, masked_count, following, following_count = self.sums.tolist()
+
+        def means(totals: list[float], counts: list[float]) -> list[float | None]:
+            return [round(t / c, 4) if c else None for t, c in zip(totals, counts, strict=True)]
+
+        return {
+            "loss": sum(self.losses) / len(self.losses),
+            "masked": means(masked, masked_count),
+            "following": means(following, following_count),
+            "grad_norm": round(sum(self.norms) / len(self.norms), 4),
+            "learning_rate": rate,
+            "seconds_per_step": round(seconds / len(self.losses), 4),
+        }

@@ -1,0 +1,72 @@
+"""Optimizers, and the learning rate as a function of the step: there is no scheduler state to save."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from magnet_cli.errors import UsageError
+from magnet_cli.training.config import TrainConfig
+
+
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
+    """AdamW for everything; or Muon for the transformer's matrices and AdamW for the rest.
+
+    Norms and biases are not decayed. Muon's step is orthogonal per matrix (Jordan et al., 2024), so
+    the three projections packed in `in_proj_weight` share one; they are square blocks of one input.
+
+    Raises:
+        UsageError: this torch has no Muon.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in named if p.dim() == 2 and ".layers." in name]
+    inner = {id(p) for p in matrices}
+    tables = [p for _, p in named if p.dim() >= 2 and id(p) not in inner]
+    vectors = [p for _, p in named if p.dim() < 2]
+    if config.optimizer == "adamw":
+        return [_adamw([*matrices, *tables], vectors, config)]
+    if not hasattr(torch.optim, "Muon"):
+        raise UsageError("This torch has no Muon.", "Use --optimizer adamw, or torch 2.9 or later.")
+    muon = torch.optim.Muon(
+        matrices, lr=config.muon_learning_rate, weight_decay=config.weight_decay
+    )
+    return [muon, _adamw(tables, vectors, config)]
+
+
+def _adamw(
+    decayed: list[nn.Parameter], vectors: list[nn.Parameter], config: TrainConfig
+) -> Optimizer:
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    # One pass over the weights instead of a dozen, on every device that training runs on.
+    return torch.optim.AdamW(
+        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
+    )
+
+
+def rate_share(step: int, config: TrainConfig) -> float:
+    """The share of the peak learning rate at a step (0 is the first)."""
+    warmup = config.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    if config.schedule == "constant":
+        return 1.0
+    if config.schedule == "inverse_sqrt":
+        return math.sqrt(max(warmup, 1) / (step + 1))
+    done = min((step - warmup) / max(config.steps - warmup, 1), 1.0)
+    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def set_rates(optimizers: list[Optimizer], step: int, config: TrainConfig) -> float:
+    """Set every group's learning rate for a step; returns AdamW's."""
+    share = rate_share(step, config)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            peak = config.muon_learning_rate if "ns_steps" in group else config.learning_rate
+            group["lr"] = peak * share
+    return config.learning_rate * share

@@ -1,0 +1,172 @@
+"""What every step of training sees, decided by (seed, step, global item index) and nothing else.
+
+Item g of all items ever seen is clip `order[g % N]` of pass g // N over the data. A process that
+takes up the run at step s, or that works on one part of a step, draws exactly what one process
+from the start would have: there is no state to save and none to share.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from magnet_cli.config import LMConfig
+from magnet_cli.data.tokens import TokenClip, TokenFolder
+from magnet_cli.errors import DataError
+from magnet_cli.patterns import DelayPattern
+from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.objective import Batch, Draws, mask_batch
+
+EncodeText = Callable[[str], Tensor]
+
+
+def keyed_generator(*key: int | str) -> torch.Generator:
+    """A generator whose numbers depend on the whole key; near keys give unrelated numbers."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+@dataclass(frozen=True)
+class Source:
+    """All clips of some token folders, as one list."""
+
+    folders: tuple[TokenFolder, ...]
+
+    def __post_init__(self) -> None:
+        first = self.folders[0]
+        for folder in self.folders[1:]:
+            if folder.format != first.format:
+                raise DataError(
+                    f"{folder.folder} and {first.folder} hold codes of different codecs.",
+                    "Train on tokens of one codec.",
+                )
+        if not self.entries:
+            raise DataError(
+                f"{first.folder} holds no clips.", "Encode some with `magnet data encode`."
+            )
+
+    @functools.cached_property
+    def entries(self) -> list[tuple[TokenFolder, TokenClip]]:
+        """Every clip with its folder, in a stable order."""
+        return [(folder, clip) for folder in self.folders for clip in folder.clips if clip.frames]
+
+    def clip_of(self, seed: int, item: int) -> tuple[TokenFolder, TokenClip]:
+        """The clip that item `item` of the run is cut from."""
+        round_, place = divmod(item, len(self.entries))
+        return self.entries[self._order(seed, round_)[place]]
+
+    def _order(self, seed: int, round_: int) -> list[int]:
+        return _permutation(len(self.entries), seed, round_)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, round_: int) -> list[int]:
+    order: list[int] = torch.randperm(
+        size, generator=keyed_generator(seed, "order", round_)
+    ).tolist()
+    return order
+
+
+class Sampler:
+    """Makes the batches of a run."""
+
+    def __init__(
+        self, source: Source, lm: LMConfig, config: TrainConfig, encode_text: EncodeText
+    ) -> None:
+        self.source, self.lm, self.config, self.encode_text = source, lm, config, encode_text
+        self.frames = lm.segment_frames
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """Micro-batch `micro` of a step; stage and prefix are one for the micro-batch."""
+        size = self.config.batch_size // self.config.micro_batches
+        first = step * self.config.batch_size + micro * size
+        items = range(first, first + size)
+        seed = self.config.seed
+        chance = keyed_generator(seed, "stage", first)
+        time, noise = spans_of(seed, items, self.frames)
+        draws = Draws(self._stage(chance), time, noise, self._prefix_rows(chance))
+        codes, valid, texts, names = [], [], [], []
+        for item in items:
+            folder, clip = self.source.clip_of(seed, item)
+            generator = keyed_generator(seed, "item", item)
+            cut, inside = crop(folder, clip, self.frames, self.lm.mask_id, generator)
+            codes.append(cut)
+            valid.append(inside)
+            texts.append(caption_of(clip, self.config, generator))
+            names.append(clip.id)
+        batch = mask_batch(torch.stack(codes), torch.stack(valid), draws, self.lm)
+        return replace(batch, conditions=self.conditions(texts), names=tuple(names))
+
+    def conditions(self, texts: Sequence[str | None]) -> tuple[Tensor | None, ...]:
+        """The text encoder's output for each text; None for no text."""
+        return tuple(self.encode_text(text) if text else None for text in texts)
+
+    def _stage(self, chance: torch.Generator) -> int:
+        weights = self.config.stage_weights or (1.0,) * self.lm.n_q
+        return int(torch.multinomial(torch.tensor(weights), 1, generator=chance))
+
+    def _prefix_rows(self, chance: torch.Generator) -> int:
+        """Rows that attend causally: the special step, and a prefix of uniform length."""
+        if self.lm.modeling == "masked":
+            return 1
+        steps = DelayPattern(self.lm.delays).steps(self.frames)
+        kind = float(torch.rand((), generator=chance))
+        drawn = int(torch.randint(1, steps + 1, (), generator=chance))
+        if self.lm.modeling == "autoregressive" or kind >= 1 - self.config.full_prefix_share:
+            return steps
+        return 1 if kind < self.config.no_prefix_share else drawn
+
+
+def spans_of(seed: int, items: Sequence[int], frames: int) -> tuple[Tensor, Tensor]:
+    """For each item u [B] and the noise [B, T] that its spans are drawn by."""
+    drawn = [
+        torch.rand(frames + 1, generator=keyed_generator(seed, "spans", item)) for item in items
+    ]
+    both = torch.stack(drawn)
+    return both[:, 0], both[:, 1:]
+
+
+def crop(
+    folder: TokenFolder, clip: TokenClip, frames: int, filler: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A random segment of a clip.
+
+    Returns:
+        codes int64 [K, T], `filler` behind the end of a short clip, and bool [T], true where a
+        code stands.
+    """
+    last = max(clip.frames - frames, 0)
+    start = int(torch.randint(0, last + 1, (), generator=generator))
+    codes = folder.codes(clip, start, frames)
+    here = codes.shape[1]
+    codes = torch.nn.functional.pad(codes, (0, frames - here), value=filler)
+    return codes, torch.arange(frames) < here
+
+
+def caption_of(clip: TokenClip, config: TrainConfig, generator: torch.Generator) -> str | None:
+    """What the model is told of a clip this time: None where the condition is dropped.
+
+    One of the captions; with the clip's tags merged in, or the tags alone, now and then; words
+    left out (reference.md, Training).
+    """
+    # All of them are drawn every time, so that a changed share changes nothing else.
+    dropped, merged, alone, which = torch.rand(4, generator=generator).tolist()
+    order = torch.randperm(max(len(clip.tags), 1), generator=generator).tolist()
+    kept = torch.rand(max(len(clip.tags), 1), generator=generator).tolist()
+    if dropped < config.condition_dropout:
+        return None
+    text = clip.captions[int(which * len(clip.captions))]
+    tags = [clip.tags[i] for i in order if clip.tags and kept[i] >= config.drop_tag]
+    if tags and merged < config.merge_tags:
+        joined = ". ".join(tags)
+        text = joined if alone < config.drop_caption else f"{text.rstrip('.')}. {joined}"
+    if config.word_dropout > 0:
+        words = text.split()
+        stays = torch.rand(len(words), generator=generator) >= config.word_dropout
+        text = " ".join(word for word, stay in zip(words, stays.tolist(), strict=True) if stay)
+    return text or None

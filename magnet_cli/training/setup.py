@@ -1,0 +1,227 @@
+"""From settings to a run: the codec, the text encoder, the language model, the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.checkpoints import native
+from magnet_cli.checkpoints.layouts import T5
+from magnet_cli.checkpoints.load import load_checkpoint, load_codec
+from magnet_cli.checkpoints.native import ModelCard
+from magnet_cli.checkpoints.resolve import resolve, resolve_codec, resolve_text_encoder
+from magnet_cli.checkpoints.t5 import load_t5
+from magnet_cli.config import DecodingConfig, LMConfig
+from magnet_cli.data.tokens import TokenFolder, TokenFormat
+from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.models.codec import AudioCodec
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.text import TextEncoder
+from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.initial import initialise, initialise_from_codec
+from magnet_cli.training.loop import Trainer
+from magnet_cli.training.module import TextCache
+from magnet_cli.training.output import OutputModel
+from magnet_cli.training.sampling import Sampler, Source
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model consists of, and what is known of where it came from."""
+
+    lm: LanguageModel
+    codec: AudioCodec
+    text_encoder: TextEncoder
+    kind: str | None = None
+    licence: str | None = None
+    defaults: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
+    text_encoder_name: str | None = None
+
+
+def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Trainer:
+    """A run in the directory `out`, new or taken up again.
+
+    Raises:
+        UsageError: settings are missing or do not fit each other, or `out` exists already.
+        DataError, CheckpointError, ModelNotFoundError: tokens or models cannot be read.
+    """
+    if not config.data:
+        raise UsageError(
+            "There is nothing to train on.", "Name folders of token shards with --data."
+        )
+    source = Source(tuple(TokenFolder(folder) for folder in config.data))
+    tokens = source.folders[0].format
+    going_on = resume and (out / native.CONFIG_FILE).is_file()
+    # What is there decides about codec, text encoder and sizes: the weights follow by `resume`.
+    spec = dataclasses.replace(config, init=str(out.resolve())) if going_on else config
+    parts = load_parts(spec, tokens)
+    check_tokens(tokens, parts.codec)
+    card = ModelCard(
+        name=out.resolve().name,
+        kind=parts.kind,
+        licence=parts.licence,
+        defaults=parts.defaults,
+        provenance={
+            "text_encoder": parts.text_encoder_name,
+            "init": config.init,
+            "data": list(config.data),
+        },
+    )
+    output = OutputModel(out, parts.lm, parts.codec, parts.text_encoder, card)
+    encode_text = TextCache(parts.text_encoder)
+    train = Sampler(source, parts.lm.config, config, encode_text)
+    valid = None
+    if config.valid is not None:
+        held_out = Source((TokenFolder(config.valid),))
+        Source((*source.folders, *held_out.folders))  # of one codec
+        valid = Sampler(held_out, parts.lm.config, config, encode_text)
+    trainer = Trainer(config, output, train, valid)
+    if trainer.accelerator.is_main_process and not going_on:
+        output.create(config)
+    trainer.accelerator.wait_for_everyone()
+    if going_on:
+        trainer.resume()
+        if trainer.accelerator.is_main_process:
+            output.write_config(config)
+    return trainer
+
+
+def load_parts(config: TrainConfig, tokens: TokenFormat) -> Parts:
+    """The parts of the model to train: of a checkpoint, or from nothing."""
+    if config.init is not None:
+        return _from_checkpoint(config)
+    if config.codec is None or config.text_encoder is None:
+        raise UsageError(
+            "A model from nothing needs a codec and a text encoder.",
+            "Name them with --codec and --text-encoder, or fine-tune a model with --init.",
+        )
+    codec = codec_of(config.codec)
+    text_encoder = text_encoder_of(config.text_encoder)
+    lm = LanguageModel(new_lm_config(config, tokens, text_encoder.width))
+    initialise(lm, config.seed)
+    vectors = codebooks_of(codec)
+    if config.init_from_codec and vectors is not None:
+        initialise_from_codec(lm, vectors, config.seed)
+    return Parts(lm, codec, text_encoder, text_encoder_name=_name_of_t5(config.text_encoder))
+
+
+def _from_checkpoint(config: TrainConfig) -> Parts:
+    assert config.init is not None
+    loaded = load_checkpoint(resolve(config.init), "cpu", "float32")
+    loaded.lm.requires_grad_(True)
+    return Parts(
+        loaded.lm,
+        loaded.codec,
+        loaded.text_encoder,
+        loaded.kind,
+        loaded.licence,
+        loaded.defaults,
+        loaded.text_encoder_name,
+    )
+
+
+def new_lm_config(config: TrainConfig, tokens: TokenFormat, text_dim: int) -> LMConfig:
+    """The sizes of a new model."""
+    if config.stage_weights and len(config.stage_weights) != tokens.n_q:
+        raise UsageError(
+            f"There are {len(config.stage_weights)} stage_weights for {tokens.n_q} streams.",
+            "Give one for each stream, or none.",
+        )
+    return LMConfig(
+        dim=config.dim,
+        num_heads=config.num_heads,
+        num_layers=config.num_layers,
+        hidden_scale=config.hidden_scale,
+        n_q=tokens.n_q,
+        card=tokens.card,
+        modeling=config.modeling,
+        text_dim=text_dim,
+        frame_rate=tokens.frame_rate,
+        segment_duration=config.segment_duration,
+        subcodes_context=config.subcodes_context,
+        span_len=config.span_len,
+        delays=tuple(range(tokens.n_q)) if config.modeling != "masked" else (),
+    )
+
+
+def codec_of(spec: str) -> AudioCodec:
+    """A codec by the name, directory or hub id of a model or a codec."""
+    path = Path(spec).expanduser()
+    if (path / native.CODEC_FILE).is_file():
+        codec = native.load_codec(path)
+        codec.eval().requires_grad_(False)
+        return codec
+    return load_codec(resolve_codec(spec), "cpu")
+
+
+def text_encoder_of(spec: str) -> TextEncoder:
+    """A text encoder: of a directory in our format or T5's, or a T5 by its name on the hub."""
+    path = Path(spec).expanduser()
+    encoder: TextEncoder
+    if (path / native.TEXT_FILE).is_file():
+        encoder = native.load_text_encoder(path)
+    elif path.is_dir() and not T5.missing([file.name for file in path.iterdir()]):
+        encoder = load_t5(path)
+    elif path.is_dir():
+        raise CheckpointError(
+            f"{path} holds no text encoder.",
+            f"It needs {native.CONFIG_FILE} and {native.TEXT_FILE}, or the files of a T5.",
+        )
+    else:
+        encoder = load_t5(resolve_text_encoder(spec).directory)
+    encoder.eval().requires_grad_(False)
+    return encoder
+
+
+def _name_of_t5(spec: str) -> str | None:
+    return None if Path(spec).expanduser().is_dir() else spec
+
+
+def token_format(codec: AudioCodec, name: str) -> TokenFormat:
+    """What the codes of a codec mean; `name` is for the user."""
+    return TokenFormat(
+        codec=name,
+        codec_hash=codec_hash(codec),
+        sample_rate=codec.sample_rate,
+        frame_rate=codec.frame_rate,
+        n_q=codec.n_q,
+        card=codec.card,
+    )
+
+
+def check_tokens(tokens: TokenFormat, codec: AudioCodec) -> None:
+    """Refuse tokens that another codec made.
+
+    Raises:
+        UsageError: it names both.
+    """
+    if tokens.codec_hash != codec_hash(codec):
+        raise UsageError(
+            f"The tokens were made with {tokens.codec}, which is not the codec of this model.",
+            "Encode the data again: `magnet data encode --codec` with the model's own.",
+        )
+
+
+def codec_hash(codec: AudioCodec) -> str:
+    """Equal where codes mean the same: of the codebooks, in half precision, as files keep them."""
+    digest = hashlib.sha256(f"{codec.hop_length} {codec.sample_rate}".encode())
+    vectors = codebooks_of(codec)
+    if vectors is not None:
+        tensors: dict[str, Tensor] = {"codebooks": vectors}
+    else:
+        tensors = dict(nn.Module.state_dict(codec))
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().to("cpu", torch.float16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def codebooks_of(codec: AudioCodec) -> Tensor | None:
+    """[K, card, d] of a codec with residual quantization; None of any other."""
+    books = getattr(getattr(codec, "quantizer", None), "codebooks", None)
+    return None if books is None else torch.stack([book.detach().float() for book in books])

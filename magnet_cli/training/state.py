@@ -1,0 +1,124 @@
+"""What a run needs to go on: averaged weights, and checkpoints that are whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CHECKPOINTS = "checkpoints"
+_PREFIX = "step-"
+_PARTIAL = ".partial-"
+
+
+class Ema:
+    """An exponential moving average of a model's parameters, updated every few steps.
+
+    Keeps copies of whatever parts of the parameters this process holds, so it works alike on one
+    process, under DDP and under FSDP.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self.shadow = [p.detach().clone() for p in self._parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move towards the parameters as they are now."""
+        for average, parameter in zip(self.shadow, self._parameters, strict=True):
+            average.lerp_(parameter.detach(), 1 - self.decay)
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for average, parameter in zip(self.shadow, self._parameters, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """By parameter name; accelerate saves it with the rest."""
+        return dict(zip(self.names, self.shadow, strict=True))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """What `state_dict` gave."""
+        for name, average in zip(self.names, self.shadow, strict=True):
+            average.copy_(state[name])
+
+
+def save_checkpoint(
+    accelerator: Any, out: Path, step: int, config: dict[str, Any], keep: int
+) -> Path:
+    """Save everything that training goes on from, after `step` steps; all processes take part.
+
+    Written under another name and renamed when all of it is on the disk, so that a kill leaves the
+    earlier checkpoints as they are and no half one. The oldest beyond `keep` are removed then.
+
+    Raises:
+        OSError: the disk is full, or not writable; what was written of it is removed.
+    """
+    folder = out / CHECKPOINTS
+    partial, final = folder / f"{_PARTIAL}{step}", folder / f"{_PREFIX}{step:08d}"
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(left, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (partial / "run.json").write_text(json.dumps({"step": step, "config": config}))
+            _flush(partial)
+            shutil.rmtree(final, ignore_errors=True)  # of a run that was taken back
+            partial.rename(final)
+            for old in _complete(out)[:-keep]:
+                shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    accelerator.wait_for_everyone()
+    return final
+
+
+def latest_checkpoint(out: Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None."""
+    complete = _complete(out)
+    return complete[-1] if complete else None
+
+
+def checkpoint_record(checkpoint: Path) -> dict[str, Any]:
+    """`step`: steps done; `config`: the settings it was made with."""
+    record: dict[str, Any] = json.loads((checkpoint / "run.json").read_text())
+    return record
+
+
+def _complete(out: Path) -> list[Path]:
+    return sorted(
+        path for path in (out / CHECKPOINTS).glob(f"{_PREFIX}*") if (path / "run.json").is_file()
+    )
+
+
+def _flush(folder: Path) -> None:
+    """Make sure that the disk has it all before the rename says so."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
