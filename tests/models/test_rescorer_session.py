@@ -61,7 +61,8 @@ def test_parallel_scores_are_those_of_step_by_step_reading(modeling: Modeling, s
     want = torch.stack(
         [token_by_token(lm, codes[item], text, stage) for item, text in enumerate(texts())]
     )
-    assert got.shape == (3, FRAMES) and got.dtype == torch.float32
+    assert got.shape == (3, FRAMES)
+    assert got.dtype == torch.float32
     assert torch.allclose(got, want, atol=1e-6)
 
 
