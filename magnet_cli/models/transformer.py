@@ -236,7 +236,7 @@ class Block(nn.Module):
             return x + self.cross_attention.cross(self.norm_cross(x), keys, values, cross.mask)
         rows = torch.tensor(cross.rows, device=x.device)
         seen = self.cross_attention.cross(self.norm_cross(x[rows]), keys, values, cross.mask)
-        return x.index_add(0, rows, seen)
+        return x.index_add(0, rows, seen.to(x.dtype))  # autocast: seen is in half precision
 
 
 class Transformer(nn.Module):
