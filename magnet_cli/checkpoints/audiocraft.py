@@ -10,20 +10,16 @@ has it, the length is `dataset.segment_duration`, the span is `masking.span_len`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from torch import Tensor
 
-from magnet_cli.checkpoints import key_map, xp_cfg
+from magnet_cli.checkpoints import hub, key_map, xp_cfg
 from magnet_cli.checkpoints.tensors import read_pickle
 from magnet_cli.config import DecodingConfig, LMConfig, Modeling
 from magnet_cli.errors import CheckpointError, UsageError
-from magnet_cli.files import atomic_path
 
 LM_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
@@ -63,7 +59,7 @@ LM_KEYS: key_map.Table = [
 TEXT_WEIGHT = f"{_OUTPUT_PROJ}.weight"
 
 # What this program can do of what `xp.cfg` can ask for; a key that is not there is at its default.
-_SUPPORTED: dict[str, Any] = {
+SUPPORTED: dict[str, Any] = {
     "transformer_lm.activation": "gelu",
     "transformer_lm.norm": "layer_norm",
     "transformer_lm.norm_first": True,
@@ -92,7 +88,7 @@ _MODELING: dict[str, Modeling] = {
     "transformer_lm_magnet": "masked",
     "transformer_lm": "autoregressive",
 }
-_PATTERN: dict[Modeling, str] = {"masked": "parallel", "autoregressive": "delay"}
+PATTERN: dict[Modeling, str] = {"masked": "parallel", "autoregressive": "delay"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ def open_lm(path: Path) -> LMFile:
             "Export the training checkpoint first (audiocraft's utils.export).",
         )
     settings = xp_cfg.parse(text)
-    for key, supported in _SUPPORTED.items():
+    for key, supported in SUPPORTED.items():
         said = xp_cfg.get(settings, key, supported)
         if said != supported:
             raise CheckpointError(
@@ -150,9 +146,13 @@ def codec_pointer(path: Path) -> str | None:
     pointer = read_pickle(path).get("pretrained")
     if pointer is None:
         return None
-    if not isinstance(pointer, str):
-        raise CheckpointError(f"{path} points to {pointer!r}, which is no name.")
-    return pointer.removeprefix("//pretrained/")
+    repo = str(pointer).removeprefix("//pretrained/")
+    if "/" not in repo or not hub.is_repo_id(repo):
+        raise CheckpointError(
+            f"{path} points to the codec {pointer!r}, which is not supported.",
+            "An EnCodec on the hub is, as facebook/encodec_32khz.",
+        )
+    return repo
 
 
 def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
@@ -201,7 +201,7 @@ def decoding_defaults(file: LMFile) -> DecodingConfig:
     """What `generate.lm` says, which the reference never reads (tests/golden/README.md, 14)."""
     said = xp_cfg.get(file.settings, "generate.lm", {})
     said = said if isinstance(said, dict) else {}
-    given = {ours: said.get(theirs) for theirs, ours in _DECODING_KEYS.items()}
+    given = {ours: said.get(theirs) for theirs, ours in DECODING_KEYS.items()}
     if _modeling(file.settings, file.path) == "masked":
         given["span_len"] = xp_cfg.get(file.settings, "masking.span_len", None)
     else:
@@ -214,7 +214,7 @@ def decoding_defaults(file: LMFile) -> DecodingConfig:
         raise CheckpointError(f"{file.path}: generate.lm in xp.cfg: {error}") from error
 
 
-_DECODING_KEYS = {
+DECODING_KEYS = {
     "decoding_steps": "decoding_steps",
     "temp": "temperature",
     "anneal_temp": "anneal_temperature",
@@ -228,122 +228,13 @@ _DECODING_KEYS = {
 }
 
 
-def write_lm(
-    path: Path,
-    config: LMConfig,
-    state: Mapping[str, Tensor],
-    defaults: DecodingConfig,
-    *,
-    text_encoder: str,
-    sample_rate: int,
-) -> None:
-    """Write `state_dict.bin` so that `open_lm` (and audiocraft's loaders) read it.
-
-    Args:
-        state: by our names; dtypes stay as they are.
-        text_encoder: the name of the T5 that the model was trained with.
-        sample_rate: the codec's, Hz.
-
-    Raises:
-        UsageError: a hybrid model, which the released layout has no place for.
-    """
-    package = {
-        "best_state": key_map.from_ours(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
-            LM_KEYS,
-            "The language model",
-        ),
-        "xp.cfg": _settings_text(config, defaults, text_encoder, sample_rate),
-        "version": "1.3.0",
-        "exported": True,
-    }
-    with atomic_path(path) as partial:
-        torch.save(package, partial)
-
-
-def write_pointer(path: Path, repo: str) -> None:
-    """Write a `compression_state_dict.bin` that points to a codec on the hub."""
-    with atomic_path(path) as partial:
-        torch.save({"pretrained": repo, "exported": True, "version": "1.3.0"}, partial)
-
-
-def _settings_text(
-    config: LMConfig, defaults: DecodingConfig, text_encoder: str, sample_rate: int
-) -> str:
-    if config.modeling == "hybrid":
-        raise UsageError(
-            "A hybrid model cannot be exported: the released layout has no place for it.",
-            "Keep it in magnet's own format.",
-        )
-    masked = config.modeling == "masked"
-    settings: dict[str, Any] = {}
-    for key, supported in _SUPPORTED.items():
-        _put(settings, key, supported)
-    values: dict[str, Any] = {
-        "solver": "magnet" if masked else "musicgen",
-        "dtype": "float32",
-        "device": "cpu",
-        "sample_rate": sample_rate,
-        "channels": 1,
-        "lm_model": "transformer_lm_magnet" if masked else "transformer_lm",
-        "dataset.segment_duration": config.segment_duration,
-        "conditioners.description.t5.name": text_encoder,
-        "conditioners.description.t5.finetune": False,
-        "conditioners.description.t5.word_dropout": 0.0,
-        "codebooks_pattern.modeling": _PATTERN[config.modeling],
-        "codebooks_pattern.parallel.empty_initial": -1,
-        "codebooks_pattern.delay.delays": list(config.delays or range(config.n_q)),
-        "classifier_free_guidance.training_dropout": 0.3,
-        "classifier_free_guidance.inference_coef": defaults.cfg_coef or 3.0,
-        "attribute_dropout": {},
-        "transformer_lm.dim": config.dim,
-        "transformer_lm.num_heads": config.num_heads,
-        "transformer_lm.num_layers": config.num_layers,
-        "transformer_lm.hidden_scale": config.hidden_scale,
-        "transformer_lm.n_q": config.n_q,
-        "transformer_lm.card": config.card,
-        "transformer_lm.causal": not masked,
-        "transformer_lm.cross_attention": False,
-        "transformer_lm.dropout": 0.0,
-        "transformer_lm.custom": False,
-        "transformer_lm.memory_efficient": True,
-        "fuser.cross_attention_pos_emb_scale": 1,
-    }
-    if masked:
-        values["transformer_lm.subcodes_context"] = config.subcodes_context
-        values["transformer_lm.compression_model_framerate"] = config.frame_rate
-        values["transformer_lm.segment_duration"] = 0
-        values["transformer_lm.span_len"] = -1
-        values["masking.span_len"] = config.span_len
-    for key, value in values.items():
-        _put(settings, key, value)
-    given = defaults.given()
-    for theirs, ours in _DECODING_KEYS.items():
-        if ours in given:
-            value = given[ours]
-            _put(
-                settings,
-                f"generate.lm.{theirs}",
-                list(value) if ours == "decoding_steps" else value,
-            )
-    text: str = yaml.safe_dump(settings, sort_keys=False)
-    return text
-
-
 def _modeling(settings: dict[str, Any], path: Path) -> Modeling:
     lm_model = xp_cfg.value(settings, "lm_model", str)
     pattern = xp_cfg.value(settings, "codebooks_pattern.modeling", str)
     modeling = _MODELING.get(lm_model)
-    if modeling is None or pattern != _PATTERN[modeling]:
+    if modeling is None or pattern != PATTERN[modeling]:
         raise CheckpointError(
             f"{path} is a {lm_model} with the pattern {pattern}, which is not supported.",
             "MAGNeT (transformer_lm_magnet, parallel), MusicGen and AudioGen (transformer_lm, delay) are.",
         )
     return modeling
-
-
-def _put(settings: dict[str, Any], key: str, value: Any) -> None:
-    *folders, name = key.split(".")
-    for folder in folders:
-        settings = settings.setdefault(folder, {})
-    settings[name] = value

@@ -38,8 +38,8 @@ class Snapshot:
     directory: Path
 
     def names(self) -> list[str]:
-        """The names of the files that are here (a broken link is not a file)."""
-        return sorted(path.name for path in self.directory.iterdir() if path.is_file())
+        """The names of the files that are here; see `file_names`."""
+        return file_names(self.directory)
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,20 @@ class Progress:
 ProgressHook = Callable[[Progress], None]
 # Of the names of the files in a repository, those that are needed; raises where it is no good.
 FileChoice = Callable[[Sequence[str]], Sequence[str]]
+
+
+def file_names(directory: Path) -> list[str]:
+    """The names of the files in a directory; a broken link is not a file.
+
+    Raises:
+        ModelNotFoundError: it cannot be read.
+    """
+    try:
+        return sorted(path.name for path in directory.iterdir() if path.is_file())
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"{directory} cannot be read: {error.strerror or error}.", "Check who may read it."
+        ) from error
 
 
 def is_repo_id(text: str) -> bool:

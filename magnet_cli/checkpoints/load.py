@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from magnet_cli.checkpoints import audiocraft, encodec, native, registry
+from magnet_cli.checkpoints import audiocraft, audiocraft_export, encodec, native, registry
 from magnet_cli.checkpoints.layouts import ENCODEC, NATIVE, NATIVE_CODEC, needed
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.resolve import ResolvedCheckpoint, ResolvedPart
@@ -169,7 +169,7 @@ def export_checkpoint(resolved: ResolvedCheckpoint, directory: Path) -> None:
     codec, text_encoder = loaded.codec, loaded.text_encoder_name
 
     def write(partial: Path) -> None:
-        audiocraft.write_lm(
+        audiocraft_export.write_lm(
             partial / audiocraft.LM_FILE,
             loaded.lm_config,
             loaded.lm.state_dict(),
@@ -214,7 +214,8 @@ def _load_native(
     resolved: ResolvedCheckpoint, dtype: torch.dtype, device: torch.device
 ) -> LoadedCheckpoint:
     model = native.load(resolved.directory, dtype, device)
-    name = resolved.name if resolved.repo is not None else model.card.name
+    is_path = resolved.repo is None and resolved.known is None
+    name = model.card.name if is_path else resolved.name
     return LoadedCheckpoint(
         name=name,
         repo=resolved.repo,

@@ -103,8 +103,8 @@ def test_a_built_in_model_is_known_where_its_files_are(
 
 def test_lists_need_no_torch() -> None:
     code = (
-        "import sys; from magnet_cli.checkpoints import hub, layouts, library, registry; "
-        "library.cached_models(); registry.names(); assert 'torch' not in sys.modules; "
+        "import sys; from magnet_cli.checkpoints import hub, layouts, registry; "
+        "hub.cached('a/b'); registry.names(); assert 'torch' not in sys.modules; "
         "assert 'huggingface_hub' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

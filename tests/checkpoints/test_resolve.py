@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.checkpoints import hub, layouts, library
+from magnet_cli.checkpoints import hub, layouts, registry
 from magnet_cli.checkpoints.layouts import AUDIOCRAFT, ENCODEC, NATIVE, T5
-from magnet_cli.checkpoints.resolve import resolve, resolve_codec
+from magnet_cli.checkpoints.load import import_checkpoint, load_checkpoint
+from magnet_cli.checkpoints.resolve import resolve, resolve_codec, resolve_text_encoder
 from magnet_cli.errors import CheckpointError, MagnetError, ModelNotFoundError, UsageError
 from tests.golden_cases import HUB_CACHE, index, snapshot
 
@@ -82,6 +83,29 @@ def test_a_directory(hub_cache: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     assert resolve("mine").directory == Path("mine")
     assert resolve("./mine").name == "mine"
+    monkeypatch.chdir("mine")
+    assert resolve(".").name == "mine"
+    with pytest.raises(UsageError, match="no revisions"):
+        resolve(".", revision="main")
+
+
+def test_a_built_in_model_comes_first(
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_checkpoint(resolve(SMALL), tmp_path / "nano")
+    monkeypatch.setattr(registry, "ASSETS", tmp_path)
+    (tmp_path / "here" / "nano").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copytree(snapshot(SMALL_30), "nano", dirs_exist_ok=True)
+    for spec in ("nano", None):
+        resolved = resolve(spec)
+        assert (resolved.name, resolved.repo, resolved.layout) == ("nano", None, NATIVE)
+        assert resolved.directory == tmp_path / "nano"
+        assert load_checkpoint(resolved, "cpu").name == "nano"
+    assert resolve("./nano").layout is AUDIOCRAFT
+    for spec, revision in (("nano@main", None), ("nano", "main")):
+        with pytest.raises(UsageError, match="no revisions"):
+            resolve(spec, revision=revision)
 
 
 def test_a_directory_named_as_a_model_counts_where_it_holds_one(
@@ -238,22 +262,19 @@ def test_a_codec_alone(hub_cache: Path) -> None:
         resolve_codec("nothing")
 
 
-def test_what_is_here(hub_cache: Path) -> None:
-    here = {model.repo: model for model in library.cached_models()}
-    assert sorted(here) == [
-        "facebook/audio-magnet-small",
-        SMALL,
-        SMALL_30,
-        "facebook/musicgen-small",
-    ], "models only: no codecs, no text encoders"
-    assert all(model.complete for model in here.values())
-    files = snapshot(SMALL).iterdir()
-    assert here[SMALL].bytes >= sum(path.stat().st_size for path in files)
+def test_a_text_encoder_alone(hub_cache: Path) -> None:
+    part = resolve_text_encoder("t5-large")
+    assert part.layout is T5
+    assert part.directory == snapshot("t5-large")
+    with pytest.raises(ModelNotFoundError, match="not on this machine"):
+        resolve_text_encoder("t5-3b")
+    with pytest.raises(ModelNotFoundError, match="no model called"):
+        resolve_text_encoder("no such/../thing")
 
 
 def test_no_cache_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nowhere"))
-    assert library.cached_models() == []
+    assert hub.cached(SMALL) is None
     with pytest.raises(ModelNotFoundError):
         resolve(SMALL, offline=True)
     assert not (tmp_path / "nowhere").exists()

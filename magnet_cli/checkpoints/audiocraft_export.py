@@ -1,0 +1,127 @@
+"""Writing the released layout, so that this program and audiocraft's loaders read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from magnet_cli.checkpoints import key_map
+from magnet_cli.checkpoints.audiocraft import DECODING_KEYS, LM_KEYS, PATTERN, SUPPORTED
+from magnet_cli.config import DecodingConfig, LMConfig
+from magnet_cli.errors import UsageError
+from magnet_cli.files import atomic_path
+
+
+def write_lm(
+    path: Path,
+    config: LMConfig,
+    state: Mapping[str, Tensor],
+    defaults: DecodingConfig,
+    *,
+    text_encoder: str,
+    sample_rate: int,
+) -> None:
+    """Write `state_dict.bin` so that `audiocraft.open_lm` reads it.
+
+    Args:
+        state: by our names; dtypes stay as they are.
+        text_encoder: the name of the T5 that the model was trained with.
+        sample_rate: the codec's, Hz.
+
+    Raises:
+        UsageError: a hybrid model, which the released layout has no place for.
+    """
+    package = {
+        "best_state": key_map.from_ours(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+            LM_KEYS,
+            "The language model",
+        ),
+        "xp.cfg": _settings_text(config, defaults, text_encoder, sample_rate),
+        "version": "1.3.0",
+        "exported": True,
+    }
+    with atomic_path(path) as partial:
+        torch.save(package, partial)
+
+
+def write_pointer(path: Path, repo: str) -> None:
+    """Write a `compression_state_dict.bin` that points to a codec on the hub."""
+    with atomic_path(path) as partial:
+        torch.save({"pretrained": repo, "exported": True, "version": "1.3.0"}, partial)
+
+
+def _settings_text(
+    config: LMConfig, defaults: DecodingConfig, text_encoder: str, sample_rate: int
+) -> str:
+    if config.modeling == "hybrid":
+        raise UsageError(
+            "A hybrid model cannot be exported: the released layout has no place for it.",
+            "Keep it in magnet's own format.",
+        )
+    masked = config.modeling == "masked"
+    settings: dict[str, Any] = {}
+    for key, supported in SUPPORTED.items():
+        put(settings, key, supported)
+    values: dict[str, Any] = {
+        "solver": "magnet" if masked else "musicgen",
+        "dtype": "float32",
+        "device": "cpu",
+        "sample_rate": sample_rate,
+        "channels": 1,
+        "lm_model": "transformer_lm_magnet" if masked else "transformer_lm",
+        "dataset.segment_duration": config.segment_duration,
+        "conditioners.description.t5.name": text_encoder,
+        "conditioners.description.t5.finetune": False,
+        "conditioners.description.t5.word_dropout": 0.0,
+        "codebooks_pattern.modeling": PATTERN[config.modeling],
+        "codebooks_pattern.parallel.empty_initial": -1,
+        "codebooks_pattern.delay.delays": list(config.delays or range(config.n_q)),
+        "classifier_free_guidance.training_dropout": 0.3,
+        "classifier_free_guidance.inference_coef": defaults.cfg_coef or 3.0,
+        "attribute_dropout": {},
+        "transformer_lm.dim": config.dim,
+        "transformer_lm.num_heads": config.num_heads,
+        "transformer_lm.num_layers": config.num_layers,
+        "transformer_lm.hidden_scale": config.hidden_scale,
+        "transformer_lm.n_q": config.n_q,
+        "transformer_lm.card": config.card,
+        "transformer_lm.causal": not masked,
+        "transformer_lm.cross_attention": False,
+        "transformer_lm.dropout": 0.0,
+        "transformer_lm.custom": False,
+        "transformer_lm.memory_efficient": True,
+        "fuser.cross_attention_pos_emb_scale": 1,
+    }
+    if masked:
+        values["transformer_lm.subcodes_context"] = config.subcodes_context
+        values["transformer_lm.compression_model_framerate"] = config.frame_rate
+        values["transformer_lm.segment_duration"] = 0
+        values["transformer_lm.span_len"] = -1
+        values["masking.span_len"] = config.span_len
+    for key, value in values.items():
+        put(settings, key, value)
+    given = defaults.given()
+    for theirs, ours in DECODING_KEYS.items():
+        if ours in given:
+            value = given[ours]
+            put(
+                settings,
+                f"generate.lm.{theirs}",
+                list(value) if ours == "decoding_steps" else value,
+            )
+    text: str = yaml.safe_dump(settings, sort_keys=False)
+    return text
+
+
+def put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key."""
+    *folders, name = key.split(".")
+    for folder in folders:
+        settings = settings.setdefault(folder, {})
+    settings[name] = value
