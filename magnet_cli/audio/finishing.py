@@ -5,10 +5,13 @@ Loudness comes last, so that what was measured and limited is what is written.
 
 from __future__ import annotations
 
+import numpy as np
+
 from magnet_cli.audio.formats import rate_for
 from magnet_cli.audio.io import Samples, resample, with_channels
 from magnet_cli.audio.loudness import Loudness, fade, measure, normalize, peak_of
 from magnet_cli.config import AudioFormat, OutputConfig
+from magnet_cli.errors import AudioFileError
 
 
 def finish(
@@ -38,6 +41,24 @@ def finish(
         return samples, rate, loudness
     lufs = measure(samples, rate)
     return samples, rate, Loudness(lufs, lufs, 0.0, 0.0, peak_of(samples))
+
+
+def finish_loop(
+    samples: Samples, sample_rate: int, name: AudioFormat, output: OutputConfig
+) -> tuple[Samples, int, Loudness]:
+    """As `finish`, for a sound whose end goes on into its beginning: so it does afterwards.
+
+    Three rounds are finished and the middle one is kept: resampling and limiter have come from
+    where they go to.
+
+    Raises:
+        AudioFileError: as `finish`; or a fade was asked for, which a loop has no place for.
+    """
+    if output.fade:
+        raise AudioFileError("A loop cannot be faded: its end would be heard.", "Leave --fade out.")
+    rounds, rate, loudness = finish(np.tile(samples, (1, 3)), sample_rate, name, output)
+    start, stop = (round(samples.shape[1] * i * rate / sample_rate) for i in (1, 2))
+    return np.ascontiguousarray(rounds[:, start:stop]), rate, loudness
 
 
 def remark(loudness: Loudness, output: OutputConfig) -> str:

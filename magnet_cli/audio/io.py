@@ -64,7 +64,7 @@ def read(source: str | os.PathLike[str] | BinaryIO) -> Sound:
     """
     if isinstance(source, (str, os.PathLike)):
         name, path = str(source), Path(source)
-        _check_readable(path)
+        check_readable(path)
         file: Path | BinaryIO = path
     else:
         name, path = "the input", None
@@ -218,7 +218,12 @@ def with_channels(samples: Samples, channels: int) -> Samples:
     )
 
 
-def _check_readable(path: Path) -> None:
+def check_readable(path: Path) -> None:
+    """Refuse a path that is no file, or an empty one.
+
+    Raises:
+        AudioFileError: saying which.
+    """
     try:
         if path.is_dir():
             raise AudioFileError(f"{path} is a folder.", "Give a sound file.")

@@ -8,12 +8,15 @@ to do more than it can do unheard.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from magnet_cli.audio.io import Samples
+
+Decibels = npt.NDArray[np.float64]
 
 TOLERANCE = 0.1  # LU: as near to the target as normalisation comes
 HARD_WORK = 6.0  # dB of reduction from which the limiter can be heard
@@ -93,13 +96,37 @@ def normalize(
     before = measure(samples, sample_rate)
     if peak_of(samples) < SILENCE or not math.isfinite(before):
         return samples, Loudness(before, before, 0.0, 0.0, peak_of(samples))
+    limited, reduction = samples, 0.0
+
+    def attempt(gain: float, release: float) -> float:
+        nonlocal limited, reduction
+        louder = samples * np.float32(10 ** (gain / 20))
+        limited, reduction = limit(louder, sample_rate, peak, release)
+        return measure(limited, sample_rate)
+
     most = peak - peak_of(samples) + MOST_REDUCTION
+    gain, _, after = settle(attempt, before, lufs, most)
+    return limited, Loudness(before, after, gain, reduction, peak_of(limited))
+
+
+def settle(
+    attempt: Callable[[float, float], float], before: float, lufs: float, most: float
+) -> tuple[float, float, float]:
+    """Find the gain that meets a loudness through the limiter.
+
+    Args:
+        attempt: applies a gain in dB and limits with a release in dB per second; gives the LUFS.
+        before: LUFS without any gain.
+        lufs: the loudness to meet, within TOLERANCE.
+        most: the highest gain in dB that may be tried.
+
+    Returns:
+        gain, release and loudness of the last attempt, which is the one to keep.
+    """
     for release in _RELEASES:
         gain = min(lufs - before, most)
         for _ in range(_ROUNDS):
-            louder = samples * np.float32(10 ** (gain / 20))
-            limited, reduction = limit(louder, sample_rate, peak, release)
-            after = measure(limited, sample_rate)
+            after = attempt(gain, release)
             more = min(lufs - after, most - gain)
             if abs(more) <= TOLERANCE:
                 break
@@ -108,17 +135,13 @@ def normalize(
             gain += min(1.5 * more, most - gain)
         if abs(lufs - after) <= TOLERANCE:
             break
-    return limited, Loudness(before, after, gain, reduction, peak_of(limited))
+    return gain, release, after
 
 
 def limit(
     samples: Samples, sample_rate: int, peak: float, release: float = _RELEASES[0]
 ) -> tuple[Samples, float]:
     """Hold a sound under a ceiling by a smooth gain, the same for all channels.
-
-    The reduction each sample needs is released at a fixed rate in dB, then looked up ahead (a
-    maximum over the window to come) and smoothed (a mean over the window before). The mean runs
-    over values that each saw this sample, so it is never less than the sample needs.
 
     Args:
         samples: [C, N].
@@ -129,23 +152,61 @@ def limit(
     Returns:
         the sound, and the greatest reduction in dB.
     """
+    needed = reduction_needed(samples, peak)
+    most = float(needed.max(initial=0.0))
+    if most == 0:
+        return samples, 0.0
+    smooth, _ = envelope(needed, sample_rate, release)
+    return hold(samples, smooth, peak), most
+
+
+def reduction_needed(samples: Samples, peak: float) -> Decibels:
+    """For each sample of [C, N], the dB by which it is above the ceiling `peak`; 0 where it is not."""
+    level = np.abs(samples).max(axis=0, initial=0.0).astype(np.float64)
+    needed: Decibels = 20 * np.log10(np.maximum(level / 10 ** (peak / 20), 1.0))
+    return needed
+
+
+def look_ahead(sample_rate: int) -> int:
+    """Samples over which the gain falls before a peak: what `envelope` sees to either side."""
+    return max(1, round(_LOOK_AHEAD * sample_rate))
+
+
+def envelope(
+    needed: Decibels, sample_rate: int, release: float, before: float = 0.0
+) -> tuple[Decibels, Decibels]:
+    """The reduction in dB that a limiter makes of what is needed.
+
+    What each sample needs is released at a fixed rate in dB, then looked up ahead (a maximum over
+    the window to come) and smoothed (a mean over the window before). The mean runs over values that
+    each saw this sample, so it is never less than the sample needs.
+
+    Args:
+        needed: [N], of `reduction_needed`.
+        release: dB per second.
+        before: what was still to be released just before the first sample.
+
+    Returns:
+        the reduction [N], and what is to be released at each sample [N].
+    """
     from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
-    ceiling = 10 ** (peak / 20)
-    level = np.abs(samples).max(axis=0, initial=0.0).astype(np.float64)
-    if level.max(initial=0.0) <= ceiling:
-        return samples, 0.0
-    needed = 20 * np.log10(np.maximum(level / ceiling, 1.0))
-    fall = np.arange(len(needed)) * (release / sample_rate)
-    released = np.maximum(np.maximum.accumulate(needed + fall) - fall, 0.0)
-    width = max(1, round(_LOOK_AHEAD * sample_rate))
+    fall = np.arange(1, len(needed) + 1) * (release / sample_rate)
+    highest = np.maximum.accumulate(np.maximum(needed + fall, before))
+    released = np.maximum(highest - fall, 0.0)
+    width = look_ahead(sample_rate)
     # The origins move the windows: from this sample on, and up to this sample.
     ahead = maximum_filter1d(released, width, mode="nearest", origin=-(width // 2))
     smooth = uniform_filter1d(ahead, width, mode="nearest", origin=(width - 1) // 2)
-    held = samples * (10 ** (-smooth / 20)).astype(np.float32)
+    return smooth, released
+
+
+def hold(samples: Samples, reduction: Decibels, peak: float) -> Samples:
+    """[C, N] lowered by `reduction` [N] dB, no sample above the ceiling `peak`."""
+    held = samples * (10 ** (-reduction / 20)).astype(np.float32)
     # What rounding leaves above the ceiling is some parts in ten million.
-    bound = np.nextafter(np.float32(ceiling), np.float32(0))
-    return np.clip(held, -bound, bound), float(needed.max())
+    bound = np.nextafter(np.float32(10 ** (peak / 20)), np.float32(0))
+    return np.clip(held, -bound, bound)
 
 
 def fade(samples: Samples, sample_rate: int, seconds: float) -> Samples:

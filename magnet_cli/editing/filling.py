@@ -77,8 +77,11 @@ class Filler:
         self.overlap = overlap_frames(direction.overlap, model.segment_frames, model.frame_rate)
         self.config = direction.config or DecodingConfig()
         if model.modeling != "autoregressive":
-            # Every frame of a window is needed, also those behind the last whole span.
-            self.config = dataclasses.replace(self.config, full_length=True)
+            # Every frame of a window is needed, also those behind the last whole span. A
+            # checkpoint's own habit of hybrid decoding is for clips: a window begins with known codes.
+            self.config = dataclasses.replace(
+                self.config, full_length=True, hybrid=self.config.hybrid or 0.0
+            )
         self.resolved = settings.resolve(self.config, model.defaults, model.lm.config)
         self._sessions: list[Any] | None = None
 

@@ -6,6 +6,7 @@ both texts, weighted frame by frame; so the music changes over, and no waveform 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def check_cues(cues: Sequence[Cue], seconds: float) -> tuple[Cue, ...]:
         raise UsageError(
             f"Nothing is said of the first {ordered[0].start:g} s.", "Let a prompt begin at 0."
         )
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in itertools.pairwise(ordered):
         if before.start == after.start:
             raise UsageError(
                 f"Two prompts begin at {after.start:g} s.", "Join them into one, or move one."

@@ -72,14 +72,12 @@ def test_an_autoregressive_model_extends_too_and_keeps_its_beginning() -> None:
     assert int(piece.codes.max()) < 16
 
 
-@pytest.mark.parametrize("edit", ["inpaint", "vary"])
-def test_an_autoregressive_model_fills_no_masks(edit) -> None:
+def test_an_autoregressive_model_fills_no_masks() -> None:
     model, direction = tiny_model("autoregressive"), Direction.of("piano", seed=4, config=AR)
     with pytest.raises(UsageError, match="one after the other"):
-        if edit == "inpaint":
-            inpaint(model, direction, codes_of(20), [Region(3, 6)])
-        else:
-            vary(model, direction, codes_of(20), 0.5)
+        inpaint(model, direction, codes_of(20), [Region(3, 6)])
+    with pytest.raises(UsageError, match="one after the other"):
+        vary(model, direction, codes_of(20), 0.5)
 
 
 def test_trimming_to_spans_is_not_for_pieces() -> None:
@@ -89,7 +87,7 @@ def test_trimming_to_spans_is_not_for_pieces() -> None:
 
 
 def test_a_piece_must_be_longer_than_its_beginning() -> None:
-    with pytest.raises(UsageError, match="longer|more seconds"):
+    with pytest.raises(UsageError, match="Ask for more seconds"):
         extend(tiny_model(), PIANO, 70, codes_of(70))
     with pytest.raises(UsageError, match="must be"):
         extend(tiny_model(), PIANO, 70, codes_of(70)[0])

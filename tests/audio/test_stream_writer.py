@@ -1,0 +1,168 @@
+"""Streams: the same as finishing in memory, in memory that does not grow."""
+
+from __future__ import annotations
+
+import io
+import math
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magnet_cli.audio import stream_writer
+from magnet_cli.audio.finishing import finish, finish_loop
+from magnet_cli.audio.loudness import limit, measure
+from magnet_cli.audio.stream_writer import Meter, Store, write_stream
+from magnet_cli.config import OutputConfig
+from magnet_cli.errors import AudioFileError
+
+RATE = 16_000
+FLOAT = OutputConfig(bit_depth="float")
+
+
+def drums(seconds: float, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """Hits over a soft pad: what makes a limiter work."""
+    rng = np.random.default_rng(seed)
+    n = round(seconds * RATE)
+    pad = 0.02 * rng.standard_normal((channels, n))
+    beat = np.exp(-(np.arange(n) % (RATE // 2)) / 300.0)
+    return (pad + 0.8 * beat * rng.standard_normal((channels, n))).astype(np.float32)
+
+
+def cut(samples: np.ndarray, size: int) -> list[np.ndarray]:
+    return [samples[:, i : i + size] for i in range(0, samples.shape[1], size)]
+
+
+def streamed(chunks, output=FLOAT, rate=RATE):
+    file = io.BytesIO()
+    loudness, seconds, out_rate = write_stream(file, chunks, rate, "wav", output)
+    file.seek(0)
+    samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
+    assert file_rate == out_rate
+    assert seconds == len(samples) / out_rate
+    return samples.T, loudness
+
+
+@given(st.integers(1, 3), st.floats(0.5, 5), st.integers(1, 30_000), st.integers(0, 9))
+@settings(deadline=None, max_examples=15)
+def test_the_meter_agrees_with_the_one_in_memory(channels, seconds, size, seed) -> None:
+    samples = drums(seconds, channels, seed)
+    meter = Meter(channels, RATE)
+    for chunk in cut(samples, max(size, 500)):
+        meter.add(chunk)
+    assert abs(meter.loudness() - measure(samples, RATE)) < 1e-6
+
+
+def test_the_meter_knows_silence_and_odd_rates() -> None:
+    meter = Meter(1, 11_025)
+    meter.add(np.zeros((1, 20_000), np.float32))
+    assert meter.loudness() == -math.inf
+    samples = drums(2.0)
+    meter = Meter(1, 11_025)
+    meter.add(samples)
+    assert abs(meter.loudness() - measure(samples, 11_025)) < 1e-6
+
+
+@pytest.mark.parametrize("release", [120.0, 1500.0])
+def test_the_limiter_in_blocks_is_the_limiter(monkeypatch, release) -> None:
+    monkeypatch.setattr(stream_writer, "BLOCK", 1000)
+    samples = drums(1.0, 2)
+    with Store(2, RATE, 0.0, None) as store:
+        store.append(samples)
+        blocks = np.concatenate([*store.limited(12.0, release, -1.0)], axis=1)
+    whole, reduction = limit(samples * np.float32(10 ** (12 / 20)), RATE, -1.0, release)
+    assert reduction > 6
+    assert np.abs(blocks - whole).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        FLOAT,
+        OutputConfig(bit_depth="float", sample_rate=22_050),
+        OutputConfig(bit_depth="float", channels=2, fade=0.3),
+        OutputConfig(bit_depth="float", normalize=False, fade=9.0),
+        OutputConfig(bit_depth="float", lufs=-23, peak=-6),
+    ],
+)
+def test_a_stream_is_finished_as_in_memory(monkeypatch, output) -> None:
+    monkeypatch.setattr(stream_writer, "BLOCK", 7000)
+    samples = drums(3.0)
+    blocks, loudness = streamed(cut(samples, 4321), output)
+    whole, _, in_memory = finish(samples, RATE, "wav", output)
+    assert blocks.shape == whole.shape
+    assert np.abs(blocks - whole).max() < 1e-4
+    assert abs(loudness.after - in_memory.after) < 1e-3
+    assert abs(loudness.reduction - in_memory.reduction) < 1e-3
+    assert abs(loudness.peak - in_memory.peak) < 1e-3
+
+
+def test_short_and_silent_streams() -> None:
+    short, loudness = streamed([drums(0.05)])
+    assert short.shape == (1, 800)
+    assert abs(loudness.after - -14) < 0.5
+    silent, loudness = streamed([np.zeros((1, RATE), np.float32)] * 2)
+    assert loudness.silent
+    assert not silent.any()
+    with pytest.raises(AudioFileError, match="no sound"):
+        streamed([])
+
+
+def test_what_is_not_a_number_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    bad = drums(1.0)
+    bad[0, 500] = np.nan
+    with pytest.raises(AudioFileError, match="not numbers"):
+        write_stream(tmp_path / "a.wav", cut(bad, 100), RATE, "wav", FLOAT)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_path_that_cannot_be_written_to(tmp_path: Path) -> None:
+    with pytest.raises(AudioFileError, match="cannot be written"):
+        write_stream(tmp_path / "no" / "a.wav", [drums(1.0)], RATE, "wav", FLOAT)
+
+
+def test_memory_does_not_grow_with_length(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(stream_writer, "BLOCK", 8000)
+    chunk = drums(0.5)
+
+    def peak(chunks: int) -> int:
+        tracemalloc.start()
+        write_stream(tmp_path / "a.wav", (chunk for _ in range(chunks)), RATE, "wav", FLOAT)
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return highest
+
+    peak(4)
+    assert peak(80) < 1.2 * peak(20)
+
+
+def test_metadata_is_kept(tmp_path: Path) -> None:
+    from magnet_cli.audio.io import read
+
+    path = tmp_path / "a.flac"
+    write_stream(path, [drums(1.0)], RATE, "flac", OutputConfig(), {"prompt": "drums"})
+    assert read(path).metadata == {"prompt": "drums"}
+
+
+@pytest.mark.parametrize("rate", [RATE, 48_000, 22_050])
+def test_a_loop_stays_a_loop_when_it_is_finished(rate) -> None:
+    """A tone of whole periods: resampled and limited, its end still goes on into its beginning."""
+    places = np.arange(RATE)
+    tone = np.sin(2 * np.pi * 40 * places / RATE) * (1 + 0.5 * np.sin(2 * np.pi * places / RATE))
+    output = OutputConfig(bit_depth="float", sample_rate=rate, lufs=-6.0)
+    loop, out_rate, loudness = finish_loop(tone[None].astype(np.float32), RATE, "wav", output)
+    assert out_rate == rate
+    assert loop.shape == (1, rate)
+    assert loudness.reduction > 1
+    across = np.diff(np.concatenate([loop[0, -50:], loop[0, :50]]))
+    assert np.abs(across).max() <= np.abs(np.diff(loop[0])).max() * 1.01
+    assert np.abs(np.diff(across)).max() <= np.abs(np.diff(loop[0], 2)).max() * 1.01
+
+
+def test_a_loop_is_not_faded() -> None:
+    with pytest.raises(AudioFileError, match="cannot be faded"):
+        finish_loop(drums(1.0), RATE, "wav", OutputConfig(fade=0.1))
