@@ -10,6 +10,7 @@ the file holds, and made anew when written. Layers are numbered alike in all thr
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from magnet_cli.checkpoints.tensors import read_pickle, read_tensors
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.files import atomic_path
-from magnet_cli.models.encodec import EnCodec
+from magnet_cli.models.encodec import EnCodec, check_config
 
 # A field of CodecConfig: where xp.cfg says it.
 RELEASED_FIELDS: dict[str, tuple[str, type]] = {
@@ -205,22 +206,24 @@ def transformers_config(said: dict[str, Any], where: str) -> CodecConfig:
     """
     if not isinstance(said, dict) or said.get("model_type") != "encodec":
         raise CheckpointError(f"{where} is not the config of an EnCodec.")
-    fields: dict[str, Any] = {
-        field: said.get(name, default) for field, (name, default) in TRANSFORMERS_FIELDS.items()
-    }
+    fields: dict[str, Any] = {}
+    for field, (name, default) in TRANSFORMERS_FIELDS.items():
+        value = fields[field] = said.get(name, default)
+        if not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
+            raise CheckpointError(f"{where} says {name}: {value!r}, which means nothing here.")
     _support(where, "norm_type", said.get("norm_type", "weight_norm"), ("weight_norm",))
     _support(where, "normalize", said.get("normalize", False), (False,))
     _support(where, "chunk_length_s", said.get("chunk_length_s"), (None,))
     _support(where, "codebook_dim", said.get("codebook_dim"), (None, fields["dimension"]))
     fields["true_skip"] = not said.get("use_conv_shortcut", True)
-    fields["n_q"] = 1
-    config = _config(fields, where)
+    config = _config({**fields, "n_q": 1}, where)
+    check_config(config)
     # Streams are said as the bandwidth, kilobits per second, that all of them take.
     frame_rate = math.ceil(config.sample_rate / config.hop_length)
-    bits = frame_rate * math.ceil(math.log2(config.card))
+    stream_rate = frame_rate * max(math.ceil(math.log2(config.card)), 1)
     bandwidths = said.get("target_bandwidths", [1.5, 3.0, 6.0, 12.0, 24.0])
-    fields["n_q"] = math.floor(1000 * max(bandwidths) / bits + 1e-6)
-    return _config(fields, where)
+    n_q = math.floor(1000 * float(max(bandwidths)) / stream_rate + 1e-6)
+    return dataclasses.replace(config, n_q=n_q)
 
 
 def write_released(path: Path, config: CodecConfig, state: Mapping[str, Tensor]) -> None:
@@ -278,10 +281,10 @@ def settings_text(config: CodecConfig) -> str:
 
 
 def _config(fields: dict[str, Any], where: str) -> CodecConfig:
-    try:
-        return CodecConfig(**{**fields, "ratios": tuple(int(ratio) for ratio in fields["ratios"])})
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{where} does not describe an EnCodec: {error}.") from error
+    ratios = fields["ratios"]
+    if not all(isinstance(ratio, int) for ratio in ratios):
+        raise CheckpointError(f"{where} says the ratios {ratios}, which are not whole numbers.")
+    return CodecConfig(**{**fields, "ratios": tuple(ratios)})
 
 
 def _support(where: str, path: str, said: Any, supported: tuple[Any, ...]) -> None:
@@ -296,23 +299,25 @@ def _checked(config: CodecConfig, state: dict[str, Tensor], where: str) -> dict[
     """The folded tensors, held against the model they are for."""
     with torch.device("meta"):
         expected = EnCodec(config).state_dict()
-    folded = _fold({name: tensor.float() for name, tensor in state.items()}, where)
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{where}: {name} is a {type(tensor).__name__}, not a tensor.")
+    folded = _fold({name: tensor.float() for name, tensor in state.items()})
     key_map.check(folded, expected, where)
     return folded
 
 
-def _fold(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """weight_g and weight_v -> weight; all else as it is."""
-    folded: dict[str, Tensor] = {}
-    for name, tensor in state.items():
+def _fold(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """weight_g and weight_v -> weight, where they are a pair; all else as it is."""
+    folded = dict(state)
+    for name, direction in state.items():
         layer, _, part = name.rpartition(".")
-        if part == "weight_v" and f"{layer}.weight_g" in state:
-            scale = state[f"{layer}.weight_g"] / _norm(tensor).clamp_min(_TINY)
-            folded[f"{layer}.weight"] = tensor * scale
-        elif part == "weight_g" and f"{layer}.weight_v" in state:
+        length, weight = state.get(f"{layer}.weight_g"), f"{layer}.weight"
+        if part != "weight_v" or length is None or direction.dim() != 3 or weight in state:
             continue
-        else:
-            folded[name] = tensor
+        if length.shape == (len(direction), 1, 1):
+            folded[weight] = direction * (length / _norm(direction).clamp_min(_TINY))
+            del folded[name], folded[f"{layer}.weight_g"]
     return folded
 
 

@@ -17,8 +17,11 @@ from magnet_cli.errors import CheckpointError
 from magnet_cli.models import seanet
 from magnet_cli.models.codec import AudioCodec
 
-CHUNK_FRAMES = 2000  # 40 s at 50 frames/s: every released segment is one pass, as in the reference
-STREAM_CHUNK_FRAMES = 250  # 5 s
+# Frames in work at once, all items of a batch together: 40 s at 50 frames/s, about 1 GB at the
+# released size. A single segment of a released model is one pass, as in the reference.
+FRAMES_AT_ONCE = 2000
+LEAST_CHUNK = 50  # below this the context read anew with every chunk costs too much
+STREAM_CHUNK = 250  # frames of a piece of `decode_chunks`: 5 s
 
 
 class ResidualVectorQuantizer(nn.Module):
@@ -51,8 +54,9 @@ class ResidualVectorQuantizer(nn.Module):
 class EnCodec(AudioCodec):
     """EnCodec of any size that a CodecConfig can say, for inference.
 
-    Encoding and decoding run in chunks of `chunk_frames` frames that equal one pass up to rounding;
-    memory beyond the input and the result hangs on the chunk, not on the length.
+    Encoding and decoding run in chunks of `chunk_frames` frames (None: FRAMES_AT_ONCE shared among
+    the batch) that equal one pass up to rounding; memory beyond the input and the result hangs on
+    the chunk, not on the length.
 
     Raises:
         CheckpointError: the config asks for something that does not exist.
@@ -72,7 +76,7 @@ class EnCodec(AudioCodec):
         self.quantizer = ResidualVectorQuantizer(config.n_q, config.card, config.dimension)
 
     @torch.no_grad()
-    def encode(self, audio: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
+    def encode(self, audio: Tensor, chunk_frames: int | None = None) -> Tensor:
         """Audio [B, C, samples] -> codes int64 [B, K, ceil(samples / hop_length)].
 
         Raises:
@@ -82,7 +86,7 @@ class EnCodec(AudioCodec):
             raise ValueError(
                 f"audio must be [B, {self.channels}, samples], not {list(audio.shape)}"
             )
-        _check_chunk(chunk_frames)
+        chunk_frames = _chunk(chunk_frames, len(audio))
         dtype = self.quantizer.codebooks[0].dtype
         pieces = self.encoder.pieces(
             lambda part: audio[..., part.start : part.stop].to(dtype), audio.shape[-1], chunk_frames
@@ -92,7 +96,7 @@ class EnCodec(AudioCodec):
             return torch.zeros(len(audio), self.n_q, 0, dtype=torch.int64, device=audio.device)
         return torch.cat(codes, dim=-1)
 
-    def decode(self, codes: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
+    def decode(self, codes: Tensor, chunk_frames: int | None = None) -> Tensor:
         """Codes [B, K, T] -> audio float32 [B, C, T * hop_length].
 
         Raises:
@@ -104,12 +108,11 @@ class EnCodec(AudioCodec):
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
 
     def decode_chunks(
-        self, codes: Tensor, chunk_frames: int = STREAM_CHUNK_FRAMES
+        self, codes: Tensor, chunk_frames: int | None = STREAM_CHUNK
     ) -> Iterator[Tensor]:
         """As `decode`, in consecutive pieces [B, C, up to chunk_frames * hop_length]."""
         self.check_codes(codes)  # now, not at the first piece
-        _check_chunk(chunk_frames)
-        return self._decode_chunks(codes, chunk_frames)
+        return self._decode_chunks(codes, _chunk(chunk_frames, len(codes)))
 
     @torch.no_grad()
     def _decode_chunks(self, codes: Tensor, chunk_frames: int) -> Iterator[Tensor]:
@@ -161,6 +164,9 @@ def check_config(config: CodecConfig) -> None:
     need(config.causal or ratio == 1, "trim_right_ratio", "1 where the codec is not causal")
 
 
-def _check_chunk(chunk_frames: int) -> None:
-    if chunk_frames < 1:
-        raise ValueError(f"chunk_frames must be 1 or more, not {chunk_frames}")
+def _chunk(frames: int | None, batch: int) -> int:
+    if frames is None:
+        return max(FRAMES_AT_ONCE // max(batch, 1), LEAST_CHUNK)
+    if frames < 1:
+        raise ValueError(f"chunk_frames must be 1 or more, not {frames}")
+    return frames

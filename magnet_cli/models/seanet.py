@@ -286,7 +286,7 @@ class SEANet(nn.Module):
         windows = [tail.window(want, frames) for want in wants]
         # From where on the LSTM's output is still needed once a piece is done.
         starts = list(itertools.accumulate((w.start for w in reversed(windows)), min))[::-1]
-        keep_from = [*starts[1:], frames]
+        keep_from = [*starts, frames][1:]
 
         state: LSTMState | None = None
         have = range(0)
