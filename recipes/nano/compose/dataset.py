@@ -25,9 +25,8 @@ from recipes.nano.compose.render import render_batch
 from recipes.nano.compose.score import SAMPLE_RATE, Score
 from recipes.nano.compose.split import SPLITS, split_of
 
-BATCH = (
-    80  # two rounds of the mix; also the unit of rendering, so the audio does not depend on kills
-)
+# Four rounds of the mix, rendered in one run: a clip's audio does not depend on when a run was killed.
+BATCH = 160
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ def engine(rng: np.random.Generator, variant: str) -> Array:
         phase = t / rng.choice((2.0, 2.56, 3.2)) + rng.uniform()
         rate = rng.uniform(38, 55) + 65 * (0.5 - 0.5 * np.cos(2 * np.pi * phase)) ** 2
     out = np.zeros(len(t))
-    for harmonic in range(1, 13):
+    for harmonic in range(1, 25):
         out += tone(rate * harmonic, CLIP_SECONDS) / harmonic**0.8
     growl = band_noise(rng, 80, 900) * (0.6 + 0.4 * tone(rate, CLIP_SECONDS))
-    return np.tanh(0.5 * out + 0.4 * growl)
+    return np.tanh(0.5 * out + 0.15 * growl)
 
 
 def siren(rng: np.random.Generator, variant: str) -> Array:

@@ -42,7 +42,7 @@ def wind(rng: np.random.Generator, variant: str) -> Array:
     low = band_noise(rng, 80, 600) * slow_curve(rng, 1.5, 0.3, 1.0)
     pitch = slow_curve(rng, 1.5, 380, 800)
     wobble = lowpass(rng.standard_normal(CLIP_SAMPLES), 25)
-    howl = tone(pitch + 120 * wobble / wobble.std(), CLIP_SECONDS) * slow_curve(rng, 1.2, 0.0, 0.7)
+    howl = tone(pitch + 30 * wobble / wobble.std(), CLIP_SECONDS) * slow_curve(rng, 1.2, 0.0, 0.7)
     return low + howl
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _MIX = "SAESADSASAESADSASAESADSASAESADSASASASAES"  # 16 S, 15 A, 4 D, 5 E
 KINDS = {"S": "solo", "A": "arrangement", "D": "drums", "E": "effect"}
-MUSESCORE_SHARE = 0.25
+DRUMS_MUSESCORE_SHARE = 0.25
 SCENE_SHARE = 0.2  # of the sound effects: two at once
 
 
@@ -89,13 +89,14 @@ def draw_plan(seed: int, index: int) -> Plan:
     )
 
 
-def _soundfont(rng: Random) -> str:
-    return "musescore" if rng.random() < MUSESCORE_SHARE else "fluid"
+def _soundfont(lead: str | None, rng: Random) -> str:
+    share = INSTRUMENTS[lead].musescore_share if lead else DRUMS_MUSESCORE_SHARE
+    return "musescore" if rng.random() < share else "fluid"
 
 
-def _density(mood: str, frames_per_beat: int, rng: Random) -> int:
-    """The mood's density, moved by one now and then; at most eighths where the tempo is fast."""
-    density = MOODS[mood].density + rng.choice((0, 0, 0, 1, -1))
+def _density(lead: str, mood: str, frames_per_beat: int, rng: Random) -> int:
+    """The mood's and the lead's density, now and then moved by one; fast clips get eighths at most."""
+    density = MOODS[mood].density + INSTRUMENTS[lead].busier + rng.choice((0, 0, 0, 1, -1))
     highest = 1 if tempo_class(frames_per_beat) == "fast" and mood != "energetic" else 2
     return max(0, min(highest, density))
 
@@ -115,8 +116,8 @@ def _solo(seed: int, index: int, rng: Random) -> Plan:
         key=Key(rng.choice(KEYS[mode]), mode),
         progression=rng.choice(PROGRESSIONS[harmony][mode]),
         texture=rng.choice(INSTRUMENTS[lead].textures),
-        density=_density(mood.name, frames, rng),
-        soundfont=_soundfont(rng),
+        density=_density(lead, mood.name, frames, rng),
+        soundfont=_soundfont(lead, rng),
     )  # fmt: skip
 
 
@@ -135,12 +136,12 @@ def _arrangement(seed: int, index: int, rng: Random) -> Plan:
         key=Key(rng.choice(KEYS[mode]), mode),
         progression=rng.choice(PROGRESSIONS[harmony][mode]),
         texture=rng.choice(textures),
-        density=_density(mood.name, frames, rng),
+        density=_density(lead, mood.name, frames, rng),
         backing=rng.choice(backings),
         bass=style.bass if rng.random() < style.bass_share else None,
         drums=style.drums if rng.random() < style.drums_share else None,
         hiss=rng.random() < style.hiss_share,
-        soundfont=_soundfont(rng),
+        soundfont=_soundfont(lead, rng),
     )  # fmt: skip
 
 
@@ -148,7 +149,7 @@ def _drums(seed: int, index: int, rng: Random) -> Plan:
     style = STYLES[_draw(DRUM_SOLOS, rng)]
     return Plan(
         index, seed, "drums", None, style.name, None, rng.choice(style.tempi),
-        drums=style.drums, soundfont=_soundfont(rng),
+        drums=style.drums, soundfont=_soundfont(None, rng),
     )  # fmt: skip
 
 

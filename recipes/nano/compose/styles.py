@@ -89,10 +89,10 @@ STYLES = {
             "lofi", ("lofi", "lo-fi", "lofi hip hop", "chillhop", "lofi"), 28,
             leads={"piano": 6, "electric piano": 4, "classical guitar": 2, "vibraphone": 1},
             moods={"calm": 3, "sad": 2}, tempi=(44, 40, 36), harmony=("sevenths",),
-            textures={"piano": ("chords", "chords", "arpeggio"), "electric piano": ("chords",),
+            textures={"piano": ("chords", "chords", "chords", "two_hands"), "electric piano": ("chords",),
                       "classical guitar": ("arpeggio",)},
             bass=("upright bass", "held"), bass_share=0.7,
-            drums=("lofi", "lazy"), drums_share=0.9, drums_level_db=-3.0,
+            drums=("lofi", "lazy"), drums_share=0.9, drums_level_db=-2.0,
             swing=0.6, reverb=20, lowpass_hz=5500.0, hiss_share=0.5,
         ),
         Style(
