@@ -28,6 +28,7 @@ _PLAIN_SECONDS = 15.0  # between two plain lines of one download
 @contextmanager
 def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
     """Show that a model is being loaded, and each download that it takes: yields the hook for them."""
+    name = _shortened(name)
     if not talk.live:
         talk.note(f"Loading {name}")
         yield _plain_downloads(talk)
@@ -106,7 +107,7 @@ class ClipDisplay:
     def begin(self, label: str, seed: int) -> Callable[[StepEvent], None] | None:
         """Start the next clip: what `generate` takes as `on_step`."""
         self._begun += 1
-        text = printable(label if len(label) <= 60 else f"{label[:59]}…")
+        text = printable(_shortened(label))
         which = f" {self._begun} of {self._clips}" if self._clips > 1 else ""
         if self._bars is None:
             if self._talk.quiet:
@@ -211,6 +212,10 @@ def _plain_downloads(talk: Talk) -> Callable[[Download], None]:
         talk.note(f"  {progress.repo}: {progress.file}: {progress.done / 1e6:.0f}{total} MB")
 
     return on_download
+
+
+def _shortened(text: str, longest: int = 60) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _escaped(text: str) -> str:

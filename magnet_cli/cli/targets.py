@@ -88,6 +88,8 @@ def check_writable(path: Path, force: bool) -> None:
             missing or read-only.
     """
     try:
+        if "\0" in str(path):
+            raise ValueError("it holds a null byte")
         if path.is_dir():
             raise AudioFileError(f"{path} is a folder.", "Name a file.")
         if path.exists() and not path.is_file():

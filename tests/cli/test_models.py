@@ -1,0 +1,146 @@
+"""`magnet models`: lists, facts, conversions, the default and removal, on copies of golden's cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from magnet_cli.audio import io
+from magnet_cli.checkpoints import registry
+from tests.cli.conftest import QUICK, SMALL, Magnet
+from tests.golden_cases import HUB_CACHE
+
+
+@pytest.fixture
+def own_cache(magnet: Magnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that a test may change."""
+    cache = tmp_path / "cache"
+    shutil.copytree(HUB_CACHE, cache, symlinks=True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    return cache
+
+
+def test_list_tells_what_is_here(magnet: Magnet) -> None:
+    outcome = magnet("models", "list")
+    assert outcome.status == 0
+    rows = {line.split()[0]: line for line in outcome.out.splitlines()}
+    assert "cached" in rows["magnet-small-10secs"]
+    assert "CC-BY-NC-4.0" in rows["magnet-small-10secs"]
+    assert "not here" in rows["magnet-medium-10secs"]
+    assert "GB" in rows["magnet-medium-10secs"]
+    assert len(rows) == len(registry.known_checkpoints()) + 1
+
+
+def test_list_as_json(magnet: Magnet) -> None:
+    records = magnet("models", "list", "--json").records
+    small = next(record for record in records if record["name"] == "magnet-small-10secs")
+    assert small["status"] == "cached"
+    assert small["aliases"] == ["small", "small-10"]
+    assert small["decoding"]["temperature"] == 3.0
+    assert small["size"] > 100_000
+
+
+def test_models_of_others_are_listed_and_half_ones_told(magnet: Magnet, own_cache: Path) -> None:
+    small = own_cache / "models--facebook--magnet-small-10secs"
+    shutil.copytree(small, own_cache / "models--someone--tuned")
+    (snapshot,) = (small / "snapshots").iterdir()
+    (snapshot / "compression_state_dict.bin").unlink()
+    records = {r["name"]: r for r in magnet("models", "list", "--json").records}
+    assert records["someone/tuned"]["status"] == "cached"
+    assert records["magnet-small-10secs"]["status"] == "incomplete"
+    assert "someone/tuned" in magnet("models", "info", "someone/tuned").out
+
+
+def test_info_tells_licence_defaults_and_place(magnet: Magnet) -> None:
+    out = magnet("models", "info", "small").out
+    for words in ("CC-BY-NC-4.0", "temperature 3.0", "facebook/magnet-small-10secs", "t5-base"):
+        assert words in out
+    assert str(HUB_CACHE) in out
+    assert "Download" in magnet("models", "info", "medium").out
+
+
+def test_pull_of_what_is_here_is_done_at_once(magnet: Magnet) -> None:
+    outcome = magnet("models", "pull", "small", "--json")
+    assert outcome.status == 0
+    assert outcome.records[0]["repo"] == SMALL
+    assert "CC-BY-NC" in outcome.err
+    assert "CC-BY-NC" not in magnet("models", "pull", "small").err
+
+
+def test_import_and_export_keep_the_sound(magnet: Magnet) -> None:
+    assert magnet("models", "import", "small", "models/mine").status == 0
+    assert magnet("models", "export", "./models/mine", "released").status == 0
+    info = magnet("models", "info", "./models/mine")
+    assert info.status == 0
+    assert "Size" in info.out
+    for name in (SMALL, "./models/mine", "./released"):
+        outcome = magnet("gen", "rain", *QUICK, "-m", name, "-o", f"{len(name)}.wav")
+        assert outcome.status == 0, outcome.err
+    first, *others = [
+        io.read(f"{len(n)}.wav").samples for n in (SMALL, "./models/mine", "./released")
+    ]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+def test_a_model_in_a_folder_is_named_in_the_command(magnet: Magnet) -> None:
+    magnet("models", "import", "small", "models/mine")
+    magnet("gen", "rain", *QUICK, "-m", "./models/mine", "-o", "a.wav")
+    command = magnet("show", "a.wav", "--json").records[0]["command"]
+    assert "-m ./models/mine" in command
+
+
+def test_use_sets_the_default_and_others_go_before_it(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = ("--steps", "1", "-d", "0.1", "--json", "-q", "-f", "-o", "a.wav")
+
+    def model(*arguments: str) -> str:
+        return str(magnet("gen", "rain", *quick, *arguments).records[0]["settings"]["model"])
+
+    assert magnet("models", "use", "small").status == 0
+    assert model() == "magnet-small-10secs"
+    row = next(line for line in magnet("models", "list").out.splitlines() if "small-10secs" in line)
+    assert row.startswith("*")
+    monkeypatch.setenv("MAGNET_MODEL", "audio-small")
+    assert model() == "audio-magnet-small"
+    assert model("-m", "facebook/magnet-small-30secs") == "magnet-small-30secs"
+    monkeypatch.delenv("MAGNET_MODEL")
+    assert magnet("models", "use", "--reset").status == 0
+    assert magnet("gen", "rain", *quick).status == 3
+
+
+def test_use_keeps_folders_by_their_full_path(magnet: Magnet, home: Path, tmp_path: Path) -> None:
+    magnet("models", "import", "small", "mine")
+    assert magnet("models", "use", "mine").status == 0
+    kept = json.loads((tmp_path / "config" / "magnet" / "settings.json").read_text())
+    assert kept["model"] == str(home / "mine")
+
+
+def test_without_a_choice_the_built_in_model_is_taken(
+    magnet: Magnet, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the package will be: a model in assets/nano."""
+    magnet("models", "import", "small", str(tmp_path / "assets" / "nano"))
+    monkeypatch.setattr(registry, "ASSETS", tmp_path / "assets")
+    outcome = magnet("gen", "rain", "--steps", "1", "-d", "0.1", "-o", "a.wav")
+    assert outcome.status == 0, outcome.err
+    assert "Using the built-in model nano" in outcome.err
+    assert "magnet gen -m small" in outcome.err
+    assert "CC-BY-NC" not in outcome.err
+    assert "built in" in magnet("models", "list").out
+    assert magnet("models", "remove", "nano", "-y").status == 2
+
+
+def test_remove_deletes_a_model_and_nothing_else(magnet: Magnet, own_cache: Path) -> None:
+    before = {path.name for path in own_cache.iterdir()}
+    outcome = magnet("models", "remove", "small", "--yes")
+    assert outcome.status == 0, outcome.err
+    after = {path.name for path in own_cache.iterdir() if list(path.rglob("*.bin"))}
+    assert "models--facebook--magnet-small-10secs" not in after
+    assert {name for name in before if "musicgen" in name} <= after
+    assert magnet("gen", "rain", *QUICK).status == 3

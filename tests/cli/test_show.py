@@ -1,0 +1,121 @@
+"""`magnet show`: what is in a file, and the command that makes it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from magnet_cli.audio import io
+from magnet_cli.cli.show import command_for
+from magnet_cli.config import OutputConfig
+from tests.cli.conftest import QUICK, Magnet
+
+# Settings far from the defaults, one list a row.
+ROWS = [
+    [],
+    ["--steps", "2,1,1,1", "--temperature", "1.5", "--no-anneal", "--top-k", "5", "--top-p", "0"],
+    ["--greedy", "--max-cfg-coef", "2.5", "--min-cfg-coef", "0.5", "--span-len", "2", "--trim"],
+    ["--spans", "stride1", "--span-scoring", "prod", "--negative", 'it\'s "loud"; `x` $HOME'],
+    [
+        "--lufs",
+        "-20.5",
+        "--peak",
+        "-3",
+        "--fade",
+        "0.01",
+        "--channels",
+        "2",
+        "--sample-rate",
+        "44100",
+    ],
+    ["--no-normalize", "--bit-depth", "24", "-d", "0.123"],
+    ["--preset", "fast"],
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(row[:3]) or "defaults")
+@pytest.mark.parametrize("prompt", ["lofi piano", '-o it\'s "🎹" $(rm) `x` \\ !'])
+def test_the_command_makes_the_same_samples(magnet: Magnet, row: list[str], prompt: str) -> None:
+    base = [
+        argument for argument in QUICK if "--preset" not in row or argument not in ("--steps", "1")
+    ]
+    made = magnet("gen", *base, *row, "-o", "a.wav", "--", prompt)
+    assert made.status == 0, made.err
+    shown = magnet("show", "a.wav", "--json")
+    assert shown.status == 0
+    words = shlex.split(shown.records[0]["command"])
+    assert words[:2] == ["magnet", "gen"]
+    Path("a.wav").rename("first.wav")
+    again = magnet(*words[1:])
+    assert again.status == 0, again.err
+    assert Path("a.wav").read_bytes() == Path("first.wav").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus", "mp3"])
+def test_any_format_shows_how_it_was_made(magnet: Magnet, suffix: str) -> None:
+    magnet("gen", "lofi piano", *QUICK, "-o", f"a.{suffix}")
+    outcome = magnet("show", f"a.{suffix}")
+    assert outcome.status == 0
+    for words in ("lofi piano", "LUFS", "dBFS", "Seed", "--seed 5", "--steps 1", f"-o a.{suffix}"):
+        assert words in outcome.out
+
+
+def test_a_sound_of_another_maker(magnet: Magnet) -> None:
+    soundfile.write("a.aiff", np.full((8000, 2), 0.25), 16_000)
+    outcome = magnet("show", "a.aiff")
+    assert outcome.status == 0
+    assert "0.50 s, 2 channels, 16000 Hz" in outcome.out
+    assert "-12.0 dBFS" in outcome.out
+    assert "made by something else" in outcome.out
+    assert magnet("show", "a.aiff", "--json").records[0]["command"] is None
+
+
+def test_silence_and_many_channels(magnet: Magnet) -> None:
+    soundfile.write("a.wav", np.zeros((100, 8)), 16_000)
+    outcome = magnet("show", "a.wav")
+    assert outcome.status == 0
+    assert outcome.out.count("silence") == 2
+    record = magnet("show", "a.wav", "--json").records[0]
+    assert (record["loudness"], record["peak"], record["channels"]) == (None, None, 8)
+
+
+def test_the_picture(magnet: Magnet) -> None:
+    magnet("gen", "lofi piano", *QUICK, "-o", "a.wav")
+    outcome = magnet("show", "a.wav", "--spectrogram", "a.png")
+    assert outcome.status == 0
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+    again = magnet("show", "a.wav", "--spectrogram", "a.png")
+    assert again.status == 2
+    assert "--force" in again.err
+    assert magnet("show", "a.wav", "--spectrogram", "a.png", "--force").status == 0
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        {},
+        {"prompt": None, "seed": "x; rm -rf /", "model": 3, "given": 7, "output": [1]},
+        {"prompt": "\x1b[31mred\x1b[0m\u202e", "given": {"top_p": {"a": 1}, "no_such": 3}},
+        {"prompt": "x" * 20_000, "repo": "a/b", "revision": None, "decoding": "?", "versions": 1},
+    ],
+)
+def test_a_file_that_was_tampered_with_does_no_harm(
+    magnet: Magnet, made: dict[str, object]
+) -> None:
+    samples = np.full((1, 8000), 0.1, np.float32)
+    io.write("a.wav", samples, 8000, "wav", OutputConfig(), made)
+    outcome = magnet("show", "a.wav")
+    assert outcome.status == 0
+    assert "\x1b" not in outcome.out
+    assert "\u202e" not in outcome.out
+    assert json.loads(magnet("show", "a.wav", "--json").out)["settings"] == made
+
+
+def test_the_command_is_quoted_for_a_shell() -> None:
+    command = command_for({"prompt": "a; b", "seed": 1, "repo": "o/n", "revision": "c"}, "-x.wav")
+    assert shlex.join(command) == "magnet gen -m o/n@c --seed 1 -o ./-x.wav 'a; b'"
