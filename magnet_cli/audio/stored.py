@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -226,7 +226,7 @@ def write_patched(
         patches: in order, apart.
         target: a path, written whole or not at all; or a seekable binary stream, open both ways.
         encoding: container and encoding, of `encoding_for`.
-        metadata: JSON-able, kept in the file.
+        metadata: JSON-able, kept in the file where its container can.
 
     Raises:
         AudioFileError: the file cannot be written, or the sound is damaged.

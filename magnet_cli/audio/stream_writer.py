@@ -10,8 +10,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +97,7 @@ class Meter:
 
 
 class Store:
-    """A sound kept on disk as float32, without a name: it is gone when it is closed.
+    """A sound kept on disk as float32.
 
     Attributes:
         channels, sample_rate: of what is kept.
@@ -106,21 +105,11 @@ class Store:
         fade: seconds to fade in and out when it is read.
     """
 
-    def __init__(self, channels: int, sample_rate: int, fade: float, folder: Path | None) -> None:
+    def __init__(self, file: IO[bytes], channels: int, sample_rate: int, fade: float) -> None:
+        """`file` is empty, and open for reading and writing."""
         self.channels, self.sample_rate, self.fade = channels, sample_rate, fade
         self.length = 0
-        self._file = tempfile.TemporaryFile(dir=folder)
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
+        self._file = file
 
     def append(self, samples: Samples) -> None:
         """Keep [C, n] behind what is there.
@@ -211,7 +200,8 @@ def write_stream(
     rate = rate_for(name, output, sample_rate)
     folder = target.absolute().parent if isinstance(target, Path) else None
     try:
-        with _store(chunks, sample_rate, rate, output, folder) as store:
+        with tempfile.TemporaryFile(dir=folder) as kept:
+            store = _store(kept, _resampled(chunks, sample_rate, rate), rate, output)
             blocks, loudness = _normalized(store, output)
             if isinstance(target, Path):
                 with atomic_path(target) as partial, partial.open("w+b") as file:
@@ -225,24 +215,15 @@ def write_stream(
 
 
 def _store(
-    chunks: Iterable[Samples],
-    sample_rate: int,
-    rate: int,
-    output: OutputConfig,
-    folder: Path | None,
+    file: IO[bytes], chunks: Iterable[Samples], sample_rate: int, output: OutputConfig
 ) -> Store:
     store: Store | None = None
-    try:
-        for samples in _resampled(chunks, sample_rate, rate):
-            if output.channels is not None:
-                samples = with_channels(samples, output.channels)
-            if store is None:
-                store = Store(samples.shape[0], rate, output.fade, folder)
-            store.append(samples)
-    except BaseException:
-        if store is not None:
-            store.__exit__(None, None, None)
-        raise
+    for samples in chunks:
+        if output.channels is not None:
+            samples = with_channels(samples, output.channels)
+        if store is None:
+            store = Store(file, samples.shape[0], sample_rate, output.fade)
+        store.append(samples)
     if store is None:
         raise AudioFileError("There is no sound to write.", "Make it longer.")
     return store

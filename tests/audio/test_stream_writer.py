@@ -71,9 +71,9 @@ def test_the_meter_knows_silence_and_odd_rates() -> None:
 def test_the_limiter_in_blocks_is_the_limiter(monkeypatch, release) -> None:
     monkeypatch.setattr(stream_writer, "BLOCK", 1000)
     samples = drums(1.0, 2)
-    with Store(2, RATE, 0.0, None) as store:
-        store.append(samples)
-        blocks = np.concatenate([*store.limited(12.0, release, -1.0)], axis=1)
+    store = Store(io.BytesIO(), 2, RATE, fade=0.0)
+    store.append(samples)
+    blocks = np.concatenate([*store.limited(12.0, release, -1.0)], axis=1)
     whole, reduction = limit(samples * np.float32(10 ** (12 / 20)), RATE, -1.0, release)
     assert reduction > 6
     assert np.abs(blocks - whole).max() < 1e-6

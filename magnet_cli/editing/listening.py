@@ -1,0 +1,97 @@
+"""From a stored sound to the model's codes: its rate, its channels, and what cannot be edited."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import soxr
+import torch
+from torch import Tensor
+
+from magnet_cli.audio.io import Samples, with_channels
+from magnet_cli.audio.loudness import SILENCE, peak_of
+from magnet_cli.audio.stored import BLOCK, StoredSound
+from magnet_cli.errors import AudioFileError
+from magnet_cli.pipeline import Model
+
+SHORTEST = 0.1  # seconds
+LONGEST = 3600.0  # seconds that are encoded at once: an hour of mono at 32 kHz takes 460 MB
+MARGIN = 1.0  # seconds around a part that are encoded and decoded with it, then cut off
+
+
+def frames_in(model: Model, sound: StoredSound) -> int:
+    """Frames of the model's codec that hold the whole sound."""
+    # Rounding must not add a frame to a sound of whole frames.
+    return max(1, math.ceil(sound.duration * model.frame_rate - 1e-6))
+
+
+def samples_at(model: Model, sound: StoredSound, frame: int) -> int:
+    """Where a frame begins, in samples of the sound's own rate; never behind its end."""
+    return min(round(frame / model.frame_rate * sound.sample_rate), sound.length)
+
+
+def encode_sound(model: Model, sound: StoredSound) -> Tensor:
+    """The codes of a whole sound, int64 [1, K, frames_in] on the CPU.
+
+    Raises:
+        AudioFileError: it is too short, too long, silent or damaged.
+    """
+    return encode_part(model, sound, 0, frames_in(model, sound))
+
+
+def encode_part(model: Model, sound: StoredSound, first: int, last: int) -> Tensor:
+    """The codes of frames `first` up to `last` of a sound, int64 [1, K, last - first] on the CPU.
+
+    The sound is resampled, and mixed to the model's channels: many to one by the mean, one to many
+    by copies.
+
+    Raises:
+        AudioFileError: it is too short, too long, silent or damaged.
+    """
+    if sound.duration < SHORTEST:
+        raise AudioFileError(
+            f"{sound.name} is too short ({sound.duration:.3f} s).",
+            f"Give {SHORTEST:g} s or more.",
+        )
+    if (last - first) / model.frame_rate > LONGEST:
+        raise AudioFileError(
+            f"{sound.name} is too long to be encoded ({sound.duration / 3600:.1f} hours).",
+            "Cut an hour or less out of it.",
+        )
+    start, stop = samples_at(model, sound, first), samples_at(model, sound, last)
+    samples = _heard(model, sound, start, stop)
+    if peak_of(samples) < SILENCE:
+        raise AudioFileError(
+            f"{sound.name} is silent{_where(sound, start, stop)}.",
+            "There is nothing to go on from; `magnet gen` starts from nothing.",
+        )
+    frames, hop = last - first, model.codec.hop_length
+    fitted = np.zeros((samples.shape[0], frames * hop), np.float32)
+    length = min(fitted.shape[1], samples.shape[1])
+    fitted[:, :length] = samples[:, :length]
+    with torch.inference_mode():
+        codes = model.codec.encode(torch.from_numpy(fitted)[None].to(model.device))
+    return codes[..., :frames].cpu().clone()  # outside: a tensor that may be written to
+
+
+def _heard(model: Model, sound: StoredSound, start: int, stop: int) -> Samples:
+    """Samples `start` up to `stop` as the model hears them, worked off in blocks."""
+    width = model.channels if sound.channels == model.channels else 1
+    stream = soxr.ResampleStream(sound.sample_rate, model.sample_rate, width, dtype="float32")
+    same_rate = sound.sample_rate == model.sample_rate
+    parts: list[Samples] = []
+    for first in range(start, stop, BLOCK):
+        last = min(first + BLOCK, stop)
+        block = with_channels(sound.samples(first, last), width)
+        if not same_rate:
+            resampled = stream.resample_chunk(np.ascontiguousarray(block.T), last=last == stop)
+            block = resampled.reshape(-1, width).T
+        parts.append(block)
+    return with_channels(np.concatenate(parts, axis=1), model.channels)
+
+
+def _where(sound: StoredSound, start: int, stop: int) -> str:
+    if (start, stop) == (0, sound.length):
+        return ""
+    return f" from {start / sound.sample_rate:.1f} to {stop / sound.sample_rate:.1f} s"

@@ -1,0 +1,164 @@
+"""Stored sounds: the file's own numbers in, the same numbers out."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magnet_cli.audio import stored
+from magnet_cli.audio.stored import Patch, encoding_for, open_sound, write_patched
+from magnet_cli.errors import AudioFileError
+
+
+def wav(path: Path, subtype: str = "PCM_16", samples: int = 5000, channels: int = 1) -> Path:
+    """A file with every kind of number in it."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(-(2**31), 2**31 - 1, (samples, channels)).astype(np.int32)
+    soundfile.write(path, data, 8000, subtype=subtype)
+    return path
+
+
+@pytest.mark.parametrize(
+    "subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"]
+)
+def test_numbers_survive_a_copy_and_a_change_of_type(tmp_path, monkeypatch, subtype) -> None:
+    monkeypatch.setattr(stored, "BLOCK", 700)
+    path = wav(tmp_path / "a.wav", subtype)
+    with open_sound(path) as sound:
+        write_patched(sound, [], tmp_path / "b.wav", encoding_for(sound, tmp_path / "b.wav"))
+        before = sound.numbers(0, sound.length)
+        if subtype not in ("PCM_32", "DOUBLE", "ULAW", "ALAW"):  # more than float32, or less, holds
+            assert np.array_equal(sound.stored(sound.samples(0, sound.length)), before)
+    with open_sound(tmp_path / "b.wav") as copy:
+        assert copy.subtype == subtype
+        assert np.array_equal(copy.numbers(0, copy.length), before)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 900), st.integers(1, 300)), max_size=5), st.integers(1, 400)
+)
+@settings(deadline=None, max_examples=25)
+def test_patches_go_where_they_belong_whatever_the_blocks(spans, block) -> None:
+    file = io.BytesIO()
+    whole = np.arange(1000, dtype=np.int16)[:, None]
+    soundfile.write(file, whole, 8000, format="WAV")
+    patches, wanted, end = [], whole.copy(), 0
+    for start, length in sorted(spans):
+        stop = min(start + length, 1000)
+        if start < end or start >= stop:
+            continue
+        patches.append(Patch(start, np.full((stop - start, 1), -start - 1, np.int16)))
+        wanted[start:stop] = -start - 1
+        end = stop
+    file.seek(0)
+    target = io.BytesIO()
+    original = stored.BLOCK
+    stored.BLOCK = block
+    try:
+        with open_sound(file) as sound:
+            write_patched(sound, patches, target, encoding_for(sound, None))
+    finally:
+        stored.BLOCK = original
+    target.seek(0)
+    assert np.array_equal(soundfile.read(target, dtype="int16", always_2d=True)[0], wanted)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "lowest", "highest"),
+    [("PCM_16", -(2**15), 2**15 - 1), ("PCM_24", -(2**31), 2**31 - 256)],
+)
+def test_integers_are_held_in_range(tmp_path, subtype, lowest, highest) -> None:
+    with open_sound(wav(tmp_path / "a.wav", subtype)) as sound:
+        loud = sound.stored(np.array([[-3.0, 3.0, 1.0, -1.0]], np.float32))[:, 0]
+    assert loud.tolist() == [lowest, highest, highest, lowest]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "encoding"),
+    [
+        ("PCM_16", "b.wav", ("WAV", "PCM_16")),
+        ("PCM_24", "b.flac", ("FLAC", "PCM_24")),
+        ("PCM_U8", "b.flac", ("FLAC", "PCM_S8")),
+        ("FLOAT", "b.aif", ("AIFF", "FLOAT")),
+        ("PCM_16", "b.mp3", ("MP3", "MPEG_LAYER_III")),
+        ("PCM_16", "b.opus", ("OGG", "OPUS")),
+    ],
+)
+def test_the_encoding_is_the_sounds_own(tmp_path, source, name, encoding) -> None:
+    with open_sound(wav(tmp_path / "a.wav", source)) as sound:
+        assert encoding_for(sound, Path(name)) == encoding
+
+
+def test_formats_that_cannot_hold_the_numbers_are_refused(tmp_path) -> None:
+    with open_sound(wav(tmp_path / "a.wav", "FLOAT")) as sound:
+        with pytest.raises(AudioFileError, match="cannot hold the samples"):
+            encoding_for(sound, Path("b.flac"))
+        for name in ("b", "b.txt", "b.wav.zip"):
+            with pytest.raises(AudioFileError, match="suffix"):
+                encoding_for(sound, Path(name))
+
+
+def test_a_named_pipe_is_read(tmp_path) -> None:
+    path = wav(tmp_path / "a.wav")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()))
+    writer.start()
+    with open_sound(pipe) as sound:
+        assert sound.length == 5000
+    writer.join()
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"hello world" * 50])
+def test_what_is_no_sound_is_refused(tmp_path, content) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(content)
+    for source in (path, io.BytesIO(content)):
+        with pytest.raises(AudioFileError), open_sound(source):
+            pass
+
+
+def test_missing_files_folders_and_empty_sounds(tmp_path) -> None:
+    soundfile.write(tmp_path / "empty.wav", np.zeros((0, 1)), 8000)
+    for path, message in (
+        (tmp_path / "no.wav", "no file"),
+        (tmp_path, "folder"),
+        (tmp_path / "empty.wav", "no sound"),
+    ):
+        with pytest.raises(AudioFileError, match=message), open_sound(path):
+            pass
+
+
+def test_a_cut_file_says_where_it_ends(tmp_path) -> None:
+    path = tmp_path / "a.flac"
+    wav(path, samples=50_000)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with open_sound(path) as sound, pytest.raises(AudioFileError, match="damaged at"):
+        sound.numbers(0, sound.length)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path) -> None:
+    path = tmp_path / "a.flac"
+    wav(path, samples=50_000)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    out = tmp_path / "out"
+    out.mkdir()
+    with open_sound(path) as sound, pytest.raises(AudioFileError):
+        write_patched(sound, [], out / "b.wav", ("WAV", "PCM_16"))
+    assert [*out.iterdir()] == []
+    nowhere = tmp_path / "no" / "b.wav"
+    with (
+        open_sound(wav(tmp_path / "c.wav")) as sound,
+        pytest.raises(AudioFileError, match="cannot be written"),
+    ):
+        write_patched(sound, [], nowhere, ("WAV", "PCM_16"))
