@@ -257,7 +257,8 @@ def _write_patched(
             target, "w", sound.sample_rate, sound.channels, subtype=subtype, format=kind
         ) as file:
             if comment is not None and not is_wav:
-                file.comment = comment
+                with suppress(soundfile.LibsndfileError):  # some containers have no place for it
+                    file.comment = comment
             for start in range(0, sound.length, BLOCK):
                 stop = min(start + BLOCK, sound.length)
                 block = sound.numbers(start, stop)
