@@ -6,6 +6,7 @@ hears every pitch often.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -68,7 +69,12 @@ class Key:
 
     def nearest_step(self, pitch: int) -> int:
         """The scale step whose pitch is nearest to `pitch`, the lower one if two are."""
-        return min(range(-35, 36), key=lambda step: abs(self.scale_pitch(step) - pitch))
+        return _nearest_step(self, pitch)
+
+
+@functools.cache
+def _nearest_step(key: Key, pitch: int) -> int:
+    return min(range(-35, 36), key=lambda step: abs(key.scale_pitch(step) - pitch))
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ def progression(text: str, key: Key) -> tuple[Chord, ...]:
     return tuple(parse_chord(numeral, key) for numeral in text.split())
 
 
+@functools.cache
 def voicing(chord: Chord, centre: int) -> tuple[int, ...]:
     """The close position of the chord whose mean pitch lies nearest to `centre`, ascending."""
     classes = chord.pitch_classes
@@ -121,6 +128,7 @@ def voicing(chord: Chord, centre: int) -> tuple[int, ...]:
     return min(candidates, key=lambda c: (abs(sum(c) / len(c) - centre), c))
 
 
+@functools.cache
 def ladder(chord: Chord, centre: int, rung: int) -> int:
     """The chord tone `rung` steps above (below if negative) the one nearest to `centre`."""
     tones = [p for p in range(12, 116) if p % 12 in chord.pitch_classes]
@@ -128,6 +136,7 @@ def ladder(chord: Chord, centre: int, rung: int) -> int:
     return tones[max(0, min(len(tones) - 1, nearest + rung))]
 
 
+@functools.cache
 def nearest_pitch(pitch_class: int, centre: int) -> int:
     """The pitch of a class nearest to `centre`, the lower one if two are."""
     return min(
