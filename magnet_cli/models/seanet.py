@@ -213,6 +213,8 @@ class LSTM(nn.Module):
         self.lstm = nn.LSTM(width, width, num_layers)
 
     def forward(self, x: Tensor, state: LSTMState | None) -> tuple[Tensor, LSTMState]:
+        if x.is_cuda:
+            self.lstm.flatten_parameters()  # weights set one by one lie apart, and cuDNN warns
         x = x.permute(2, 0, 1)  # [frames, B, C]
         y, state = self.lstm(x, state)
         return (y + x).permute(1, 2, 0), state
