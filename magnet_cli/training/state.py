@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 CHECKPOINTS = "checkpoints"
 _PREFIX = "step-"
@@ -21,12 +21,14 @@ _PARTIAL = ".partial-"
 class Ema:
     """An exponential moving average of a model's parameters, updated every few steps.
 
-    Keeps copies of whatever parts of the parameters this process holds, so it works alike on one
-    process, under DDP and under FSDP.
+    The first updates count for more than `decay` says, or a short run would stay near its start:
+    the n-th keeps (1 + n) / (10 + n) at most. Keeps copies of whatever parts of the parameters
+    this process holds, so it works alike on one process, under DDP and under FSDP.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
+        self.updates = 0
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.shadow = [p.detach().clone() for p in self._parameters]
@@ -34,8 +36,10 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the parameters as they are now."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for average, parameter in zip(self.shadow, self._parameters, strict=True):
-            average.lerp_(parameter.detach(), 1 - self.decay)
+            average.lerp_(parameter.detach(), 1 - decay)
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
@@ -53,14 +57,15 @@ class Ema:
             parameter.copy_(average)
             average.copy_(kept)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """By parameter name; accelerate saves it with the rest."""
-        return dict(zip(self.names, self.shadow, strict=True))
+    def state_dict(self) -> dict[str, Any]:
+        """The averages by parameter name, and their number; accelerate saves it with the rest."""
+        return {"updates": self.updates, "shadow": dict(zip(self.names, self.shadow, strict=True))}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` gave."""
+        self.updates = state["updates"]
         for name, average in zip(self.names, self.shadow, strict=True):
-            average.copy_(state[name])
+            average.copy_(state["shadow"][name])
 
 
 def save_checkpoint(

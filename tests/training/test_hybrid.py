@@ -1,0 +1,156 @@
+"""What a hybrid model sees in training is what it sees in decoding: prefix, mask and positions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from magnet_cli.config import DECODING_DEFAULTS, LMConfig
+from magnet_cli.decoding import hybrid
+from magnet_cli.decoding.sampling import make_generators
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.session import CausalSession, MaskedSession
+from magnet_cli.models.transformer import Attention
+from magnet_cli.training.initial import initialise
+from magnet_cli.training.objective import Batch, Draws, batch_losses, mask_batch
+
+FRAMES, PREFIX_FRAMES = 17, 5
+CONFIG = LMConfig(
+    dim=16,
+    num_heads=2,
+    num_layers=2,
+    n_q=3,
+    card=7,
+    modeling="hybrid",
+    text_dim=4,
+    frame_rate=10.0,
+    segment_duration=1.7,
+    subcodes_context=2,
+    span_len=1,  # so that a mask rate of 1 masks everything: spans miss a frame now and then
+    delays=(0, 1, 2),
+)
+
+
+@pytest.fixture
+def lm() -> LanguageModel:
+    model = LanguageModel(CONFIG)
+    initialise(model, seed=0)
+    return model.eval()
+
+
+class Watched:
+    """Notes what goes into the transformer, and what comes out of it."""
+
+    def __init__(self, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[Tensor, Attention, Tensor]] = []
+        forward = lm.forward
+
+        def watch(sequence: Tensor, cross, attention: Attention, cache=None) -> Tensor:  # type: ignore[no-untyped-def]
+            hidden = forward(sequence, cross, attention, cache)
+            self.calls.append((sequence.clone(), attention, hidden))
+            return hidden
+
+        monkeypatch.setattr(lm, "forward", watch)
+
+
+def decoded(lm: LanguageModel) -> Tensor:
+    """Codes [1, K, T] by hybrid decoding."""
+    settings = dataclasses.replace(
+        DECODING_DEFAULTS, decoding_steps=(4, 3, 3), span_len=2, cfg_coef=0.0, max_cfg_coef=0.0
+    )
+    prefix = hybrid.Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True)
+    return hybrid.decode(
+        CausalSession(lm, [None], [None]),
+        MaskedSession(lm, [None], [None], prefix_rows=prefix.rows),
+        torch.zeros(1, 3, FRAMES, dtype=torch.int64),
+        torch.zeros(1, 3, FRAMES, dtype=torch.bool),
+        prefix=prefix,
+        prefix_config=settings,
+        config=dataclasses.replace(settings, max_cfg_coef=1.0, min_cfg_coef=1.0),
+        mask_id=CONFIG.mask_id,
+        generators=make_generators([3]),
+    )
+
+
+def trained_on(codes: Tensor, stage: int, prefix_rows: int) -> Batch:
+    """The training batch with everything behind the prefix masked, as at a stage's first step."""
+    draws = Draws(stage, torch.zeros(1), torch.rand(1, FRAMES), prefix_rows)
+    return mask_batch(codes, torch.ones(1, FRAMES, dtype=torch.bool), draws, CONFIG)
+
+
+def test_training_and_decoding_feed_the_transformer_alike(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(lm, monkeypatch)
+    codes = decoded(lm)
+    masked = [call for call in watched.calls if call[1].kind == "prefix"]
+    assert len(masked) == 4 + 3 + 3
+    firsts = [masked[0], masked[4], masked[7]]  # of each stage
+    rows = hybrid.Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True).rows
+    for stage, (sequence, attention, _) in enumerate(firsts):
+        watched.calls.clear()
+        batch_losses(lm, trained_on(codes, stage, rows))
+        ((trained, trained_attention, _),) = watched.calls
+        assert torch.equal(sequence, trained), stage
+        assert attention == trained_attention, stage
+
+    # Later steps differ in the stage's own stream, behind the prefix, and nowhere else.
+    for stage, steps in enumerate((masked[:4], masked[4:7], masked[7:])):
+        for sequence, attention, _ in steps:
+            changed = (sequence != steps[0][0])[0]
+            assert attention == steps[0][1]
+            assert not changed[[k for k in range(3) if k != stage]].any()
+            assert not changed[:, :rows].any()
+
+
+def test_the_prefix_is_written_by_what_its_loss_trains(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step-by-step decoding and one training pass give the prefix rows the same hidden states."""
+    watched = Watched(lm, monkeypatch)
+    codes = decoded(lm)
+    steps = torch.cat([call[2] for call in watched.calls if call[1].kind == "causal"], dim=1)
+    rows = hybrid.Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True).rows
+    for stage in range(3):
+        watched.calls.clear()
+        batch_losses(lm, trained_on(codes, stage, rows))
+        hidden = watched.calls[0][2]
+        # Row s writes step s + 1: the last row of the prefix is never asked.
+        torch.testing.assert_close(hidden[:, : rows - 1], steps[:, : rows - 1], atol=1e-5, rtol=0)
+
+
+def test_a_whole_prefix_is_the_autoregressive_objective(lm: LanguageModel) -> None:
+    codes = torch.randint(0, CONFIG.card, (2, 3, FRAMES))
+    steps = lm.pattern.steps(FRAMES)
+    batch = trained_on(codes[:1], 1, steps)
+    assert batch.following.all()
+    assert not batch.masked.any()
+    sums = batch_losses(lm, batch)
+    logits = lm.teacher_forced(codes[:1], None)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 2), codes[:1].flatten())
+    assert float(sums.total) / batch.weight(1.0) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_prefix_and_masked_positions_never_meet() -> None:
+    for rows in range(1, FRAMES + 4):
+        for stage in range(3):
+            batch = trained_on(torch.randint(0, CONFIG.card, (1, 3, FRAMES)), stage, rows)
+            both = batch.masked & batch.following[:, stage]
+            assert not both.any()
+            # At a mask rate of 1 the two together are the whole stream.
+            assert (batch.masked | batch.following[:, stage]).all()
+            known = batch.inputs[:, stage + 1 :] != CONFIG.mask_id
+            assert torch.equal(known, batch.following[:, stage + 1 :])
+
+
+def test_stream_weights_and_prefix_weight_decide_the_sum(lm: LanguageModel) -> None:
+    batch = trained_on(torch.randint(0, CONFIG.card, (1, 3, FRAMES)), 0, 8)
+    whole, half = batch_losses(lm, batch, 1.0), batch_losses(lm, batch, 0.5)
+    masked = whole.masked.sum()
+    following = whole.following.sum()
+    assert float(whole.total) == pytest.approx(float(masked + following), rel=1e-5)
+    assert float(half.total) == pytest.approx(float(masked + following / 2), rel=1e-5)
+    assert batch.weight(0.5) == whole.masked_count.sum() + whole.following_count.sum() / 2
