@@ -10,7 +10,7 @@ Ranges are Python ranges of positions in the whole signal. `have` is what a tens
 [B, C, 1, len(have)] covers, `want` what is asked for, `total` the length of the whole signal.
 
 Tensors between layers have an empty dimension so that they can lie channels-last in memory, where
-convolutions on a CPU take about half the time (oneDNN then neither reorders nor transposes).
+oneDNN on a CPU neither reorders nor transposes: the decoder takes a third less time.
 """
 
 from __future__ import annotations
