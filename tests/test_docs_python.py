@@ -1,0 +1,24 @@
+"""The code in docs/python.md runs, block after block, on golden's checkpoint."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DOCS = Path(__file__).parent.parent / "docs" / "python.md"
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_every_block_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
+    assert len(blocks) >= 5
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, str(DOCS), "exec"), names)
+    assert names["result"].audio.shape == (2, 1, 320_000)
+    assert names["longer"].codes.shape[-1] == 150
+    assert not names["away"].codes.equal(names["short"].codes)
+    assert len(names["events"]) == 26
