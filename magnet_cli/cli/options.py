@@ -28,6 +28,7 @@ from magnet_cli.config import (
     SpanArrangement,
     SpanScoring,
     preset_steps,
+    with_preset,
 )
 from magnet_cli.errors import UsageError
 
@@ -100,8 +101,8 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class ClipOptions:
-    """Which clips to make of a prompt."""
+class SeedOptions:
+    """Which variations to make, and what not to."""
 
     num: Annotated[
         int,
@@ -126,6 +127,16 @@ class ClipOptions:
             help="The same seed and settings make the same sound. Default: drawn, and printed.",
         ),
     ] = None
+    negative: Annotated[
+        str | None,
+        flag(_CLIP, "--negative", metavar="TEXT", help="A text for guidance to lead away from."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class ClipOptions(SeedOptions):
+    """Which clips to make of a prompt."""
+
     duration: Annotated[
         float | None,
         flag(
@@ -133,12 +144,8 @@ class ClipOptions:
             "--duration",
             "-d",
             metavar="SECONDS",
-            help="Length of a clip. Default, and most: the model's segment.",
+            help="Length. Default: the model's segment; what is longer is made window by window.",
         ),
-    ] = None
-    negative: Annotated[
-        str | None,
-        flag(_CLIP, "--negative", metavar="TEXT", help="A text for guidance to lead away from."),
     ] = None
 
 
@@ -261,13 +268,7 @@ class DecodingOptions:
         Raises:
             UsageError: a value cannot be used, or the checkpoint has no steps to scale.
         """
-        config = self.config()
-        if self.preset is None:
-            return config
-        if defaults.decoding_steps is None:
-            raise UsageError("--preset scales steps, and this model has none.", "Leave it out.")
-        steps = preset_steps(defaults.decoding_steps, self.preset)
-        return dataclasses.replace(config, decoding_steps=steps)
+        return with_preset(self.config(), self.preset, defaults)
 
 
 @dataclass(frozen=True)

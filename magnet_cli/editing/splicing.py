@@ -21,7 +21,7 @@ from magnet_cli.audio.stored import Patch, StoredSound
 from magnet_cli.decoding.events import OnStep
 from magnet_cli.editing.filling import Direction, OnWindow, need_masks
 from magnet_cli.editing.inpainting import inpaint
-from magnet_cli.editing.listening import MARGIN, encode_part, frames_in, samples_at
+from magnet_cli.editing.transcoding import MARGIN, encode_part, frames_in, samples_at
 from magnet_cli.editing.windows import (
     Region,
     around,

@@ -1,8 +1,9 @@
-"""From a stored sound to the model's codes: its rate, its channels, and what cannot be edited."""
+"""Between sounds and codes: from a stored sound to the model's codes, and from codes to a stream."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import soxr
@@ -73,6 +74,25 @@ def encode_part(model: Model, sound: StoredSound, first: int, last: int) -> Tens
     with torch.inference_mode():
         codes = model.codec.encode(torch.from_numpy(fitted)[None].to(model.device))
     return codes[..., :frames].cpu().clone()  # outside: a tensor that may be written to
+
+
+def decode_stream(model: Model, codes: Tensor, length: int | None = None) -> Iterator[Samples]:
+    """Codes [1, K, T] -> consecutive samples [C, n], each as long as the codec makes it at once.
+
+    Args:
+        length: samples after which to stop; None for all.
+    """
+    left = codes.shape[-1] * model.codec.hop_length if length is None else length
+    # `inference_mode` over a generator would stay on while the caller works.
+    chunks = model.codec.decode_chunks(codes.to(model.device))
+    while left > 0:
+        with torch.inference_mode():
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
+            samples = chunk[0].float().cpu().numpy()[:, :left]
+        left -= samples.shape[1]
+        yield samples
 
 
 def _heard(model: Model, sound: StoredSound, start: int, stop: int) -> Samples:
