@@ -212,6 +212,32 @@ def preset_steps(steps: tuple[int, ...], preset: str) -> tuple[int, ...]:
     return tuple(max(1, int(count * PRESETS[preset] + 0.5)) for count in steps)
 
 
+def with_preset(
+    config: DecodingConfig, preset: str | None, defaults: DecodingConfig
+) -> DecodingConfig:
+    """`config` with the steps of a preset, scaled from a checkpoint's own; None leaves it alone.
+
+    Raises:
+        UsageError: there is no such preset, or the checkpoint has no steps to scale.
+    """
+    if preset is None:
+        return config
+    if defaults.decoding_steps is None:
+        raise UsageError("--preset scales steps, and this model has none.", "Leave it out.")
+    steps = preset_steps(defaults.decoding_steps, preset)
+    return dataclasses.replace(config, decoding_steps=steps)
+
+
+def check_duration(duration: float | None) -> None:
+    """Refuse what is no length of a clip.
+
+    Raises:
+        UsageError: it is not above zero, or no number.
+    """
+    if duration is not None and not 0 < duration < 1e6:
+        raise UsageError(f"--duration cannot be {duration:g}.", "It takes seconds above 0.")
+
+
 @dataclass(frozen=True)
 class OutputConfig:
     """How decoded audio becomes a file."""

@@ -50,6 +50,10 @@ class AudioFileError(MagnetError):
     exit_status = EXIT_USAGE
 
 
+class NoRoomError(MagnetError):
+    """The disk is full: whatever is written next will fail, too."""
+
+
 class DataError(MagnetError):
     """Training or batch data is broken."""
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import PurePath, PurePosixPath
+from typing import TypeVar
+
+PathT = TypeVar("PathT", bound=PurePath)
 
 LONGEST_SLUG = 60  # characters
 _MOST_BYTES = 120  # of a slug in UTF-8: file systems count bytes, 255 of them for the whole name
@@ -32,20 +35,33 @@ def slug(text: str) -> str:
     return f"{short}-clip" if short in _RESERVED else short
 
 
-def numbered(path: Path, number: int) -> Path:
+def numbered(path: PathT, number: int) -> PathT:
     """`path` with a number before its suffix: out.wav -> out-2.wav."""
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def unused(name: str, taken: Collection[str]) -> str:
-    """`name` (with its suffix), numbered from 2 where it is `taken` already, in any case of letters."""
-    lowered = {other.casefold() for other in taken}
-    if name.casefold() not in lowered:
-        return name
-    number = 2
-    while (other := numbered(Path(name), number).name).casefold() in lowered:
-        number += 1
-    return other
+class Names:
+    """Names that are given out once each. Two that differ in case or in how accents are written are
+    one name to some file systems, so they are here."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        """`taken`: names that are not to be given out."""
+        self._taken = {_key(name) for name in taken}
+        self._next: dict[str, int] = {}
+
+    def unused(self, name: str) -> str:
+        """`name` (a file name or relative path), numbered from 2 where it is taken already."""
+        key, other = _key(name), name
+        while _key(other) in self._taken:
+            number = self._next.get(key, 2)
+            self._next[key] = number + 1
+            other = numbered(PurePosixPath(name), number).as_posix()
+        self._taken.add(_key(other))
+        return other
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _cut(joined: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,6 +85,24 @@ def make_request(
     return GenerationRequest(
         tuple(prompts), tuple(negative_prompts), tuple(seeds), resolved, codes, mask, hybrid_frames
     )
+
+
+def frames_for(duration: float | None, lm: LMConfig, name: str) -> int | None:
+    """Frames that hold `duration` seconds; None for the segment.
+
+    Raises:
+        UsageError: it is longer than the model, called `name`, makes at once.
+    """
+    if duration is None:
+        return None
+    # The smallest number that holds it: 0.06 s at 50 frames per second are 3 in spite of rounding.
+    frames = max(1, math.ceil(duration * lm.frame_rate - 1e-6))
+    if frames > lm.segment_frames:
+        raise UsageError(
+            f"{name} makes {lm.segment_duration:g} seconds at most, not {duration:g}.",
+            f"Take --duration {lm.segment_duration:g} or less.",
+        )
+    return frames
 
 
 def check_hybrid(seconds: float, frames: int | None, lm: LMConfig) -> None:

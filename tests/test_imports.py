@@ -33,7 +33,12 @@ ALLOWED: dict[str, set[str]] = {
     "ensemble": {"checkpoints", "models", "decoding", "request", "pipeline"},  # pipeline: its type
     "pipeline": {"checkpoints", "models", "decoding", "audio", "request", "ensemble"},
     "editing": {"pipeline", "request", "decoding", "audio", "models"},
-    "batch": {"pipeline", "request", "editing", "data", "audio", "naming", "decoding"},
+    # one clip, from a result to its file: what the commands and batches share
+    "clips": {"pipeline", "audio", "provenance"},
+    "batch": {
+        *("pipeline", "request", "ensemble", "editing", "clips", "provenance", "data", "audio"),
+        *("naming", "decoding"),
+    },
     "training": {"models", "checkpoints", "decoding", "pipeline", "request", "data", "audio"},
     "evaluation": {"pipeline", "request", "data", "audio"},
     "__init__": {"pipeline", "request"},

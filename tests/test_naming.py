@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.naming import LONGEST_SLUG, numbered, slug, unused
+from magnet_cli.naming import LONGEST_SLUG, Names, numbered, slug
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,16 @@ def test_numbers_go_before_the_suffix() -> None:
     assert numbered(Path("a/out.wav"), 2) == Path("a/out-2.wav")
 
 
-def test_names_are_unused_whatever_their_case() -> None:
-    assert unused("a.wav", []) == "a.wav"
-    assert unused("a.wav", ["A.WAV", "a-2.wav"]) == "a-3.wav"
+def test_names_are_given_out_once_whatever_their_case() -> None:
+    names = Names(["A-2.WAV"])
+    given = [names.unused("a.wav") for _ in range(3)]
+    assert given == ["a.wav", "a-3.wav", "a-4.wav"]
+    assert names.unused("A.wav") == "A-5.wav"
+    assert names.unused("x/a.wav") == "x/a.wav"
+    assert names.unused("caf\u00e9") == "caf\u00e9"
+    assert names.unused("cafe\u0301") == "cafe\u0301-2"
+
+
+def test_a_hundred_thousand_equal_names_take_no_time() -> None:
+    names = Names()
+    assert len({names.unused("a.wav") for _ in range(100_000)}) == 100_000

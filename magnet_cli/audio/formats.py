@@ -64,6 +64,18 @@ def format_of(path: Path | None, output: OutputConfig) -> AudioFormat:
     )
 
 
+def checked_format(path: Path | None, output: OutputConfig) -> AudioFormat:
+    """`format_of`, where the format can hold the bit depth and sample rate that were asked for.
+
+    Raises:
+        AudioFileError: it cannot, or as `format_of`.
+    """
+    name = format_of(path, output)
+    subtype_of(name, output)
+    rate_for(name, output, output.sample_rate or 48_000)
+    return name
+
+
 def subtype_of(name: AudioFormat, output: OutputConfig) -> str:
     """libsndfile's name of the encoding for the bit depth asked for.
 

@@ -21,7 +21,7 @@ import soundfile
 from magnet_cli.audio import metadata as comments
 from magnet_cli.audio.formats import CONTAINERS, subtype_of
 from magnet_cli.config import AudioFormat, OutputConfig
-from magnet_cli.errors import AudioFileError, MagnetError
+from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError
 from magnet_cli.files import atomic_path
 
 Samples = npt.NDArray[np.float32]  # [channels, samples]
@@ -128,11 +128,7 @@ def encode(
     Raises:
         AudioFileError: the samples cannot be written in this format.
     """
-    if not np.isfinite(samples).all():
-        raise AudioFileError(
-            "The sound holds values that are not numbers.",
-            "Try --dtype float32, a lower --temperature or another --seed.",
-        )
+    check_finite(samples)
     buffer = io.BytesIO()
     channels = samples.shape[0]
     with open_writer(buffer, channels, sample_rate, name, output, metadata) as file:
@@ -178,11 +174,24 @@ def open_writer(
         comments.finish_wav(target, comment)
 
 
+def check_finite(samples: Samples) -> None:
+    """Refuse what a network that went wrong has made.
+
+    Raises:
+        AudioFileError: there are NaNs or infinities.
+    """
+    if not np.isfinite(samples).all():
+        raise AudioFileError(
+            "The sound holds values that are not numbers.",
+            "Try --dtype float32, a lower --temperature or another --seed.",
+        )
+
+
 def write_error(path: str | os.PathLike[str], error: OSError) -> MagnetError:
     """What to tell a user whose file could not be written."""
     reason = error.strerror or str(error)
     if error.errno in _NO_ROOM:
-        return MagnetError(
+        return NoRoomError(
             f"There is no room for {path}: {reason}.",
             "Nothing was left half written. Make room, or write to another disk.",
         )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import secrets
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli import provenance
-from magnet_cli.cli.clips import save_clip
+from magnet_cli.cli.clips import make_each, say_saved
 from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.options import (
@@ -22,14 +19,15 @@ from magnet_cli.cli.options import (
     OutputOptions,
     TalkOptions,
 )
-from magnet_cli.cli.output import Talk, complain, read_stdin, refuse_terminal
-from magnet_cli.config import DecodingConfig, OutputConfig
+from magnet_cli.cli.output import Talk, refuse_terminal, write_stdout
+from magnet_cli.cli.prompts import texts_of
+from magnet_cli.config import check_duration
 from magnet_cli.data.prompts import clean_prompt
-from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
+from magnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from magnet_cli.cli.progress import ClipDisplay
-    from magnet_cli.cli.targets import Target
+    from magnet_cli.clips import Making, Target
     from magnet_cli.ensemble import Ensemble
     from magnet_cli.pipeline import Model
 
@@ -79,8 +77,15 @@ def gen(
             show_default=False,
         ),
     ] = None,
+    loop: Annotated[
+        bool,
+        typer.Option(
+            "--loop", help="End so that it goes on into its beginning: a loop without a seam."
+        ),
+    ] = False,
     *,
     clips: ClipOptions,
+    pieces: PieceOptions,
     model: ModelOptions,
     decoding: DecodingOptions,
     more: EnsembleOptions,
@@ -93,74 +98,53 @@ def gen(
     same as if it were asked for alone. Every file keeps how it was made: see `magnet show`.
     """
     from magnet_cli.cli.targets import STDOUT, plan
+    from magnet_cli.clips import Making
 
     voice = Talk(talk)
     more.over(decoding.config())
     sound = output.config()
-    if destination == STDOUT:
-        if talk.json:
-            raise UsageError("--json and -o - both write to stdout.", "Leave one of them out.")
-        refuse_terminal("The sound")
+    check_stdout(destination, talk)
     negative = clean_prompt(clips.negative) if clips.negative is not None else None
     check_duration(clips.duration)
-    drawn = clips.seed is None
-    first = secrets.randbelow(2**32) if clips.seed is None else clips.seed
-    if first + clips.num > 2**63:
-        raise UsageError("The seeds would pass 2^63 - 1.", "Take a smaller --seed.")
-    seeds = range(first, first + clips.num)
-    targets = plan(_texts(prompts, voice), seeds, destination, codes, sound, force)
+    texts = texts_of(prompts, voice)
+    # With times, the prompts are those of one piece; it is named after the first.
+    works = [cues_of(texts, pieces.at)] if pieces.at else [cues_of([text], None) for text in texts]
+    seeds = seeds_of(clips, voice)
+    names = [cues[0][1] for cues in works]
+    targets = plan(names, seeds, destination, codes, sound, force)
 
     from magnet_cli.cli.loading import load, source_of
     from magnet_cli.cli.progress import ClipDisplay
+    from magnet_cli.request import frames_for
 
     loaded = load(model, voice)
     config = more.over(decoding.over(loaded.defaults))
-    frames = frames_of(loaded, clips.duration)
-    helpers = load_ensemble(more, model, loaded, config, frames, voice)
-    if drawn:
-        voice.note(f"Seed {first} (say --seed {first} for the same again)")
-    maker = _Maker(
-        loaded,
-        helpers,
-        config,
-        sound,
-        negative,
-        frames,
-        clips.duration,
-        source_of(model),
-        folders(more, model),
-        voice,
-    )
+    seconds = loaded.segment_duration if clips.duration is None else clips.duration
+    making = Making(config, sound, clips.duration, source_of(model), folders(more, model))
+    if loop or pieces.at or seconds > loaded.segment_duration:
+        refuse_helpers(more)
+        command = {"command": "gen", "flags": {"loop": loop, "overlap": pieces.overlap}}
+        maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
+        # Targets come prompt by prompt, and of each prompt seed by seed.
+        cues = {id(t): works[i // clips.num] for i, t in enumerate(targets)}
+
+        def make(target: Target) -> None:
+            if loop:
+                maker.loop(target, cues[id(target)], seconds, display)
+            else:
+                maker.grow(
+                    target, cues[id(target)], seconds, display, keep_partial=pieces.keep_partial
+                )
+    else:
+        frames = frames_for(clips.duration, loaded.lm.config, loaded.name)
+        helpers = load_ensemble(more, model, loaded, config, frames, voice)
+        clip_maker = _Maker(loaded, helpers, making, negative, frames, voice)
+
+        def make(target: Target) -> None:
+            clip_maker.make(target, display)
+
     with ClipDisplay(voice, len(targets)) as display:
-        maker.make_all(targets, display)
-
-
-def check_duration(duration: float | None) -> None:
-    """Refuse what is no length.
-
-    Raises:
-        UsageError: it is not above zero, or no number.
-    """
-    if duration is not None and not 0 < duration < 1e6:
-        raise UsageError(f"--duration cannot be {duration:g}.", "It takes seconds above 0.")
-
-
-def frames_of(model: Model, duration: float | None) -> int | None:
-    """Frames that hold `duration` seconds; None for the segment.
-
-    Raises:
-        UsageError: it is longer than the model makes at once.
-    """
-    if duration is None:
-        return None
-    # The smallest number that holds it: 0.06 s at 50 frames per second are 3 in spite of rounding.
-    frames = max(1, math.ceil(duration * model.frame_rate - 1e-6))
-    if frames > model.segment_frames:
-        raise UsageError(
-            f"{model.name} makes {model.segment_duration:g} seconds at most, not {duration:g}.",
-            f"Take --duration {model.segment_duration:g} or less.",
-        )
-    return frames
+        make_each(targets, make, voice)
 
 
 class _Maker:
@@ -170,50 +154,22 @@ class _Maker:
         self,
         model: Model,
         helpers: Ensemble,
-        config: DecodingConfig,
-        output: OutputConfig,
+        making: Making,
         negative: str | None,
         frames: int | None,
-        duration: float | None,
-        source: str | None,
-        helper_sources: dict[str, str],
         talk: Talk,
     ) -> None:
-        self.model, self.helpers, self.config, self.output = model, helpers, config, output
-        self.negative, self.frames, self.duration = negative, frames, duration
-        self.source, self.helper_sources, self.talk = source, helper_sources, talk
-
-    def make_all(self, targets: list[Target], display: ClipDisplay) -> None:
-        """Make every clip; one that fails does not stop the others.
-
-        Raises:
-            PartialFailureError: some failed.
-            MagnetError: all failed: the first one's error.
-        """
-        failures: list[MagnetError] = []
-        for target in targets:
-            try:
-                self.make(target, display)
-            except MagnetError as error:
-                failures.append(error)
-                if len(targets) > 1:
-                    where = f" ({target.path})" if target.path is not None else ""
-                    complain(f"{error.message}{where}", error.hint)
-                    self.talk.data(_failure(target, error))
-        if failures and len(failures) == len(targets):
-            raise failures[0]
-        if failures:
-            raise PartialFailureError(
-                f"{len(failures)} of {len(targets)} clips could not be made.",
-                "The reasons are above; the others are done.",
-            )
+        self.model, self.helpers, self.making = model, helpers, making
+        self.negative, self.frames, self.talk = negative, frames, talk
 
     def make(self, target: Target, display: ClipDisplay) -> None:
         """Generate, finish and write one clip, and say so."""
+        from magnet_cli.clips import save_item
+
         began = time.monotonic()
         result = self.model.generate(
             [target.prompt],
-            config=self.config,
+            config=self.making.given,
             seeds=[target.seed],
             negative_prompts=[self.negative],
             frames=self.frames,
@@ -221,45 +177,6 @@ class _Maker:
             rescorer=self.helpers.rescorer,
             hybrid_model=self.helpers.hybrid_model,
         )
-        samples = result.audio[0].numpy()
-        if self.duration is not None:
-            samples = samples[:, : max(1, round(self.duration * result.sample_rate))]
-        kept = provenance.record(
-            result.settings,
-            0,
-            self.config,
-            self.output,
-            duration=self.duration,
-            source=self.source,
-            helper_sources=self.helper_sources,
-        )
-        saved = save_clip(target, samples, result.sample_rate, result.codes[0], self.output, kept)
+        saved = save_item(result, 0, target, self.making, write_stdout)
         display.done()
-        saved.say(self.talk, self.output, time.monotonic() - began)
-
-
-def _texts(prompts: list[str], talk: Talk) -> list[str]:
-    """The prompts, with `-` read from stdin: all of it is one prompt."""
-    if prompts.count("-") > 1:
-        raise UsageError("stdin can be read only once.", "Give `-` once.")
-    texts = []
-    for prompt in prompts:
-        if prompt == "-":
-            if sys.stdin.isatty():
-                talk.note("Type a prompt, then press Ctrl-D.")
-            try:
-                prompt = read_stdin().decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise UsageError("stdin is not UTF-8 text.", "Pipe a text in.") from error
-        texts.append(clean_prompt(prompt))
-    return texts
-
-
-def _failure(target: Target, error: MagnetError) -> dict[str, Any]:
-    return {
-        "status": "failed",
-        "file": target.where,
-        "prompt": target.prompt,
-        "seed": target.seed,
-        "error": str(error),
-    }
+        say_saved(saved, self.talk, self.making.output, time.monotonic() - began)

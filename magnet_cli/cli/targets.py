@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_cli.audio.formats import format_of, rate_for, subtype_of
-from magnet_cli.config import AudioFormat, OutputConfig
+from magnet_cli.audio.formats import checked_format
+from magnet_cli.clips import Target
+from magnet_cli.config import OutputConfig
 from magnet_cli.errors import AudioFileError, UsageError
-from magnet_cli.naming import numbered, slug, unused
+from magnet_cli.naming import Names, numbered, slug
 
 STDOUT = "-"
-
-
-@dataclass(frozen=True)
-class Target:
-    """One clip to be: what of, with which seed, and where it goes."""
-
-    prompt: str
-    seed: int
-    path: Path | None  # None: stdout
-    format: AudioFormat
-    codes: Path | None  # where its codes go, too
-
-    @property
-    def where(self) -> str:
-        """What to call it."""
-        return str(self.path) if self.path is not None else "stdout"
 
 
 def plan(
@@ -67,9 +51,7 @@ def plan(
     codes_paths = [None if codes is None else _nth(codes, i, len(clips)) for i in range(len(clips))]
     targets = []
     for (prompt, seed), path, codes_path in zip(clips, paths, codes_paths, strict=True):
-        name = format_of(path, output)
-        subtype_of(name, output)
-        rate_for(name, output, output.sample_rate or 48_000)
+        name = checked_format(path, output)
         if path is not None:
             check_writable(path, force)
         if codes_path is not None:
@@ -120,10 +102,8 @@ def _paths(
         assert destination is not None
         return [_nth(Path(destination), i, len(clips)) for i in range(len(clips))]
     suffix = output.format or "wav"
-    names: list[str] = []
-    for prompt, seed in clips:
-        names.append(unused(f"{slug(prompt)}-{seed}.{suffix}", names))
-    return [folder / name for name in names]
+    names = Names()
+    return [folder / names.unused(f"{slug(prompt)}-{seed}.{suffix}") for prompt, seed in clips]
 
 
 def _folder(destination: str | None) -> Path | None:

@@ -1,0 +1,180 @@
+"""One generated clip: where it goes, how it is finished and written, what is reported of it.
+
+`gen`, `batch` and editing share it, so a clip of one is a clip of all, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from magnet_cli import provenance
+from magnet_cli.audio import io
+from magnet_cli.audio.finishing import finish
+from magnet_cli.audio.io import Samples
+from magnet_cli.audio.loudness import Loudness
+from magnet_cli.config import AudioFormat, DecodingConfig, OutputConfig
+from magnet_cli.files import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from magnet_cli.pipeline import GenerationResult
+
+
+@dataclass(frozen=True)
+class Target:
+    """One clip to be: what of, with which seed, and where it goes."""
+
+    prompt: str
+    seed: int
+    path: Path | None  # None: stdout
+    format: AudioFormat
+    codes: Path | None  # where its codes go, too
+
+    @property
+    def where(self) -> str:
+        """What to call it."""
+        return str(self.path) if self.path is not None else "stdout"
+
+
+@dataclass(frozen=True)
+class SavedClip:
+    """A clip that is written."""
+
+    target: Target
+    duration: float  # seconds
+    sample_rate: int  # Hz
+    channels: int
+    loudness: Loudness
+    settings: Mapping[str, Any]  # provenance.record: what is kept in the file
+
+    def record(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        codes = self.target.codes
+        return {
+            "status": "done",
+            "file": self.target.where,
+            "codes": str(codes) if codes is not None else None,
+            "prompt": self.target.prompt,
+            "seed": self.target.seed,
+            **self.measured(),
+            "settings": dict(self.settings),
+        }
+
+    def measured(self) -> dict[str, Any]:
+        """What the sound came to be, as JSON-able values; null is silence, JSON knows no infinity."""
+        return {
+            "duration": self.duration,
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
+            "loudness": _finite(self.loudness.after),
+            "peak": _finite(self.loudness.peak),
+            "limiter_reduction": round(self.loudness.reduction, 2),
+        }
+
+
+@dataclass(frozen=True)
+class Making:
+    """What the clips of one request have in common beside what the model says of them."""
+
+    given: DecodingConfig  # the decoding settings that were asked for
+    output: OutputConfig
+    duration: float | None = None  # seconds that were asked for; None: the segment
+    source: str | None = None  # the folder that the model was loaded from, as the user named it
+    helper_sources: Mapping[str, str] | None = None  # the same for rescorer and hybrid model
+
+
+def save_item(
+    result: GenerationResult,
+    item: int,
+    target: Target,
+    making: Making,
+    stdout: Callable[[bytes], None] | None = None,
+) -> SavedClip:
+    """Cut one item of a result to length, finish it, and write it with how it was made.
+
+    Args:
+        result: what `Model.generate` returned.
+        item: which of its items.
+        target: where to.
+        making: how it was asked for.
+        stdout: writes the file's bytes where the target is stdout.
+
+    Raises:
+        MagnetError: it cannot be written.
+    """
+    samples = result.audio[item].numpy()
+    if making.duration is not None:
+        samples = samples[:, : max(1, round(making.duration * result.sample_rate))]
+    kept = provenance.record(
+        result.settings,
+        item,
+        making.given,
+        making.output,
+        duration=making.duration,
+        source=making.source,
+        helper_sources=making.helper_sources,
+    )
+    return save_clip(
+        target, samples, result.sample_rate, result.codes[item], making.output, kept, stdout
+    )
+
+
+def save_clip(
+    target: Target,
+    samples: Samples,
+    sample_rate: int,
+    codes: Tensor,
+    output: OutputConfig,
+    settings: Mapping[str, Any],
+    stdout: Callable[[bytes], None] | None = None,
+) -> SavedClip:
+    """Finish a clip and write it to its target, its codes too where they are wanted.
+
+    Args:
+        target: where to.
+        samples: [C, N] as the codec decoded them, cut to length.
+        sample_rate: Hz.
+        codes: int64 [K, T].
+        output: the settings of the file.
+        settings: `provenance.record`, kept in the file.
+        stdout: writes the file's bytes where the target is stdout.
+
+    Raises:
+        MagnetError: it cannot be written, or holds values that are not numbers.
+    """
+    io.check_finite(samples)
+    finished, rate, loudness = finish(samples, sample_rate, target.format, output)
+    if target.codes is not None:
+        write_codes(target.codes, codes, settings)
+    if target.path is not None:
+        io.write(target.path, finished, rate, target.format, output, settings)
+    elif stdout is not None:
+        stdout(io.encode(finished, rate, target.format, output, settings))
+    channels, length = finished.shape
+    return SavedClip(target, length / rate, rate, channels, loudness, settings)
+
+
+def write_codes(path: Path, codes: Tensor, settings: Mapping[str, Any]) -> None:
+    """Write codes [K, T] and how they were made as .npz, whole or not at all.
+
+    Raises:
+        MagnetError: the file cannot be written.
+    """
+    kept = np.array(json.dumps(settings))
+    try:
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, codes=codes.numpy().astype(np.int32), settings=kept)
+    except OSError as error:
+        raise io.write_error(path, error) from error
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 2) if math.isfinite(value) else None
