@@ -28,7 +28,10 @@ Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available,
 # Only the module of the command that is called is imported: `--help` should not wait for all.
 COMMANDS = {
     "gen": ("magnet_cli.cli.generate", "Generate sound from text."),
-    "show": ("magnet_cli.cli.show", "Show how a sound file was made, and its level; draw it."),
+    "show": (
+        "magnet_cli.cli.show",
+        "Show a sound file: its level, how it was made, how to make it again.",
+    ),
     "models": ("magnet_cli.cli.models", "List, fetch, convert and choose models."),
     "data": ("magnet_cli.cli.data", "Check and encode training data."),
     "train": ("magnet_cli.cli.train", "Train models."),

@@ -95,8 +95,11 @@ def complain(message: str, hint: str = "") -> None:
 def write_stdout(data: bytes) -> None:
     """Write bytes to stdout; end quietly where the reader has gone."""
     out: BinaryIO = sys.stdout.buffer
+    left = memoryview(data)
     try:
-        out.write(data)
+        while left:
+            # Unbuffered (PYTHONUNBUFFERED), a write to a pipe takes what the pipe has room for.
+            left = left[out.write(left) :]
         out.flush()
     except BrokenPipeError:
         pipe_closed()

@@ -8,6 +8,7 @@ with ClipDisplay(talk) as display:
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,13 @@ def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
     from rich.live import Live
 
     spinner.add_task(f"Loading {escape(printable(name))}")
-    with Live(Group(spinner, bars), console=talk.console, transient=True, refresh_per_second=10):
+    with Live(
+        Group(spinner, bars),
+        console=talk.console,
+        transient=True,
+        refresh_per_second=10,
+        redirect_stdout=sys.stdout.isatty(),
+    ):
         yield on_download
 
 
@@ -122,6 +129,21 @@ class ClipDisplay:
             self._bars.update(self._overall, completed=self._begun - 1, detail=_escaped(text))
         return self._on_step
 
+    def window(self, number: int, windows: int) -> None:
+        """The next window of a longer piece begins: `number` from 1."""
+        if windows == 1:
+            return
+        if self._bars is None:
+            self._talk.note(f"  window {number} of {windows}")
+            return
+        key = ("window", 0)
+        if key not in self._tasks:
+            self._tasks[key] = self._bars.add_task("windows", total=windows, detail="")
+        for other, task in self._tasks.items():
+            if other != key:
+                self._bars.reset(task)
+        self._bars.update(self._tasks[key], completed=number - 1)
+
     def done(self) -> None:
         """The clip is finished and written."""
         if self._bars is not None and self._overall is not None:
@@ -154,6 +176,9 @@ def _step_bars(talk: Talk) -> Progress:
         TextColumn("{task.fields[detail]}", style="dim"),
         console=talk.console,
         transient=True,
+        # Rich would send what is written to stdout to stderr, above the bars. Where stdout is a
+        # terminal, too, that keeps the picture whole; anywhere else stdout is data and stays so.
+        redirect_stdout=sys.stdout.isatty(),
     )
 
 

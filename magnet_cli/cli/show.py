@@ -46,7 +46,7 @@ def show(
     *,
     talk: TalkOptions,
 ) -> None:
-    """Show a sound file: length, loudness, peak, how it was made and how to make it again."""
+    """Show a sound file: its level, how it was made, how to make it again."""
     from magnet_cli.audio import io, loudness, pictures
     from magnet_cli.cli.targets import check_writable
     from magnet_cli.errors import UsageError

@@ -1,0 +1,147 @@
+"""The program as a whole: its help, its speed, what it imports, its documents."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from magnet_cli.cli.app import COMMANDS, build_app
+from magnet_cli.cli.ensemble import EnsembleOptions
+from magnet_cli.cli.flags import flag_of
+from magnet_cli.cli.options import DecodingOptions, OutputOptions
+from magnet_cli.config import DecodingConfig, OutputConfig
+from magnet_cli.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_MODEL,
+    EXIT_PARTIAL,
+    EXIT_UNEXPECTED,
+    EXIT_USAGE,
+)
+from tests.cli.conftest import Magnet
+
+NO_TORCH = """
+import sys
+from magnet_cli.cli.app import run
+status = run(sys.argv[1:])
+heavy = {"torch", "soundfile", "scipy", "huggingface_hub"} & set(sys.modules)
+sys.exit(f"{heavy} was imported" if heavy else status)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["gen", "--help"], ["models", "list"], ["show", "--help"], ["--version"]],
+)
+def test_help_and_lists_never_import_torch(home: Path, arguments: list[str]) -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-c", NO_TORCH, *arguments], capture_output=True, text=True
+    )
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_completion_never_imports_torch_and_knows_models(home: Path) -> None:
+    words = "magnet gen rain -m magnet-sm"
+    outcome = subprocess.run(
+        [sys.executable, "-c", NO_TORCH],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "_MAGNET_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": "4",
+        },
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.split() == ["magnet-small-10secs", "magnet-small-30secs"]
+
+
+def seconds_of(*command: str) -> float:
+    """Processor time of a command: the least of several, as other programs disturb it."""
+
+    def once() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, *command], capture_output=True, check=True)
+        after = os.times()
+        spent = after.children_user - before.children_user
+        return spent + after.children_system - before.children_system
+
+    return min(once() for _ in range(6))
+
+
+def test_help_is_as_fast_as_its_libraries(home: Path) -> None:
+    libraries = seconds_of("-c", "import typer, rich")
+    assert seconds_of("-m", "magnet_cli", "--help") <= 1.5 * libraries
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_line_of_each_command_is_its_own(name: str) -> None:
+    """`magnet --help` shows commands that it has not imported: their lines are written twice."""
+    module, about = COMMANDS[name]
+    program = typer.Typer()
+    importlib.import_module(module).register(program)
+    if program.registered_groups:
+        (group,) = program.registered_groups
+        assert group.typer_instance is not None
+        assert group.typer_instance.info.help == about
+    else:
+        (command,) = program.registered_commands
+        assert (command.callback.__doc__ or "").splitlines()[0] == about  # type: ignore[union-attr]
+
+
+def test_help_tells_the_exit_statuses(magnet: Magnet) -> None:
+    text = " ".join(magnet("--help").out.split())
+    statuses = (EXIT_UNEXPECTED, EXIT_USAGE, EXIT_MODEL, EXIT_PARTIAL, EXIT_INTERRUPTED)
+    for status in (0, *statuses):
+        assert f"{status} " in text
+    for name in COMMANDS:
+        assert f" {name} " in text
+
+
+def test_bare_magnet_shows_its_help(magnet: Magnet) -> None:
+    outcome = magnet()
+    assert outcome.status == 2
+    assert "Usage: magnet" in outcome.err + outcome.out
+    assert "Error" not in outcome.err
+
+
+def test_every_help_has_an_example(magnet: Magnet) -> None:
+    for arguments in ("gen",), ("show",), *(("models", name) for name in ("list", "pull", "use")):
+        out = magnet(*arguments, "--help").out
+        assert "Example" in out
+        assert f"magnet {' '.join(arguments)}" in out
+
+
+def test_every_setting_has_a_flag() -> None:
+    decoding = [*dataclasses.fields(DecodingOptions), *dataclasses.fields(EnsembleOptions)]
+    assert {f.name for f in dataclasses.fields(DecodingConfig)} <= {f.name for f in decoding}
+    output = {f.name: f.default for f in dataclasses.fields(OutputOptions)}
+    assert output == {f.name: f.default for f in dataclasses.fields(OutputConfig)}
+
+
+def test_a_flag_is_its_settings_name_or_a_short_form() -> None:
+    short = {"decoding_steps": "--steps", "span_arrangement": "--spans", "use_sampling": "--sample"}
+    short["anneal_temperature"] = "--anneal"
+    for group in (DecodingOptions, OutputOptions):
+        for field in dataclasses.fields(group):
+            named = short.get(field.name, "--" + field.name.replace("_", "-"))
+            assert flag_of(group, field.name)[0] == named
+
+
+def test_all_commands_can_be_built_at_once() -> None:
+    app = build_app()
+    named = {c.name for c in app.registered_commands} | {g.name for g in app.registered_groups}
+    assert named == set(COMMANDS)
+
+
+def test_the_version(magnet: Magnet) -> None:
+    from magnet_cli import __version__
+
+    assert magnet("--version").out == f"magnet {__version__}\n"

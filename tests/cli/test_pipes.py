@@ -1,0 +1,147 @@
+"""The program as a process among others: pipes, signals, limits."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from magnet_cli.audio import io
+from tests.cli.conftest import QUICK, SMALL, Magnet
+
+MAGNET = (sys.executable, "-m", "magnet_cli")
+WHOLE = ("-m", SMALL, "--steps", "1", "--seed", "1")  # ten seconds: more than a pipe holds
+
+READ_WAVE = """
+import sys, wave
+with wave.open(sys.stdin.buffer) as reader:
+    print(reader.getframerate(), len(reader.readframes(10**9)) // 2)
+"""
+
+
+def test_text_in_sound_out(home: Path) -> None:
+    """echo "lofi piano" | magnet gen - -o - | a program that reads wav from a pipe."""
+    maker = subprocess.Popen(
+        [*MAGNET, "gen", "-", "-o", "-", *WHOLE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    reader = subprocess.Popen(
+        [sys.executable, "-c", READ_WAVE], stdin=maker.stdout, stdout=subprocess.PIPE
+    )
+    assert maker.stdin is not None
+    assert maker.stdout is not None
+    assert maker.stderr is not None
+    maker.stdout.close()
+    maker.stdin.write(b"lofi piano\n")
+    maker.stdin.close()
+    assert reader.communicate()[0].split() == [b"32000", b"320000"]
+    assert b"Saved stdout" in maker.stderr.read()
+    assert maker.wait() == 0
+
+
+def test_a_reader_that_leaves_is_no_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """magnet gen ... -o - | head -c 100
+
+    Unbuffered, Python writes as much as the pipe holds and says so: what was left was lost once.
+    """
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    maker = subprocess.Popen(
+        [*MAGNET, "gen", "rain", "-o", "-", "-q", *WHOLE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert maker.stdout is not None
+    assert maker.stderr is not None
+    assert maker.stdout.read(100).startswith(b"RIFF")
+    maker.stdout.close()
+    assert maker.stderr.read() == b""
+    assert maker.wait() == 141
+
+
+def test_ctrl_c_leaves_whole_files_alone(home: Path) -> None:
+    maker = subprocess.Popen(
+        [*MAGNET, "gen", "rain", *QUICK, "-n", "10000", "-o", "clips/"], stderr=subprocess.PIPE
+    )
+    folder = home / "clips"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(list(folder.glob("*.wav"))) < 2:
+        time.sleep(0.02)
+    maker.send_signal(signal.SIGINT)
+    assert maker.stderr is not None
+    said = maker.stderr.read().decode()
+    assert maker.wait() == 130
+    assert "Interrupted" in said
+    assert "Traceback" not in said
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    for path in folder.iterdir():
+        assert io.read(path).samples.shape == (1, 6400)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(home: Path) -> None:
+    """A limit on the size of files stands for the disk: the same error comes from the same place."""
+    outcome = subprocess.run(
+        [*MAGNET, "gen", "rain", *WHOLE, "-o", "a.wav"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert outcome.returncode == 1
+    assert "There is no room for a.wav" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert list(home.iterdir()) == []
+
+
+def test_sound_is_not_written_to_a_terminal(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    outcome = magnet("gen", "rain", *QUICK, "-o", "-")
+    assert outcome.status == 2
+    assert "would go to the terminal" in outcome.err
+    assert outcome.stdout == b""
+
+
+def test_progress_on_a_terminal_keeps_stdout_clean(home: Path) -> None:
+    """stderr is a terminal: the bars are drawn there, and the JSON on stdout is only JSON."""
+    leader, follower = os.openpty()
+    maker = subprocess.Popen(
+        [*MAGNET, "gen", "rain", *QUICK, "-n", "2", "--json", "-o", "a.wav"],
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},
+    )
+    os.close(follower)
+    drawn = b""
+    while True:
+        try:
+            piece = os.read(leader, 65_536)
+        except OSError:  # Linux says so at a terminal's end
+            break
+        if not piece:
+            break
+        drawn += piece
+    os.close(leader)
+    assert maker.stdout is not None
+    lines = maker.stdout.read().splitlines()
+    assert maker.wait() == 0
+    assert [line[:17] for line in lines] == [b'{"status": "done"'] * 2
+    text = drawn.decode()
+    for words in (
+        "Loading",
+        "stream 4 of 4",
+        "masked",
+        "λ",
+        "temperature",
+        "codec",
+        "Saved a-2.wav",
+    ):
+        assert words in text
+    assert "\x1b[?25h" in text  # the cursor is shown again

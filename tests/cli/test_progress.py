@@ -1,0 +1,95 @@
+"""The progress display, drawn on a terminal that exists in memory."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from magnet_cli.checkpoints.hub import Progress as Download
+from magnet_cli.cli.options import TalkOptions
+from magnet_cli.cli.output import Talk
+from magnet_cli.cli.progress import ClipDisplay, loading
+from magnet_cli.decoding.events import StepEvent
+
+
+def talk(terminal: bool, quiet: bool = False) -> Talk:
+    made = Talk(TalkOptions(quiet=quiet))
+    made.console = Console(
+        file=io.StringIO(), force_terminal=terminal, width=120, height=40, emoji=False
+    )
+    return made
+
+
+def written(made: Talk) -> str:
+    assert isinstance(made.console.file, io.StringIO)
+    return made.console.file.getvalue()
+
+
+def event(stage: int, step: int, steps: int = 3) -> StepEvent:
+    return StepEvent("masked", stage, 2, step, steps, 1 - step / steps, 10.0 / step, 2.5, 7)
+
+
+def run_clip(made: Talk, clips: int = 1) -> None:
+    with ClipDisplay(made, clips) as display:
+        for clip in range(clips):
+            on_step = display.begin("lofi [bold]piano\x1b[2J", seed=7 + clip)
+            for stage in (0, 1):
+                for step in (1, 2, 3):
+                    if on_step is not None:
+                        on_step(event(stage, step))
+            if on_step is not None:
+                on_step(StepEvent("codec", 0, 1, 1, 1, 0.0, 1.0, 0.0, 0))
+            display.done()
+
+
+def test_a_bar_for_each_stream_with_what_the_loop_says() -> None:
+    made = talk(terminal=True)
+    run_clip(made, clips=2)
+    text = written(made)
+    for words in ("stream 1 of 2", "stream 2 of 2", "3/3", "masked   0%", "λ 3.3", "codec", "2/2"):
+        assert words in text
+    assert "temperature 2.50" in text
+    assert "lofi [bold]piano" in text  # a prompt is no markup
+    assert "\x1b[2J" not in text  # and no command to the terminal
+
+
+def test_plain_lines_elsewhere() -> None:
+    made = talk(terminal=False)
+    run_clip(made)
+    lines = written(made).splitlines()
+    assert len(lines) == 4
+    assert lines[1].startswith("  stream 1 of 2: 3 steps in")
+    assert "\x1b" not in written(made)
+
+
+def test_quiet_is_quiet() -> None:
+    for terminal in (True, False):
+        made = talk(terminal, quiet=True)
+        run_clip(made)
+        with loading(made, "small") as hook:
+            hook(Download("o/n", "f.bin", 1, 2))
+        assert written(made) == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_downloads_show_that_they_live(terminal: bool) -> None:
+    made = talk(terminal)
+    with loading(made, "small") as hook:
+        for done in range(0, 101, 10):
+            hook(Download("facebook/x", "state_dict.bin", done * 10**6, 100 * 10**6))
+        hook(Download("facebook/x", "other.bin", 5, None))
+    text = written(made)
+    assert "Loading small" in text
+    assert "state_dict.bin" in text
+    if not terminal:
+        assert text.count("state_dict.bin") == 2  # its beginning and its end
+
+
+def test_the_cursor_is_shown_again() -> None:
+    made = talk(terminal=True)
+    display = ClipDisplay(made)
+    with display:
+        display.begin("rain", 1)
+    assert "\x1b[?25h" in written(made)
