@@ -199,7 +199,7 @@ def _detail(event: StepEvent, rescorer_seconds: float) -> str:
     if event.part == "autoregressive":
         return guidance
     cost = f"  rescorer {rescorer_seconds:.1f} s" if rescorer_seconds else ""
-    return f"masked {event.mask_rate:4.0%}  {guidance}{cost}"
+    return f"masked {abs(event.mask_rate):4.0%}  {guidance}{cost}"
 
 
 def _plain_steps(talk: Talk) -> Callable[[StepEvent], None]:
