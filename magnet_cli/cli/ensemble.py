@@ -29,8 +29,8 @@ class EnsembleOptions:
             _PANEL,
             "--rescorer",
             metavar="NAME",
-            help="An autoregressive or hybrid model with the same codec, whose opinion decides with "
-            "which spans are masked again; `self`: a hybrid-trained model's own.",
+            help="An autoregressive or hybrid model with the same codec that helps decide which spans "
+            "are masked again; `self`: a hybrid-trained model's own causal mode.",
             autocompletion=complete_model,
         ),
     ] = None
@@ -38,6 +38,7 @@ class EnsembleOptions:
         float | None,
         flag(
             _PANEL,
+            metavar="W",
             help="The model's own share in that, from 0 (the rescorer alone) to 1 (no rescorer). "
             f"Default: {DECODING_DEFAULTS.rescorer_weight:g}.",
         ),
@@ -87,6 +88,17 @@ class EnsembleOptions:
                 "Name one with --rescorer MODEL.",
             )
         return given.over(config)
+
+    def refuse(self, what: str) -> None:
+        """Refuse the flags of this group, where they cannot take part in `what`.
+
+        Raises:
+            UsageError: one was given.
+        """
+        if dataclasses.asdict(self) != dataclasses.asdict(EnsembleOptions()):
+            raise UsageError(
+                f"{what} are made by one model.", "Leave --rescorer and --hybrid out here."
+            )
 
 
 def load_ensemble(
