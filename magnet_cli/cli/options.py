@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -37,6 +37,11 @@ def flag(panel: str, *names: str, help: str, **more: Any) -> Any:
     """A flag in a panel of the help, whose help text says the default itself."""
     more.setdefault("show_default", False)
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def _choice(kind: Any) -> str:
+    """The values of a Literal, as a flag's placeholder."""
+    return "|".join(get_args(kind))
 
 
 def _usually(field: str) -> str:
@@ -175,7 +180,11 @@ class DecodingOptions:
     ] = None
     temperature: Annotated[
         float | None,
-        flag(_DECODING, help=f"Higher is more varied, lower safer. {_usually('temperature')}"),
+        flag(
+            _DECODING,
+            metavar="X",
+            help=f"Higher is more varied, lower safer. {_usually('temperature')}",
+        ),
     ] = None
     anneal_temperature: Annotated[
         bool | None,
@@ -189,6 +198,7 @@ class DecodingOptions:
         float | None,
         flag(
             _DECODING,
+            metavar="X",
             help=f"Draw from the likeliest codes up to this sum; 0: off. {_usually('top_p')}",
         ),
     ] = None
@@ -196,6 +206,7 @@ class DecodingOptions:
         int | None,
         flag(
             _DECODING,
+            metavar="N",
             help=f"Draw from this many of the likeliest codes; 0: off. {_usually('top_k')}",
         ),
     ] = None
@@ -207,19 +218,35 @@ class DecodingOptions:
     ] = None
     max_cfg_coef: Annotated[
         float | None,
-        flag(_DECODING, help=f"Guidance at a stream's first step. {_usually('max_cfg_coef')}"),
+        flag(
+            _DECODING,
+            metavar="X",
+            help=f"Guidance at a stream's first step. {_usually('max_cfg_coef')}",
+        ),
     ] = None
     min_cfg_coef: Annotated[
         float | None,
-        flag(_DECODING, help=f"Guidance at a stream's last step. {_usually('min_cfg_coef')}"),
+        flag(
+            _DECODING,
+            metavar="X",
+            help=f"Guidance at a stream's last step. {_usually('min_cfg_coef')}",
+        ),
     ] = None
     cfg_coef: Annotated[
         float | None,
-        flag(_DECODING, help=f"Guidance of autoregressive models. {_usually('cfg_coef')}"),
+        flag(
+            _DECODING,
+            metavar="X",
+            help=f"Guidance of autoregressive models. {_usually('cfg_coef')}",
+        ),
     ] = None
     span_len: Annotated[
         int | None,
-        flag(_DECODING, help="Frames in a masked span. Default: the checkpoint's own, usually 3."),
+        flag(
+            _DECODING,
+            metavar="N",
+            help="Frames in a masked span. Default: the checkpoint's own, usually 3.",
+        ),
     ] = None
     span_arrangement: Annotated[
         SpanArrangement | None,
@@ -227,6 +254,7 @@ class DecodingOptions:
             _DECODING,
             "--spans",
             "--span-arrangement",
+            metavar=_choice(SpanArrangement),
             help="Where spans lie: on a grid (nonoverlap) or anywhere (stride1). "
             f"Default: {DECODING_DEFAULTS.span_arrangement}.",
         ),
@@ -235,6 +263,7 @@ class DecodingOptions:
         SpanScoring | None,
         flag(
             _DECODING,
+            metavar=_choice(SpanScoring),
             help="How sure a span on the grid is: by its likeliest code (max) or all (prod). "
             f"Default: {DECODING_DEFAULTS.span_scoring}.",
         ),
@@ -276,18 +305,25 @@ class OutputOptions:
     """What the sound file is like: the fields of OutputConfig."""
 
     format: Annotated[
-        AudioFormat | None, flag(_OUTPUT, help="Default: the suffix of the name, else wav.")
+        AudioFormat | None,
+        flag(
+            _OUTPUT, metavar=_choice(AudioFormat), help="Default: the suffix of the name, else wav."
+        ),
     ] = None
     bit_depth: Annotated[
         BitDepth | None,
-        flag(_OUTPUT, help="Of wav (16, 24, float) and flac (16, 24). Default: 16."),
+        flag(
+            _OUTPUT,
+            metavar=_choice(BitDepth),
+            help="Of wav (16, 24, float) and flac (16, 24). Default: 16.",
+        ),
     ] = None
     sample_rate: Annotated[
         int | None,
         flag(_OUTPUT, metavar="HZ", help="Default: the model's (in opus: 48000)."),
     ] = None
     channels: Annotated[
-        int | None, flag(_OUTPUT, help="1 (mono) or 2 (stereo). Default: the model's.")
+        int | None, flag(_OUTPUT, metavar="N", help="1 (mono) or 2 (stereo). Default: the model's.")
     ] = None
     normalize: Annotated[
         bool,
@@ -299,10 +335,12 @@ class OutputOptions:
         ),
     ] = OUTPUT_DEFAULTS.normalize
     lufs: Annotated[
-        float, flag(_OUTPUT, help="Loudness in LUFS (ITU-R BS.1770-4).", show_default=True)
+        float,
+        flag(_OUTPUT, metavar="X", help="Loudness in LUFS (ITU-R BS.1770-4).", show_default=True),
     ] = OUTPUT_DEFAULTS.lufs
     peak: Annotated[
-        float, flag(_OUTPUT, help="Ceiling in dBFS, held by a limiter.", show_default=True)
+        float,
+        flag(_OUTPUT, metavar="X", help="Ceiling in dBFS, held by a limiter.", show_default=True),
     ] = OUTPUT_DEFAULTS.peak
     fade: Annotated[
         float,

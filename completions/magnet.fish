@@ -1,0 +1,1 @@
+complete --command magnet --no-files --arguments "(env _MAGNET_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) magnet)" --condition "env _MAGNET_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) magnet"
