@@ -85,6 +85,8 @@ def gather(
                 f"{flag} cannot be used with {model.name}: it decodes step by step.",
                 "Leave it out, or choose another model.",
             )
+    if hybrid_model is model:
+        hybrid_model = None  # a hybrid-trained model writes itself; a masked one is refused below
     _check_hybrid(model, config.over(model.defaults).hybrid, hybrid_model)
     if rescorer == SELF:
         if model.modeling == "masked":

@@ -228,6 +228,10 @@ BAD: dict[str, tuple[str, Ask]] = {
         "cannot write the first seconds itself",
         lambda magnet, musicgen, nano: magnet.generate(["x"], hybrid=1),
     ),
+    "a masked model as its own writer": (
+        "cannot write the first seconds itself",
+        lambda magnet, musicgen, nano: magnet.generate(["x"], hybrid=1, hybrid_model=magnet),
+    ),
     "a writer without seconds": (
         "no seconds for it to write",
         lambda magnet, musicgen, nano: magnet.generate(["x"], hybrid_model=musicgen),
