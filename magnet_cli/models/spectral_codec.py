@@ -1,0 +1,293 @@
+"""The light codec of the built-in model: residual vector quantization of log magnitudes.
+
+A frame of codes covers `stack` spectral frames. Their band levels, centred and weighted, are cut into
+`groups` of neighbouring bands; each group goes through an orthogonal basis of its own (principal
+components) and a residual quantizer of its own. The first `groups` streams are the groups' first
+codes, low to high, the next ones what those left over. The decoder goes back through the same basis
+and finds the lost phases again (spectrum.py). On both sides small convolutions are added to the
+linear path; they start at zero, so that training begins at the linear optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from magnet_cli.errors import CheckpointError
+from magnet_cli.models.codec import AudioCodec
+from magnet_cli.models.spectrum import Bands, Spectrum
+
+CHUNK_FRAMES = 512  # 20 s at 25 frames/s
+STREAM_CHUNK_FRAMES = 64
+PAST_FRAMES = 2  # of codes before a chunk whose sound is held while phases are found
+AHEAD_FRAMES = 8  # of codes after a chunk, so that its last samples are not at an edge
+
+
+@dataclass(frozen=True)
+class SpectralCodecConfig:
+    """The spectral codec; the defaults are the built-in model's (recipes/nano/README.md, Codec)."""
+
+    sample_rate: int = 24_000
+    spectral_hop: int = 320  # samples from one spectral frame to the next
+    overlap: int = 4  # hops in a window
+    stack: int = 3  # spectral frames in a frame of codes
+    linear_hz: float = 4000.0  # up to here each bin is a band
+    high_bands: int = 80  # mel bands above
+    floor: float = 3e-4  # amplitude that levels fade out below: log(1 + amplitude / floor)
+    mel_weight: float = 0.5  # a band counts by its width on the mel scale to this power
+    groups: int = 4  # of neighbouring bands, coded apart
+    dimension: int = 48  # principal components of each group
+    n_q: int = 8
+    card: int = 512
+    encoder_blocks: int = 0  # convolutional blocks over latents before the quantizer
+    latent_blocks: int = 2  # over latents after it
+    level_blocks: int = 2  # over the levels of spectral frames
+    block_width: int = 2  # hidden channels of a block over its channels
+    kernel_size: int = 7  # of a block, in frames
+    phase_iterations: int = 32
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples in a frame of codes."""
+        return self.spectral_hop * self.stack
+
+
+class ContextBlock(nn.Module):
+    """A residual branch over [B, T, C]: depthwise convolution in time, then two dense layers; zero at first."""
+
+    def __init__(self, width: int, hidden: int, kernel_size: int) -> None:
+        super().__init__()
+        self.time = nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        around = self.time(x.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = x + self.down(F.gelu(self.up(self.norm(around))))
+        return out
+
+
+class GroupQuantizer(nn.Module):
+    """Vectors in `groups` slices, each with its residual quantizer; stream k codes slice k mod groups."""
+
+    def __init__(self, groups: int, n_q: int, card: int, dimension: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.dimension = dimension  # of a slice
+        self.codebooks = nn.ParameterList(torch.zeros(card, dimension) for _ in range(n_q))
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """Latents [B, T, groups * dimension] -> codes int64 [B, K, T]."""
+        rest = list(latents.split(self.dimension, dim=-1))
+        streams = []
+        for stream, rows in enumerate(self.codebooks):  # [card, dimension]
+            slice_ = rest[stream % self.groups]
+            codes = (rows.square().sum(-1) - 2 * slice_ @ rows.T).argmin(-1)  # [B, T]
+            rest[stream % self.groups] = slice_ - F.embedding(codes, rows)
+            streams.append(codes)
+        return torch.stack(streams, dim=1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, K, T] -> latents [B, T, groups * dimension]."""
+        slices: list[Tensor] = []
+        for stream, rows in enumerate(self.codebooks):
+            found = F.embedding(codes[:, stream], rows)
+            if stream < self.groups:
+                slices.append(found)
+            else:
+                slices[stream % self.groups] = slices[stream % self.groups] + found
+        return torch.cat(slices, dim=-1)
+
+
+class SpectralCodec(AudioCodec):
+    """Sound to codes and back through log magnitudes. Mono; see the module's docstring.
+
+    Decoding is deterministic: equal codes give equal sound, whatever else is in the batch.
+    """
+
+    mean: Tensor
+    weight: Tensor
+    basis: Tensor
+
+    def __init__(self, config: SpectralCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sample_rate = config.sample_rate
+        self.channels = config.channels
+        self.hop_length = config.hop_length
+        self.n_q = config.n_q
+        self.card = config.card
+        self.spectrum = Spectrum(config.spectral_hop, config.overlap)
+        self.bands = Bands(
+            config.sample_rate, self.spectrum.n_fft, config.linear_hz, config.high_bands
+        )
+        bands = self.bands.count
+        width = bands * config.stack
+        weight = self.bands.mel_width.pow(config.mel_weight)
+        self.register_buffer("weight", weight / weight.square().mean().sqrt(), persistent=False)
+        self.register_buffer("mean", torch.zeros(bands))  # of the levels
+        latent = config.groups * config.dimension
+        self.register_buffer("basis", torch.eye(width, latent))
+
+        def blocks(count: int, channels: int) -> nn.Sequential:
+            hidden = channels * config.block_width
+            made = (ContextBlock(channels, hidden, config.kernel_size) for _ in range(count))
+            return nn.Sequential(*made)
+
+        self.encoder = blocks(config.encoder_blocks, latent)
+        self.quantizer = GroupQuantizer(config.groups, config.n_q, config.card, config.dimension)
+        self.latent_decoder = blocks(config.latent_blocks, latent)
+        self.level_decoder = blocks(config.level_blocks, bands)
+
+    # ------------------------------------------------------------------ the parts, also for training
+
+    def levels(self, padded: Tensor) -> Tensor:
+        """Samples [B, margin + N * spectral_hop + margin] -> weighted, centred band levels [B, N, bands]."""
+        amplitudes = self.bands.amplitudes(self.spectrum.analyse(padded).abs())
+        return (torch.log1p(amplitudes / self.config.floor) - self.mean) * self.weight
+
+    def project(self, levels: Tensor) -> Tensor:
+        """Levels [B, T * stack, bands] -> latents [B, T, groups * dimension], the linear path alone."""
+        return levels.reshape(len(levels), -1, len(self.basis)) @ self.basis
+
+    def restore(self, latents: Tensor) -> Tensor:
+        """Quantized latents [B, T, groups * dimension] -> levels [B, T * stack, bands]."""
+        stacked = self.latent_decoder(latents) @ self.basis.T
+        return self.level_decoder(stacked.reshape(len(stacked), -1, self.bands.count))
+
+    def amplitudes(self, levels: Tensor) -> Tensor:
+        """Weighted, centred levels [B, N, bands] -> amplitudes [B, N, bands]."""
+        compressed = (levels / self.weight + self.mean).clamp(min=0, max=12)
+        return torch.expm1(compressed) * self.config.floor
+
+    # ------------------------------------------------------------------------------- sound to codes
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
+        """Audio [B, 1, samples] -> codes int64 [B, K, ceil(samples / hop_length)].
+
+        Raises:
+            ValueError: not three dimensions, or more than one channel.
+        """
+        if audio.dim() != 3 or audio.shape[1] != self.channels:
+            raise ValueError(f"audio must be [B, 1, samples], not {list(audio.shape)}")
+        _check_chunk(chunk_frames)
+        frames = -(-audio.shape[-1] // self.hop_length)
+        margin = self.spectrum.margin
+        missing = frames * self.hop_length - audio.shape[-1]
+        padded = F.pad(audio[:, 0].to(self.basis.dtype), (margin, margin + missing))
+        context = self.config.encoder_blocks * (self.config.kernel_size // 2)
+        codes = []
+        for start in range(0, frames, chunk_frames):
+            stop = min(frames, start + chunk_frames)
+            low, high = max(0, start - context), min(frames, stop + context)
+            part = padded[:, low * self.hop_length : high * self.hop_length + 2 * margin]
+            latents = self.encoder(self.project(self.levels(part)))[:, start - low : stop - low]
+            codes.append(self.quantizer.encode(latents))
+        if not codes:
+            return torch.zeros(len(audio), self.n_q, 0, dtype=torch.int64, device=audio.device)
+        return torch.cat(codes, dim=-1)
+
+    # ------------------------------------------------------------------------------- codes to sound
+
+    def decode(self, codes: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
+        """Codes [B, K, T] -> audio float32 [B, 1, T * hop_length].
+
+        Raises:
+            ValueError: a code is outside 0..card-1, or K is not `n_q`.
+        """
+        pieces = list(self.decode_chunks(codes, chunk_frames))
+        if not pieces:
+            return torch.zeros(len(codes), self.channels, 0, device=codes.device)
+        return torch.cat(pieces, dim=-1)
+
+    def decode_chunks(
+        self, codes: Tensor, chunk_frames: int = STREAM_CHUNK_FRAMES
+    ) -> Iterator[Tensor]:
+        """As `decode`, in consecutive pieces [B, 1, up to chunk_frames * hop_length].
+
+        Magnitudes are those of one pass. Phases are not a function of the codes nearby: a piece goes on
+        in phase from the one before, and sounds like one pass without equalling it sample by sample.
+        """
+        self.check_codes(codes)  # now, not at the first piece
+        _check_chunk(chunk_frames)
+        return self._decode_chunks(codes, chunk_frames)
+
+    @torch.no_grad()
+    def _decode_chunks(self, codes: Tensor, chunk_frames: int) -> Iterator[Tensor]:
+        frames = codes.shape[-1]
+        past: list[Tensor] = []
+        for start in range(0, frames, chunk_frames):
+            stop = min(frames, start + chunk_frames)
+            low = max(0, start - PAST_FRAMES)
+            high = min(frames, stop + AHEAD_FRAMES)
+            # One item at a time: batched products round differently, and phases would show it.
+            whole = [
+                self._sound(item, low, high, past[index] if past else None)
+                for index, item in enumerate(codes.split(1))
+            ]
+            margin = self.spectrum.margin
+            begin = margin + (start - low) * self.hop_length
+            end = begin + (stop - start) * self.hop_length
+            # What the next chunk begins with: its outer margin and its past frames.
+            keep = end - min(PAST_FRAMES, stop) * self.hop_length - margin
+            past = [sound[keep:end] for sound in whole]
+            yield torch.stack([sound[begin:end] for sound in whole])[:, None].float()
+
+    def _sound(self, codes: Tensor, low: int, high: int, past: Tensor | None) -> Tensor:
+        """Codes [1, K, T], frames low..high -> samples [margin + (high - low) * hop_length + margin]."""
+        latent_reach = self.config.latent_blocks * (self.config.kernel_size // 2)
+        level_reach = self.config.level_blocks * (self.config.kernel_size // 2)
+        reach = latent_reach + -(-level_reach // self.config.stack)
+        first, last = max(0, low - reach), min(codes.shape[-1], high + reach)
+        latents = self.quantizer.decode(codes[..., first:last])
+        levels = self.restore(latents)
+        stack = self.config.stack
+        amplitudes = self.amplitudes(levels[:, (low - first) * stack : (high - first) * stack])
+        rounds = self.config.phase_iterations
+        return self.spectrum.recover(self.bands, amplitudes[0], rounds, past)
+
+
+def check_config(config: SpectralCodecConfig) -> None:
+    """Refuse settings that cannot be built.
+
+    Raises:
+        CheckpointError: naming the setting.
+    """
+
+    def need(holds: bool, field: str, takes: str) -> None:
+        if not holds:
+            raise CheckpointError(
+                f"The codec's {field} is {getattr(config, field)!r}.", f"It must be {takes}."
+            )
+
+    for field in ("sample_rate", "spectral_hop", "stack", "groups", "dimension", "card"):
+        need(getattr(config, field) >= 1, field, "1 or more")
+    for field in ("encoder_blocks", "latent_blocks", "level_blocks", "phase_iterations"):
+        need(getattr(config, field) >= 0, field, "0 or more")
+    whole = config.n_q >= config.groups and config.n_q % config.groups == 0
+    need(whole, "n_q", "a multiple of groups")
+    need(config.spectral_hop % 2 == 0, "spectral_hop", "even")
+    need(config.overlap >= 2, "overlap", "2 or more")
+    need(0 < config.linear_hz <= config.sample_rate / 2, "linear_hz", "within the sound's bandwidth")
+    need(config.high_bands >= 1, "high_bands", "1 or more")
+    need(config.floor > 0, "floor", "above 0")
+    need(config.kernel_size % 2 == 1, "kernel_size", "odd")
+    need(config.block_width >= 1, "block_width", "1 or more")
+    need(config.channels == 1, "channels", "1")
+
+
+def _check_chunk(chunk_frames: int) -> None:
+    if chunk_frames < 1:
+        raise ValueError(f"chunk_frames must be 1 or more, not {chunk_frames}")

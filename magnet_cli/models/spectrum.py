@@ -1,0 +1,146 @@
+"""Short-time spectra, their bands, and sound from magnitudes alone: the signal half of the spectral codec.
+
+A spectral frame covers `hop` samples and is centred on them, so that N frames are exactly N * hop
+samples; the window is a whole number of hops, so that overlapping and adding is a handful of sums.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.99  # of the fast Griffin-Lim algorithm (Perraudin et al., 2013)
+
+
+class Spectrum(nn.Module):
+    """Windowed Fourier transforms of mono sound, with magnitudes scaled so that a sine's is its amplitude."""
+
+    window: Tensor
+
+    def __init__(self, hop: int, overlap: int) -> None:
+        super().__init__()
+        self.hop = hop
+        self.overlap = overlap  # hops in a window
+        self.n_fft = hop * overlap
+        # On the CPU by name: checkpoints are built on the meta device, and this is in no file.
+        window = torch.hann_window(self.n_fft, device="cpu")
+        self.register_buffer("window", window, persistent=False)
+        # The magnitude of a full-scale sine is half the sum of the window.
+        self.scale = self.n_fft / 4
+        self.margin = (self.n_fft - hop) // 2  # samples that the outer frames reach beyond
+
+    def analyse(self, padded: Tensor) -> Tensor:
+        """Samples [B, margin + N * hop + margin] -> complex spectra [B, N, bins]."""
+        frames = padded.unfold(-1, self.n_fft, self.hop)
+        return torch.fft.rfft(frames * self.window) / self.scale
+
+    def synthesise(self, spectra: Tensor) -> Tensor:
+        """Complex spectra [B, N, bins] -> samples [B, margin + N * hop + margin], least squares."""
+        pieces = torch.fft.irfft(spectra * self.scale, self.n_fft) * self.window
+        return self._overlap_add(pieces) / self._envelope(pieces.shape[1])
+
+    def _overlap_add(self, pieces: Tensor) -> Tensor:
+        """[B, N, n_fft] -> [B, (N + overlap - 1) * hop]."""
+        count = pieces.shape[1]
+        hops = pieces.unflatten(-1, (self.overlap, self.hop))
+        total = pieces.new_zeros(len(pieces), count + self.overlap - 1, self.hop)
+        for lag in range(self.overlap):
+            total[:, lag : lag + count] += hops[:, :, lag]
+        return total.flatten(1)
+
+    def _envelope(self, count: int) -> Tensor:
+        """What the squared windows add up to; never zero, for the outermost samples."""
+        squares = self.window.square().expand(1, count, -1)
+        return self._overlap_add(squares).clamp(min=1e-4)
+
+    def recover(
+        self, bands: Bands, amplitudes: Tensor, iterations: int, past: Tensor | None = None
+    ) -> Tensor:
+        """Sound whose bands have these amplitudes: fast Griffin-Lim from fixed random phases.
+
+        Within a band of several bins the shape is free, and left to what the sound has by itself: noise
+        keeps the uneven spectrum of noise, and a band's level is right all the same.
+
+        Args:
+            bands: what the amplitudes are of.
+            amplitudes: [N, bands], as `bands.amplitudes(analyse(...))`.
+            iterations: rounds; each makes the spectra more those of one sound.
+            past: samples [P] already played, at the place where the result begins (margin included):
+                they are held, and so the new sound goes on from them in phase.
+
+        Returns:
+            Samples [margin + N * hop + margin]; equal input gives equal output, bit for bit.
+        """
+        generator = torch.Generator().manual_seed(0)
+        turns = torch.rand(len(amplitudes), self.n_fft // 2 + 1, generator=generator)
+        phases = 2 * math.pi * turns.to(amplitudes)
+        estimate = torch.polar(bands.spread_evenly(amplitudes), phases)
+        before = torch.zeros_like(estimate)
+        held = 0 if past is None else len(past)
+        for round_ in range(iterations + 1):
+            sound = self.synthesise(estimate[None])[0]
+            if past is not None:
+                sound[:held] = past
+            if round_ == iterations:
+                break
+            spectra = self.analyse(sound[None])[0]
+            estimate = spectra - before * (MOMENTUM / (1 + MOMENTUM))
+            estimate = estimate * bands.gains(estimate.abs(), amplitudes)
+            before = spectra
+        return sound
+
+
+class Bands(nn.Module):
+    """Bins up to `linear_hz` as they are, and `high_bands` of equal width on the mel scale above."""
+
+    pool: Tensor
+    owner: Tensor
+    mel_width: Tensor
+
+    def __init__(self, sample_rate: int, n_fft: int, linear_hz: float, high_bands: int) -> None:
+        super().__init__()
+        bins = n_fft // 2 + 1
+        step = sample_rate / n_fft
+        self.linear = min(bins, round(linear_hz / step))
+        low_edge, high_edge = _mel(self.linear * step), _mel(bins * step)
+        edges = [low_edge + (high_edge - low_edge) * i / high_bands for i in range(high_bands + 1)]
+        cuts = [round(700 * math.expm1(edge / 1127) / step) for edge in edges]
+        spans = [(bin_, bin_ + 1) for bin_ in range(self.linear)]
+        spans += [(low, high) for low, high in zip(cuts, cuts[1:], strict=False) if high > low]
+        self.count = len(spans)
+        pool = torch.zeros(bins - self.linear, self.count - self.linear, device="cpu")
+        for band, (low, high) in enumerate(spans[self.linear :]):
+            pool[low - self.linear : high - self.linear, band] = 1 / (high - low)
+        self.sizes = [high - low for low, high in spans]  # bins of each band
+        width = [_mel(high * step) - _mel(low * step) for low, high in spans]
+        self.register_buffer("pool", pool, persistent=False)  # means over the high bands
+        self.register_buffer("owner", pool.argmax(dim=-1), persistent=False)  # of each high bin
+        self.register_buffer("mel_width", torch.tensor(width, device="cpu"), persistent=False)
+
+    def wide(self, count: int) -> Tensor:
+        """What sums the powers of bands into `count` wide ones, equal on the mel scale: [bands, count]."""
+        middle = self.mel_width.cumsum(0) - self.mel_width / 2
+        index = (middle / self.mel_width.sum() * count).long().clamp(max=count - 1)
+        sizes = torch.tensor(self.sizes).to(self.mel_width)
+        return nn.functional.one_hot(index, count) * sizes[:, None]
+
+    def amplitudes(self, magnitudes: Tensor) -> Tensor:
+        """Magnitudes [..., bins] -> the mean magnitude of each band [..., bands]."""
+        low, high = magnitudes[..., : self.linear], magnitudes[..., self.linear :]
+        return torch.cat([low, high @ self.pool], dim=-1)
+
+    def spread_evenly(self, amplitudes: Tensor) -> Tensor:
+        """Amplitudes [..., bands] -> magnitudes [..., bins], level within each band."""
+        low, high = amplitudes[..., : self.linear], amplitudes[..., self.linear :]
+        return torch.cat([low, high[..., self.owner]], dim=-1)
+
+    def gains(self, magnitudes: Tensor, amplitudes: Tensor) -> Tensor:
+        """What magnitudes [..., bins] must be multiplied by to have these amplitudes [..., bands]."""
+        return self.spread_evenly(amplitudes / self.amplitudes(magnitudes).clamp(min=1e-9))
+
+
+def _mel(hz: float) -> float:
+    """O'Shaughnessy's mel scale."""
+    return 1127 * math.log1p(hz / 700)
