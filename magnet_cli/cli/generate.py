@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,11 +18,18 @@ from magnet_cli.cli.options import (
     OutputOptions,
     TalkOptions,
 )
-from magnet_cli.cli.output import Talk, refuse_terminal, write_stdout
+from magnet_cli.cli.output import Talk, write_stdout
+from magnet_cli.cli.pieces import (
+    PieceMaker,
+    PieceOptions,
+    check_stdout,
+    cues_of,
+    say_seed,
+    seeds_of,
+)
 from magnet_cli.cli.prompts import texts_of
 from magnet_cli.config import check_duration
 from magnet_cli.data.prompts import clean_prompt
-from magnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from magnet_cli.cli.progress import ClipDisplay
@@ -38,6 +44,8 @@ Examples:
     magnet gen "rain on a tin roof" "a door creaks" -n 4 -o clips/
     magnet gen "punk rock, fast drums" --seed 7 --preset best -o punk.flac
     magnet gen "string quartet" -m small --rescorer musicgen -o quartet.wav
+    magnet gen "slow strings" --at 20 "drums enter" -d 60 -o long.wav
+    magnet gen "techno loop, 120 bpm" -d 8 --loop -o loop.wav
     echo "warm synth pad" | magnet gen - -o - | ffplay -nodisp -
 """
 
@@ -97,7 +105,7 @@ def gen(
     The same seed, settings and model make the same sound. Clips are made one by one, so each is the
     same as if it were asked for alone. Every file keeps how it was made: see `magnet show`.
     """
-    from magnet_cli.cli.targets import STDOUT, plan
+    from magnet_cli.cli.targets import plan
     from magnet_cli.clips import Making
 
     voice = Talk(talk)
@@ -107,11 +115,10 @@ def gen(
     negative = clean_prompt(clips.negative) if clips.negative is not None else None
     check_duration(clips.duration)
     texts = texts_of(prompts, voice)
-    # With times, the prompts are those of one piece; it is named after the first.
-    works = [cues_of(texts, pieces.at)] if pieces.at else [cues_of([text], None) for text in texts]
-    seeds = seeds_of(clips, voice)
-    names = [cues[0][1] for cues in works]
-    targets = plan(names, seeds, destination, codes, sound, force)
+    # With times, the prompts are those of one piece, which is named after the first.
+    cues = cues_of(texts, pieces.at) if pieces.at else None
+    seeds = seeds_of(clips)
+    targets = plan(texts[:1] if cues else texts, seeds, destination, codes, sound, force)
 
     from magnet_cli.cli.loading import load, source_of
     from magnet_cli.cli.progress import ClipDisplay
@@ -119,32 +126,27 @@ def gen(
 
     loaded = load(model, voice)
     config = more.over(decoding.over(loaded.defaults))
-    seconds = loaded.segment_duration if clips.duration is None else clips.duration
     making = Making(config, sound, clips.duration, source_of(model), folders(more, model))
-    if loop or pieces.at or seconds > loaded.segment_duration:
-        refuse_helpers(more)
+    seconds = loaded.segment_duration if clips.duration is None else clips.duration
+    if loop or cues or seconds > loaded.segment_duration:
+        more.refuse("--loop, --at and what is longer than the model's segment")
         command = {"command": "gen", "flags": {"loop": loop, "overlap": pieces.overlap}}
         maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
-        # Targets come prompt by prompt, and of each prompt seed by seed.
-        cues = {id(t): works[i // clips.num] for i, t in enumerate(targets)}
 
-        def make(target: Target) -> None:
+        def make(target: Target, display: ClipDisplay) -> None:
+            told = cues or cues_of([target.prompt], None)
             if loop:
-                maker.loop(target, cues[id(target)], seconds, display)
+                maker.loop(target, told, seconds, display)
             else:
-                maker.grow(
-                    target, cues[id(target)], seconds, display, keep_partial=pieces.keep_partial
-                )
+                maker.grow(target, told, seconds, display, keep_partial=pieces.keep_partial)
     else:
         frames = frames_for(clips.duration, loaded.lm.config, loaded.name)
         helpers = load_ensemble(more, model, loaded, config, frames, voice)
-        clip_maker = _Maker(loaded, helpers, making, negative, frames, voice)
+        make = _Maker(loaded, helpers, making, negative, frames, voice).make
 
-        def make(target: Target) -> None:
-            clip_maker.make(target, display)
-
+    say_seed(clips, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
-        make_each(targets, make, voice)
+        make_each(targets, lambda target: make(target, display), voice)
 
 
 class _Maker:

@@ -92,7 +92,9 @@ def command_for(made: Mapping[str, Any], name: str) -> list[str]:
             as expected is left out.
         name: the file to write.
     """
-    arguments = ["magnet", "gen"]
+    edit = made.get("edit")
+    edit = edit if isinstance(edit, Mapping) else {}
+    arguments = ["magnet", *_called(edit)]
     model = _model(made)
     if model is not None:
         arguments += ["-m", model]
@@ -112,8 +114,41 @@ def command_for(made: Mapping[str, Any], name: str) -> list[str]:
     if made.get("dtype") not in (None, default):
         arguments += ["--dtype", _text(made["dtype"])]
     arguments += ["-o", name if not name.startswith("-") else f"./{name}"]
-    prompt = _text(made.get("prompt") or "")
-    return [*arguments, "--", prompt] if prompt.startswith("-") else [*arguments, prompt]
+    arguments += _edit_flags(edit)
+    prompts = _timed(edit) or [_text(made.get("prompt") or "")]
+    return [*arguments, "--", *prompts] if prompts[0].startswith("-") else [*arguments, *prompts]
+
+
+def _called(edit: Mapping[str, Any]) -> list[str]:
+    """The command, and the sound that it starts from where it does."""
+    command, source = edit.get("command"), edit.get("input")
+    if command in ("extend", "edit", "vary") and isinstance(source, str):
+        return [command, source if not source.startswith("-") or source == "-" else f"./{source}"]
+    return ["gen"]
+
+
+def _edit_flags(edit: Mapping[str, Any]) -> list[str]:
+    """The command's own flags, a list for one that is repeated."""
+    flags = edit.get("flags")
+    arguments = []
+    for name, value in flags.items() if isinstance(flags, Mapping) else ():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            arguments.append(flag)
+        elif value is not None and value is not False:
+            for one in value if isinstance(value, list) else [value]:
+                arguments += [flag, _text(one)]
+    return arguments
+
+
+def _timed(edit: Mapping[str, Any]) -> list[str]:
+    """Prompts with their times, where a piece has several: `A --at 6 B`."""
+    cues = edit.get("cues")
+    if not isinstance(cues, list) or len(cues) < 2:
+        return []
+    pairs = [(cue[0], _text(cue[1])) for cue in cues if isinstance(cue, list) and len(cue) == 2]
+    words = [word for start, prompt in pairs for word in ("--at", _text(start), prompt)]
+    return words[2:]
 
 
 def _flags(group: type, values: Mapping[str, Any]) -> list[str]:

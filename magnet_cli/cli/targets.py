@@ -40,14 +40,7 @@ def plan(
         AudioFileError: a format is unknown or cannot be as asked, or a path cannot be written to.
     """
     clips = [(prompt, seed) for prompt in prompts for seed in seeds]
-    if destination == STDOUT:
-        if len(clips) > 1:
-            raise UsageError(
-                f"{len(clips)} clips cannot all go to stdout.", "Name a folder: -o clips/"
-            )
-        paths: list[Path | None] = [None]
-    else:
-        paths = [*_paths(clips, destination, output)]
+    paths = paths_for(clips, destination, output.format or "wav")
     codes_paths = [None if codes is None else _nth(codes, i, len(clips)) for i in range(len(clips))]
     targets = []
     for (prompt, seed), path, codes_path in zip(clips, paths, codes_paths, strict=True):
@@ -60,6 +53,31 @@ def plan(
             check_writable(codes_path, force)
         targets.append(Target(prompt, seed, path, name, codes_path))
     return targets
+
+
+def paths_for(
+    clips: Sequence[tuple[str, int]], destination: str | None, suffix: str
+) -> list[Path | None]:
+    """Where clips, each a prompt and a seed, go; None for stdout. Arguments as in `plan`.
+
+    Args:
+        suffix: of names that are made up, without the dot.
+
+    Raises:
+        UsageError: several clips cannot all go to stdout.
+    """
+    if destination == STDOUT:
+        if len(clips) > 1:
+            raise UsageError(
+                f"{len(clips)} clips cannot all go to stdout.", "Name a folder: -o clips/"
+            )
+        return [None]
+    folder = _folder(destination)
+    if folder is None:
+        assert destination is not None
+        return [_nth(Path(destination), i, len(clips)) for i in range(len(clips))]
+    names = Names()
+    return [folder / names.unused(f"{slug(prompt)}-{seed}.{suffix}") for prompt, seed in clips]
 
 
 def check_writable(path: Path, force: bool) -> None:
@@ -92,18 +110,6 @@ def check_writable(path: Path, force: bool) -> None:
             )
     except (OSError, ValueError) as error:
         raise _no_path(path, error) from error
-
-
-def _paths(
-    clips: Sequence[tuple[str, int]], destination: str | None, output: OutputConfig
-) -> list[Path]:
-    folder = _folder(destination)
-    if folder is None:
-        assert destination is not None
-        return [_nth(Path(destination), i, len(clips)) for i in range(len(clips))]
-    suffix = output.format or "wav"
-    names = Names()
-    return [folder / names.unused(f"{slug(prompt)}-{seed}.{suffix}") for prompt, seed in clips]
 
 
 def _folder(destination: str | None) -> Path | None:

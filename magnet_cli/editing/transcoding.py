@@ -23,8 +23,12 @@ MARGIN = 1.0  # seconds around a part that are encoded and decoded with it, then
 
 def frames_in(model: Model, sound: StoredSound) -> int:
     """Frames of the model's codec that hold the whole sound."""
-    # Rounding must not add a frame to a sound of whole frames.
-    return max(1, math.ceil(sound.duration * model.frame_rate - 1e-6))
+    return frames_holding(model, sound.duration)
+
+
+def frames_holding(model: Model, seconds: float) -> int:
+    """The fewest frames that hold `seconds`: rounding adds none to a length of whole frames."""
+    return max(1, math.ceil(seconds * model.frame_rate - 1e-6))
 
 
 def samples_at(model: Model, sound: StoredSound, frame: int) -> int:

@@ -1,0 +1,270 @@
+"""`magnet edit`: a sound in, the same sound with regions made anew out."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli.clips import make_each
+from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.options import (
+    DecodingOptions,
+    ModelOptions,
+    OutputOptions,
+    SeedOptions,
+    TalkOptions,
+)
+from magnet_cli.cli.output import Talk, write_stdout
+from magnet_cli.cli.pieces import (
+    FileOptions,
+    PieceMaker,
+    Source,
+    WindowOptions,
+    check_stdout,
+    cleaned,
+    cues_of,
+    input_sound,
+    named_after,
+    say_seed,
+    seeds_of,
+    told,
+)
+from magnet_cli.cli.prompts import texts_of
+from magnet_cli.config import OutputConfig
+from magnet_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from magnet_cli.audio.stored import StoredSound
+    from magnet_cli.cli.progress import ClipDisplay
+    from magnet_cli.clips import Target
+    from magnet_cli.pipeline import Model
+
+EXAMPLES = """
+Examples:
+
+    magnet edit song.wav "piano solo" --region 2.0-5.5 -o fixed.wav
+    magnet edit walk.flac "birdsong" --region 0:58-1:03 --region 1:40-1:42.5 -o clean.flac
+    magnet edit song.wav "piano solo" --region 2-5 --through-codec -o whole.wav
+"""
+
+Spans = Sequence[tuple[float, float]]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("edit", epilog=EXAMPLES)(edit)
+
+
+@takes_flags
+def edit(
+    source: Source,
+    prompt: Annotated[
+        str,
+        typer.Argument(metavar="PROMPT", help="What to hear: the sound with its new regions."),
+    ],
+    region: Annotated[
+        list[str],
+        typer.Option(
+            "--region",
+            metavar="FROM-TO",
+            help="What to make anew, in seconds (2.0-5.5) or minutes (1:02-1:05.5). Repeatable.",
+            show_default=False,
+        ),
+    ],
+    through_codec: Annotated[
+        bool,
+        typer.Option(
+            "--through-codec",
+            help="Send the rest through the codec, too, so that all sounds alike; the output is at "
+            "the model's rate and channels, and the flags of the sound file apply.",
+        ),
+    ] = False,
+    *,
+    files: FileOptions,
+    variations: SeedOptions,
+    windows: WindowOptions,
+    model: ModelOptions,
+    decoding: DecodingOptions,
+    output: OutputOptions,
+    talk: TalkOptions,
+) -> None:
+    """Make regions of a sound anew and leave the rest alone.
+
+    Outside the regions, but for crossfades of 20 ms around them, the samples are the input's own,
+    bit for bit, at its rate, channels and bit depth; nothing is made louder. Regions grow to whole
+    frames of the codec. A model of one channel makes all channels alike, each at its own level.
+    """
+    from magnet_cli.clips import Making
+
+    voice = Talk(talk)
+    decoding.config()
+    sound = output.config()
+    check_stdout(files.destination, talk)
+    negative = cleaned(variations.negative)
+    spans = [parse_region(text) for text in region]
+    if not through_codec and sound != OutputConfig():
+        raise UsageError(
+            "The flags of the sound file are for --through-codec.",
+            "Leave them out: the output is as the input is.",
+        )
+    with input_sound(source, [prompt]) as given:
+        cues = cues_of(texts_of([prompt], voice), None)
+        seeds = seeds_of(variations)
+        targets = _targets(source, given, seeds, files, None if not through_codec else sound)
+
+        from magnet_cli.cli.loading import load, source_of
+        from magnet_cli.cli.progress import ClipDisplay
+
+        loaded = load(model, voice)
+        making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
+        flags = {"region": region, "through_codec": through_codec, "overlap": windows.overlap}
+        command = {"command": "edit", "input": source, "flags": flags}
+        maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
+        say_seed(variations, seeds, voice)
+        _say_what_happens(given, loaded, through_codec, voice)
+        make = _through_codec if through_codec else _patch
+        with ClipDisplay(voice, len(targets)) as display:
+            make_each(
+                told(targets, cues),
+                lambda target: make(maker, given, spans, target, display),
+                voice,
+            )
+
+
+def parse_region(text: str) -> tuple[float, float]:
+    """ "2.0-5.5" -> (2.0, 5.5); "1:02-1:05.5" -> (62.0, 65.5).
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    start, dash, stop = text.partition("-")
+    try:
+        if not dash:
+            raise ValueError
+        return _seconds(start), _seconds(stop)
+    except ValueError as error:
+        raise UsageError(
+            f"--region cannot be {text[:80]!r}.",
+            "It takes seconds or minutes, from-to: 2.0-5.5 or 1:02-1:05.5.",
+        ) from error
+
+
+def _seconds(text: str) -> float:
+    """ "5.5" -> 5.5; "1:02" -> 62.0; "1:00:02" -> 3602.0."""
+    parts = [float(part) for part in text.split(":")]
+    if len(parts) > 3 or any(not math.isfinite(part) or part < 0 for part in parts):
+        raise ValueError(text)
+    return sum(part * 60**power for power, part in enumerate(reversed(parts)))
+
+
+def _targets(
+    source: str,
+    given: StoredSound,
+    seeds: Sequence[int],
+    files: FileOptions,
+    output: OutputConfig | None,
+) -> list[Target]:
+    """Where the edits go. Without `output` they are of the input's own format, whatever that is."""
+    from magnet_cli.audio.stored import encoding_for
+    from magnet_cli.cli.targets import check_writable, paths_for, plan
+    from magnet_cli.clips import Target
+
+    label = named_after(source, "edited")
+    if output is not None:
+        return plan([label], seeds, files.destination, None, output, files.force)
+    clips = [(label, seed) for seed in seeds]
+    suffix = Path(source).suffix.removeprefix(".") or given.kind.lower()
+    paths = paths_for(clips, files.destination, suffix)
+    for path in paths:
+        encoding_for(given, path)
+        if path is not None:
+            check_writable(path, files.force)
+    return [Target(label, seed, path, "wav", None) for path, seed in zip(paths, seeds, strict=True)]
+
+
+def _say_what_happens(given: StoredSound, model: Model, through_codec: bool, talk: Talk) -> None:
+    """Say what happens to channels, and to an input that cannot be kept bit for bit."""
+    if given.channels != model.channels:
+        new = "the sound becomes the model's" if through_codec else "each keeps its own level"
+        talk.note(
+            f"{given.name} has {given.channels} channels, {model.name} makes {model.channels}: {new}."
+        )
+    if not given.exact and not through_codec:
+        talk.warn(
+            f"{given.name} is {given.subtype.lower().replace('_', ' ')}, which loses something each "
+            "time it is written: name the output .wav to keep it as it is."
+        )
+
+
+def _patch(
+    maker: PieceMaker, given: StoredSound, spans: Spans, target: Target, display: ClipDisplay
+) -> None:
+    """Make the regions anew and write the input with them in their places."""
+    from magnet_cli.audio.stored import encoding_for, write_patched
+    from magnet_cli.editing.splicing import edit_regions
+
+    began = time.monotonic()
+    made = edit_regions(
+        maker.model,
+        maker.direction([(0.0, target.prompt)], target.seed),
+        given,
+        spans,
+        on_step=display.begin(target.prompt, target.seed),
+        on_window=display.window,
+    )
+    kept = maker.record(made.settings)
+    encoding = encoding_for(given, target.path)
+    if target.path is not None:
+        write_patched(given, made.patches, target.path, encoding, kept)
+    else:
+        with tempfile.TemporaryFile() as file:
+            write_patched(given, made.patches, file, encoding, kept)
+            file.seek(0)
+            while data := file.read(1 << 20):
+                write_stdout(data)
+    display.done()
+    took = time.monotonic() - began
+    anew = ", ".join(f"{start:.2f}-{stop:.2f} s" for start, stop in made.regions)
+    maker.talk.note(f"Saved {target.where}: {anew} made anew (whole frames), in {took:.1f} s")
+    maker.talk.data(
+        {
+            "status": "done",
+            "file": target.where,
+            "prompt": target.prompt,
+            "seed": target.seed,
+            "regions": made.regions,
+            "duration": given.duration,
+            "sample_rate": given.sample_rate,
+            "channels": given.channels,
+            "subtype": encoding[1],
+            "settings": kept,
+            "seconds": round(took, 3),
+        }
+    )
+
+
+def _through_codec(
+    maker: PieceMaker, given: StoredSound, spans: Spans, target: Target, display: ClipDisplay
+) -> None:
+    """Make the regions anew in the codes of all of the input, and write those."""
+    from magnet_cli.editing.inpainting import inpaint
+    from magnet_cli.editing.transcoding import encode_sound, frames_in
+    from magnet_cli.editing.windows import regions_of
+
+    began = time.monotonic()
+    regions = regions_of(spans, maker.model.frame_rate, frames_in(maker.model, given))
+    piece = inpaint(
+        maker.model,
+        maker.direction([(0.0, target.prompt)], target.seed),
+        encode_sound(maker.model, given),
+        regions,
+        on_step=display.begin(target.prompt, target.seed),
+        on_window=display.window,
+    )
+    maker.save(target, piece, began, display, given.duration)

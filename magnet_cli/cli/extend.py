@@ -1,0 +1,124 @@
+"""`magnet extend`: a sound in, the same sound and what comes after it out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli.clips import make_each
+from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.options import (
+    DecodingOptions,
+    ModelOptions,
+    OutputOptions,
+    SeedOptions,
+    TalkOptions,
+)
+from magnet_cli.cli.output import Talk
+from magnet_cli.cli.pieces import (
+    CodesFileOptions,
+    PieceMaker,
+    PieceOptions,
+    Source,
+    check_stdout,
+    cleaned,
+    cues_of,
+    input_sound,
+    named_after,
+    say_seed,
+    seeds_of,
+    told,
+)
+from magnet_cli.cli.prompts import texts_of
+from magnet_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from magnet_cli.clips import Target
+
+EXAMPLES = """
+Examples:
+
+    magnet extend riff.wav "lofi piano" --to 30 -o song.wav
+    magnet extend riff.wav "lofi piano" --at 20 "drums enter" --to 40 -o song.flac
+    cat riff.wav | magnet extend - "lofi piano" --to 30 -o - | ffplay -nodisp -
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("extend", epilog=EXAMPLES)(extend)
+
+
+@takes_flags
+def extend(
+    source: Source,
+    prompts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PROMPT", help="What to hear. Several need `--at`.", show_default=False
+        ),
+    ],
+    to: Annotated[
+        float,
+        typer.Option(
+            "--to", metavar="SECONDS", help="Length of it all, the input included.", min=0
+        ),
+    ],
+    *,
+    files: CodesFileOptions,
+    variations: SeedOptions,
+    pieces: PieceOptions,
+    model: ModelOptions,
+    decoding: DecodingOptions,
+    output: OutputOptions,
+    talk: TalkOptions,
+) -> None:
+    """Continue a sound, to any length.
+
+    The input becomes codes, the model writes on from them window by window, and the codes of all of
+    it become one sound: no waveforms are joined, so there is no joint. The input is heard as the
+    codec hears it, at the model's rate and channels. Works with MAGNeT, MusicGen and AudioGen.
+    """
+    from magnet_cli.cli.targets import plan
+    from magnet_cli.clips import Making
+
+    voice = Talk(talk)
+    decoding.config()
+    sound = output.config()
+    check_stdout(files.destination, talk)
+    negative = cleaned(variations.negative)
+    if not 0 < to < 1e6:
+        raise UsageError(f"--to cannot be {to:g}.", "It takes seconds above 0.")
+    with input_sound(source, prompts) as given:
+        cues = cues_of(texts_of(prompts, voice), pieces.at)
+        if to <= given.duration:
+            raise UsageError(
+                f"{given.name} is {given.duration:.2f} s long already.",
+                "Take --to for a longer time: it counts from the start of the input.",
+            )
+        seeds = seeds_of(variations)
+        label = [named_after(source, "extended")]
+        targets = plan(label, seeds, files.destination, files.codes, sound, files.force)
+
+        from magnet_cli.cli.loading import load, source_of
+        from magnet_cli.cli.progress import ClipDisplay
+        from magnet_cli.editing.transcoding import encode_sound
+
+        loaded = load(model, voice)
+        # The last frame may hold less sound than a frame is long: silence is not continued.
+        whole = int(given.duration * loaded.frame_rate + 1e-6)
+        beginning = encode_sound(loaded, given)[..., :whole]
+
+    config = decoding.over(loaded.defaults)
+    making = Making(config, sound, None, source_of(model))
+    flags = {"to": to, "overlap": pieces.overlap}
+    command = {"command": "extend", "input": source, "flags": flags}
+    maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
+    say_seed(variations, seeds, voice)
+    with ClipDisplay(voice, len(targets)) as display:
+
+        def make(target: Target) -> None:
+            maker.grow(target, cues, to, display, beginning, pieces.keep_partial)
+
+        make_each(told(targets, cues), make, voice)

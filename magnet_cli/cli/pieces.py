@@ -1,0 +1,372 @@
+"""Pieces on the command line: longer than the segment, prompts by time, loops, and made of sounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from magnet_cli.cli.clips import say_saved
+from magnet_cli.cli.options import SeedOptions, TalkOptions, flag
+from magnet_cli.cli.output import Talk, refuse_terminal, write_stdout
+from magnet_cli.data.prompts import clean_prompt
+from magnet_cli.errors import EXIT_INTERRUPTED, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from magnet_cli.audio.stored import StoredSound
+    from magnet_cli.cli.progress import ClipDisplay
+    from magnet_cli.clips import Making, SavedClip, Target
+    from magnet_cli.editing.filling import Direction, Piece
+    from magnet_cli.pipeline import Model
+
+STDIN = "-"
+_PANEL, _FILES = "Windows", "Output"
+
+# A prompt and the second that it begins at.
+Cues = Sequence[tuple[float, str]]
+
+
+# The first argument of every command that starts from a sound.
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN", help="A sound file of any format, or `-` for stdin.", show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Where the outputs of a command that starts from a sound go."""
+
+    destination: Annotated[
+        str | None,
+        flag(
+            _FILES,
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File, folder, or `-` for stdout. Several variations number the file. "
+            "Default: a name made from the input's and the seed.",
+        ),
+    ] = None
+    force: Annotated[bool, flag(_FILES, "--force", "-f", help="Replace files that exist.")] = False
+
+
+@dataclass(frozen=True)
+class CodesFileOptions(FileOptions):
+    """The same, of a command whose output is codes of the model throughout."""
+
+    codes: Annotated[
+        Path | None,
+        flag(
+            _FILES,
+            "--codes",
+            metavar="FILE",
+            help="Keep the codes, too, as .npz [streams, frames].",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """How what is longer than the model's segment is made."""
+
+    overlap: Annotated[
+        float | None,
+        flag(
+            _PANEL,
+            "--overlap",
+            metavar="SECONDS",
+            help="What each window shares with what is there. Default: 0.3 of the segment.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class PieceOptions(WindowOptions):
+    """How a piece grows."""
+
+    at: Annotated[
+        list[float] | None,
+        flag(
+            _PANEL,
+            "--at",
+            metavar="SECONDS",
+            help="When the prompt that follows begins: --at 0 PROMPT --at 6 PROMPT. Within a second, "
+            "one gives way to the next.",
+        ),
+    ] = None
+    keep_partial: Annotated[
+        bool,
+        flag(_PANEL, "--keep-partial", help="On Ctrl-C, keep what is finished of the piece."),
+    ] = False
+
+
+def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:
+    """When each prompt begins, paired with it. The first may go without a time: it begins at 0.
+
+    Raises:
+        UsageError: there are more prompts or more times than that, or a time is none.
+    """
+    times = list(at or [])
+    if len(times) == len(prompts) - 1:
+        times.insert(0, 0.0)
+    if len(times) != len(prompts):
+        raise UsageError(
+            f"Prompts: {len(prompts)}; times (--at): {len(times)}.",
+            "Give a time for each prompt but the first: PROMPT --at 6 PROMPT.",
+        )
+    for seconds in times:
+        if not 0 <= seconds < 1e6:
+            raise UsageError(f"--at cannot be {seconds:g}.", "It takes seconds from 0.")
+    return list(zip(times, prompts, strict=True))
+
+
+def seeds_of(options: SeedOptions) -> range:
+    """The seeds of the variations, from the one that was given or else a drawn one.
+
+    Raises:
+        UsageError: the last one would be too large.
+    """
+    first = secrets.randbelow(2**32) if options.seed is None else options.seed
+    if first + options.num > 2**63:
+        raise UsageError("The seeds would pass 2^63 - 1.", "Take a smaller --seed.")
+    return range(first, first + options.num)
+
+
+def say_seed(options: SeedOptions, seeds: range, talk: Talk) -> None:
+    """Say the first seed where it was drawn."""
+    if options.seed is None:
+        talk.note(f"Seed {seeds[0]} (say --seed {seeds[0]} for the same again)")
+
+
+def check_stdout(destination: str | None, talk: TalkOptions) -> None:
+    """Refuse to send sound to stdout where it cannot go there.
+
+    Raises:
+        UsageError: stdout is a terminal, or JSON goes there.
+    """
+    if destination == "-":
+        if talk.json:
+            raise UsageError("--json and -o - both write to stdout.", "Leave one of them out.")
+        refuse_terminal("The sound")
+
+
+@contextmanager
+def input_sound(name: str, prompts: Sequence[str]) -> Iterator[StoredSound]:
+    """The sound that a command was given: a file, or `-` for stdin.
+
+    Raises:
+        UsageError: a prompt is to be read from stdin, too.
+        AudioFileError: it cannot be read.
+    """
+    from magnet_cli.audio.stored import open_sound
+
+    if name == STDIN and STDIN in prompts:
+        raise UsageError("stdin can be read only once.", "Give `-` once.")
+    with open_sound(sys.stdin.buffer if name == STDIN else Path(name)) as sound:
+        yield sound
+
+
+def cleaned(text: str | None) -> str | None:
+    """A text as a prompt, where there is one.
+
+    Raises:
+        UsageError: it cannot be one.
+    """
+    return None if text is None else clean_prompt(text)
+
+
+def named_after(source: str, what: str) -> str:
+    """What to name the outputs of a command after, where no name was given."""
+    return f"{'sound' if source == STDIN else Path(source).stem} {what}"
+
+
+def told(targets: Sequence[Target], cues: Cues) -> list[Target]:
+    """Targets that were named after their input, as clips of their first prompt."""
+    return [dataclasses.replace(target, prompt=cues[0][1]) for target in targets]
+
+
+@dataclass(frozen=True)
+class PieceMaker:
+    """Makes pieces with one model and one set of settings, writes them and tells of them."""
+
+    model: Model
+    making: Making
+    negative: str | None
+    overlap: float | None
+    talk: Talk
+    command: Mapping[str, Any]  # its name, input and own flags: how it is asked for again
+
+    def direction(self, cues: Cues, seed: int) -> Direction:
+        """The settings of one piece, as the library takes them."""
+        from magnet_cli.editing.filling import Direction
+        from magnet_cli.editing.timeline import Cue
+
+        return Direction(
+            cues=tuple(Cue(start, prompt) for start, prompt in cues),
+            seed=seed,
+            negative_prompt=self.negative,
+            config=self.making.given,
+            overlap=self.overlap,
+        )
+
+    def grow(
+        self,
+        target: Target,
+        cues: Cues,
+        seconds: float,
+        display: ClipDisplay,
+        beginning: Tensor | None = None,
+        keep_partial: bool = False,
+    ) -> None:
+        """Make a piece of `seconds` and write it.
+
+        Raises:
+            MagnetError: it cannot be made or written.
+            typer.Exit: it was interrupted, and what was finished is written.
+        """
+        from magnet_cli.editing.extension import growing
+        from magnet_cli.editing.transcoding import frames_holding
+
+        began = time.monotonic()
+        finished: Piece | None = None
+        try:
+            for piece in growing(
+                self.model,
+                self.direction(cues, target.seed),
+                frames_holding(self.model, seconds),
+                beginning,
+                on_step=display.begin(target.prompt, target.seed),
+                on_window=display.window,
+            ):
+                finished = piece
+        except KeyboardInterrupt:
+            if finished is None or not keep_partial:
+                raise
+            self._keep(target, finished, seconds, began)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        assert finished is not None
+        self.save(target, finished, began, display, seconds)
+
+    def loop(self, target: Target, cues: Cues, seconds: float, display: ClipDisplay) -> None:
+        """Make a loop of `seconds`, to whole frames, and write it.
+
+        Raises:
+            MagnetError: it cannot be made or written.
+        """
+        from magnet_cli.audio import io
+        from magnet_cli.audio.finishing import finish_loop
+        from magnet_cli.clips import SavedClip, write_codes
+        from magnet_cli.editing.extension import extend
+        from magnet_cli.editing.looping import close_loop
+        from magnet_cli.editing.transcoding import frames_holding
+
+        began = time.monotonic()
+        direction = self.direction(cues, target.seed)
+        on_step = display.begin(target.prompt, target.seed)
+        frames = frames_holding(self.model, seconds)
+        piece = extend(self.model, direction, frames, on_step=on_step, on_window=display.window)
+        loop = close_loop(self.model, direction, piece.codes, on_step=on_step)
+        output = self.making.output
+        samples, rate, loudness = finish_loop(
+            loop.audio[0].numpy(), self.model.sample_rate, target.format, output
+        )
+        kept = self.record(loop.settings)
+        if target.codes is not None:
+            write_codes(target.codes, loop.codes[0], kept)
+        if target.path is None:
+            write_stdout(io.encode(samples, rate, target.format, output, kept))
+        else:
+            io.write(target.path, samples, rate, target.format, output, kept)
+        channels, length = samples.shape
+        display.done()
+        saved = SavedClip(target, length / rate, rate, channels, loudness, kept)
+        say_saved(saved, self.talk, output, time.monotonic() - began)
+        if not loop.seamless:
+            self.talk.warn(
+                f"The seam can be told from the rest (flux {loop.seam_flux:.1f} against "
+                f"{loop.body_flux:.1f}): another --seed may do better."
+            )
+        if target.format == "mp3":
+            self.talk.warn("mp3 pads its ends, so players leave a gap: take wav or flac to loop.")
+
+    def save(
+        self,
+        target: Target,
+        piece: Piece,
+        began: float,
+        display: ClipDisplay,
+        seconds: float | None = None,
+    ) -> None:
+        """Decode a piece as a stream, finish and write it, and say so.
+
+        Args:
+            began: when making it began, by time.monotonic.
+            seconds: its length; None for all that its codes hold.
+
+        Raises:
+            MagnetError: it cannot be written.
+        """
+        saved = self._write(target, piece, seconds)
+        display.done()
+        say_saved(saved, self.talk, self.making.output, time.monotonic() - began)
+
+    def record(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What is kept in the file."""
+        from magnet_cli import provenance
+
+        return provenance.record(
+            {**settings, "edit": {**settings["edit"], **self.command}},
+            0,
+            self.making.given,
+            self.making.output,
+            duration=self.making.duration,
+            source=self.making.source,
+        )
+
+    def _keep(self, target: Target, piece: Piece, seconds: float, began: float) -> None:
+        finished = piece.frames / self.model.frame_rate
+        partial = {"partial": {"seconds": finished, "of": seconds}}
+        self.talk.warn(f"Interrupted: keeping the first {finished:g} of {seconds:g} seconds.")
+        saved = self._write(
+            target, dataclasses.replace(piece, settings={**piece.settings, **partial}), None
+        )
+        self.talk.note(f"Saved {target.where}: {saved.duration:g} s")
+        took = round(time.monotonic() - began, 3)
+        self.talk.data({**saved.record(), "status": "partial", "seconds": took})
+
+    def _write(self, target: Target, piece: Piece, seconds: float | None) -> SavedClip:
+        from magnet_cli.audio.stream_writer import write_stream
+        from magnet_cli.clips import SavedClip, write_codes
+        from magnet_cli.editing.transcoding import decode_stream
+
+        rate, output = self.model.sample_rate, self.making.output
+        length = None if seconds is None else max(1, round(seconds * rate))
+        kept = self.record(piece.settings)
+        if target.codes is not None:
+            write_codes(target.codes, piece.codes[0], kept)
+        samples = decode_stream(self.model, piece.codes, length)
+        if target.path is not None:
+            written = write_stream(target.path, samples, rate, target.format, output, kept)
+        else:
+            with tempfile.TemporaryFile() as file:
+                written = write_stream(file, samples, rate, target.format, output, kept)
+                file.seek(0)
+                while data := file.read(1 << 20):
+                    write_stdout(data)
+        loudness, duration, rate = written
+        channels = output.channels or self.model.channels
+        return SavedClip(target, duration, rate, channels, loudness, kept)
