@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import magnet_cli
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.files import atomic_path
 from magnet_cli.pipeline import Model
 from recipes.nano.evaluate import Case, Evaluation, composed_cases
@@ -163,12 +163,15 @@ def main() -> None:
     if given.threads is not None:
         torch.set_num_threads(given.threads)
     torch.set_grad_enabled(False)
-    model = magnet_cli.load_model(given.model, device=given.device, offline=True)
+    try:
+        model = magnet_cli.load_model(given.model, device=given.device, offline=True)
+        cases = held_out(given.sounds, given.clips)
+        claim(given.results, fingerprint(model, cases))
+    except MagnetError as error:
+        parser.error(str(error))
     if model.modeling != "hybrid":
         parser.error(f"{model.name} was not trained to decode both ways")
     tagger = Tagger(given.tagger)
-    cases = held_out(given.sounds, given.clips)
-    claim(given.results, fingerprint(model, cases))
     ways = rows(model)
     for index, case in enumerate(cases):
         for name, how in ways.items():
