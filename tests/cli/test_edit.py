@@ -1,0 +1,345 @@
+"""`magnet extend`, `edit` and `vary`, and what `gen` makes beyond a clip."""
+
+from __future__ import annotations
+
+import io as byte_streams
+import itertools
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from magnet_cli.audio import io
+from magnet_cli.audio.loudness import measure
+from magnet_cli.decoding import iterative
+from magnet_cli.editing.looping import seam_flux
+from tests.cli.conftest import SMALL, Magnet
+from tests.editing.sounds import noise, numbers, write
+
+FAST = ("-m", SMALL, "--steps", "1", "--seed", "5")
+MUSICGEN = ("-m", "facebook/musicgen-small", "--seed", "5")
+
+
+@pytest.fixture
+def riff(home: Path) -> Path:
+    """Two seconds of stereo at another rate than the model's."""
+    return write(home / "riff.wav", noise(2.0, 44_100, 2), 44_100, "PCM_24")
+
+
+def made(path: str) -> dict:
+    metadata = io.read(path).metadata
+    assert metadata is not None
+    return metadata
+
+
+# --- gen beyond the segment
+
+
+def test_gen_goes_beyond_the_segment(magnet: Magnet) -> None:
+    outcome = magnet("gen", "piano", *FAST, "-d", "15.5", "-o", "long.wav", "--codes", "long.npz")
+    assert outcome.status == 0, outcome.err
+    assert "window 2 of 2" in outcome.err
+    sound = io.read("long.wav")
+    assert sound.samples.shape == (1, 496_000)
+    assert measure(sound.samples, 32_000) == pytest.approx(-14, abs=0.2)
+    codes = np.load("long.npz")["codes"]
+    assert codes.shape == (4, 775)
+    # Its first window is the clip that the same seed makes.
+    assert magnet("gen", "piano", *FAST, "-o", "clip.wav", "--codes", "clip.npz").status == 0
+    assert np.array_equal(np.load("clip.npz")["codes"], codes[:, :500])
+
+
+def test_prompts_by_time_make_one_piece(magnet: Magnet) -> None:
+    words = ("--at", "0", "soft piano", "--at", "1.5", "drums enter")
+    assert magnet("gen", *words, *FAST, "-d", "3", "-o", "a.wav").status == 0
+    assert magnet("gen", "soft piano", *words[3:], *FAST, "-d", "3", "-o", "b.wav").status == 0
+    assert magnet("gen", "soft piano", *FAST, "-d", "3", "-o", "c.wav").status == 0
+    a, b, c = (numbers(Path(f"{name}.wav"), "int16") for name in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    assert made("a.wav")["edit"]["cues"] == [[0, "soft piano"], [1.5, "drums enter"]]
+
+
+def test_a_loop_has_no_seam(magnet: Magnet) -> None:
+    outcome = magnet("gen", "techno", *FAST, "-d", "4", "--loop", "-o", "loop.wav")
+    assert outcome.status == 0, outcome.err
+    sound = io.read("loop.wav")
+    assert sound.samples.shape == (1, 128_000)
+    assert abs(float(measure(sound.samples, 32_000)) + 14) < 0.3
+    at_seam, in_body = seam_flux(sound.samples[0])
+    assert at_seam <= in_body
+    edit = made("loop.wav")["edit"]
+    assert edit["seam_flux"] <= edit["body_flux"]
+
+
+def test_a_loop_as_mp3_is_warned_of_and_a_fade_refused(magnet: Magnet) -> None:
+    outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "-o", "loop.mp3")
+    assert outcome.status == 0
+    assert "mp3 pads its ends" in outcome.err
+    outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "--fade", "0.1", "-o", "b.wav")
+    assert outcome.status == 2
+    assert "cannot be faded" in outcome.err
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Press Ctrl-C in the middle of the window behind the first `calls` windows."""
+    count = itertools.count(1)
+    decode = iterative.decode
+
+    def interrupted(*args, **kwargs):
+        if next(count) > calls:
+            raise KeyboardInterrupt
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(iterative, "decode", interrupted)
+
+
+def test_ctrl_c_keeps_what_is_finished_if_asked(magnet: Magnet, monkeypatch) -> None:
+    interrupt_after(monkeypatch, 2)
+    outcome = magnet("gen", "piano", *FAST, "-d", "60", "--keep-partial", "--json", "-o", "a.wav")
+    assert outcome.status == 130
+    assert "keeping the first 17 of 60 seconds" in outcome.err
+    assert io.read("a.wav").duration == 17.0
+    assert made("a.wav")["partial"] == {"seconds": 17.0, "of": 60.0}
+    assert outcome.records[0]["status"] == "partial"
+
+
+def test_ctrl_c_leaves_nothing_otherwise(magnet: Magnet, home: Path, monkeypatch) -> None:
+    interrupt_after(monkeypatch, 2)
+    assert magnet("gen", "piano", *FAST, "-d", "60", "-o", "a.wav").status == 130
+    interrupt_after(monkeypatch, 0)
+    outcome = magnet("gen", "piano", *FAST, "-d", "60", "--keep-partial", "-o", "a.wav")
+    assert outcome.status == 130
+    assert [*home.iterdir()] == []
+
+
+def test_a_long_piece_goes_to_stdout(magnet: Magnet) -> None:
+    outcome = magnet("gen", "piano", *FAST, "-d", "11", "-o", "-", "--format", "flac")
+    assert outcome.status == 0
+    assert soundfile.info(byte_streams.BytesIO(outcome.stdout)).duration == 11.0
+
+
+# --- extend
+
+
+def test_extend_goes_on_from_the_input(magnet: Magnet, riff: Path) -> None:
+    outcome = magnet(
+        "extend", "riff.wav", "lofi", *FAST, "--to", "3.5", "-o", "a.flac", "--codes", "a.npz"
+    )
+    assert outcome.status == 0, outcome.err
+    info = soundfile.info("a.flac")
+    assert (info.duration, info.samplerate, info.channels) == (3.5, 32_000, 1)
+    assert np.load("a.npz")["codes"].shape == (4, 175)
+    assert made("a.flac")["known_codes"] == 4 * 100
+    assert measure(io.read("a.flac").samples, 32_000) == pytest.approx(-14, abs=0.2)
+
+
+def test_extend_reads_stdin_and_names_its_output(magnet: Magnet, riff: Path) -> None:
+    data = riff.read_bytes()
+    assert magnet("extend", "-", "lofi", *FAST, "--to", "2.5", stdin=data).status == 0
+    assert magnet("extend", "riff.wav", "lofi", *FAST, "--to", "2.5").status == 0
+    one, other = Path("sound-extended-5.wav"), Path("riff-extended-5.wav")
+    assert np.array_equal(numbers(one, "int16"), numbers(other, "int16"))
+
+
+def test_extend_works_with_autoregressive_models(magnet: Magnet, riff: Path) -> None:
+    outcome = magnet("extend", "riff.wav", "lofi", *MUSICGEN, "--to", "2.2", "-o", "a.wav")
+    assert outcome.status == 0, outcome.err
+    assert io.read("a.wav").duration == pytest.approx(2.2)
+
+
+# --- vary
+
+
+def test_vary_makes_variations(magnet: Magnet, riff: Path) -> None:
+    words = ("vary", "riff.wav", "lofi", *FAST)
+    assert magnet(*words, "-n", "2", "-o", "v.wav").status == 0
+    one, two = numbers(Path("v-1.wav"), "int16"), numbers(Path("v-2.wav"), "int16")
+    assert one.shape == two.shape == (64_000, 1)
+    assert not np.array_equal(one, two)
+    assert made("v-2.wav")["seed"] == 6
+
+
+def test_strength_is_how_much_changes(magnet: Magnet, riff: Path) -> None:
+    for strength in ("0", "0.3", "1"):
+        name = f"{strength}.npz"
+        words = ("--strength", strength, "-o", f"{strength}.wav", "--codes", name)
+        assert magnet("vary", "riff.wav", "lofi", *FAST, *words).status == 0
+    zero, some, all_ = (np.load(f"{s}.npz")["codes"] for s in ("0", "0.3", "1"))
+    assert 0.6 < (zero == some)[0].mean() < 1
+    assert (zero == all_)[0].mean() < 0.3
+
+
+def test_kept_streams_stay(magnet: Magnet, riff: Path) -> None:
+    for name, words in (("a", ("--strength", "0")), ("b", ("--keep-streams", "2"))):
+        words = (*words, "-o", f"{name}.wav", "--codes", f"{name}.npz")
+        assert magnet("vary", "riff.wav", "lofi", *FAST, *words).status == 0
+    a, b = (np.load(f"{name}.npz")["codes"] for name in "ab")
+    assert np.array_equal(a[:2], b[:2])
+    assert (a[2:] == b[2:]).mean() < 0.5
+
+
+# --- edit
+
+
+def test_edit_changes_the_region_and_nothing_else(magnet: Magnet, riff: Path) -> None:
+    outcome = magnet("edit", "riff.wav", "solo", *FAST, "--region", "0.511-1", "-o", "out.wav")
+    assert outcome.status == 0, outcome.err
+    assert "0.50-1.00 s made anew" in outcome.err
+    assert "has 2 channels, magnet-small-10secs makes 1: each keeps its own level" in outcome.err
+    info = soundfile.info("out.wav")
+    assert (info.samplerate, info.channels, info.subtype) == (44_100, 2, "PCM_24")
+    before, after = numbers(riff, "int32"), numbers(Path("out.wav"), "int32")
+    assert before.shape == after.shape
+    changed = np.flatnonzero((before != after).any(1)) / 44_100
+    assert 0.479 < changed.min() < 0.51
+    assert 0.99 < changed.max() < 1.021
+
+
+def test_edit_through_the_codec_changes_all_of_it(magnet: Magnet, riff: Path) -> None:
+    words = ("--region", "0.5-1", "--through-codec", "--lufs", "-20", "-o", "out.wav")
+    assert magnet("edit", "riff.wav", "solo", *FAST, *words).status == 0
+    sound = io.read("out.wav")
+    assert (sound.sample_rate, sound.samples.shape) == (32_000, (1, 64_000))
+    assert measure(sound.samples, 32_000) == pytest.approx(-20, abs=0.2)
+
+
+def test_edit_keeps_the_format_whatever_it_is(magnet: Magnet, home: Path) -> None:
+    write(home / "in.aiff", noise(1.0, 16_000), 16_000, "PCM_24")
+    assert magnet("edit", "in.aiff", "solo", *FAST, "--region", "0.5-0.6").status == 0
+    info = soundfile.info("in-edited-5.aiff")
+    assert (info.format, info.subtype, info.samplerate) == ("AIFF", "PCM_24", 16_000)
+
+
+def test_edit_from_stdin_to_stdout(magnet: Magnet, riff: Path) -> None:
+    words = (*FAST, "--region", "0:00.5-0:01")
+    piped = magnet("edit", "-", "solo", *words, "-o", "-", stdin=riff.read_bytes())
+    assert piped.status == 0
+    assert magnet("edit", "riff.wav", "solo", *words, "-o", "out.wav").status == 0
+    samples, rate = soundfile.read(byte_streams.BytesIO(piped.stdout), dtype="int32")
+    assert rate == 44_100
+    assert np.array_equal(samples, numbers(Path("out.wav"), "int32"))
+
+
+def test_edit_says_what_it_did_as_json(magnet: Magnet, riff: Path) -> None:
+    words = ("--region", "1-1.5", "--region", "0.2-0.3", "--json", "--quiet", "-o", "out.wav")
+    outcome = magnet("edit", "riff.wav", "solo", *FAST, *words)
+    assert outcome.err == ""
+    (record,) = outcome.records
+    assert record["regions"] == [[0.2, 0.3], [1.0, 1.5]]
+    assert record["settings"]["edit"]["flags"]["region"] == ["1-1.5", "0.2-0.3"]
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_a_lossy_input_is_warned_of(magnet: Magnet, home: Path) -> None:
+    soundfile.write(home / "in.ogg", noise(1.0, 16_000), 16_000)
+    outcome = magnet("edit", "in.ogg", "solo", *FAST, "--region", "0.5-0.6", "-o", "out.ogg")
+    assert outcome.status == 0
+    assert "loses something each time" in outcome.err
+
+
+# --- all
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gen", "--at", "0", "soft piano", "--at", "0.5", "drums", "-d", "1"),
+        ("gen", "techno", "-d", "1", "--loop"),
+        ("gen", "techno", "-d", "10.5", "--overlap", "2"),
+        ("extend", "riff.wav", "lofi", "--at", "2", "drums", "--to", "2.4"),
+        ("vary", "riff.wav", "lofi", "--strength", "0.3", "--keep-streams", "1"),
+        ("edit", "riff.wav", "solo", "--region", "0.5-0.7", "--region", "1-1.1"),
+        ("edit", "riff.wav", "solo", "--region", "0.5-0.7", "--through-codec"),
+    ],
+    ids=" ".join,
+)
+def test_show_says_the_command_that_makes_it_again(magnet: Magnet, riff: Path, words) -> None:
+    assert magnet(*words, *FAST, "-o", "a.wav").status == 0
+    shown = magnet("show", "a.wav", "--json").records[0]["command"]
+    arguments = shlex.split(shown)[1:]
+    assert magnet(*arguments, "--force").status == 0
+    first = Path("a.wav").read_bytes()
+    assert magnet(*words, *FAST, "-o", "a.wav", "--force").status == 0
+    assert Path("a.wav").read_bytes() == first
+
+
+BAD = [
+    (("extend", "no.wav", "lofi", "--to", "5"), 2, "There is no file"),
+    (("extend", "riff.wav", "lofi", "--to", "1"), 2, "2.00 s long already"),
+    (("extend", "riff.wav", "lofi", "--to", "0"), 2, "--to cannot be 0"),
+    (("extend", "riff.wav", "lofi", "--to", "nan"), 2, "--to"),
+    (("extend", "riff.wav", "lofi", "drums", "--to", "5"), 2, "Give a time for each prompt"),
+    (("extend", "riff.wav", "a", "--at", "7", "b", "--to", "5"), 2, "begins at 7 s"),
+    (("extend", "riff.wav", "a", "--at", "-1", "b", "--to", "5"), 2, "--at cannot be -1"),
+    (("extend", "riff.wav", "", "--to", "5"), 2, "prompt is empty"),
+    (("extend", "-", "-", "--to", "5"), 2, "stdin can be read only once"),
+    (("extend", "-", "lofi", "--to", "5"), 2, "not a sound that can be read"),
+    (("extend", ".", "lofi", "--to", "5"), 2, "is a folder"),
+    (("extend", "text.wav", "lofi", "--to", "5"), 2, "not a sound that can be read"),
+    (("extend", "short.wav", "lofi", "--to", "5"), 2, "too short"),
+    (("extend", "silent.wav", "lofi", "--to", "5"), 2, "is silent"),
+    (("extend", "riff.wav", "lofi", "--to", "15", "--overlap", "10"), 2, "does not fit"),
+    (("extend", "riff.wav", "lofi", "--to", "5", "-o", "riff.wav"), 2, "riff.wav exists"),
+    (("extend", "riff.wav", "lofi", "--to", "5", "-o", "a.xyz"), 2, "suffix .xyz"),
+    (("vary", "riff.wav", "lofi", "--strength", "1.5"), 2, "--strength cannot be 1.5"),
+    (("vary", "riff.wav", "lofi", "--strength", "nan"), 2, "--strength cannot be nan"),
+    (("vary", "riff.wav", "lofi", "--keep-streams", "4"), 2, "4 streams cannot be kept"),
+    (("vary", "silent.wav", "lofi"), 2, "is silent"),
+    (("edit", "riff.wav", "solo"), 2, "--region"),
+    (("edit", "riff.wav", "solo", "--region", "1"), 2, "from-to"),
+    (("edit", "riff.wav", "solo", "--region", "a-b"), 2, "from-to"),
+    (("edit", "riff.wav", "solo", "--region", "-1-2"), 2, "from-to"),
+    (("edit", "riff.wav", "solo", "--region", "1-inf"), 2, "from-to"),
+    (("edit", "riff.wav", "solo", "--region", "1-1"), 2, "is no region"),
+    (("edit", "riff.wav", "solo", "--region", "2-1"), 2, "is no region"),
+    (("edit", "riff.wav", "solo", "--region", "1-3"), 2, "not inside the sound"),
+    (("edit", "riff.wav", "solo", "--region", "1-2", "--lufs", "-9"), 2, "for --through-codec"),
+    (("edit", "riff.wav", "solo", "--region", "1-2", "-o", "a.txt"), 2, "no suffix"),
+    (
+        ("edit", "float.wav", "solo", "--region", "0-1", "-o", "a.flac"),
+        2,
+        "cannot hold the samples",
+    ),
+    (("edit", "nan.wav", "solo", "--region", "0-1"), 2, "not numbers"),
+    (("edit", "silent.wav", "solo", "--region", "0-1"), 2, "is silent"),
+    (("edit", "cut.flac", "solo", "--region", "0.1-0.2"), 2, "damaged"),
+    (("gen", "a", "b", "--at", "1", "--at", "2", "--at", "3"), 2, "Give a time"),
+    (("gen", "a", "--at", "1", "b", "--rescorer", "self"), 2, "made by one model"),
+    (("gen", "a", "-d", "0.1", "--loop"), 2, "too short"),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "says"), BAD, ids=[" ".join(b[0]) for b in BAD])
+def test_what_is_wrong_is_said(magnet: Magnet, riff: Path, words, status, says) -> None:
+    home = riff.parent
+    write(home / "short.wav", noise(0.05, 8000), 8000)
+    write(home / "silent.wav", noise(1.0, 8000) * 0, 8000)
+    write(home / "float.wav", noise(1.0, 8000), 8000, "FLOAT")
+    broken = noise(1.0, 8000)
+    broken[100] = np.nan
+    write(home / "nan.wav", broken, 8000, "FLOAT")
+    (home / "text.wav").write_text("hello " * 100)
+    write(home / "cut.flac", noise(2.0, 44_100), 44_100)
+    data = (home / "cut.flac").read_bytes()
+    (home / "cut.flac").write_bytes(data[: len(data) // 3])
+    before = {path.name for path in home.iterdir()}
+    outcome = magnet(*words, *FAST)
+    assert outcome.status == status
+    assert says in " ".join(outcome.err.replace("│", " ").split())
+    assert "Traceback" not in outcome.err
+    assert {path.name for path in home.iterdir()} == before
+
+
+def test_autoregressive_models_cannot_edit(magnet: Magnet, riff: Path) -> None:
+    for words in (
+        ("edit", "riff.wav", "solo", "--region", "1-1.5"),
+        ("vary", "riff.wav", "solo"),
+        ("gen", "solo", "-d", "1", "--loop"),
+    ):
+        outcome = magnet(*words, *MUSICGEN)
+        assert outcome.status == 2
+        assert "writes codes one after the other" in outcome.err
