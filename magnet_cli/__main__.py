@@ -7,8 +7,10 @@ import sys
 
 def main() -> None:
     """Run the command line and leave with its status."""
-    from magnet_cli.cli.app import run
-
+    try:
+        from magnet_cli.cli.app import run
+    except KeyboardInterrupt:  # so early that nobody can say more
+        sys.exit(130)
     sys.exit(run())
 
 

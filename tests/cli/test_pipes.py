@@ -85,17 +85,17 @@ def test_ctrl_c_leaves_whole_files_alone(home: Path) -> None:
         assert io.read(path).samples.shape == (1, 6400)
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(home: Path) -> None:
+def test_a_full_disk_is_said_and_leaves_nothing(magnet: Magnet, home: Path) -> None:
     """A limit on the size of files stands for the disk: the same error comes from the same place."""
-    outcome = subprocess.run(
-        [*MAGNET, "gen", "rain", *WHOLE, "-o", "a.wav"],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )
-    assert outcome.returncode == 1
-    assert "There is no room for a.wav" in outcome.stderr
-    assert "Traceback" not in outcome.stderr
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        outcome = magnet("gen", "rain", *WHOLE, "-o", "a.wav")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert outcome.status == 1
+    assert "There is no room for a.wav" in outcome.err
+    assert "Traceback" not in outcome.err
     assert list(home.iterdir()) == []
 
 
