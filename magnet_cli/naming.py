@@ -40,6 +40,11 @@ def numbered(path: PathT, number: int) -> PathT:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
+def is_reserved(name: str) -> bool:
+    """Whether Windows keeps a name for a device, whatever its suffix and case."""
+    return name.partition(".")[0].rstrip().casefold() in _RESERVED
+
+
 class Names:
     """Names that are given out once each. Two that differ in case or in how accents are written are
     one name to some file systems, so they are here."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from magnet_cli.decoding.events import StepEvent
 
 _PLAIN_SECONDS = 15.0  # between two plain lines of one download
+_SPEED_SECONDS = 3600.0  # over which the time left is estimated: a clip may take a minute
 
 
 @contextmanager
@@ -176,6 +177,7 @@ def _step_bars(talk: Talk) -> Progress:
         TextColumn("{task.fields[detail]}", style="dim"),
         console=talk.console,
         transient=True,
+        speed_estimate_period=_SPEED_SECONDS,
         # Rich would send what is written to stdout to stderr, above the bars. Where stdout is a
         # terminal, too, that keeps the picture whole; anywhere else stdout is data and stays so.
         redirect_stdout=sys.stdout.isatty(),

@@ -1,0 +1,125 @@
+"""Jobs against a model: settings completed and checked, and equal ones put together in groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from magnet_cli import ensemble
+from magnet_cli.batch.jobs import Job
+from magnet_cli.clips import Making
+from magnet_cli.config import DecodingConfig, with_preset
+from magnet_cli.data.prompt_fields import BadLine
+from magnet_cli.ensemble import ALONE, Ensemble
+from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.pipeline import Model
+from magnet_cli.request import frames_for, make_request
+
+_AUTO_ON_CUDA = 8
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What jobs must have in common to be decoded as one batch."""
+
+    config: DecodingConfig  # as asked for, with the preset's steps
+    frames: int | None  # None: the segment
+
+
+class Fitter:
+    """Fits jobs to a model, and checks each different set of settings once."""
+
+    def __init__(
+        self,
+        model: Model,
+        helpers: Ensemble = ALONE,
+        source: str | None = None,
+        helper_sources: dict[str, str] | None = None,
+    ) -> None:
+        """`source`, `helper_sources`: folders that models were loaded from (`clips.Making`)."""
+        self.model, self.helpers = model, helpers
+        self._source, self._helper_sources = source, helper_sources
+        self._known: dict[tuple[DecodingConfig, str | None, float | None], Fit] = {}
+
+    def fit(self, job: Job) -> Fit:
+        """The settings that a job is decoded with.
+
+        Raises:
+            MagnetError: the model cannot do what the job asks for.
+        """
+        key = (job.decoding, job.preset, job.duration)
+        if key not in self._known:
+            self._known[key] = self._checked(job)
+        return self._known[key]
+
+    def misfits(self, jobs: Iterable[Job]) -> list[BadLine]:
+        """The lines whose jobs the model cannot do, and why; one for each line."""
+        bad: dict[int, BadLine] = {}
+        for job in jobs:
+            try:
+                self.fit(job)
+            except MagnetError as error:
+                bad.setdefault(job.line, BadLine(job.line, str(error)))
+        return list(bad.values())
+
+    def making(self, job: Job) -> Making:
+        """How a job's clip is finished and described."""
+        return Making(
+            self.fit(job).config, job.output, job.duration, self._source, self._helper_sources
+        )
+
+    def _checked(self, job: Job) -> Fit:
+        model, helpers = self.model, self.helpers
+        config = with_preset(job.decoding, job.preset, model.defaults)
+        frames = frames_for(job.duration, model.lm.config, model.name)
+        ensemble.gather(model, config, helpers.rescorer, helpers.hybrid_model, _never)
+        make_request(
+            [None], lm=model.lm.config, defaults=model.defaults, config=config, frames=frames
+        )
+        return Fit(config, frames)
+
+
+def grouped(jobs: Iterable[Job], fitter: Fitter, size: int) -> Iterator[list[Job]]:
+    """Jobs in groups of `size` that fit together, by index; what is left over comes last.
+
+    Which jobs are a group follows from all the jobs, not from which of them are done, so that a
+    resumed run computes the same batches. One that does not fit the model comes alone.
+    """
+    waiting: dict[Fit, list[Job]] = {}
+    for job in jobs:
+        try:
+            fit = fitter.fit(job)
+        except MagnetError:
+            yield [job]
+            continue
+        group = waiting.setdefault(fit, [])
+        group.append(job)
+        if len(group) == size:
+            yield waiting.pop(fit)
+    yield from sorted(waiting.values(), key=lambda group: group[0].index)
+
+
+def batch_size(asked: int | Literal["auto"], model: Model, whole: bool) -> int:
+    """How many clips are decoded at once.
+
+    Args:
+        asked: what the user said.
+        model: a CPU is as fast with one clip at a time, and needs the memory of one.
+        whole: the jobs are all known. Where they arrive one by one, none waits for others.
+    """
+    if asked != "auto":
+        return asked
+    return _AUTO_ON_CUDA if whole and model.device.type == "cuda" else 1
+
+
+def mates_matter(model: Model) -> bool:
+    """Whether a clip may differ, by rounding, with what is decoded beside it.
+
+    Masked decoding on a CPU computes item by item (`models.session`).
+    """
+    return model.device.type != "cpu" or model.modeling != "masked"
+
+
+def _never(name: str) -> Model:
+    raise UsageError(f"{name} is not loaded.", "Load it before.")

@@ -1,0 +1,178 @@
+"""From lines of a prompt file to clips to be made: each with its seed, its settings and its file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from magnet_cli.audio.formats import checked_format
+from magnet_cli.batch.names import (
+    DEFAULT_NAME,
+    NameTemplate,
+    check_inside,
+    check_relative,
+)
+from magnet_cli.clips import Target
+from magnet_cli.config import DecodingConfig, OutputConfig
+from magnet_cli.data.prompt_fields import BadLine, PromptLine
+from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.naming import Names, numbered
+from magnet_cli.provenance import output_given
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What holds for every line that does not say otherwise."""
+
+    folder: Path  # where the files go
+    seed: int  # of the clip with index 0; clip i has seed + i
+    num: int = 1  # variations of each prompt
+    duration: float | None = None  # seconds; None: the model's segment
+    negative: str | None = None
+    preset: str | None = None
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    name: str = DEFAULT_NAME
+    codes: bool = False  # keep each clip's codes beside it
+    models: Mapping[str, str] = field(default_factory=dict)  # model, rescorer, ...: as named
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to be made."""
+
+    index: int  # of the clip in the batch, from 0
+    line: int  # of the prompt file, from 1
+    file: str  # below the output folder, with forward slashes: its key in the manifest
+    target: Target  # prompt, seed and path
+    duration: float | None
+    negative: str | None
+    preset: str | None
+    decoding: DecodingConfig
+    output: OutputConfig
+    models: Mapping[str, str]
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what the file holds, as JSON-able values: what resuming compares."""
+        chosen = {
+            **self.models,
+            "prompt": self.target.prompt,
+            "negative": self.negative,
+            "seed": self.target.seed,
+            "duration": self.duration,
+            "preset": self.preset,
+            "format": self.target.format,
+            **self.decoding.given(),
+            **output_given(self.output),
+        }
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in chosen.items()
+            if value is not None
+        }
+
+
+class Planner:
+    """Makes jobs of lines, one by one. The same lines make the same jobs, whatever is done of them."""
+
+    def __init__(self, settings: BatchSettings) -> None:
+        """Check what can be checked without lines.
+
+        Raises:
+            UsageError: the name template cannot be used.
+        """
+        self.settings = settings
+        self._template = NameTemplate(settings.name)
+        self._names = Names()
+        self._inside = {PurePosixPath()}
+        self._index = 0
+
+    def plan(self, lines: Iterable[PromptLine | BadLine]) -> Iterator[Job | BadLine]:
+        """The jobs of each line, as the lines come.
+
+        A line that is bad takes an index all the same: the clips behind it keep their names and
+        seeds when it is repaired.
+        """
+        for line in lines:
+            if isinstance(line, BadLine):
+                self._index += 1
+                yield line
+                continue
+            try:
+                jobs = self._jobs(line)
+            except MagnetError as error:
+                self._index += line.num or self.settings.num
+                yield BadLine(line.number, str(error))
+                continue
+            self._index += len(jobs)
+            yield from jobs
+
+    def _jobs(self, line: PromptLine) -> list[Job]:
+        """One job for each variation.
+
+        Raises:
+            MagnetError: the line's values do not fit the batch's, or its file cannot be named so.
+        """
+        batch = self.settings
+        output = dataclasses.replace(batch.output, **line.output) if line.output else batch.output
+        preset, decoding = _decoding(line, batch)
+        count = line.num or batch.num
+        first = batch.seed + self._index if line.seed is None else line.seed
+        if first + count > 2**63:
+            raise UsageError("The seeds would pass 2^63 - 1.", "Take a smaller seed.")
+        negative = batch.negative if line.negative is None else line.negative
+        files = [self._file(line, output, i, first + i, count) for i in range(count)]
+        formats = [checked_format(Path(file), output) for file in files]
+        jobs = []
+        for i, (file, kind) in enumerate(zip(files, formats, strict=True)):
+            unused = self._names.unused(file)
+            path = batch.folder / unused
+            codes = path.with_name(f"{path.name}.npz") if batch.codes else None
+            jobs.append(
+                Job(
+                    index=self._index + i,
+                    line=line.number,
+                    file=unused,
+                    target=Target(line.prompt, first + i, path, kind, codes),
+                    duration=batch.duration if line.duration is None else line.duration,
+                    negative=negative or None,
+                    preset=preset,
+                    decoding=decoding,
+                    output=output,
+                    models=batch.models,
+                )
+            )
+        return jobs
+
+    def _file(
+        self, line: PromptLine, output: OutputConfig, variation: int, seed: int, count: int
+    ) -> str:
+        suffix = f".{output.format or 'wav'}"
+        if line.out is None:
+            index = self._index + variation
+            name = self._template.name(index, line.number, line.prompt, seed, variation + 1)
+            path = check_relative(name + suffix)
+        else:
+            out = line.out.strip()
+            path = check_relative(out)
+            path = path if path.suffix else check_relative(out + suffix)
+            path = numbered(path, variation + 1) if count > 1 else path
+        if path.parent not in self._inside:
+            check_inside(self.settings.folder, self.settings.folder / path.parent)
+            self._inside.add(path.parent)
+        return path.as_posix()
+
+
+def _decoding(line: PromptLine, batch: BatchSettings) -> tuple[str | None, DecodingConfig]:
+    """Preset and settings of a line over the batch's: what the line says of the steps decides."""
+    decoding, preset = batch.decoding, batch.preset
+    if line.decoding.given():
+        decoding = line.decoding.over(decoding)
+    if line.preset is not None:
+        preset, decoding = line.preset, dataclasses.replace(decoding, decoding_steps=None)
+    elif line.decoding.decoding_steps is not None:
+        preset = None
+    return preset, decoding

@@ -1,0 +1,198 @@
+"""The manifest: one JSON line for each clip of a batch that was made or failed, in DIR/manifest.jsonl.
+
+Lines are appended and flushed to the disk one by one, behind their files: a line that says "done" is
+true. The last line of a file is the one that holds. A line `{"run": ...}` opens every run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
+
+from magnet_cli.audio.io import write_error
+from magnet_cli.batch.names import MANIFEST_STEM
+from magnet_cli.batch.shards import Shard
+from magnet_cli.errors import UsageError
+
+_STALE_SECONDS = 600.0  # a partial file that was not written to for so long belongs to no one
+
+
+@dataclass
+class Manifest:
+    """What is known of the clips of a folder, and the open file where more is noted.
+
+    Attributes:
+        path: of the file.
+        clips: the last line of each clip, by its file below the folder.
+        run: how the last run was started; empty where there was none.
+        damaged: lines that could not be read, such as one that a crash cut.
+    """
+
+    path: Path
+    clips: dict[str, dict[str, Any]] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    damaged: int = 0
+    _file: BinaryIO | None = None
+
+    @classmethod
+    def read(cls, folder: Path, shard: Shard) -> Manifest:
+        """What a folder's manifests say; none need be there.
+
+        Those of other shards are read, too: what they have made is made.
+
+        Raises:
+            MagnetError: one is there and cannot be read.
+        """
+        manifest = cls(folder / manifest_name(shard))
+        others = sorted(set(folder.glob(f"{MANIFEST_STEM}*.jsonl")) - {manifest.path})
+        for path in (*others, manifest.path):  # its own last: that holds
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise UsageError(
+                    f"{path} cannot be read: {reason}.", "Choose another folder with -O."
+                ) from error
+            for line in data.splitlines():
+                manifest._take(line)
+        return manifest
+
+    @property
+    def anything_done(self) -> bool:
+        """Whether any clip was made."""
+        return any(clip["status"] == "done" for clip in self.clips.values())
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Note how this run was started.
+
+        Raises:
+            MagnetError: the file cannot be written.
+        """
+        self.run = dict(run)
+        self._append({"run": self.run})
+
+    def add(self, clip: Mapping[str, Any]) -> None:
+        """Note a clip, with `file` and `status`; it is on the disk when this returns.
+
+        Raises:
+            MagnetError: the file cannot be written.
+        """
+        self.clips[clip["file"]] = dict(clip)
+        self._append(clip)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _take(self, line: bytes) -> None:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            self.damaged += 1
+            return
+        if isinstance(record, dict) and isinstance(record.get("run"), dict):
+            self.run = record["run"]
+        elif (
+            isinstance(record, dict) and isinstance(record.get("file"), str) and "status" in record
+        ):
+            self.clips[record["file"]] = record
+        else:
+            self.damaged += 1
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        try:
+            if self._file is None:
+                self._file = self._open()
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+    def _open(self) -> BinaryIO:
+        file = self.path.open("a+b")
+        # A line that a crash cut gets its end, so that it does not spoil the next one.
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        return file
+
+
+def manifest_name(shard: Shard) -> str:
+    """The manifest's name: shards have one each, as they may run on machines that share a disk."""
+    return f"{MANIFEST_STEM}{shard.suffix}.jsonl"
+
+
+@contextlib.contextmanager
+def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
+    """The manifest of a folder, which no one else can open meanwhile; the folder is made if need be.
+
+    The lock is the operating system's: it goes with the process, however that ends. Files that a
+    killed run left half written are removed.
+
+    Raises:
+        UsageError: another process works in the folder.
+        MagnetError: the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(_lock_of(folder / manifest_name(shard)), timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise _busy(folder) from error
+    except OSError as error:
+        raise write_error(folder, error) from error
+    try:
+        _refuse_other_shards(folder, shard)
+        _remove_stale(folder)
+        manifest = Manifest.read(folder, shard)
+        try:
+            yield manifest
+        finally:
+            manifest.close()
+    finally:
+        lock.release()
+
+
+def _lock_of(manifest: Path) -> Path:
+    return manifest.with_name(f".{manifest.name}.lock")
+
+
+def _refuse_other_shards(folder: Path, shard: Shard) -> None:
+    """Shards of one sharding share no clip; with another sharding, or none, they would."""
+    for path in folder.glob(f".{MANIFEST_STEM}*.jsonl.lock"):
+        suffix = path.name.removeprefix(f".{MANIFEST_STEM}").removesuffix(".jsonl.lock")
+        if suffix == shard.suffix or shard.shares_nothing_with(suffix):
+            continue
+        other_lock = FileLock(path, timeout=0)
+        try:
+            other_lock.acquire()
+        except Timeout as error:
+            raise _busy(folder) from error
+        other_lock.release()
+
+
+def _busy(folder: Path) -> UsageError:
+    return UsageError(
+        f"Another batch is at work in {folder}.", "Wait for it, or choose another folder with -O."
+    )
+
+
+def _remove_stale(folder: Path) -> None:
+    for path in folder.rglob(".partial-*"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()

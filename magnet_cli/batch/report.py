@@ -1,0 +1,96 @@
+"""What came of each clip, and of all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from magnet_cli.batch.jobs import Job
+from magnet_cli.clips import SavedClip
+from magnet_cli.errors import MagnetError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one job."""
+
+    job: Job
+    seconds: float  # its share of the time for decoding, and writing
+    saved: SavedClip | None = None
+    error: MagnetError | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The clip's line in the manifest, as JSON-able values."""
+        target = self.job.target
+        kept: dict[str, Any] = {
+            "file": self.job.file,
+            "status": "failed" if self.saved is None else "done",
+            "index": self.job.index,
+            "line": self.job.line,
+            "prompt": target.prompt,
+            "seed": target.seed,
+        }
+        if self.saved is not None:
+            kept |= self.saved.measured()
+        if self.error is not None:
+            kept["error"] = str(self.error)
+        kept["seconds"] = round(self.seconds, 3)
+        kept["settings"] = self.job.settings()
+        return kept
+
+
+OnOutcome = Callable[[Outcome], None]
+
+
+@dataclass
+class Tally:
+    """A running batch in figures.
+
+    Attributes:
+        total: clips to be made in this run; None where their lines still arrive.
+        made, failed: of those, so far.
+        bad_lines: lines that could not be used.
+    """
+
+    total: int | None = None
+    made: int = 0
+    failed: int = 0
+    bad_lines: int = 0
+    failures: list[Outcome] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        """Loading is over: the clock of the clips starts."""
+        self._began = time.monotonic()
+
+    def count(self, outcome: Outcome) -> None:
+        """Take in what came of a clip."""
+        if outcome.saved is not None:
+            self.made += 1
+        else:
+            self.failed += 1
+            self.failures.append(outcome)
+
+    @property
+    def finished(self) -> int:
+        """Clips that are over, one way or the other."""
+        return self.made + self.failed
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self._began
+
+    @property
+    def clips_per_minute(self) -> float:
+        """Of this run, so far."""
+        return 60 * self.finished / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until all is made at this rate; None where that cannot be known."""
+        if self.total is None or not self.finished:
+            return None
+        return (self.total - self.finished) * self.seconds / self.finished

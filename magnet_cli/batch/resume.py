@@ -1,0 +1,160 @@
+"""What is to be made of a batch, and what an earlier run has made already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from magnet_cli.audio import io
+from magnet_cli.batch.jobs import Job
+from magnet_cli.batch.manifest import Manifest
+from magnet_cli.errors import MagnetError, UsageError
+
+_SHOWN = 5  # examples in a message
+
+# What a run has in common; another value would make other files under names that look the same.
+_SAME_RUN = ("seed", "name", "repo", "revision")
+
+
+@dataclass
+class Review:
+    """The jobs of a file, sorted."""
+
+    make: list[Job] = field(default_factory=list)
+    done: list[Job] = field(default_factory=list)
+    changed: list[tuple[Job, list[str]]] = field(default_factory=list)  # done with other settings
+    foreign: list[Job] = field(default_factory=list)  # a file is there that this batch did not make
+
+    def refuse(self) -> None:
+        """Refuse to replace what is there.
+
+        Raises:
+            UsageError: something would be replaced, saying what, and which settings were changed.
+        """
+        if self.changed:
+            differences = sorted({text for _, texts in self.changed for text in texts})
+            raise UsageError(
+                f"{_count(len(self.changed), 'clip')} of this batch {_are(len(self.changed))} done "
+                f"with other settings: {_some(differences, '; ')} "
+                f"({_some([job.file for job, _ in self.changed])}).",
+                "Make them again with --force, or make another folder with -O.",
+            )
+        if self.foreign:
+            raise UsageError(
+                f"Files are there that this batch did not make: "
+                f"{_some([job.file for job in self.foreign])}.",
+                "Replace them with --force, or make another folder with -O.",
+            )
+
+
+class Standing:
+    """What the manifest and the folder say of a job."""
+
+    def __init__(self, manifest: Manifest, force: bool) -> None:
+        """`force`: what was made with other settings, or by others, may be replaced."""
+        self._manifest, self._force = manifest, force
+
+    def review(self, jobs: Iterable[Job]) -> Review:
+        """Sort the jobs."""
+        review = Review()
+        for job in jobs:
+            changes = self.changes(job)
+            if changes is None:
+                (review.foreign if self.is_foreign(job) else review.make).append(job)
+            elif not changes:
+                review.done.append(job)
+            elif self._force:
+                review.make.append(job)
+            else:
+                review.changed.append((job, changes))
+        return review
+
+    def wanted(self, job: Job) -> bool:
+        """Whether one job is to be made.
+
+        Raises:
+            UsageError: as `Review.refuse`.
+        """
+        review = self.review([job])
+        review.refuse()
+        return bool(review.make)
+
+    def changes(self, job: Job) -> list[str] | None:
+        """How a job differs from the clip that is done under its name; None where none is done."""
+        clip = self._manifest.clips.get(job.file)
+        path = job.target.path
+        if clip is None or clip["status"] != "done" or path is None or not path.is_file():
+            return None
+        if job.target.codes is not None and not job.target.codes.is_file():
+            return None
+        return differences(clip.get("settings", {}), job.settings())
+
+    def is_foreign(self, job: Job) -> bool:
+        """Whether a file is in the way that is not this job's.
+
+        A run that was killed between writing a file and noting it has left one that is.
+        """
+        path = job.target.path
+        if self._force or path is None or not path.exists() or job.file in self._manifest.clips:
+            return False
+        try:
+            kept = io.read(path).metadata or {}
+        except MagnetError:
+            return True
+        return (kept.get("prompt"), kept.get("seed")) != (job.target.prompt, job.target.seed)
+
+
+def check_run(manifest: Manifest, run: Mapping[str, Any], force: bool) -> bool:
+    """Whether a run goes on with what an earlier one began: seed, names, revision of the model.
+
+    Args:
+        manifest: of the folder.
+        run: what is known of this run.
+        force: it need not.
+
+    Raises:
+        UsageError: something is done, it does not go on, and `force` is off.
+    """
+    if not manifest.anything_done:
+        return True
+    shared = [name for name in _SAME_RUN if name in manifest.run and name in run]
+    old = {name: manifest.run[name] for name in shared}
+    found = differences(old, {name: run[name] for name in shared})
+    if found and not force:
+        raise UsageError(
+            f"This batch was begun with other settings: {'; '.join(found)}.",
+            "Say the same again, make another folder with -O, or make all again with --force.",
+        )
+    return not found
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Every setting that was changed, as "temperature was 3, is 2"."""
+    names = [*new, *(name for name in old if name not in new)]
+    return [
+        f"{name} was {_said(old.get(name))}, is {_said(new.get(name))}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "not given"
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _some(texts: list[str], separator: str = ", ") -> str:
+    shown = separator.join(texts[:_SHOWN])
+    more = len(texts) - _SHOWN
+    return f"{shown}{separator}and {more} more" if more > 0 else shown
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

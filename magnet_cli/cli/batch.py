@@ -1,0 +1,209 @@
+"""`magnet batch`: a file or stream of prompts in, a folder of clips out, whatever happens between."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_cli.batch.names import DEFAULT_NAME
+from magnet_cli.checkpoints.registry import BUILTIN_NAMES
+from magnet_cli.cli.ensemble import EnsembleOptions
+from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.options import (
+    ClipOptions,
+    DecodingOptions,
+    ModelOptions,
+    OutputOptions,
+    TalkOptions,
+    flag,
+)
+from magnet_cli.cli.output import Talk
+from magnet_cli.cli.preferences import default_model
+from magnet_cli.config import check_duration
+from magnet_cli.data.prompt_files import STDIN, PromptFormat, format_of, open_prompts, read_prompts
+from magnet_cli.data.prompts import clean_prompt
+from magnet_cli.errors import UsageError
+
+EXAMPLES = """
+Examples:
+
+    magnet batch prompts.txt -O clips
+    magnet batch prompts.csv -O clips --preset fast --dry-run
+    generate-prompts | magnet batch - -O clips --print0 | xargs -0 -n 1 play
+    magnet batch prompts.txt -O clips --seed 7 --shard "$SLURM_ARRAY_TASK_ID/8"
+"""
+
+_PANEL = "Batch"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("batch", epilog=EXAMPLES)(batch)
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a batch is read, named and worked through."""
+
+    source_format: Annotated[
+        PromptFormat | None,
+        flag(_PANEL, "--from", help="How lines are read. Default: by the file's suffix, else txt."),
+    ] = None
+    null: Annotated[
+        bool, flag(_PANEL, "--null", "-0", help="Prompts stand between NULs, not on lines.")
+    ] = False
+    name: Annotated[
+        str,
+        flag(
+            _PANEL,
+            "--name",
+            metavar="TEMPLATE",
+            help="Names of files: fields are index, line, slug, seed, variation.",
+            show_default=True,
+        ),
+    ] = DEFAULT_NAME
+    batch_size: Annotated[
+        str,
+        flag(
+            _PANEL,
+            "--batch-size",
+            metavar="N",
+            help="Clips decoded at once; auto: 1 on a CPU, 8 on CUDA, 1 where lines still arrive.",
+            show_default=True,
+        ),
+    ] = "auto"
+    shard: Annotated[
+        str | None,
+        flag(
+            _PANEL, "--shard", metavar="I/N", help="Make only part I of N, from 1/N. Needs --seed."
+        ),
+    ] = None
+    skip_bad: Annotated[
+        bool, flag(_PANEL, "--skip-bad", help="Go on without the lines that cannot be used.")
+    ] = False
+    codes: Annotated[
+        bool, flag(_PANEL, "--codes", help="Keep each clip's codes beside it, as .npz.")
+    ] = False
+    dry_run: Annotated[
+        bool, flag(_PANEL, "--dry-run", help="Check the lines, list what would be made, and stop.")
+    ] = False
+    print_paths: Annotated[
+        bool, flag(_PANEL, "--print", help="Write each finished file's path to stdout.")
+    ] = False
+    print0: Annotated[
+        bool, flag(_PANEL, "--print0", help="The same, each path ended by a NUL.")
+    ] = False
+
+
+@takes_flags
+def batch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="Prompts: .txt (one a line, `#` comments), .csv, .tsv or .jsonl; `-` reads stdin.",
+            show_default=False,
+        ),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--output-dir",
+            "-O",
+            metavar="DIR",
+            help="Folder for the clips and their manifest.",
+            show_default=False,
+        ),
+    ],
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", "-f", help="Make clips again whose settings changed; replace other files."
+        ),
+    ] = False,
+    *,
+    options: BatchOptions,
+    clips: ClipOptions,
+    model: ModelOptions,
+    decoding: DecodingOptions,
+    more: EnsembleOptions,
+    output: OutputOptions,
+    talk: TalkOptions,
+) -> None:
+    """Generate a clip for each prompt of a file or stream.
+
+    The same command again makes only what is missing or failed. A file is checked whole before the
+    model is loaded; from a pipe, clips are made as lines arrive. Columns or keys set anything for
+    one line: prompt, out, seed, num, duration, negative, preset, and every setting of decoding and
+    sound. Each clip equals what `magnet gen` makes with its seed.
+    """
+    from magnet_cli.batch.jobs import BatchSettings, Planner
+    from magnet_cli.batch.manifest import Manifest
+    from magnet_cli.batch.shards import parse_batch_size, parse_shard
+    from magnet_cli.cli.batch_run import BatchRun
+
+    voice = Talk(talk)
+    if sum((options.print_paths, options.print0, talk.json)) > 1:
+        raise UsageError("--print, --print0 and --json all write to stdout.", "Choose one.")
+    kind = "txt" if source == STDIN or options.null else format_of(source)
+    kind = options.source_format or kind
+    if options.null and kind != "txt":
+        raise UsageError(f"-0 separates plain prompts, not {kind}.", "Leave one of them out.")
+    check_duration(clips.duration)
+    shard, size = parse_shard(options.shard), parse_batch_size(options.batch_size)
+    if shard.count > 1 and clips.seed is None:
+        raise UsageError("Shards need the same --seed.", "Say one, such as --seed 7.")
+    base = clips.seed
+    if base is None:
+        begun = Manifest.read(folder, shard).run.get("seed")
+        base = begun if isinstance(begun, int) else secrets.randbelow(2**32)
+    settings = BatchSettings(
+        folder=folder,
+        seed=base,
+        num=clips.num,
+        duration=clips.duration,
+        negative=clean_prompt(clips.negative) if clips.negative is not None else None,
+        preset=decoding.preset,
+        decoding=more.over(decoding.config()),
+        output=output.config(),
+        name=options.name,
+        codes=options.codes,
+        models=_models(model, more),
+    )
+    run = BatchRun(
+        settings,
+        shard,
+        size,
+        model,
+        more,
+        voice,
+        force=force,
+        skip_bad=options.skip_bad,
+        path_end=b"\0" if options.print0 else b"\n" if options.print_paths else None,
+    )
+    planner = Planner(settings)
+    with open_prompts(source) as prompts:
+        if source == STDIN and sys.stdin.isatty():
+            voice.note("Type prompts, one a line, then press Ctrl-D.")
+        planned = planner.plan(read_prompts(prompts.stream, kind, options.null))
+        if options.dry_run:
+            run.show(prompts.name, planned)
+        elif prompts.whole:
+            run.whole(prompts.name, planned)
+        else:
+            run.stream(prompts.name, planned)
+
+
+def _models(model: ModelOptions, more: EnsembleOptions) -> dict[str, str]:
+    """The models that take part, as they are named."""
+    names = {
+        "model": model.model or default_model() or BUILTIN_NAMES[0],
+        "rescorer": more.rescorer,
+        "hybrid_model": more.hybrid_model,
+    }
+    return {part: name for part, name in names.items() if name is not None}

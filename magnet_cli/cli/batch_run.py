@@ -1,0 +1,290 @@
+"""One run of `magnet batch`: lines checked, the model loaded, clips made, and all of it told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+from magnet_cli.batch.jobs import BatchSettings, Job
+from magnet_cli.batch.manifest import Manifest, open_manifest
+from magnet_cli.batch.report import Tally
+from magnet_cli.batch.resume import Standing, check_run
+from magnet_cli.batch.shards import Shard
+from magnet_cli.batch.writer import Writer
+from magnet_cli.cli.batch_progress import BatchDisplay
+from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
+from magnet_cli.cli.loading import load, source_of
+from magnet_cli.cli.options import ModelOptions
+from magnet_cli.cli.output import Talk, complain, printable, write_stdout
+from magnet_cli.data.prompt_fields import BadLine
+from magnet_cli.errors import PartialFailureError, UsageError
+from magnet_cli.version import __version__
+
+if TYPE_CHECKING:
+    from magnet_cli.batch.fitting import Fitter
+
+_MOST_SHOWN = 20  # bad lines and failures that are listed; all of them are counted
+
+Planned = Iterable[Job | BadLine]
+
+
+class BatchRun:
+    """A run with its settings; `whole`, `stream` and `show` are the three ways through it."""
+
+    def __init__(
+        self,
+        settings: BatchSettings,
+        shard: Shard,
+        size: int | Literal["auto"],
+        model: ModelOptions,
+        more: EnsembleOptions,
+        talk: Talk,
+        *,
+        force: bool,
+        skip_bad: bool,
+        path_end: bytes | None,
+    ) -> None:
+        """`path_end`: what ends each finished file's path on stdout; None: none is written."""
+        self._settings, self._shard, self._size = settings, shard, size
+        self._model, self._more, self._talk = model, more, talk
+        self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
+        self._tally = Tally()
+
+    def whole(self, name: str, planned: Planned) -> None:
+        """Make what all the lines of a file ask for, once every line is known to be good.
+
+        Raises:
+            UsageError: lines are bad and are not to be skipped, or something would be replaced.
+            PartialFailureError: some were skipped, or some clips failed.
+        """
+        jobs = self._checked(name, planned)
+        with open_manifest(self._settings.folder, self._shard) as manifest:
+            self._say_damage(manifest)
+            check_run(manifest, self._asked(), self._force)
+            review = Standing(manifest, self._force).review(jobs)
+            review.refuse()
+            make = review.make
+            if review.done:
+                self._talk.note(f"{len(review.done)} of {len(jobs)} clips are done already.")
+            if make:
+                fitter = self._fitter(jobs)
+                if not self._begin(manifest, fitter):
+                    make = jobs  # the model has become another one, and --force was said
+                self._refuse_bad(name, misfits := fitter.misfits(make))
+                lines = {bad.number for bad in misfits}
+                missing = {job.index for job in make if job.line not in lines}
+                self._tally.total = len(missing)
+                jobs = [job for job in jobs if job.line not in lines]
+                self._make(manifest, fitter, jobs, lambda job: job.index in missing, whole=True)
+        self._end()
+
+    def stream(self, name: str, planned: Planned) -> None:
+        """Make clips as their lines arrive; a bad line is said and left out.
+
+        Raises:
+            UsageError: there was no line at all, or another batch was begun in the folder.
+            PartialFailureError: lines were bad, or clips failed.
+        """
+        with open_manifest(self._settings.folder, self._shard) as manifest:
+            self._say_damage(manifest)
+            check_run(manifest, self._asked(), self._force)
+            fitter = self._fitter([])
+            again = not self._begin(manifest, fitter)
+            standing = Standing(manifest, self._force)
+            already = 0
+
+            def wanted(job: Job) -> bool:
+                nonlocal already
+                try:
+                    missing = again or standing.wanted(job)
+                except UsageError as error:
+                    self._bad(BadLine(job.line, str(error)))
+                    return False
+                already += not missing
+                return missing
+
+            self._make(manifest, fitter, self._arriving(planned), wanted, whole=False)
+        if already:
+            self._talk.note(f"{already} clips were done already.")
+        if not (already or self._tally.finished or self._tally.bad_lines):
+            raise _nothing(name)
+        self._end()
+
+    def show(self, name: str, planned: Planned) -> None:
+        """List what would be made, and make nothing.
+
+        Raises:
+            UsageError: lines are bad and are not to be skipped.
+            PartialFailureError: some were skipped.
+        """
+        jobs = self._checked(name, planned)
+        manifest = Manifest.read(self._settings.folder, self._shard)
+        review = Standing(manifest, self._force).review(jobs)
+        standings = {job.index: "done" for job in review.done}
+        standings |= {job.index: "changed" for job, _ in review.changed}
+        standings |= {job.index: "in the way" for job in review.foreign}
+        for job in jobs:
+            status = standings.get(job.index, "to make")
+            seed, prompt = job.target.seed, job.target.prompt
+            if self._talk.json:
+                record = {"event": "plan", "status": status, "file": job.file, "line": job.line}
+                self._talk.data({**record, "index": job.index, "settings": job.settings()})
+            elif self._path_end is not None:
+                write_stdout(str(job.target.path).encode() + self._path_end)
+            else:
+                self._talk.print(printable(f"{status:10}  {job.file}  (seed {seed})  {prompt}"))
+        self._talk.note(f"{len(review.make)} of {len(jobs)} clips would be made.")
+        self._end()
+
+    def _checked(self, name: str, planned: Planned) -> list[Job]:
+        """This shard's jobs of a file whose lines are all read now."""
+        jobs: list[Job] = []
+        bad: list[BadLine] = []
+        for item in planned:
+            if isinstance(item, BadLine):
+                bad.append(item)
+            else:
+                jobs.append(item)
+        self._refuse_bad(name, bad)
+        if not jobs:
+            raise _nothing(name)
+        return [job for job in jobs if self._shard.has(job.index)]
+
+    def _refuse_bad(self, name: str, bad: list[BadLine]) -> None:
+        """Say which lines are bad; go on without them only where that was asked for."""
+        for line in bad[:_MOST_SHOWN]:
+            self._bad(line)
+        for line in bad[_MOST_SHOWN:]:
+            self._bad(line, say=False)
+        if len(bad) > _MOST_SHOWN:
+            complain(f"{len(bad) - _MOST_SHOWN} more lines are bad.")
+        if bad and not self._skip_bad:
+            lines = "One line" if len(bad) == 1 else f"{len(bad)} lines"
+            raise UsageError(
+                f"{lines} of {name} cannot be used. Nothing was made.",
+                "Repair them, or go on without them: --skip-bad.",
+            )
+
+    def _bad(self, line: BadLine, say: bool = True) -> None:
+        self._tally.bad_lines += 1
+        if say:
+            complain(f"Line {line.number}: {line.message}")
+        self._talk.data({"event": "bad", "line": line.number, "error": line.message})
+
+    def _arriving(self, planned: Planned) -> Iterator[Job]:
+        for item in planned:
+            if isinstance(item, BadLine):
+                self._bad(item)
+            elif self._shard.has(item.index):
+                yield item
+
+    def _fitter(self, jobs: list[Job]) -> Fitter:
+        """The models, loaded, and what they were asked for."""
+        from magnet_cli.batch.fitting import Fitter
+
+        config = self._settings.decoding
+        if config.hybrid is None:  # a line may ask for what the flags do not
+            asked = next((job.decoding.hybrid for job in jobs if job.decoding.hybrid), None)
+            config = dataclasses.replace(config, hybrid=asked)
+        model = load(self._model, self._talk)
+        helpers = load_ensemble(self._more, self._model, model, config, None, self._talk)
+        return Fitter(model, helpers, source_of(self._model), folders(self._more, self._model))
+
+    def _asked(self) -> dict[str, str | int]:
+        return {"seed": self._settings.seed, "name": self._settings.name}
+
+    def _begin(self, manifest: Manifest, fitter: Fitter) -> bool:
+        """Note the run in the manifest; whether it goes on with what an earlier one began."""
+        model = fitter.model
+        run = {
+            **self._asked(),
+            **self._settings.models,
+            "repo": model.checkpoint.repo,
+            "revision": model.checkpoint.revision,
+            "device": model.device.type,
+            "dtype": model.dtype,
+            "magnet": __version__,
+        }
+        goes_on = check_run(manifest, run, self._force)
+        if manifest.anything_done:
+            for part in ("device", "dtype"):
+                if (before := manifest.run.get(part, run[part])) != run[part]:
+                    self._talk.warn(
+                        f"The {part} was {before}, is {run[part]}: the clips to come may differ from "
+                        "what it would have made."
+                    )
+        manifest.begin(run)
+        self._talk.note(f"Seeds from {self._settings.seed}, one for each clip.")
+        return goes_on
+
+    def _make(
+        self,
+        manifest: Manifest,
+        fitter: Fitter,
+        jobs: Iterable[Job],
+        wanted: Callable[[Job], bool],
+        whole: bool,
+    ) -> None:
+        from magnet_cli.batch.engine import Engine
+        from magnet_cli.batch.fitting import batch_size
+
+        size = batch_size(self._size, fitter.model, whole)
+        total = self._tally.total
+        self._talk.data({"event": "start", "clips": total, "seed": self._settings.seed})
+        self._tally.start()
+        with (
+            BatchDisplay(self._talk, self._tally, self._path_end) as display,
+            Writer(manifest, self._settings.folder, display.finished, depth=2 * size) as writer,
+        ):
+            engine = Engine(fitter, writer, size, display.begin_jobs, display.less)
+            engine.run(jobs, wanted)
+
+    def _say_damage(self, manifest: Manifest) -> None:
+        if manifest.damaged:
+            self._talk.warn(
+                f"{manifest.path} holds {manifest.damaged} lines that cannot be read, as a crash "
+                "leaves them. Their clips are made again."
+            )
+
+    def _end(self) -> None:
+        """Say what came of it all.
+
+        Raises:
+            PartialFailureError: not all was made.
+        """
+        tally = self._tally
+        self._talk.data(
+            {
+                "event": "end",
+                "made": tally.made,
+                "failed": tally.failed,
+                "bad_lines": tally.bad_lines,
+                "seconds": round(tally.seconds, 3),
+            }
+        )
+        if tally.made:
+            self._talk.note(
+                f"Made {tally.made} clips in {tally.seconds:.0f} s "
+                f"({tally.clips_per_minute:.1f} clips/min)."
+            )
+        if not (tally.failed or tally.bad_lines):
+            return
+        said = []
+        if tally.failed:
+            said.append(f"{tally.failed} of {tally.finished} clips could not be made:")
+            for outcome in tally.failures[:_MOST_SHOWN]:
+                error = outcome.error
+                assert error is not None
+                said.append(f"  {outcome.job.file} (line {outcome.job.line}): {error.message}")
+            if tally.failed > _MOST_SHOWN:
+                said.append(f"  and {tally.failed - _MOST_SHOWN} more")
+        if tally.bad_lines:
+            said.append(f"Lines that were left out: {tally.bad_lines}.")
+        raise PartialFailureError(
+            "\n".join(said), "The same command makes what is missing, and nothing twice."
+        )
+
+
+def _nothing(name: str) -> UsageError:
+    return UsageError(f"{name} holds no prompt.", "Write one on each line, such as: lofi piano")

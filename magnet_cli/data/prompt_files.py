@@ -1,0 +1,296 @@
+"""Prompt files: .txt, .csv, .tsv and .jsonl, as lines that are good, or bad for a reason.
+
+    for line in read_prompts(stream, "jsonl"):
+        if isinstance(line, BadLine): ...
+
+Lines come as the stream brings them, so a pipe's first line can be used while its second is written.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from magnet_cli.data.prompt_fields import BadLine, PromptLine, field_of, line_of
+from magnet_cli.data.prompts import clean_prompt
+from magnet_cli.data.records import LONGEST_RECORD, Readable, records
+from magnet_cli.errors import DataError, UsageError
+
+PromptFormat = Literal["txt", "csv", "tsv", "jsonl"]
+
+_SUFFIXES: dict[str, PromptFormat] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """An open prompt file.
+
+    Attributes:
+        name: what to call it.
+        stream: its bytes.
+        whole: it is all there, and can be read to its end before anything else is done. Otherwise
+            lines arrive one by one: a pipe, a FIFO, a terminal.
+    """
+
+    name: str
+    stream: Readable
+    whole: bool
+
+
+@contextmanager
+def open_prompts(name: str) -> Iterator[PromptSource]:
+    """Open a prompt file, or stdin where the name is "-".
+
+    Raises:
+        UsageError: it is a folder, is not there, or cannot be read.
+    """
+    if name == STDIN:
+        stdin = sys.stdin.buffer
+        yield PromptSource("stdin", cast(Readable, stdin), _is_whole(stdin))
+        return
+    path = Path(name)
+    try:
+        if path.is_dir():
+            raise UsageError(f"{name} is a folder.", "Give a file of prompts, or `-` for stdin.")
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no file {name}.", "Check the name.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{name[:200]} cannot be read: {reason}.", "Check the name.") from error
+    with file:
+        yield PromptSource(name, file, _is_whole(file))
+
+
+def format_of(name: str) -> PromptFormat:
+    """How a file's lines are read, by its suffix; txt for any that says nothing.
+
+    Raises:
+        UsageError: .json, which is one value and not lines.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix == ".json":
+        raise UsageError(
+            f"{name} is one JSON value, not one a line.",
+            "Write one object on each line and name it .jsonl, or say --from jsonl if it is so.",
+        )
+    return _SUFFIXES.get(suffix, "txt")
+
+
+def read_prompts(
+    stream: Readable, kind: PromptFormat, null: bool = False
+) -> Iterator[PromptLine | BadLine]:
+    """The lines of a prompt file, as they arrive.
+
+    Args:
+        stream: UTF-8, with or without a byte order mark, lines ending in LF or CRLF.
+        kind: how a line is read. In txt a line is a prompt; empty lines and those that begin with
+            `#` are left out.
+        null: prompts stand between NULs, not on lines. Goes with txt, where `#` then means nothing.
+
+    Raises:
+        DataError: the header of a csv or tsv file cannot be used.
+        OSError: the stream broke.
+    """
+    if null:
+        return _from_text(_decoded(records(stream, b"\0"), "NUL"), comments=False)
+    texts = _decoded(records(stream), "line")
+    if kind == "txt":
+        return _from_text(texts, comments=True)
+    if kind == "jsonl":
+        return _from_json(texts)
+    return _from_table(texts, "\t" if kind == "tsv" else ",")
+
+
+def _is_whole(stream: BinaryIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):  # BytesIO and its like have no number
+        return False
+
+
+def _decoded(raw: Iterator[bytes | None], what: str) -> Iterator[tuple[int, str] | BadLine]:
+    """Numbered records as text, without a byte order mark or a CR at the end."""
+    for number, data in enumerate(raw, start=1):
+        if data is None:
+            limit = f"{LONGEST_RECORD // 1_000_000} MB"
+            yield BadLine(number, f"It is longer than {limit}. Is this a file of prompts?")
+        elif number == 1 and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            yield BadLine(number, "The file is UTF-16 text. Save it as UTF-8.")
+        elif b"\0" in data:
+            yield BadLine(number, "It holds a NUL. For prompts between NULs say -0.")
+        else:
+            try:
+                text = data.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                yield BadLine(number, f"Byte {error.start + 1} is not UTF-8. Save it as UTF-8.")
+                continue
+            yield number, text.removesuffix("\r") if what == "line" else text
+
+
+def _from_text(
+    texts: Iterator[tuple[int, str] | BadLine], comments: bool
+) -> Iterator[PromptLine | BadLine]:
+    for item in texts:
+        if isinstance(item, BadLine):
+            yield item
+            continue
+        number, text = item
+        if not text.strip() or (comments and text.lstrip().startswith("#")):
+            continue
+        try:
+            yield PromptLine(number, clean_prompt(text))
+        except UsageError as error:
+            yield BadLine(number, str(error))
+
+
+def _from_json(texts: Iterator[tuple[int, str] | BadLine]) -> Iterator[PromptLine | BadLine]:
+    for item in texts:
+        if isinstance(item, BadLine):
+            yield item
+            continue
+        number, text = item
+        if not text.strip():
+            continue
+        try:
+            yield line_of(number, _json_object(text), text=False)
+        except UsageError as error:
+            yield BadLine(number, str(error))
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """The fields of one JSON object.
+
+    Raises:
+        UsageError: it is none, or names a field that there is not, or one twice.
+    """
+
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, value in pairs:
+            known = field_of(name)
+            if known in values:
+                raise UsageError(f"{known} is there twice.", "Leave one out.")
+            values[known] = value
+        return values
+
+    def no_number(name: str) -> None:
+        raise UsageError(f"{name} is no number.", "Leave it out.")
+
+    try:
+        parsed = json.loads(text, object_pairs_hook=fields, parse_constant=no_number)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"It is not JSON: {error.msg} at {error.pos + 1}.",
+            'Write an object, such as {"prompt": "lofi piano", "seed": 7}.',
+        ) from error
+    except (RecursionError, ValueError) as error:
+        raise UsageError("It is not JSON that can be read.", "Write a flat object.") from error
+    if not isinstance(parsed, dict):
+        raise UsageError("It is no JSON object.", 'Write {"prompt": "lofi piano"}.')
+    return parsed
+
+
+class _Feed:
+    """Lines for the csv reader, one at a time: those that cannot be read are kept aside."""
+
+    def __init__(self, texts: Iterator[tuple[int, str] | BadLine]) -> None:
+        self._texts = texts
+        self.bad: list[BadLine] = []
+        self.first: int | None = None  # number of the first line of the row that is being read
+
+    def __iter__(self) -> Iterator[str]:
+        for item in self._texts:
+            if isinstance(item, BadLine):
+                self.bad.append(item)
+                continue
+            number, text = item
+            if self.first is None:
+                self.first = number
+            yield text + "\n"
+
+
+def _from_table(
+    texts: Iterator[tuple[int, str] | BadLine], delimiter: str
+) -> Iterator[PromptLine | BadLine]:
+    """Rows under a header that names the fields. A quoted value may go over several lines."""
+    feed = _Feed(texts)
+    columns: list[str] | None = None
+    for number, row in _rows(feed, delimiter):
+        yield from feed.bad
+        feed.bad.clear()
+        if isinstance(row, str):
+            yield BadLine(number, row)
+        elif not any(value.strip() for value in row):
+            continue
+        elif columns is None:
+            columns = _columns(row, number, delimiter)
+        else:
+            yield _table_line(number, row, columns)
+    yield from feed.bad
+
+
+def _rows(feed: _Feed, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """Each row with the number of its first line; for a row that cannot be read, what is wrong."""
+    reader = csv.reader(iter(feed), delimiter=delimiter, strict=True)
+    while True:
+        feed.first = None
+        row: list[str] | str
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            row = (
+                "A quote is opened and not closed."
+                if "unexpected end" in str(error)
+                else f"It cannot be read as a table's row: {error}."
+            )
+        yield feed.first or 1, row
+
+
+def _columns(row: list[str], number: int, delimiter: str) -> list[str]:
+    names = "prompt,seed,duration".replace(",", delimiter)
+    try:
+        columns = [field_of(name) for name in row]
+    except UsageError as error:
+        raise DataError(
+            f"Line {number}, which names the columns: {error.message}",
+            f"{error.hint} The first line is such as {names!r}.",
+        ) from error
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"Line {number}: the column {twice} is there twice.", "Leave one out.")
+    if "prompt" not in columns:
+        raise DataError(
+            f"Line {number} names no column prompt.", f"The first line is such as {names!r}."
+        )
+    return columns
+
+
+def _table_line(number: int, row: list[str], columns: list[str]) -> PromptLine | BadLine:
+    if len(row) > len(columns):
+        return BadLine(
+            number,
+            f"It has {len(row)} values, but there are {len(columns)} columns. "
+            "Put a value that holds a separator into double quotes.",
+        )
+    try:
+        return line_of(number, dict(zip(columns, row, strict=False)), text=True)
+    except UsageError as error:
+        return BadLine(number, str(error))
