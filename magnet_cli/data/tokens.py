@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,22 +74,22 @@ class TokenWriter:
         self.format = format_
         self.clips_per_shard = clips_per_shard
         self.written: dict[str, str] = {}  # id -> key of what is safely on disk
-        if (self.folder / INDEX_NAME).is_file() or any(self.folder.glob("shard-*.safetensors")):
-            self._go_on()
+        self._shards: dict[str, tuple[int, int]] = {}  # file -> clips, frames
+        for path in sorted(self.folder.glob("shard-*.safetensors")):
+            # The index is only a summary: what counts is in the shards.
+            found, clips = _read_shard(path)
+            if found != format_:
+                raise DataError(
+                    f"{self.folder} holds codes of {found.codec}, not of this {format_.codec}.",
+                    "Encode into another folder, or remove this one first.",
+                )
+            self._note(path.name, clips)
         self._codes: list[Tensor] = []
         self._clips: list[dict[str, Any]] = []
 
-    def _go_on(self) -> None:
-        if (self.folder / INDEX_NAME).is_file():
-            found, _ = _read_index(self.folder)
-            if found != self.format:
-                raise DataError(
-                    f"{self.folder} holds codes of {found.codec}, not of this {self.format.codec}.",
-                    "Encode into another folder, or remove this one first.",
-                )
-        for shard in _shards(self.folder):
-            _, clips = _read_shard(shard, self.format)
-            self.written.update({clip.id: clip.key for clip in clips})
+    def _note(self, shard: str, clips: Sequence[TokenClip]) -> None:
+        self.written.update({clip.id: clip.key for clip in clips})
+        self._shards[shard] = len(clips), sum(clip.frames for clip in clips)
 
     def add(
         self, id_: str, key: str, codes: Tensor, captions: tuple[str, ...], tags: tuple[str, ...]
@@ -116,29 +117,28 @@ class TokenWriter:
     def flush(self) -> None:
         """Write what has been added since the last shard, and the index."""
         if self._clips:
-            numbers = [int(path.stem.split("-")[1]) for path in _shards(self.folder)]
-            target = self.folder / f"shard-{max(numbers, default=-1) + 1:05d}.safetensors"
+            numbers = [int(name.split("-")[1].split(".")[0]) for name in self._shards]
+            name = f"shard-{max(numbers, default=-1) + 1:05d}.safetensors"
             metadata = {
                 "format": json.dumps(dataclasses.asdict(self.format)),
                 "clips": json.dumps(self._clips, ensure_ascii=False),
             }
-            with atomic_path(target) as partial:
+            with atomic_path(self.folder / name) as partial:
                 save_file({"codes": torch.cat(self._codes)}, partial, metadata)
-            self.written.update({clip["id"]: clip["key"] for clip in self._clips})
+            self._note(name, [_token_clip(name, clip) for clip in self._clips])
             self._codes, self._clips = [], []
         self._write_index()
 
     def _write_index(self) -> None:
-        shards = []
-        for path in _shards(self.folder):
-            _, clips = _read_shard(path, self.format)
-            frames = sum(clip.frames for clip in clips)
-            shards.append({"file": path.name, "clips": len(clips), "frames": frames})
+        shards = [
+            {"file": name, "clips": clips, "frames": frames}
+            for name, (clips, frames) in sorted(self._shards.items())
+        ]
         index = {
             "format": FORMAT,
             "codec": dataclasses.asdict(self.format),
-            "clips": sum(shard["clips"] for shard in shards),
-            "frames": sum(shard["frames"] for shard in shards),
+            "clips": sum(clips for clips, _ in self._shards.values()),
+            "frames": sum(frames for _, frames in self._shards.values()),
             "shards": shards,
         }
         with atomic_path(self.folder / INDEX_NAME) as partial:
@@ -158,7 +158,13 @@ class TokenFolder:
         self.format, names = _read_index(self.folder)
         newest: dict[str, TokenClip] = {}  # a sound encoded again replaces its older codes
         for name in names:
-            _, clips = _read_shard(self.folder / name, self.format)
+            found, clips = _read_shard(self.folder / name)
+            if found != self.format:
+                raise DataError(
+                    f"{self.folder / name} holds codes of {found.codec}, the rest of its folder "
+                    f"those of {self.format.codec}.",
+                    "Keep the shards of each codec in a folder of their own.",
+                )
             newest.update({clip.id: clip for clip in clips})
         self.clips = tuple(newest.values())
         self._open: dict[str, Any] = {}
@@ -172,10 +178,6 @@ class TokenFolder:
             self._open[clip.shard] = opened.get_slice("codes")
         rows = self._open[clip.shard][clip.offset + start : clip.offset + stop]
         return rows.to(torch.int64).t().contiguous()
-
-
-def _shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("shard-*.safetensors"))
 
 
 def _read_index(folder: Path) -> tuple[TokenFormat, list[str]]:
@@ -197,36 +199,31 @@ def _read_index(folder: Path) -> tuple[TokenFormat, list[str]]:
     return format_, names
 
 
-def _read_shard(path: Path, format_: TokenFormat) -> tuple[TokenFormat, list[TokenClip]]:
+def _read_shard(path: Path) -> tuple[TokenFormat, list[TokenClip]]:
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
             rows, streams = opened.get_slice("codes").get_shape()
         found = TokenFormat(**json.loads(metadata["format"]))
-        clips = [
-            TokenClip(
-                id=clip["id"],
-                key=clip["key"],
-                shard=path.name,
-                offset=int(clip["offset"]),
-                frames=int(clip["frames"]),
-                captions=tuple(clip["captions"]),
-                tags=tuple(clip["tags"]),
-            )
-            for clip in json.loads(metadata["clips"])
-        ]
+        clips = [_token_clip(path.name, clip) for clip in json.loads(metadata["clips"])]
+        if streams != found.n_q:
+            raise ValueError(f"it has {streams} streams, and says {found.n_q}")
+        if any(clip.offset < 0 or clip.offset + clip.frames > rows for clip in clips):
+            raise ValueError(f"its clips reach past its {rows} frames")
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is broken: {error}.", "Remove it and run `magnet data encode` again."
         ) from error
-    if found != format_ or streams != format_.n_q:
-        raise DataError(
-            f"{path} holds codes of {found.codec}, the rest of its folder those of {format_.codec}.",
-            "Keep the shards of each codec in a folder of their own.",
-        )
-    if any(clip.offset < 0 or clip.offset + clip.frames > rows for clip in clips):
-        raise DataError(
-            f"{path} is broken: its clips reach past its {rows} frames.",
-            "Remove it and run `magnet data encode` again.",
-        )
     return found, clips
+
+
+def _token_clip(shard: str, clip: dict[str, Any]) -> TokenClip:
+    return TokenClip(
+        id=clip["id"],
+        key=clip["key"],
+        shard=shard,
+        offset=int(clip["offset"]),
+        frames=int(clip["frames"]),
+        captions=tuple(clip["captions"]),
+        tags=tuple(clip["tags"]),
+    )

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from magnet_cli.errors import MagnetError, UsageError
@@ -50,6 +51,8 @@ class NotANumberError(MagnetError):
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """The process's place in the run, as `accelerate launch` (or nobody) set it up."""
+    # accelerate keeps the first precision for the whole process; a run asks for its own.
+    AcceleratorState._reset_state()
     # A stage uses one head of K; which, differs from step to step.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[unused])

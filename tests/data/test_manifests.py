@@ -1,0 +1,106 @@
+"""Manifests and folders: what is broken costs itself and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magnet_cli.data.manifests import MAX_CAPTION, clean_caption, read_clips
+from magnet_cli.errors import DataError
+
+
+def manifest(folder: Path, *lines: bytes | str) -> Path:
+    path = folder / "clips.jsonl"
+    path.write_bytes(b"\n".join(x if isinstance(x, bytes) else x.encode() for x in lines))
+    return path
+
+
+def test_a_manifest_names_paths_beside_itself(tmp_path: Path) -> None:
+    line = {
+        "path": "a/b.wav",
+        "caption": "rain",
+        "tags": {"tempo": 80, "of": ["x", "y"], "no": None},
+    }
+    found = read_clips(manifest(tmp_path, json.dumps(line)))
+    assert found.problems == ()
+    (clip,) = found.clips
+    assert clip.path == tmp_path / "a/b.wav"
+    assert clip.captions == ("rain",)
+    assert clip.tags == ("tempo: 80", "of: x, y")
+
+
+def test_several_captions_and_lists_of_tags(tmp_path: Path) -> None:
+    line = {"path": "b.wav", "captions": ["rain", " ", "rain", "a  storm"], "tags": ["x", ""]}
+    (clip,) = read_clips(manifest(tmp_path, json.dumps(line))).clips
+    assert clip.captions == ("rain", "a storm")
+    assert clip.tags == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b"not json", "not JSON"),
+        (b'{"path": "x.wav", "caption": "cut', "not JSON"),
+        (b'\xff\xfe{"path": 1}', "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[1, 2]", "not a JSON object but a list"),
+        (b'{"caption": "x"}', "no path"),
+        (b'{"path": "a\\u0000b", "caption": "x"}', "no path"),
+        (b'{"path": "x.wav"}', "text or a list"),
+        (b'{"path": "x.wav", "caption": 5}', "text or a list"),
+        (b'{"path": "x.wav", "caption": ["a", null]}', "text or a list"),
+        (b'{"path": "x.wav", "caption": " \\u0000\\n "}', "empty"),
+        (b'{"path": "x.wav", "caption": "x", "tags": 7}', "tags"),
+    ],
+)
+def test_a_broken_line_costs_that_line(tmp_path: Path, line: bytes, what: str) -> None:
+    good = '{"path": "good.wav", "caption": "good"}'
+    found = read_clips(manifest(tmp_path, good, "", line, good.replace("good", "fine")))
+    assert [clip.captions for clip in found.clips] == [("good",), ("fine",)]
+    (problem,) = found.problems
+    assert problem.where == "clips.jsonl:3"
+    assert what in problem.what
+
+
+def test_odd_captions_are_cleaned_not_refused(tmp_path: Path) -> None:
+    odd = {"path": "x.wav", "caption": "slow\u0000 piano 🎹\u202e \ud83c\n\tand  rain"}
+    long = {"path": "y.wav", "caption": "a" * (MAX_CAPTION + 1)}
+    found = read_clips(manifest(tmp_path, json.dumps(odd), json.dumps(long)))
+    assert found.clips[0].captions == ("slow piano 🎹 and rain",)
+    assert len(found.clips[1].captions[0]) == MAX_CAPTION
+    assert [(p.where, p.skipped) for p in found.problems] == [("clips.jsonl:2", False)]
+
+
+@given(st.text())
+@settings(max_examples=60, deadline=None)
+def test_clean_captions_can_be_written_and_stay_clean(text: str) -> None:
+    cleaned = clean_caption(text)
+    assert cleaned.encode("utf-8").decode() == cleaned
+    assert cleaned.isprintable()
+    assert clean_caption(cleaned) == cleaned
+
+
+def test_a_folder_has_captions_beside_its_sounds(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b.WAV", "a.flac", "c.mp3", "notes.pdf", "sub/d.ogg", ".hidden/e.wav", ".f.wav"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "b.json").write_text('{"caption": "three", "tags": ["t"]}')
+    (tmp_path / "sub" / "d.txt").write_bytes(b"caf\xe9 sounds")
+    found = read_clips(tmp_path)
+    assert [clip.path.name for clip in found.clips] == ["a.flac", "b.WAV", "d.ogg"]
+    assert [clip.captions for clip in found.clips[:2]] == [("one", "two"), ("three",)]
+    assert found.clips[1].tags == ("t",)
+    (problem,) = found.problems
+    assert problem.where == "c.mp3"
+    assert "no caption" in problem.what
+
+
+def test_nothing_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no manifest or folder"):
+        read_clips(tmp_path / "none.jsonl")

@@ -1,0 +1,66 @@
+"""Run by test_processes.py in processes of its own: one training step, its loss and gradients saved.
+
+python -m tests.training.one_step WORKSHOP OUT [micro_batch]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.setup import make_trainer
+
+
+def main(workshop: Path, out: Path) -> None:
+    config = TrainConfig(
+        data=(str(workshop / "tokens"),),
+        codec=str(workshop / "codec"),
+        text_encoder=str(workshop / "text"),
+        modeling="hybrid",
+        dim=16,
+        num_heads=2,
+        num_layers=1,
+        segment_duration=2.4,
+        steps=1,
+        batch_size=8,
+        micro_batch=2,
+        clip_norm=0.0,
+        seed=4,
+    )
+    trainer = make_trainer(config, out / "model")
+    counts = [
+        trainer.train.batch(0, trainer.accelerator.process_index * trainer.share + n).weight(1.0)
+        for n in range(trainer.share)
+    ]
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(*_: object) -> None:
+        for name, parameter in trainer.output.lm.named_parameters():
+            if parameter.grad is not None:
+                kept[name] = parameter.grad.clone()
+
+    for optimizer in trainer.optimizers:
+        optimizer.optimizer.register_step_pre_hook(keep)
+    loss, norm, sums = trainer.take_step()
+    weights = {name: p.detach().clone() for name, p in trainer.output.lm.named_parameters()}
+    rank = trainer.accelerator.process_index
+    torch.save(
+        {
+            "loss": loss,
+            "norm": norm,
+            "sums": sums,
+            "counts": counts,
+            "gradients": kept,
+            "weights": weights,
+            "processes": trainer.accelerator.num_processes,
+        },
+        out / f"step-{rank}.pt",
+    )
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

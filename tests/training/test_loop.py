@@ -1,0 +1,270 @@
+"""The loop: learning, going on after a kill, stopping at what is not a number."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.training import state
+from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.loop import NotANumberError, Progress, Trainer
+from magnet_cli.training.setup import make_trainer
+
+
+def settings(workshop: Path, **more: Any) -> TrainConfig:
+    base: dict[str, Any] = {
+        "data": (str(workshop / "tokens"),),
+        "codec": str(workshop / "codec"),
+        "text_encoder": str(workshop / "text"),
+        "modeling": "hybrid",
+        "dim": 16,
+        "num_heads": 2,
+        "num_layers": 1,
+        "segment_duration": 2.4,
+        "steps": 6,
+        "batch_size": 4,
+        "micro_batch": 2,
+        "warmup_steps": 2,
+        "learning_rate": 1e-2,
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "keep_checkpoints": 9,
+        "ema_every": 2,
+    }
+    return TrainConfig(**{**base, **more})
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {k: v.detach().clone() for k, v in trainer.output.lm.state_dict().items()}
+
+
+def run(workshop: Path, out: str, **more: Any) -> tuple[Trainer, list[Progress]]:
+    heard: list[Progress] = []
+    trainer = make_trainer(settings(workshop, **more), workshop / out)
+    trainer.run(heard.append)
+    return trainer, heard
+
+
+def losses(out: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if line["kind"] == "step"}
+
+
+def test_equal_settings_give_equal_weights(workshop: Path) -> None:
+    first, _ = run(workshop, "a")
+    second, _ = run(workshop, "b")
+    for name, weight in weights(first).items():
+        assert torch.equal(weight, weights(second)[name]), name
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(workshop: Path) -> None:
+    """Kill -9 after step 5, between two checkpoints: what was not finished is as if never begun."""
+    whole, _ = run(workshop, "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.kind == "step" and progress.step == 5:
+            raise Killed
+
+    broken = make_trainer(settings(workshop), workshop / "killed")
+    with pytest.raises(Killed):
+        broken.run(kill)
+    out = workshop / "killed"
+    # What a kill can leave behind: half a checkpoint, half a line of the log, half a file.
+    (out / "checkpoints" / ".partial-6").mkdir()
+    (out / "checkpoints" / ".partial-6" / "model.safetensors").write_bytes(b"half")
+    (out / "checkpoints" / "step-00000006").mkdir()
+    with (out / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "kind": "st')
+
+    resumed = make_trainer(settings(workshop), out, resume=True)
+    assert resumed.step == 4
+    resumed.run()
+    assert losses(out) == losses(workshop / "whole")
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(resumed)[name]), name
+    for name, average in whole.ema.state_dict()["shadow"].items():
+        assert torch.equal(average, resumed.ema.state_dict()["shadow"][name]), name
+    assert not list((out / "checkpoints").glob(".partial-*"))
+
+
+def test_the_micro_batches_of_a_step_add_up_to_one_batch(workshop: Path) -> None:
+    """Two passes over two items each have the loss and the gradients of one pass over four.
+
+    The items of a pass share their stage and prefix, so both are made equal for this test.
+    """
+    together = make_trainer(
+        settings(
+            workshop,
+            no_prefix_share=1.0,
+            full_prefix_share=0.0,
+            stage_weights=(1.0, 0.0),
+            micro_batch=4,
+        ),
+        workshop / "one",
+    )
+    apart = make_trainer(
+        settings(
+            workshop,
+            no_prefix_share=1.0,
+            full_prefix_share=0.0,
+            stage_weights=(1.0, 0.0),
+            micro_batch=2,
+        ),
+        workshop / "two",
+    )
+    one, norm_one, _ = together.take_step()
+    two, norm_two, _ = apart.take_step()
+    assert one == pytest.approx(two, rel=1e-6)
+    assert norm_one == pytest.approx(norm_two, rel=1e-5)
+
+
+def test_a_loss_that_is_not_a_number_names_step_batch_and_checkpoint(workshop: Path) -> None:
+    def poison(progress: Progress) -> None:
+        if progress.kind == "checkpoint" and progress.step == 4:
+            with torch.no_grad():
+                trainer.output.lm.out_norm.weight.fill_(float("nan"))
+
+    trainer = make_trainer(settings(workshop), workshop / "out")
+    with pytest.raises(NotANumberError) as caught:
+        trainer.run(poison)
+    assert "step 5" in caught.value.message
+    assert "clip-" in caught.value.message
+    assert "step-00000004" in caught.value.message
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(settings(workshop), workshop / "out")
+    save = trainer.accelerator.save_state
+
+    def full(folder: str) -> None:
+        save(folder)
+        if folder.endswith("4"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer.accelerator, "save_state", full)
+    with pytest.raises(MagnetError, match="step 4 could not be written"):
+        trainer.run()
+    kept = state.latest_checkpoint(workshop / "out")
+    assert kept is not None
+    assert kept.name == "step-00000002"
+    assert sorted(p.name for p in kept.parent.iterdir()) == ["step-00000002"]
+
+
+def test_old_checkpoints_go(workshop: Path) -> None:
+    run(workshop, "out", keep_checkpoints=1)
+    assert [p.name for p in (workshop / "out" / "checkpoints").iterdir()] == ["step-00000006"]
+
+
+def test_an_existing_folder_is_not_written_over(workshop: Path) -> None:
+    run(workshop, "out", steps=2)
+    with pytest.raises(UsageError, match="exists already"):
+        make_trainer(settings(workshop), workshop / "out")
+
+
+def test_resume_of_nothing_starts(workshop: Path) -> None:
+    trainer = make_trainer(settings(workshop), workshop / "new", resume=True)
+    assert trainer.step == 0
+    assert (workshop / "new" / "config.json").is_file()
+
+
+def test_validation_tells_every_stream(workshop: Path) -> None:
+    _, heard = run(workshop, "out", valid=str(workshop / "tokens"), valid_every=3, valid_items=4)
+    records = [progress.record for progress in heard if progress.kind == "valid"]
+    assert len(records) == 2
+    assert all(value > 0 for record in records for value in record["masked"])
+    assert all(value > 0 for record in records for value in record["following"])
+
+
+def test_accelerated_options_learn_the_same(workshop: Path) -> None:
+    """Gradient checkpointing changes memory, not the result."""
+    plain, _ = run(workshop, "plain", steps=2)
+    saving, _ = run(workshop, "saving", steps=2, gradient_checkpointing=True)
+    for name, weight in weights(plain).items():
+        torch.testing.assert_close(weight, weights(saving)[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("more", [{"optimizer": "muon"}, {"mixed_precision": "bf16"}])
+def test_other_ways_to_step(workshop: Path, more: dict[str, Any]) -> None:
+    _, heard = run(workshop, "out", steps=30, **more)
+    seen = [progress.record["loss"] for progress in heard if progress.kind == "step"]
+    assert sum(seen[-5:]) < sum(seen[:5])
+
+
+def test_fine_tuning_starts_from_a_model_and_its_samples_can_be_heard(workshop: Path) -> None:
+    run(workshop, "base", steps=2)
+    config = settings(
+        workshop,
+        init=str(workshop / "base"),
+        steps=2,
+        sample_every=2,
+        sample_prompts=("rain", "slow piano"),
+    )
+    trainer = make_trainer(config, workshop / "tuned")
+    base = state.Ema(trainer.output.lm, 0.9).state_dict()["shadow"]
+    trainer.run()
+    assert any(not torch.equal(base[n], w) for n, w in weights(trainer).items())
+    sounds = sorted((workshop / "tuned" / "samples" / "step-00000002").iterdir())
+    assert [sound.suffix for sound in sounds] == [".wav", ".wav"]
+
+
+def test_settings_that_do_not_fit_are_refused(workshop: Path) -> None:
+    config = settings(workshop)
+    with pytest.raises(UsageError, match="nothing to train on"):
+        make_trainer(dataclasses.replace(config, data=()), workshop / "x")
+    with pytest.raises(UsageError, match="codec and a text encoder"):
+        make_trainer(dataclasses.replace(config, codec=None), workshop / "x")
+    with pytest.raises(UsageError, match="stage_weights"):
+        make_trainer(dataclasses.replace(config, stage_weights=(1.0,)), workshop / "x")
+    assert not (workshop / "x").exists()
+
+
+def test_tokens_of_another_codec_are_refused(workshop: Path) -> None:
+    index = workshop / "tokens" / "index.json"
+    shutil.copytree(workshop / "tokens", workshop / "others")
+    for path in (index,):
+        changed = json.loads(path.read_text())
+        assert changed["codec"]["codec"] == "tiny"
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    for shard in (workshop / "others").glob("*.safetensors"):
+        with safe_open(shard, framework="pt") as opened:
+            metadata, codes = dict(opened.metadata()), opened.get_tensor("codes")
+        metadata["format"] = metadata["format"].replace(changed["codec"]["codec_hash"], "0" * 16)
+        save_file({"codes": codes}, shard, metadata)
+    changed["codec"]["codec_hash"] = "0" * 16
+    (workshop / "others" / "index.json").write_text(json.dumps(changed))
+    with pytest.raises(UsageError, match="not the codec of this model"):
+        make_trainer(settings(workshop, data=(str(workshop / "others"),)), workshop / "x")
+
+
+def test_attention_spelled_out_is_attention() -> None:
+    """The bfloat16 path of training on a CPU against torch's own in float32."""
+    from magnet_cli.models.transformer import Attention, attend_bfloat16
+
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 2, 40, 8, generator=generator).unbind(0)
+    for attention in (
+        Attention.full(),
+        Attention.causal(),
+        Attention.prefix(9, None),
+        Attention.prefix(9, 3),
+    ):
+        exact = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=attention.mask(40)
+        )
+        half = attend_bfloat16(q.bfloat16(), k.bfloat16(), v.bfloat16(), attention)
+        assert half.dtype == torch.bfloat16
+        torch.testing.assert_close(half.float(), exact, atol=0.03, rtol=0.03)

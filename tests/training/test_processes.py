@@ -1,0 +1,67 @@
+"""Two processes with unequal shares of masked codes do what one process does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def take_step(workshop: Path, out: Path, processes: int) -> list[dict[str, Any]]:
+    out.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    running = []
+    for rank in range(processes):
+        place = {}
+        if processes > 1:
+            place = {
+                "WORLD_SIZE": str(processes),
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.training.one_step", str(workshop), str(out)],
+                cwd=ROOT,
+                env={**os.environ, **place, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    for process in running:
+        said, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, said[-3000:]
+    return [torch.load(out / f"step-{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+def test_two_processes_give_the_loss_and_gradients_of_one(workshop: Path) -> None:
+    (alone,) = take_step(workshop, workshop / "one", 1)
+    both = take_step(workshop, workshop / "two", 2)
+    assert [one["processes"] for one in both] == [2, 2]
+    shares = [sum(one["counts"]) for one in both]
+    assert shares[0] != shares[1], "the test asks for unequal counts"
+    assert sum(shares) == sum(alone["counts"])
+    for one in both:
+        assert one["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+        assert one["norm"] == pytest.approx(alone["norm"], rel=1e-5)
+        torch.testing.assert_close(one["sums"], alone["sums"], rtol=1e-6, atol=1e-6)
+        assert one["gradients"].keys() == alone["gradients"].keys()
+        for name, gradient in alone["gradients"].items():
+            torch.testing.assert_close(
+                one["gradients"][name], gradient, rtol=1e-4, atol=1e-6, msg=name
+            )
+        for name, weight in alone["weights"].items():
+            torch.testing.assert_close(one["weights"][name], weight, rtol=1e-4, atol=1e-6, msg=name)
