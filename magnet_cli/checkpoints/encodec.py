@@ -22,7 +22,7 @@ import yaml
 from torch import Tensor
 
 from magnet_cli.checkpoints import key_map, xp_cfg
-from magnet_cli.checkpoints.tensors import read_pickle, read_tensors
+from magnet_cli.checkpoints.tensors import blank, read_pickle, read_tensors
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.files import atomic_path
@@ -297,7 +297,7 @@ def _support(where: str, path: str, said: Any, supported: tuple[Any, ...]) -> No
 
 def _checked(config: CodecConfig, state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """The folded tensors, held against the model they are for."""
-    with torch.device("meta"):
+    with blank():
         expected = EnCodec(config).state_dict()
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):

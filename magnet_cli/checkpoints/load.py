@@ -12,7 +12,7 @@ from magnet_cli.checkpoints.layouts import ENCODEC, NATIVE, NATIVE_CODEC, needed
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.resolve import ResolvedCheckpoint, ResolvedPart
 from magnet_cli.checkpoints.t5 import load_t5
-from magnet_cli.checkpoints.tensors import fill
+from magnet_cli.checkpoints.tensors import blank, fill
 from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig, LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.codec import AudioCodec
@@ -188,7 +188,7 @@ def _load_released(
     codec = _codec(resolved.codec, device)
     file = audiocraft.open_lm(resolved.directory / audiocraft.LM_FILE)
     config = audiocraft.lm_config(file, codec.frame_rate)
-    with torch.device("meta"):
+    with blank():
         lm = LanguageModel(config)
     fill(lm, audiocraft.lm_state(file), str(file.path), dtype, device)
     known = resolved.known
@@ -242,7 +242,7 @@ def _codec(part: ResolvedPart, device: torch.device) -> AudioCodec:
     else:
         source = part.directory / audiocraft.CODEC_FILE
         config, state = encodec.read_released(source)
-    with torch.device("meta"):
+    with blank():
         codec = EnCodec(config)
     fill(codec, state, str(source), torch.float32, device)
     return codec

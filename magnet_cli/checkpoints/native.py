@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from magnet_cli.checkpoints import parts
-from magnet_cli.checkpoints.tensors import fill, read_safetensors
+from magnet_cli.checkpoints.tensors import blank, fill, read_safetensors
 from magnet_cli.config import DecodingConfig, LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.codec import AudioCodec
@@ -163,7 +163,7 @@ def load(
         codec_said, text_said = config["codec"], config["text"]
     except (KeyError, TypeError, UsageError) as error:
         raise CheckpointError(f"{source} is damaged: {type(error).__name__} {error}.") from error
-    with torch.device("meta"):
+    with blank():
         lm = LanguageModel(lm_config)
         codec = parts.build(codec_said, directory, parts.CODECS, "codec", source)
         text = parts.build(text_said, directory, parts.TEXT_ENCODERS, "text encoder", source)
@@ -181,7 +181,7 @@ def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCode
     """
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
-    with torch.device("meta"):
+    with blank():
         codec: AudioCodec = parts.build(
             config.get("codec"), directory, parts.CODECS, "codec", source
         )
@@ -271,7 +271,7 @@ def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> Te
     """
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
-    with torch.device("meta"):
+    with blank():
         encoder: TextEncoder = parts.build(
             config.get("text"), directory, parts.TEXT_ENCODERS, "text encoder", source
         )

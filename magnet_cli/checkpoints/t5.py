@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from magnet_cli.checkpoints import key_map
 from magnet_cli.checkpoints.layouts import T5, needed
-from magnet_cli.checkpoints.tensors import fill, read_pickle, read_safetensors
+from magnet_cli.checkpoints.tensors import blank, fill, read_pickle, read_safetensors
 from magnet_cli.errors import CheckpointError
 from magnet_cli.models.text import T5Config, T5Encoder
 
@@ -59,7 +59,7 @@ def load_t5(directory: Path, device: torch.device | str = "cpu") -> T5Encoder:
     if "shared.weight" not in state and _TIED in state:
         state["shared.weight"] = state[_TIED]  # safetensors keeps one name of a tied tensor
     where = f"{directory / weights.name}"
-    with torch.device("meta"):
+    with blank():
         encoder = T5Encoder(config, read_tokenizer(directory / "tokenizer.json"))
     fill(encoder, key_map.to_ours(state, T5_KEYS, T5_DROPS, where), where, torch.float32, device)
     return encoder

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from magnet_cli.checkpoints import key_map
 from magnet_cli.errors import CheckpointError
 
 _DAMAGED = "Delete it and fetch it again with `magnet models pull`."
+
+
+@contextmanager
+def blank() -> Iterator[None]:
+    """Modules made in here have shapes, but neither memory nor initial values: `fill` gives both.
+
+    The initial values are left out because drawing them without memory makes torch import its
+    compiler, which takes longer than loading a small model.
+    """
+    with torch.device("meta"), _NoInitialValues():
+        yield
+
+
+class _NoInitialValues(TorchFunctionMode):
+    """Skips the functions of torch.nn.init."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def read_pickle(path: Path) -> dict[str, Any]:

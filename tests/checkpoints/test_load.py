@@ -21,6 +21,7 @@ from magnet_cli.checkpoints.load import (
     pick_dtype,
 )
 from magnet_cli.checkpoints.resolve import resolve, resolve_codec
+from magnet_cli.checkpoints.tensors import blank
 from magnet_cli.config import DecodingConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.pipeline import Model
@@ -234,3 +235,16 @@ def test_native_tensors_are_held_against_the_config(
     save_file(state, path)
     with pytest.raises(CheckpointError, match=name):
         loaded(str(tmp_path / "ours"))
+
+
+def test_models_are_built_without_drawing_initial_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tensors without memory that made torch import its compiler: two seconds a run."""
+
+    def draw(*arguments: object, **more: object) -> None:
+        raise AssertionError("an initial value was drawn")
+
+    for name in ("normal_", "uniform_", "fill_", "zero_"):
+        monkeypatch.setattr(torch.Tensor, name, draw)
+    with blank():
+        module = torch.nn.Sequential(torch.nn.Embedding(3, 2), torch.nn.Linear(2, 2))
+    assert all(parameter.is_meta for parameter in module.parameters())
