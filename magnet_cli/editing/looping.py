@@ -128,17 +128,9 @@ def _close(
 
 @torch.inference_mode()
 def decode_around(model: Model, codes: Tensor) -> Tensor:
-    """Codes [1, K, T] of a loop -> float32 [1, C, T * hop] on the CPU, as if it had gone on forever.
-
-    The loop's own end is decoded before its beginning and its beginning behind its end, so that
-    convolutions and recurrent state know where they come from and go to; then that is cut off.
-    """
-    frames, hop = codes.shape[-1], model.codec.hop_length
+    """Codes [1, K, T] of a loop -> float32 [1, C, T * hop] on the CPU, as if it had gone on forever."""
     context = round(CONTEXT_SECONDS * model.frame_rate)
-    places = torch.arange(-context, frames + context) % frames
-    tiled = codes[..., places.to(codes.device)].to(model.device)
-    audio = model.codec.decode(tiled)[..., context * hop : (context + frames) * hop]
-    return audio.float().cpu().clone()
+    return model.codec.decode_loop(codes.to(model.device), context).float().cpu().clone()
 
 
 def seam_flux(samples: npt.NDArray[np.float32]) -> tuple[float, float]:

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from magnet_cli.audio.io import Samples, resample, with_channels
 from magnet_cli.audio.stored import Patch, StoredSound
 from magnet_cli.decoding.events import OnStep
 from magnet_cli.editing.filling import Direction, OnWindow, need_masks
 from magnet_cli.editing.inpainting import inpaint
-from magnet_cli.editing.transcoding import MARGIN, encode_part, frames_in, samples_at
+from magnet_cli.editing.transcoding import MARGIN, encode, frames_in, hear, samples_at
 from magnet_cli.editing.windows import (
     Region,
     around,
@@ -95,7 +94,8 @@ def edit_regions(
     for seen in stretches(around(total, regions, model.segment_frames, overlap)):
         inside = [i for i, r in enumerate(regions) if seen.start <= r.start < seen.stop]
         first, last = max(0, seen.start - margin), min(total, seen.stop + margin)
-        codes = encode_part(model, sound, first, last)
+        heard = hear(model, sound, first, last)
+        codes = encode(model, heard)
         window = slice(seen.start - first, seen.stop - first)
         piece = inpaint(
             model,
@@ -106,7 +106,11 @@ def edit_regions(
             on_window=on_window,
         )
         codes[..., window] = piece.codes
-        patches += splice(model, sound, codes, first, [places[i] for i in inside])
+        frames = [(regions[i].start - first, regions[i].stop - first) for i in inside]
+        with torch.inference_mode():
+            new = model.codec.decode_into(codes.to(model.device), heard.to(model.device), frames)
+        made = new[0].float().cpu().numpy()
+        patches += splice(model, sound, made, first, [places[i] for i in inside])
         settings = settings or piece.settings
     seconds = [(r.start / model.frame_rate, r.stop / model.frame_rate) for r in regions]
     settings["frames"] = total
@@ -126,21 +130,20 @@ def places_of(model: Model, sound: StoredSound, regions: Sequence[Region]) -> li
     return places
 
 
-@torch.inference_mode()
 def splice(
-    model: Model, sound: StoredSound, codes: Tensor, first: int, places: Sequence[Place]
+    model: Model, sound: StoredSound, decoded: Samples, first: int, places: Sequence[Place]
 ) -> list[Patch]:
-    """Decode a part of a sound and cut out of it what belongs at `places`.
+    """Cut out of a decoded part of a sound what belongs at `places`, as the sound's own numbers.
 
     Args:
-        codes: int64 [1, K, T], the part with its regions made anew.
+        decoded: [C, N] at the model's rate: the part with its regions made anew.
         first: the frame of the sound that the part begins at.
         places: inside the part.
     """
     start = samples_at(model, sound, first)
-    stop = samples_at(model, sound, first + codes.shape[-1])
+    frames = decoded.shape[1] // model.codec.hop_length
+    stop = samples_at(model, sound, first + frames)
     there = sound.samples(start, stop)
-    decoded = model.codec.decode(codes.to(model.device))[0].float().cpu().numpy()
     made = resample(decoded, model.sample_rate, sound.sample_rate)
     if len(made) != sound.channels:
         made = with_channels(with_channels(made, 1), sound.channels)

@@ -42,14 +42,21 @@ def encode_sound(model: Model, sound: StoredSound) -> Tensor:
     Raises:
         AudioFileError: it is too short, too long, silent or damaged.
     """
-    return encode_part(model, sound, 0, frames_in(model, sound))
+    return encode(model, hear(model, sound, 0, frames_in(model, sound)))
 
 
-def encode_part(model: Model, sound: StoredSound, first: int, last: int) -> Tensor:
-    """The codes of frames `first` up to `last` of a sound, int64 [1, K, last - first] on the CPU.
+def encode(model: Model, heard: Tensor) -> Tensor:
+    """Audio of whole frames, of `hear` -> codes int64 [1, K, frames] on the CPU."""
+    with torch.inference_mode():
+        codes = model.codec.encode(heard.to(model.device))
+    return codes.cpu().clone()  # outside: a tensor that may be written to
+
+
+def hear(model: Model, sound: StoredSound, first: int, last: int) -> Tensor:
+    """Frames `first` up to `last` of a sound as the model hears them, float32 [1, C, frames * hop].
 
     The sound is resampled, and mixed to the model's channels: many to one by the mean, one to many
-    by copies.
+    by copies. What the last frame lacks is silence.
 
     Raises:
         AudioFileError: it is too short, too long, silent or damaged.
@@ -71,13 +78,10 @@ def encode_part(model: Model, sound: StoredSound, first: int, last: int) -> Tens
             f"{sound.name} is silent{_where(sound, start, stop)}.",
             "There is nothing to go on from; `magnet gen` starts from nothing.",
         )
-    frames, hop = last - first, model.codec.hop_length
-    fitted = np.zeros((samples.shape[0], frames * hop), np.float32)
+    fitted = np.zeros((samples.shape[0], (last - first) * model.codec.hop_length), np.float32)
     length = min(fitted.shape[1], samples.shape[1])
     fitted[:, :length] = samples[:, :length]
-    with torch.inference_mode():
-        codes = model.codec.encode(torch.from_numpy(fitted)[None].to(model.device))
-    return codes[..., :frames].cpu().clone()  # outside: a tensor that may be written to
+    return torch.from_numpy(fitted)[None]
 
 
 def decode_stream(model: Model, codes: Tensor, length: int | None = None) -> Iterator[Samples]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,34 @@ class AudioCodec(nn.Module):
         length; this default decodes everything at once.
         """
         yield self.decode(codes)
+
+    def decode_loop(self, codes: Tensor, context: int) -> Tensor:
+        """Codes [B, K, T] of a loop -> audio [B, C, T * hop_length], as if it had gone on forever.
+
+        The loop's end is decoded before its beginning and its beginning behind its end, `context`
+        frames each, so that convolutions and recurrent state know where they come from and go to;
+        then that is cut off.
+        """
+        frames = codes.shape[-1]
+        places = torch.arange(-context, frames + context, device=codes.device) % frames
+        audio = self.decode(codes[..., places])
+        return audio[..., context * self.hop_length : (context + frames) * self.hop_length]
+
+    def decode_into(
+        self, codes: Tensor, audio: Tensor, regions: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """What `codes` say in place of `audio` in some regions.
+
+        Args:
+            codes: int64 [B, K, T]; outside the regions they are those of `audio`.
+            audio: float32 [B, C, T * hop_length].
+            regions: frames from, up to; in order, apart.
+
+        Returns:
+            [B, C, T * hop_length]. Here, the codes decoded: outside the regions nearly `audio`. A
+            codec that chooses phases goes on from `audio` in phase, and returns it outside.
+        """
+        return self.decode(codes)
 
     def check_codes(self, codes: Tensor) -> None:
         """Refuse codes that this codec cannot have made.

@@ -10,7 +10,7 @@ linear path; they start at zero, so that training begins at the linear optimum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ from magnet_cli.models.spectrum import Bands, Spectrum
 CHUNK_FRAMES = 512  # 20 s at 25 frames/s
 STREAM_CHUNK_FRAMES = 64
 PAST_FRAMES = 2  # of codes before a chunk whose sound is held while phases are found
+SEAM_FRAMES = 6  # on either side of a loop's seam whose phases are found again
 AHEAD_FRAMES = 8  # of codes after a chunk, so that its last samples are not at an edge
 
 
@@ -245,7 +246,45 @@ class SpectralCodec(AudioCodec):
             past = [sound[keep:end] for sound in whole]
             yield torch.stack([sound[begin:end] for sound in whole])[:, None].float()
 
-    def _sound(self, codes: Tensor, low: int, high: int, past: Tensor | None) -> Tensor:
+    @torch.no_grad()
+    def decode_loop(self, codes: Tensor, context: int) -> Tensor:
+        """As `AudioCodec.decode_loop`; the sound at the seam is in phase with both sides of it."""
+        frames = codes.shape[-1]
+        audio = super().decode_loop(codes, context)
+        # Turned by half, the seam is in the middle, between phases that do not know each other.
+        half, reach = frames // 2, min(SEAM_FRAMES, frames // 4)
+        turned = audio.roll(half * self.hop_length, -1)
+        closed = self.decode_into(codes.roll(half, -1), turned, [(half - reach, half + reach)])
+        return closed.roll(-half * self.hop_length, -1)
+
+    @torch.no_grad()
+    def decode_into(
+        self, codes: Tensor, audio: Tensor, regions: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """As `AudioCodec.decode_into`: `audio`, but for the regions, which meet it in phase."""
+        self.check_codes(codes)
+        margin, hop, frames = self.spectrum.margin, self.hop_length, codes.shape[-1]
+        made = audio.to(self.basis.dtype, copy=True)
+        for start, stop in regions:
+            low, high = max(0, start - PAST_FRAMES), min(frames, stop + PAST_FRAMES)
+            begin, end = margin + (start - low) * hop, margin + (stop - low) * hop
+            for item in range(len(codes)):
+                padded = F.pad(made[item, 0], (margin, margin))
+                around = padded[low * hop : high * hop + 2 * margin]
+                past = around[:begin] if start > 0 else None
+                future = around[end:] if stop < frames else None
+                sound = self._sound(codes[item : item + 1], low, high, past, future)
+                made[item, 0, start * hop : stop * hop] = sound[begin:end]
+        return made.float()
+
+    def _sound(
+        self,
+        codes: Tensor,
+        low: int,
+        high: int,
+        past: Tensor | None,
+        future: Tensor | None = None,
+    ) -> Tensor:
         """Codes [1, K, T], frames low..high -> samples [margin + (high - low) * hop_length + margin]."""
         latent_reach = self.config.latent_blocks * (self.config.kernel_size // 2)
         level_reach = self.config.level_blocks * (self.config.kernel_size // 2)
@@ -256,7 +295,7 @@ class SpectralCodec(AudioCodec):
         stack = self.config.stack
         amplitudes = self.amplitudes(levels[:, (low - first) * stack : (high - first) * stack])
         rounds = self.config.phase_iterations
-        return self.spectrum.recover(self.bands, amplitudes[0], rounds, past)
+        return self.spectrum.recover(self.bands, amplitudes[0], rounds, past, future)
 
 
 def check_config(config: SpectralCodecConfig) -> None:
@@ -280,7 +319,9 @@ def check_config(config: SpectralCodecConfig) -> None:
     need(whole, "n_q", "a multiple of groups")
     need(config.spectral_hop % 2 == 0, "spectral_hop", "even")
     need(config.overlap >= 2, "overlap", "2 or more")
-    need(0 < config.linear_hz <= config.sample_rate / 2, "linear_hz", "within the sound's bandwidth")
+    need(
+        0 < config.linear_hz <= config.sample_rate / 2, "linear_hz", "within the sound's bandwidth"
+    )
     need(config.high_bands >= 1, "high_bands", "1 or more")
     need(config.floor > 0, "floor", "above 0")
     need(config.kernel_size % 2 == 1, "kernel_size", "odd")

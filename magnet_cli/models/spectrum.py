@@ -56,7 +56,12 @@ class Spectrum(nn.Module):
         return self._overlap_add(squares).clamp(min=1e-4)
 
     def recover(
-        self, bands: Bands, amplitudes: Tensor, iterations: int, past: Tensor | None = None
+        self,
+        bands: Bands,
+        amplitudes: Tensor,
+        iterations: int,
+        past: Tensor | None = None,
+        future: Tensor | None = None,
     ) -> Tensor:
         """Sound whose bands have these amplitudes: fast Griffin-Lim from fixed random phases.
 
@@ -69,6 +74,7 @@ class Spectrum(nn.Module):
             iterations: rounds; each makes the spectra more those of one sound.
             past: samples [P] already played, at the place where the result begins (margin included):
                 they are held, and so the new sound goes on from them in phase.
+            future: samples [F] that the result is to end with (margin included), held likewise.
 
         Returns:
             Samples [margin + N * hop + margin]; equal input gives equal output, bit for bit.
@@ -83,6 +89,8 @@ class Spectrum(nn.Module):
             sound = self.synthesise(estimate[None])[0]
             if past is not None:
                 sound[:held] = past
+            if future is not None:
+                sound[len(sound) - len(future) :] = future
             if round_ == iterations:
                 break
             spectra = self.analyse(sound[None])[0]
