@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +46,9 @@ def load(options: ModelOptions, talk: Talk) -> Model:
         )
     if model.checkpoint.repo is not None:
         say_licence(model.checkpoint.repo, model.checkpoint.licence, talk)
+    # The loudness meter takes a second to import (scipy.signal does): while the model decodes,
+    # which leaves Python idle, that costs nothing.
+    threading.Thread(target=importlib.import_module, args=("pyloudnorm",), daemon=True).start()
     return model
 
 
