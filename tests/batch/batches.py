@@ -1,0 +1,42 @@
+"""Small batches for the tests of this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.batch.jobs import BatchSettings, Job, Planner
+from magnet_cli.config import DecodingConfig
+from magnet_cli.data.prompt_fields import BadLine, PromptLine
+
+SMALL = "facebook/magnet-small-10secs"
+QUICK = DecodingConfig(decoding_steps=(1,))
+
+
+def batch(folder: Path, **more: Any) -> BatchSettings:
+    """Quick clips of 0.2 s with seeds from 100."""
+    values = {"seed": 100, "duration": 0.2, "decoding": QUICK, **more}
+    return BatchSettings(folder=folder, **values)
+
+
+def planned(settings: BatchSettings, *lines: PromptLine | BadLine | str) -> list[Job | BadLine]:
+    """What lines are planned as; a text is a line that says no more."""
+    numbered = [
+        PromptLine(number, line) if isinstance(line, str) else line
+        for number, line in enumerate(lines, start=1)
+    ]
+    return list(Planner(settings).plan(numbered))
+
+
+def jobs(settings: BatchSettings, *lines: PromptLine | str) -> list[Job]:
+    """The same where all lines are good."""
+    found = [item for item in planned(settings, *lines) if isinstance(item, Job)]
+    assert len(found) >= len(lines)
+    return found
+
+
+def reason(settings: BatchSettings, line: PromptLine) -> str:
+    """Why a line is bad."""
+    (item,) = planned(settings, line)
+    assert isinstance(item, BadLine), item
+    return item.message

@@ -1,0 +1,132 @@
+"""The manifest survives crashes, belongs to one process, and knows what the shards have made."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from magnet_cli.batch.manifest import Manifest, open_manifest
+from magnet_cli.batch.shards import WHOLE, Shard
+from magnet_cli.errors import MagnetError, UsageError
+
+
+def clip(file: str, status: str = "done") -> dict[str, object]:
+    return {"file": file, "status": status}
+
+
+def test_what_is_added_is_read_again(tmp_path: Path) -> None:
+    with open_manifest(tmp_path / "new" / "folder", WHOLE) as manifest:
+        manifest.begin({"seed": 5})
+        manifest.add(clip("ä.wav", "failed"))
+        manifest.add(clip("b.wav"))
+        manifest.add(clip("ä.wav"))
+    read = Manifest.read(tmp_path / "new" / "folder", WHOLE)
+    assert read.run == {"seed": 5}
+    assert {name: entry["status"] for name, entry in read.clips.items()} == {
+        "ä.wav": "done",
+        "b.wav": "done",
+    }
+    assert (read.damaged, read.anything_done) == (0, True)
+    assert len(read.path.read_bytes().splitlines()) == 4
+
+
+def test_a_line_is_on_the_disk_when_add_returns(tmp_path: Path) -> None:
+    with open_manifest(tmp_path, WHOLE) as manifest:
+        manifest.add(clip("a.wav"))
+        assert json.loads(manifest.path.read_bytes()) == clip("a.wav")
+
+
+@pytest.mark.parametrize("cut", range(1, 36))
+def test_a_cut_at_any_byte_of_the_last_line_loses_that_line_alone(tmp_path: Path, cut: int) -> None:
+    with open_manifest(tmp_path, WHOLE) as manifest:
+        manifest.add(clip("a.wav"))
+        manifest.add(clip("b.wav"))
+    path = tmp_path / "manifest.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    with open_manifest(tmp_path, WHOLE) as manifest:
+        assert "a.wav" in manifest.clips
+        whole = cut == 1  # only the line's end is missing
+        assert ("b.wav" in manifest.clips, manifest.damaged) == (whole, int(not whole))
+        manifest.add(clip("c.wav"))
+    assert {"a.wav", "c.wav"} <= Manifest.read(tmp_path, WHOLE).clips.keys()
+
+
+def test_lines_that_are_none_are_counted_and_left(tmp_path: Path) -> None:
+    good = json.dumps(clip("a.wav"))
+    (tmp_path / "manifest.jsonl").write_bytes(
+        b"\0\0\0\n[]\n{}\n" + good.encode() + b'\n{"file": 3, "status": "done"}\n\xff\n'
+    )
+    manifest = Manifest.read(tmp_path, WHOLE)
+    assert manifest.clips == {"a.wav": clip("a.wav")}
+    assert manifest.damaged == 5
+
+
+def test_shards_know_what_the_others_have_made_and_write_their_own(tmp_path: Path) -> None:
+    with (
+        open_manifest(tmp_path, Shard(1, 2)) as first,
+        open_manifest(tmp_path, Shard(2, 2)) as second,
+    ):
+        first.begin({"seed": 5})
+        first.add(clip("a.wav"))
+        second.add(clip("b.wav"))
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == [
+        "manifest.shard-1-of-2.jsonl",
+        "manifest.shard-2-of-2.jsonl",
+    ]
+    assert Manifest.read(tmp_path, WHOLE).clips.keys() == {"a.wav", "b.wav"}
+    assert Manifest.read(tmp_path, WHOLE).run == {"seed": 5}
+
+
+def test_two_runs_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
+    for one, other in (
+        (WHOLE, WHOLE),
+        (WHOLE, Shard(1, 2)),
+        (Shard(1, 2), WHOLE),
+        (Shard(1, 2), Shard(1, 2)),
+        (Shard(1, 2), Shard(1, 3)),
+    ):
+        with open_manifest(tmp_path, one), pytest.raises(UsageError, match="Another batch"):
+            open_manifest(tmp_path, other).__enter__()
+    with open_manifest(tmp_path, WHOLE):
+        pass
+
+
+def _hold(folder: Path, ready: multiprocessing.Queue[int]) -> None:
+    with open_manifest(folder, WHOLE):
+        ready.put(os.getpid())
+        time.sleep(60)
+
+
+def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ready = context.Queue()
+    holder = context.Process(target=_hold, args=(tmp_path, ready))
+    holder.start()
+    ready.get(timeout=30)
+    with pytest.raises(UsageError, match="Another batch"), open_manifest(tmp_path, WHOLE):
+        pass
+    holder.kill()
+    holder.join()
+    with open_manifest(tmp_path, WHOLE):
+        pass
+
+
+def test_old_partial_files_are_removed(tmp_path: Path) -> None:
+    old, new = tmp_path / "a" / ".partial-x.wav", tmp_path / ".partial-y.wav"
+    old.parent.mkdir()
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    with open_manifest(tmp_path, WHOLE):
+        assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MagnetError), open_manifest(tmp_path / "file", WHOLE):
+        pass

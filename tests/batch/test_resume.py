@@ -1,0 +1,113 @@
+"""What is made again, what is not, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from magnet_cli.audio import io
+from magnet_cli.batch.jobs import Job
+from magnet_cli.batch.manifest import Manifest
+from magnet_cli.batch.resume import Standing, check_run, differences
+from magnet_cli.config import DecodingConfig, OutputConfig
+from magnet_cli.errors import UsageError
+from tests.batch.batches import batch, jobs
+
+
+def noted(folder: Path, made: list[Job], status: str = "done") -> Manifest:
+    manifest = Manifest(folder / "manifest.jsonl", run={"seed": 100, "name": "n"})
+    for job in made:
+        manifest.clips[job.file] = {
+            "file": job.file,
+            "status": status,
+            "settings": job.settings(),
+        }
+    return manifest
+
+
+def sound(job: Job, **metadata: object) -> None:
+    assert job.target.path is not None
+    samples = np.zeros((1, 800), np.float32)
+    io.write(job.target.path, samples, 8000, "wav", OutputConfig(), metadata)
+
+
+def test_done_missing_failed(tmp_path: Path) -> None:
+    made = jobs(batch(tmp_path), "a", "b", "c", "d")
+    manifest = noted(tmp_path, made[:2])
+    manifest.clips |= noted(tmp_path, made[2:3], "failed").clips
+    sound(made[0])
+    sound(made[2])  # a file that a failed clip left from an earlier run is no reason to stop
+    review = Standing(manifest, force=False).review(made)
+    assert review.done == made[:1]
+    assert review.make == made[1:]
+    review.refuse()
+
+
+def test_codes_belong_to_what_is_done(tmp_path: Path) -> None:
+    (plain,), (kept,) = jobs(batch(tmp_path), "a"), jobs(batch(tmp_path, codes=True), "a")
+    sound(plain)
+    standing = Standing(noted(tmp_path, [plain]), force=False)
+    assert not standing.wanted(plain)
+    assert standing.wanted(kept)
+
+
+def test_changed_settings_are_named(tmp_path: Path) -> None:
+    made = jobs(batch(tmp_path), "a", "b")
+    for job in made:
+        sound(job)
+    manifest = noted(tmp_path, made)
+    other = jobs(batch(tmp_path, duration=0.4, decoding=DecodingConfig(temperature=2.0)), "a", "b")
+    with pytest.raises(UsageError) as caught:
+        Standing(manifest, force=False).review(other).refuse()
+    message = str(caught.value)
+    assert "2 clips of this batch are done with other settings" in message
+    for words in (
+        "duration was 0.2, is 0.4",
+        "temperature was not given, is 2.0",
+        "decoding_steps was 1, is not given",
+        "0000-a-100.wav",
+        "--force",
+    ):
+        assert words in message
+    review = Standing(manifest, force=True).review(other)
+    assert review.make == other
+    review.refuse()
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    mine, theirs, folder, noise = jobs(batch(tmp_path), "a", "b", "c", "d")
+    # A run that was killed between writing and noting leaves a file that says whose it is.
+    sound(mine, prompt="a", seed=mine.target.seed)
+    sound(theirs, prompt="b", seed=1)
+    assert folder.target.path is not None
+    assert noise.target.path is not None
+    folder.target.path.mkdir()
+    noise.target.path.write_text("no sound")
+    manifest = noted(tmp_path, [])
+    review = Standing(manifest, force=False).review([mine, theirs, folder, noise])
+    assert review.make == [mine]
+    assert review.foreign == [theirs, folder, noise]
+    with pytest.raises(UsageError, match="did not make: 0001-b-101"):
+        review.refuse()
+    assert Standing(manifest, force=True).review([theirs]).make == [theirs]
+
+
+def test_a_batch_goes_on_as_it_began(tmp_path: Path) -> None:
+    (job,) = jobs(batch(tmp_path), "a")
+    manifest = noted(tmp_path, [job])
+    assert check_run(manifest, {"seed": 100, "name": "n"}, force=False)
+    with pytest.raises(UsageError, match="seed was 100, is 5; name was n, is m"):
+        check_run(manifest, {"seed": 5, "name": "m"}, force=False)
+    assert not check_run(manifest, {"seed": 5}, force=True)
+    assert check_run(noted(tmp_path, []), {"seed": 5}, force=False)
+
+
+def test_differences() -> None:
+    assert differences({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 2]}) == []
+    assert differences({"a": 1, "x": "y" * 99}, {"b": [1, 2]}) == [
+        "b was not given, is 1,2",
+        "a was 1, is not given",
+        f"x was {'y' * 59}…, is not given",
+    ]
