@@ -62,7 +62,7 @@ class SpectralCodecConfig:
 
 
 class ContextBlock(nn.Module):
-    """A residual branch over [B, T, C]: depthwise convolution in time, then two dense layers; zero at first."""
+    """A residual branch over [B, T, C], zero at first: time by depthwise convolution, then channels."""
 
     def __init__(self, width: int, hidden: int, kernel_size: int) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ samples; the window is a whole number of hops, so that overlapping and adding is
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -116,7 +117,7 @@ class Bands(nn.Module):
         edges = [low_edge + (high_edge - low_edge) * i / high_bands for i in range(high_bands + 1)]
         cuts = [round(700 * math.expm1(edge / 1127) / step) for edge in edges]
         spans = [(bin_, bin_ + 1) for bin_ in range(self.linear)]
-        spans += [(low, high) for low, high in zip(cuts, cuts[1:], strict=False) if high > low]
+        spans += [(low, high) for low, high in itertools.pairwise(cuts) if high > low]
         self.count = len(spans)
         pool = torch.zeros(bins - self.linear, self.count - self.linear, device="cpu")
         for band, (low, high) in enumerate(spans[self.linear :]):

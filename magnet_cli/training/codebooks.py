@@ -40,6 +40,9 @@ class Moments:
         power = self.products.diagonal().reshape(stack, bands).sum(0).cumsum(0)
         shares = torch.arange(1, groups, dtype=torch.float64) / groups
         cuts = torch.searchsorted(power, power[-1] * shares).tolist()
+        for group in range(groups - 1):  # at least one band each
+            after = cuts[group - 1] if group else 0
+            cuts[group] = min(max(cuts[group], after + 1), bands - groups + 1 + group)
         basis = torch.zeros(len(self.total), groups * count)
         held = 0.0
         for group, (low, high) in enumerate(zip([0, *cuts], [*cuts, bands], strict=True)):

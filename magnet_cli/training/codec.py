@@ -106,10 +106,12 @@ class _Run:
         self.out.mkdir(parents=True, exist_ok=True)
         self.report = report
         codec_config = config.codec
+        started: SpectralCodec | None = None
         if config.start_from is not None:
-            started = native.load_codec(Path(config.start_from))
-            if not isinstance(started, SpectralCodec):
+            loaded = native.load_codec(Path(config.start_from))
+            if not isinstance(loaded, SpectralCodec):
                 raise UsageError(f"{config.start_from} is no spectral codec.", "Name another one.")
+            started = loaded
             codec_config = dataclasses.replace(
                 started.config,
                 latent_blocks=config.codec.latent_blocks,
@@ -119,7 +121,7 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.codec = SpectralCodec(codec_config)
-        if config.start_from is not None:
+        if started is not None:
             self._take_over(started)
         self.loudness_pool = self.codec.bands.wide(LOUDNESS_BANDS)
         self.train_levels = self._levels("train", config.data, config.max_clips)
@@ -150,7 +152,7 @@ class _Run:
     # ----------------------------------------------------------------------------------- the run
 
     def train(self) -> CodecTraining:
-        trained = [p for p in self._trained_parameters()]
+        trained = list(self._trained_parameters())
         self.optimizer = torch.optim.AdamW(
             trained, lr=self.config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
         )
@@ -282,7 +284,11 @@ class _Run:
         )
         codec.basis.copy_(basis.half())
         rows, unseen = self._start_rows(levels), self._start_rows(self.valid_levels)
-        left = torch.zeros(codec.n_q)
+        if len(rows) < codec.card:
+            raise DataError(
+                f"{len(rows)} frames of sound are too few for codebooks of {codec.card} codes.",
+                "Train on more sound, or with a smaller card.",
+            )
         size = codec.config.dimension
         for group in range(codec.config.groups):
             part = slice(group * size, (group + 1) * size)

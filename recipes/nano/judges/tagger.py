@@ -29,7 +29,7 @@ TAGS = (
     " synth female indian opera male singing vocals no_vocals harpsichord loud quiet flute woman"
     " male_vocal no_vocal pop soft sitar solo man classic choir voice new_age dance male_voice"
     " female_vocal beats harp cello no_voice weird country metal female_voice choral"
-).split()
+).split()  # noqa: SIM905
 
 
 class Tagger(nn.Module):
@@ -50,7 +50,11 @@ class Tagger(nn.Module):
         x = self._norm(mels[:, None], 0)  # [P, 1, frames, mels]
         wide = F.pad(x, (0, 0, 3, 3))
         front = [self._block(wide, 0, 1), self._block(wide, 1, 2)]  # timbre
-        for conv, norm in ((2, 3), (3, 4), (4, 5)):  # rhythm: long kernels, padded as TensorFlow does
+        for conv, norm in (
+            (2, 3),
+            (3, 4),
+            (4, 5),
+        ):  # rhythm: long kernels, padded as TensorFlow does
             taps = self._weight(f"conv2d_{conv}__kernel").shape[0]
             padded = F.pad(x, (0, 0, (taps - 1) // 2, taps - 1 - (taps - 1) // 2))
             front.append(self._block(padded, conv, norm))

@@ -1,0 +1,200 @@
+"""Training of the spectral codec: the linear start, gradient descent, and going on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from magnet_cli.checkpoints import native
+from magnet_cli.errors import DataError, UsageError
+from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec, SpectralCodecConfig
+from magnet_cli.training.codebooks import Moments, k_means, nearest, power_left, residual_k_means
+from magnet_cli.training.codec import CodecTrainConfig, train_codec
+
+TINY = SpectralCodecConfig(
+    sample_rate=1600,
+    spectral_hop=16,
+    stack=2,
+    linear_hz=400,
+    high_bands=6,
+    floor=1e-3,
+    groups=2,
+    dimension=6,
+    n_q=4,
+    card=8,
+    latent_blocks=1,
+    level_blocks=1,
+    kernel_size=3,
+    phase_iterations=4,
+)
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight second-long tones with beats, at another rate than the codec's."""
+    folder = tmp_path_factory.mktemp("sounds")
+    time = np.arange(3200) / 3200
+    for index in range(8):
+        tone = 0.4 * np.sin(2 * np.pi * 110 * 2 ** (index / 8) * time)
+        tone *= np.exp(-4 * (time * (2 + index % 3) % 1))
+        soundfile.write(folder / f"{index}.wav", tone, 3200)
+        (folder / f"{index}.txt").write_text("a tone")
+    return folder
+
+
+def settings(sounds: Path, out: Path, **changes: Any) -> CodecTrainConfig:
+    base = CodecTrainConfig(
+        data=str(sounds),
+        out=str(out),
+        codec=TINY,
+        segment_duration=1.0,
+        start_rows=300,
+        start_iterations=4,
+        steps=12,
+        batch_size=4,
+        crop_frames=16,
+        warmup_steps=2,
+        report_every=2,
+        checkpoint_every=4,
+        seed=3,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def tensors(directory: Path) -> dict[str, torch.Tensor]:
+    return native.load_codec(directory).state_dict()
+
+
+def assert_equal(one: Path, two: Path) -> None:
+    first, second = tensors(one), tensors(two)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing after it is written."""
+
+
+@pytest.mark.parametrize("trains", ["decoder", "all"])
+def test_a_killed_run_goes_on_to_the_same_codec(sounds: Path, tmp_path: Path, trains: str) -> None:
+    codec = dataclasses.replace(TINY, encoder_blocks=1)
+    changes = {"trains": trains, "codec": codec}
+    whole = train_codec(settings(sounds, tmp_path / "whole", **changes))
+
+    def die(record: dict[str, Any]) -> None:
+        if record["step"] == 6:  # after the checkpoint of step 4
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_codec(settings(sounds, tmp_path / "cut", **changes), die)
+    assert not (tmp_path / "cut" / "codec").exists()
+    cut = train_codec(settings(sounds, tmp_path / "cut", **changes))
+    assert_equal(whole.directory, cut.directory)
+    assert whole.loss == cut.loss
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "cut")
+    ]
+    assert logs[0][-1] == logs[1][-1]
+    assert [record["step"] for record in logs[1]] == [2, 4, 6, 8, 10, 12]
+
+
+def test_training_starts_at_the_linear_optimum_and_gets_better(
+    sounds: Path, tmp_path: Path
+) -> None:
+    made = train_codec(settings(sounds, tmp_path / "run", steps=60, learning_rate=3e-3))
+    assert made.basis_share > 0.8
+    assert made.start_left == tuple(sorted(made.start_left, reverse=True))
+    assert made.start_left[-1] < 0.3
+    assert made.loss < made.loss_start
+    codec = native.load_codec(made.directory)
+    assert isinstance(codec, SpectralCodec)
+    gram = codec.basis.T @ codec.basis
+    assert torch.allclose(gram, torch.eye(len(gram)), atol=2e-3)  # halves
+
+
+def test_training_the_decoder_leaves_the_codes_what_they_are(sounds: Path, tmp_path: Path) -> None:
+    start = train_codec(settings(sounds, tmp_path / "start", steps=0))
+    better = train_codec(
+        settings(
+            sounds,
+            tmp_path / "better",
+            steps=8,
+            start_from=str(start.directory),
+            learning_rate=1e-2,
+        )
+    )
+    audio = 0.3 * torch.sin(2 * math.pi * 150 * torch.arange(1600) / 1600)[None, None]
+    before, after = (native.load_codec(run.directory) for run in (start, better))
+    assert torch.equal(before.encode(audio), after.encode(audio))
+    assert not torch.equal(before.decode(before.encode(audio)), after.decode(after.encode(audio)))
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(sounds: Path, tmp_path: Path) -> None:
+    train_codec(settings(sounds, tmp_path / "run", steps=2))
+    with pytest.raises(UsageError, match="other settings"):
+        train_codec(settings(sounds, tmp_path / "run", steps=2, seed=4))
+
+
+def test_what_cannot_be_trained_is_said(sounds: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no sounds"):
+        train_codec(settings(tmp_path / "empty", tmp_path / "run"))
+    with pytest.raises(DataError, match="too few"):
+        train_codec(settings(sounds, tmp_path / "few", start_rows=1, max_clips=1))
+    with pytest.raises(UsageError, match="batch_size"):
+        train_codec(settings(sounds, tmp_path / "run", batch_size=0))
+    with pytest.raises(UsageError, match="checkpoint_every"):
+        train_codec(settings(sounds, tmp_path / "run", report_every=3))
+
+
+def test_k_means_finds_clusters_and_revives_dead_centres() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 9.0]])
+    rows = (corners[:, None] + 0.1 * torch.randn(4, 50, 2, generator=generator)).reshape(-1, 2)
+    centres = k_means(rows, 8, 10, torch.Generator().manual_seed(1))
+    index, distance = nearest(rows, centres)
+    assert len(set(index.tolist())) == 8
+    assert float(distance.max()) < 1
+    # Fewer different rows than centres: the spare ones do no harm.
+    few = k_means(torch.zeros(9, 2), 8, 3, torch.Generator().manual_seed(1))
+    assert torch.isfinite(few).all()
+
+
+def test_residual_codebooks_leave_less_with_every_stream() -> None:
+    rows = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    quantizer = GroupQuantizer(groups=2, n_q=4, card=16, dimension=2)
+    for group in range(2):
+        part = rows[:, 2 * group : 2 * group + 2]
+        books = residual_k_means(part, 2, 16, 8, torch.Generator().manual_seed(1))
+        for level, book in enumerate(books):
+            quantizer.codebooks[group + 2 * level].data.copy_(book)
+    left = power_left(rows, quantizer)
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.02
+    error = rows - quantizer.decode(quantizer.encode(rows[None]))[0]
+    assert left[-1] == pytest.approx(float(error.square().sum() / rows.square().sum()), rel=1e-3)
+
+
+def test_grouped_components_are_each_groups_own_and_share_the_power() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([3.0, 1.0, 1.0, 1.0, 1.0, 2.0]).repeat(2)  # two frames of six bands
+    rows = torch.randn(2000, 12, generator=generator) * scale
+    moments = Moments(12)
+    for part in rows.split(300):
+        moments.add(part)
+    basis, share = moments.grouped_components(stack=2, groups=2, count=2)
+    used = basis.reshape(2, 6, 2, 2).square().sum((0, 3)) > 1e-9  # [bands, groups]
+    assert not (used[:, 0] & used[:, 1]).any()  # no band is in two groups
+    assert torch.allclose(basis.T @ basis, torch.eye(4), atol=1e-5)
+    kept = (rows @ basis).square().sum() / rows.square().sum()
+    assert share == pytest.approx(float(kept), rel=1e-4)
