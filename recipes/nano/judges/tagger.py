@@ -25,10 +25,10 @@ HOP = 256
 N_MELS = 96
 PATCH_FRAMES = 187  # three seconds, what the network was trained on
 TAGS = (
-    "guitar classical slow techno strings drums electronic rock fast piano ambient beat violin vocal"
-    " synth female indian opera male singing vocals no_vocals harpsichord loud quiet flute woman"
-    " male_vocal no_vocal pop soft sitar solo man classic choir voice new_age dance male_voice"
-    " female_vocal beats harp cello no_voice weird country metal female_voice choral"
+    "guitar classical slow techno strings drums electronic rock fast piano ambient beat violin "
+    "vocal synth female indian opera male singing vocals no_vocals harpsichord loud quiet flute "
+    "woman male_vocal no_vocal pop soft sitar solo man classic choir voice new_age dance "
+    "male_voice female_vocal beats harp cello no_voice weird country metal female_voice choral"
 ).split()  # noqa: SIM905
 
 
