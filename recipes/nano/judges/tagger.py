@@ -24,12 +24,12 @@ N_FFT = 512
 HOP = 256
 N_MELS = 96
 PATCH_FRAMES = 187  # three seconds, what the network was trained on
-TAGS = (
+TAGS = (  # noqa: SIM905
     "guitar classical slow techno strings drums electronic rock fast piano ambient beat violin "
     "vocal synth female indian opera male singing vocals no_vocals harpsichord loud quiet flute "
     "woman male_vocal no_vocal pop soft sitar solo man classic choir voice new_age dance "
     "male_voice female_vocal beats harp cello no_voice weird country metal female_voice choral"
-).split()  # noqa: SIM905
+).split()
 
 
 class Tagger(nn.Module):
