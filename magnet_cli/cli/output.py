@@ -69,15 +69,13 @@ class Talk:
 
     def print(self, text: str) -> None:
         """Write a line to stdout, flushed: the reader may be waiting for it."""
+        encoding = sys.stdout.encoding or "ascii"
         try:
-            sys.stdout.write(text + "\n")
+            # What the encoding of a terminal or a pipe cannot say becomes "?".
+            sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
             pipe_closed()
-        except UnicodeEncodeError:
-            # A terminal or pipe in another encoding: what it cannot show becomes "?".
-            encoding = sys.stdout.encoding or "ascii"
-            sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
 
 
 def complain(message: str, hint: str = "") -> None:

@@ -6,9 +6,11 @@ import dataclasses
 import importlib
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -24,8 +26,9 @@ from magnet_cli.errors import (
     EXIT_PARTIAL,
     EXIT_UNEXPECTED,
     EXIT_USAGE,
+    PartialFailureError,
 )
-from tests.cli.conftest import Magnet
+from tests.cli.conftest import QUICK, Magnet
 
 NO_TORCH = """
 import sys
@@ -120,6 +123,44 @@ def test_every_help_has_an_example(magnet: Magnet) -> None:
         out = magnet(*arguments, "--help").out
         assert "Example" in out
         assert f"magnet {' '.join(arguments)}" in out
+
+
+def examples() -> list[str]:
+    """The lines of every help text that call the program."""
+    found: list[str] = []
+
+    def look(command: Any) -> None:
+        lines = [line.strip() for line in (command.epilog or "").splitlines()]
+        found.extend(line for line in lines if line.startswith("magnet "))
+        for inner in getattr(command, "commands", {}).values():
+            look(inner)
+
+    look(typer.main.get_command(build_app()))
+    return found
+
+
+@pytest.mark.parametrize("line", [line for line in examples() if line.startswith("magnet gen")])
+def test_examples_of_gen_reach_the_model(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """Every flag and value of them is good: the run gets as far as loading the model."""
+
+    def stop(*arguments: object, **more: object) -> None:
+        raise PartialFailureError("Loading.", "So far so good.")
+
+    monkeypatch.setattr("magnet_cli.cli.loading.load", stop)
+    arguments = shlex.split(line.partition("|")[0])[1:]
+    assert magnet(*arguments).status == EXIT_PARTIAL
+
+
+def test_examples_of_models_and_show_work(magnet: Magnet) -> None:
+    assert magnet("gen", "rain", *QUICK, "-o", "piano.wav").status == 0
+    assert magnet("models", "import", "small", "models/mine").status == 0
+    for line in examples():
+        arguments = shlex.split(line.partition("|")[0])[1:]
+        if arguments[0] in ("show", "models") and arguments[1] != "remove":
+            outcome = magnet(*arguments)
+            assert outcome.status == 0, f"{line}: {outcome.err}"
 
 
 def test_every_setting_has_a_flag() -> None:

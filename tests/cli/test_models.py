@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from magnet_cli.audio import io
 from magnet_cli.checkpoints import registry
+from tests.checkpoints.hub_server import Hub, serving
 from tests.cli.conftest import QUICK, SMALL, Magnet
-from tests.golden_cases import HUB_CACHE
+from tests.golden_cases import HUB_CACHE, snapshot
 
 
 @pytest.fixture
@@ -144,3 +148,49 @@ def test_remove_deletes_a_model_and_nothing_else(magnet: Magnet, own_cache: Path
     assert "models--facebook--magnet-small-10secs" not in after
     assert {name for name in before if "musicgen" in name} <= after
     assert magnet("gen", "rain", *QUICK).status == 3
+
+
+@pytest.fixture
+def server(magnet: Magnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine with the small model and its text encoder, and an empty cache."""
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    model, encoder = snapshot(SMALL), snapshot("t5-base")
+    repos = {SMALL: (model.name, model), "google-t5/t5-base": (encoder.name, encoder)}
+    with serving(Hub(repos)) as up:
+        monkeypatch.setenv("HF_ENDPOINT", up.url)
+        huggingface_hub.close_session()
+        yield up
+        huggingface_hub.close_session()
+
+
+def test_pull_downloads_and_says_so(magnet: Magnet, server: Hub) -> None:
+    assert "not here" in magnet("models", "info", "small").out
+    assert magnet("gen", "rain", *QUICK, "--offline").status == 3
+    assert server.requests == []
+    outcome = magnet("models", "pull", "small")
+    assert outcome.status == 0, outcome.err
+    for words in ("state_dict.bin", "tokenizer.json", "MB", "CC-BY-NC", "is here"):
+        assert words in outcome.err
+    asked = len(server.requests)
+    assert magnet("gen", "rain", *QUICK, "-o", "a.wav").status == 0
+    assert len(server.requests) == asked
+
+
+def test_gen_fetches_the_model_that_it_names(magnet: Magnet, server: Hub) -> None:
+    outcome = magnet("gen", "rain", *QUICK, "-o", "a.wav")
+    assert outcome.status == 0, outcome.err
+    assert "state_dict.bin" in outcome.err
+    assert Path("a.wav").exists()
+
+
+def test_a_hub_that_fails_is_said(magnet: Magnet, server: Hub) -> None:
+    server.broken = 500
+    outcome = magnet("models", "pull", "small")
+    assert outcome.status == 3
+    assert "Error: " in outcome.err
+    assert "Traceback" not in outcome.err
