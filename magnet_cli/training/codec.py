@@ -16,9 +16,9 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,45 +28,15 @@ from magnet_cli.checkpoints import native
 from magnet_cli.data.manifests import read_clips
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.files import atomic_path
-from magnet_cli.models.spectral_codec import SpectralCodec, SpectralCodecConfig
+from magnet_cli.models.spectral_codec import SpectralCodec
 from magnet_cli.training.codebooks import Moments, nearest, power_left, residual_k_means
+from magnet_cli.training.codec_config import CodecTrainConfig, check_codec_training
 from magnet_cli.training.journal import Journal
 from magnet_cli.training.levels import LevelFile, write_levels
 from magnet_cli.training.sampling import keyed_generator
 
 CHECKPOINT = "checkpoint.pt"
 LOUDNESS_BANDS = 48  # of the loudness loss, equally wide on the mel scale
-
-
-@dataclass(frozen=True)
-class CodecTrainConfig:
-    """How a spectral codec is trained."""
-
-    data: str  # manifest or folder of sounds
-    out: str  # folder of the run
-    valid: str | None = None  # manifest or folder of unseen sounds
-    codec: SpectralCodecConfig = field(default_factory=SpectralCodecConfig)
-    start_from: str | None = None  # a trained codec to go on from, in place of a linear start
-    trains: Literal["decoder", "all"] = (
-        "decoder"  # decoder: the codes of a sound stay what they are
-    )
-    max_clips: int = 0  # of the training data; 0: all
-    max_valid_clips: int = 100
-    segment_duration: float = 10.24  # seconds of each clip that are used
-    start_rows: int = 200_000  # frames that k-means sees
-    start_iterations: int = 12  # of k-means, for each stream
-    steps: int = 2000
-    batch_size: int = 12
-    crop_frames: int = 64  # frames of codes in a training example
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    loudness_weight: float = 1.0  # of the loss on the loudness of wide bands
-    commitment: float = 0.25  # trains=all: how hard latents are drawn to their codes
-    codebook_decay: float = 0.99  # trains=all: of the codebooks' moving averages
-    report_every: int = 50
-    checkpoint_every: int = 200
-    seed: int = 0
-    threads: int = 0  # of the processor; 0: as it is
 
 
 @dataclass(frozen=True)
@@ -92,7 +62,7 @@ def train_codec(
         DataError: there is no sound to train on.
         UsageError: a setting is senseless, or `out` holds a run with other settings.
     """
-    _check(config)
+    check_codec_training(config)
     with _threads(config.threads):
         return _Run(config, report).train()
 
@@ -363,21 +333,6 @@ class _Run:
             start_left=tuple(self.facts["start_left"]),
             loss_start=self.facts["loss_start"],
             loss=self.validation_loss(),
-        )
-
-
-def _check(config: CodecTrainConfig) -> None:
-    """Refuse settings that cannot mean anything."""
-    for name in ("batch_size", "crop_frames", "start_rows", "report_every", "checkpoint_every"):
-        if getattr(config, name) < 1:
-            flag = name.replace("_", "-")
-            raise UsageError(
-                f"{name} cannot be {getattr(config, name)}.", f"--{flag} takes 1 or more."
-            )
-    if config.checkpoint_every % config.report_every:
-        raise UsageError(
-            "checkpoint_every is not a multiple of report_every.",
-            "Choose --checkpoint-every as a multiple of --report-every.",
         )
 
 
