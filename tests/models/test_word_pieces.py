@@ -1,0 +1,70 @@
+"""The light text encoder: any text has a vector, order matters a little, padding does not exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from magnet_cli.checkpoints import native
+from magnet_cli.models.word_pieces import WordPieceEncoder
+from tests.training.conftest import tiny_text_encoder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> WordPieceEncoder:
+    return tiny_text_encoder()
+
+
+def test_the_empty_text_is_the_null_condition(encoder: WordPieceEncoder) -> None:
+    assert encoder.encode("").shape == (0, encoder.width)
+    assert encoder.encode(" \n").shape == (0, encoder.width)
+
+
+def test_a_piece_has_its_own_vector_and_what_stands_before_it(encoder: WordPieceEncoder) -> None:
+    dim = encoder.config.dim
+    after_slow = encoder.encode("slow piano")[2]
+    after_fast = encoder.encode("fast piano")[2]
+    own = encoder.vectors(torch.tensor(encoder.piece_ids("piano")))[0]
+    assert torch.equal(after_slow[:dim], own)
+    assert torch.equal(after_fast[:dim], own)
+    assert not torch.equal(after_slow[dim:], after_fast[dim:])
+    assert torch.equal(encoder.encode("piano")[1, dim:], torch.zeros(dim))
+
+
+def test_the_first_row_is_the_whole_text(encoder: WordPieceEncoder) -> None:
+    dim = encoder.config.dim
+    rows = encoder.encode("rain on a roof")
+    assert torch.equal(rows[0, :dim], encoder.sentence("rain on a roof"))
+    assert torch.equal(encoder.sentence("piano slow"), encoder.sentence("slow piano"))
+
+
+def test_unknown_words_break_up_and_unknown_signs_are_one_piece(encoder: WordPieceEncoder) -> None:
+    assert len(encoder.piece_ids("rain")) == 1
+    assert len(encoder.piece_ids("zyx")) == 3
+    assert encoder.piece_ids("🎹") == [0]
+    assert encoder.piece_ids("RAIN") == encoder.piece_ids("rain") == encoder.piece_ids("raïn")
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_any_text_has_finite_vectors(encoder: WordPieceEncoder, text: str) -> None:
+    rows = encoder.encode(text)
+    assert rows.dtype == torch.float32
+    assert rows.shape[1] == encoder.width
+    assert torch.isfinite(rows).all()
+
+
+def test_lone_surrogates_nul_and_endless_texts(encoder: WordPieceEncoder) -> None:
+    assert torch.isfinite(encoder.encode("rain \ud83c \0 piano")).all()
+    assert len(encoder.encode("rain " * 5000)) == 1 + encoder.config.max_pieces
+
+
+def test_it_is_stored_and_comes_back(encoder: WordPieceEncoder, tmp_path: Path) -> None:
+    native.save_part(tmp_path / "text", encoder)
+    loaded = native.load_text_encoder(tmp_path / "text")
+    for text in ("slow piano", "zyx 🎹", ""):
+        assert torch.equal(loaded.encode(text), encoder.encode(text))

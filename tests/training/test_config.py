@@ -1,0 +1,82 @@
+"""Settings of training: a TOML file, flags over it, and what cannot be refused with its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from magnet_cli.errors import UsageError
+from magnet_cli.training.config import TrainConfig, read_config, to_toml
+from magnet_cli.training.optimizers import rate_share
+
+
+def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text('data = ["a", "b"]\nsteps = 5\nlearning_rate = 1\nvalid = "v"\n')
+    config = read_config(path, {"steps": 7, "seed": None, "hidden_scale": 2})
+    assert config == TrainConfig(
+        data=("a", "b"), steps=7, learning_rate=1.0, valid="v", hidden_scale=2
+    )
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    config = TrainConfig(
+        data=('odd "name"\\', "ü"), sample_prompts=("a\nb",), tensorboard=True, learning_rate=3e-4
+    )
+    path = tmp_path / "t.toml"
+    path.write_text(to_toml(config), encoding="utf-8")
+    assert read_config(path, {}) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("steps = ", "not TOML"),
+        ("step = 5", "'step' that training does not know"),
+        ('steps = "5"', "must be a whole number"),
+        ("steps = true", "must be a whole number"),
+        ("steps = 1.5", "must be a whole number"),
+        ("data = [1]", "must be a text"),
+        ("tensorboard = 1", "must be true or false"),
+        ('modeling = "causal"', "modeling cannot be 'causal'"),
+        ("steps = 0", "steps cannot be 0"),
+        ("condition_dropout = 1.5", "condition_dropout cannot be"),
+        ("batch_size = 6\nmicro_batch = 4", "micro_batch cannot be 4"),
+        ("dim = 30", "dim cannot be 30"),
+        ("stage_weights = [0.0, 0.0]", "stage_weights"),
+        ("no_prefix_share = 0.8\nfull_prefix_share = 0.8", "full_prefix_share"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=what):
+        read_config(path, {})
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_config(tmp_path / "none.toml", {})
+
+
+def test_every_setting_says_what_it_is() -> None:
+    for field in dataclasses.fields(TrainConfig):
+        assert field.metadata["about"].endswith((".", "off.", "all.")), field.name
+        assert field.metadata["panel"], field.name
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+        ("inverse_sqrt", [0.5, 1.0, (2 / 3) ** 0.5, (2 / 6) ** 0.5, (2 / 10) ** 0.5]),
+        ("cosine", [0.5, 1.0, 1.0, 0.1 + 0.9 * 0.691, 0.1 + 0.9 * 0.038]),
+    ],
+)
+def test_learning_rates(schedule: Any, expected: list[float]) -> None:
+    config = TrainConfig(schedule=schedule, warmup_steps=2, steps=10, final_rate=0.1)
+    got = [rate_share(step, config) for step in (0, 1, 2, 5, 9)]
+    assert got == pytest.approx(expected, abs=1e-3)

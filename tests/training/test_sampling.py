@@ -1,0 +1,143 @@
+"""What a step sees depends on (seed, step, item) alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from magnet_cli.config import LMConfig
+from magnet_cli.data.tokens import TokenClip, TokenFolder, TokenFormat
+from magnet_cli.errors import DataError
+from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.sampling import Sampler, Source, caption_of, keyed_generator
+from tests.training.conftest import write_tokens
+
+FORMAT = TokenFormat("tiny", "abc", 100, 10.0, 2, 16)
+CLIP = TokenClip("a", "k", "s", 0, 10, ("slow piano.", "a piano"), ("tempo: 80", "rock", "loud"))
+
+
+def source(folder: Path, lengths: tuple[int, ...] = (5, 9, 30)) -> Source:
+    codes = {
+        f"caption {n}": torch.arange(length).remainder(16).repeat(2, 1)
+        for n, length in enumerate(lengths)
+    }
+    return Source((TokenFolder(write_tokens(folder, codes, FORMAT)),))
+
+
+def sampler(folder: Path, modeling: str = "hybrid", **more: object) -> Sampler:
+    config = TrainConfig(**{"batch_size": 4, "micro_batch": 2, "condition_dropout": 0.5, **more})  # type: ignore[arg-type]
+    lm = LMConfig(
+        dim=16, num_heads=2, num_layers=1, n_q=2, card=16, modeling=modeling,  # type: ignore[arg-type]
+        text_dim=4, frame_rate=10.0, segment_duration=0.8, delays=(0, 1),
+    )  # fmt: skip
+
+    def encode(text: str) -> Tensor:
+        return torch.full((1, 4), float(len(text)))
+
+    return Sampler(source(folder), lm, config, encode)
+
+
+def test_a_batch_is_the_same_whoever_asks_and_when(tmp_path: Path) -> None:
+    one, other = sampler(tmp_path / "a"), sampler(tmp_path / "b")
+    other.batch(0, 0)
+    for step, micro in ((7, 1), (3, 0), (7, 0)):
+        a, b = one.batch(step, micro), other.batch(step, micro)
+        assert torch.equal(a.inputs, b.inputs)
+        assert (a.stage, a.prefix_rows, a.names) == (b.stage, b.prefix_rows, b.names)
+    reseeded = sampler(tmp_path / "c", seed=1)
+    drawn = [
+        (s.batch(n, 0).stage, s.batch(n, 0).prefix_rows) for s in (one, reseeded) for n in range(8)
+    ]
+    assert drawn[:8] != drawn[8:]
+
+
+def test_every_clip_is_seen_once_a_round(tmp_path: Path) -> None:
+    data = source(tmp_path, (5,) * 7)
+    for round_ in range(3):
+        seen = [data.clip_of(0, round_ * 7 + n)[1].id for n in range(7)]
+        assert sorted(seen) == sorted(f"clip-{n}" for n in range(7))
+    orders = {tuple(data.clip_of(seed, n)[1].id for n in range(7)) for seed in range(5)}
+    assert len(orders) > 1
+
+
+def test_crops_are_anywhere_and_padding_is_never_asked(tmp_path: Path) -> None:
+    sampled = sampler(tmp_path, "masked")
+    starts = set()
+    for step in range(60):
+        batch = sampled.batch(step, 0)
+        for row, name in enumerate(batch.names):
+            length = {"clip-0": 5, "clip-1": 9, "clip-2": 30}[name]
+            here = min(length, 8)
+            first = int(batch.codes[row, 0, 0])
+            if name == "clip-2":
+                starts.add(first)
+            expected = (torch.arange(here) + first).remainder(16)
+            assert torch.equal(batch.codes[row, 0, :here], expected)
+            assert (batch.codes[row, :, here:] == 16).all()
+            assert not batch.masked[row, here:].any()
+            assert not batch.following[row, :, here:].any()
+    assert len(starts) > 10
+
+
+def test_prefixes_come_as_often_as_asked(tmp_path: Path) -> None:
+    sampled = sampler(tmp_path, no_prefix_share=0.4, full_prefix_share=0.3)
+    rows = [sampled.batch(step, 0).prefix_rows for step in range(300)]
+    steps = 8 + 1 + 1
+    assert min(rows) == 1
+    assert max(rows) == steps
+    assert 0.4 < sum(row == 1 for row in rows) / 300 < 0.55  # a drawn one may be 1, too
+    assert 0.25 < sum(row == steps for row in rows) / 300 < 0.45
+    assert len(set(rows)) > 7
+    masked = sampler(tmp_path / "m", "masked")
+    assert {masked.batch(n, 0).prefix_rows for n in range(9)} == {1}
+
+
+def test_stages_are_drawn_by_their_weights(tmp_path: Path) -> None:
+    equal = sampler(tmp_path)
+    stages = [equal.batch(step, 0).stage for step in range(40)]
+    assert {0, 1} == set(stages)
+    only = sampler(tmp_path / "only", stage_weights=(0.0, 1.0))
+    assert {only.batch(step, 0).stage for step in range(20)} == {1}
+
+
+def captions(**settings: float) -> list[str | None]:
+    none = {"condition_dropout": 0.0, "merge_tags": 0.0}
+    config = TrainConfig(**{**none, **settings})  # type: ignore[arg-type]
+    return [caption_of(CLIP, config, keyed_generator("test", n)) for n in range(400)]
+
+
+def test_captions_are_drawn_dropped_and_merged() -> None:
+    assert set(captions()) == {"slow piano.", "a piano"}
+    dropped = captions(condition_dropout=0.3)
+    assert 80 < dropped.count(None) < 160
+    kept = captions(merge_tags=1.0, drop_caption=0.0, drop_tag=0.0)
+    assert all(text is not None and text.startswith(("slow piano. ", "a piano. ")) for text in kept)
+    assert all(text is not None and text.count(". ") == 3 for text in kept)
+    assert len(set(kept)) > 6, "tags come in any order"
+    alone = captions(merge_tags=1.0, drop_caption=1.0, drop_tag=0.5)
+    assert any(text == "rock" for text in alone)
+    assert any(text == "slow piano." for text in alone), "all tags dropped: the caption stays"
+
+
+def test_words_are_left_out() -> None:
+    texts = captions(word_dropout=0.5)
+    assert {"slow", "piano.", "a", "piano", None} <= set(texts)
+    assert set(captions(word_dropout=1.0)) == {None}
+
+
+def test_folders_of_different_codecs_do_not_mix(tmp_path: Path) -> None:
+    one = source(tmp_path / "one").folders[0]
+    other = dataclasses.replace(FORMAT, codec_hash="other")
+    write_tokens(tmp_path / "two", {"x": torch.zeros(2, 4, dtype=torch.int64)}, other)
+    with pytest.raises(DataError, match="different codecs"):
+        Source((one, TokenFolder(tmp_path / "two")))
+
+
+def test_a_folder_without_clips_is_said(tmp_path: Path) -> None:
+    write_tokens(tmp_path, {}, FORMAT)
+    with pytest.raises(DataError, match="no clips"):
+        Source((TokenFolder(tmp_path),))
