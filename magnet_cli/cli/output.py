@@ -26,7 +26,7 @@ from magnet_cli.cli.options import TalkOptions
 from magnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    pass
+    from rich.console import Console
 
 EXIT_PIPE_CLOSED = 141  # what a shell reports for a program that SIGPIPE ended
 
@@ -41,11 +41,9 @@ class Talk:
     """
 
     def __init__(self, options: TalkOptions) -> None:
-        from rich.console import Console
-
         self.json = options.json
         self.quiet = options.quiet
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+        self.console = _stderr()
 
     @property
     def live(self) -> bool:
@@ -80,14 +78,12 @@ class Talk:
 
 def complain(message: str, hint: str = "") -> None:
     """Say on stderr what is wrong, and what to do next."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     text = Text.assemble(("Error: ", "bold red"), printable(message))
     if hint:
         text.append(f"\n  {printable(hint)}")
-    console.print(text)
+    _stderr().print(text)
 
 
 def write_stdout(data: bytes) -> None:
@@ -139,6 +135,15 @@ def printable(text: str) -> str:
     return "".join(
         character if _harmless(character) else "\N{REPLACEMENT CHARACTER}" for character in text
     )
+
+
+def _stderr() -> Console:
+    """Rich's console on stderr: lines are folded between words on a terminal, and only there."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, emoji=False)
+    console.soft_wrap = not console.is_terminal
+    return console
 
 
 def _harmless(character: str) -> bool:
