@@ -69,13 +69,13 @@ class BatchRun:
                 self._talk.note(f"{len(review.done)} of {len(jobs)} clips are done already.")
             if make:
                 fitter = self._fitter(jobs)
+                self._refuse_bad(name, misfits := fitter.misfits(jobs))
+                lines = {bad.number for bad in misfits}
+                jobs = [job for job in jobs if job.line not in lines]
                 if not self._begin(manifest, fitter):
                     make = jobs  # the model has become another one, and --force was said
-                self._refuse_bad(name, misfits := fitter.misfits(make))
-                lines = {bad.number for bad in misfits}
                 missing = {job.index for job in make if job.line not in lines}
                 self._tally.total = len(missing)
-                jobs = [job for job in jobs if job.line not in lines]
                 self._make(manifest, fitter, jobs, lambda job: job.index in missing, whole=True)
         self._end()
 

@@ -1,0 +1,375 @@
+"""`magnet batch` from the command line, on golden's checkpoint."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from magnet_cli.audio import io
+from magnet_cli.batch.manifest import open_manifest
+from magnet_cli.batch.shards import WHOLE
+from magnet_cli.pipeline import Model
+from tests.cli.conftest import QUICK, SMALL, Magnet
+
+MAGNET = (sys.executable, "-m", "magnet_cli")
+FAST = ("-m", SMALL, "--steps", "1", "-d", "0.2")
+
+
+@pytest.fixture
+def prompts(home: Path) -> str:
+    (home / "p.txt").write_text("rain\n# two more\nwind\nfire\n")
+    return "p.txt"
+
+
+def names(folder: str = "clips") -> list[str]:
+    return sorted(path.name for path in Path(folder).rglob("*") if not path.name.startswith("."))
+
+
+def test_a_file_becomes_a_folder_of_clips_that_equal_gens(magnet: Magnet, prompts: str) -> None:
+    outcome = magnet("batch", prompts, "-O", "clips", *QUICK)
+    assert (outcome.status, outcome.stdout) == (0, b"")
+    assert names() == ["0000-rain-5.wav", "0001-wind-6.wav", "0002-fire-7.wav", "manifest.jsonl"]
+    assert "[3/3] clips/0002-fire-7.wav: 0.2 s, -14" in outcome.err
+    assert "clips/min" in outcome.err
+    assert "Made 3 clips" in outcome.err
+    assert magnet("gen", "wind", *FAST, "--seed", "6", "-o", "alone.wav").status == 0
+    assert Path("clips/0001-wind-6.wav").read_bytes() == Path("alone.wav").read_bytes()
+
+
+def test_the_same_command_makes_what_is_missing(magnet: Magnet, prompts: str) -> None:
+    """Without --seed, too: the drawn one is kept in the manifest."""
+    command = ("batch", prompts, "-O", "clips", *FAST)
+    assert magnet(*command).status == 0
+    made = names()
+    lost = Path("clips") / made[1]
+    before, kept = lost.read_bytes(), (Path("clips") / made[0]).stat().st_mtime_ns
+    lost.unlink()
+    outcome = magnet(*command)
+    assert outcome.status == 0
+    assert "2 of 3 clips are done already." in outcome.err
+    assert "[1/1]" in outcome.err
+    assert names() == made
+    assert lost.read_bytes() == before
+    assert (Path("clips") / made[0]).stat().st_mtime_ns == kept
+    assert "3 of 3 clips are done already" in magnet(*command).err
+
+
+def test_a_changed_setting_is_noticed_and_named(magnet: Magnet, prompts: str) -> None:
+    command = ("batch", prompts, "-O", "clips", *QUICK)
+    assert magnet(*command).status == 0
+    for more, message in (
+        (("--temperature", "2"), "temperature was not given, is 2"),
+        (("--lufs", "-20"), "lufs was not given, is -20"),
+        (("--seed", "9"), "seed was 5, is 9"),
+        (("--name", "{slug}"), "name was {index:04d}-{slug}-{seed}, is {slug}"),
+        (("-m", "magnet-small-10secs"), "model was facebook/magnet-small-10secs, is magnet-small"),
+    ):
+        outcome = magnet(*command, *more)
+        assert outcome.status == 2
+        assert message in outcome.err
+        assert "--force" in outcome.err
+    old = Path("clips/0001-wind-6.wav").read_bytes()
+    assert magnet(*command, "--temperature", "2", "--force").status == 0
+    assert Path("clips/0001-wind-6.wav").read_bytes() != old
+    assert "3 of 3" in magnet(*command, "--temperature", "2").err
+
+
+def test_another_revision_of_the_model_is_noticed(magnet: Magnet, prompts: str) -> None:
+    command = ("batch", prompts, "-O", "clips", *QUICK)
+    assert magnet(*command).status == 0
+    manifest = Path("clips/manifest.jsonl")
+    text = manifest.read_text()
+    revision = json.loads(text.splitlines()[0])["run"]["revision"]
+    manifest.write_text(text.replace(revision, "0" * 40).replace('"cpu"', '"cuda"'))
+    Path("clips/0001-wind-6.wav").unlink()
+    outcome = magnet(*command)
+    assert outcome.status == 2
+    assert f"revision was {'0' * 40}, is {revision}" in outcome.err
+    outcome = magnet(*command, "--force")
+    assert outcome.status == 0
+    assert "[3/3]" in outcome.err
+    assert "The device was cuda, is cpu" in outcome.err
+
+
+def test_files_of_others_are_not_replaced(magnet: Magnet, prompts: str) -> None:
+    Path("clips").mkdir()
+    Path("clips/0001-wind-6.wav").write_text("mine")
+    outcome = magnet("batch", prompts, "-O", "clips", *QUICK)
+    assert outcome.status == 2
+    assert "did not make: 0001-wind-6.wav" in outcome.err
+    assert Path("clips/0001-wind-6.wav").read_text() == "mine"
+    assert magnet("batch", prompts, "-O", "clips", *QUICK, "--force").status == 0
+
+
+def test_lines_have_their_own_settings(magnet: Magnet) -> None:
+    lines = [
+        {"prompt": "rain", "out": "deep/er/rain.flac", "seed": 3, "duration": 0.1, "fade": 0.01},
+        {
+            "prompt": "wind",
+            "negative": "voices",
+            "temperature": 1.5,
+            "num": 2,
+            "steps": [2, 1, 1, 1],
+        },
+        {"prompt": "fire", "preset": "fast", "channels": 2},
+    ]
+    Path("p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = magnet(
+        "batch", "p.jsonl", "-O", "clips", "-m", SMALL, "-d", "0.2", "--seed", "5", "--json", "-q"
+    )
+    assert outcome.status == 0
+    events = outcome.records
+    assert [event["event"] for event in events] == ["start", *["clip"] * 4, "end"]
+    assert events[0]["clips"] == 4
+    assert [event["file"] for event in events[1:5]] == [
+        "deep/er/rain.flac", "0001-wind-6.wav", "0002-wind-7.wav", "0003-fire-8.wav",
+    ]  # fmt: skip
+    assert (events[5]["made"], events[5]["failed"]) == (4, 0)
+    rain = io.read("clips/deep/er/rain.flac")
+    assert (rain.samples.shape, (rain.metadata or {})["seed"]) == ((1, 3200), 3)
+    wind = io.read("clips/0002-wind-7.wav").metadata or {}
+    assert wind["negative"] == "voices"
+    assert wind["given"] == {"decoding_steps": [2, 1, 1, 1], "temperature": 1.5}
+    fire = io.read("clips/0003-fire-8.wav")
+    assert fire.samples.shape == (2, 6400)
+    assert (fire.metadata or {})["given"] == {"decoding_steps": [10, 5, 5, 5]}
+    manifest = [json.loads(line) for line in Path("clips/manifest.jsonl").read_text().splitlines()]
+    assert [{"event": "clip", **line} for line in manifest[1:]] == events[1:5]
+
+
+def test_bad_lines_are_said_with_their_numbers_before_a_model_is_loaded(magnet: Magnet) -> None:
+    Path("p.csv").write_text("prompt,seed,out\nrain,1,\nwind,x,\nfire,,../../x.wav\nice,2,\n")
+    command = ("batch", "p.csv", "-O", "clips", "-m", "no/such-model")
+    outcome = magnet(*command)
+    assert outcome.status == 2
+    assert "Line 3: seed cannot be 'x'" in outcome.err
+    assert "Line 4: '../../x.wav' may lead out" in outcome.err
+    assert "2 lines of p.csv cannot be used" in outcome.err
+    assert not Path("clips").exists()
+    outcome = magnet("batch", "p.csv", "-O", "clips", *FAST, "--skip-bad", "--json")
+    assert outcome.status == 4
+    assert "Lines that were left out: 2." in outcome.err
+    assert [e["line"] for e in outcome.records if e["event"] == "bad"] == [3, 4]
+    assert len(names()) == 3
+    assert not Path("../../x.wav").exists()
+
+
+def test_what_the_model_cannot_do_is_said_before_anything_is_made(magnet: Magnet) -> None:
+    Path("p.csv").write_text('prompt,duration,steps\nrain,0.2,\nwind,99,\nfire,0.2,"1,2"\n')
+    command = ("batch", "p.csv", "-O", "clips", "-m", SMALL, "--seed", "5", "--steps", "1")
+    outcome = magnet(*command)
+    assert outcome.status == 2
+    assert "Line 3: magnet-small-10secs makes 10 seconds at most" in outcome.err
+    assert "Line 4: decoding_steps has 2 numbers" in outcome.err
+    assert names() == []
+    assert magnet(*command, "--skip-bad").status == 4
+    assert names() == ["0000-rain-5.wav", "manifest.jsonl"]
+
+
+def test_a_failing_clip_is_noted_and_the_others_are_made(
+    magnet: Magnet, prompts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = Model.generate
+
+    def sometimes(self: Model, texts: list[str], *arguments: object, **more: object) -> object:
+        if "wind" in texts:
+            raise RuntimeError("the wind broke it")
+        return generate(self, texts, *arguments, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Model, "generate", sometimes)
+        outcome = magnet("batch", prompts, "-O", "clips", *QUICK)
+    assert outcome.status == 4
+    assert "1 of 3 clips could not be made:" in outcome.err
+    assert "0001-wind-6.wav (line 3): Unexpected RuntimeError: the wind broke it" in outcome.err
+    assert names() == ["0000-rain-5.wav", "0002-fire-7.wav", "manifest.jsonl"]
+    outcome = magnet("batch", prompts, "-O", "clips", *QUICK)
+    assert outcome.status == 0
+    assert len(names()) == 4
+
+
+def test_a_stream_goes_on_over_bad_lines(magnet: Magnet) -> None:
+    command = ("batch", "-", "-O", "clips", *QUICK)
+    outcome = magnet(*command, "--print", stdin=b"rain\n\xff\nfire\n")
+    assert outcome.status == 4
+    assert outcome.out.splitlines() == ["clips/0000-rain-5.wav", "clips/0002-fire-7.wav"]
+    assert "Line 2: Byte 1 is not UTF-8" in outcome.err
+    outcome = magnet(*command, "--print0", stdin=b"rain\nwind\nfire\n")
+    assert (outcome.status, outcome.stdout) == (0, b"clips/0001-wind-6.wav\0")
+    assert "2 clips were done already" in outcome.err
+    outcome = magnet(*command, "--temperature", "2", stdin=b"rain\n")
+    assert outcome.status == 4
+    assert "temperature was not given" in outcome.err
+
+
+def test_prompts_between_nuls(magnet: Magnet) -> None:
+    outcome = magnet("batch", "-", "-0", "-O", "clips", *QUICK, stdin=b"#rain,\nloud\0wind\0")
+    assert outcome.status == 0
+    assert names() == ["0000-rain-loud-5.wav", "0001-wind-6.wav", "manifest.jsonl"]
+    outcome = magnet("batch", "-", "-0", "--from", "csv", "-O", "clips", *QUICK)
+    assert outcome.status == 2
+
+
+def test_a_dry_run_lists_and_makes_nothing(magnet: Magnet, prompts: str) -> None:
+    outcome = magnet("batch", prompts, "-O", "clips", *QUICK, "--dry-run")
+    assert outcome.status == 0
+    assert outcome.out.splitlines()[1] == "to make     0001-wind-6.wav  (seed 6)  wind"
+    assert "3 of 3 clips would be made." in outcome.err
+    assert not Path("clips").exists()
+    magnet("batch", prompts, "-O", "clips", *QUICK)
+    Path("clips/0000-rain-5.wav").unlink()
+    outcome = magnet("batch", prompts, "-O", "clips", *QUICK, "--dry-run", "--json")
+    plan = [record["status"] for record in outcome.records if record["event"] == "plan"]
+    assert plan == ["to make", "done", "done"]
+    outcome = magnet("batch", "-", "-O", "new", *QUICK, "--dry-run", "--print", stdin=b"ice\n")
+    assert outcome.out == "new/0000-ice-5.wav\n"
+
+
+def test_shards_make_each_clip_once_and_the_whole_knows(magnet: Magnet, prompts: str) -> None:
+    command = ("batch", prompts, "-O", "clips", *QUICK)
+    assert magnet(*command, "--shard", "1/2").status == 0
+    assert magnet(*command, "--shard", "2/2").status == 0
+    assert names() == [
+        "0000-rain-5.wav", "0001-wind-6.wav", "0002-fire-7.wav",
+        "manifest.shard-1-of-2.jsonl", "manifest.shard-2-of-2.jsonl",
+    ]  # fmt: skip
+    assert "3 of 3 clips are done already" in magnet(*command).err
+    assert magnet("batch", prompts, "-O", "clips", *FAST, "--shard", "1/2").status == 2
+    assert magnet(*command, "--shard", "3/2").status == 2
+
+
+def test_two_batches_of_one_folder_do_not_meet(magnet: Magnet, prompts: str) -> None:
+    with open_manifest(Path("clips"), WHOLE):
+        outcome = magnet("batch", prompts, "-O", "clips", *QUICK)
+    assert outcome.status == 2
+    assert "Another batch is at work in clips" in outcome.err
+
+
+def test_codes_are_kept_where_they_are_wanted(magnet: Magnet, prompts: str) -> None:
+    assert (
+        magnet("batch", prompts, "-O", "clips", *QUICK, "--codes", "--name", "{slug}").status == 0
+    )
+    assert names()[:4] == ["fire.wav", "fire.wav.npz", "manifest.jsonl", "rain.wav"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "holds no prompt"),
+        (b"\n \n# only this\n", "holds no prompt"),
+        (b"\0" * 50, "holds a NUL"),
+        (b"x" * 10_000_000, "longer than 1 MB"),
+        (b"\xff" * 100, "not UTF-8"),
+        ("\ufeff".encode("utf-16"), "UTF-16"),
+        (b"\x1b[2J\n", "control character"),
+    ],
+)
+def test_hostile_files_are_refused(magnet: Magnet, data: bytes, message: str) -> None:
+    Path("p.txt").write_bytes(data)
+    outcome = magnet("batch", "p.txt", "-O", "clips", *QUICK)
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not Path("clips").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((".", "-O", "clips"), "is a folder"),
+        (("no.txt", "-O", "clips"), "There is no file no.txt"),
+        (("p.txt",), "-O"),
+        (("p.json", "-O", "clips"), "one JSON value"),
+        (("p.txt", "-O", "p.txt/x"), "p.txt"),
+        (("p.txt", "-O", "clips", "--json", "--print"), "stdout"),
+        (("p.txt", "-O", "clips", "--name", "{sed}"), "no field 'sed'"),
+        (("p.txt", "-O", "clips", "--batch-size", "0"), "auto"),
+        (("p.txt", "-O", "clips", "--shard", "2"), "I/N"),
+        (("p.txt", "-O", "clips", "-d", "-1"), "--duration"),
+        (("p.txt", "-O", "clips", "--from", "xls"), "--from"),
+        (("p.txt", "-O", "clips", "--rescorer-weight", "0.5"), "none is named"),
+        (("p.txt", "-O", "clips", "--negative", ""), "prompt is empty"),
+        (("-", "-O", "clips"), "stdin holds no prompt"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    magnet: Magnet, prompts: str, arguments: tuple[str, ...], message: str
+) -> None:
+    outcome = magnet("batch", *arguments, *QUICK[:4])
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_many_bad_lines_are_counted(magnet: Magnet) -> None:
+    Path("p.txt").write_bytes(b"\xff\n" * 100_000)
+    outcome = magnet("batch", "p.txt", "-O", "clips", *QUICK)
+    assert outcome.status == 2
+    assert "99980 more lines are bad." in outcome.err
+    assert len(outcome.err.splitlines()) < 30
+
+
+def test_hostile_lines_do_no_harm(magnet: Magnet, tmp_path: Path) -> None:
+    lines = [
+        "../../x",
+        "مطر على السقف",
+        "\u202egpj.exe",
+        "🎹🥁",
+        "con",
+        "a" * 500,
+        "rain\r",
+        "-rf",
+    ]
+    Path("p.txt").write_text("\ufeff" + "\n".join(lines), newline="")
+    outcome = magnet("batch", "p.txt", "-O", "clips", *QUICK)
+    assert outcome.status == 0, outcome.err
+    made = list(Path("clips").rglob("*.wav"))
+    assert len(made) == len(lines)
+    assert not list(tmp_path.glob("x*"))
+    assert {(io.read(path).metadata or {})["prompt"] for path in made} == {
+        line.strip() for line in lines
+    }
+
+
+def test_lines_are_made_as_they_arrive_and_ctrl_c_keeps_them(home: Path) -> None:
+    maker = subprocess.Popen(
+        [*MAGNET, "batch", "-", "-O", "clips", *QUICK, "--print"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert maker.stdin is not None
+    assert maker.stdout is not None
+    for number, prompt in enumerate(("rain", "wind")):
+        maker.stdin.write(f"{prompt}\n".encode())
+        maker.stdin.flush()
+        path = maker.stdout.readline().decode().rstrip("\n")
+        assert path == f"clips/{number:04d}-{prompt}-{5 + number}.wav"
+        assert io.read(path).samples.shape == (1, 6400)
+    maker.send_signal(signal.SIGINT)
+    _, said = maker.communicate(timeout=60)
+    assert maker.returncode == 130
+    assert b"Interrupted" in said
+    assert b"Traceback" not in said
+    assert names() == ["0000-rain-5.wav", "0001-wind-6.wav", "manifest.jsonl"]
+    assert len(Path("clips/manifest.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_reader_that_leaves_ends_the_run(home: Path) -> None:
+    Path("p.txt").write_text("rain\n" * 10_000)
+    maker = subprocess.Popen(
+        [*MAGNET, "batch", "p.txt", "-O", "clips", *QUICK, "--print", "-q"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert maker.stdout is not None
+    assert maker.stdout.readline() == b"clips/0000-rain-5.wav\n"
+    maker.stdout.close()
+    assert maker.stderr is not None
+    assert maker.stderr.read() == b""
+    assert maker.wait() == 141
