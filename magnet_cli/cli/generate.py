@@ -122,8 +122,8 @@ def gen(
 
     from magnet_cli.cli.loading import load, source_of
     from magnet_cli.cli.progress import ClipDisplay
-    from magnet_cli.request import frames_for
 
+    # Before this nothing imports torch, which takes seconds: `load` shows that something happens.
     loaded = load(model, voice)
     config = more.over(decoding.over(loaded.defaults))
     making = Making(config, sound, clips.duration, source_of(model), folders(more, model))
@@ -140,6 +140,8 @@ def gen(
             else:
                 maker.grow(target, told, seconds, display, keep_partial=pieces.keep_partial)
     else:
+        from magnet_cli.request import frames_for
+
         frames = frames_for(clips.duration, loaded.lm.config, loaded.name)
         helpers = load_ensemble(more, model, loaded, config, frames, voice)
         make = _Maker(loaded, helpers, making, negative, frames, voice).make

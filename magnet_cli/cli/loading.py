@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ def load(options: ModelOptions, talk: Talk) -> Model:
         MagnetError: whatever `load_model` raises, or that there is nothing to load.
     """
     name = choose(options, talk)
+    refuse_unknown(name)
     with loading(talk, name) as on_download:
         import torch
 
@@ -73,6 +75,23 @@ def choose(options: ModelOptions, talk: Talk) -> str:
         "magnet gen -m small PROMPT"
     )
     return builtin[0]
+
+
+def refuse_unknown(name: str) -> None:
+    """Refuse a name that cannot be a model's before torch is imported to look for it.
+
+    Raises:
+        ModelNotFoundError: it is neither a known name, nor written as a hub id or a path.
+    """
+    plain = name.partition("@")[0]
+    if "/" in plain or os.sep in plain or registry.find(plain) is not None:
+        return
+    try:
+        if Path(name).expanduser().is_dir():
+            return
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, no such user
+        raise registry.unknown_name(name) from error
+    raise registry.unknown_name(name)
 
 
 def source_of(options: ModelOptions) -> str | None:

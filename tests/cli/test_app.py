@@ -50,6 +50,14 @@ def test_help_and_lists_never_import_torch(home: Path, arguments: list[str]) -> 
     assert outcome.returncode == 0, outcome.stderr
 
 
+def test_mistakes_are_told_before_torch_is_imported(home: Path) -> None:
+    for arguments, status in ((["-m", "smal"], 3), (["-o", "a.xyz"], 2), (["--steps", "x"], 2)):
+        outcome = subprocess.run(
+            [sys.executable, "-c", NO_TORCH, "gen", "rain", *arguments], capture_output=True
+        )
+        assert outcome.returncode == status, outcome.stderr
+
+
 def test_completion_never_imports_torch_and_knows_models(home: Path) -> None:
     words = "magnet gen rain -m magnet-sm"
     outcome = subprocess.run(
