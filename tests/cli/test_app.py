@@ -53,7 +53,15 @@ def test_help_and_lists_never_import_torch(home: Path, arguments: list[str]) -> 
 def test_mistakes_are_told_before_torch_is_imported(home: Path) -> None:
     for arguments, status in ((["-m", "smal"], 3), (["-o", "a.xyz"], 2), (["--steps", "x"], 2)):
         outcome = subprocess.run(
-            [sys.executable, "-c", NO_TORCH, "gen", "rain", *arguments], capture_output=True
+            [
+                sys.executable,
+                "-c",
+                NO_TORCH.replace('"soundfile", ', ""),
+                "gen",
+                "rain",
+                *arguments,
+            ],
+            capture_output=True,
         )
         assert outcome.returncode == status, outcome.stderr
 
