@@ -17,7 +17,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ FORMAT = 1
 class TokenFormat:
     """What codes mean: the codec that made them, and its measures."""
 
-    codec: str  # name of the codec, to tell the user
+    codec: str = field(compare=False)  # a name of it, to tell the user
     codec_hash: str  # of the codec's tensors: codes of another codec are noise to this one
     sample_rate: int
     frame_rate: float

@@ -132,3 +132,10 @@ def test_the_index_tells_what_is_there(tmp_path: Path) -> None:
     assert index["clips"] == 3
     assert index["frames"] == 5 + 6 + 7
     assert [shard["clips"] for shard in index["shards"]] == [2, 1]
+
+
+def test_the_same_codec_by_another_name_is_the_same(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    assert (
+        len(TokenWriter(tmp_path, dataclasses.replace(FORMAT, codec="./models/tiny")).written) == 2
+    )

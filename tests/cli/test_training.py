@@ -1,0 +1,96 @@
+"""`magnet data` and `magnet train lm`: from a folder of sounds to a model that `magnet gen` plays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.cli.conftest import SMALL, Magnet
+
+
+@pytest.fixture
+def sounds(home: Path) -> Path:
+    """Four captioned sounds, and one that is broken."""
+    folder = home / "sounds"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number, caption in enumerate(("rain", "slow piano", "a drum loop", "wind")):
+        soundfile.write(folder / f"{number}.wav", generator.normal(0, 0.1, 16_000), 16_000)
+        (folder / f"{number}.txt").write_text(caption)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    (folder / "broken.txt").write_text("broken")
+    return folder
+
+
+def test_check_names_what_is_broken_and_goes_on(sounds: Path, magnet: Magnet) -> None:
+    outcome = magnet("data", "check", "sounds", "--json")
+    assert outcome.status == 4
+    problem, summary = outcome.records
+    assert problem["where"].endswith("broken.wav")
+    assert summary == {"kind": "summary", "good": 4, "broken": 1}
+    (sounds / "broken.wav").unlink()
+    assert magnet("data", "check", "sounds").status == 0
+
+
+def test_from_a_folder_to_a_fine_tuned_model_that_plays(sounds: Path, magnet: Magnet) -> None:
+    outcome = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")
+    assert outcome.status == 4, "one was skipped"
+    assert outcome.records[-1]["encoded"] == 4
+    again = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")
+    assert again.records[-1]["kept"] == 4
+
+    quick = ("--segment-duration", "1", "--batch-size", "2", "--log-every", "1")
+    trained = magnet(
+        "train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--steps", "2",
+        "--checkpoint-every", "1", "--learning-rate", "1e-2", "--warmup-steps", "1", *quick, "--json",
+    )  # fmt: skip
+    assert trained.status == 0, trained.err
+    kinds = [record["kind"] for record in trained.records]
+    assert kinds == ["started", "step", "checkpoint", "step", "checkpoint", "finished"]
+    gone_on = magnet("train", "lm", "mine", "--resume", "--steps", "3")
+    assert gone_on.status == 0, gone_on.err
+    assert "Going on after step 2 of 3" in gone_on.err
+
+    asked = ("--seed", "3", "--steps", "2", "-d", "1")
+    before = magnet("gen", "rain", "-m", SMALL, "-o", "before.wav", *asked)
+    after = magnet("gen", "rain", "-m", "./mine", "-o", "after.wav", *asked)
+    assert before.status == after.status == 0, after.err
+    one, other = soundfile.read("before.wav")[0], soundfile.read("after.wav")[0]
+    assert one.shape == other.shape
+    assert not np.array_equal(one, other)
+
+
+def test_mistakes_are_explained(sounds: Path, magnet: Magnet) -> None:
+    missing = magnet("train", "lm", "mine")
+    assert missing.status == 2
+    assert "--data" in missing.err
+    unknown = magnet("data", "encode", "sounds", "tokens", "--codec", "no-such-model")
+    assert unknown.status == 3
+    Path("bad.toml").write_text("step = 1\n")
+    bad = magnet("train", "lm", "mine", "--config", "bad.toml")
+    assert bad.status == 2
+    assert "'step'" in bad.err
+    nothing = magnet("data", "check", "nowhere.jsonl")
+    assert nothing.status == 2
+    assert not Path("mine").exists()
+
+
+def test_help_says_the_defaults_of_the_settings(magnet: Magnet) -> None:
+    text = magnet("train", "lm", "--help").out
+    for flag in ("--learning-rate", "--hybrid", "--no-prefix-share", "--gradient-checkpointing"):
+        assert flag in text
+
+
+def test_settings_kept_beside_the_model_are_those_of_the_run(sounds: Path, magnet: Magnet) -> None:
+    magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
+    magnet(
+        "train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--steps", "1", "--seed", "9"
+    )
+    kept = Path("mine/train.toml").read_text()
+    assert "seed = 9" in kept
+    config = json.loads(Path("mine/config.json").read_text())
+    assert config["provenance"]["init"] == SMALL
