@@ -98,9 +98,7 @@ def test_spans_and_frames_are_inverse(frames: int, span_len: int, seed: int) -> 
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    scores=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), share=st.floats(0, 1)
-)
+@given(scores=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), share=st.floats(0, 1))
 def test_top_mask_takes_the_highest(scores: list[float], share: float) -> None:
     count = round(share * len(scores))
     mask = masking.top_mask(torch.tensor([scores]), torch.tensor([count]))[0].tolist()

@@ -10,8 +10,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.models.transformer import BAND_BLOCK, Attention, Transformer, banded_attention
-from magnet_cli.models.transformer import sinusoids
+from magnet_cli.models.transformer import (
+    BAND_BLOCK,
+    Attention,
+    Transformer,
+    banded_attention,
+    sinusoids,
+)
 from tests.golden_cases import case, tensor
 
 
@@ -91,7 +96,9 @@ def test_positions_have_cosines_first() -> None:
         phases = [position / 10000 ** (i / 2) for i in range(3)]
         want = [math.cos(p) for p in phases] + [math.sin(p) for p in phases]
         assert table[position].tolist() == pytest.approx(want, abs=1e-6)
-    assert torch.equal(sinusoids(700, 2, 6, torch.device("cpu"))[1], sinusoids(701, 1, 6, torch.device("cpu"))[0])
+    assert torch.equal(
+        sinusoids(700, 2, 6, torch.device("cpu"))[1], sinusoids(701, 1, 6, torch.device("cpu"))[0]
+    )
 
 
 def test_a_mask_made_while_decoding_serves_training() -> None:
