@@ -60,6 +60,6 @@ def initialise_from_codec(lm: LanguageModel, codebooks: Tensor, seed: int) -> No
         shared = vectors @ projection
         shared = shared / shared.pow(2).mean().sqrt().clamp(min=1e-6) / math.sqrt(dim)
         with torch.no_grad():
-            for table in (lm.emb[k].weight, lm.linears[k].weight):
-                rows = table[: len(shared)]
-                rows.copy_((rows + shared.to(rows)) / math.sqrt(2))  # type: ignore[operator, index]
+            for part in (lm.emb[k], lm.linears[k]):
+                rows = part.get_parameter("weight")[: len(shared)]
+                rows.copy_((rows + shared.to(rows)) / math.sqrt(2))

@@ -26,7 +26,7 @@ class TrainingModule(nn.Module):
         self.prefix_weight = prefix_weight
         if checkpointing:
             for block in lm.transformer.layers:
-                block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
+                block.forward = _recomputed(block.forward)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The weighted sum of losses, and float64 [4, K]: sums and counts by stream.
