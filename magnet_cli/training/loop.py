@@ -84,9 +84,10 @@ class Trainer:
             )
         self.share = config.micro_batches // processes
         module = TrainingModule(output.lm, config.prefix_weight, config.gradient_checkpointing)
-        self.model = self.accelerator.prepare(module.train())
-        optimizers = make_optimizers(self.model, config)
-        self.optimizers = [self.accelerator.prepare(optimizer) for optimizer in optimizers]
+        # Together: FSDP puts its own parameters in the place of those that the optimizers hold.
+        self.model, *self.optimizers = self.accelerator.prepare(
+            module.train(), *make_optimizers(module, config)
+        )
         self.ema = state.Ema(self.model, config.ema_decay)
         self.accelerator.register_for_checkpointing(self.ema)
         self.step = 0  # steps done

@@ -88,13 +88,15 @@ class Sampler:
         items = range(first, first + size)
         seed = self.config.seed
         chance = keyed_generator(seed, "stage", first)
-        time, noise = spans_of(seed, items, self.frames)
-        draws = Draws(self._stage(chance), time, noise, self._prefix_rows(chance))
+        clips = [self.source.clip_of(seed, item) for item in items]
+        # Where all clips are shorter than a segment, nothing is computed for their padding.
+        frames = min(self.frames, max(clip.frames for _, clip in clips))
+        time, noise = spans_of(seed, items, frames)
+        draws = Draws(self._stage(chance), time, noise, self._prefix_rows(chance, frames))
         codes, valid, texts, names = [], [], [], []
-        for item in items:
-            folder, clip = self.source.clip_of(seed, item)
+        for item, (folder, clip) in zip(items, clips, strict=True):
             generator = keyed_generator(seed, "item", item)
-            cut, inside = crop(folder, clip, self.frames, self.lm.mask_id, generator)
+            cut, inside = crop(folder, clip, frames, self.lm.mask_id, generator)
             codes.append(cut)
             valid.append(inside)
             texts.append(caption_of(clip, self.config, generator))
@@ -110,11 +112,11 @@ class Sampler:
         weights = self.config.stage_weights or (1.0,) * self.lm.n_q
         return int(torch.multinomial(torch.tensor(weights), 1, generator=chance))
 
-    def _prefix_rows(self, chance: torch.Generator) -> int:
+    def _prefix_rows(self, chance: torch.Generator, frames: int) -> int:
         """Rows that attend causally: the special step, and a prefix of uniform length."""
         if self.lm.modeling == "masked":
             return 1
-        steps = DelayPattern(self.lm.delays).steps(self.frames)
+        steps = DelayPattern(self.lm.delays).steps(frames)
         kind = float(torch.rand((), generator=chance))
         drawn = int(torch.randint(1, steps + 1, (), generator=chance))
         if self.lm.modeling == "autoregressive" or kind >= 1 - self.config.full_prefix_share:

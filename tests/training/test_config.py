@@ -80,3 +80,14 @@ def test_learning_rates(schedule: Any, expected: list[float]) -> None:
     config = TrainConfig(schedule=schedule, warmup_steps=2, steps=10, final_rate=0.1)
     got = [rate_share(step, config) for step in (0, 1, 2, 5, 9)]
     assert got == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_documents_list_every_setting() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    for field in dataclasses.fields(TrainConfig):
+        default = field.default
+        if default in (None, ()):
+            shown = ""
+        else:
+            shown = str(default).lower() if isinstance(default, bool) else f"`{default}`"
+        assert f"| `{field.name}` | {shown} | {field.metadata['about']} |" in text, field.name

@@ -69,6 +69,7 @@ def test_crops_are_anywhere_and_padding_is_never_asked(tmp_path: Path) -> None:
     starts = set()
     for step in range(60):
         batch = sampled.batch(step, 0)
+        assert batch.codes.shape[-1] == max({"clip-0": 5}.get(name, 8) for name in batch.names)
         for row, name in enumerate(batch.names):
             length = {"clip-0": 5, "clip-1": 9, "clip-2": 30}[name]
             here = min(length, 8)
@@ -85,12 +86,14 @@ def test_crops_are_anywhere_and_padding_is_never_asked(tmp_path: Path) -> None:
 
 def test_prefixes_come_as_often_as_asked(tmp_path: Path) -> None:
     sampled = sampler(tmp_path, no_prefix_share=0.4, full_prefix_share=0.3)
-    rows = [sampled.batch(step, 0).prefix_rows for step in range(300)]
+    batches = [sampled.batch(step, 0) for step in range(300)]
+    # Two short clips make a short segment; what is drawn for them is cut at another length.
+    rows = [batch.prefix_rows for batch in batches if batch.codes.shape[-1] == 8]
     steps = 8 + 1 + 1
     assert min(rows) == 1
     assert max(rows) == steps
-    assert 0.4 < sum(row == 1 for row in rows) / 300 < 0.55  # a drawn one may be 1, too
-    assert 0.25 < sum(row == steps for row in rows) / 300 < 0.45
+    assert 0.4 < sum(row == 1 for row in rows) / len(rows) < 0.55  # a drawn one may be 1, too
+    assert 0.25 < sum(row == steps for row in rows) / len(rows) < 0.45
     assert len(set(rows)) > 7
     masked = sampler(tmp_path / "m", "masked")
     assert {masked.batch(n, 0).prefix_rows for n in range(9)} == {1}
