@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "request": {"decoding"},
     "ensemble": {"checkpoints", "models", "decoding", "request", "pipeline"},  # pipeline: its type
     "pipeline": {"checkpoints", "models", "decoding", "audio", "request", "ensemble"},
-    "editing": {"pipeline", "request", "decoding", "audio", "models"},
+    "editing": {"pipeline", "request", "decoding", "audio", "models", "clips", "provenance"},
     # one clip, from a result to its file: what the commands and batches share
     "clips": {"pipeline", "audio", "provenance"},
     "batch": {

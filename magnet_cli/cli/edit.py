@@ -31,6 +31,7 @@ from magnet_cli.cli.pieces import (
     cues_of,
     input_sound,
     named_after,
+    say_channels,
     say_seed,
     seeds_of,
     told,
@@ -190,11 +191,8 @@ def _targets(
 
 def _say_what_happens(given: StoredSound, model: Model, through_codec: bool, talk: Talk) -> None:
     """Say what happens to channels, and to an input that cannot be kept bit for bit."""
-    if given.channels != model.channels:
-        new = "the sound becomes the model's" if through_codec else "each keeps its own level"
-        talk.note(
-            f"{given.name} has {given.channels} channels, {model.name} makes {model.channels}: {new}."
-        )
+    becomes = "the sound becomes the model's" if through_codec else "each keeps its own level"
+    say_channels(given, model, becomes, talk)
     if not given.exact and not through_codec:
         talk.warn(
             f"{given.name} is {given.subtype.lower().replace('_', ' ')}, which loses something each "
@@ -258,13 +256,15 @@ def _through_codec(
     from magnet_cli.editing.windows import regions_of
 
     began = time.monotonic()
+    on_step = display.begin(target.prompt, target.seed)
     regions = regions_of(spans, maker.model.frame_rate, frames_in(maker.model, given))
     piece = inpaint(
         maker.model,
         maker.direction([(0.0, target.prompt)], target.seed),
         encode_sound(maker.model, given),
         regions,
-        on_step=display.begin(target.prompt, target.seed),
+        on_step=on_step,
         on_window=display.window,
     )
-    maker.save(target, piece, began, display, given.duration)
+    maker.save(target, piece, began, given.duration, on_step)
+    display.done()

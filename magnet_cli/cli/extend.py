@@ -26,6 +26,7 @@ from magnet_cli.cli.pieces import (
     cues_of,
     input_sound,
     named_after,
+    say_channels,
     say_seed,
     seeds_of,
     told,
@@ -106,6 +107,7 @@ def extend(
         from magnet_cli.editing.transcoding import encode_sound
 
         loaded = load(model, voice)
+        say_channels(given, loaded, "the sound becomes the model's", voice)
         # The last frame may hold less sound than a frame is long: silence is not continued.
         whole = int(given.duration * loaded.frame_rate + 1e-6)
         beginning = encode_sound(loaded, given)[..., :whole]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from magnet_cli.audio.stored import StoredSound
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.clips import Making, SavedClip, Target
+    from magnet_cli.decoding.events import OnStep
     from magnet_cli.editing.filling import Direction, Piece
     from magnet_cli.pipeline import Model
 
@@ -176,6 +176,8 @@ def input_sound(name: str, prompts: Sequence[str]) -> Iterator[StoredSound]:
 
     if name == STDIN and STDIN in prompts:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
+    if name == STDIN and sys.stdin.isatty():
+        raise UsageError("The sound is to come from the terminal.", "Pipe one in, or name a file.")
     with open_sound(sys.stdin.buffer if name == STDIN else Path(name)) as sound:
         yield sound
 
@@ -187,6 +189,15 @@ def cleaned(text: str | None) -> str | None:
         UsageError: it cannot be one.
     """
     return None if text is None else clean_prompt(text)
+
+
+def say_channels(given: StoredSound, model: Model, becomes: str, talk: Talk) -> None:
+    """Say what happens to the channels of a sound, where the model has another number of them."""
+    if given.channels != model.channels:
+        one = "channel" if given.channels == 1 else "channels"
+        talk.note(
+            f"{given.name} has {given.channels} {one}, {model.name} makes {model.channels}: {becomes}."
+        )
 
 
 def named_after(source: str, what: str) -> str:
@@ -242,6 +253,7 @@ class PieceMaker:
         from magnet_cli.editing.transcoding import frames_holding
 
         began = time.monotonic()
+        on_step = display.begin(target.prompt, target.seed)
         finished: Piece | None = None
         try:
             for piece in growing(
@@ -249,7 +261,7 @@ class PieceMaker:
                 self.direction(cues, target.seed),
                 frames_holding(self.model, seconds),
                 beginning,
-                on_step=display.begin(target.prompt, target.seed),
+                on_step=on_step,
                 on_window=display.window,
             ):
                 finished = piece
@@ -259,7 +271,8 @@ class PieceMaker:
             self._keep(target, finished, seconds, began)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         assert finished is not None
-        self.save(target, finished, began, display, seconds)
+        self.save(target, finished, began, seconds, on_step)
+        display.done()
 
     def loop(self, target: Target, cues: Cues, seconds: float, display: ClipDisplay) -> None:
         """Make a loop of `seconds`, to whole frames, and write it.
@@ -308,65 +321,43 @@ class PieceMaker:
         target: Target,
         piece: Piece,
         began: float,
-        display: ClipDisplay,
-        seconds: float | None = None,
+        seconds: float,
+        on_step: OnStep | None,
     ) -> None:
         """Decode a piece as a stream, finish and write it, and say so.
 
         Args:
             began: when making it began, by time.monotonic.
-            seconds: its length; None for all that its codes hold.
+            seconds: its length.
+            on_step: told of the codec's parts.
 
         Raises:
             MagnetError: it cannot be written.
         """
-        saved = self._write(target, piece, seconds)
-        display.done()
+        saved = self._write(target, piece, seconds, on_step)
         say_saved(saved, self.talk, self.making.output, time.monotonic() - began)
 
     def record(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What is kept in the file."""
-        from magnet_cli import provenance
+        from magnet_cli.editing.saving import piece_record
 
-        return provenance.record(
-            {**settings, "edit": {**settings["edit"], **self.command}},
-            0,
-            self.making.given,
-            self.making.output,
-            duration=self.making.duration,
-            source=self.making.source,
-        )
+        return piece_record(settings, self.making, self.command)
 
     def _keep(self, target: Target, piece: Piece, seconds: float, began: float) -> None:
         finished = piece.frames / self.model.frame_rate
         partial = {"partial": {"seconds": finished, "of": seconds}}
         self.talk.warn(f"Interrupted: keeping the first {finished:g} of {seconds:g} seconds.")
-        saved = self._write(
-            target, dataclasses.replace(piece, settings={**piece.settings, **partial}), None
-        )
+        kept = dataclasses.replace(piece, settings={**piece.settings, **partial})
+        saved = self._write(target, kept, finished, None)
         self.talk.note(f"Saved {target.where}: {saved.duration:g} s")
         took = round(time.monotonic() - began, 3)
         self.talk.data({**saved.record(), "status": "partial", "seconds": took})
 
-    def _write(self, target: Target, piece: Piece, seconds: float | None) -> SavedClip:
-        from magnet_cli.audio.stream_writer import write_stream
-        from magnet_cli.clips import SavedClip, write_codes
-        from magnet_cli.editing.transcoding import decode_stream
+    def _write(
+        self, target: Target, piece: Piece, seconds: float, on_step: OnStep | None
+    ) -> SavedClip:
+        from magnet_cli.editing.saving import save_piece
 
-        rate, output = self.model.sample_rate, self.making.output
-        length = None if seconds is None else max(1, round(seconds * rate))
-        kept = self.record(piece.settings)
-        if target.codes is not None:
-            write_codes(target.codes, piece.codes[0], kept)
-        samples = decode_stream(self.model, piece.codes, length)
-        if target.path is not None:
-            written = write_stream(target.path, samples, rate, target.format, output, kept)
-        else:
-            with tempfile.TemporaryFile() as file:
-                written = write_stream(file, samples, rate, target.format, output, kept)
-                file.seek(0)
-                while data := file.read(1 << 20):
-                    write_stdout(data)
-        loudness, duration, rate = written
-        channels = output.channels or self.model.channels
-        return SavedClip(target, duration, rate, channels, loudness, kept)
+        return save_piece(
+            self.model, piece, target, self.making, self.command, seconds, on_step, write_stdout
+        )

@@ -27,6 +27,7 @@ from magnet_cli.cli.pieces import (
     cues_of,
     input_sound,
     named_after,
+    say_channels,
     say_seed,
     seeds_of,
     told,
@@ -120,6 +121,7 @@ def vary(
         from magnet_cli.editing.variation import vary as vary_codes
 
         loaded = load(model, voice)
+        say_channels(given, loaded, "the sound becomes the model's", voice)
         length = given.duration
         known = encode_sound(loaded, given)
 
@@ -132,15 +134,17 @@ def vary(
 
         def make(target: Target) -> None:
             began = time.monotonic()
+            on_step = display.begin(target.prompt, target.seed)
             piece = vary_codes(
                 loaded,
                 maker.direction(cues, target.seed),
                 known,
                 strength,
                 keep_streams,
-                on_step=display.begin(target.prompt, target.seed),
+                on_step=on_step,
                 on_window=display.window,
             )
-            maker.save(target, piece, began, display, length)
+            maker.save(target, piece, began, length, on_step)
+            display.done()
 
         make_each(told(targets, cues), make, voice)

@@ -13,6 +13,7 @@ from torch import Tensor
 from magnet_cli.audio.io import Samples, with_channels
 from magnet_cli.audio.loudness import SILENCE, peak_of
 from magnet_cli.audio.stored import BLOCK, StoredSound
+from magnet_cli.decoding.events import OnStep, StepEvent
 from magnet_cli.errors import AudioFileError
 from magnet_cli.pipeline import Model
 
@@ -84,13 +85,17 @@ def hear(model: Model, sound: StoredSound, first: int, last: int) -> Tensor:
     return torch.from_numpy(fitted)[None]
 
 
-def decode_stream(model: Model, codes: Tensor, length: int | None = None) -> Iterator[Samples]:
+def decode_stream(
+    model: Model, codes: Tensor, length: int | None = None, on_step: OnStep | None = None
+) -> Iterator[Samples]:
     """Codes [1, K, T] -> consecutive samples [C, n], each as long as the codec makes it at once.
 
     Args:
         length: samples after which to stop; None for all.
+        on_step: told of each part; steps are seconds here.
     """
-    left = codes.shape[-1] * model.codec.hop_length if length is None else length
+    total = codes.shape[-1] * model.codec.hop_length
+    left = total = total if length is None else min(length, total)
     # `inference_mode` over a generator would stay on while the caller works.
     chunks = model.codec.decode_chunks(codes.to(model.device))
     while left > 0:
@@ -100,6 +105,9 @@ def decode_stream(model: Model, codes: Tensor, length: int | None = None) -> Ite
                 return
             samples = chunk[0].float().cpu().numpy()[:, :left]
         left -= samples.shape[1]
+        if on_step is not None:
+            done, whole = (math.ceil(n / model.sample_rate) for n in (total - left, total))
+            on_step(StepEvent("codec", 0, 1, done, whole, 0.0, 1.0, 0.0, left))
         yield samples
 
 
