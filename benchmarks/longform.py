@@ -5,8 +5,8 @@
 
 Each length is made in a process of its own, as `magnet gen --duration` makes it: codes window by
 window, then codec, loudness and file as a stream. Time is the CPU's, so that other work on the
-machine does not count. Memory is the peak of the process above what it
-had when the model was loaded and one segment had been decoded, so weights and libraries do not count.
+machine does not count. Memory is the peak of the process above what it had when the model was loaded
+and one segment had been made, so weights and libraries do not count.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
         steps = tuple(map(int, given.steps.split(","))) if given.steps else None
         make(given.model, given.seconds[0], steps)
         return
-    print("| piece | windows | codes | codec, loudness, file | of real time | memory added |")
+    print("| piece | windows | codes | codec, loudness, file | CPU time over its length | memory added |")
     print("|---|---|---|---|---|---|")
     for seconds in given.seconds:
         words = [sys.executable, __file__, "--one", str(seconds)]

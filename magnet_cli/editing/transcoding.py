@@ -106,7 +106,8 @@ def decode_stream(
             samples = chunk[0].float().cpu().numpy()[:, :left]
         left -= samples.shape[1]
         if on_step is not None:
-            done, whole = (math.ceil(n / model.sample_rate) for n in (total - left, total))
+            whole = math.ceil(total / model.sample_rate)
+            done = (total - left) // model.sample_rate if left else whole
             on_step(StepEvent("codec", 0, 1, done, whole, 0.0, 1.0, 0.0, left))
         yield samples
 
