@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 MOMENTUM = 0.99  # of the fast Griffin-Lim algorithm (Perraudin et al., 2013)
 
@@ -64,7 +65,7 @@ class Spectrum(nn.Module):
         past: Tensor | None = None,
         future: Tensor | None = None,
     ) -> Tensor:
-        """Sound whose bands have these amplitudes: fast Griffin-Lim from fixed random phases.
+        """Sound whose bands have these amplitudes: fast Griffin-Lim from integrated phases.
 
         Within a band of several bins the shape is free, and left to what the sound has by itself: noise
         keeps the uneven spectrum of noise, and a band's level is right all the same.
@@ -80,10 +81,8 @@ class Spectrum(nn.Module):
         Returns:
             Samples [margin + N * hop + margin]; equal input gives equal output, bit for bit.
         """
-        generator = torch.Generator().manual_seed(0)
-        turns = torch.rand(len(amplitudes), self.n_fft // 2 + 1, generator=generator)
-        phases = 2 * math.pi * turns.to(amplitudes)
-        estimate = torch.polar(bands.spread_evenly(amplitudes), phases)
+        magnitudes = bands.spread_evenly(amplitudes)
+        estimate = torch.polar(magnitudes, self._first_phases(magnitudes))
         before = torch.zeros_like(estimate)
         held = 0 if past is None else len(past)
         for round_ in range(iterations + 1):
@@ -99,6 +98,30 @@ class Spectrum(nn.Module):
             estimate = estimate * bands.gains(estimate.abs(), amplitudes)
             before = spectra
         return sound
+
+    def _first_phases(self, magnitudes: Tensor) -> Tensor:
+        """Phases [N, bins] of steady partials at the peaks of the magnitudes (Beauregard et al., 2015).
+
+        Each bin belongs to the nearest peak, turns at the frequency that a parabola through the peak's
+        log magnitudes gives, and alternates in sign around it as the window's transform does. Partials
+        start in tune; where sound is no partial, any phase is as good.
+        """
+        level = magnitudes.clamp(min=1e-6).log()
+        below, above = (
+            F.pad(level, (1, 0), value=-99)[:, :-1],
+            F.pad(level, (0, 1), value=-99)[:, 1:],
+        )
+        peak = (level >= below) & (level > above)
+        bend = (below - 2 * level + above).clamp(max=-1e-6)
+        offset = (0.5 * (below - above) / bend).clamp(-0.5, 0.5)
+        bins = torch.arange(level.shape[1], device=level.device).expand_as(level)
+        nowhere = torch.full_like(bins, -(10**6))
+        left = torch.where(peak, bins, nowhere).cummax(1).values
+        right = -torch.where(peak, -bins, nowhere).flip(1).cummax(1).values.flip(1)
+        owner = torch.where(bins - left <= right - bins, left, right).clamp(0, level.shape[1] - 1)
+        frequency = (bins + offset).gather(1, owner)  # in bins
+        turns = (frequency.double() * self.hop / self.n_fft).cumsum(0).remainder(1)
+        return (2 * math.pi * turns).to(level) + math.pi * ((bins - owner) % 2)
 
 
 class Bands(nn.Module):
@@ -133,7 +156,7 @@ class Bands(nn.Module):
         middle = self.mel_width.cumsum(0) - self.mel_width / 2
         index = (middle / self.mel_width.sum() * count).long().clamp(max=count - 1)
         sizes = torch.tensor(self.sizes).to(self.mel_width)
-        return nn.functional.one_hot(index, count) * sizes[:, None]
+        return F.one_hot(index, count) * sizes[:, None]
 
     def amplitudes(self, magnitudes: Tensor) -> Tensor:
         """Magnitudes [..., bins] -> the mean magnitude of each band [..., bands]."""

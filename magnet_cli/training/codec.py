@@ -194,16 +194,21 @@ class _Run:
         return self._distance(codec.restore(through), levels) + self.config.commitment * drawn
 
     def _distance(self, restored: Tensor, levels: Tensor) -> Tensor:
-        """How far restored levels [B, N, bands] are from the true ones: by band, and in loudness.
+        """How far restored levels [B, N, bands] are from the true ones: by band, in motion, in loudness.
 
-        The mean of a logarithm lies below the logarithm of the mean: levels that are right on average make
-        noise too soft. Wide bands, where the ups and downs of noise cancel out, tell the difference.
+        Motion: jitter from frame to frame is heard as a buzz at the frame rate, and soft onsets as dull.
+        Loudness: the mean of a logarithm lies below the logarithm of the mean, so levels that are right on
+        average make noise too soft; wide bands, where its ups and downs cancel out, tell the difference.
         """
+        config = self.config
         distance = F.mse_loss(restored, levels)
-        if not self.config.loudness_weight:
-            return distance
-        heard = F.l1_loss(self._loudness(restored), self._loudness(levels))
-        return distance + self.config.loudness_weight * heard
+        if config.motion_weight:
+            moved = F.mse_loss(restored.diff(dim=1), levels.diff(dim=1))
+            distance = distance + config.motion_weight * moved
+        if config.loudness_weight:
+            heard = F.l1_loss(self._loudness(restored), self._loudness(levels))
+            distance = distance + config.loudness_weight * heard
+        return distance
 
     def _loudness(self, levels: Tensor) -> Tensor:
         """Levels [B, N, bands] -> log power in `LOUDNESS_BANDS` bands [B, N, LOUDNESS_BANDS]."""

@@ -32,6 +32,9 @@ class CodecTrainConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     loudness_weight: float = 1.0  # of the loss on the loudness of wide bands
+    motion_weight: float = (
+        1.0  # of the loss on how levels change from one spectral frame to the next
+    )
     commitment: float = 0.25  # trains=all: how hard latents are drawn to their codes
     codebook_decay: float = 0.99  # trains=all: of the codebooks' moving averages
     report_every: int = 50

@@ -15,7 +15,8 @@ from torch import Tensor
 from magnet_cli.checkpoints import native
 from magnet_cli.errors import CheckpointError
 from magnet_cli.models.codec import AudioCodec
-from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec, SpectralCodecConfig
+from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
+from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.models.spectrum import Bands, Spectrum
 
 TINY = SpectralCodecConfig(
@@ -205,15 +206,14 @@ def test_fresh_branches_leave_the_linear_path_alone() -> None:
 
 def test_a_tone_comes_back_in_tune_when_nothing_is_quantized_away() -> None:
     """Levels through `amplitudes` and phase recovery: the spectrum's peak stays where it was."""
-    config = dataclasses.replace(TINY, linear_hz=800, high_bands=1, phase_iterations=30)
-    made = SpectralCodec(config)
+    made = SpectralCodec(dataclasses.replace(TINY, linear_hz=800, high_bands=1))
     tone = 0.5 * torch.sin(2 * math.pi * 237 * torch.arange(1600 + 48) / 1600)
     levels = made.levels(tone[None])
-    back = made.spectrum.recover(made.bands, made.amplitudes(levels)[0], 30)[24:-24]
+    amplitudes = made.amplitudes(levels)[0]
     window = torch.hann_window(1600)
-    peaks = [int(torch.fft.rfft(s * window).abs().argmax()) for s in (tone[24:-24], back)]
-    assert abs(peaks[0] - 237) <= 1
-    assert abs(peaks[0] - peaks[1]) <= 1
+    for iterations in (0, 30):  # from the first phases on, though 237 Hz is between two bins
+        back = made.spectrum.recover(made.bands, amplitudes, iterations)[24:-24]
+        assert abs(int(torch.fft.rfft(back * window).abs().argmax()) - 237) <= 1
 
 
 def test_files_give_the_same_codec_back(codec: SpectralCodec, tmp_path: Path) -> None:
