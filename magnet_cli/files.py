@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def open_to_others(path: Path) -> None:
+    """Give a file the permissions that the user's umask gives: temporary files are made private."""
+    path.chmod(0o666 & ~_umask())
+
+
+@functools.cache
+def _umask() -> int:
+    # It can only be read by setting it, which other threads should not see often.
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 @contextlib.contextmanager
@@ -25,11 +39,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     os.close(handle)
     partial = Path(name)
     try:
-        # mkstemp makes private files; a finished file has the permissions the user's umask gives.
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)
         yield partial
+        open_to_others(partial)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(partial, target)

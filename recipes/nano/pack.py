@@ -1,0 +1,79 @@
+"""Pack a trained model as the built-in one: half precision, its own decoding defaults, its sources.
+
+    python -m recipes.nano.pack models/nano [--codec models/codec] [--out magnet_cli/assets/nano]
+
+The decoding defaults were chosen by the tagger on validation captions (README.md, Language model).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from magnet_cli.checkpoints import native
+from magnet_cli.config import DecodingConfig
+
+ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
+
+DEFAULTS = DecodingConfig(
+    decoding_steps=(12, 8, 8, 8, 3, 3, 3, 3),
+    temperature=1.0,
+    top_p=0.9,
+    top_k=0,
+    max_cfg_coef=3.0,
+    min_cfg_coef=1.0,
+    cfg_coef=3.0,
+)
+SOUNDS = (
+    "FluidR3_GM (MIT), MuseScore_General (MIT, parts public domain or CC0), Sonic Pi samples (CC0), "
+    "synthesized effects; text vectors distilled from all-MiniLM-L6-v2 (Apache-2.0)"
+)
+
+
+def trained_steps(directory: Path) -> int:
+    """How many steps a run took, by its log."""
+    rows = [json.loads(line) for line in (directory / "log.jsonl").read_text("utf-8").splitlines()]
+    return max(row["step"] for row in rows)
+
+
+def main() -> None:
+    """Read the command line and write the model."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path, help="what `magnet train lm` made")
+    parser.add_argument("--codec", type=Path, help="a codec with the same codes and a better decoder")
+    parser.add_argument("--out", type=Path, default=ASSETS)
+    given = parser.parse_args()
+    model = native.load(given.model)
+    codec = model.codec if given.codec is None else native.load_codec(given.codec)
+    card = native.ModelCard(
+        name="nano",
+        kind="music",
+        licence="MIT",
+        defaults=DEFAULTS,
+        provenance={
+            "recipe": "recipes/nano",
+            "sources": SOUNDS,
+            "steps": trained_steps(given.model),
+        },
+    )
+    native.save(
+        given.out,
+        model.lm,
+        codec,
+        model.text_encoder,
+        card,
+        lm_dtype=torch.float16,
+        part_dtype=torch.float16,
+        overwrite=True,
+    )
+    size = sum(file.stat().st_size for file in given.out.iterdir())
+    print(f"{given.out}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
