@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 
@@ -17,8 +18,17 @@ from magnet_cli.batch.writer import (
     as_magnet_error,
     is_out_of_memory,
 )
+from magnet_cli.clips import SavedClip, save_item
+from magnet_cli.config import required
 from magnet_cli.decoding.events import OnStep, StepEvent
-from magnet_cli.pipeline import GenerationResult
+from magnet_cli.editing.extension import extend
+from magnet_cli.editing.filling import Direction
+from magnet_cli.editing.saving import save_piece
+
+Save = Callable[[], SavedClip]
+
+# The command that makes a piece again, as its file keeps it: batches make what `gen` makes.
+_AS_GEN = {"command": "gen", "flags": {"loop": False, "overlap": None}}
 
 # Called when jobs are begun; what it returns is told of their steps.
 OnBegin = Callable[[Sequence[Job]], OnStep | None]
@@ -77,13 +87,12 @@ class Engine:
                 start += len(part)
                 continue
             began = time.monotonic()
-            result, error = self._generate(part)
+            made, error = self._tried(part)
             seconds = (time.monotonic() - began) / len(part)
-            if result is not None:
-                for item, job in enumerate(part):
+            if made is not None:
+                for job, save in zip(part, made, strict=True):
                     if job.index in missing:
-                        making = self._fitter.making(job)
-                        self._writer.submit(Generated(job, making, result, item, seconds))
+                        self._writer.submit(Generated(job, save, seconds))
                 start += len(part)
             elif error is not None and len(part) == 1:
                 self._writer.fail(part[0], as_magnet_error(error), seconds)
@@ -96,22 +105,13 @@ class Engine:
                     self._make([job], missing)
                 start += len(part)
 
-    def _generate(self, jobs: Sequence[Job]) -> tuple[GenerationResult | None, Exception | None]:
-        """The clips of jobs that fit together, or what went wrong."""
+    def _tried(self, jobs: Sequence[Job]) -> tuple[list[Save] | None, Exception | None]:
+        """How to save the clips of jobs that fit together, or what went wrong."""
         failure: Exception
         try:
-            fit = self._fitter.fit(jobs[0])
-            helpers = self._fitter.helpers
-            return self._fitter.model.generate(
-                [job.target.prompt for job in jobs],
-                config=fit.config,
-                seeds=[job.target.seed for job in jobs],
-                negative_prompts=[job.negative for job in jobs],
-                frames=fit.frames,
-                on_step=self._watched(self._on_begin(jobs)),
-                rescorer=helpers.rescorer,
-                hybrid_model=helpers.hybrid_model,
-            ), None
+            if self._fitter.fit(jobs[0]).is_piece:
+                return [self._piece(jobs[0])], None
+            return self._clips(jobs), None
         except Exception as error:
             failure = error
         # Outside of the handler: the frames that hold the tensors are gone with the traceback.
@@ -121,6 +121,36 @@ class Engine:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return None, failure
+
+    def _clips(self, jobs: Sequence[Job]) -> list[Save]:
+        """Generate clips as one batch."""
+        fitter = self._fitter
+        fit, helpers = fitter.fit(jobs[0]), fitter.helpers
+        result = fitter.model.generate(
+            [job.target.prompt for job in jobs],
+            config=fit.config,
+            seeds=[job.target.seed for job in jobs],
+            negative_prompts=[job.negative for job in jobs],
+            frames=fit.frames,
+            on_step=self._watched(self._on_begin(jobs)),
+            rescorer=helpers.rescorer,
+            hybrid_model=helpers.hybrid_model,
+        )
+        return [
+            partial(save_item, result, item, job.target, fitter.making(job))
+            for item, job in enumerate(jobs)
+        ]
+
+    def _piece(self, job: Job) -> Save:
+        """Generate what is longer than the segment, window by window."""
+        fit, seconds = self._fitter.fit(job), required(job.duration)
+        direction = Direction.of(
+            job.target.prompt, job.target.seed, negative_prompt=job.negative, config=fit.config
+        )
+        model, on_step = self._fitter.model, self._watched(self._on_begin([job]))
+        piece = extend(model, direction, required(fit.frames), on_step=on_step)
+        making = self._fitter.making(job)
+        return partial(save_piece, model, piece, job.target, making, _AS_GEN, seconds)
 
     def _watched(self, on_step: OnStep | None) -> OnStep:
         """`on_step`, noticing between steps that the writer has stopped."""

@@ -11,6 +11,8 @@ from magnet_cli.batch.jobs import Job
 from magnet_cli.clips import Making
 from magnet_cli.config import DecodingConfig, with_preset
 from magnet_cli.data.prompt_fields import BadLine
+from magnet_cli.editing.filling import Direction, Filler
+from magnet_cli.editing.transcoding import frames_holding
 from magnet_cli.ensemble import ALONE, Ensemble
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.pipeline import Model
@@ -25,6 +27,7 @@ class Fit:
 
     config: DecodingConfig  # as asked for, with the preset's steps
     frames: int | None  # None: the segment
+    is_piece: bool = False  # longer than the segment: made window by window, and alone
 
 
 class Fitter:
@@ -72,6 +75,8 @@ class Fitter:
     def _checked(self, job: Job) -> Fit:
         model, helpers = self.model, self.helpers
         config = with_preset(job.decoding, job.preset, model.defaults)
+        if job.duration is not None and job.duration > model.segment_duration:
+            return self._piece(job.duration, config)
         frames = frames_for(job.duration, model.lm.config, model.name)
         ensemble.gather(model, config, helpers.rescorer, helpers.hybrid_model, _never)
         make_request(
@@ -79,18 +84,32 @@ class Fitter:
         )
         return Fit(config, frames)
 
+    def _piece(self, seconds: float, config: DecodingConfig) -> Fit:
+        if self.helpers or config.hybrid:
+            raise UsageError(
+                f"What is longer than the model's {self.model.segment_duration:g} seconds is made "
+                "by one model.",
+                "Leave --rescorer and --hybrid out, or take a shorter duration.",
+            )
+        frames = frames_holding(self.model, seconds)
+        Filler(self.model, Direction.of(None, 0, config=config), frames)
+        return Fit(config, frames, is_piece=True)
+
 
 def grouped(jobs: Iterable[Job], fitter: Fitter, size: int) -> Iterator[list[Job]]:
     """Jobs in groups of `size` that fit together, by index; what is left over comes last.
 
     Which jobs are a group follows from all the jobs, not from which of them are done, so that a
-    resumed run computes the same batches. One that does not fit the model comes alone.
+    resumed run computes the same batches. Pieces come alone, and jobs that do not fit the model.
     """
     waiting: dict[Fit, list[Job]] = {}
     for job in jobs:
         try:
             fit = fitter.fit(job)
         except MagnetError:
+            yield [job]
+            continue
+        if fit.is_piece:
             yield [job]
             continue
         group = waiting.setdefault(fit, [])

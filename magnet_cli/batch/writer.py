@@ -8,17 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.names import check_inside
 from magnet_cli.batch.report import OnOutcome, Outcome
-from magnet_cli.clips import Making, SavedClip, save_item
+from magnet_cli.clips import SavedClip
 from magnet_cli.errors import MagnetError, NoRoomError
-
-if TYPE_CHECKING:
-    from magnet_cli.pipeline import GenerationResult
 
 
 @dataclass(frozen=True)
@@ -26,9 +22,7 @@ class Generated:
     """A clip that waits to be written."""
 
     job: Job
-    making: Making
-    result: GenerationResult
-    item: int  # of the result
+    save: Callable[[], SavedClip]  # finishes and writes it
     seconds: float  # that generating it took
 
 
@@ -121,7 +115,7 @@ class Writer:
                 f"The folder {path.parent} cannot be made: {error.strerror or error}.",
                 "Choose another name for the file.",
             ) from error
-        return save_item(clip.result, clip.item, clip.job.target, clip.making)
+        return clip.save()
 
 
 def as_magnet_error(error: Exception) -> MagnetError:

@@ -11,7 +11,6 @@ from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Standing, check_run
 from magnet_cli.batch.shards import Shard
-from magnet_cli.batch.writer import Writer
 from magnet_cli.cli.batch_progress import BatchDisplay
 from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
 from magnet_cli.cli.loading import load, source_of
@@ -184,7 +183,8 @@ class BatchRun:
         from magnet_cli.batch.fitting import Fitter
 
         config = self._settings.decoding
-        if config.hybrid is None:  # a line may ask for what the flags do not
+        if config.hybrid is None and self._more.hybrid_model is not None:
+            # Lines say for how many seconds that model is; without any it would be refused.
             asked = next((job.decoding.hybrid for job in jobs if job.decoding.hybrid), None)
             config = dataclasses.replace(config, hybrid=asked)
         model = load(self._model, self._talk)
@@ -228,6 +228,7 @@ class BatchRun:
     ) -> None:
         from magnet_cli.batch.engine import Engine
         from magnet_cli.batch.fitting import batch_size
+        from magnet_cli.batch.writer import Writer
 
         size = batch_size(self._size, fitter.model, whole)
         total = self._tally.total

@@ -23,9 +23,12 @@ from magnet_cli.batch.shards import WHOLE
 from magnet_cli.batch.writer import Writer
 from magnet_cli.config import DecodingConfig
 from magnet_cli.data.prompt_fields import PromptLine
+from magnet_cli.editing.extension import extend
+from magnet_cli.editing.filling import Direction
+from magnet_cli.editing.saving import save_piece
 from magnet_cli.errors import NoRoomError, UsageError
 from magnet_cli.pipeline import GenerationResult, Model
-from tests.batch.batches import SMALL, batch, jobs
+from tests.batch.batches import QUICK, SMALL, batch, jobs
 from tests.models.tiny import golden_model
 
 MUSICGEN = "facebook/musicgen-small"
@@ -96,13 +99,25 @@ def test_clips_equal_those_that_are_asked_for_alone(model: Model, tmp_path: Path
         assert clip["settings"] == job.settings()
 
 
+def test_what_is_longer_than_the_segment_equals_gens(model: Model, tmp_path: Path) -> None:
+    (job,) = jobs(batch(tmp_path), PromptLine(1, "rain", duration=10.5, negative="voices"))
+    manifest, _ = run(model, tmp_path, [job])
+    assert manifest.clips[job.file]["duration"] == 10.5
+    direction = Direction.of("rain", job.target.seed, negative_prompt="voices", config=QUICK)
+    piece = extend(model, direction, 525)
+    target = clips.Target("rain", 1, tmp_path / "alone.wav", "wav", None)
+    command = {"command": "gen", "flags": {"loop": False, "overlap": None}}
+    save_piece(model, piece, target, clips.Making(QUICK, job.output, 10.5), command, 10.5)
+    assert (tmp_path / job.file).read_bytes() == (tmp_path / "alone.wav").read_bytes()
+
+
 def test_groups_hold_what_fits_together_by_index(model: Model, tmp_path: Path) -> None:
     other = DecodingConfig(temperature=2.0)
     lines = [
         PromptLine(i + 1, "abcdefg"[i], decoding=other if i in (1, 4) else DecodingConfig())
         for i in range(7)
     ]
-    long = PromptLine(8, "h", duration=11)
+    long = PromptLine(8, "h", duration=10.5)
     groups = grouped(jobs(batch(tmp_path), *lines, long), Fitter(model), 2)
     assert [[job.target.prompt for job in group] for group in groups] == [
         ["a", "c"], ["b", "e"], ["d", "f"], ["h"], ["g"],
@@ -181,13 +196,16 @@ def test_only_the_bad_one_of_a_group_fails(
 
 def test_what_does_not_fit_the_model_fails_alone(model: Model, tmp_path: Path) -> None:
     steps = DecodingConfig(decoding_steps=(1, 2))
-    lines = ["a", PromptLine(2, "b", duration=11), PromptLine(3, "c", decoding=steps), "d"]
+    hybrid = DecodingConfig(hybrid=1.0)
+    lines = ["a", PromptLine(2, "b", decoding=hybrid), PromptLine(3, "c", decoding=steps), "d"]
     made = jobs(batch(tmp_path), *lines)
     manifest, _ = run(model, tmp_path, made)
     assert statuses(manifest) == {"a": "done", "b": "failed", "c": "failed", "d": "done"}
     misfits = Fitter(model).misfits(made)
     assert [line.number for line in misfits] == [2, 3]
-    assert "10 seconds at most" in misfits[0].message
+    assert "cannot write the first seconds itself" in misfits[0].message
+    long = jobs(batch(tmp_path), PromptLine(1, "e", duration=11, decoding=hybrid))
+    assert "made by one model" in Fitter(model).misfits(long)[0].message
 
 
 def test_values_that_are_no_numbers_fail_alone(

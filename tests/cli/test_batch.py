@@ -160,11 +160,13 @@ def test_bad_lines_are_said_with_their_numbers_before_a_model_is_loaded(magnet: 
 
 
 def test_what_the_model_cannot_do_is_said_before_anything_is_made(magnet: Magnet) -> None:
-    Path("p.csv").write_text('prompt,duration,steps\nrain,0.2,\nwind,99,\nfire,0.2,"1,2"\n')
+    Path("p.csv").write_text(
+        'prompt,duration,steps,hybrid\nrain,0.2,,\nwind,0.2,,1\nfire,0.2,"1,2"\n'
+    )
     command = ("batch", "p.csv", "-O", "clips", "-m", SMALL, "--seed", "5", "--steps", "1")
     outcome = magnet(*command)
     assert outcome.status == 2
-    assert "Line 3: magnet-small-10secs makes 10 seconds at most" in outcome.err
+    assert "Line 3: magnet-small-10secs cannot write the first seconds itself" in outcome.err
     assert "Line 4: decoding_steps has 2 numbers" in outcome.err
     assert names() == []
     assert magnet(*command, "--skip-bad").status == 4
