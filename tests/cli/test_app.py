@@ -41,7 +41,14 @@ sys.exit(f"{heavy} was imported" if heavy else status)
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["gen", "--help"], ["models", "list"], ["show", "--help"], ["--version"]],
+    [
+        ["--help"],
+        ["gen", "--help"],
+        ["batch", "--help"],
+        ["models", "list"],
+        ["show", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_and_lists_never_import_torch(home: Path, arguments: list[str]) -> None:
     outcome = subprocess.run(
