@@ -89,7 +89,6 @@ class Trainer:
             module.train(), *make_optimizers(module, config)
         )
         self.ema = state.Ema(self.model, config.ema_decay)
-        self.accelerator.register_for_checkpointing(self.ema)
         self.step = 0  # steps done
 
     def resume(self) -> bool:
@@ -97,8 +96,7 @@ class Trainer:
         checkpoint = state.latest_checkpoint(self.output.directory)
         if checkpoint is None:
             return False
-        self.accelerator.load_state(str(checkpoint))
-        self.step = state.checkpoint_record(checkpoint)["step"]
+        self.step = state.load_checkpoint(self.accelerator, self.ema, checkpoint)
         return True
 
     def run(self, on_progress: OnProgress = lambda progress: None) -> None:
@@ -200,6 +198,7 @@ class Trainer:
         try:
             saved = state.save_checkpoint(
                 self.accelerator,
+                self.ema,
                 self.output.directory,
                 self.step,
                 dataclasses.asdict(self.config),

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from accelerate import DistributedType
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from magnet_cli.errors import CheckpointError
 
 CHECKPOINTS = "checkpoints"
 _PREFIX = "step-"
@@ -58,18 +62,28 @@ class Ema:
             average.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages by parameter name, and their number; accelerate saves it with the rest."""
-        return {"updates": self.updates, "shadow": dict(zip(self.names, self.shadow, strict=True))}
+        """The number of updates, and by parameter name this process's part of the averages."""
+        parts = {
+            name: _local(average).cpu()
+            for name, average in zip(self.names, self.shadow, strict=True)
+        }
+        return {"updates": self.updates, "shadow": parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` gave."""
         self.updates = state["updates"]
         for name, average in zip(self.names, self.shadow, strict=True):
-            average.copy_(state["shadow"][name])
+            _local(average).copy_(state["shadow"][name])
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that FSDP has cut up; any other tensor as it is."""
+    local: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return local
 
 
 def save_checkpoint(
-    accelerator: Any, out: Path, step: int, config: dict[str, Any], keep: int
+    accelerator: Any, ema: Ema, out: Path, step: int, config: dict[str, Any], keep: int
 ) -> Path:
     """Save everything that training goes on from, after `step` steps; all processes take part.
 
@@ -88,6 +102,9 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
     try:
         accelerator.save_state(str(partial))
+        # Under FSDP each process has a part of its own.
+        if accelerator.is_main_process or _is_sharded(accelerator):
+            torch.save(ema.state_dict(), partial / _ema_name(accelerator))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (partial / "run.json").write_text(json.dumps({"step": step, "config": config}))
@@ -101,6 +118,35 @@ def save_checkpoint(
         raise
     accelerator.wait_for_everyone()
     return final
+
+
+def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
+    """Take up what `save_checkpoint` saved; returns the steps that were done.
+
+    Raises:
+        CheckpointError: it does not fit the model or the number of processes.
+    """
+    try:
+        accelerator.load_state(str(checkpoint))
+        saved = torch.load(checkpoint / _ema_name(accelerator), weights_only=True)
+        ema.load_state_dict(saved)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{checkpoint} cannot be taken up: {reason}.",
+            "Sizes of the model, optimizer and (under FSDP) the number of processes must be those "
+            "of the run; or start a new one from its weights with --init.",
+        ) from error
+    step: int = checkpoint_record(checkpoint)["step"]
+    return step
+
+
+def _is_sharded(accelerator: Any) -> bool:
+    return accelerator.distributed_type == DistributedType.FSDP
+
+
+def _ema_name(accelerator: Any) -> str:
+    return f"ema-{accelerator.process_index if _is_sharded(accelerator) else 0}.pt"
 
 
 def latest_checkpoint(out: Path) -> Path | None:

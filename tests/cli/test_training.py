@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from magnet_cli.config import DecodingConfig
+from magnet_cli.data.tokens import TokenFolder
+from magnet_cli.pipeline import load_model
 from tests.cli.conftest import SMALL, Magnet
 
 
@@ -94,3 +98,39 @@ def test_settings_kept_beside_the_model_are_those_of_the_run(sounds: Path, magne
     assert "seed = 9" in kept
     config = json.loads(Path("mine/config.json").read_text())
     assert config["provenance"]["init"] == SMALL
+
+
+def readme_commands() -> list[list[str]]:
+    """The commands of README's "Your own model", as they stand there."""
+    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    section = text.split("## Your own model")[1].split("\n## ")[0]
+    return [shlex.split(line) for line in section.splitlines() if line.startswith("    magnet ")]
+
+
+def test_readmes_fine_tuning_changes_what_a_model_makes(home: Path, magnet: Magnet) -> None:
+    """Twenty clips of one tone, 200 steps: the tone's codes come out where noise came before."""
+    (home / "sounds").mkdir()
+    time = np.arange(16_000) / 16_000
+    for number in range(20):
+        tone = 0.3 * np.sin(2 * np.pi * 220 * time + number)
+        soundfile.write(home / "sounds" / f"{number}.wav", tone, 16_000)
+        (home / "sounds" / f"{number}.txt").write_text("rain on a tin roof")
+    check, encode, train, generate = readme_commands()
+    for command in (check, encode, train):
+        outcome = magnet(*command[1:])
+        assert outcome.status == 0, outcome.err
+    lines = [json.loads(line) for line in Path("mine/log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "step"]
+    assert losses[-1] < losses[0] - 1.0
+
+    tokens = TokenFolder("tokens")
+    known = {int(code) for clip in tokens.clips for code in tokens.codes(clip)[0].unique()}
+
+    def share_known(name: str) -> float:
+        model = load_model(name, device="cpu")
+        plain = DecodingConfig(temperature=1.0, decoding_steps=(10, 1, 1, 1))
+        made = model.generate(["rain on a tin roof"], plain, seeds=[1], frames=50)
+        return sum(int(code) in known for code in made.codes[0, 0]) / 50
+
+    assert share_known("./mine") > share_known("small") + 0.2
+    assert magnet(*generate[1:], "-d", "1").status == 0
