@@ -22,6 +22,7 @@ from magnet_cli.batch.names import MANIFEST_STEM
 from magnet_cli.batch.shards import Shard
 from magnet_cli.errors import UsageError
 
+_LONGEST_LINE = 1_000_000  # bytes; prompts are far shorter (data.prompts)
 _STALE_SECONDS = 600.0  # a partial file that was not written to for so long belongs to no one
 
 
@@ -97,16 +98,10 @@ class Manifest:
             self._file = None
 
     def _take(self, line: bytes) -> None:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            self.damaged += 1
-            return
-        if isinstance(record, dict) and isinstance(record.get("run"), dict):
+        record = _parsed(line)
+        if record is not None and isinstance(record.get("run"), dict):
             self.run = record["run"]
-        elif (
-            isinstance(record, dict) and isinstance(record.get("file"), str) and "status" in record
-        ):
+        elif record is not None and isinstance(record.get("file"), str) and "status" in record:
             self.clips[record["file"]] = record
         else:
             self.damaged += 1
@@ -123,10 +118,15 @@ class Manifest:
 
     def _open(self) -> BinaryIO:
         file = self.path.open("a+b")
-        # A line that a crash cut gets its end, so that it does not spoil the next one.
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
+        # A line that a crash cut goes, so that it does not spoil the next; if only its end is
+        # missing, it gets one.
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LONGEST_LINE))
+        tail = file.read().rpartition(b"\n")[2]
+        if tail:
+            if _parsed(tail) is None:
+                file.truncate(size - len(tail))
+            else:
                 file.write(b"\n")
         return file
 
@@ -165,6 +165,15 @@ def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
             manifest.close()
     finally:
         lock.release()
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The object of a line; None where it is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _lock_of(manifest: Path) -> Path:

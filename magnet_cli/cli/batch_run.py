@@ -243,9 +243,10 @@ class BatchRun:
 
     def _say_damage(self, manifest: Manifest) -> None:
         if manifest.damaged:
+            lines = "a line" if manifest.damaged == 1 else f"{manifest.damaged} lines"
             self._talk.warn(
-                f"{manifest.path} holds {manifest.damaged} lines that cannot be read, as a crash "
-                "leaves them. Their clips are made again."
+                f"{manifest.path} holds {lines} that cannot be read, as a crash leaves them. "
+                "What is not known to be done is made again."
             )
 
     def _end(self) -> None:

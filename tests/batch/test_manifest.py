@@ -53,7 +53,9 @@ def test_a_cut_at_any_byte_of_the_last_line_loses_that_line_alone(tmp_path: Path
         whole = cut == 1  # only the line's end is missing
         assert ("b.wav" in manifest.clips, manifest.damaged) == (whole, int(not whole))
         manifest.add(clip("c.wav"))
-    assert {"a.wav", "c.wav"} <= Manifest.read(tmp_path, WHOLE).clips.keys()
+    read = Manifest.read(tmp_path, WHOLE)
+    assert {"a.wav", "c.wav"} <= read.clips.keys()
+    assert read.damaged == 0
 
 
 def test_lines_that_are_none_are_counted_and_left(tmp_path: Path) -> None:
