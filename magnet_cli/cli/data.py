@@ -96,7 +96,7 @@ def encode(
     from magnet_cli.checkpoints.load import pick_device
     from magnet_cli.data.manifests import read_clips
     from magnet_cli.training.encode import EncodeOptions, encode_clips
-    from magnet_cli.training.setup import codec_of, token_format
+    from magnet_cli.training.parts import codec_of, token_format
 
     voice = Talk(talk)
     found = read_clips(source)

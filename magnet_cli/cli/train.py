@@ -14,6 +14,7 @@ import typer
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.options import TalkOptions, flag
 from magnet_cli.cli.output import Talk
+from magnet_cli.errors import UsageError
 from magnet_cli.training.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
@@ -105,8 +106,15 @@ def train_lm(
         config = out / "train.toml"
     chosen = read_config(config, settings)
     voice = Talk(talk)
-    from magnet_cli.training.setup import make_trainer
-
+    try:
+        from magnet_cli.training.setup import make_trainer
+    except ModuleNotFoundError as error:
+        if error.name != "accelerate":
+            raise
+        raise UsageError(
+            "Training needs the package accelerate.",
+            "Install it with `pip install 'magnet-cli[train]'`.",
+        ) from error
     trainer = make_trainer(chosen, out, resume)
     if trainer.step:
         voice.note(f"Going on after step {trainer.step} of {chosen.steps}")

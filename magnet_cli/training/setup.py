@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
 from magnet_cli.checkpoints import native
-from magnet_cli.checkpoints.layouts import T5
-from magnet_cli.checkpoints.load import load_checkpoint, load_codec
+from magnet_cli.checkpoints.load import load_checkpoint
 from magnet_cli.checkpoints.native import ModelCard
-from magnet_cli.checkpoints.resolve import resolve, resolve_codec, resolve_text_encoder
-from magnet_cli.checkpoints.t5 import load_t5
+from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.config import DecodingConfig, LMConfig
 from magnet_cli.data.tokens import TokenFolder, TokenFormat
-from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.errors import UsageError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
@@ -27,6 +21,13 @@ from magnet_cli.training.initial import initialise, initialise_from_codec
 from magnet_cli.training.loop import Trainer
 from magnet_cli.training.module import TextCache
 from magnet_cli.training.output import OutputModel
+from magnet_cli.training.parts import (
+    check_tokens,
+    codebooks_of,
+    codec_of,
+    name_of_t5,
+    text_encoder_of,
+)
 from magnet_cli.training.sampling import Sampler, Source
 
 
@@ -107,7 +108,7 @@ def load_parts(config: TrainConfig, tokens: TokenFormat) -> Parts:
     vectors = codebooks_of(codec)
     if config.init_from_codec and vectors is not None:
         initialise_from_codec(lm, vectors, config.seed)
-    return Parts(lm, codec, text_encoder, text_encoder_name=_name_of_t5(config.text_encoder))
+    return Parts(lm, codec, text_encoder, text_encoder_name=name_of_t5(config.text_encoder))
 
 
 def _from_checkpoint(config: TrainConfig) -> Parts:
@@ -147,81 +148,3 @@ def new_lm_config(config: TrainConfig, tokens: TokenFormat, text_dim: int) -> LM
         span_len=config.span_len,
         delays=tuple(range(tokens.n_q)) if config.modeling != "masked" else (),
     )
-
-
-def codec_of(spec: str) -> AudioCodec:
-    """A codec by the name, directory or hub id of a model or a codec."""
-    path = Path(spec).expanduser()
-    if (path / native.CODEC_FILE).is_file():
-        codec = native.load_codec(path)
-        codec.eval().requires_grad_(False)
-        return codec
-    return load_codec(resolve_codec(spec), "cpu")
-
-
-def text_encoder_of(spec: str) -> TextEncoder:
-    """A text encoder: of a directory in our format or T5's, or a T5 by its name on the hub."""
-    path = Path(spec).expanduser()
-    encoder: TextEncoder
-    if (path / native.TEXT_FILE).is_file():
-        encoder = native.load_text_encoder(path)
-    elif path.is_dir() and not T5.missing([file.name for file in path.iterdir()]):
-        encoder = load_t5(path)
-    elif path.is_dir():
-        raise CheckpointError(
-            f"{path} holds no text encoder.",
-            f"It needs {native.CONFIG_FILE} and {native.TEXT_FILE}, or the files of a T5.",
-        )
-    else:
-        encoder = load_t5(resolve_text_encoder(spec).directory)
-    encoder.eval().requires_grad_(False)
-    return encoder
-
-
-def _name_of_t5(spec: str) -> str | None:
-    return None if Path(spec).expanduser().is_dir() else spec
-
-
-def token_format(codec: AudioCodec, name: str) -> TokenFormat:
-    """What the codes of a codec mean; `name` is for the user."""
-    return TokenFormat(
-        codec=name,
-        codec_hash=codec_hash(codec),
-        sample_rate=codec.sample_rate,
-        frame_rate=codec.frame_rate,
-        n_q=codec.n_q,
-        card=codec.card,
-    )
-
-
-def check_tokens(tokens: TokenFormat, codec: AudioCodec) -> None:
-    """Refuse tokens that another codec made.
-
-    Raises:
-        UsageError: it names both.
-    """
-    if tokens.codec_hash != codec_hash(codec):
-        raise UsageError(
-            f"The tokens were made with {tokens.codec}, which is not the codec of this model.",
-            "Encode the data again: `magnet data encode --codec` with the model's own.",
-        )
-
-
-def codec_hash(codec: AudioCodec) -> str:
-    """Equal where codes mean the same: of the codebooks, in half precision, as files keep them."""
-    digest = hashlib.sha256(f"{codec.hop_length} {codec.sample_rate}".encode())
-    vectors = codebooks_of(codec)
-    if vectors is not None:
-        tensors: dict[str, Tensor] = {"codebooks": vectors}
-    else:
-        tensors = dict(nn.Module.state_dict(codec))
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().to("cpu", torch.float16).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def codebooks_of(codec: AudioCodec) -> Tensor | None:
-    """[K, card, d] of a codec with residual quantization; None of any other."""
-    books = getattr(getattr(codec, "quantizer", None), "codebooks", None)
-    return None if books is None else torch.stack([book.detach().float() for book in books])

@@ -34,7 +34,7 @@ from magnet_cli.evaluation.metrics import (
     spectral_distance,
 )
 from magnet_cli.models.codec import AudioCodec
-from magnet_cli.training.setup import codec_of
+from magnet_cli.training.parts import codec_of
 from recipes.nano.judges import tagger as tagging
 from recipes.nano.judges.notes import SAMPLE_RATE as NOTES_RATE
 from recipes.nano.judges.notes import NoteListener

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,16 @@ def test_readmes_fine_tuning_changes_what_a_model_makes(home: Path, magnet: Magn
 
     assert share_known("./mine") > share_known("small") + 0.2
     assert magnet(*generate[1:], "-d", "1").status == 0
+
+
+def test_without_accelerate_it_is_said_what_to_install(
+    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    for name in [name for name in sys.modules if name.startswith("magnet_cli.training.")]:
+        if name != "magnet_cli.training.config":
+            monkeypatch.delitem(sys.modules, name)
+    assert magnet("data", "check", "sounds").status == 4
+    outcome = magnet("train", "lm", "mine", "--data", "tokens")
+    assert outcome.status == 2
+    assert "magnet-cli[train]" in outcome.err

@@ -15,9 +15,11 @@ import torch
 
 from magnet_cli.checkpoints import native
 from magnet_cli.errors import DataError, UsageError
-from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec, SpectralCodecConfig
+from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
+from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.training.codebooks import Moments, k_means, nearest, power_left, residual_k_means
-from magnet_cli.training.codec import CodecTrainConfig, train_codec
+from magnet_cli.training.codec import train_codec
+from magnet_cli.training.codec_config import CodecTrainConfig
 
 TINY = SpectralCodecConfig(
     sample_rate=1600,

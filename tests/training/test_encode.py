@@ -21,7 +21,7 @@ from magnet_cli.training.encode import (
     mix,
     mixed_pairs,
 )
-from magnet_cli.training.setup import token_format
+from magnet_cli.training.parts import token_format
 from tests.training.conftest import tiny_codec
 
 RATE = 100
