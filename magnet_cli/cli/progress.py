@@ -142,7 +142,7 @@ class ClipDisplay:
             self._tasks[key] = self._bars.add_task("windows", total=windows, detail="")
         for other, task in self._tasks.items():
             if other != key:
-                self._bars.reset(task)
+                self._bars.reset(task, detail="")
         self._bars.update(self._tasks[key], completed=number - 1)
 
     def done(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io as byte_streams
 import itertools
 import json
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from magnet_cli import pipeline
 from magnet_cli.audio import io
 from magnet_cli.audio.loudness import measure
 from magnet_cli.decoding import iterative
@@ -19,8 +21,20 @@ from magnet_cli.editing.looping import seam_flux
 from tests.cli.conftest import SMALL, Magnet
 from tests.editing.sounds import noise, numbers, write
 
+LOAD = pipeline.load_model
 FAST = ("-m", SMALL, "--steps", "1", "--seed", "5")
 MUSICGEN = ("-m", "facebook/musicgen-small", "--seed", "5")
+
+
+@functools.cache
+def loaded(name: str) -> pipeline.Model:
+    return LOAD(name, device="cpu", offline=True)
+
+
+@pytest.fixture(autouse=True)
+def _load_each_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading is tested elsewhere, and is most of what these tests would take."""
+    monkeypatch.setattr(pipeline, "load_model", lambda name, **_: loaded(name))
 
 
 @pytest.fixture
