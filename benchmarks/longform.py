@@ -82,7 +82,9 @@ def main() -> None:
         steps = tuple(map(int, given.steps.split(","))) if given.steps else None
         make(given.model, given.seconds[0], steps)
         return
-    print("| piece | windows | codes | codec, loudness, file | CPU time over its length | memory added |")
+    print(
+        "| piece | windows | codes | codec, loudness, file | CPU time over its length | memory added |"
+    )
     print("|---|---|---|---|---|---|")
     for seconds in given.seconds:
         words = [sys.executable, __file__, "--one", str(seconds)]
