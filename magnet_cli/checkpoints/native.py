@@ -28,7 +28,6 @@ from magnet_cli.checkpoints.tensors import blank, fill, read_safetensors
 from magnet_cli.config import DecodingConfig, LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.files import open_to_others
-from magnet_cli.files import open_to_others
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
@@ -294,4 +293,3 @@ def _save_tensors(module: nn.Module, path: Path, dtype: torch.dtype | None) -> N
     }
     save_file(state, path)
     open_to_others(path)  # safetensors makes private files
-    open_to_others(path)
