@@ -11,14 +11,13 @@ linear path; they start at zero, so that training begins at the linear optimum.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from magnet_cli.errors import CheckpointError
 from magnet_cli.models.codec import AudioCodec
+from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.models.spectrum import Bands, Spectrum
 
 CHUNK_FRAMES = 512  # 20 s at 25 frames/s
@@ -26,39 +25,6 @@ STREAM_CHUNK_FRAMES = 64
 PAST_FRAMES = 2  # of codes before a chunk whose sound is held while phases are found
 SEAM_FRAMES = 6  # on either side of a loop's seam whose phases are found again
 AHEAD_FRAMES = 8  # of codes after a chunk, so that its last samples are not at an edge
-
-
-@dataclass(frozen=True)
-class SpectralCodecConfig:
-    """The spectral codec; the defaults are the built-in model's (recipes/nano/README.md, Codec)."""
-
-    sample_rate: int = 24_000
-    spectral_hop: int = 320  # samples from one spectral frame to the next
-    overlap: int = 4  # hops in a window
-    stack: int = 3  # spectral frames in a frame of codes
-    linear_hz: float = 4000.0  # up to here each bin is a band
-    high_bands: int = 80  # mel bands above
-    floor: float = 3e-4  # amplitude that levels fade out below: log(1 + amplitude / floor)
-    mel_weight: float = 0.5  # a band counts by its width on the mel scale to this power
-    groups: int = 4  # of neighbouring bands, coded apart
-    dimension: int = 48  # principal components of each group
-    n_q: int = 8
-    card: int = 512
-    encoder_blocks: int = 0  # convolutional blocks over latents before the quantizer
-    latent_blocks: int = 2  # over latents after it
-    level_blocks: int = 2  # over the levels of spectral frames
-    block_width: int = 2  # hidden channels of a block over its channels
-    kernel_size: int = 7  # of a block, in frames
-    phase_iterations: int = 32
-    channels: int = 1
-
-    def __post_init__(self) -> None:
-        check_config(self)
-
-    @property
-    def hop_length(self) -> int:
-        """Samples in a frame of codes."""
-        return self.spectral_hop * self.stack
 
 
 class ContextBlock(nn.Module):
@@ -296,37 +262,6 @@ class SpectralCodec(AudioCodec):
         amplitudes = self.amplitudes(levels[:, (low - first) * stack : (high - first) * stack])
         rounds = self.config.phase_iterations
         return self.spectrum.recover(self.bands, amplitudes[0], rounds, past, future)
-
-
-def check_config(config: SpectralCodecConfig) -> None:
-    """Refuse settings that cannot be built.
-
-    Raises:
-        CheckpointError: naming the setting.
-    """
-
-    def need(holds: bool, field: str, takes: str) -> None:
-        if not holds:
-            raise CheckpointError(
-                f"The codec's {field} is {getattr(config, field)!r}.", f"It must be {takes}."
-            )
-
-    for field in ("sample_rate", "spectral_hop", "stack", "groups", "dimension", "card"):
-        need(getattr(config, field) >= 1, field, "1 or more")
-    for field in ("encoder_blocks", "latent_blocks", "level_blocks", "phase_iterations"):
-        need(getattr(config, field) >= 0, field, "0 or more")
-    whole = config.n_q >= config.groups and config.n_q % config.groups == 0
-    need(whole, "n_q", "a multiple of groups")
-    need(config.spectral_hop % 2 == 0, "spectral_hop", "even")
-    need(config.overlap >= 2, "overlap", "2 or more")
-    need(
-        0 < config.linear_hz <= config.sample_rate / 2, "linear_hz", "within the sound's bandwidth"
-    )
-    need(config.high_bands >= 1, "high_bands", "1 or more")
-    need(config.floor > 0, "floor", "above 0")
-    need(config.kernel_size % 2 == 1, "kernel_size", "odd")
-    need(config.block_width >= 1, "block_width", "1 or more")
-    need(config.channels == 1, "channels", "1")
 
 
 def _check_chunk(chunk_frames: int) -> None:
