@@ -18,7 +18,8 @@ from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
-from magnet_cli.models.spectral_codec import SpectralCodec, SpectralCodecConfig
+from magnet_cli.models.spectral_codec import SpectralCodec
+from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.models.text import T5Config, T5Encoder, TextEncoder
 from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
 
