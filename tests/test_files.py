@@ -23,7 +23,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_path(target) as partial:
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as partial:  # noqa: PT012
         partial.write_text("half")
         raise KeyboardInterrupt
     assert target.read_text() == "old"

@@ -23,7 +23,7 @@ DEFAULTS = DecodingConfig(
     temperature=1.0,
     top_p=0.9,
     top_k=0,
-    max_cfg_coef=3.0,
+    max_cfg_coef=6.0,
     min_cfg_coef=1.0,
     cfg_coef=3.0,
 )

@@ -1,0 +1,84 @@
+"""The built-in model: in the wheel, and at work outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+import magnet_cli
+from magnet_cli.checkpoints import registry
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the built wheel was unpacked into."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    assert wheel.stat().st_size < 30_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_generates_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
+    arguments = ["gen", "lofi piano", "-o", "out.wav", "--seed", "1", "-d", "2", "--steps", "2"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(installed),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": str(tmp_path / "empty"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+    }
+    environment.pop("MAGNET_MODEL", None)
+    code = "import magnet_cli; print(magnet_cli.__file__)"
+    run = [sys.executable, "-P", "-c", code]
+    found = subprocess.run(run, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert found.stdout.startswith(str(installed))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "magnet_cli", *arguments],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "built-in model nano" in done.stderr
+    audio, rate = soundfile.read(tmp_path / "out.wav")
+    assert rate == 24_000
+    assert len(audio) == 2 * rate
+    assert float(abs(audio).max()) > 0.1
+
+
+def test_prompts_and_seeds_make_different_sound() -> None:
+    (entry,) = [e for e in registry.known_checkpoints() if e.repo is None]
+    assert entry.name == "nano"
+    model = magnet_cli.load_model(None, device="cpu", offline=True)
+    config = magnet_cli.DecodingConfig(decoding_steps=(4,))
+    piano, again, seed, rain = (
+        model.generate([prompt], config, [number], frames=50).codes
+        for prompt, number in (("piano", 1), ("piano", 1), ("piano", 2), ("heavy rain", 1))
+    )
+    assert torch.equal(piano, again)
+    for other in (seed, rain):
+        assert float((piano != other).float().mean()) > 0.3
+
+
+def test_it_decodes_both_ways() -> None:
+    """It is hybrid: what its causal mode writes is not noise to its masked mode, nor the reverse."""
+    model = magnet_cli.load_model("nano", device="cpu", offline=True)
+    assert model.modeling == "hybrid"
+    result = model.generate(["slow choir"], seeds=[3], frames=50, hybrid=2.0)
+    chosen = model.logits(result.codes, ["slow choir"]).log_softmax(-1)
+    likely = chosen.gather(-1, result.codes[..., None]).mean()
+    assert float(likely) > -float(torch.log(torch.tensor(1024.0))) + 1
