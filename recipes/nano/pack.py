@@ -45,7 +45,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path, help="what `magnet train lm` made")
-    parser.add_argument("--codec", type=Path, help="a codec with the same codes and a better decoder")
+    parser.add_argument(
+        "--codec", type=Path, help="a codec with the same codes and a better decoder"
+    )
     parser.add_argument("--out", type=Path, default=ASSETS)
     given = parser.parse_args()
     model = native.load(given.model)
