@@ -20,7 +20,7 @@ ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 
 DEFAULTS = DecodingConfig(
     decoding_steps=(12, 8, 8, 8, 3, 3, 3, 3),
-    temperature=1.0,
+    temperature=2.0,
     top_p=0.9,
     top_k=0,
     max_cfg_coef=6.0,
