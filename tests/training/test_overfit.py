@@ -35,7 +35,7 @@ def test_two_clips_are_learned_by_heart_and_told_apart_by_their_captions(worksho
         span_len=2,
         segment_duration=FRAMES / codec.frame_rate,
         steps=300,
-        batch_size=16,
+        batch_size=8,
         micro_batch=4,
         optimizer="muon",
         learning_rate=5e-3,
