@@ -124,7 +124,6 @@ CASES = [
     gen("ceiling above full scale", "rain", "--peak", "1", says="peak"),
     gen("negative fade", "rain", "--fade", "-1", says="fade"),
     # Models
-    Case("no model", ("gen", "rain"), "models use", 3),
     gen("near name", "rain", "-m", "smal", says="Did you mean small", status=3),
     gen("no such name", "rain", "-m", "zzzzzz", says="Known models", status=3),
     gen("no such folder", "rain", "-m", "./nowhere", says="nowhere", status=3),

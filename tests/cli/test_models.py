@@ -115,7 +115,10 @@ def test_use_sets_the_default_and_others_go_before_it(
     assert model("-m", "facebook/magnet-small-30secs") == "magnet-small-30secs"
     monkeypatch.delenv("MAGNET_MODEL")
     assert magnet("models", "use", "--reset").status == 0
-    assert magnet("gen", "rain", *quick).status == 3
+    monkeypatch.setattr(registry, "ASSETS", Path("nothing built in"))
+    unchosen = magnet("gen", "rain", *quick)
+    assert unchosen.status == 3
+    assert "models use" in unchosen.err
 
 
 def test_use_keeps_folders_by_their_full_path(magnet: Magnet, home: Path, tmp_path: Path) -> None:
