@@ -14,6 +14,7 @@ import typer
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.options import TalkOptions, flag
 from magnet_cli.cli.output import Talk
+from magnet_cli.cli.train_codec import train_codec_command
 from magnet_cli.errors import UsageError
 from magnet_cli.training.config import TrainConfig, read_config
 
@@ -25,6 +26,9 @@ app = typer.Typer(no_args_is_help=True, help="Train models.", rich_markup_mode="
 
 def register(program: typer.Typer) -> None:
     """Add the group to the program."""
+    app.command(
+        "codec", epilog="Example:\n\n    magnet train codec codecs/mine --data sounds/train.jsonl"
+    )(train_codec_command)
     program.add_typer(app, name="train")
 
 

@@ -102,6 +102,7 @@ def residual_k_means(
     return codebooks
 
 
+@torch.no_grad()
 def power_left(rows: Tensor, quantizer: GroupQuantizer) -> list[float]:
     """The share of the power of latents [N, groups * D] that is left over, stream by stream."""
     rest = list(rows.split(quantizer.dimension, dim=-1))
