@@ -96,7 +96,7 @@ def main() -> int:
     parser.add_argument("--model", help="default: the built-in one")
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--steps", default="2,1,1,1")
+    parser.add_argument("--steps", default="1")
     parser.add_argument("--duration", type=float, default=1.0)
     parser.add_argument("--batch-size", default="auto")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
