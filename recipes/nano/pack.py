@@ -2,7 +2,8 @@
 
     python -m recipes.nano.pack models/nano [--codec models/codec] [--out magnet_cli/assets/nano]
 
-The decoding defaults were chosen by the tagger on validation captions (README.md, Language model).
+The decoding defaults are first choices: guidance by what the tagger heard in eight prompts, the
+temperature by the spectrograms of one. `recipes.nano.evaluate` is there to choose better ones.
 """
 
 from __future__ import annotations
