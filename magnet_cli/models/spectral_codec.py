@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magnet_cli.models.codec import AudioCodec
+from magnet_cli.models.smoothing import REACH, steady
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.models.spectrum import Bands, Spectrum
 
@@ -39,9 +40,10 @@ class ContextBlock(nn.Module):
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, share: float = 1.0) -> Tensor:
+        """[B, T, C] -> [B, T, C]; only `share` of what the branch says is added."""
         around = self.time(x.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = x + self.down(F.gelu(self.up(self.norm(around))))
+        out: Tensor = x + share * self.down(F.gelu(self.up(self.norm(around))))
         return out
 
 
@@ -128,10 +130,19 @@ class SpectralCodec(AudioCodec):
         """Levels [B, T * stack, bands] -> latents [B, T, groups * dimension], the linear path alone."""
         return levels.reshape(len(levels), -1, len(self.basis)) @ self.basis
 
-    def restore(self, latents: Tensor) -> Tensor:
-        """Quantized latents [B, T, groups * dimension] -> levels [B, T * stack, bands]."""
-        stacked = self.latent_decoder(latents) @ self.basis.T
-        return self.level_decoder(stacked.reshape(len(stacked), -1, self.bands.count))
+    def restore(self, latents: Tensor, share: float = 1.0) -> Tensor:
+        """Quantized latents [B, T, groups * dimension] -> levels [B, T * stack, bands].
+
+        Trained on squared errors, the convolutions lean towards the mean of what a code may stand for;
+        heard at full strength (`share` 1) they dull what they mend.
+        """
+        for block in self.latent_decoder:
+            latents = block(latents, share)
+        stacked = latents @ self.basis.T
+        levels = stacked.reshape(len(stacked), -1, self.bands.count)
+        for block in self.level_decoder:
+            levels = block(levels, share)
+        return levels
 
     def amplitudes(self, levels: Tensor) -> Tensor:
         """Weighted, centred levels [B, N, bands] -> amplitudes [B, N, bands]."""
@@ -254,14 +265,14 @@ class SpectralCodec(AudioCodec):
         """Codes [1, K, T], frames low..high -> samples [margin + (high - low) * hop_length + margin]."""
         latent_reach = self.config.latent_blocks * (self.config.kernel_size // 2)
         level_reach = self.config.level_blocks * (self.config.kernel_size // 2)
-        reach = latent_reach + -(-level_reach // self.config.stack)
+        reach = latent_reach + -(-(level_reach + REACH) // self.config.stack)
         first, last = max(0, low - reach), min(codes.shape[-1], high + reach)
         latents = self.quantizer.decode(codes[..., first:last])
-        levels = self.restore(latents)
-        stack = self.config.stack
-        amplitudes = self.amplitudes(levels[:, (low - first) * stack : (high - first) * stack])
-        rounds = self.config.phase_iterations
-        return self.spectrum.recover(self.bands, amplitudes[0], rounds, past, future)
+        config = self.config
+        amplitudes = self.amplitudes(self.restore(latents, config.correction))[0]
+        amplitudes = steady(amplitudes, config.floor, config.smoothing)
+        amplitudes = amplitudes[(low - first) * config.stack : (high - first) * config.stack]
+        return self.spectrum.recover(self.bands, amplitudes, config.phase_iterations, past, future)
 
 
 def _check_chunk(chunk_frames: int) -> None:

@@ -28,6 +28,8 @@ class SpectralCodecConfig:
     level_blocks: int = 2  # over the levels of spectral frames
     block_width: int = 2  # hidden channels of a block over its channels
     kernel_size: int = 7  # of a block, in frames
+    correction: float = 0.5  # share of what the trained convolutions add to the linear path
+    smoothing: float = 0.15  # nepers; frames that differ by less are averaged (smoothing.py)
     phase_iterations: int = 32
     channels: int = 1
 
@@ -66,6 +68,8 @@ def check_config(config: SpectralCodecConfig) -> None:
     )
     need(config.high_bands >= 1, "high_bands", "1 or more")
     need(config.floor > 0, "floor", "above 0")
+    need(config.smoothing >= 0, "smoothing", "0 or more")
+    need(0 <= config.correction <= 1, "correction", "from 0 to 1")
     need(config.kernel_size % 2 == 1, "kernel_size", "odd")
     need(config.block_width >= 1, "block_width", "1 or more")
     need(config.channels == 1, "channels", "1")
