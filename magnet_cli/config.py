@@ -98,6 +98,7 @@ class DecodingConfig:
     span_len: int | None = None  # frames in a masked span
     span_arrangement: SpanArrangement | None = None
     span_scoring: SpanScoring | None = None  # nonoverlap only: stride1 always sums -log p
+    score_noise: float | None = None  # Gumbel noise on the spans' scores at the first step; 0: none
     full_length: bool | None = None  # False: trim to a multiple of span_len, as the reference does
     rescorer_weight: float | None = None  # the model's share in span scores; 1: no rescorer
     rescore_streams: tuple[int, ...] | None = None  # streams whose spans a rescorer scores; (): all
@@ -151,7 +152,7 @@ def check_decoding(config: DecodingConfig) -> None:
     if steps is not None:
         ok = len(steps) > 0 and all(isinstance(s, int) and 1 <= s <= 10_000 for s in steps)
         need(ok, "decoding_steps", "whole numbers from 1 to 10000, one for each stream")
-    for field in ("temperature", "max_cfg_coef", "min_cfg_coef", "cfg_coef"):
+    for field in ("temperature", "max_cfg_coef", "min_cfg_coef", "cfg_coef", "score_noise"):
         value = getattr(config, field)
         if value is not None:
             need(0 <= value < 1e4, field, "a number from 0 up to 10000")
@@ -190,6 +191,7 @@ DECODING_DEFAULTS = DecodingConfig(
     cfg_coef=3.0,
     span_arrangement="nonoverlap",
     span_scoring="max",
+    score_noise=0.0,
     full_length=True,
     rescorer_weight=0.5,
     rescore_streams=(),

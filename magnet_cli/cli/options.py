@@ -268,6 +268,15 @@ class DecodingOptions:
             f"Default: {DECODING_DEFAULTS.span_scoring}.",
         ),
     ] = None
+    score_noise: Annotated[
+        float | None,
+        flag(
+            _DECODING,
+            metavar="X",
+            help="Chance in which spans are masked again: held notes are the surest guess, and "
+            f"where only the surest stays, everything drones. {_usually('score_noise')}",
+        ),
+    ] = None
     full_length: Annotated[
         bool | None,
         flag(

@@ -71,9 +71,21 @@ def train_codec_command(
     batch_size: Annotated[int, _number(_TRAINING, "batch-size", "Crops in a step.")] = _default(
         "batch_size"
     ),
+    crop_frames: Annotated[
+        int, _number(_TRAINING, "crop-frames", "Frames of codes in a crop.")
+    ] = _default("crop_frames"),
     learning_rate: Annotated[
         float, _number(_TRAINING, "learning-rate", "Highest learning rate.")
     ] = _default("learning_rate"),
+    warmup_steps: Annotated[
+        int, _number(_TRAINING, "warmup-steps", "Steps until the learning rate is highest.")
+    ] = _default("warmup_steps"),
+    loudness_weight: Annotated[
+        float, _number(_TRAINING, "loudness-weight", "Of the loss on the loudness of wide bands.")
+    ] = _default("loudness_weight"),
+    motion_weight: Annotated[
+        float, _number(_TRAINING, "motion-weight", "Of the loss on how levels move.")
+    ] = _default("motion_weight"),
     seed: Annotated[int, _number(_TRAINING, "seed", "Of everything random.")] = _default("seed"),
     threads: Annotated[
         int, _number(_TRAINING, "threads", "Processor threads; 0: as torch chooses.")
@@ -96,7 +108,11 @@ def train_codec_command(
         max_clips=max_clips,
         steps=steps,
         batch_size=batch_size,
+        crop_frames=crop_frames,
         learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        loudness_weight=loudness_weight,
+        motion_weight=motion_weight,
         seed=seed,
         threads=threads,
     )

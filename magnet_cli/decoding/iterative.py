@@ -16,7 +16,7 @@ from torch import Tensor
 from magnet_cli.config import DecodingConfig, required
 from magnet_cli.decoding.events import OnStep, StepEvent
 from magnet_cli.decoding.guidance import annealed_coef, guidance_matters, guide
-from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, uniform_noise
+from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, disturbed, uniform_noise
 from magnet_cli.masking import (
     frames_to_spans,
     mask_rates,
@@ -161,6 +161,9 @@ def _decode_stage(
                 started = time.perf_counter()
                 probs = rescore(codes, stage, probs)
                 rescorer_seconds = time.perf_counter() - started
+            if config.score_noise:
+                noise = uniform_noise(generators, drawing, codes.shape[-1], codes.device)
+                probs = disturbed(probs, config.score_noise * float(rates[step + 1]), noise)
             mask = spans.next_mask(probs, mask, rates[step + 1])
         else:
             mask = torch.zeros_like(mask)

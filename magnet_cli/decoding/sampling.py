@@ -98,3 +98,20 @@ def draw(probs: Tensor, noise: Tensor) -> Tensor:
     tokens = torch.searchsorted(sums, noise[:, None] * total, right=True)
     # Rounding can put noise * total at the total itself: the last token that has any probability.
     return torch.minimum(tokens, (sums < total).sum(-1, keepdim=True))[:, 0]
+
+
+def disturbed(probs: Tensor, scale: float, noise: Tensor) -> Tensor:
+    """Probabilities as span scores see them when the choice is left to chance in part.
+
+    log p + scale * Gumbel noise (MaskGIT's choice temperature; Chang et al., 2022, and its released
+    code), brought back into 0..1 by a logistic function, which keeps the order.
+
+    Args:
+        probs: float32 [...], above 0.
+        scale: 0 keeps the order; the larger, the nearer to a random one.
+        noise: like probs, uniform in [0, 1).
+    """
+    tiny = torch.finfo(probs.dtype).tiny
+    eps = torch.finfo(probs.dtype).eps
+    gumbel = -(-noise.clamp(eps, 1 - eps).log()).log()
+    return torch.sigmoid(probs.clamp(min=tiny).log() + scale * gumbel)

@@ -24,6 +24,7 @@ MASKED_ONLY = frozenset(
         "span_len",
         "span_arrangement",
         "span_scoring",
+        "score_noise",
         "full_length",
         "rescorer_weight",
         "rescore_streams",

@@ -59,6 +59,7 @@ def run(
     scoring=st.sampled_from(["max", "prod"]),
     span_len=st.integers(1, 5),
     density=st.floats(0, 1),
+    score_noise=st.sampled_from([0.0, 3.0]),
     seed=st.integers(0, 2**16),
 )
 def test_known_codes_stay_and_everything_is_decided(
@@ -68,6 +69,7 @@ def test_known_codes_stay_and_everything_is_decided(
     scoring: str,
     span_len: int,
     density: float,
+    score_noise: float,
     seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -75,7 +77,11 @@ def test_known_codes_stay_and_everything_is_decided(
     codes = torch.randint(0, CARD, shape, generator=generator)
     mask = torch.rand(shape, generator=generator) < density
     config = dataclasses.replace(
-        CONFIG, span_arrangement=arrangement, span_scoring=scoring, span_len=span_len
+        CONFIG,
+        span_arrangement=arrangement,
+        span_scoring=scoring,
+        span_len=span_len,
+        score_noise=score_noise,
     )
     model = FixedLogits(batch, frames, seed)
     done = run(model, codes, mask, config)
@@ -112,10 +118,11 @@ def test_the_least_certain_spans_are_masked_again() -> None:
     assert float(best[remasked].max()) < float(best[~remasked].min())
 
 
+@pytest.mark.parametrize("score_noise", [0.0, 2.0])
 @pytest.mark.parametrize("arrangement", ["nonoverlap", "stride1"])
-def test_an_item_does_not_depend_on_its_batch_mates(arrangement: str) -> None:
+def test_an_item_does_not_depend_on_its_batch_mates(arrangement: str, score_noise: float) -> None:
     """One mate has a stream that is all known: it must not shift the other's noise, nor its own."""
-    config = dataclasses.replace(CONFIG, span_arrangement=arrangement)
+    config = dataclasses.replace(CONFIG, span_arrangement=arrangement, score_noise=score_noise)
     model = FixedLogits(3, 17)
     codes, mask = nothing_known(3, 17)
     mask[1, 1] = True
@@ -167,6 +174,25 @@ def test_rescoring_replaces_the_probabilities_that_spans_are_scored_by() -> None
     count = int(masked.sum())
     assert 0 < count < 12
     assert bool(masked[:count].all()), "the least probable spans are now those at the start"
+
+
+def masked_again(score_noise: float, seed: int = 0) -> Tensor:
+    """bool [frames]: what the second step of the first stream predicts."""
+    model = FixedLogits(1, 60)
+    config = dataclasses.replace(CONFIG, use_sampling=False, score_noise=score_noise)
+    codes, mask = nothing_known(1, 60)
+    generators = make_generators([seed])
+    iterative.decode(model, codes, mask, config=config, mask_id=CARD, generators=generators)
+    return model.calls[1][2][0]
+
+
+def test_score_noise_leaves_the_choice_of_spans_to_chance_and_their_number_as_it_was() -> None:
+    sure = masked_again(0.0)
+    assert torch.equal(masked_again(0.0, seed=1), sure)  # greedy: nothing is left to chance
+    chosen = [masked_again(4.0, seed) for seed in range(4)]
+    assert len({tuple(mask.tolist()) for mask in [sure, *chosen]}) == 5
+    assert {int(mask.sum()) for mask in chosen} == {int(sure.sum())}
+    assert torch.equal(masked_again(4.0, seed=2), chosen[2])
 
 
 def test_inputs_are_not_changed() -> None:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from magnet_cli.decoding.sampling import (
     Sampler,
+    disturbed,
     draw,
     keep_top_k,
     keep_top_p,
@@ -107,3 +109,26 @@ def test_an_item_that_does_not_draw_keeps_its_generator_where_it_was() -> None:
     idle, fresh = make_generators([5])[0], make_generators([5])[0]
     uniform_noise([idle], [False], 9, torch.device("cpu"))
     assert torch.equal(torch.rand(3, generator=idle), torch.rand(3, generator=fresh))
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=20, deadline=None)
+def test_disturbed_probabilities_keep_their_order_without_noise_and_lose_it_in_much(
+    seed: int,
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    probs = torch.rand(500, generator=generator)
+    noise = torch.rand(500, generator=generator)
+
+    def ranks(values: Tensor) -> Tensor:
+        return values.argsort().argsort().float()
+
+    def likeness(scale: float) -> float:
+        pair = torch.stack([ranks(probs), ranks(disturbed(probs, scale, noise))])
+        return float(torch.corrcoef(pair)[0, 1])
+
+    assert torch.equal(disturbed(probs, 0.0, noise).argsort(), probs.argsort())
+    assert likeness(0.05) > 0.95
+    assert abs(likeness(30.0)) < 0.3
+    hard = disturbed(torch.tensor([0.0, 1.0]), 4.0, torch.tensor([0.0, 1.0]))
+    assert bool(((hard >= 0) & (hard <= 1)).all())
