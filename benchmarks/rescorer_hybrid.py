@@ -5,7 +5,8 @@
 For every held-out caption the same seed is decoded in all ways of ROWS, one after the other, so
 that seconds per clip can be compared on a busy machine, too; the judges of recipes/nano/evaluate.py
 hear every clip. A clip is one file under --results, written whole: kill the run at any time and the
-same command goes on. At the end the table of docs/rescorer-hybrid.md is printed.
+same command goes on; `--part 1/2` and `--part 2/2` share the work between two processes. When all
+clips are there, the table of docs/rescorer-hybrid.md is printed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ QUESTIONS = ("instrument", "drums", "tempo")
 
 
 def rows(model: Model) -> dict[str, dict[str, Any]]:
-    """What is compared: a name, and what `generate` is told. The checkpoint's habits are put off."""
+    """What is compared: a name, and what `generate` is told, over the checkpoint's own habits."""
     off = {"hybrid": 0.0}
     return {
         PLAIN: off,
@@ -85,6 +86,15 @@ def claim(results: Path, identity: dict[str, Any]) -> None:
         return
     with atomic_path(note) as partial:
         partial.write_text(json.dumps(identity), "utf-8")
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """ "2/3" -> (1, 3): which of how many processes."""
+    number, _, count = text.partition("/")
+    part, parts = int(number) - 1, int(count)
+    if not 0 <= part < parts:
+        raise ValueError(text)
+    return part, parts
 
 
 def make(
@@ -158,6 +168,9 @@ def main() -> None:
     parser.add_argument(
         "--clips", type=int, default=180, help="of each row; fewer than 170: no Fréchet"
     )
+    parser.add_argument(
+        "--part", type=part_of, default=(0, 1), metavar="I/N", help="this process's share"
+    )
     given = parser.parse_args()
 
     if given.threads is not None:
@@ -173,12 +186,22 @@ def main() -> None:
         parser.error(f"{model.name} was not trained to decode both ways")
     tagger = Tagger(given.tagger)
     ways = rows(model)
-    for index, case in enumerate(cases):
+    part, parts = given.part
+    for index in range(part, len(cases), parts):
+        case = cases[index]
         for name, how in ways.items():
             file = place(given.results, name, index)
             if not file.exists():
                 make(model, case, index, how, tagger, file)
         print(f"{index + 1} of {len(cases)}", flush=True)
+    missing = sum(
+        not place(given.results, name, index).exists()
+        for name in ways
+        for index in range(len(cases))
+    )
+    if missing:
+        print(f"{missing} clips are another part's: run this again when they are there")
+        return
     evaluation = Evaluation(given.sounds, tagger, model.sample_rate, model.segment_duration)
     print("\n" + report(given.results, evaluation, cases, list(ways)))
 

@@ -103,6 +103,7 @@ class DecodingConfig:
     rescorer_weight: float | None = None  # the model's share in span scores; 1: no rescorer
     rescore_streams: tuple[int, ...] | None = None  # streams whose spans a rescorer scores; (): all
     hybrid: float | None = None  # seconds written autoregressively before the rest; 0: none
+    hybrid_temperature: float | None = None  # of those seconds; None stays: the writing model's own
 
     def __post_init__(self) -> None:
         for field in ("decoding_steps", "rescore_streams"):
@@ -152,7 +153,14 @@ def check_decoding(config: DecodingConfig) -> None:
     if steps is not None:
         ok = len(steps) > 0 and all(isinstance(s, int) and 1 <= s <= 10_000 for s in steps)
         need(ok, "decoding_steps", "whole numbers from 1 to 10000, one for each stream")
-    for field in ("temperature", "max_cfg_coef", "min_cfg_coef", "cfg_coef", "score_noise"):
+    for field in (
+        "temperature",
+        "max_cfg_coef",
+        "min_cfg_coef",
+        "cfg_coef",
+        "score_noise",
+        "hybrid_temperature",
+    ):
         value = getattr(config, field)
         if value is not None:
             need(0 <= value < 1e4, field, "a number from 0 up to 10000")

@@ -59,6 +59,14 @@ class EnsembleOptions:
             help="Write the first seconds step by step, then fill in the rest. Default: 0.",
         ),
     ] = None
+    hybrid_temperature: Annotated[
+        float | None,
+        flag(
+            _PANEL,
+            metavar="X",
+            help="Temperature of those seconds. Default: the writing model's own, usually 1.",
+        ),
+    ] = None
     hybrid_model: Annotated[
         str | None,
         flag(
@@ -81,6 +89,7 @@ class EnsembleOptions:
             rescorer_weight=self.rescorer_weight,
             rescore_streams=parse_numbers(self.rescore_streams, "--rescore-streams", "0,1"),
             hybrid=self.hybrid,
+            hybrid_temperature=self.hybrid_temperature,
         )
         if self.rescorer is None and (given.rescorer_weight is not None or given.rescore_streams):
             raise UsageError(

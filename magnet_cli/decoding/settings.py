@@ -29,6 +29,7 @@ MASKED_ONLY = frozenset(
         "rescorer_weight",
         "rescore_streams",
         "hybrid",
+        "hybrid_temperature",
     }
 )
 AUTOREGRESSIVE_ONLY = frozenset({"cfg_coef"})
@@ -61,13 +62,17 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
     """How the autoregressive seconds of hybrid decoding are written: every field filled in.
 
     Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's
-    own; guidance (`cfg_coef`) and greedy decoding are as asked.
+    own; guidance (`cfg_coef`), greedy decoding and `hybrid_temperature` are as asked.
 
     Args:
         config: of the clip, every field given.
         writer: the writing model's own settings, where it is an autoregressive one.
     """
-    asked = DecodingConfig(cfg_coef=config.cfg_coef, use_sampling=config.use_sampling)
+    asked = DecodingConfig(
+        cfg_coef=config.cfg_coef,
+        use_sampling=config.use_sampling,
+        temperature=config.hybrid_temperature,
+    )
     return asked.over(writer.over(AUTOREGRESSIVE_DEFAULTS))
 
 
@@ -86,7 +91,7 @@ def used(
     if modeling == "autoregressive":
         unused |= MASKED_ONLY
     elif not hybrid:
-        unused |= {*AUTOREGRESSIVE_ONLY, "hybrid"}
+        unused |= {*AUTOREGRESSIVE_ONLY, "hybrid", "hybrid_temperature"}
     if not rescored:
         unused |= RESCORER_ONLY
     return {name: value for name, value in config.given().items() if name not in unused}

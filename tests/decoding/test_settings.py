@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig
-from magnet_cli.decoding.settings import resolve
+from magnet_cli.decoding.settings import for_prefix, resolve, used
 from magnet_cli.errors import UsageError
 from tests.models.tiny import tiny_lm
 
 MASKED = tiny_lm("masked").config
 CAUSAL = tiny_lm("autoregressive").config
+HYBRID = tiny_lm("hybrid").config
 
 
 def test_the_user_wins_over_the_checkpoint_over_the_paper() -> None:
@@ -20,7 +21,22 @@ def test_the_user_wins_over_the_checkpoint_over_the_paper() -> None:
     config = resolve(DecodingConfig(temperature=1.0), checkpoint, MASKED)
     assert (config.temperature, config.top_p, config.max_cfg_coef) == (1.0, 0.8, 10.0)
     assert config.span_len == MASKED.span_len
-    assert all(value is not None for value in vars(config).values())
+    # Whose temperature writes the first seconds is open until the writer is known.
+    assert [name for name, value in vars(config).items() if value is None] == ["hybrid_temperature"]
+
+
+def test_the_first_seconds_have_the_writers_temperature_unless_theirs_is_said() -> None:
+    writer = DecodingConfig(temperature=0.7, top_k=50)
+    config = resolve(DecodingConfig(temperature=3.0, cfg_coef=2.0), DecodingConfig(), HYBRID)
+    prefix = for_prefix(config, writer)
+    assert (prefix.temperature, prefix.top_k, prefix.cfg_coef) == (0.7, 50, 2.0)
+    said = resolve(DecodingConfig(hybrid_temperature=0.9), DecodingConfig(), HYBRID)
+    assert for_prefix(said, writer).temperature == 0.9
+    assert for_prefix(said, DecodingConfig()).temperature == 0.9
+    assert for_prefix(config, DecodingConfig()).temperature == 1.0
+    plain = used(said, "hybrid", rescored=False, hybrid=False)
+    assert "hybrid_temperature" not in plain
+    assert used(said, "hybrid", rescored=False, hybrid=True)["hybrid_temperature"] == 0.9
 
 
 def test_autoregressive_models_have_defaults_of_their_own() -> None:
