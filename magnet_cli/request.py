@@ -79,9 +79,14 @@ def make_request(
     codes, mask = _known(shape, lm.card, prompt_codes, known_codes, known_mask)
     hybrid_frames = 0
     if lm.modeling != "autoregressive":
+        seconds = required(resolved.hybrid)
         if config is not None and config.hybrid is not None:
-            check_hybrid(config.hybrid, frames, lm)
-        hybrid_frames = min(round(required(resolved.hybrid) * lm.frame_rate), shape[2])
+            check_hybrid(seconds, frames, lm)
+        elif bool(mask.any()):
+            # A checkpoint's own habit is for clips from nothing: writing onwards, one does not see the
+            # known codes that lie ahead.
+            seconds = 0.0
+        hybrid_frames = min(round(seconds * lm.frame_rate), shape[2])
     return GenerationRequest(
         tuple(prompts), tuple(negative_prompts), tuple(seeds), resolved, codes, mask, hybrid_frames
     )

@@ -139,6 +139,27 @@ def test_a_hybrid_model_decodes_both_ways(nano: Model) -> None:
     assert len([event for event in events if event.part == "autoregressive"]) == FRAMES + 3
 
 
+def test_a_checkpoints_habit_of_hybrid_is_for_clips_from_nothing(nano: Model) -> None:
+    habit = DecodingConfig(hybrid=0.2, hybrid_temperature=0.5)
+    model = Model(dataclasses.replace(nano.checkpoint, defaults=habit))
+    known = torch.zeros(1, 4, FRAMES, dtype=torch.int64)
+    mask = torch.zeros(1, 4, FRAMES, dtype=torch.bool)
+    mask[..., -5:] = True
+
+    def writes_on(**options: Any) -> bool:
+        events: list[StepEvent] = []
+        model.generate(["x"], SHORT, [1], frames=FRAMES, on_step=events.append, **options)
+        return any(event.part == "autoregressive" for event in events)
+
+    assert writes_on()
+    assert not writes_on(hybrid=0.0)
+    assert not writes_on(known_codes=known, known_mask=mask)
+    assert writes_on(known_codes=known, known_mask=mask, hybrid=0.2)
+    asked = nano.generate(["x"], SHORT, [1], frames=FRAMES, hybrid=0.2)
+    cooler = model.generate(["x"], SHORT, [1], frames=FRAMES)
+    assert not torch.equal(asked.codes[..., :10], cooler.codes[..., :10])
+
+
 def test_guidance_of_the_prefix_is_cfg_coef(nano: Model) -> None:
     def prefix(cfg_coef: float, max_cfg_coef: float) -> torch.Tensor:
         config = dataclasses.replace(SHORT, cfg_coef=cfg_coef, max_cfg_coef=max_cfg_coef)

@@ -21,7 +21,7 @@ ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 
 DEFAULTS = DecodingConfig(
     decoding_steps=(10, 6, 6, 6, 2, 2, 2, 2),
-    temperature=0.9,
+    temperature=0.8,
     anneal_temperature=False,
     top_p=0.9,
     top_k=0,
@@ -29,7 +29,8 @@ DEFAULTS = DecodingConfig(
     min_cfg_coef=3.0,
     cfg_coef=3.0,
     score_noise=4.0,
-    hybrid_temperature=0.9,
+    hybrid=5.0,
+    hybrid_temperature=0.85,
 )
 SOUNDS = (
     "FluidR3_GM (MIT), MuseScore_General (MIT, parts public domain or CC0), Sonic Pi samples (CC0), "
