@@ -12,6 +12,9 @@ import torch
 
 from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding.events import StepEvent
+from magnet_cli.editing.extension import extend
+from magnet_cli.editing.filling import Direction
+from magnet_cli.editing.timeline import Cue
 from magnet_cli.errors import UsageError
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import RescorerSession
@@ -158,6 +161,24 @@ def test_a_checkpoints_habit_of_hybrid_is_for_clips_from_nothing(nano: Model) ->
     asked = nano.generate(["x"], SHORT, [1], frames=FRAMES, hybrid=0.2)
     cooler = model.generate(["x"], SHORT, [1], frames=FRAMES)
     assert not torch.equal(asked.codes[..., :10], cooler.codes[..., :10])
+
+
+def test_a_piece_begins_as_the_clip_of_its_seed_does(nano: Model) -> None:
+    habit = DecodingConfig(hybrid=0.2)
+    model = Model(dataclasses.replace(nano.checkpoint, defaults=habit))
+    config = dataclasses.replace(SHORT, full_length=True)
+    piece = extend(model, Direction.of("x", 1, config=config), FRAMES)
+    assert torch.equal(piece.codes, model.generate(["x"], config, [1], frames=FRAMES).codes)
+    assert not torch.equal(piece.codes, nano.generate(["x"], config, [1], frames=FRAMES).codes)
+    # What comes after something is masked decoding alone, as prompts by time are.
+    longer = extend(model, Direction.of("x", 1, config=config), FRAMES + 9, beginning=piece.codes)
+    plain = extend(nano, Direction.of("x", 1, config=config), FRAMES + 9, beginning=piece.codes)
+    assert torch.equal(longer.codes, plain.codes)
+    cues = (Cue(0.0, "x"), Cue(0.3, "y"))
+    timed = [
+        extend(one, Direction(cues, seed=1, config=config), FRAMES).codes for one in (model, nano)
+    ]
+    assert torch.equal(*timed)
 
 
 def test_guidance_of_the_prefix_is_cfg_coef(nano: Model) -> None:

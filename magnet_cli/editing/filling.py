@@ -77,11 +77,13 @@ class Filler:
         self.overlap = overlap_frames(direction.overlap, model.segment_frames, model.frame_rate)
         self.config = direction.config or DecodingConfig()
         if model.modeling != "autoregressive":
-            # Every frame of a window is needed, also those behind the last whole span. A
-            # checkpoint's own habit of hybrid decoding is for clips: a window begins with known codes.
-            self.config = dataclasses.replace(
-                self.config, full_length=True, hybrid=self.config.hybrid or 0.0
-            )
+            # Every frame of a window is needed, also those behind the last whole span.
+            self.config = dataclasses.replace(self.config, full_length=True)
+            if len(self.cues) > 1 and self.config.hybrid is None:
+                # A checkpoint's own habit of hybrid decoding knows one prompt.
+                self.config = dataclasses.replace(self.config, hybrid=0.0)
+        # With one, a window that begins a piece is decoded as a clip is, habit included.
+        self.habit = self.config.hybrid is None
         self.resolved = settings.resolve(self.config, model.defaults, model.lm.config)
         self._sessions: list[Any] | None = None
 
@@ -102,7 +104,9 @@ class Filler:
                 self.on_window(index + 1, len(windows))
             part = slice(window.start, window.stop)
             request = self._request(codes[..., part], ~open_[..., part], window_seed(seed, index))
-            session = self._session(window.start, window.stop)
+            session = None
+            if not (self.habit and request.hybrid_frames):
+                session = self._session(window.start, window.stop)
             made = self.model.decode(request, self.on_step, session).to(codes.device)
             for start, stop in window.fill:
                 codes[..., start:stop] = made[..., start - window.start : stop - window.start]
