@@ -1,0 +1,96 @@
+"""Decoding settings side by side, on captions of the validation set: how nano's defaults were chosen.
+
+    python -m recipes.nano.compare_decoding --sounds DIR --tagger WHEEL '{}' '{"temperature": 1.0}'
+
+Each argument is a JSON object of decoding settings (docs/python.md) over the model's own. A row holds
+what recipes.nano.evaluate asks the judges, and two things that tell a drone from music:
+
+repeats   share of codes equal to the one before, by coarse stream
+distinct  different codes in a clip, by coarse stream
+
+The Fréchet distance is from 170 rendered clips; of 40 clips it serves to compare rows with each other,
+and with nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import magnet_cli
+from magnet_cli.config import DecodingConfig
+from magnet_cli.evaluation.metrics import frechet_distance
+from recipes.nano.evaluate import Case, Evaluation, composed_cases
+from recipes.nano.judges.hearing import Heard, judge, rates
+from recipes.nano.judges.tagger import Tagger
+
+COARSE = 4  # streams that are heard; the others refine them
+REFERENCE_CLIPS = 170
+
+
+def habits(codes: list[Tensor]) -> tuple[str, str]:
+    """Repeats and distinct codes of clips [K, T], by coarse stream."""
+    coarse = [clip[:COARSE] for clip in codes]
+    repeats = torch.stack([(c[:, 1:] == c[:, :-1]).float().mean(1) for c in coarse]).mean(0)
+    distinct = torch.tensor([[len(s.unique()) for s in c] for c in coarse]).float().mean(0)
+    return " ".join(f"{r:.2f}" for r in repeats), " ".join(f"{d:.0f}" for d in distinct)
+
+
+def row(
+    name: str,
+    codes: list[Tensor],
+    heard: list[Heard],
+    cases: list[Case],
+    evaluation: Evaluation,
+    reference: Tensor,
+) -> str:
+    """A line of the table, as Markdown."""
+    verdicts = [
+        judge(one, case.wanted, evaluation.threshold)
+        for one, case in zip(heard, cases, strict=True)
+    ]
+    shares = " | ".join(f"{100 * share:.0f} %" for share in rates(verdicts).values())
+    distance = frechet_distance(torch.cat([one.embeddings for one in heard]), reference)
+    return f"| {name} | {' | '.join(habits(codes))} | {shares} | {distance:.1f} |"
+
+
+def main() -> None:
+    """Print the table, a line as soon as it is known."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("settings", nargs="+", help="JSON objects")
+    parser.add_argument("--sounds", type=Path, required=True, help="what recipes.nano.compose made")
+    parser.add_argument("--tagger", type=Path, required=True, help="the musicnn wheel")
+    parser.add_argument("--model", default=None, help="default: the built-in one")
+    parser.add_argument("--clips", type=int, default=40)
+    given = parser.parse_args()
+    torch.set_grad_enabled(False)
+    ways = {text: DecodingConfig(**json.loads(text)) for text in given.settings}
+    model = magnet_cli.load_model(given.model, offline=True)
+    evaluation = Evaluation(
+        given.sounds, Tagger(given.tagger), model.sample_rate, model.segment_duration
+    )
+    rendered = composed_cases(given.sounds, "valid", REFERENCE_CLIPS)
+    clips = [evaluation.rendered(case) for case in rendered]
+    heard = evaluation.listen(clips)
+    reference = torch.cat([one.embeddings for one in heard])
+    cases = rendered[: given.clips]
+    coded = [model.codec.encode(clip[None])[0] for clip in clips[: given.clips]]
+    rebuilt = evaluation.listen([model.codec.decode(codes[None])[0] for codes in coded])
+    print("| settings | repeats | distinct | instrument | drums | tempo | Fréchet |")
+    print("|---|---|---|---|---|---|---|")
+    print(row("reconstructed", coded, rebuilt, cases, evaluation, reference), flush=True)
+    for text, config in ways.items():
+        made = [model.generate([c.prompt], config, seeds=[i]) for i, c in enumerate(cases)]
+        codes = [result.codes[0] for result in made]
+        listened = evaluation.listen([result.audio[0] for result in made])
+        print(row(text, codes, listened, cases, evaluation, reference), flush=True)
+
+
+if __name__ == "__main__":
+    main()
