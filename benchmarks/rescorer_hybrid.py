@@ -70,6 +70,7 @@ def fingerprint(model: Model, cases: list[Case]) -> dict[str, Any]:
     return {
         "weights": weights.hexdigest(),
         "captions": captions.hexdigest(),
+        "decoding": json.dumps(model.defaults.given()),
         "device": model.device.type,
         "threads": torch.get_num_threads(),
     }

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
@@ -29,7 +30,7 @@ from magnet_cli.config import CodecConfig
 LSTMState = tuple[Tensor, Tensor]
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, ABC):
     """A layer that computes ranges; as it stands, one that keeps each position to itself."""
 
     def length(self, total: int) -> int:
@@ -40,12 +41,12 @@ class Layer(nn.Module):
         """The part of the input that the outputs `want` hang on."""
         return want
 
+    @abstractmethod
     def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
         """The outputs `want` from an input that covers at least `window(want)`.
 
         A layer may overwrite `x` (see Chain).
         """
-        raise NotImplementedError
 
 
 class Conv(Layer):
