@@ -20,6 +20,11 @@ AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
 BitDepth = Literal["16", "24", "float"]
 
 
+def setting(default: Any, panel: str, about: str) -> Any:
+    """A field that becomes a flag by itself, with its panel and its line in `--help` and the docs."""
+    return dataclasses.field(default=default, metadata={"panel": panel, "about": about})
+
+
 @dataclass(frozen=True)
 class LMConfig:
     """The language model: one transformer over `n_q` streams (reference.md, Model)."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from magnet_cli.cli.flags import takes_flags
-from magnet_cli.cli.options import TalkOptions, flag
+from magnet_cli.cli.options import TalkOptions
 from magnet_cli.cli.output import Talk
+from magnet_cli.cli.settings import takes_settings
 from magnet_cli.cli.train_codec import train_codec_command
 from magnet_cli.errors import UsageError
 from magnet_cli.training.config import TrainConfig, read_config
@@ -32,57 +29,13 @@ def register(program: typer.Typer) -> None:
     program.add_typer(app, name="train")
 
 
-def _option(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
-    """The flag of a setting: None where it is not given, so that the file's value stays."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    name = "--" + field.name.replace("_", "-")
-    about, type_ = field.metadata["about"], hint
-    if origin is tuple:
-        type_, about = list[inner[0]], about + " May be given several times."  # type: ignore[valid-type]
-    elif origin is not None:  # a choice; a text, or nothing
-        type_ = str
-    if field.default not in (None, ()):
-        shown = str(field.default).lower() if hint is bool else field.default
-        about += f" Default: {shown}."
-    names = (f"{name}/--no-{name[2:]}",) if hint is bool else (name,)
-    option = flag(field.metadata["panel"], *names, help=about)
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[type_ | None, option],
-    )
-
-
-def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a flag for every training setting; it takes them all as `settings`."""
-    hints = typing.get_type_hints(TrainConfig)
-    fields = dataclasses.fields(TrainConfig)
-    parameters = [
-        parameter
-        for parameter in inspect.signature(command).parameters.values()
-        if parameter.name != "settings"
-    ]
-    parameters += [_option(field, hints[field.name]) for field in fields]
-
-    def with_settings(**values: Any) -> None:
-        given = {field.name: values.pop(field.name) for field in fields}
-        command(**values, settings={k: v for k, v in given.items() if v not in (None, [])})
-
-    with_settings.__name__, with_settings.__doc__ = command.__name__, command.__doc__
-    with_settings.__module__ = command.__module__
-    with_settings.__annotations__ = {p.name: p.annotation for p in parameters}
-    vars(with_settings)["__signature__"] = inspect.Signature(parameters)
-    return with_settings
-
-
 @app.command(
     "lm",
     epilog=(
         "Example:\n\n    magnet train lm models/mine --data tokens/train --init small --steps 200"
     ),
 )
-@takes_settings
+@takes_settings(TrainConfig)
 @takes_flags
 def train_lm(
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The model's folder.")],

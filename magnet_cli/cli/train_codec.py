@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.options import TalkOptions, flag
 from magnet_cli.cli.output import Talk
+from magnet_cli.cli.settings import takes_settings
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.training.codec_config import CodecTrainConfig
-
-_DATA, _SIZES, _TRAINING = "Data", "Sizes of a new codec", "Training"
-
-
-def _default(field: str) -> Any:
-    """A field's default: of the training settings, or of the codec's."""
-    for settings in (CodecTrainConfig, SpectralCodecConfig):
-        for known in dataclasses.fields(settings):
-            if known.name == field:
-                return known.default
-    raise AssertionError(field)
-
-
-def _number(panel: str, name: str, about: str) -> Any:
-    return flag(panel, f"--{name}", help=f"{about} Default: {_default(name.replace('-', '_'))}.")
 
 
 def _shown(value: Any) -> Any:
@@ -37,85 +23,23 @@ def _shown(value: Any) -> Any:
     return [_shown(part) for part in value] if isinstance(value, list) else value
 
 
+@takes_settings(CodecTrainConfig, SpectralCodecConfig)
 @takes_flags
 def train_codec_command(
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the run and its codec go.")],
     *,
-    data: Annotated[str, flag(_DATA, "--data", help="Manifest or folder of sounds.")],
-    valid: Annotated[
-        str | None, flag(_DATA, "--valid", help="Manifest or folder of unseen sounds.")
-    ] = None,
-    max_clips: Annotated[
-        int, _number(_DATA, "max-clips", "Use this many of the clips; 0: all.")
-    ] = _default("max_clips"),
-    start_from: Annotated[
-        str | None, flag(_TRAINING, "--start-from", help="Go on from a trained codec's folder.")
-    ] = None,
-    trains: Annotated[
-        Literal["decoder", "all"],
-        flag(_TRAINING, "--trains", help="decoder: codes stay what they are; or all."),
-    ] = "decoder",
-    groups: Annotated[
-        int, _number(_SIZES, "groups", "Groups of neighbouring bands, coded apart.")
-    ] = _default("groups"),
-    n_q: Annotated[int, _number(_SIZES, "n-q", "Streams, a multiple of the groups.")] = _default(
-        "n_q"
-    ),
-    card: Annotated[int, _number(_SIZES, "card", "Codes in each stream.")] = _default("card"),
-    dimension: Annotated[
-        int, _number(_SIZES, "dimension", "Principal components of each group.")
-    ] = _default("dimension"),
-    steps: Annotated[
-        int, _number(_TRAINING, "steps", "Steps of gradient descent after the linear start.")
-    ] = _default("steps"),
-    batch_size: Annotated[int, _number(_TRAINING, "batch-size", "Crops in a step.")] = _default(
-        "batch_size"
-    ),
-    crop_frames: Annotated[
-        int, _number(_TRAINING, "crop-frames", "Frames of codes in a crop.")
-    ] = _default("crop_frames"),
-    learning_rate: Annotated[
-        float, _number(_TRAINING, "learning-rate", "Highest learning rate.")
-    ] = _default("learning_rate"),
-    warmup_steps: Annotated[
-        int, _number(_TRAINING, "warmup-steps", "Steps until the learning rate is highest.")
-    ] = _default("warmup_steps"),
-    loudness_weight: Annotated[
-        float, _number(_TRAINING, "loudness-weight", "Of the loss on the loudness of wide bands.")
-    ] = _default("loudness_weight"),
-    motion_weight: Annotated[
-        float, _number(_TRAINING, "motion-weight", "Of the loss on how levels move.")
-    ] = _default("motion_weight"),
-    seed: Annotated[int, _number(_TRAINING, "seed", "Of everything random.")] = _default("seed"),
-    threads: Annotated[
-        int, _number(_TRAINING, "threads", "Processor threads; 0: as torch chooses.")
-    ] = _default("threads"),
+    data: Annotated[str, flag("Data", "--data", help="Manifest or folder of sounds.")],
     talk: TalkOptions,
+    settings: dict[str, Any],
 ) -> None:
     """Train the light spectral codec of the built-in model.
 
     It starts at the linear optimum (principal components and residual k-means) and goes on by
     gradient descent. Interrupted, the same command goes on where it was.
     """
-    codec = SpectralCodecConfig(groups=groups, n_q=n_q, card=card, dimension=dimension)
-    config = CodecTrainConfig(
-        data=data,
-        out=str(out),
-        valid=valid,
-        codec=codec,
-        start_from=start_from,
-        trains=trains,
-        max_clips=max_clips,
-        steps=steps,
-        batch_size=batch_size,
-        crop_frames=crop_frames,
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        loudness_weight=loudness_weight,
-        motion_weight=motion_weight,
-        seed=seed,
-        threads=threads,
-    )
+    sizes = {field.name for field in dataclasses.fields(SpectralCodecConfig)} & settings.keys()
+    codec = SpectralCodecConfig(**{name: settings.pop(name) for name in sizes})
+    config = CodecTrainConfig(data=data, out=str(out), codec=codec, **settings)
     voice = Talk(talk)
     from magnet_cli.training.codec import train_codec
 

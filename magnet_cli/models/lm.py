@@ -86,6 +86,28 @@ class LanguageModel(nn.Module):
         first = self.pattern.delays[stage] + 1
         return hidden[:, first : first + codes.shape[-1]]
 
+    def prefix_cache(self, codes: Tensor, cross: CrossKeys | None, prefix_rows: int) -> KVCache:
+        """What a hybrid's masked stages see of the first `prefix_rows` rows of codes [B, K, T].
+
+        Those rows attend causally and hold nothing that is masked, so they are the same at every step.
+        """
+        sequence = self.pattern.apply(codes, self.config.mask_id)
+        batch, _, steps = sequence.shape
+        cache = self.transformer.new_cache(batch, steps, like=self.out_norm.weight)
+        self(sequence[..., :prefix_rows], cross, Attention.causal(), cache)
+        return cache
+
+    def stage_hidden_after(
+        self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix: KVCache
+    ) -> Tensor:
+        """As `stage_hidden` of a hybrid, zeros at frames of the prefix, which is not computed again."""
+        rows = prefix.length
+        sequence = self.pattern.apply(codes, self.config.mask_id)[..., rows:]
+        hidden = self(sequence, cross, self.stage_attention(stage, rows), prefix)
+        prefix.length = rows  # what follows it is of this step alone
+        first = self.pattern.delays[stage] + 1
+        return nn.functional.pad(hidden, (0, 0, rows, 0))[:, first : first + codes.shape[-1]]
+
     def rows_hidden(
         self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix_rows: int = 0
     ) -> Tensor:

@@ -21,6 +21,8 @@ class MaskedSession:
     On a CPU the items are computed one by one: their matrices are large enough to fill it, memory
     stays that of one item, and an item's result does not depend on its batch-mates, not even by
     rounding. On other devices both halves of all items go through in one batch.
+
+    The rows of a prefix are computed once, at the first step, and held as keys and values.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class MaskedSession:
     ) -> None:
         """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
         self.lm, self.prefix_rows = lm, prefix_rows
+        self._prefixes: dict[CrossKeys, tuple[Tensor, KVCache]] = {}
         # Where no item has a text of its own there is nothing to guide.
         self.guided = any(a is not b for a, b in zip(conditions, nulls, strict=True))
         self.one_by_one = lm.out_norm.weight.device.type == "cpu"
@@ -70,8 +73,22 @@ class MaskedSession:
         return cond, null
 
     def _logits(self, codes: Tensor, stage: int, positions: Tensor, cross: CrossKeys) -> Tensor:
-        hidden = self.lm.stage_hidden(codes, stage, cross, self.prefix_rows)
+        if self.prefix_rows > 1:
+            prefix = self._prefix(codes, cross)
+            hidden = self.lm.stage_hidden_after(codes, stage, cross, prefix)
+        else:
+            hidden = self.lm.stage_hidden(codes, stage, cross, self.prefix_rows)
         return self.lm.head(hidden[positions], stage)
+
+    def _prefix(self, codes: Tensor, cross: CrossKeys) -> KVCache:
+        """The prefix for a text, computed again only if its codes are others than last time."""
+        inside = self.lm.pattern.rows_within(self.prefix_rows, codes.shape[-1]).to(codes.device)
+        fixed = codes[:, inside]
+        held = self._prefixes.get(cross)
+        if held is None or not torch.equal(held[0], fixed):
+            held = fixed, self.lm.prefix_cache(codes, cross, self.prefix_rows)
+            self._prefixes[cross] = held
+        return held[1]
 
 
 class RescorerSession:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from magnet_cli.config import setting
 from magnet_cli.errors import CheckpointError
+
+_SIZES = "Sizes of a new codec"
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,10 @@ class SpectralCodecConfig:
     high_bands: int = 80  # mel bands above
     floor: float = 5e-4  # amplitude that levels fade out below: log(1 + amplitude / floor)
     mel_weight: float = 0.5  # a band counts by its width on the mel scale to this power
-    groups: int = 4  # of neighbouring bands, coded apart
-    dimension: int = 48  # principal components of each group
-    n_q: int = 8
-    card: int = 1024
+    groups: int = setting(4, _SIZES, "Groups of neighbouring bands, coded apart.")
+    dimension: int = setting(48, _SIZES, "Principal components of each group.")
+    n_q: int = setting(8, _SIZES, "Streams, a multiple of the groups.")
+    card: int = setting(1024, _SIZES, "Codes in each stream.")
     encoder_blocks: int = 0  # convolutional blocks over latents before the quantizer
     latent_blocks: int = 2  # over latents after it
     level_blocks: int = 2  # over the levels of spectral frames

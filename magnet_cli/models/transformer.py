@@ -50,6 +50,12 @@ class Attention:
         """The first `rows` rows causal; the rest full, or banded where `context` is given."""
         return Attention("prefix", context, rows)
 
+    def all_seen(self, start: int, end: int) -> bool:
+        """Whether the rows start..end - 1 of `end` see all of them, so that no mask is needed."""
+        if self.kind == "causal":
+            return end - start == 1
+        return self.context is None and start >= self.rows
+
     def mask(self, length: int) -> Tensor:
         """bool [length, length], true where row i sees column j: the plain form of every rule."""
         row, column = torch.arange(length)[:, None], torch.arange(length)[None, :]
@@ -88,7 +94,11 @@ class CrossKeys:
 
 
 class KVCache:
-    """A static cache of self-attention keys and values for causal decoding, filled from the left."""
+    """A static cache of self-attention keys and values, filled from the left.
+
+    It serves rows that are computed once and seen by later ones: all of a causal model's, and the
+    prefix of a hybrid's, which is the same at every masked step.
+    """
 
     def __init__(self, lm_layers: int, shape: Sequence[int], like: Tensor) -> None:
         """`shape` is [B, heads, steps, head_dim]; dtype and device are those of `like`."""
@@ -120,14 +130,16 @@ class SelfAttention(nn.Module):
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
-    def step(self, x: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
-        """x [B, n, dim], the steps from `start` on, against a cache [B, heads, S, head_dim]."""
+    def step(
+        self, x: Tensor, attention: Attention, keys: Tensor, values: Tensor, start: int
+    ) -> Tensor:
+        """x [B, n, dim], the rows from `start` on, against a cache [B, heads, S, head_dim]."""
         end = start + x.shape[1]
         q, k, v = self._heads(F.linear(x, self.in_proj_weight), 3)
         keys[:, :, start:end], values[:, :, start:end] = k, v
         mask = None
-        if x.shape[1] > 1:
-            mask = _cached_mask(Attention.causal(), end, x.device)[start:end]
+        if not attention.all_seen(start, end):
+            mask = _cached_mask(attention, end, x.device)[start:end]
         out = F.scaled_dot_product_attention(
             q, keys[:, :, :end], values[:, :, :end], attn_mask=mask
         )
@@ -239,7 +251,7 @@ class Block(nn.Module):
         else:
             normed = self.norm1(x)
             x = x + self.self_attn.step(
-                normed, cache.keys[layer], cache.values[layer], cache.length
+                normed, attention, cache.keys[layer], cache.values[layer], cache.length
             )
         if cross is not None and cross.rows:
             x = self._cross(x, cross, layer)
@@ -269,7 +281,7 @@ class Transformer(nn.Module):
         cross: CrossKeys | None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """x [B, S, dim] -> [B, S, dim]; with a cache, x are the S steps that follow what it holds."""
+        """x [B, S, dim] -> [B, S, dim]; with a cache, x are the S rows that follow what it holds."""
         start = 0 if cache is None else cache.length
         x = x + sinusoids(start, x.shape[1], self.dim, x.device).to(x.dtype)
         for layer, block in enumerate(self.layers):

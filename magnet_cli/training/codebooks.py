@@ -78,6 +78,14 @@ def k_means(rows: Tensor, card: int, iterations: int, generator: torch.Generator
         _, distance = nearest(rows, centres)
         more = min(len(centres), card - len(centres))
         centres = torch.cat([centres, rows[_far(distance, more, generator)]])
+    return move_centres(rows, centres, iterations, generator)
+
+
+def move_centres(
+    rows: Tensor, centres: Tensor, iterations: int, generator: torch.Generator
+) -> Tensor:
+    """Centres [card, D] after so many rounds of k-means over rows [N, D]."""
+    card = len(centres)
     for _ in range(iterations):
         index, distance = nearest(rows, centres)
         count = torch.bincount(index, minlength=card)

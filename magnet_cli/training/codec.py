@@ -31,6 +31,7 @@ from magnet_cli.files import atomic_path
 from magnet_cli.models.spectral_codec import SpectralCodec
 from magnet_cli.training.codebooks import Moments, nearest, power_left, residual_k_means
 from magnet_cli.training.codec_config import CodecTrainConfig, check_codec_training
+from magnet_cli.training.growing import grow
 from magnet_cli.training.journal import Journal
 from magnet_cli.training.levels import LevelFile, write_levels
 from magnet_cli.training.sampling import keyed_generator
@@ -76,6 +77,7 @@ class _Run:
         self.out.mkdir(parents=True, exist_ok=True)
         self.report = report
         codec_config = config.codec
+        self.smaller: SpectralCodec | None = None  # that this one is to grow from
         started: SpectralCodec | None = None
         if config.start_from is not None:
             loaded = native.load_codec(Path(config.start_from))
@@ -87,12 +89,24 @@ class _Run:
                 latent_blocks=config.codec.latent_blocks,
                 level_blocks=config.codec.level_blocks,
                 block_width=config.codec.block_width,
+                n_q=max(started.n_q, config.codec.n_q),
+                dimension=max(started.config.dimension, config.codec.dimension),
             )
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.codec = SpectralCodec(codec_config)
         if started is not None:
-            self._take_over(started)
+            sizes = (started.n_q, started.config.dimension)
+            if (codec_config.n_q, codec_config.dimension) == sizes:
+                self._take_over(started)
+            elif started.config.encoder_blocks:
+                raise UsageError(
+                    "A codec with convolutions before its quantizer cannot be given more streams.",
+                    "Train a new one of that size.",
+                )
+            else:
+                self.smaller = started
+                self.codec.mean.copy_(started.mean)  # levels are centred by it from now on
         self.loudness_pool = self.codec.bands.wide(LOUDNESS_BANDS)
         self.train_levels = self._levels("train", config.data, config.max_clips)
         self.valid_levels = (
@@ -127,7 +141,9 @@ class _Run:
             trained, lr=self.config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
         )
         if not self._resume():
-            if self.config.start_from is None:
+            if self.smaller is not None:
+                self._grow(self.smaller)
+            elif self.config.start_from is None:
                 self._linear_start()
             self.facts["loss_start"] = self.validation_loss()
             self._save()
@@ -251,19 +267,11 @@ class _Run:
         for clip in range(levels.clips):
             mean += levels.read(clip, 0, levels.frames).mean(0, dtype=torch.float64)
         codec.mean.copy_((mean / levels.clips).half())
-        moments = Moments(len(codec.basis))
-        for clip in range(levels.clips):
-            moments.add(self._stacked(levels, clip))
-        basis, self.facts["basis_share"] = moments.grouped_components(
+        basis, self.facts["basis_share"] = self._moments().grouped_components(
             codec.config.stack, codec.config.groups, codec.config.dimension
         )
         codec.basis.copy_(basis.half())
-        rows, unseen = self._start_rows(levels), self._start_rows(self.valid_levels)
-        if len(rows) < codec.card:
-            raise DataError(
-                f"{len(rows)} frames of sound are too few for codebooks of {codec.card} codes.",
-                "Train on more sound, or with a smaller card.",
-            )
+        rows = self._start_rows(levels) @ codec.basis
         size = codec.config.dimension
         for group in range(codec.config.groups):
             part = slice(group * size, (group + 1) * size)
@@ -274,8 +282,32 @@ class _Run:
             )
             for stream, found in zip(streams, codebooks, strict=True):
                 codec.quantizer.codebooks[stream].copy_(found.half())
-        self.facts["start_left"] = power_left(unseen, codec.quantizer)
+        self._report_start()
+
+    @torch.no_grad()
+    def _grow(self, smaller: SpectralCodec) -> None:
+        """More components and streams for a codec that was trained already (growing.py)."""
+        self.facts["basis_share"] = grow(
+            smaller,
+            self.codec,
+            self._moments(),
+            self._start_rows(self.train_levels),
+            self.config.start_iterations,
+            self.config.seed,
+        )
+        self._report_start()
+
+    def _report_start(self) -> None:
+        unseen = self._start_rows(self.valid_levels) @ self.codec.basis
+        self.facts["start_left"] = power_left(unseen, self.codec.quantizer)
         self.report({"step": 0, **self.facts})
+
+    def _moments(self) -> Moments:
+        """Of all frames of the training data."""
+        moments = Moments(len(self.codec.basis))
+        for clip in range(self.train_levels.clips):
+            moments.add(self._stacked(self.train_levels, clip))
+        return moments
 
     def _stacked(self, levels: LevelFile, clip: int) -> Tensor:
         """A clip's frames [T, stack * bands], weighted and centred."""
@@ -283,16 +315,20 @@ class _Run:
         return ((whole - self.codec.mean) * self.codec.weight).reshape(-1, len(self.codec.basis))
 
     def _start_rows(self, levels: LevelFile) -> Tensor:
-        """Latents of about `start_rows` frames [N, dimension], spread evenly over all clips."""
+        """About `start_rows` frames [N, stack * bands], spread evenly over all clips."""
         each = max(1, self.config.start_rows // levels.clips)
         rows = []
         for clip in range(levels.clips):
             frames = self._stacked(levels, clip)
             generator = keyed_generator(self.config.seed, "rows", clip)
-            rows.append(
-                frames[torch.randperm(len(frames), generator=generator)[:each]] @ self.codec.basis
+            rows.append(frames[torch.randperm(len(frames), generator=generator)[:each]])
+        found = torch.cat(rows)
+        if levels is self.train_levels and len(found) < self.codec.card:
+            raise DataError(
+                f"{len(found)} frames of sound are too few for codebooks of {self.codec.card} codes.",
+                "Train on more sound, or with a smaller card.",
             )
-        return torch.cat(rows)
+        return found
 
     # -------------------------------------------------------------------------------- on the disk
 

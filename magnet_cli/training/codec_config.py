@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from magnet_cli.config import setting
 from magnet_cli.errors import UsageError
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 
@@ -15,32 +16,40 @@ class CodecTrainConfig:
 
     data: str  # manifest or folder of sounds
     out: str  # folder of the run
-    valid: str | None = None  # manifest or folder of unseen sounds
     codec: SpectralCodecConfig = field(default_factory=SpectralCodecConfig)
-    start_from: str | None = None  # a trained codec to go on from, in place of a linear start
-    trains: Literal["decoder", "all"] = (
-        "decoder"  # decoder: the codes of a sound stay what they are
+    valid: str | None = setting(None, "Data", "Manifest or folder of unseen sounds.")
+    max_clips: int = setting(0, "Data", "Use this many of the clips; 0: all.")
+    max_valid_clips: int = setting(100, "Data", "Use this many of the unseen ones; 0: all.")
+    segment_duration: float = setting(10.24, "Data", "Seconds of each clip that are used.")
+    start_from: str | None = setting(
+        None,
+        "Start",
+        "Go on from a trained codec's folder; with a larger --n-q or --dimension it grows.",
     )
-    max_clips: int = 0  # of the training data; 0: all
-    max_valid_clips: int = 100
-    segment_duration: float = 10.24  # seconds of each clip that are used
-    start_rows: int = 200_000  # frames that k-means sees
-    start_iterations: int = 12  # of k-means, for each stream
-    steps: int = 2000
-    batch_size: int = 12
-    crop_frames: int = 64  # frames of codes in a training example
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    loudness_weight: float = 1.0  # of the loss on the loudness of wide bands
-    motion_weight: float = (
-        1.0  # of the loss on how levels change from one spectral frame to the next
+    start_rows: int = setting(200_000, "Start", "Frames that k-means sees.")
+    start_iterations: int = setting(12, "Start", "Rounds of k-means, for each stream.")
+    trains: Literal["decoder", "all"] = setting(
+        "decoder", "Training", "decoder: codes stay what they are; or all."
     )
-    commitment: float = 0.25  # trains=all: how hard latents are drawn to their codes
-    codebook_decay: float = 0.99  # trains=all: of the codebooks' moving averages
-    report_every: int = 50
-    checkpoint_every: int = 200
-    seed: int = 0
-    threads: int = 0  # of the processor; 0: as it is
+    steps: int = setting(2000, "Training", "Steps of gradient descent after the linear start.")
+    batch_size: int = setting(12, "Training", "Crops in a step.")
+    crop_frames: int = setting(64, "Training", "Frames of codes in a crop.")
+    learning_rate: float = setting(1e-3, "Training", "Its peak.")
+    warmup_steps: int = setting(100, "Training", "Linear, from 0.")
+    loudness_weight: float = setting(1.0, "Training", "Of the loss on the loudness of wide bands.")
+    motion_weight: float = setting(
+        1.0, "Training", "Of the loss on how levels change from one spectral frame to the next."
+    )
+    commitment: float = setting(
+        0.25, "Training", "With --trains all: how hard latents are drawn to their codes."
+    )
+    codebook_decay: float = setting(
+        0.99, "Training", "With --trains all: of the codebooks' moving averages."
+    )
+    report_every: int = setting(50, "Training", "Steps between two lines of the log.")
+    checkpoint_every: int = setting(200, "Training", "Steps between two checkpoints.")
+    seed: int = setting(0, "Training", "Of every draw.")
+    threads: int = setting(0, "Training", "Processor threads; 0: as torch chooses.")
 
 
 def check_codec_training(config: CodecTrainConfig) -> None:

@@ -9,17 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from magnet_cli.config import Modeling
+from magnet_cli.config import Modeling, setting
 from magnet_cli.errors import UsageError
 
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
-
-
-def _setting(default: Any, panel: str, about: str) -> Any:
-    """A field with its documentation, which `--help` and docs/training.md show."""
-    return dataclasses.field(default=default, metadata={"panel": panel, "about": about})
 
 
 @dataclass(frozen=True)
@@ -28,111 +23,114 @@ class TrainConfig:
     follow it (reference.md, Training)."""
 
     # Data
-    data: tuple[str, ...] = _setting(
+    data: tuple[str, ...] = setting(
         (), "Data", "Folders of token shards, as `magnet data encode` makes them."
     )
-    valid: str | None = _setting(None, "Data", "A folder of token shards that training never sees.")
+    valid: str | None = setting(None, "Data", "A folder of token shards that training never sees.")
     # Where the model comes from
-    init: str | None = _setting(None, "Model", "Fine-tune: a known name, a directory or a hub id.")
-    codec: str | None = _setting(
-        None, "Model", "A model or codec whose codec made the tokens; with init: its own."
+    init: str | None = setting(None, "Model", "Fine-tune: a known name, a directory or a hub id.")
+    codec: str | None = setting(
+        None,
+        "Model",
+        "A model or codec whose codec made the tokens. With init: its own unless one is named here;"
+        " streams that the model lacks are added to it.",
     )
-    text_encoder: str | None = _setting(
+    text_encoder: str | None = setting(
         None, "Model", "A model or a text encoder's directory; with init: its own."
     )
     # The model, where it starts from nothing
-    modeling: Modeling = _setting(
+    modeling: Modeling = setting(
         "masked",
         "Sizes of a new model",
         "masked, autoregressive, or hybrid: one model that decodes both ways.",
     )
-    dim: int = _setting(256, "Sizes of a new model", "Width of the transformer.")
-    num_heads: int = _setting(4, "Sizes of a new model", "Attention heads.")
-    num_layers: int = _setting(6, "Sizes of a new model", "Transformer blocks.")
-    hidden_scale: int = _setting(4, "Sizes of a new model", "Feed-forward width over dim.")
-    subcodes_context: int = _setting(
+    dim: int = setting(256, "Sizes of a new model", "Width of the transformer.")
+    num_heads: int = setting(4, "Sizes of a new model", "Attention heads.")
+    num_layers: int = setting(6, "Sizes of a new model", "Transformer blocks.")
+    hidden_scale: int = setting(4, "Sizes of a new model", "Feed-forward width over dim.")
+    subcodes_context: int = setting(
         5, "Sizes of a new model", "Frames that streams > 0 see on each side."
     )
-    span_len: int = _setting(3, "Sizes of a new model", "Frames in a masked span.")
-    segment_duration: float = _setting(10.0, "Sizes of a new model", "Seconds in a training crop.")
-    init_from_codec: bool = _setting(
+    span_len: int = setting(3, "Sizes of a new model", "Frames in a masked span.")
+    segment_duration: float = setting(10.0, "Sizes of a new model", "Seconds in a training crop.")
+    init_from_codec: bool = setting(
         True, "Sizes of a new model", "Start embeddings and heads from the codec's own vectors."
     )
     # The objective
-    stage_weights: tuple[float, ...] = _setting(
+    stage_weights: tuple[float, ...] = setting(
         (), "Objective", "How often each stream is drawn; empty: equally often."
     )
-    no_prefix_share: float = _setting(
+    no_prefix_share: float = setting(
         0.25, "Objective", "Hybrid: share of batches that are masked from the first frame."
     )
-    full_prefix_share: float = _setting(
+    full_prefix_share: float = setting(
         0.25, "Objective", "Hybrid: share that is autoregressive to the end."
     )
-    prefix_weight: float = _setting(
+    prefix_weight: float = setting(
         1.0, "Objective", "Hybrid: weight of a next-token loss against a masked one."
     )
     # Captions
-    condition_dropout: float = _setting(
+    condition_dropout: float = setting(
         0.1, "Captions", "Share of items trained without any text (for guidance)."
     )
-    word_dropout: float = _setting(0.0, "Captions", "Share of words left out of a caption.")
-    merge_tags: float = _setting(
+    word_dropout: float = setting(0.0, "Captions", "Share of words left out of a caption.")
+    merge_tags: float = setting(
         0.25, "Captions", "Share of items whose tags are merged into the caption."
     )
-    drop_caption: float = _setting(
+    drop_caption: float = setting(
         0.5, "Captions", "Of merged items: share that keeps the tags alone."
     )
-    drop_tag: float = _setting(
+    drop_tag: float = setting(
         0.5, "Captions", "Of merged items: share of the tags that is left out."
     )
     # Optimization
-    steps: int = _setting(1000, "Optimization", "Optimizer steps.")
-    batch_size: int = _setting(
+    steps: int = setting(1000, "Optimization", "Optimizer steps.")
+    batch_size: int = setting(
         16, "Optimization", "Items in a step, over all processes and micro-batches."
     )
-    micro_batch: int = _setting(
+    micro_batch: int = setting(
         0, "Optimization", "Items in one pass; a stage and a prefix are drawn for each; 0: all."
     )
-    optimizer: Optimizer = _setting(
+    optimizer: Optimizer = setting(
         "adamw", "Optimization", "adamw, or muon: matrices by Muon, the rest by AdamW."
     )
-    learning_rate: float = _setting(1e-4, "Optimization", "Its peak.")
-    muon_learning_rate: float = _setting(
+    learning_rate: float = setting(1e-4, "Optimization", "Its peak.")
+    muon_learning_rate: float = setting(
         2e-2, "Optimization", "Its peak for the matrices under muon."
     )
-    schedule: Schedule = _setting(
+    schedule: Schedule = setting(
         "cosine", "Optimization", "cosine, inverse_sqrt or constant, after the warm-up."
     )
-    warmup_steps: int = _setting(100, "Optimization", "Linear, from 0.")
-    final_rate: float = _setting(
+    warmup_steps: int = setting(100, "Optimization", "Linear, from 0.")
+    final_rate: float = setting(
         0.0, "Optimization", "Cosine: share of the peak that is left at the end."
     )
-    weight_decay: float = _setting(0.1, "Optimization", "Of AdamW and Muon.")
-    beta1: float = _setting(0.9, "Optimization", "Of AdamW.")
-    beta2: float = _setting(0.95, "Optimization", "Of AdamW.")
-    clip_norm: float = _setting(
+    weight_decay: float = setting(0.1, "Optimization", "Of AdamW and Muon.")
+    beta1: float = setting(0.9, "Optimization", "Of AdamW.")
+    beta2: float = setting(0.95, "Optimization", "Of AdamW.")
+    clip_norm: float = setting(
         1.0, "Optimization", "Length that all gradients together are clipped to; 0: off."
     )
-    ema_decay: float = _setting(
+    ema_decay: float = setting(
         0.99, "Optimization", "Of the averaged weights, which are what is kept as the model."
     )
-    ema_every: int = _setting(10, "Optimization", "Steps between two averagings.")
-    mixed_precision: Precision = _setting(
+    ema_every: int = setting(10, "Optimization", "Steps between two averagings.")
+    mixed_precision: Precision = setting(
         "no", "Optimization", "no, bf16 (also faster on CPUs that know it) or fp16."
     )
-    gradient_checkpointing: bool = _setting(
+    gradient_checkpointing: bool = setting(
         False, "Optimization", "Less memory, a third more computing."
     )
-    seed: int = _setting(0, "Optimization", "Of every draw.")
+    seed: int = setting(0, "Optimization", "Of every draw.")
     # Output
-    log_every: int = _setting(10, "Output", "Steps between two lines of the log.")
-    valid_every: int = _setting(500, "Output", "Steps between two looks at the validation set.")
-    valid_items: int = _setting(64, "Output", "Items of the validation set that are looked at.")
-    checkpoint_every: int = _setting(500, "Output", "Steps between two checkpoints.")
-    keep_checkpoints: int = _setting(2, "Output", "How many, the newest, are kept.")
-    sample_every: int = _setting(0, "Output", "Steps between two rounds of sample audio; 0: off.")
-    sample_prompts: tuple[str, ...] = _setting((), "Output", "What the samples are asked for.")
-    tensorboard: bool = _setting(
+    log_every: int = setting(10, "Output", "Steps between two lines of the log.")
+    valid_every: int = setting(500, "Output", "Steps between two looks at the validation set.")
+    valid_items: int = setting(64, "Output", "Items of the validation set that are looked at.")
+    checkpoint_every: int = setting(500, "Output", "Steps between two checkpoints.")
+    keep_checkpoints: int = setting(2, "Output", "How many, the newest, are kept.")
+    sample_every: int = setting(0, "Output", "Steps between two rounds of sample audio; 0: off.")
+    sample_prompts: tuple[str, ...] = setting((), "Output", "What the samples are asked for.")
+    tensorboard: bool = setting(
         False, "Output", "Also write TensorBoard events (extra: tensorboard)."
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
 from torch import Tensor, nn
 
+from magnet_cli.errors import UsageError
+from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.training.sampling import keyed_generator
 
@@ -63,3 +66,38 @@ def initialise_from_codec(lm: LanguageModel, codebooks: Tensor, seed: int) -> No
             for part in (lm.emb[k], lm.linears[k]):
                 rows = part.get_parameter("weight")[: len(shared)]
                 rows.copy_((rows + shared.to(rows)) / math.sqrt(2))
+
+
+def with_streams_of(lm: LanguageModel, codec: AudioCodec, vectors: Tensor | None) -> LanguageModel:
+    """The model for a codec that has its streams and further ones; the model itself if they are equal.
+
+    What it said of its own streams it still says, but for the rows that later streams add to the end of
+    a delay layout: embeddings of the new ones are zero at first. Their heads start from the codec's vectors.
+
+    Args:
+        vectors: [K, card, d], the codec's own vectors; None of a codec without.
+
+    Raises:
+        UsageError: the codec has fewer streams, other codes, or another frame rate.
+    """
+    old = lm.config
+    if codec.n_q == old.n_q and codec.card == old.card and codec.frame_rate == old.frame_rate:
+        return lm
+    if codec.n_q < old.n_q or codec.card != old.card or codec.frame_rate != old.frame_rate:
+        raise UsageError(
+            f"The codec has {codec.n_q} streams of {codec.card} codes, {codec.frame_rate:g} a second;"
+            f" the model has {old.n_q} of {old.card}, {old.frame_rate:g} a second.",
+            "Name a codec whose first streams are the model's, or train a new model.",
+        )
+    added = codec.n_q - old.n_q
+    later = max(old.delays, default=0) + 1
+    delays = (*old.delays, *range(later, later + added)) if old.delays else ()
+    grown = LanguageModel(dataclasses.replace(old, n_q=codec.n_q, delays=delays))
+    initialise(grown, seed=0)
+    if vectors is not None:
+        initialise_from_codec(grown, vectors, seed=0)
+    grown.load_state_dict({**grown.state_dict(), **lm.state_dict()})
+    with torch.no_grad():
+        for table in list(grown.emb)[old.n_q :]:
+            table.get_parameter("weight").zero_()
+    return grown

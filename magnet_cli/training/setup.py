@@ -17,7 +17,7 @@ from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.training.config import TrainConfig
-from magnet_cli.training.initial import initialise, initialise_from_codec
+from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
 from magnet_cli.training.loop import Trainer
 from magnet_cli.training.module import TextCache
 from magnet_cli.training.output import OutputModel
@@ -62,6 +62,11 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     spec = dataclasses.replace(config, init=str(out.resolve())) if going_on else config
     parts = load_parts(spec, tokens)
     check_tokens(tokens, parts.codec)
+    if config.stage_weights and len(config.stage_weights) != tokens.n_q:
+        raise UsageError(
+            f"There are {len(config.stage_weights)} stage_weights for {tokens.n_q} streams.",
+            "Give one for each stream, or none.",
+        )
     card = ModelCard(
         name=out.resolve().name,
         kind=parts.kind,
@@ -115,24 +120,27 @@ def _from_checkpoint(config: TrainConfig) -> Parts:
     assert config.init is not None
     loaded = load_checkpoint(resolve(config.init), "cpu", "float32")
     loaded.lm.requires_grad_(True)
+    lm, codec, defaults = loaded.lm, loaded.codec, loaded.defaults
+    if config.codec is not None:
+        codec = codec_of(config.codec)
+        lm = with_streams_of(lm, codec, codebooks_of(codec) if config.init_from_codec else None)
+        steps = defaults.decoding_steps
+        if steps and len(steps) == loaded.lm.config.n_q:  # further streams take the last one's
+            steps += steps[-1:] * (codec.n_q - len(steps))
+            defaults = dataclasses.replace(defaults, decoding_steps=steps)
     return Parts(
-        loaded.lm,
-        loaded.codec,
+        lm,
+        codec,
         loaded.text_encoder,
         loaded.kind,
         loaded.licence,
-        loaded.defaults,
+        defaults,
         loaded.text_encoder_name,
     )
 
 
 def new_lm_config(config: TrainConfig, tokens: TokenFormat, text_dim: int) -> LMConfig:
     """The sizes of a new model."""
-    if config.stage_weights and len(config.stage_weights) != tokens.n_q:
-        raise UsageError(
-            f"There are {len(config.stage_weights)} stage_weights for {tokens.n_q} streams.",
-            "Give one for each stream, or none.",
-        )
     return LMConfig(
         dim=config.dim,
         num_heads=config.num_heads,

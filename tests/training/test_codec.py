@@ -200,3 +200,50 @@ def test_grouped_components_are_each_groups_own_and_share_the_power() -> None:
     assert torch.allclose(basis.T @ basis, torch.eye(4), atol=1e-5)
     kept = (rows @ basis).square().sum() / rows.square().sum()
     assert share == pytest.approx(float(kept), rel=1e-4)
+
+
+def test_a_codec_grows_and_keeps_what_it_had(sounds: Path, tmp_path: Path) -> None:
+    small = train_codec(settings(sounds, tmp_path / "small", steps=0))
+    larger = dataclasses.replace(TINY, n_q=6, dimension=9)
+    changes = {"start_from": str(small.directory), "codec": larger}
+    grown = train_codec(settings(sounds, tmp_path / "grown", steps=0, **changes))
+    old, new = native.load_codec(small.directory), native.load_codec(grown.directory)
+    assert isinstance(old, SpectralCodec)
+    assert isinstance(new, SpectralCodec)
+    assert (new.n_q, new.config.dimension) == (6, 9)
+    for group in range(2):
+        mine, theirs = old.basis[:, group * 6 :][:, :6], new.basis[:, group * 9 :][:, :9]
+        torch.testing.assert_close(theirs[:, :6], mine)
+        columns = theirs[:, theirs.abs().sum(0) > 0]
+        eye = torch.eye(columns.shape[1])
+        torch.testing.assert_close(columns.T @ columns, eye, atol=5e-3, rtol=0)
+    assert grown.basis_share > small.basis_share
+    # Powers are of each codec's own components; what is left of the levels is what counts.
+    assert grown.loss < 0.9 * small.loss
+    assert len(grown.start_left) == 6
+    sound = torch.randn(1, 1, 3200, generator=torch.Generator().manual_seed(0)) * 0.1
+    same = (old.encode(sound) == new.encode(sound)[:, :4]).float().mean()
+    assert same > 0.5  # of 8 codes each; by chance an eighth would be
+
+
+def test_growing_is_deterministic_and_resumes(sounds: Path, tmp_path: Path) -> None:
+    small = train_codec(settings(sounds, tmp_path / "small", steps=0))
+    changes = {"start_from": str(small.directory), "codec": dataclasses.replace(TINY, n_q=6)}
+    whole = train_codec(settings(sounds, tmp_path / "whole", **changes))
+
+    def die(record: dict[str, Any]) -> None:
+        if record["step"] == 6:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_codec(settings(sounds, tmp_path / "cut", **changes), die)
+    cut = train_codec(settings(sounds, tmp_path / "cut", **changes))
+    assert_equal(whole.directory, cut.directory)
+
+
+def test_convolutions_before_the_quantizer_do_not_grow(sounds: Path, tmp_path: Path) -> None:
+    codec = dataclasses.replace(TINY, encoder_blocks=1)
+    small = train_codec(settings(sounds, tmp_path / "small", steps=0, codec=codec))
+    changes = {"start_from": str(small.directory), "codec": dataclasses.replace(TINY, n_q=6)}
+    with pytest.raises(UsageError, match="more streams"):
+        train_codec(settings(sounds, tmp_path / "grown", **changes))

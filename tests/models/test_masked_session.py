@@ -1,0 +1,92 @@
+"""A prefix that is held as keys and values, against one that is computed at every step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.session import MaskedSession
+from tests.models.tiny import tiny_lm
+
+FRAMES, ROWS = 14, 9
+
+
+def hybrid(context: int) -> LanguageModel:
+    """The tiny hybrid model, with so many frames of context for streams above the first."""
+    lm = tiny_lm("hybrid")
+    lm.config = dataclasses.replace(lm.config, subcodes_context=context)
+    return lm
+
+
+def codes_at(lm: LanguageModel, stage: int, seed: int = 3) -> Tensor:
+    """Codes [2, K, T] as a stage finds them: a prefix, streams below whole, some of it masked."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 16, (2, 4, FRAMES), generator=generator)
+    prefix = lm.pattern.rows_within(ROWS, FRAMES)
+    open_ = torch.zeros(4, FRAMES, dtype=torch.bool)
+    open_[stage] = torch.rand(FRAMES, generator=generator) < 0.6
+    open_[stage + 1 :] = True
+    return codes.masked_fill(open_ & ~prefix, lm.config.mask_id)
+
+
+def texts() -> list[Tensor | None]:
+    generator = torch.Generator().manual_seed(4)
+    return [torch.randn(3, 32, generator=generator), torch.randn(5, 32, generator=generator)]
+
+
+@pytest.mark.parametrize("context", [3, 100])
+@pytest.mark.parametrize("one_by_one", [True, False])
+@torch.inference_mode()
+def test_held_rows_change_nothing(context: int, one_by_one: bool) -> None:
+    lm = hybrid(context)
+    held = MaskedSession(lm, texts(), [None, None], prefix_rows=ROWS)
+    if not one_by_one:  # as on a GPU
+        held.one_by_one = False
+        held.both = lm.cross_keys([*texts(), None, None])
+        held.only_cond = lm.cross_keys(texts())
+    for stage in (0, 1, 3, 1):
+        codes = codes_at(lm, stage)
+        positions = codes[:, stage] == lm.config.mask_id
+        for with_null in (True, False):
+            found = held(codes, stage, positions, with_null)
+            for logits, conditions in zip(found, (texts(), [None, None]), strict=True):
+                if logits is None:
+                    assert not with_null
+                    continue
+                hidden = lm.stage_hidden(codes, stage, lm.cross_keys(conditions), ROWS)
+                torch.testing.assert_close(logits, lm.head(hidden[positions], stage))
+
+
+@torch.inference_mode()
+def test_another_prefix_is_computed_again() -> None:
+    lm = hybrid(100)
+    session = MaskedSession(lm, texts(), [None, None], prefix_rows=ROWS)
+    for seed in (3, 5, 3):
+        codes = codes_at(lm, 1, seed)
+        positions = codes[:, 1] == lm.config.mask_id
+        logits, _ = session(codes, 1, positions, False)
+        hidden = lm.stage_hidden(codes, 1, lm.cross_keys(texts()), ROWS)
+        torch.testing.assert_close(logits, lm.head(hidden[positions], 1))
+
+
+@torch.inference_mode()
+def test_the_prefix_passes_through_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = hybrid(100)
+    session = MaskedSession(lm, texts(), [None, None], prefix_rows=ROWS)
+    lengths: list[int] = []
+    whole = lm.transformer.forward
+
+    def counted(x: Tensor, *rest: object) -> Tensor:
+        lengths.append(x.shape[1])
+        return whole(x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lm.transformer, "forward", counted)
+    for _ in range(3):
+        codes = codes_at(lm, 0)
+        session(codes, 0, codes[:, 0] == lm.config.mask_id, False)
+    rows = lm.pattern.steps(FRAMES)
+    assert sorted(lengths) == sorted([ROWS] * 2 + [rows - ROWS] * 6)
