@@ -179,3 +179,12 @@ def test_importing_the_package_imports_no_torch() -> None:
     assert "load_model" in dir(magnet_cli)
     with pytest.raises(AttributeError, match="nothing"):
         magnet_cli.nothing  # noqa: B018
+
+
+def test_loading_a_model_starts_no_compiler() -> None:
+    """torch.eye on the meta device imports torch._dynamo, which takes longer than all the rest."""
+    code = (
+        "import magnet_cli, sys; magnet_cli.load_model(None, offline=True); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

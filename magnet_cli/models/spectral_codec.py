@@ -107,7 +107,8 @@ class SpectralCodec(AudioCodec):
         self.register_buffer("weight", weight / weight.square().mean().sqrt(), persistent=False)
         self.register_buffer("mean", torch.zeros(bands))  # of the levels
         latent = config.groups * config.dimension
-        self.register_buffer("basis", torch.eye(width, latent))
+        # Not torch.eye: on the meta device, where checkpoints are built, it imports torch._dynamo.
+        self.register_buffer("basis", torch.zeros(width, latent).fill_diagonal_(1))
 
         def blocks(count: int, channels: int) -> nn.Sequential:
             hidden = channels * config.block_width
