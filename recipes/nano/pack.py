@@ -20,7 +20,7 @@ from magnet_cli.config import DecodingConfig
 ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 
 DEFAULTS = DecodingConfig(
-    decoding_steps=(10, 6, 6, 6, 2, 2, 2, 2),
+    decoding_steps=(10, 6, 6, 6, 2, 2, 2, 2, 2, 2, 2, 2),
     temperature=0.8,
     anneal_temperature=False,
     top_p=0.9,
