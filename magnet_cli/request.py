@@ -80,16 +80,23 @@ def make_request(
     hybrid_frames = 0
     if lm.modeling != "autoregressive":
         seconds = required(resolved.hybrid)
+        hybrid_frames = min(round(seconds * lm.frame_rate), shape[2])
         if config is not None and config.hybrid is not None:
             check_hybrid(seconds, frames, lm)
-        elif bool(mask.any()):
-            # A checkpoint's own habit is for clips from nothing: writing onwards, one does not see the
-            # known codes that lie ahead.
-            seconds = 0.0
-        hybrid_frames = min(round(seconds * lm.frame_rate), shape[2])
+        elif not _opens(mask, hybrid_frames):
+            # Writing onwards, one does not see the known codes that lie ahead: a checkpoint's own habit
+            # is for clips from nothing, and for what goes on from a beginning.
+            hybrid_frames = 0
     return GenerationRequest(
         tuple(prompts), tuple(negative_prompts), tuple(seeds), resolved, codes, mask, hybrid_frames
     )
+
+
+def _opens(known: Tensor, frames: int) -> bool:
+    """Whether all that is known, bool [B, K, T], is whole frames from the first on, fewer than `frames`."""
+    whole = known.all(1)
+    in_front = not bool((whole[:, 1:] & ~whole[:, :-1]).any())
+    return in_front and torch.equal(known.any(1), whole) and int(whole.sum(-1).max()) < frames
 
 
 def frames_for(duration: float | None, lm: LMConfig, name: str) -> int | None:

@@ -158,6 +158,13 @@ def test_a_checkpoints_habit_of_hybrid_is_for_clips_from_nothing(nano: Model) ->
     assert not writes_on(hybrid=0.0)
     assert not writes_on(known_codes=known, known_mask=mask)
     assert writes_on(known_codes=known, known_mask=mask, hybrid=0.2)
+    for begun, going_on in ((5, True), (10, False)):  # the habit is ten frames
+        first = torch.zeros_like(mask)
+        first[..., :begun] = True
+        assert writes_on(known_codes=known, known_mask=first) == going_on
+    first[..., 3:] = False
+    first[:, 1:, :] = False
+    assert not writes_on(known_codes=known, known_mask=first)  # one stream of four
     asked = nano.generate(["x"], SHORT, [1], frames=FRAMES, hybrid=0.2)
     cooler = model.generate(["x"], SHORT, [1], frames=FRAMES)
     assert not torch.equal(asked.codes[..., :10], cooler.codes[..., :10])
@@ -170,10 +177,13 @@ def test_a_piece_begins_as_the_clip_of_its_seed_does(nano: Model) -> None:
     piece = extend(model, Direction.of("x", 1, config=config), FRAMES)
     assert torch.equal(piece.codes, model.generate(["x"], config, [1], frames=FRAMES).codes)
     assert not torch.equal(piece.codes, nano.generate(["x"], config, [1], frames=FRAMES).codes)
-    # What comes after something is masked decoding alone, as prompts by time are.
-    longer = extend(model, Direction.of("x", 1, config=config), FRAMES + 9, beginning=piece.codes)
-    plain = extend(nano, Direction.of("x", 1, config=config), FRAMES + 9, beginning=piece.codes)
-    assert torch.equal(longer.codes, plain.codes)
+    # What goes on from it does so step by step where less is known than the habit covers.
+    begun = piece.codes[..., :5]
+    longer = extend(model, Direction.of("x", 1, config=config), FRAMES, beginning=begun)
+    plain = extend(nano, Direction.of("x", 1, config=config), FRAMES, beginning=begun)
+    assert torch.equal(longer.codes[..., :5], begun)
+    assert not torch.equal(longer.codes[..., 5:10], plain.codes[..., 5:10])
+    # Prompts by time are masked decoding alone.
     cues = (Cue(0.0, "x"), Cue(0.3, "y"))
     timed = [
         extend(one, Direction(cues, seed=1, config=config), FRAMES).codes for one in (model, nano)

@@ -82,7 +82,7 @@ class Filler:
             if len(self.cues) > 1 and self.config.hybrid is None:
                 # A checkpoint's own habit of hybrid decoding knows one prompt.
                 self.config = dataclasses.replace(self.config, hybrid=0.0)
-        # With one, a window that begins a piece is decoded as a clip is, habit included.
+        # With one, a window that goes on from a beginning is decoded as a clip is, habit included.
         self.habit = self.config.hybrid is None
         self.resolved = settings.resolve(self.config, model.defaults, model.lm.config)
         self._sessions: list[Any] | None = None

@@ -29,7 +29,7 @@ DEFAULTS = DecodingConfig(
     min_cfg_coef=3.0,
     cfg_coef=3.0,
     score_noise=4.0,
-    hybrid=5.0,
+    hybrid=8.0,
     hybrid_temperature=0.85,
 )
 SOUNDS = (
