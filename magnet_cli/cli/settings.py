@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from magnet_cli.cli.options import flag
 
@@ -54,7 +54,9 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     about, type_ = field.metadata["about"], hint
     if origin is tuple:
         type_, about = list[inner[0]], about + " May be given several times."  # type: ignore[valid-type]
-    elif origin not in (None, Literal):  # a text, or nothing
+    elif (
+        origin is not None
+    ):  # a choice, which would widen the help beyond reading; a text, or nothing
         type_ = str
     if field.default not in (None, ()):
         shown = str(field.default).lower() if hint is bool else field.default

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from magnet_cli.config import setting
 from magnet_cli.errors import UsageError
 from magnet_cli.models.spectral_config import SpectralCodecConfig
+
+Trains = Literal["decoder", "all"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,7 @@ class CodecTrainConfig:
     )
     start_rows: int = setting(200_000, "Start", "Frames that k-means sees.")
     start_iterations: int = setting(12, "Start", "Rounds of k-means, for each stream.")
-    trains: Literal["decoder", "all"] = setting(
-        "decoder", "Training", "decoder: codes stay what they are; or all."
-    )
+    trains: Trains = setting("decoder", "Training", "decoder: codes stay what they are; or all.")
     steps: int = setting(2000, "Training", "Steps of gradient descent after the linear start.")
     batch_size: int = setting(12, "Training", "Crops in a step.")
     crop_frames: int = setting(64, "Training", "Frames of codes in a crop.")
@@ -64,6 +64,11 @@ def check_codec_training(config: CodecTrainConfig) -> None:
             raise UsageError(
                 f"{name} cannot be {getattr(config, name)}.", f"--{flag} takes 1 or more."
             )
+    if config.trains not in get_args(Trains):
+        raise UsageError(
+            f"trains cannot be {config.trains!r}.",
+            f"--trains takes {' or '.join(get_args(Trains))}.",
+        )
     if config.checkpoint_every % config.report_every:
         raise UsageError(
             "checkpoint_every is not a multiple of report_every.",

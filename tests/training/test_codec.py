@@ -155,6 +155,8 @@ def test_what_cannot_be_trained_is_said(sounds: Path, tmp_path: Path) -> None:
         train_codec(settings(sounds, tmp_path / "few", start_rows=1, max_clips=1))
     with pytest.raises(UsageError, match="batch_size"):
         train_codec(settings(sounds, tmp_path / "run", batch_size=0))
+    with pytest.raises(UsageError, match="decoder or all"):
+        train_codec(settings(sounds, tmp_path / "run", trains="some"))
     with pytest.raises(UsageError, match="checkpoint_every"):
         train_codec(settings(sounds, tmp_path / "run", report_every=3))
 

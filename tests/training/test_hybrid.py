@@ -90,20 +90,24 @@ def test_training_and_decoding_feed_the_transformer_alike(
     assert len(masked) == 4 + 3 + 3
     firsts = [masked[0], masked[4], masked[7]]  # of each stage
     rows = hybrid.Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True).rows
+    # The prefix goes in once, before the first masked step, and the rows behind it at every step.
+    first_masked = next(n for n, call in enumerate(watched.calls) if call[1].kind == "prefix")
+    prefix, prefix_attention, _ = watched.calls[first_masked - 1]
+    assert prefix_attention.kind == "causal"
     for stage, (sequence, attention, _) in enumerate(firsts):
         watched.calls.clear()
         batch_losses(lm, trained_on(codes, stage, rows))
         ((trained, trained_attention, _),) = watched.calls
-        assert torch.equal(sequence, trained), stage
+        assert torch.equal(torch.cat([prefix, sequence], dim=-1), trained), stage
+        assert prefix.shape[-1] == rows
         assert attention == trained_attention, stage
 
-    # Later steps differ in the stage's own stream, behind the prefix, and nowhere else.
+    # Later steps differ in the stage's own stream and nowhere else.
     for stage, steps in enumerate((masked[:4], masked[4:7], masked[7:])):
         for sequence, attention, _ in steps:
             changed = (sequence != steps[0][0])[0]
             assert attention == steps[0][1]
             assert not changed[[k for k in range(3) if k != stage]].any()
-            assert not changed[:, :rows].any()
 
 
 def test_the_prefix_is_written_by_what_its_loss_trains(
