@@ -21,7 +21,7 @@ ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 
 DEFAULTS = DecodingConfig(
     decoding_steps=(10, 6, 6, 6, 2, 2, 2, 2, 2, 2, 2, 2),
-    temperature=0.8,
+    temperature=0.7,
     anneal_temperature=False,
     top_p=0.9,
     top_k=0,
@@ -30,7 +30,7 @@ DEFAULTS = DecodingConfig(
     cfg_coef=3.0,
     score_noise=4.0,
     hybrid=8.0,
-    hybrid_temperature=0.85,
+    hybrid_temperature=0.75,
 )
 SOUNDS = (
     "FluidR3_GM (MIT), MuseScore_General (MIT, parts public domain or CC0), Sonic Pi samples (CC0), "
