@@ -56,7 +56,8 @@ class EnsembleOptions:
         flag(
             _PANEL,
             metavar="SECONDS",
-            help="Write the first seconds step by step, then fill in the rest. Default: 0.",
+            help="Write the first seconds step by step, then fill in the rest. "
+            "Default: the checkpoint's own, usually 0.",
         ),
     ] = None
     hybrid_temperature: Annotated[
@@ -64,7 +65,8 @@ class EnsembleOptions:
         flag(
             _PANEL,
             metavar="X",
-            help="Temperature of those seconds. Default: the writing model's own, usually 1.",
+            help="Temperature of those seconds. Default: the checkpoint's own, else the writing "
+            "model's, usually 1.",
         ),
     ] = None
     hybrid_model: Annotated[

@@ -54,9 +54,8 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     about, type_ = field.metadata["about"], hint
     if origin is tuple:
         type_, about = list[inner[0]], about + " May be given several times."  # type: ignore[valid-type]
-    elif (
-        origin is not None
-    ):  # a choice, which would widen the help beyond reading; a text, or nothing
+    elif origin is not None:
+        # A choice, which as a Literal would widen the help beyond reading; or a text or nothing.
         type_ = str
     if field.default not in (None, ()):
         shown = str(field.default).lower() if hint is bool else field.default
