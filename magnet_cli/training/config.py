@@ -69,6 +69,15 @@ class TrainConfig:
     prefix_weight: float = setting(
         1.0, "Objective", "Hybrid: weight of a next-token loss against a masked one."
     )
+    stream_weights: tuple[float, ...] = setting(
+        (), "Objective", "Weight of each stream's next-token loss; empty: 1 for all."
+    )
+    code_noise: float = setting(
+        0.0,
+        "Objective",
+        "Largest share of the codes that are read as others of their stream; each item draws its own"
+        " share from 0 up to it. Teaches to go on from what is not quite right.",
+    )
     # Captions
     condition_dropout: float = setting(
         0.1, "Captions", "Share of items trained without any text (for guidance)."
@@ -142,6 +151,10 @@ class TrainConfig:
         """Passes in a step, over all processes."""
         return self.batch_size // (self.micro_batch or self.batch_size)
 
+    def following_weights(self, n_q: int) -> tuple[float, ...]:
+        """Weight of each stream's next-token loss against a masked one."""
+        return tuple(self.prefix_weight * weight for weight in self.stream_weights or (1.0,) * n_q)
+
 
 def check_training(config: TrainConfig) -> None:
     """Refuse values that cannot mean anything.
@@ -177,12 +190,13 @@ def check_training(config: TrainConfig) -> None:
         "full_prefix_share",
         "a share that leaves no_prefix_share its own",
     )
-    weights = config.stage_weights
-    need(
-        not weights or (min(weights) >= 0 and sum(weights) > 0),
-        "stage_weights",
-        "numbers from 0, one for each stream, not all 0",
-    )
+    for field in ("stage_weights", "stream_weights"):
+        weights = getattr(config, field)
+        need(
+            not weights or (min(weights) >= 0 and sum(weights) > 0),
+            field,
+            "numbers from 0, one for each stream, not all 0",
+        )
     for field, hint in typing.get_type_hints(TrainConfig).items():
         if typing.get_origin(hint) is Literal:
             choices = typing.get_args(hint)
@@ -217,6 +231,7 @@ _COUNTS = (
 _SHARES = (
     "no_prefix_share",
     "full_prefix_share",
+    "code_noise",
     "condition_dropout",
     "word_dropout",
     "merge_tags",

@@ -83,7 +83,8 @@ class Trainer:
                 "Choose --batch-size and --micro-batch so that their ratio is a multiple of that.",
             )
         self.share = config.micro_batches // processes
-        module = TrainingModule(output.lm, config.prefix_weight, config.gradient_checkpointing)
+        self.following_weights = config.following_weights(output.lm.config.n_q)
+        module = TrainingModule(output.lm, self.following_weights, config.gradient_checkpointing)
         # Together: FSDP puts its own parameters in the place of those that the optimizers hold.
         self.model, *self.optimizers = self.accelerator.prepare(
             module.train(), *make_optimizers(module, config)
@@ -147,7 +148,7 @@ class Trainer:
         device = self.accelerator.device
         first = self.accelerator.process_index * self.share
         batches = [self.train.batch(self.step, first + micro) for micro in range(self.share)]
-        here = sum(batch.weight(self.config.prefix_weight) for batch in batches)
+        here = sum(batch.weight(self.following_weights) for batch in batches)
         weight = self._sum(torch.tensor(here, dtype=torch.float64, device=device))
         # DDP and FSDP average gradients over processes; a sum is wanted.
         scale = self.accelerator.num_processes / max(float(weight), 1.0)

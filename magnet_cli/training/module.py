@@ -20,10 +20,12 @@ from magnet_cli.training.objective import Batch, batch_losses
 class TrainingModule(nn.Module):
     """The language model with its loss, so that DDP and FSDP see forward and backward whole."""
 
-    def __init__(self, lm: LanguageModel, prefix_weight: float, checkpointing: bool) -> None:
+    def __init__(
+        self, lm: LanguageModel, following_weights: tuple[float, ...], checkpointing: bool
+    ) -> None:
         super().__init__()
         self.lm = lm
-        self.prefix_weight = prefix_weight
+        self.following_weights = following_weights
         if checkpointing:
             for block in lm.transformer.layers:
                 block.forward = _recomputed(block.forward)
@@ -33,7 +35,7 @@ class TrainingModule(nn.Module):
 
         Rows: masked loss, masked positions, next-token loss, next-token positions.
         """
-        sums = batch_losses(self.lm, batch, self.prefix_weight)
+        sums = batch_losses(self.lm, batch, self.following_weights)
         by_stream = (sums.masked, sums.masked_count, sums.following, sums.following_count)
         return sums.total, torch.stack(by_stream)
 

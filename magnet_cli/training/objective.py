@@ -16,7 +16,8 @@ Every draw is an argument: `Draws`. Where they come from is `sampling.py`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -51,9 +52,12 @@ class Batch:
     conditions: tuple[Tensor | None, ...] = ()  # per item: the text encoder's output, None for null
     names: tuple[str, ...] = ()  # per item: the clip, to name a batch that went wrong
 
-    def weight(self, prefix_weight: float) -> float:
-        """The count that the sum of losses is divided by."""
-        return int(self.masked.sum()) + prefix_weight * int(self.following.sum())
+    def weight(self, following_weights: Sequence[float] | None = None) -> float:
+        """The count that the sum of losses is divided by; each stream's next tokens count as weighed."""
+        asked = self.following.sum((0, 2)).tolist()
+        weights = following_weights or (1.0,) * len(asked)
+        following = sum(w * count for w, count in zip(weights, asked, strict=True))
+        return int(self.masked.sum()) + following
 
 
 @dataclass
@@ -99,8 +103,33 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
     )
 
 
-def batch_losses(lm: LanguageModel, batch: Batch, prefix_weight: float = 1.0) -> LossSums:
-    """Sums of cross-entropy of a batch: one forward pass, heads only where something is asked."""
+def with_code_noise(batch: Batch, most: float, mask_id: int, generator: torch.Generator) -> Batch:
+    """The batch with some of the codes that the model reads put in place of others of their stream.
+
+    A model that has only ever read what is right goes astray from its first mistake on (exposure
+    bias); here it learns to go on from mistakes. Each item's share is drawn evenly from 0 to
+    `most`; the codes that stand in come from random frames of the batch. Masks stay, and so does
+    what is to be predicted.
+    """
+    items, _, frames = batch.codes.shape
+    share = most * torch.rand(items, 1, 1, generator=generator)
+    chance = torch.rand(batch.codes.shape, generator=generator)
+    item = torch.randint(items, batch.codes.shape, generator=generator)
+    frame = torch.randint(frames, batch.codes.shape, generator=generator)
+    stream = torch.arange(batch.codes.shape[1])[None, :, None]
+    wrong = (chance < share) & (batch.inputs != mask_id)
+    return replace(batch, inputs=torch.where(wrong, batch.codes[item, stream, frame], batch.inputs))
+
+
+def batch_losses(
+    lm: LanguageModel, batch: Batch, following_weights: Sequence[float] | None = None
+) -> LossSums:
+    """Sums of cross-entropy of a batch: one forward pass, heads only where something is asked.
+
+    Args:
+        following_weights: of each stream's next-token loss against the masked one; default 1.
+    """
+    weights = following_weights or (1.0,) * lm.config.n_q
     conditions = [None if text is None else lm.project_text(text) for text in batch.conditions]
     cross = lm.cross_keys(conditions) if conditions else None
     hidden = lm.rows_hidden(batch.inputs, batch.stage, cross, batch.prefix_rows)
@@ -115,11 +144,11 @@ def batch_losses(lm: LanguageModel, batch: Batch, prefix_weight: float = 1.0) ->
             loss, count = _cross_entropy(lm, here, batch.codes[:, k], batch.masked, k)
             total = total + loss
             sums[0, k], sums[1, k] = loss.detach(), count
-        if prefix_weight > 0 and bool(batch.following[:, k].any()):
+        if weights[k] > 0 and bool(batch.following[:, k].any()):
             # Row s says what stands at step s + 1: stream k's frame t is said by row t + delay.
             before = hidden[:, late : late + frames]
             loss, count = _cross_entropy(lm, before, batch.codes[:, k], batch.following[:, k], k)
-            total = total + prefix_weight * loss
+            total = total + weights[k] * loss
             sums[2, k], sums[3, k] = loss.detach(), count
     return LossSums(total, *sums)
 

@@ -20,7 +20,7 @@ from magnet_cli.data.tokens import TokenClip, TokenFolder
 from magnet_cli.errors import DataError
 from magnet_cli.patterns import DelayPattern
 from magnet_cli.training.config import TrainConfig
-from magnet_cli.training.objective import Batch, Draws, mask_batch
+from magnet_cli.training.objective import Batch, Draws, mask_batch, with_code_noise
 
 EncodeText = Callable[[str], Tensor]
 
@@ -102,6 +102,9 @@ class Sampler:
             texts.append(caption_of(clip, self.config, generator))
             names.append(clip.id)
         batch = mask_batch(torch.stack(codes), torch.stack(valid), draws, self.lm)
+        if self.config.code_noise > 0:
+            noise_chance = keyed_generator(seed, "code noise", first)
+            batch = with_code_noise(batch, self.config.code_noise, self.lm.mask_id, noise_chance)
         return replace(batch, conditions=self.conditions(texts), names=tuple(names))
 
     def conditions(self, texts: Sequence[str | None]) -> tuple[Tensor | None, ...]:

@@ -62,11 +62,13 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     spec = dataclasses.replace(config, init=str(out.resolve())) if going_on else config
     parts = load_parts(spec, tokens)
     check_tokens(tokens, parts.codec)
-    if config.stage_weights and len(config.stage_weights) != tokens.n_q:
-        raise UsageError(
-            f"There are {len(config.stage_weights)} stage_weights for {tokens.n_q} streams.",
-            "Give one for each stream, or none.",
-        )
+    for field in ("stage_weights", "stream_weights"):
+        given = len(getattr(config, field))
+        if given not in (0, tokens.n_q):
+            raise UsageError(
+                f"There are {given} {field} for {tokens.n_q} streams.",
+                "Give one for each stream, or none.",
+            )
     card = ModelCard(
         name=out.resolve().name,
         kind=parts.kind,

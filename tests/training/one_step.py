@@ -32,7 +32,7 @@ def main(workshop: Path, out: Path) -> None:
     )
     trainer = make_trainer(config, out / "model")
     counts = [
-        trainer.train.batch(0, trainer.accelerator.process_index * trainer.share + n).weight(1.0)
+        trainer.train.batch(0, trainer.accelerator.process_index * trainer.share + n).weight()
         for n in range(trainer.share)
     ]
     kept: dict[str, torch.Tensor] = {}

@@ -14,6 +14,7 @@ from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import CausalSession, MaskedSession
 from magnet_cli.models.transformer import Attention
+from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.initial import initialise
 from magnet_cli.training.objective import Batch, Draws, batch_losses, mask_batch
 
@@ -135,7 +136,7 @@ def test_a_whole_prefix_is_the_autoregressive_objective(lm: LanguageModel) -> No
     sums = batch_losses(lm, batch)
     logits = lm.teacher_forced(codes[:1], None)
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 2), codes[:1].flatten())
-    assert float(sums.total.detach()) / batch.weight(1.0) == pytest.approx(
+    assert float(sums.total.detach()) / batch.weight() == pytest.approx(
         float(loss.detach()), rel=1e-5
     )
 
@@ -154,9 +155,21 @@ def test_prefix_and_masked_positions_never_meet() -> None:
 
 def test_stream_weights_and_prefix_weight_decide_the_sum(lm: LanguageModel) -> None:
     batch = trained_on(torch.randint(0, CONFIG.card, (1, 3, FRAMES)), 0, 8)
-    whole, half = batch_losses(lm, batch, 1.0), batch_losses(lm, batch, 0.5)
+    weights = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
+    whole, some = batch_losses(lm, batch), batch_losses(lm, batch, weights.tolist())
     masked = whole.masked.sum()
-    following = whole.following.sum()
-    assert float(whole.total.detach()) == pytest.approx(float(masked + following), rel=1e-5)
-    assert float(half.total.detach()) == pytest.approx(float(masked + following / 2), rel=1e-5)
-    assert batch.weight(0.5) == whole.masked_count.sum() + whole.following_count.sum() / 2
+    assert float(whole.total.detach()) == pytest.approx(
+        float(masked + whole.following.sum()), rel=1e-5
+    )
+    assert float(some.total.detach()) == pytest.approx(
+        float(masked + (weights * whole.following).sum()), rel=1e-5
+    )
+    assert some.following_count[2] == 0  # a head that counts nothing is not asked
+    counts = whole.masked_count.sum() + (weights * whole.following_count).sum()
+    assert batch.weight(weights.tolist()) == float(counts)
+
+
+def test_a_run_weighs_streams_and_prefix_together() -> None:
+    config = TrainConfig(prefix_weight=0.5, stream_weights=(2.0, 1.0, 0.5))
+    assert config.following_weights(3) == (1.0, 0.5, 0.25)
+    assert TrainConfig(prefix_weight=0.5).following_weights(3) == (0.5,) * 3

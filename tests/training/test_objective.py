@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from magnet_cli.checkpoints.load import load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
-from magnet_cli.training.objective import Draws, batch_losses, mask_batch
+from magnet_cli.config import LMConfig
+from magnet_cli.training.objective import Draws, batch_losses, mask_batch, with_code_noise
 from tests.golden_cases import case_id, cases, tensor
 
 
@@ -30,14 +32,36 @@ def test_loss_and_gradients_are_the_references(case: dict[str, Any]) -> None:
     batch = mask_batch(given["codes"], valid, draws, lm.config)
     # The golden condition is behind the projection already.
     lm.project_text = lambda hidden: hidden  # type: ignore[method-assign]
-    from dataclasses import replace
 
     batch = replace(batch, conditions=tuple(given["condition"]))
     sums = batch_losses(lm, batch)
-    loss = sums.total / batch.weight(1.0)
+    loss = sums.total / batch.weight()
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(case["outputs"]["ce"], rel=1e-5)
     for name, norm in case["outputs"]["grad_norm"].items():
         gradient = lm.get_parameter(name).grad
         found = 0.0 if gradient is None else float(gradient.norm())
         assert found == pytest.approx(norm, rel=1e-3, abs=1e-6), name
+
+
+def test_code_noise_changes_what_is_read_and_nothing_else() -> None:
+    config = LMConfig(
+        dim=8, num_heads=1, num_layers=1, n_q=3, card=50, modeling="masked", text_dim=4, frame_rate=10.0,
+        segment_duration=20.0,
+    )  # fmt: skip
+    codes = 10 * torch.arange(3)[None, :, None] + torch.randint(0, 10, (64, 3, 200))
+    draws = Draws(1, torch.full((64,), 0.5), torch.rand(64, 200))
+    clean = mask_batch(codes, torch.ones(64, 200, dtype=torch.bool), draws, config)
+    noisy = with_code_noise(clean, 0.4, config.mask_id, torch.Generator().manual_seed(0))
+    again = with_code_noise(clean, 0.4, config.mask_id, torch.Generator().manual_seed(0))
+    assert torch.equal(noisy.inputs, again.inputs)
+    for kept in ("codes", "masked", "following"):
+        assert torch.equal(getattr(noisy, kept), getattr(clean, kept))
+    masks = clean.inputs == config.mask_id
+    assert torch.equal(noisy.inputs == config.mask_id, masks)
+    changed = (noisy.inputs != clean.inputs)[:, 0].float().mean(-1)  # nine in ten differ
+    assert float(changed.mean()) == pytest.approx(0.9 * 0.2, abs=0.03)
+    assert float(changed.min()) < 0.05
+    assert 0.25 < float(changed.max()) < 0.45
+    # What stands in is a code of its own stream.
+    assert torch.equal((noisy.inputs // 10)[~masks], (codes // 10)[~masks])
