@@ -109,6 +109,7 @@ class DecodingConfig:
     rescore_streams: tuple[int, ...] | None = None  # streams whose spans a rescorer scores; (): all
     hybrid: float | None = None  # seconds written autoregressively before the rest; 0: none
     hybrid_temperature: float | None = None  # of those seconds; None stays: the writing model's own
+    hybrid_top_p: float | None = None  # likewise
 
     def __post_init__(self) -> None:
         for field in ("decoding_steps", "rescore_streams"):
@@ -169,8 +170,10 @@ def check_decoding(config: DecodingConfig) -> None:
         value = getattr(config, field)
         if value is not None:
             need(0 <= value < 1e4, field, "a number from 0 up to 10000")
-    if config.top_p is not None:
-        need(0 <= config.top_p <= 1, "top_p", "a number from 0 (off) to 1")
+    for field in ("top_p", "hybrid_top_p"):
+        value = getattr(config, field)
+        if value is not None:
+            need(0 <= value <= 1, field, "a number from 0 (off) to 1")
     if config.top_k is not None:
         need(config.top_k >= 0, "top_k", "a whole number from 0 (off)")
     if config.span_len is not None:

@@ -65,8 +65,17 @@ class EnsembleOptions:
         flag(
             _PANEL,
             metavar="X",
-            help="Temperature of those seconds. Default: the checkpoint's own, else the writing "
-            "model's, usually 1.",
+            help="Temperature of those seconds. Default: --temperature for a hybrid-trained model; "
+            "else the checkpoint's own or the writing model's, usually 1.",
+        ),
+    ] = None
+    hybrid_top_p: Annotated[
+        float | None,
+        flag(
+            _PANEL,
+            "--hybrid-top-p",
+            metavar="P",
+            help="Top-p of those seconds. Default: as for --hybrid-temperature, with --top-p.",
         ),
     ] = None
     hybrid_model: Annotated[
@@ -92,6 +101,7 @@ class EnsembleOptions:
             rescore_streams=parse_numbers(self.rescore_streams, "--rescore-streams", "0,1"),
             hybrid=self.hybrid,
             hybrid_temperature=self.hybrid_temperature,
+            hybrid_top_p=self.hybrid_top_p,
         )
         if self.rescorer is None and (given.rescorer_weight is not None or given.rescore_streams):
             raise UsageError(

@@ -30,6 +30,7 @@ MASKED_ONLY = frozenset(
         "rescore_streams",
         "hybrid",
         "hybrid_temperature",
+        "hybrid_top_p",
     }
 )
 AUTOREGRESSIVE_ONLY = frozenset({"cfg_coef"})
@@ -51,6 +52,9 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
         config = dataclasses.replace(config, top_p=0.0)
     if given.top_p and given.top_k is None:
         config = dataclasses.replace(config, top_k=0)
+    if lm.modeling == "hybrid":
+        # It writes both parts itself, so what is asked of one is asked of the other.
+        config = _both_parts(given, config)
     return dataclasses.replace(
         config,
         decoding_steps=_steps(given, config, lm.n_q),
@@ -58,11 +62,22 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
     )
 
 
+def _both_parts(given: DecodingConfig, config: DecodingConfig) -> DecodingConfig:
+    """The first seconds' temperature and top-p follow the user's own, unless theirs are given."""
+    pairs = (("hybrid_temperature", given.temperature), ("hybrid_top_p", given.top_p))
+    follow = {
+        field: value
+        for field, value in pairs
+        if value is not None and getattr(given, field) is None
+    }
+    return dataclasses.replace(config, **follow) if follow else config
+
+
 def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig:
     """How the autoregressive seconds of hybrid decoding are written: every field filled in.
 
     Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's
-    own; guidance (`cfg_coef`), greedy decoding and `hybrid_temperature` are as asked.
+    own; guidance (`cfg_coef`), greedy decoding, `hybrid_temperature` and `hybrid_top_p` are as asked.
 
     Args:
         config: of the clip, every field given.
@@ -72,6 +87,8 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
         cfg_coef=config.cfg_coef,
         use_sampling=config.use_sampling,
         temperature=config.hybrid_temperature,
+        top_p=config.hybrid_top_p,
+        top_k=0 if config.hybrid_top_p else None,  # one filter at a time
     )
     return asked.over(writer.over(AUTOREGRESSIVE_DEFAULTS))
 
@@ -91,7 +108,7 @@ def used(
     if modeling == "autoregressive":
         unused |= MASKED_ONLY
     elif not hybrid:
-        unused |= {*AUTOREGRESSIVE_ONLY, "hybrid", "hybrid_temperature"}
+        unused |= {*AUTOREGRESSIVE_ONLY, "hybrid", "hybrid_temperature", "hybrid_top_p"}
     if not rescored:
         unused |= RESCORER_ONLY
     return {name: value for name, value in config.given().items() if name not in unused}

@@ -22,12 +22,14 @@ def test_the_user_wins_over_the_checkpoint_over_the_paper() -> None:
     assert (config.temperature, config.top_p, config.max_cfg_coef) == (1.0, 0.8, 10.0)
     assert config.span_len == MASKED.span_len
     # Whose temperature writes the first seconds is open until the writer is known.
-    assert [name for name, value in vars(config).items() if value is None] == ["hybrid_temperature"]
+    open_ = [name for name, value in vars(config).items() if value is None]
+    assert open_ == ["hybrid_temperature", "hybrid_top_p"]
 
 
 def test_the_first_seconds_have_the_writers_temperature_unless_theirs_is_said() -> None:
     writer = DecodingConfig(temperature=0.7, top_k=50)
-    config = resolve(DecodingConfig(temperature=3.0, cfg_coef=2.0), DecodingConfig(), HYBRID)
+    given = DecodingConfig(temperature=3.0, top_p=0.5, cfg_coef=2.0, hybrid=1.0)
+    config = resolve(given, DecodingConfig(), MASKED)
     prefix = for_prefix(config, writer)
     assert (prefix.temperature, prefix.top_k, prefix.cfg_coef) == (0.7, 50, 2.0)
     said = resolve(DecodingConfig(hybrid_temperature=0.9), DecodingConfig(), HYBRID)
@@ -37,6 +39,18 @@ def test_the_first_seconds_have_the_writers_temperature_unless_theirs_is_said() 
     plain = used(said, "hybrid", rescored=False, hybrid=False)
     assert "hybrid_temperature" not in plain
     assert used(said, "hybrid", rescored=False, hybrid=True)["hybrid_temperature"] == 0.9
+
+
+def test_a_hybrid_trained_models_first_seconds_follow_what_is_asked_of_the_rest() -> None:
+    habit = DecodingConfig(temperature=0.7, top_p=0.9, hybrid_temperature=0.8)
+    plain = for_prefix(resolve(DecodingConfig(), habit, HYBRID), DecodingConfig())
+    assert (plain.temperature, plain.top_p, plain.top_k) == (0.8, 0.0, 250)  # a habit of one part
+    asked = resolve(DecodingConfig(temperature=1.2, top_p=0.5), habit, HYBRID)
+    prefix = for_prefix(asked, DecodingConfig())
+    assert (prefix.temperature, prefix.top_p, prefix.top_k) == (1.2, 0.5, 0)
+    apart = DecodingConfig(temperature=1.2, top_p=0.5, hybrid_temperature=0.6, hybrid_top_p=0.0)
+    prefix = for_prefix(resolve(apart, habit, HYBRID), DecodingConfig())
+    assert (prefix.temperature, prefix.top_p, prefix.top_k) == (0.6, 0.0, 250)
 
 
 def test_autoregressive_models_have_defaults_of_their_own() -> None:
