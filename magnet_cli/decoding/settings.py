@@ -64,13 +64,8 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
 
 def _both_parts(given: DecodingConfig, config: DecodingConfig) -> DecodingConfig:
     """The first seconds' temperature and top-p follow the user's own, unless theirs are given."""
-    pairs = (("hybrid_temperature", given.temperature), ("hybrid_top_p", given.top_p))
-    follow = {
-        field: value
-        for field, value in pairs
-        if value is not None and getattr(given, field) is None
-    }
-    return dataclasses.replace(config, **follow) if follow else config
+    following = DecodingConfig(hybrid_temperature=given.temperature, hybrid_top_p=given.top_p)
+    return given.over(following.over(config))
 
 
 def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig:

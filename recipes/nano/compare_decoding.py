@@ -24,7 +24,7 @@ from torch import Tensor
 import magnet_cli
 from magnet_cli.config import DecodingConfig
 from magnet_cli.evaluation.metrics import frechet_distance
-from recipes.nano.evaluate import Case, Evaluation, composed_cases
+from recipes.nano.evaluate import BATCH, Case, Evaluation, composed_cases
 from recipes.nano.judges.hearing import Heard, judge, rates
 from recipes.nano.judges.tagger import Tagger
 
@@ -86,9 +86,16 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     print(row("reconstructed", coded, rebuilt, cases, evaluation, reference), flush=True)
     for text, config in ways.items():
-        made = [model.generate([c.prompt], config, seeds=[i]) for i, c in enumerate(cases)]
-        codes = [result.codes[0] for result in made]
-        listened = evaluation.listen([result.audio[0] for result in made])
+        made = [
+            model.generate(
+                [case.prompt for case in cases[first : first + BATCH]],
+                config,
+                seeds=range(first, min(first + BATCH, len(cases))),
+            )
+            for first in range(0, len(cases), BATCH)
+        ]
+        codes = [one for result in made for one in result.codes]
+        listened = evaluation.listen([one for result in made for one in result.audio])
         print(row(text, codes, listened, cases, evaluation, reference), flush=True)
 
 

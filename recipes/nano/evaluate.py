@@ -42,8 +42,9 @@ SETS = ("test", "test_combo", HUMAN)
 # A 200-d covariance from fewer patches than this says little (three patches in a 10 s clip).
 MIN_PATCHES = 500
 
-# A prompt and a seed -> codes [K, T] and audio [C, samples].
-Generate = Callable[[str, int], tuple[Tensor, Tensor]]
+BATCH = 8  # clips that are generated at once: the same ones as alone, in half the time
+# Prompts and as many seeds -> codes int64 [B, K, T] and audio [B, C, samples].
+Generate = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -149,15 +150,21 @@ class Evaluation:
         self, cases: Sequence[Case], generate: Generate, reference: Tensor | None, seed: int = 0
     ) -> tuple[dict[str, dict[str, float]], list[Tensor], list[Tensor]]:
         """Rows of generated clips, with their own captions and with shuffled ones; codes; audio."""
-        pairs = [generate(case.prompt, seed + index) for index, case in enumerate(cases)]
-        heard = self.listen([audio for _, audio in pairs])
+        codes: list[Tensor] = []
+        audio: list[Tensor] = []
+        for first in range(0, len(cases), BATCH):
+            prompts = [case.prompt for case in cases[first : first + BATCH]]
+            made = generate(prompts, range(seed + first, seed + first + len(prompts)))
+            codes.extend(made[0])
+            audio.extend(made[1])
+        heard = self.listen(audio)
         shuffled = list(cases)
         random.Random(seed).shuffle(shuffled)
         rows = {
             "generated": self.row(heard, cases, reference),
             "generated, captions shuffled": self.row(heard, shuffled, None),
         }
-        return rows, [codes for codes, _ in pairs], [audio for _, audio in pairs]
+        return rows, codes, audio
 
 
 def nearest_share(codes: Sequence[Tensor], training: Sequence[Tensor]) -> float:
@@ -226,9 +233,9 @@ def main() -> None:
         given.sounds, Tagger(given.tagger), model.sample_rate, model.segment_duration
     )
 
-    def generate(prompt: str, seed: int) -> tuple[Tensor, Tensor]:
-        result = model.generate([prompt], seeds=[seed])
-        return result.codes[0], result.audio[0]
+    def generate(prompts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        result = model.generate(prompts, seeds=seeds)
+        return result.codes, result.audio
 
     training = [
         model.codec.encode(evaluation.rendered(case)[None])[0]
