@@ -20,6 +20,7 @@ from magnet_cli.errors import CheckpointError
 CHECKPOINTS = "checkpoints"
 _PREFIX = "step-"
 _PARTIAL = ".partial-"
+_WRAPPED = "module."  # what DDP puts before a parameter's name; one process does not
 
 
 class Ema:
@@ -33,7 +34,9 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.names = [
+            name.removeprefix(_WRAPPED) for name, p in model.named_parameters() if p.requires_grad
+        ]
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.shadow = [p.detach().clone() for p in self._parameters]
 
@@ -72,8 +75,9 @@ class Ema:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` gave."""
         self.updates = state["updates"]
+        saved = {name.removeprefix(_WRAPPED): part for name, part in state["shadow"].items()}
         for name, average in zip(self.names, self.shadow, strict=True):
-            _local(average).copy_(state["shadow"][name])
+            _local(average).copy_(saved[name])
 
 
 def _local(tensor: Tensor) -> Tensor:

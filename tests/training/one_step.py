@@ -1,4 +1,4 @@
-"""Run by test_processes.py in processes of its own: one training step, its loss and gradients saved.
+"""Run by test_processes.py in processes of its own: the next training step, its loss and gradients saved.
 
 python -m tests.training.one_step WORKSHOP OUT [micro_batch]
 """
@@ -24,15 +24,17 @@ def main(workshop: Path, out: Path) -> None:
         num_heads=2,
         num_layers=1,
         segment_duration=2.4,
-        steps=1,
+        steps=2,
         batch_size=8,
         micro_batch=2,
         clip_norm=0.0,
         seed=4,
     )
-    trainer = make_trainer(config, out / "model")
+    trainer = make_trainer(config, out / "model", resume=True)
     counts = [
-        trainer.train.batch(0, trainer.accelerator.process_index * trainer.share + n).weight()
+        trainer.train.batch(
+            trainer.step, trainer.accelerator.process_index * trainer.share + n
+        ).weight()
         for n in range(trainer.share)
     ]
     kept: dict[str, torch.Tensor] = {}
@@ -45,6 +47,7 @@ def main(workshop: Path, out: Path) -> None:
     for optimizer in trainer.optimizers:
         optimizer.optimizer.register_step_pre_hook(keep)
     loss, norm, sums = trainer.take_step()
+    trainer.checkpoint()
     weights = {name: p.detach().clone() for name, p in trainer.output.lm.named_parameters()}
     rank = trainer.accelerator.process_index
     torch.save(
@@ -55,6 +58,7 @@ def main(workshop: Path, out: Path) -> None:
             "counts": counts,
             "gradients": kept,
             "weights": weights,
+            "step": trainer.step,
             "processes": trainer.accelerator.num_processes,
         },
         out / f"step-{rank}.pt",

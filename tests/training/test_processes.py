@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def take_step(workshop: Path, out: Path, processes: int) -> list[dict[str, Any]]:
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -65,3 +65,15 @@ def test_two_processes_give_the_loss_and_gradients_of_one(workshop: Path) -> Non
             )
         for name, weight in alone["weights"].items():
             torch.testing.assert_close(one["weights"][name], weight, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(workshop: Path) -> None:
+    take_step(workshop, workshop / "fewer", 2)
+    (then_alone,) = take_step(workshop, workshop / "fewer", 1)
+    take_step(workshop, workshop / "more", 1)
+    then_both = take_step(workshop, workshop / "more", 2)
+    assert (then_alone["processes"], then_both[0]["processes"]) == (1, 2)
+    assert then_alone["step"] == then_both[0]["step"] == 2
+    assert then_both[0]["loss"] == pytest.approx(then_alone["loss"], rel=1e-5)
+    for name, weight in then_alone["weights"].items():
+        torch.testing.assert_close(then_both[0]["weights"][name], weight, rtol=1e-4, atol=1e-6)
