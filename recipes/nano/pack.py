@@ -2,8 +2,8 @@
 
     python -m recipes.nano.pack models/nano [--codec models/codec] [--out magnet_cli/assets/nano]
 
-The decoding defaults were chosen by spectrograms and by how often a tagger hears what was asked for: on
-40 captions of the validation set, the last two temperatures on the test set (README.md).
+The decoding defaults were chosen by spectrograms and by how often a tagger hears what was asked for, on
+captions of the validation set (README.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ DEFAULTS = DecodingConfig(
     cfg_coef=3.0,
     score_noise=4.0,
     hybrid=8.0,
-    hybrid_temperature=0.75,
+    hybrid_temperature=0.9,
+    hybrid_top_p=0.9,
 )
 SOUNDS = (
     "FluidR3_GM (MIT), MuseScore_General (MIT, parts public domain or CC0), Sonic Pi samples (CC0), "
