@@ -127,7 +127,8 @@ def test_disturbed_probabilities_keep_their_order_without_noise_and_lose_it_in_m
         pair = torch.stack([ranks(probs), ranks(disturbed(probs, scale, noise))])
         return float(torch.corrcoef(pair)[0, 1])
 
-    assert torch.equal(disturbed(probs, 0.0, noise).argsort(), probs.argsort())
+    # Neighbours a rounding apart may tie.
+    assert float(disturbed(probs, 0.0, noise)[probs.argsort()].diff().min()) > -1e-6
     assert likeness(0.05) > 0.95
     assert abs(likeness(30.0)) < 0.3
     hard = disturbed(torch.tensor([0.0, 1.0]), 4.0, torch.tensor([0.0, 1.0]))
