@@ -117,8 +117,10 @@ def with_code_noise(batch: Batch, most: float, mask_id: int, generator: torch.Ge
     item = torch.randint(items, batch.codes.shape, generator=generator)
     frame = torch.randint(frames, batch.codes.shape, generator=generator)
     stream = torch.arange(batch.codes.shape[1])[None, :, None]
-    wrong = (chance < share) & (batch.inputs != mask_id)
-    return replace(batch, inputs=torch.where(wrong, batch.codes[item, stream, frame], batch.inputs))
+    other = batch.codes[item, stream, frame]
+    # What pads a short clip is the mask's id: it stands in for nothing.
+    wrong = (chance < share) & (batch.inputs != mask_id) & (other != mask_id)
+    return replace(batch, inputs=torch.where(wrong, other, batch.inputs))
 
 
 def batch_losses(

@@ -42,7 +42,7 @@ SETS = ("test", "test_combo", HUMAN)
 # A 200-d covariance from fewer patches than this says little (three patches in a 10 s clip).
 MIN_PATCHES = 500
 
-BATCH = 8  # clips that are generated at once: the same ones as alone, in half the time
+BATCH = 8  # clips that are generated at once, in half the time; but for rounding as alone
 # Prompts and as many seeds -> codes int64 [B, K, T] and audio [B, C, samples].
 Generate = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, Tensor]]
 

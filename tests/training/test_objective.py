@@ -63,5 +63,10 @@ def test_code_noise_changes_what_is_read_and_nothing_else() -> None:
     assert float(changed.mean()) == pytest.approx(0.9 * 0.2, abs=0.03)
     assert float(changed.min()) < 0.05
     assert 0.25 < float(changed.max()) < 0.45
+    # What pads a short clip is the mask's id, and stands in for nothing.
+    short = clean.codes.masked_fill(torch.arange(200) >= 100, config.mask_id)
+    padded = replace(clean, codes=short)
+    kept_masks = with_code_noise(padded, 0.4, config.mask_id, torch.Generator().manual_seed(0))
+    assert torch.equal(kept_masks.inputs == config.mask_id, masks)
     # What stands in is a code of its own stream.
     assert torch.equal((noisy.inputs // 10)[~masks], (codes // 10)[~masks])
