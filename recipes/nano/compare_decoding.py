@@ -3,10 +3,11 @@
     python -m recipes.nano.compare_decoding --sounds DIR --tagger WHEEL '{}' '{"temperature": 1.0}'
 
 Each argument is a JSON object of decoding settings (docs/python.md) over the model's own. A row holds
-what recipes.nano.evaluate asks the judges, and two things that tell a drone from music:
+what recipes.nano.evaluate asks the judges, and what tells a drone or nothing at all from music:
 
 repeats   share of codes equal to the one before, by coarse stream
 distinct  different codes in a clip, by coarse stream
+silent    share of clips below -60 dBFS
 
 The Fréchet distance is from 170 rendered clips; of 40 clips it serves to compare rows with each other,
 and with nothing else.
@@ -24,7 +25,7 @@ from torch import Tensor
 import magnet_cli
 from magnet_cli.config import DecodingConfig
 from magnet_cli.evaluation.metrics import frechet_distance
-from recipes.nano.evaluate import BATCH, Case, Evaluation, composed_cases
+from recipes.nano.evaluate import BATCH, Case, Evaluation, composed_cases, faults
 from recipes.nano.judges.hearing import Heard, judge, rates
 from recipes.nano.judges.tagger import Tagger
 
@@ -43,6 +44,7 @@ def habits(codes: list[Tensor]) -> tuple[str, str]:
 def row(
     name: str,
     codes: list[Tensor],
+    clips: list[Tensor],
     heard: list[Heard],
     cases: list[Case],
     evaluation: Evaluation,
@@ -55,7 +57,8 @@ def row(
     ]
     shares = " | ".join(f"{100 * share:.0f} %" for share in rates(verdicts).values())
     distance = frechet_distance(torch.cat([one.embeddings for one in heard]), reference)
-    return f"| {name} | {' | '.join(habits(codes))} | {shares} | {distance:.1f} |"
+    silent = faults(codes, clips)["silent"]
+    return f"| {name} | {' | '.join(habits(codes))} | {shares} | {distance:.1f} | {100 * silent:.0f} % |"
 
 
 def main() -> None:
@@ -81,10 +84,15 @@ def main() -> None:
     reference = torch.cat([one.embeddings for one in heard])
     cases = rendered[: given.clips]
     coded = [model.codec.encode(clip[None])[0] for clip in clips[: given.clips]]
-    rebuilt = evaluation.listen([model.codec.decode(codes[None])[0] for codes in coded])
-    print("| settings | repeats | distinct | instrument | drums | tempo | Fréchet |")
-    print("|---|---|---|---|---|---|---|")
-    print(row("reconstructed", coded, rebuilt, cases, evaluation, reference), flush=True)
+    rebuilt = [model.codec.decode(codes[None])[0] for codes in coded]
+    print("| settings | repeats | distinct | instrument | drums | tempo | Fréchet | silent |")
+    print("|---|---|---|---|---|---|---|---|")
+
+    def show(name: str, codes: list[Tensor], audio: list[Tensor]) -> None:
+        heard = evaluation.listen(audio)
+        print(row(name, codes, audio, heard, cases, evaluation, reference), flush=True)
+
+    show("reconstructed", coded, rebuilt)
     for text, config in ways.items():
         made = [
             model.generate(
@@ -95,8 +103,7 @@ def main() -> None:
             for first in range(0, len(cases), BATCH)
         ]
         codes = [one for result in made for one in result.codes]
-        listened = evaluation.listen([one for result in made for one in result.audio])
-        print(row(text, codes, listened, cases, evaluation, reference), flush=True)
+        show(text, codes, [one for result in made for one in result.audio])
 
 
 if __name__ == "__main__":
