@@ -21,15 +21,15 @@ ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 
 DEFAULTS = DecodingConfig(
     decoding_steps=(10, 6, 6, 6, 2, 2, 2, 2, 2, 2, 2, 2),
-    temperature=0.7,
-    anneal_temperature=False,
+    temperature=1.0,
+    anneal_temperature=True,
     top_p=0.9,
     top_k=0,
-    max_cfg_coef=3.0,
-    min_cfg_coef=3.0,
-    cfg_coef=3.0,
+    max_cfg_coef=1.5,
+    min_cfg_coef=1.5,
+    cfg_coef=4.5,
     score_noise=4.0,
-    hybrid=8.0,
+    hybrid=9.0,
     hybrid_temperature=0.9,
     hybrid_top_p=0.9,
 )
