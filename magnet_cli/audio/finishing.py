@@ -64,7 +64,8 @@ def finish_loop(
 def remark(loudness: Loudness, output: OutputConfig) -> str:
     """What a user should be told of the loudness; empty where there is nothing to tell."""
     if loudness.silent:
-        return f"The clip is silent (peak {loudness.peak:.0f} dBFS)."
+        peak = f"The clip is silent (peak {loudness.peak:.0f} dBFS)"
+        return f"{peak}: another --seed, a longer prompt or a higher --temperature may help."
     if not output.normalize:
         return ""
     parts = []
