@@ -1,8 +1,8 @@
 """Captioned clips: a JSONL manifest, or a folder of sounds with captions beside them.
 
-A manifest line is an object: `path` (relative to the manifest), `caption` (a text, or a list of
-texts that say the same in other words), and optional `tags` (an object or a list of texts). A
-folder is searched for sounds; `sound.txt` (one caption a line) or `sound.json` (the object of a
+A manifest line is an object: `path` (relative to the manifest), `caption` or `captions` or both (a
+text, or a list of texts that say the same in other words; all of them count), and optional `tags`
+(an object or a list of texts). A folder is searched for sounds; `sound.txt` (one caption a line) or `sound.json` (the object of a
 manifest line, without `path`) beside `sound.wav` holds its captions.
 
 What is broken is a `Problem` with its place, never an exception for the whole: one bad line among
@@ -149,19 +149,25 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 
 def _clip(path: Path, fields: dict[str, Any], where: str, problems: list[Problem]) -> Clip:
-    said = fields.get("caption", fields.get("captions"))
-    if isinstance(said, str):
-        said = [said]
-    if not isinstance(said, list) or not all(isinstance(text, str) for text in said):
-        raise ValueError("caption must be a text or a list of texts")
+    # Both names at once is common: one caption that stands for all, and all of them.
+    said = [*_texts(fields.get("caption")), *_texts(fields.get("captions"))]
     captions = [clean_caption(text) for text in said]
     captions = [text for text in dict.fromkeys(captions) if text]
     if not captions:
-        raise ValueError("its caption is empty")
+        raise ValueError("its caption is empty" if said else "it has no caption")
     if any(len(text) > MAX_CAPTION for text in captions):
         problems.append(Problem(where, f"a caption is cut to {MAX_CAPTION} characters", False))
         captions = [text[:MAX_CAPTION] for text in captions]
     return Clip(path, tuple(captions), _tags(fields.get("tags")))
+
+
+def _texts(value: object) -> list[str]:
+    if value is None:
+        return []
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("caption must be a text or a list of texts")
+    return texts
 
 
 def clean_caption(text: str) -> str:

@@ -50,7 +50,8 @@ def test_several_captions_and_lists_of_tags(tmp_path: Path) -> None:
         (b"[1, 2]", "not a JSON object but a list"),
         (b'{"caption": "x"}', "no path"),
         (b'{"path": "a\\u0000b", "caption": "x"}', "no path"),
-        (b'{"path": "x.wav"}', "text or a list"),
+        (b'{"path": "x.wav"}', "no caption"),
+        (b'{"path": "x.wav", "captions": {"a": "b"}}', "text or a list"),
         (b'{"path": "x.wav", "caption": 5}', "text or a list"),
         (b'{"path": "x.wav", "caption": ["a", null]}', "text or a list"),
         (b'{"path": "x.wav", "caption": " \\u0000\\n "}', "empty"),
@@ -64,6 +65,12 @@ def test_a_broken_line_costs_that_line(tmp_path: Path, line: bytes, what: str) -
     (problem,) = found.problems
     assert problem.where == "clips.jsonl:3"
     assert what in problem.what
+
+
+def test_a_caption_beside_captions_is_one_of_them(tmp_path: Path) -> None:
+    line = {"path": "b.wav", "caption": "rain", "captions": ["rain", "a storm", "weather"]}
+    (clip,) = read_clips(manifest(tmp_path, json.dumps(line))).clips
+    assert clip.captions == ("rain", "a storm", "weather")
 
 
 def test_odd_captions_are_cleaned_not_refused(tmp_path: Path) -> None:
