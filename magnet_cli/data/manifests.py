@@ -2,8 +2,8 @@
 
 A manifest line is an object: `path` (relative to the manifest), `caption` or `captions` or both (a
 text, or a list of texts that say the same in other words; all of them count), and optional `tags`
-(an object or a list of texts). A folder is searched for sounds; `sound.txt` (one caption a line) or `sound.json` (the object of a
-manifest line, without `path`) beside `sound.wav` holds its captions.
+(an object or a list of texts). A folder is searched for sounds; `sound.txt` (one caption a line) or
+`sound.json` (the object of a manifest line, without `path`) beside `sound.wav` holds its captions.
 
 What is broken is a `Problem` with its place, never an exception for the whole: one bad line among
 thousands costs that line.
