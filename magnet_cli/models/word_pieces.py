@@ -7,6 +7,9 @@ some, and what not even its letters are pieces of is the unknown piece. Cost: a 
 
 Attention over text knows no order, so each piece carries what stands before it: "no drums" and
 "drums" differ in the second half of the vector of "drums".
+
+A table can be followed by a few layers of attention over the text, learned for a language model that
+stays as it is (recipes/nano/teach_text.py).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from magnet_cli.models.text import TextEncoder
 
@@ -30,6 +33,7 @@ class WordPieceConfig:
     vocab_size: int
     dim: int  # of a piece's vector; the encoder's width is twice that
     max_pieces: int = 128  # what follows them in a text is not read
+    layers: int = 0  # of attention behind the table
 
 
 class WordPieceEncoder(TextEncoder):
@@ -50,10 +54,17 @@ class WordPieceEncoder(TextEncoder):
         self.register_buffer("table", torch.empty(config.vocab_size, config.dim, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(config.vocab_size))
         self.register_buffer("weight", torch.empty(config.vocab_size))  # of a piece in the whole
+        self.reader = Reader(self.width, config.layers) if config.layers else None
 
     @torch.no_grad()
     def encode(self, text: str) -> Tensor:
         """A text -> float32 [1 + pieces, width]; L = 0 where it has none."""
+        rows = self.rows(text)
+        return self.reader(rows) if self.reader is not None and len(rows) else rows
+
+    @torch.no_grad()
+    def rows(self, text: str) -> Tensor:
+        """What the table says of a text, before any layer: as `encode`."""
         ids = self.piece_ids(text)
         if not ids:
             return self.scale.new_zeros(0, self.width, dtype=torch.float32)
@@ -86,3 +97,37 @@ class WordPieceEncoder(TextEncoder):
         """Vectors [L, dim] of pieces -> [dim], of the mean square that a piece has on average."""
         mean = (own * self.weight[ids].float()[:, None]).sum(0)
         return mean / mean.square().mean().sqrt().clamp(min=1e-6)
+
+
+class Reader(nn.Module):
+    """Attention over a text's rows: adds to each what it means beside the others.
+
+    Its last matrix starts at zero, and so the reader with changing nothing.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int = 4) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width,
+                heads,
+                2 * width,
+                dropout=0.0,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows [L, width] of one text, L > 0 -> [L, width]."""
+        hidden = rows[None]
+        for layer in self.layers:
+            hidden = layer(hidden)
+        added: Tensor = self.out(self.norm(hidden))[0]
+        return rows + added

@@ -1,6 +1,6 @@
 """Pack a trained model as the built-in one: half precision, its own decoding defaults, its sources.
 
-    python -m recipes.nano.pack models/nano [--codec models/codec] [--out magnet_cli/assets/nano]
+    python -m recipes.nano.pack models/nano [--codec models/codec] [--text-encoder models/text-taught]
 
 The decoding defaults were chosen by spectrograms and by how often a tagger hears what was asked for, on
 captions of the validation set (README.md).
@@ -54,10 +54,16 @@ def main() -> None:
     parser.add_argument(
         "--codec", type=Path, help="a codec with the same codes and a better decoder"
     )
+    parser.add_argument("--text-encoder", type=Path, help="one that was taught to read for it")
     parser.add_argument("--out", type=Path, default=ASSETS)
     given = parser.parse_args()
     model = native.load(given.model)
     codec = model.codec if given.codec is None else native.load_codec(given.codec)
+    text_encoder = (
+        model.text_encoder
+        if given.text_encoder is None
+        else native.load_text_encoder(given.text_encoder)
+    )
     card = native.ModelCard(
         name="nano",
         kind="music",
@@ -73,7 +79,7 @@ def main() -> None:
         given.out,
         model.lm,
         codec,
-        model.text_encoder,
+        text_encoder,
         card,
         lm_dtype=torch.float16,
         part_dtype=torch.float16,

@@ -10,13 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.checkpoints import native
-from magnet_cli.models.word_pieces import WordPieceEncoder
+from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
 from tests.training.conftest import tiny_text_encoder
 
 
 @pytest.fixture(scope="module")
 def encoder() -> WordPieceEncoder:
     return tiny_text_encoder()
+
+
+def with_reader(plain: WordPieceEncoder) -> WordPieceEncoder:
+    vocabulary, dim = plain.table.shape
+    encoder = WordPieceEncoder(WordPieceConfig(vocabulary, dim, layers=2), plain.tokenizer)
+    encoder.load_state_dict(plain.state_dict(), strict=False)
+    return encoder
 
 
 def test_the_empty_text_is_the_null_condition(encoder: WordPieceEncoder) -> None:
@@ -68,3 +75,25 @@ def test_it_is_stored_and_comes_back(encoder: WordPieceEncoder, tmp_path: Path) 
     loaded = native.load_text_encoder(tmp_path / "text")
     for text in ("slow piano", "zyx 🎹", ""):
         assert torch.equal(loaded.encode(text), encoder.encode(text))
+
+
+def test_a_reader_starts_as_nothing(encoder: WordPieceEncoder) -> None:
+    read = with_reader(encoder)
+    for text in ("slow piano", "rain", "zyx 🎹", ""):
+        assert torch.equal(read.encode(text), encoder.encode(text))
+
+
+def test_a_reader_tells_a_word_among_others_and_is_stored(
+    encoder: WordPieceEncoder, tmp_path: Path
+) -> None:
+    read = with_reader(encoder)
+    assert read.reader is not None
+    torch.nn.init.eye_(read.reader.out.weight)
+    # The first row of a table knows no order; what is read of it does.
+    assert torch.equal(read.rows("slow piano")[0], read.rows("piano slow")[0])
+    assert not torch.equal(read.encode("slow piano")[0], read.encode("piano slow")[0])
+    assert read.encode(" ").shape == (0, read.width)
+    assert not read.encode("rain").requires_grad
+    native.save_part(tmp_path / "text", read)
+    loaded = native.load_text_encoder(tmp_path / "text")
+    assert torch.equal(loaded.encode("slow piano"), read.encode("slow piano"))
