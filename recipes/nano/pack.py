@@ -21,12 +21,12 @@ ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 
 DEFAULTS = DecodingConfig(
     decoding_steps=(10, 6, 6, 6, 2, 2, 2, 2, 2, 2, 2, 2),
-    temperature=1.2,
+    temperature=1.0,
     anneal_temperature=True,
     top_p=0.9,
     top_k=0,
-    max_cfg_coef=1.2,
-    min_cfg_coef=1.2,
+    max_cfg_coef=1.5,
+    min_cfg_coef=1.5,
     cfg_coef=4.5,
     score_noise=4.0,
     hybrid=9.0,
