@@ -30,7 +30,7 @@ DEFAULTS = DecodingConfig(
     cfg_coef=4.5,
     score_noise=4.0,
     hybrid=9.0,
-    hybrid_temperature=0.9,
+    hybrid_temperature=0.95,
     hybrid_top_p=0.9,
 )
 SOUNDS = (

@@ -185,6 +185,12 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="of the model's training")
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        help="share of the correction to keep (README.md, Text)",
+    )
     given = parser.parse_args()
     if given.out.exists():
         parser.error(f"{given.out} exists already: choose another name, or remove it first")
@@ -210,6 +216,9 @@ def main() -> None:
             teacher.keep()
     if valid is not None:
         print(f"step {teacher.step}: {teacher.validate(valid)}")
+    with torch.no_grad():
+        teacher.reader.out.weight.mul_(given.strength)
+        teacher.reader.out.bias.mul_(given.strength)
     native.save_part(given.out, encoder)
 
 
