@@ -14,7 +14,6 @@ checkpoint was when started again with the same arguments.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import time
 from collections.abc import Sequence
@@ -40,7 +39,6 @@ from magnet_cli.training.validation import validation_batches
 LAYERS = 2
 FRAMES = 100  # of each clip, 4 s
 SETTINGS = {
-    "steps": 3000,
     "batch_size": 32,
     "micro_batch": 8,
     "learning_rate": 1e-3,
@@ -183,7 +181,7 @@ def main() -> None:
     parser.add_argument("model", help="the model whose words are to be understood")
     parser.add_argument("out", type=Path, help="the folder to write the text encoder to")
     parser.add_argument("--config", type=Path, required=True, help="of the model's training")
-    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument(
         "--strength",
@@ -194,7 +192,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.out.exists():
         parser.error(f"{given.out} exists already: choose another name, or remove it first")
-    config = read_config(given.config, {**SETTINGS, "steps": given.steps or SETTINGS["steps"]})
+    config = read_config(given.config, {**SETTINGS, "steps": given.steps})
     loaded = load_checkpoint(resolve(given.model), "cpu", "float32")
     assert isinstance(loaded.text_encoder, WordPieceEncoder)
     encoder = grown(loaded.text_encoder, given.layers, config.seed)
@@ -202,7 +200,7 @@ def main() -> None:
     state = given.out.with_name(given.out.name + ".state.pt")
     teacher = Teacher(loaded.lm.requires_grad_(False), encoder, config, state)
     train = teacher.sampler(config.data, config)
-    still = dataclasses.replace(config, code_noise=0.0)
+    still = replace(config, code_noise=0.0)
     valid = teacher.sampler([config.valid], still) if config.valid else None
     began, losses = time.monotonic(), []
     while teacher.step < config.steps:

@@ -10,20 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.checkpoints import native
-from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
+from magnet_cli.models.word_pieces import WordPieceEncoder
+from recipes.nano.teach_text import grown
 from tests.training.conftest import tiny_text_encoder
 
 
 @pytest.fixture(scope="module")
 def encoder() -> WordPieceEncoder:
     return tiny_text_encoder()
-
-
-def with_reader(plain: WordPieceEncoder) -> WordPieceEncoder:
-    vocabulary, dim = plain.table.shape
-    encoder = WordPieceEncoder(WordPieceConfig(vocabulary, dim, layers=2), plain.tokenizer)
-    encoder.load_state_dict(plain.state_dict(), strict=False)
-    return encoder
 
 
 def test_the_empty_text_is_the_null_condition(encoder: WordPieceEncoder) -> None:
@@ -78,7 +72,7 @@ def test_it_is_stored_and_comes_back(encoder: WordPieceEncoder, tmp_path: Path) 
 
 
 def test_a_reader_starts_as_nothing(encoder: WordPieceEncoder) -> None:
-    read = with_reader(encoder)
+    read = grown(encoder, 2, 0)
     for text in ("slow piano", "rain", "zyx 🎹", ""):
         assert torch.equal(read.encode(text), encoder.encode(text))
 
@@ -86,7 +80,7 @@ def test_a_reader_starts_as_nothing(encoder: WordPieceEncoder) -> None:
 def test_a_reader_tells_a_word_among_others_and_is_stored(
     encoder: WordPieceEncoder, tmp_path: Path
 ) -> None:
-    read = with_reader(encoder)
+    read = grown(encoder, 2, 0)
     assert read.reader is not None
     torch.nn.init.eye_(read.reader.out.weight)
     # The first row of a table knows no order; what is read of it does.
