@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from magnet_cli.config import DecodingConfig
+from magnet_cli.editing import looping
 from magnet_cli.editing.filling import Direction
-from magnet_cli.editing.looping import SHORTEST, close_loop, decode_around, loops, seam_flux
+from magnet_cli.editing.looping import (
+    SHORTEST,
+    Loop,
+    close_loop,
+    decode_around,
+    loops,
+    seam_flux,
+)
 from magnet_cli.editing.timeline import Cue
 from magnet_cli.errors import UsageError
 from tests.editing.tiny import FAST, HOP, SAMPLE_RATE, codes_of, tiny_model
@@ -66,13 +74,29 @@ def test_flux_tells_a_click_from_a_loop() -> None:
     assert at_seam > 1.5 * in_body
 
 
-def test_more_passes_are_made_with_other_seeds_and_the_best_is_kept() -> None:
+def test_more_passes_are_made_with_wider_seams_and_other_seeds() -> None:
     model, codes = tiny_model(), codes_of(60)
     passes = list(loops(model, PIANO, codes))
     assert len(passes) == 4
     assert len({tuple(p.codes.flatten().tolist()) for p in passes}) == 4
     assert [p.settings["edit"]["passes"] for p in passes] == [1, 2, 3, 4]
-    assert close_loop(model, PIANO, codes).seam_flux in [p.seam_flux for p in passes]
+
+
+@pytest.mark.parametrize(
+    ("passes", "kept"),
+    [
+        ([(3.0, 1.0), (2.0, 1.5), (1.9, 1.0), (9.0, 1.0)], 1),  # by how far the seam stands out
+        ([(3.0, 1.0), (9.0, 1.0), (8.0, 1.0), (2.5, 1.0)], 3),
+        ([(2.0, 1.0), (1.0, 1.0), (0.5, 1.0)], 1),  # nothing stands out: no more are made
+    ],
+)
+def test_the_best_pass_is_kept(
+    monkeypatch: pytest.MonkeyPatch, passes: list[tuple[float, float]], kept: int
+) -> None:
+    """Of passes with the flux at the seam and in the body that is written above."""
+    made = [Loop(codes_of(60, n), torch.zeros(1), *flux, {}) for n, flux in enumerate(passes)]
+    monkeypatch.setattr(looping, "loops", lambda *arguments, **more: iter(made))
+    assert close_loop(tiny_model(), PIANO, codes_of(60)) is made[kept]
 
 
 def test_a_seam_lies_between_the_last_prompt_and_the_first() -> None:
