@@ -67,7 +67,7 @@ class TrainConfig:
         0.25, "Objective", "Hybrid: share that is autoregressive to the end."
     )
     prefix_weight: float = setting(
-        1.0, "Objective", "Hybrid: weight of a next-token loss against a masked one."
+        1.0, "Objective", "Hybrid: weight of the mean next-token loss against the mean masked one."
     )
     stream_weights: tuple[float, ...] = setting(
         (), "Objective", "Weight of each stream's next-token loss; empty: 1 for all."
@@ -152,8 +152,10 @@ class TrainConfig:
         return self.batch_size // (self.micro_batch or self.batch_size)
 
     def following_weights(self, n_q: int) -> tuple[float, ...]:
-        """Weight of each stream's next-token loss against a masked one."""
-        return tuple(self.prefix_weight * weight for weight in self.stream_weights or (1.0,) * n_q)
+        """Weight of each stream's next-token loss against the other streams'."""
+        if not self.prefix_weight:
+            return (0.0,) * n_q  # nothing of it is computed
+        return self.stream_weights or (1.0,) * n_q
 
 
 def check_training(config: TrainConfig) -> None:
@@ -189,6 +191,12 @@ def check_training(config: TrainConfig) -> None:
         config.no_prefix_share + config.full_prefix_share <= 1,
         "full_prefix_share",
         "a share that leaves no_prefix_share its own",
+    )
+    need(
+        (config.mixed_precision, config.optimizer) != ("fp16", "muon"),
+        "mixed_precision",
+        # accelerate unscales the gradients of the second of two optimizers twice
+        "bf16 or no with --optimizer muon",
     )
     for field in ("stage_weights", "stream_weights"):
         weights = getattr(config, field)

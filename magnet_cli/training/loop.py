@@ -1,8 +1,8 @@
 """The training loop, on accelerate: one process, DDP or FSDP are its launcher's choice, not ours.
 
-A step is `micro_batches` passes, shared out over the processes. Their losses are sums; the count
-that they are divided by is summed over all of them first, from the draws alone, so the gradient is
-that of one big batch however it was cut.
+A step is `micro_batches` passes, shared out over the processes. Their losses are sums; the counts
+that they are divided by are summed over all of them first, from the draws alone, so the gradient is
+that of one big batch of the same draws however it was cut.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.journal import Journal
 from magnet_cli.training.module import TrainingModule, to_device
-from magnet_cli.training.objective import Batch
+from magnet_cli.training.objective import Batch, mean_loss
 from magnet_cli.training.optimizers import make_optimizers, set_rates
 from magnet_cli.training.output import OutputModel
 from magnet_cli.training.sampling import Sampler
@@ -128,10 +128,12 @@ class Trainer:
                     with self.ema.swapped():
                         losses = validate(self.accelerator, self.model, self.valid)
                     tell("valid", {**dataclasses.asdict(losses), "mean": losses.mean})
-                if self._due(self.config.checkpoint_every):
+                sampling = self.config.sample_every and self._due(self.config.sample_every)
+                # Samples are the kept model's, and what is kept has a checkpoint: a run that is taken
+                # up where there is none starts from the model's file.
+                if sampling or self._due(self.config.checkpoint_every):
                     tell("checkpoint", {"path": str(self.checkpoint())})
-                if self.config.sample_every and self._due(self.config.sample_every):
-                    self._keep_model()
+                if sampling:
                     if main:
                         tell("samples", {"path": str(self.output.samples(self.step, self.config))})
                     self.accelerator.wait_for_everyone()
@@ -148,21 +150,21 @@ class Trainer:
         device = self.accelerator.device
         first = self.accelerator.process_index * self.share
         batches = [self.train.batch(self.step, first + micro) for micro in range(self.share)]
-        here = sum(batch.weight(self.following_weights) for batch in batches)
-        weight = self._sum(torch.tensor(here, dtype=torch.float64, device=device))
-        # DDP and FSDP average gradients over processes; a sum is wanted.
-        scale = self.accelerator.num_processes / max(float(weight), 1.0)
+        here = sum(batch.counts(self.following_weights) for batch in batches)
+        counts = self._sum(torch.as_tensor(here).to(device))
         sums = torch.zeros(4, self.train.lm.n_q, dtype=torch.float64, device=device)
         total = torch.zeros((), dtype=torch.float64, device=device)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             apart = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
             with apart:
-                loss, by_stream = self.model(to_device(batch, device))
-                self.accelerator.backward(loss * scale)
+                both, by_stream = self.model(to_device(batch, device))
+                loss = mean_loss(both, counts, self.config.prefix_weight)
+                # DDP and FSDP average gradients over processes; a sum is wanted.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
             total += loss.detach()
             sums += by_stream
-        loss_here = float(self._sum(total) / weight.clamp(min=1))
+        loss_here = float(self._sum(total))
         if not math.isfinite(loss_here):
             raise self._not_a_number(batches)
         norm = self.accelerator.clip_grad_norm_(
@@ -216,9 +218,10 @@ class Trainer:
 
     def _keep_model(self) -> None:
         with self.ema.swapped():
+            # Written inside: without FSDP these are the parameters themselves, which swap back.
             weights = self.accelerator.get_state_dict(self.model)
-        if self.accelerator.is_main_process:
-            self.output.update(weights)
+            if self.accelerator.is_main_process:
+                self.output.update(weights)
         self.accelerator.wait_for_everyone()
 
 

@@ -31,7 +31,7 @@ class TrainingModule(nn.Module):
                 block.forward = _recomputed(block.forward)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The weighted sum of losses, and float64 [4, K]: sums and counts by stream.
+        """The sums of both losses [2], and float64 [4, K]: sums and counts by stream.
 
         Rows: masked loss, masked positions, next-token loss, next-token positions.
         """

@@ -8,8 +8,10 @@ Hybrid (paper, section 3.4): the sequence stays in the delay layout. The first `
 attend causally and are learned by next-token cross-entropy over all streams; of the rows after
 them, the masked ones of stage k as above.
 
-Losses are sums, and each batch knows its weight before the forward pass, so that over any number
-of micro-batches and processes the step's loss is one sum over one global count.
+Losses are sums, and each batch knows its counts before the forward pass, so that over any number
+of micro-batches and processes a step's loss is two sums over two global counts. The two objectives
+are means of their own: a whole prefix asks for every code of its items and a masked stage for a few
+hundred, and pooled over one count the masked loss would hardly be heard (the paper does not say).
 Every draw is an argument: `Draws`. Where they come from is `sampling.py`.
 """
 
@@ -52,19 +54,19 @@ class Batch:
     conditions: tuple[Tensor | None, ...] = ()  # per item: the text encoder's output, None for null
     names: tuple[str, ...] = ()  # per item: the clip, to name a batch that went wrong
 
-    def weight(self, following_weights: Sequence[float] | None = None) -> float:
-        """The count that the sum of losses is divided by; each stream's next tokens count as weighed."""
+    def counts(self, following_weights: Sequence[float] | None = None) -> Tensor:
+        """What the sums of losses are divided by, float64 [2]: masked positions, next tokens as weighed."""
         asked = self.following.sum((0, 2)).tolist()
         weights = following_weights or (1.0,) * len(asked)
         following = sum(w * count for w, count in zip(weights, asked, strict=True))
-        return int(self.masked.sum()) + following
+        return torch.tensor([int(self.masked.sum()), following], dtype=torch.float64)
 
 
 @dataclass
 class LossSums:
     """Sums of cross-entropy in nats, and counts, by stream."""
 
-    total: Tensor  # what to differentiate: a weighted sum
+    total: Tensor  # [2], what to differentiate: the masked loss, the next tokens' as weighed
     masked: Tensor  # float64 [K]
     masked_count: Tensor  # float64 [K]
     following: Tensor  # float64 [K]
@@ -129,7 +131,7 @@ def batch_losses(
     """Sums of cross-entropy of a batch: one forward pass, heads only where something is asked.
 
     Args:
-        following_weights: of each stream's next-token loss against the masked one; default 1.
+        following_weights: of each stream's next-token loss against the others'; default 1.
     """
     weights = following_weights or (1.0,) * lm.config.n_q
     conditions = [None if text is None else lm.project_text(text) for text in batch.conditions]
@@ -137,22 +139,35 @@ def batch_losses(
     hidden = lm.rows_hidden(batch.inputs, batch.stage, cross, batch.prefix_rows)
     streams, frames = batch.codes.shape[1:]
     sums = torch.zeros(4, streams, dtype=torch.float64, device=hidden.device)
-    total = hidden.new_zeros((), dtype=torch.float32)
+    asked = hidden.new_zeros((), dtype=torch.float32)
+    followed = hidden.new_zeros((), dtype=torch.float32)
     for k in range(streams):
         late = lm.pattern.delays[k]
         if k == batch.stage:
             first = late + 1 if lm.config.modeling != "masked" else 0
             here = hidden[:, first : first + frames]
             loss, count = _cross_entropy(lm, here, batch.codes[:, k], batch.masked, k)
-            total = total + loss
+            asked = asked + loss
             sums[0, k], sums[1, k] = loss.detach(), count
         if weights[k] > 0 and bool(batch.following[:, k].any()):
             # Row s says what stands at step s + 1: stream k's frame t is said by row t + delay.
             before = hidden[:, late : late + frames]
             loss, count = _cross_entropy(lm, before, batch.codes[:, k], batch.following[:, k], k)
-            total = total + weights[k] * loss
+            followed = followed + weights[k] * loss
             sums[2, k], sums[3, k] = loss.detach(), count
-    return LossSums(total, *sums)
+    return LossSums(torch.stack([asked, followed]), *sums)
+
+
+def mean_loss(total: Tensor, counts: Tensor, prefix_weight: float = 1.0) -> Tensor:
+    """The loss of a step, or a micro-batch's part of it.
+
+    Args:
+        total: [2], `LossSums.total` of the part.
+        counts: [2], `Batch.counts` of the whole step.
+        prefix_weight: of the mean next-token loss against the mean masked one.
+    """
+    masked, following = total / counts.to(total).clamp(min=1e-6)  # 0 / 0 is 0 here
+    return masked + prefix_weight * following
 
 
 def _cross_entropy(

@@ -61,6 +61,8 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     # What is there decides about codec, text encoder and sizes: the weights follow by `resume`.
     spec = dataclasses.replace(config, init=str(out.resolve())) if going_on else config
     parts = load_parts(spec, tokens)
+    if spec.init is not None:
+        config = with_sizes_of(config, parts.lm.config)
     check_tokens(tokens, parts.codec)
     for field in ("stage_weights", "stream_weights"):
         given = len(getattr(config, field))
@@ -139,6 +141,35 @@ def _from_checkpoint(config: TrainConfig) -> Parts:
         defaults,
         loaded.text_encoder_name,
     )
+
+
+def with_sizes_of(config: TrainConfig, lm: LMConfig) -> TrainConfig:
+    """The settings of a run that starts from a model: what it is, is the model's to say.
+
+    Raises:
+        UsageError: a setting asks for another one.
+    """
+    ours = {name: getattr(lm, name) for name in _SIZES}
+    for name, value in ours.items():
+        asked = getattr(config, name)
+        if asked not in (value, getattr(TrainConfig, name)):
+            raise UsageError(
+                f"{name} cannot be {asked!r}: the model that training starts from has {value!r}.",
+                "Leave the setting out, or train a model from nothing, without --init.",
+            )
+    return dataclasses.replace(config, **ours)
+
+
+_SIZES = (
+    "modeling",
+    "dim",
+    "num_heads",
+    "num_layers",
+    "hidden_scale",
+    "segment_duration",
+    "subcodes_context",
+    "span_len",
+)
 
 
 def new_lm_config(config: TrainConfig, tokens: TokenFormat, text_dim: int) -> LMConfig:

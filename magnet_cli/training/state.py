@@ -50,12 +50,15 @@ class Ema:
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights."""
-        self._swap()
+        """Inside, the model has the averaged weights; its own, as long as nothing was averaged."""
+        averaged = self.updates > 0  # before, the averages are the weights that the run began with
+        if averaged:
+            self._swap()
         try:
             yield
         finally:
-            self._swap()
+            if averaged:
+                self._swap()
 
     @torch.no_grad()
     def _swap(self) -> None:

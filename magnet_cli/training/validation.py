@@ -61,20 +61,24 @@ def validation_batches(sampler: Sampler) -> Iterator[Batch]:
     for first in range(0, count, size):
         items = range(first, min(first + size, count))
         codes, valid, texts, names = [], [], [], []
-        for item in items:
-            folder, clip = sampler.source.entries[item * len(sampler.source.entries) // count]
+        entries = [
+            sampler.source.entries[item * len(sampler.source.entries) // count] for item in items
+        ]
+        # As in training: where all clips are shorter than a segment, padding is not read.
+        frames = min(sampler.frames, max(clip.frames for _, clip in entries))
+        for item, (folder, clip) in zip(items, entries, strict=True):
             generator = keyed_generator("validation", item)
-            cut, inside = crop(folder, clip, sampler.frames, lm.mask_id, generator)
+            cut, inside = crop(folder, clip, frames, lm.mask_id, generator)
             codes.append(cut)
             valid.append(inside)
             texts.append(clip.captions[0])
             names.append(clip.id)
         # Mask rates spread evenly over the items, so that few of them say as much as many.
         time = torch.tensor([(item * 0.618034 + 0.5) % 1.0 for item in items])
-        _, noise = spans_of(0, items, sampler.frames)
+        _, noise = spans_of(0, items, frames)
         base = mask_batch(torch.stack(codes), torch.stack(valid), Draws(0, time, noise, 1), lm)
         conditions = sampler.conditions(texts)
-        rows = DelayPattern(lm.delays).steps(sampler.frames) if lm.modeling != "masked" else 1
+        rows = DelayPattern(lm.delays).steps(frames) if lm.modeling != "masked" else 1
         draws = [Draws(stage, time, noise, 1) for stage in range(lm.n_q)]
         if lm.modeling == "autoregressive":
             draws = []

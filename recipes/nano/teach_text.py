@@ -31,7 +31,7 @@ from magnet_cli.files import atomic_path
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.word_pieces import WordPieceEncoder
 from magnet_cli.training.config import TrainConfig, read_config
-from magnet_cli.training.objective import Batch, LossSums, batch_losses
+from magnet_cli.training.objective import Batch, LossSums, batch_losses, mean_loss
 from magnet_cli.training.optimizers import rate_share
 from magnet_cli.training.sampling import Sampler, Source
 from magnet_cli.training.validation import validation_batches
@@ -130,11 +130,11 @@ class Teacher:
     def take_step(self, sampler: Sampler) -> float:
         """One step of AdamW: the loss in nats."""
         batches = [sampler.batch(self.step, micro) for micro in range(self.config.micro_batches)]
-        weight = sum(batch.weight(self.weights) for batch in batches)
+        counts = torch.stack([batch.counts(self.weights) for batch in batches]).sum(0)
         total = 0.0
         for batch in batches:
-            loss = self.losses(batch).total / weight
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = mean_loss(self.losses(batch).total, counts, self.config.prefix_weight)
+            loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
         for group in self.optimizer.param_groups:

@@ -36,9 +36,45 @@ def test_check_names_what_is_broken_and_goes_on(sounds: Path, magnet: Magnet) ->
     assert outcome.status == 4
     problem, summary = outcome.records
     assert problem["where"].endswith("broken.wav")
-    assert summary == {"kind": "summary", "good": 4, "broken": 1}
+    assert summary == {"kind": "summary", "good": 4, "broken": 1, "merged": 0}
     (sounds / "broken.wav").unlink()
     assert magnet("data", "check", "sounds").status == 0
+
+
+def test_one_line_for_each_caption_is_no_mistake(sounds: Path, magnet: Magnet) -> None:
+    lines = [{"path": "0.wav", "caption": caption} for caption in ("rain", "a storm")]
+    (sounds / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = magnet("data", "check", "sounds/clips.jsonl", "--json")
+    assert outcome.status == 0
+    assert outcome.records == [{"kind": "summary", "good": 1, "broken": 0, "merged": 1}]
+    assert "1 lines say more of a clip" in outcome.err
+
+
+def test_a_source_that_lists_nothing_is_a_mistake(home: Path, magnet: Magnet) -> None:
+    """`data check` found nothing wrong with it and said that all was well."""
+    (home / "empty").mkdir()
+    (home / "empty.jsonl").write_text("\n")
+    for source in ("empty", "empty.jsonl"):
+        for command in (("check", source), ("encode", source, "tokens", "--codec", SMALL)):
+            outcome = magnet("data", *command)
+            assert outcome.status == 2
+            assert f"{source} holds no sounds" in outcome.err
+    assert not Path("tokens").exists()
+
+
+def test_clips_that_are_left_out_are_told(sounds: Path, magnet: Magnet) -> None:
+    (sounds / "broken.wav").unlink()
+    first = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")
+    assert first.status == 0, first.err
+    assert first.records[-1]["left_out"] == 0
+    assert "left out" not in first.err
+    (sounds / "1.wav").unlink()
+    (sounds / "2.wav").unlink()
+    second = magnet("data", "encode", str(sounds), "tokens", "--codec", SMALL, "--json")
+    assert second.status == 0
+    assert second.records[-1]["left_out"] == 2
+    assert "2 clips of earlier runs are no longer listed" in second.err
+    assert [clip.id for clip in TokenFolder("tokens").clips] == ["0.wav", "3.wav"]
 
 
 def test_from_a_folder_to_a_fine_tuned_model_that_plays(sounds: Path, magnet: Magnet) -> None:
@@ -48,7 +84,7 @@ def test_from_a_folder_to_a_fine_tuned_model_that_plays(sounds: Path, magnet: Ma
     again = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")
     assert again.records[-1]["kept"] == 4
 
-    quick = ("--segment-duration", "1", "--batch-size", "2", "--log-every", "1")
+    quick = ("--batch-size", "2", "--log-every", "1")
     trained = magnet(
         "train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--steps", "2",
         "--checkpoint-every", "1", "--learning-rate", "1e-2", "--warmup-steps", "1", *quick, "--json",

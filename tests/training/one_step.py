@@ -28,13 +28,14 @@ def main(workshop: Path, out: Path) -> None:
         batch_size=8,
         micro_batch=2,
         clip_norm=0.0,
+        ema_every=1,
         seed=4,
     )
     trainer = make_trainer(config, out / "model", resume=True)
     counts = [
         trainer.train.batch(
             trainer.step, trainer.accelerator.process_index * trainer.share + n
-        ).weight()
+        ).counts()
         for n in range(trainer.share)
     ]
     kept: dict[str, torch.Tensor] = {}
@@ -58,6 +59,7 @@ def main(workshop: Path, out: Path) -> None:
             "counts": counts,
             "gradients": kept,
             "weights": weights,
+            "averages": trainer.ema.state_dict()["shadow"],
             "step": trainer.step,
             "processes": trainer.accelerator.num_processes,
         },

@@ -16,7 +16,7 @@ from magnet_cli.models.session import CausalSession, MaskedSession
 from magnet_cli.models.transformer import Attention
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.initial import initialise
-from magnet_cli.training.objective import Batch, Draws, batch_losses, mask_batch
+from magnet_cli.training.objective import Batch, Draws, batch_losses, mask_batch, mean_loss
 
 FRAMES, PREFIX_FRAMES = 17, 5
 CONFIG = LMConfig(
@@ -136,9 +136,8 @@ def test_a_whole_prefix_is_the_autoregressive_objective(lm: LanguageModel) -> No
     sums = batch_losses(lm, batch)
     logits = lm.teacher_forced(codes[:1], None)
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 2), codes[:1].flatten())
-    assert float(sums.total.detach()) / batch.weight() == pytest.approx(
-        float(loss.detach()), rel=1e-5
-    )
+    mean = mean_loss(sums.total.detach(), batch.counts())
+    assert float(mean) == pytest.approx(float(loss.detach()), rel=1e-5)
 
 
 def test_prefix_and_masked_positions_never_meet() -> None:
@@ -157,19 +156,38 @@ def test_stream_weights_and_prefix_weight_decide_the_sum(lm: LanguageModel) -> N
     batch = trained_on(torch.randint(0, CONFIG.card, (1, 3, FRAMES)), 0, 8)
     weights = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
     whole, some = batch_losses(lm, batch), batch_losses(lm, batch, weights.tolist())
-    masked = whole.masked.sum()
-    assert float(whole.total.detach()) == pytest.approx(
-        float(masked + whole.following.sum()), rel=1e-5
-    )
-    assert float(some.total.detach()) == pytest.approx(
-        float(masked + (weights * whole.following).sum()), rel=1e-5
-    )
+    masked = float(whole.masked.sum())
+    heard = float((weights * whole.following).sum())
+    assert whole.total.tolist() == pytest.approx([masked, float(whole.following.sum())], rel=1e-5)
+    assert some.total.tolist() == pytest.approx([masked, heard], rel=1e-5)
     assert some.following_count[2] == 0  # a head that counts nothing is not asked
-    counts = whole.masked_count.sum() + (weights * whole.following_count).sum()
-    assert batch.weight(weights.tolist()) == float(counts)
+    counts = batch.counts(weights.tolist())
+    weighed = float((weights * whole.following_count).sum())
+    assert counts.tolist() == [float(whole.masked_count.sum()), weighed]
+    loss = float(mean_loss(some.total.detach(), counts, prefix_weight=3.0))
+    assert loss == pytest.approx(masked / float(counts[0]) + 3 * heard / weighed, rel=1e-5)
 
 
-def test_a_run_weighs_streams_and_prefix_together() -> None:
+def test_streams_weigh_against_each_other_and_a_prefix_without_weight_is_not_computed() -> None:
     config = TrainConfig(prefix_weight=0.5, stream_weights=(2.0, 1.0, 0.5))
-    assert config.following_weights(3) == (1.0, 0.5, 0.25)
-    assert TrainConfig(prefix_weight=0.5).following_weights(3) == (0.5,) * 3
+    assert config.following_weights(3) == (2.0, 1.0, 0.5)
+    assert TrainConfig(prefix_weight=0.5).following_weights(3) == (1.0,) * 3
+    assert TrainConfig(prefix_weight=0.0).following_weights(3) == (0.0,) * 3
+
+
+def test_how_long_prefixes_are_does_not_decide_how_much_masks_count(lm: LanguageModel) -> None:
+    """A whole prefix asks for all codes of its items and a stage for some: pooled over one count,
+    one autoregressive micro-batch left the masked loss of the step a tenth of its weight."""
+    codes = torch.randint(0, CONFIG.card, (1, 3, FRAMES))
+    masked = trained_on(codes, 1, 1)
+    whole = trained_on(codes, 0, lm.pattern.steps(FRAMES))
+    assert not masked.following.any()
+    counts = masked.counts() + whole.counts()
+    totals = [batch_losses(lm, batch).total.detach() for batch in (masked, whole)]
+    alone = [
+        mean_loss(total, batch.counts())
+        for total, batch in zip(totals, (masked, whole), strict=True)
+    ]
+    assert int(whole.counts()[1]) > 2 * int(masked.counts()[0])
+    step = mean_loss(totals[0] + totals[1], counts)
+    torch.testing.assert_close(step, alone[0] + alone[1])

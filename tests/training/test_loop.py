@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.training import state
-from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.config import TrainConfig, read_config
 from magnet_cli.training.loop import NotANumberError, Progress, Trainer
 from magnet_cli.training.setup import make_trainer
+from magnet_cli.training.validation import validate, validation_batches
 
 
 def settings(workshop: Path, **more: Any) -> TrainConfig:
@@ -95,6 +97,56 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(workshop: Path) -> None:
     for name, average in whole.ema.state_dict()["shadow"].items():
         assert torch.equal(average, resumed.ema.state_dict()["shadow"][name]), name
     assert not list((out / "checkpoints").glob(".partial-*"))
+
+
+def test_what_a_run_keeps_is_its_averages_and_validation_speaks_of_them(workshop: Path) -> None:
+    trainer, heard = run(workshop, "kept", valid=str(workshop / "tokens"), valid_every=6)
+    kept = load_file(workshop / "kept" / "lm.safetensors")
+    averages = trainer.ema.state_dict()["shadow"]
+    assert any(not torch.equal(weights(trainer)[name], tensor) for name, tensor in kept.items())
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, averages[f"lm.{name}"]), name
+    told = next(progress.record["mean"] for progress in heard if progress.kind == "valid")
+    trainer.output.lm.load_state_dict(kept)
+    assert trainer.valid is not None
+    assert validate(trainer.accelerator, trainer.model, trainer.valid).mean == told
+
+
+def test_a_run_too_short_for_averages_keeps_what_it_learned(workshop: Path) -> None:
+    """With fewer steps than --ema-every it kept, and validated, the weights that it began with."""
+    trainer, _ = run(workshop, "short", steps=3, ema_every=10)
+    for name, tensor in load_file(workshop / "short" / "lm.safetensors").items():
+        assert torch.equal(tensor, weights(trainer)[name]), name
+
+
+def test_a_run_killed_between_samples_and_its_first_checkpoint_goes_on_as_it_was(
+    workshop: Path,
+) -> None:
+    """Samples replace the model's file, from which a run without a checkpoint would begin again."""
+    more = {"sample_every": 2, "checkpoint_every": 6, "sample_prompts": ("rain",)}
+    run(workshop, "whole", **more)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.kind == "step" and progress.step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_trainer(settings(workshop, **more), workshop / "killed").run(kill)
+    resumed = make_trainer(settings(workshop, **more), workshop / "killed", resume=True)
+    resumed.run()
+    assert losses(workshop / "killed") == losses(workshop / "whole")
+
+
+def test_validation_reads_no_more_padding_than_training_does(workshop: Path) -> None:
+    """Clips of a fifth of a segment were validated among four fifths of masks, and looked worse."""
+    trainer = make_trainer(settings(workshop, segment_duration=12.0), workshop / "padded")
+    longest = max(clip.frames for _, clip in trainer.train.source.entries)
+    assert longest < trainer.train.frames
+    for batch in validation_batches(trainer.train):
+        assert batch.codes.shape[-1] <= longest
 
 
 def test_the_micro_batches_of_a_step_add_up_to_one_batch(workshop: Path) -> None:
@@ -219,6 +271,19 @@ def test_fine_tuning_starts_from_a_model_and_its_samples_can_be_heard(workshop: 
     assert [sound.suffix for sound in sounds] == [".wav", ".wav"]
 
 
+def test_what_a_model_is_cannot_be_set_anew_by_a_run_that_starts_from_it(workshop: Path) -> None:
+    """Flags of another size were taken in silence, and train.toml claimed that they held."""
+    run(workshop, "base", steps=2)
+    init = {"init": str(workshop / "base"), "steps": 2}
+    for other in ({"num_layers": 3}, {"modeling": "autoregressive"}, {"segment_duration": 1.2}):
+        with pytest.raises(UsageError, match=f"{next(iter(other))} cannot be"):
+            make_trainer(settings(workshop, **init, **other), workshop / "x")
+    fields = {**settings(workshop, **init).__dict__, "dim": TrainConfig.dim}  # not set: the model's
+    make_trainer(TrainConfig(**fields), workshop / "tuned")
+    kept = read_config(workshop / "tuned" / "train.toml", {})
+    assert (kept.dim, kept.modeling, kept.num_layers) == (16, "hybrid", 1)
+
+
 def test_settings_that_do_not_fit_are_refused(workshop: Path) -> None:
     config = settings(workshop)
     with pytest.raises(UsageError, match="nothing to train on"):
@@ -227,6 +292,8 @@ def test_settings_that_do_not_fit_are_refused(workshop: Path) -> None:
         make_trainer(dataclasses.replace(config, codec=None), workshop / "x")
     with pytest.raises(UsageError, match="stage_weights"):
         make_trainer(dataclasses.replace(config, stage_weights=(1.0,)), workshop / "x")
+    with pytest.raises(UsageError, match="bf16 or no with --optimizer muon"):
+        dataclasses.replace(config, mixed_precision="fp16", optimizer="muon")
     assert not (workshop / "x").exists()
 
 

@@ -11,7 +11,13 @@ import torch
 from magnet_cli.checkpoints.load import load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.config import LMConfig
-from magnet_cli.training.objective import Draws, batch_losses, mask_batch, with_code_noise
+from magnet_cli.training.objective import (
+    Draws,
+    batch_losses,
+    mask_batch,
+    mean_loss,
+    with_code_noise,
+)
 from tests.golden_cases import case_id, cases, tensor
 
 
@@ -35,7 +41,7 @@ def test_loss_and_gradients_are_the_references(case: dict[str, Any]) -> None:
 
     batch = replace(batch, conditions=tuple(given["condition"]))
     sums = batch_losses(lm, batch)
-    loss = sums.total / batch.weight()
+    loss = mean_loss(sums.total, batch.counts())
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(case["outputs"]["ce"], rel=1e-5)
     for name, norm in case["outputs"]["grad_norm"].items():

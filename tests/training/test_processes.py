@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,9 +52,9 @@ def test_two_processes_give_the_loss_and_gradients_of_one(workshop: Path) -> Non
     (alone,) = take_step(workshop, workshop / "one", 1)
     both = take_step(workshop, workshop / "two", 2)
     assert [one["processes"] for one in both] == [2, 2]
-    shares = [sum(one["counts"]) for one in both]
-    assert shares[0] != shares[1], "the test asks for unequal counts"
-    assert sum(shares) == sum(alone["counts"])
+    shares = [sum(one["counts"]) for one in both]  # masked positions, next tokens
+    assert not torch.equal(*shares), "the test asks for unequal counts"
+    assert torch.equal(sum(shares), sum(alone["counts"]))
     for one in both:
         assert one["loss"] == pytest.approx(alone["loss"], rel=1e-6)
         assert one["norm"] == pytest.approx(alone["norm"], rel=1e-5)
@@ -65,6 +66,17 @@ def test_two_processes_give_the_loss_and_gradients_of_one(workshop: Path) -> Non
             )
         for name, weight in alone["weights"].items():
             torch.testing.assert_close(one["weights"][name], weight, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_averaged_weights_are_what_is_kept(workshop: Path, processes: int) -> None:
+    """They were read while the model had them, and written when it had its own again."""
+    run = take_step(workshop, workshop / "kept", processes)[0]
+    kept = load_file(workshop / "kept" / "model" / "lm.safetensors")
+    for name, weight in kept.items():
+        torch.testing.assert_close(weight, run["averages"][f"lm.{name}"], rtol=0, atol=0, msg=name)
+    moved = [name for name in kept if not torch.equal(kept[name], run["weights"][name])]
+    assert moved, "the averages must lag behind the weights, or this shows nothing"
 
 
 def test_a_run_goes_on_with_another_number_of_processes(workshop: Path) -> None:
