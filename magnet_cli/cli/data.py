@@ -16,7 +16,7 @@ from magnet_cli.cli.output import Talk
 from magnet_cli.errors import DataError, PartialFailureError
 
 if TYPE_CHECKING:
-    from magnet_cli.data.manifests import Problem
+    from magnet_cli.data.manifests import ClipList, Problem
     from magnet_cli.training.encode import OnClip
 
 app = typer.Typer(
@@ -45,18 +45,19 @@ def register(program: typer.Typer) -> None:
 @takes_flags
 def check(source: Source, *, min_duration: Shortest = 0.5, talk: TalkOptions) -> None:
     """Report what is broken: unreadable, too short, without a caption. Exit status 4 if anything is."""
-    from magnet_cli.data.manifests import read_clips
     from magnet_cli.training.encode import check_clips
 
     voice = Talk(talk)
-    found = read_clips(source)
+    found = _clips_of(source)
     with _counting(voice, "Checking") as on_clip:
         problems = check_clips(found, min_duration, on_clip)
     _tell(voice, problems)
     broken = sum(problem.skipped for problem in problems)
     good = len(found.clips) - broken + sum(problem.skipped for problem in found.problems)
-    voice.data({"kind": "summary", "good": good, "broken": broken})
+    voice.data({"kind": "summary", "good": good, "broken": broken, "merged": found.merged})
     voice.note(f"{good} clips are good, {broken} are broken.")
+    if found.merged:
+        voice.note(f"{found.merged} lines say more of a clip that an earlier line had named.")
     if broken:
         raise PartialFailureError(
             f"{broken} of {good + broken} clips are broken.", "They will be skipped in encoding."
@@ -81,7 +82,12 @@ def encode(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     min_duration: Shortest = 0.5,
     mix: Annotated[
-        float, typer.Option(min=0, help="Mixed pairs to add, as a share of the clips (sound: 0.5).")
+        float,
+        typer.Option(
+            min=0,
+            help="Mixed pairs to add, as a share of the clips. 1 makes half of all items mixed, "
+            "as AudioGen was trained.",
+        ),
     ] = 0.0,
     mix_snr: Annotated[
         float, typer.Option(min=0, help="The pair's levels differ by up to this, in dB.")
@@ -91,15 +97,16 @@ def encode(
 ) -> None:
     """Encode audio into token shards for training. Run again, it goes on where it was.
 
+    The folder is for one source: clips of earlier runs that it no longer lists are left out of training.
+
     Sounds of any rate and number of channels are taken; broken ones are skipped and reported.
     """
     from magnet_cli.checkpoints.load import pick_device
-    from magnet_cli.data.manifests import read_clips
     from magnet_cli.training.encode import EncodeOptions, encode_clips
     from magnet_cli.training.parts import codec_of, token_format
 
     voice = Talk(talk)
-    found = read_clips(source)
+    found = _clips_of(source)
     built = codec_of(codec).to(pick_device(device))
     options = EncodeOptions(min_duration=min_duration, mix_share=mix, mix_snr=mix_snr, seed=seed)
     with _counting(voice, "Encoding") as on_clip:
@@ -110,6 +117,7 @@ def encode(
             "kind": "summary",
             "encoded": report.encoded,
             "kept": report.kept,
+            "left_out": report.left_out,
             "seconds": round(report.seconds, 3),
             "broken": sum(problem.skipped for problem in report.problems),
         }
@@ -120,9 +128,27 @@ def encode(
     )
     if not report.encoded and not report.kept:
         raise DataError("No clip could be encoded.", f"See `magnet data check {source}`.")
+    if report.left_out:
+        voice.warn(
+            f"{report.left_out} clips of earlier runs are no longer listed, or broken now, and are "
+            "left out. Clips of several sources go into a folder each: training takes several."
+        )
     if any(problem.skipped for problem in report.problems):
         skipped = sum(problem.skipped for problem in report.problems)
         raise PartialFailureError(f"{skipped} clips were skipped.", "The others are encoded.")
+
+
+def _clips_of(source: Path) -> ClipList:
+    """What the source lists, good or broken; a source that lists nothing is a wrong one."""
+    from magnet_cli.data.manifests import read_clips
+
+    found = read_clips(source)
+    if not found.clips and not found.problems:
+        raise DataError(
+            f"{source} holds no sounds.",
+            "Give a .jsonl manifest with a line for each sound, or a folder that has sounds in it.",
+        )
+    return found
 
 
 def _tell(voice: Talk, problems: Sequence[Problem]) -> None:

@@ -2,8 +2,10 @@
 
 A manifest line is an object: `path` (relative to the manifest), `caption` or `captions` or both (a
 text, or a list of texts that say the same in other words; all of them count), and optional `tags`
-(an object or a list of texts). A folder is searched for sounds; `sound.txt` (one caption a line) or
-`sound.json` (the object of a manifest line, without `path`) beside `sound.wav` holds its captions.
+(an object or a list of texts). Lines of one path are one clip with what all of them say, so that one
+line for each caption is as good as one for each sound. A folder is searched for sounds; `sound.txt`
+(one caption a line) or `sound.json` (the object of a manifest line, without `path`) beside `sound.wav`
+holds its captions.
 
 What is broken is a `Problem` with its place, never an exception for the whole: one bad line among
 thousands costs that line.
@@ -14,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ MAX_CAPTION = 4096  # characters; what is longer is cut, and said
 class Clip:
     """A sound and what is said of it."""
 
+    id: str  # its path from the manifest's folder, or the folder given: the same however it is spelled
     path: Path
     captions: tuple[str, ...]  # the same in other words; one is drawn each time
     tags: tuple[str, ...] = ()  # "tempo: 120", "rock"; merged into the caption in training
@@ -63,6 +66,7 @@ class ClipList:
 
     clips: tuple[Clip, ...]
     problems: tuple[Problem, ...]
+    merged: int = 0  # manifest lines that said more of a clip that an earlier line had named
 
 
 def read_clips(source: str | os.PathLike[str]) -> ClipList:
@@ -83,8 +87,9 @@ def read_clips(source: str | os.PathLike[str]) -> ClipList:
 
 
 def _read_manifest(manifest: Path) -> ClipList:
-    clips: list[Clip] = []
+    clips: dict[str, Clip] = {}
     problems: list[Problem] = []
+    merged = 0
     try:
         # Bytes that are not UTF-8 break their own line, not the file.
         lines = manifest.read_bytes().split(b"\n")
@@ -99,10 +104,13 @@ def _read_manifest(manifest: Path) -> ClipList:
             name = fields.get("path")
             if not isinstance(name, str) or not name or "\0" in name:
                 raise ValueError("it has no path")
-            clips.append(_clip(manifest.parent / name, fields, where, problems))
+            clip = _clip(manifest.parent / name, manifest.parent, fields, where, problems)
         except ValueError as error:
             problems.append(Problem(where, str(error)))
-    return ClipList(tuple(clips), tuple(problems))
+            continue
+        merged += clip.id in clips
+        clips[clip.id] = _merged(clips[clip.id], clip) if clip.id in clips else clip
+    return ClipList(tuple(clips.values()), tuple(problems), merged)
 
 
 def _read_folder(folder: Path) -> ClipList:
@@ -111,7 +119,7 @@ def _read_folder(folder: Path) -> ClipList:
     for sound in _sounds(folder):
         where = str(sound.relative_to(folder))
         try:
-            clips.append(_clip(sound, _sidecar(sound), where, problems))
+            clips.append(_clip(sound, folder, _sidecar(sound), where, problems))
         except (ValueError, OSError) as error:
             problems.append(Problem(where, str(error)))
     return ClipList(tuple(clips), tuple(problems))
@@ -148,7 +156,25 @@ def _parse(line: bytes) -> dict[str, Any]:
     return fields
 
 
-def _clip(path: Path, fields: dict[str, Any], where: str, problems: list[Problem]) -> Clip:
+def _merged(first: Clip, more: Clip) -> Clip:
+    """A clip with what another line says of it, in the order of the lines."""
+    captions = dict.fromkeys(first.captions + more.captions)
+    return replace(
+        first, captions=tuple(captions), tags=tuple(dict.fromkeys(first.tags + more.tags))
+    )
+
+
+def _id(path: Path, root: Path) -> str:
+    """The path from `root`, which moves with the data and hangs on nobody's working directory."""
+    try:
+        return Path(os.path.relpath(path, root)).as_posix()
+    except ValueError:  # another drive
+        return Path(os.path.abspath(path)).as_posix()
+
+
+def _clip(
+    path: Path, root: Path, fields: dict[str, Any], where: str, problems: list[Problem]
+) -> Clip:
     # Both names at once is common: one caption that stands for all, and all of them.
     said = [*_texts(fields.get("caption")), *_texts(fields.get("captions"))]
     captions = [clean_caption(text) for text in said]
@@ -158,7 +184,7 @@ def _clip(path: Path, fields: dict[str, Any], where: str, problems: list[Problem
     if any(len(text) > MAX_CAPTION for text in captions):
         problems.append(Problem(where, f"a caption is cut to {MAX_CAPTION} characters", False))
         captions = [text[:MAX_CAPTION] for text in captions]
-    return Clip(path, tuple(captions), _tags(fields.get("tags")))
+    return Clip(_id(path, root), path, tuple(captions), _tags(fields.get("tags")))
 
 
 def _texts(value: object) -> list[str]:

@@ -2,13 +2,15 @@
 
 A folder of shards is
 
-    index.json                 which codec made the codes, and the shards with their counts
+    index.json                 which codec made the codes, the shards with their counts, and the
+                               ids in them that are not used any more
     shard-00000.safetensors    `codes` int [frames of all its clips, K], and in the file's
                                metadata the clips: id, offset, frames, captions, tags
 
 A shard is written whole or not at all and holds everything about its clips, so a crash costs at
-most the shard in work, and the index can always be rebuilt. Frames come first in `codes`: a crop
-of a clip is one contiguous read from the memory-mapped file.
+most the shard in work, and the index can always be rebuilt. Shards are never changed: codes of a
+clip that is encoded again or no longer listed stay in theirs, and are passed over. Frames come
+first in `codes`: a crop of a clip is one contiguous read from the memory-mapped file.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ class TokenFormat:
 class TokenClip:
     """A clip in a shard."""
 
-    id: str  # path of the sound as the manifest names it
+    id: str  # path of the sound from its manifest's folder
     key: str  # changes when the sound or its captions change
     shard: str
     offset: int  # first frame in the shard's `codes`
@@ -74,6 +76,8 @@ class TokenWriter:
         self.format = format_
         self.clips_per_shard = clips_per_shard
         self.written: dict[str, str] = {}  # id -> key of what is safely on disk
+        self.left_out: frozenset[str] = self._left_out_before()  # ids on disk that are not used
+        self._frames: dict[str, int] = {}  # id -> frames of its newest codes
         self._shards: dict[str, tuple[int, int]] = {}  # file -> clips, frames
         for path in sorted(self.folder.glob("shard-*.safetensors")):
             # The index is only a summary: what counts is in the shards.
@@ -87,8 +91,15 @@ class TokenWriter:
         self._codes: list[Tensor] = []
         self._clips: list[dict[str, Any]] = []
 
+    def _left_out_before(self) -> frozenset[str]:
+        try:
+            return _read_index(self.folder).left_out
+        except DataError:  # a new folder, or an index that is about to be made again
+            return frozenset()
+
     def _note(self, shard: str, clips: Sequence[TokenClip]) -> None:
         self.written.update({clip.id: clip.key for clip in clips})
+        self._frames.update({clip.id: clip.frames for clip in clips})
         self._shards[shard] = len(clips), sum(clip.frames for clip in clips)
 
     def add(
@@ -121,12 +132,20 @@ class TokenWriter:
             name = f"shard-{max(numbers, default=-1) + 1:05d}.safetensors"
             metadata = {
                 "format": json.dumps(dataclasses.asdict(self.format)),
-                "clips": json.dumps(self._clips, ensure_ascii=False),
+                # Escaped: the names of files may hold bytes that are no UTF-8.
+                "clips": json.dumps(self._clips),
             }
             with atomic_path(self.folder / name) as partial:
                 save_file({"codes": torch.cat(self._codes)}, partial, metadata)
             self._note(name, [_token_clip(name, clip) for clip in self._clips])
+            self.left_out -= {clip["id"] for clip in self._clips}
             self._codes, self._clips = [], []
+        self._write_index()
+
+    def use_only(self, ids: Collection[str]) -> None:
+        """Leave out what is not among these, and use what is, whatever earlier runs said."""
+        self.flush()
+        self.left_out = frozenset(self.written.keys() - set(ids))
         self._write_index()
 
     def _write_index(self) -> None:
@@ -137,9 +156,10 @@ class TokenWriter:
         index = {
             "format": FORMAT,
             "codec": dataclasses.asdict(self.format),
-            "clips": sum(clips for clips, _ in self._shards.values()),
-            "frames": sum(frames for _, frames in self._shards.values()),
+            "clips": len(self._frames.keys() - self.left_out),
+            "frames": sum(n for id_, n in self._frames.items() if id_ not in self.left_out),
             "shards": shards,
+            "left_out": sorted(self.left_out),
         }
         with atomic_path(self.folder / INDEX_NAME) as partial:
             partial.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
@@ -155,9 +175,10 @@ class TokenFolder:
             DataError: it is no folder of token shards, or a shard is broken.
         """
         self.folder = Path(folder)
-        self.format, names = _read_index(self.folder)
+        index = _read_index(self.folder)
+        self.format = index.format
         newest: dict[str, TokenClip] = {}  # a sound encoded again replaces its older codes
-        for name in names:
+        for name in index.shards:
             found, clips = _read_shard(self.folder / name)
             if found != self.format:
                 raise DataError(
@@ -166,7 +187,7 @@ class TokenFolder:
                     "Keep the shards of each codec in a folder of their own.",
                 )
             newest.update({clip.id: clip for clip in clips})
-        self.clips = tuple(newest.values())
+        self.clips = tuple(clip for id_, clip in newest.items() if id_ not in index.left_out)
         self._open: dict[str, Any] = {}
 
     def codes(self, clip: TokenClip, start: int = 0, frames: int | None = None) -> Tensor:
@@ -180,12 +201,20 @@ class TokenFolder:
         return rows.to(torch.int64).t().contiguous()
 
 
-def _read_index(folder: Path) -> tuple[TokenFormat, list[str]]:
+@dataclass(frozen=True)
+class _Index:
+    format: TokenFormat
+    shards: tuple[str, ...]
+    left_out: frozenset[str]
+
+
+def _read_index(folder: Path) -> _Index:
     path = folder / INDEX_NAME
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         format_ = TokenFormat(**index["codec"])
-        names = [Path(shard["file"]).name for shard in index["shards"]]
+        shards = tuple(Path(shard["file"]).name for shard in index["shards"])
+        left_out = frozenset(index.get("left_out", ()))  # folders of older versions have none
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} is not a folder of tokens: it has no {INDEX_NAME}.",
@@ -196,7 +225,7 @@ def _read_index(folder: Path) -> tuple[TokenFormat, list[str]]:
             f"{path} is broken: {error}.",
             "Run `magnet data encode` on the folder again: it rebuilds the index.",
         ) from error
-    return format_, names
+    return _Index(format_, shards, left_out)
 
 
 def _read_shard(path: Path) -> tuple[TokenFormat, list[TokenClip]]:

@@ -1,15 +1,17 @@
 """Audio to token shards: `magnet data check` and `magnet data encode`.
 
 A broken clip is a problem in the report, not the end of the run; what is on disk stays, and a run
-that was cut off goes on where it was.
+that was cut off goes on where it was. A complete run leaves the folder with the clips of its source,
+and no others: what was removed from the source on purpose must not be trained on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +37,7 @@ class EncodeOptions:
 
     min_duration: float = 0.5  # seconds; shorter clips are skipped
     clips_per_shard: int = 256
-    mix_share: float = 0.0  # pairs of clips added, as a share of the clips (audio: 0.5)
+    mix_share: float = 0.0  # pairs added for each clip; 1: half of all items are mixed (AudioGen)
     mix_snr: float = 5.0  # dB; the second of a pair is between -mix_snr and +mix_snr of the first
     mix_duration: float = 10.0  # seconds of a mixed pair
     seed: int = 0  # of the pairs
@@ -47,6 +49,7 @@ class EncodeReport:
 
     encoded: int
     kept: int  # encoded by an earlier run
+    left_out: int  # in the folder, but no longer listed, or broken now
     seconds: float  # of audio, encoded now
     problems: tuple[Problem, ...]
 
@@ -59,11 +62,7 @@ def check_clips(
 ) -> tuple[Problem, ...]:
     """Everything that is wrong with the clips: what `encode_clips` would skip, and why."""
     problems = list(found.problems)
-    seen: set[Path] = set()
     for number, clip in enumerate(found.clips, start=1):
-        if clip.path in seen:
-            problems.append(Problem(str(clip.path), "it is listed twice", skipped=False))
-        seen.add(clip.path)
         try:
             _check_duration(streaming.info(clip.path).duration, min_duration)
         except (AudioFileError, ValueError) as error:
@@ -81,6 +80,9 @@ def encode_clips(
     on_clip: OnClip = lambda done, count: None,
 ) -> EncodeReport:
     """Encode clips into a folder of token shards, going on with what it holds.
+
+    At the end of the run the folder is used for these clips alone: those of earlier runs that are not
+    among them are left out. A run that finds no sound at all to encode or keep leaves it as it was.
 
     Raises:
         DataError: the folder holds codes of another codec, or another run is writing to it.
@@ -102,6 +104,18 @@ def encode_clips(
         ) from error
 
 
+@dataclass(frozen=True)
+class _Item:
+    """What becomes one clip of the folder: a sound, or a mixed pair of them."""
+
+    id: str
+    where: str  # to name it in a problem
+    key: Callable[[], str]
+    load: Callable[[], Tensor]  # [C, samples]
+    captions: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
 class _Encoding:
     """One run over all clips, then over the mixed pairs."""
 
@@ -119,38 +133,62 @@ class _Encoding:
         self.problems = list(found.problems)
         self.encoded = self.kept = 0
         self.seconds = 0.0
+        self.current: set[str] = set()  # ids of what the folder holds of this run's items
 
     def run(self) -> EncodeReport:
         pairs = list(mixed_pairs(len(self.found.clips), self.options))
-        count = len(self.found.clips) + len(pairs)
-        for number, clip in enumerate(self.found.clips, start=1):
-            self._take(clip.path.as_posix(), clip, partial(self._audio, clip.path))
-            self.on_clip(number, count)
-        for number, (first, second, snr) in enumerate(pairs, start=1 + len(self.found.clips)):
-            a, b = self.found.clips[first], self.found.clips[second]
-            mixed = replace(a, captions=joined_captions(a, b), tags=())
-            self._take(f"mix-{first}-{second}", mixed, partial(self._mixture, a, b, snr))
-            self.on_clip(number, count)
-        self.writer.flush()
-        return EncodeReport(self.encoded, self.kept, self.seconds, tuple(self.problems))
+        items = [*self._sounds(), *self._mixtures(pairs)]
+        for number, item in enumerate(items, start=1):
+            self._take(item)
+            self.on_clip(number, len(items))
+        if self.current:
+            self.writer.use_only(self.current)
+        else:  # a disk that is not mounted, a wrong path: no reason to forget the folder's clips
+            self.writer.flush()
+        left_out = len(self.writer.left_out)
+        return EncodeReport(self.encoded, self.kept, left_out, self.seconds, tuple(self.problems))
 
-    def _take(self, id_: str, clip: Clip, load: Callable[[], Tensor]) -> None:
-        """Encode one clip, unless it is there already or cannot be."""
+    def _sounds(self) -> Iterator[_Item]:
+        for clip in self.found.clips:
+            key, load = partial(clip_key, clip), partial(self._audio, clip.path)
+            yield _Item(clip.id, str(clip.path), key, load, clip.captions, clip.tags)
+
+    def _mixtures(self, pairs: list[tuple[int, int, float]]) -> Iterator[_Item]:
+        drawn: Counter[str] = Counter()
+        for first, second, snr in pairs:
+            a, b = self.found.clips[first], self.found.clips[second]
+            # No sound's id has two slashes in a row. Few clips meet again, at another level.
+            id_ = f"mix//{a.id}//{b.id}"
+            drawn[id_] += 1
+            yield _Item(
+                id_ if drawn[id_] == 1 else f"{id_}//{drawn[id_]}",
+                f"{a.path} mixed with {b.path}",
+                partial(self._mixture_key, a, b, snr),
+                partial(self._mixture, a, b, snr),
+                joined_captions(a, b),
+                (),
+            )
+
+    def _take(self, item: _Item) -> None:
+        """Encode one item, unless it is there already or cannot be."""
         try:
-            key = clip_key(clip)
-            if self.writer.written.get(id_) == key:
+            key = item.key()
+            if self.writer.written.get(item.id) == key:
                 self.kept += 1
+                self.current.add(item.id)
                 return
-            audio = load()
+            audio = item.load()
             with torch.inference_mode():
                 codes = self.codec.encode(audio[None].to(device_of(self.codec)))[0].cpu()
         except (AudioFileError, ValueError) as error:
-            self.problems.append(Problem(id_, _what(error)))
+            self.problems.append(Problem(item.where, _what(error)))
             return
         except OSError as error:  # a file that went away; a full disk shows in the writer
-            self.problems.append(Problem(id_, f"it cannot be read: {error.strerror or error}"))
+            what = f"it cannot be read: {error.strerror or error}"
+            self.problems.append(Problem(item.where, what))
             return
-        self.writer.add(id_, key, codes, clip.captions, clip.tags)
+        self.writer.add(item.id, key, codes, item.captions, item.tags)
+        self.current.add(item.id)
         self.encoded += 1
         self.seconds += audio.shape[-1] / self.codec.sample_rate
 
@@ -168,6 +206,9 @@ class _Encoding:
         most = round(self.options.mix_duration * self.codec.sample_rate)
         return mix(self._audio(a.path)[:, :most], self._audio(b.path)[:, :most], snr)
 
+    def _mixture_key(self, a: Clip, b: Clip, snr: float) -> str:
+        return _hash(clip_key(a), clip_key(b), snr, self.options.mix_duration)
+
 
 def clip_key(clip: Clip) -> str:
     """Changes when the file, its captions or its tags do.
@@ -179,8 +220,11 @@ def clip_key(clip: Clip) -> str:
         stat = clip.path.stat()
     except (OSError, ValueError) as error:
         raise AudioFileError(f"There is no file {clip.path}.", "Check the manifest.") from error
-    told = json.dumps([stat.st_size, stat.st_mtime_ns, clip.captions, clip.tags])
-    return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:16]
+    return _hash(stat.st_size, stat.st_mtime_ns, clip.captions, clip.tags)
+
+
+def _hash(*facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def mixed_pairs(clips: int, options: EncodeOptions) -> Iterator[tuple[int, int, float]]:

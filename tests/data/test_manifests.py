@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,45 @@ def test_a_caption_beside_captions_is_one_of_them(tmp_path: Path) -> None:
     line = {"path": "b.wav", "caption": "rain", "captions": ["rain", "a storm", "weather"]}
     (clip,) = read_clips(manifest(tmp_path, json.dumps(line))).clips
     assert clip.captions == ("rain", "a storm", "weather")
+
+
+def test_one_line_for_each_caption_is_one_clip_with_all_of_them(tmp_path: Path) -> None:
+    """Only the last of a path's lines was trained on, whatever the others said."""
+    spelled = ["a.wav", "./a.wav", "b.wav", "sub/../a.wav", str(tmp_path / "a.wav")]
+    lines = [
+        {"path": path, "caption": [f"caption {n}", "a sound"], "tags": ["t", f"tag {n}"]}
+        for n, path in enumerate(spelled)
+    ]
+    found = read_clips(manifest(tmp_path, *(json.dumps(line) for line in lines)))
+    assert found.problems == ()
+    assert found.merged == 3
+    assert [clip.id for clip in found.clips] == ["a.wav", "b.wav"]
+    assert found.clips[0].path == tmp_path / "a.wav"
+    assert found.clips[0].captions == (
+        "caption 0", "a sound", "caption 1", "caption 3", "caption 4",
+    )  # fmt: skip
+    assert found.clips[0].tags == ("t", "tag 0", "tag 1", "tag 3", "tag 4")
+    assert found.clips[1].captions == ("caption 2", "a sound")
+
+
+def test_ids_do_not_hang_on_how_the_source_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sounds" / "sub").mkdir(parents=True)
+    (tmp_path / "sounds" / "sub" / "a.wav").write_bytes(b"")
+    (tmp_path / "sounds" / "sub" / "a.txt").write_text("a")
+    (tmp_path / "lists").mkdir()
+    line = json.dumps({"path": "../sounds/sub/a.wav", "caption": "a"})
+    manifest(tmp_path / "sounds", line.replace("../sounds/", ""))
+    manifest(tmp_path / "lists", line)
+    monkeypatch.chdir(tmp_path)
+    sources = ["sounds", "./lists/../sounds", str(tmp_path / "sounds"), "sounds/clips.jsonl"]
+    ids = {clip.id for source in sources for clip in read_clips(source).clips}
+    assert ids == {"sub/a.wav"}
+    assert read_clips("lists/clips.jsonl").clips[0].id == "../sounds/sub/a.wav"
+    monkeypatch.chdir(tmp_path / "lists")
+    assert read_clips("clips.jsonl").clips[0].id == "../sounds/sub/a.wav"
+    assert os.path.samefile(read_clips("clips.jsonl").clips[0].path, tmp_path / "sounds/sub/a.wav")
 
 
 def test_odd_captions_are_cleaned_not_refused(tmp_path: Path) -> None:

@@ -70,6 +70,41 @@ def test_a_lost_index_is_made_again(tmp_path: Path) -> None:
     assert len(TokenFolder(tmp_path).clips) == 3
 
 
+def test_what_is_left_out_stays_so_until_it_is_used_again(tmp_path: Path) -> None:
+    writer = write(tmp_path, 5)
+    writer.use_only({"clip-0", "clip-3"})
+    assert [clip.id for clip in TokenFolder(tmp_path).clips] == ["clip-0", "clip-3"]
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert (index["clips"], index["frames"]) == (2, 5 + 8)
+
+    going_on = TokenWriter(tmp_path, FORMAT)
+    assert len(going_on.written) == 5, "codes that are left out need not be made again"
+    going_on.add("clip-1", "new", codes(9, 4), ("other",), ())
+    going_on.flush()
+    assert {clip.id for clip in TokenFolder(tmp_path).clips} == {"clip-0", "clip-1", "clip-3"}
+    going_on.use_only({"clip-4"})
+    assert [clip.id for clip in TokenFolder(tmp_path).clips] == ["clip-4"]
+
+
+def test_a_folder_of_an_older_version_is_used_whole(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    index = json.loads((tmp_path / "index.json").read_text())
+    del index["left_out"]
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    assert len(TokenFolder(tmp_path).clips) == 3
+    assert len(TokenWriter(tmp_path, FORMAT).written) == 3
+
+
+def test_a_file_name_that_is_no_utf8_does_not_stop_the_shard(tmp_path: Path) -> None:
+    """The shard could not be written, and with it no clip beside that one."""
+    writer = TokenWriter(tmp_path, FORMAT)
+    writer.add("caf\udce9.wav", "k", codes(0, 5), ("x",), ())
+    writer.use_only({"caf\udce9.wav"})
+    assert [clip.id for clip in TokenFolder(tmp_path).clips] == ["caf\udce9.wav"]
+    TokenWriter(tmp_path, FORMAT).use_only(())
+    assert TokenFolder(tmp_path).clips == ()
+
+
 def test_a_crash_costs_the_shard_in_work(tmp_path: Path) -> None:
     writer = TokenWriter(tmp_path, FORMAT, clips_per_shard=2)
     for n in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from magnet_cli.audio import streaming
 from magnet_cli.data.manifests import read_clips
-from magnet_cli.data.tokens import TokenFolder, TokenWriter
+from magnet_cli.data.tokens import TokenClip, TokenFolder, TokenWriter
 from magnet_cli.errors import DataError, MagnetError
 from magnet_cli.training.encode import (
     EncodeOptions,
@@ -111,6 +112,102 @@ def test_what_is_encoded_is_not_encoded_again(tmp_path: Path) -> None:
     assert clips["b.wav"].captions == ("another caption",)
 
 
+@pytest.fixture
+def six(tmp_path: Path) -> Path:
+    """Six good sounds."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for n in range(6):
+        tone(folder, f"{n}.wav", 1.0 + 0.1 * n)
+    return folder
+
+
+def in_use(tokens: Path) -> set[str]:
+    """What training on the folder would see."""
+    return {clip.id for clip in TokenFolder(tokens).clips}
+
+
+def test_every_line_of_a_path_is_a_caption_of_its_clip(tmp_path: Path) -> None:
+    """Later lines replaced earlier ones, in every run anew."""
+    tone(tmp_path, "a.wav", 1.0)
+    lines = [{"path": "a.wav", "caption": caption} for caption in ("rain", "a storm", "weather")]
+    source = tmp_path / "clips.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert encode(source, tmp_path / "tokens").encoded == 1
+    (clip,) = TokenFolder(tmp_path / "tokens").clips
+    assert clip.captions == ("rain", "a storm", "weather")
+    assert encode(source, tmp_path / "tokens").kept == 1
+    assert check_clips(read_clips(source)) == ()
+
+
+def test_what_the_source_no_longer_has_is_left_out(six: Path, tmp_path: Path) -> None:
+    """Sounds taken away on purpose, to be tested on, stayed in training."""
+    tokens = tmp_path / "tokens"
+    assert encode(six, tokens).left_out == 0
+    away = tmp_path / "test"
+    away.mkdir()
+    for n in range(3):
+        (six / f"{n}.wav").rename(away / f"{n}.wav")
+    report = encode(six, tokens)
+    assert (report.encoded, report.kept, report.left_out) == (0, 3, 3)
+    assert in_use(tokens) == {"3.wav", "4.wav", "5.wav"}
+
+    (away / "0.wav").rename(six / "0.wav")
+    report = encode(six, tokens)
+    assert (report.encoded, report.kept, report.left_out) == (0, 4, 2)
+    assert in_use(tokens) == {"0.wav", "3.wav", "4.wav", "5.wav"}
+
+
+def test_a_folder_spelled_otherwise_is_the_same_folder(
+    six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every clip was there twice."""
+    tokens = tmp_path / "tokens"
+    encode(six, tokens)
+    monkeypatch.chdir(tmp_path)
+    for spelled in (Path("sounds"), Path("./tokens/../sounds")):
+        assert encode(spelled, tokens).kept == 6
+    assert len(TokenFolder(tokens).clips) == 6
+
+
+def test_a_folder_whose_ids_are_paths_as_spelled_is_taken_over(six: Path, tmp_path: Path) -> None:
+    """As an earlier version wrote them: it loads, and the next run has each clip once."""
+    tokens, codec = tmp_path / "tokens", tiny_codec()
+    writer = TokenWriter(tokens, token_format(codec, "tiny"))
+    for n in range(6):
+        codes = torch.zeros(2, 5, dtype=torch.int64)
+        writer.add(f"sounds/{n}.wav", "key", codes, ("x",), ())
+    writer.flush()
+    assert len(TokenFolder(tokens).clips) == 6
+    report = encode(six, tokens)
+    assert (report.encoded, report.left_out) == (6, 6)
+    assert in_use(tokens) == {f"{n}.wav" for n in range(6)}
+
+
+def test_a_clip_that_broke_is_left_out_until_it_is_mended(six: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    encode(six, tokens)
+    (six / "2.wav").rename(tmp_path / "2.wav")
+    (six / "2.wav").write_bytes(b"RIFF")
+    report = encode(six, tokens)
+    assert (report.kept, report.left_out, len(report.problems)) == (5, 1, 1)
+    assert "2.wav" not in in_use(tokens)
+    (tmp_path / "2.wav").replace(six / "2.wav")
+    assert encode(six, tokens).kept == 6
+    assert "2.wav" in in_use(tokens)
+
+
+def test_a_source_without_one_good_sound_leaves_the_folder_as_it_was(
+    six: Path, tmp_path: Path
+) -> None:
+    tokens, source = tmp_path / "tokens", tmp_path / "clips.jsonl"
+    encode(six, tokens)
+    source.write_text(json.dumps({"path": "not/mounted.wav", "caption": "x"}))
+    report = encode(source, tokens)
+    assert (report.encoded, report.kept, len(report.problems)) == (0, 0, 1)
+    assert len(TokenFolder(tokens).clips) == 6
+
+
 def test_a_full_disk_stops_with_what_is_encoded_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +232,32 @@ def test_a_full_disk_stops_with_what_is_encoded_kept(
     monkeypatch.setattr(module, "save_file", save)
     report = encode(sounds, tokens)
     assert (report.encoded, report.kept) == (3, 2)
+
+
+def test_an_interrupted_run_leaves_nothing_out_and_is_gone_on_with(
+    six: Path, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    encode(six, tokens)
+    (six / "0.wav").unlink()
+    for n in range(6, 9):
+        tone(six, f"{n}.wav", 1.0)
+
+    codec = tiny_codec()
+
+    def stop(done: int, count: int) -> None:
+        if done == 7:  # 1 to 5 are kept, 6 and 7 are a shard
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_clips(
+            read_clips(six), codec, token_format(codec, "tiny"), tokens,
+            EncodeOptions(clips_per_shard=2), stop,
+        )  # fmt: skip
+    assert in_use(tokens) == {f"{n}.wav" for n in range(8)}
+    report = encode(six, tokens)
+    assert (report.encoded, report.kept, report.left_out) == (1, 7, 1)
+    assert in_use(tokens) == {f"{n}.wav" for n in range(1, 9)}
 
 
 def test_two_runs_on_one_folder_are_refused(tmp_path: Path) -> None:
@@ -175,8 +298,11 @@ def test_pairs_are_mixed_at_the_drawn_level_with_both_captions(tmp_path: Path) -
         tone(sounds, f"{n}.wav", 1.0 + n)
     report = encode(sounds, tokens, mix_share=0.5, mix_duration=2.0)
     assert report.encoded == 4 + 2
-    mixed = [clip for clip in TokenFolder(tokens).clips if clip.id.startswith("mix-")]
+    mixed = mixtures(tokens)
     assert len(mixed) == 2
+    for clip in mixed:
+        _, first, second = clip.id.split("//")
+        assert clip.captions == (f"tone {first} and tone {second}",)
     assert all(clip.frames <= 20 and " and " in clip.captions[0] for clip in mixed)
     assert encode(sounds, tokens, mix_share=0.5, mix_duration=2.0).kept == 6
 
@@ -186,6 +312,59 @@ def test_pairs_are_mixed_at_the_drawn_level_with_both_captions(tmp_path: Path) -
     assert all(a != b and abs(snr) <= 5 for a, b, snr in pairs)
     assert max(snr for *_, snr in pairs) > 4
     assert min(snr for *_, snr in pairs) < -4
+
+
+def mixtures(tokens: Path) -> list[TokenClip]:
+    return [clip for clip in TokenFolder(tokens).clips if clip.id.startswith("mix//")]
+
+
+def test_mixed_pairs_of_earlier_runs_are_left_out(six: Path, tmp_path: Path) -> None:
+    """Sounds that were added, or another seed, made other pairs; the earlier ones stayed."""
+    tokens = tmp_path / "tokens"
+    encode(six, tokens, mix_share=0.5)
+    first = {clip.id for clip in mixtures(tokens)}
+    assert len(first) == 3
+    tone(six, "6.wav", 1.0)
+    tone(six, "7.wav", 1.0)
+    encode(six, tokens, mix_share=0.5)
+    assert len(mixtures(tokens)) == 4
+    encode(six, tokens, mix_share=0.5, seed=1)
+    other = {clip.id for clip in mixtures(tokens)}
+    assert len(other) == 4
+    assert other != first
+    assert encode(six, tokens).kept == 8
+    assert mixtures(tokens) == []
+
+
+def test_a_mixed_pair_is_made_again_when_anything_about_it_changed(
+    six: Path, tmp_path: Path
+) -> None:
+    """Only the first sound and the captions counted: the second could be replaced unnoticed."""
+    tokens, settings = tmp_path / "tokens", {"mix_share": 0.3, "mix_duration": 2.0}
+    assert encode(six, tokens, **settings).encoded == 6 + 2
+    assert encode(six, tokens, **settings).encoded == 0
+    assert encode(six, tokens, **settings, mix_snr=1.0).encoded == 2
+    settings["mix_duration"] = 1.0
+    assert encode(six, tokens, **settings, mix_snr=1.0).encoded == 2
+    assert all(clip.frames == 10 for clip in mixtures(tokens))
+
+    before = mixtures(tokens)[0]
+    second = before.id.split("//")[2]
+    (six / second).unlink()
+    tone(six, second, 3.0)
+    encode(six, tokens, **settings, mix_snr=1.0)
+    after = next(clip for clip in mixtures(tokens) if clip.id == before.id)
+    assert after.shard != before.shard, "the mixture was made again"
+
+
+def test_few_sounds_meet_again_at_other_levels(six: Path, tmp_path: Path) -> None:
+    """Pairs drawn twice were one clip, made again in every run."""
+    for n in range(2, 6):
+        (six / f"{n}.wav").unlink()
+    tokens = tmp_path / "tokens"
+    assert encode(six, tokens, mix_share=3.0).encoded == 2 + 6
+    assert len(mixtures(tokens)) == 6
+    assert encode(six, tokens, mix_share=3.0).kept == 8
 
 
 def test_mixing_keeps_level_and_ratio() -> None:
