@@ -111,14 +111,20 @@ class EnsembleOptions:
         return given.over(config)
 
     def refuse(self, what: str) -> None:
-        """Refuse the flags of this group, where they cannot take part in `what`.
+        """Refuse what cannot take part in `what`: a second model, and a beginning of another length.
+
+        A hybrid-trained model's own beginning can: how it draws, and that there is none (`--hybrid 0`).
 
         Raises:
             UsageError: one was given.
         """
-        if dataclasses.asdict(self) != dataclasses.asdict(EnsembleOptions()):
+        own = dataclasses.replace(
+            self, hybrid=self.hybrid or None, hybrid_temperature=None, hybrid_top_p=None
+        )
+        if dataclasses.asdict(own) != dataclasses.asdict(EnsembleOptions()):
             raise UsageError(
-                f"{what} are made by one model.", "Leave --rescorer and --hybrid out here."
+                f"{what} are made by one model, with its own way to begin or with none.",
+                "Leave --rescorer, --hybrid-model and --hybrid (but for --hybrid 0) out here.",
             )
 
 

@@ -78,7 +78,7 @@ def with_bare_prompts(folder: TokenFolder) -> TokenFolder:
         # A few frames more than a segment: it starts within them, as in the language model's training.
         return replace(clip, captions=captions, frames=min(clip.frames, FRAMES + 6))
 
-    folder.clips = [taught(clip) for clip in folder.clips]
+    folder.clips = tuple(taught(clip) for clip in folder.clips)
     return folder
 
 

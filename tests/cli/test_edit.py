@@ -89,6 +89,18 @@ def test_a_loop_has_no_seam(magnet: Magnet) -> None:
     assert edit["seam_flux"] <= edit["body_flux"]
 
 
+@pytest.mark.parametrize("kind", [("--loop", "-d", "1"), ("-d", "11")])
+def test_no_beginning_step_by_step_can_be_asked_of_pieces_too(
+    magnet: Magnet, kind: tuple[str, ...]
+) -> None:
+    """`--hybrid 0` asks for less than one model does by itself, and was refused as asking for more."""
+    made = magnet("gen", "lofi", *kind, "--hybrid", "0", *FAST, "-o", "a.wav")
+    assert made.status == 0, made.err
+    more = magnet("gen", "lofi", *kind, "--hybrid", "1", *FAST, "-o", "b.wav")
+    assert more.status == 2
+    assert "but for --hybrid 0" in more.err
+
+
 def test_a_loop_as_mp3_is_warned_of_and_a_fade_refused(magnet: Magnet) -> None:
     outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "-o", "loop.mp3")
     assert outcome.status == 0
