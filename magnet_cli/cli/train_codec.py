@@ -39,7 +39,9 @@ def train_codec_command(
     """
     sizes = {field.name for field in dataclasses.fields(SpectralCodecConfig)} & settings.keys()
     codec = SpectralCodecConfig(**{name: settings.pop(name) for name in sizes})
-    config = CodecTrainConfig(data=data, out=str(out), codec=codec, **settings)
+    config = CodecTrainConfig(
+        data=data, out=str(out), codec=codec, asked=tuple(sorted(sizes)), **settings
+    )
     voice = Talk(talk)
     from magnet_cli.training.codec import train_codec
 

@@ -1,6 +1,6 @@
 """Training of the spectral codec: levels of all clips, the linear optimum, then gradient descent.
 
-    OUT/levels.f16         band levels of every clip, so that sound is read and transformed once
+    OUT/levels-train.f16   band levels of every clip, so that sound is read and transformed once
     OUT/checkpoint.pt      everything that training goes on from, renamed into place
     OUT/log.jsonl          one record a report
     OUT/codec/             the finished codec, in magnet's own format
@@ -29,11 +29,20 @@ from magnet_cli.data.manifests import read_clips
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.files import atomic_path
 from magnet_cli.models.spectral_codec import SpectralCodec
-from magnet_cli.training.codebooks import Moments, nearest, power_left, residual_k_means
+from magnet_cli.training.codebooks import nearest, power_left, residual_k_means
 from magnet_cli.training.codec_config import CodecTrainConfig, check_codec_training
-from magnet_cli.training.growing import grow
+from magnet_cli.training.growing import codec_key, grow, grown_config, take_over
 from magnet_cli.training.journal import Journal
-from magnet_cli.training.levels import LevelFile, write_levels
+from magnet_cli.training.levels import (
+    LevelFile,
+    draw_crops,
+    draw_rows,
+    mean_level,
+    moments,
+    sounds_key,
+    weighted,
+    write_levels,
+)
 from magnet_cli.training.sampling import keyed_generator
 
 CHECKPOINT = "checkpoint.pt"
@@ -47,7 +56,7 @@ class CodecTraining:
     directory: Path  # of the codec
     basis_share: float  # share of the power that the principal components hold
     start_left: tuple[float, ...]  # unseen power left after each stream, at the linear start
-    loss_start: float  # mean squared error of unseen levels at the linear start
+    loss_start: float  # on unseen levels, motion and loudness included, before gradient descent
     loss: float  # and at the end
 
 
@@ -61,7 +70,9 @@ def train_codec(
 
     Raises:
         DataError: there is no sound to train on.
-        UsageError: a setting is senseless, or `out` holds a run with other settings.
+        AudioFileError: a sound cannot be read.
+        UsageError: a setting is senseless, `start_from` has other sizes than those that were asked for,
+            or `out` holds a run with other settings or of other sounds.
     """
     check_codec_training(config)
     with _threads(config.threads):
@@ -74,64 +85,49 @@ class _Run:
     def __init__(self, config: CodecTrainConfig, report: Callable[[dict[str, Any]], None]) -> None:
         self.config = config
         self.out = Path(config.out)
-        self.out.mkdir(parents=True, exist_ok=True)
         self.report = report
-        codec_config = config.codec
-        self.smaller: SpectralCodec | None = None  # that this one is to grow from
-        started: SpectralCodec | None = None
-        if config.start_from is not None:
-            loaded = native.load_codec(Path(config.start_from))
-            if not isinstance(loaded, SpectralCodec):
-                raise UsageError(f"{config.start_from} is no spectral codec.", "Name another one.")
-            started = loaded
-            codec_config = dataclasses.replace(
-                started.config,
-                latent_blocks=config.codec.latent_blocks,
-                level_blocks=config.codec.level_blocks,
-                block_width=config.codec.block_width,
-                n_q=max(started.n_q, config.codec.n_q),
-                dimension=max(started.config.dimension, config.codec.dimension),
-            )
+        started = _started(config)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.codec = SpectralCodec(codec_config)
+            self.codec = SpectralCodec(grown_config(started, config) if started else config.codec)
+        self.smaller: SpectralCodec | None = None  # that this one is to grow from
         if started is not None:
-            sizes = (started.n_q, started.config.dimension)
-            if (codec_config.n_q, codec_config.dimension) == sizes:
-                self._take_over(started)
-            elif started.config.encoder_blocks:
-                raise UsageError(
-                    "A codec with convolutions before its quantizer cannot be given more streams.",
-                    "Train a new one of that size.",
-                )
-            else:
+            more_components = self.codec.config.dimension > started.config.dimension
+            if more_components or self.codec.n_q > started.n_q:
+                if started.config.encoder_blocks:
+                    raise UsageError(
+                        "A codec with convolutions before its quantizer cannot be given more streams.",
+                        "Train a new one of that size.",
+                    )
                 self.smaller = started
+            if more_components:
                 self.codec.mean.copy_(started.mean)  # levels are centred by it from now on
+            else:
+                take_over(started, self.codec)
         self.loudness_pool = self.codec.bands.wide(LOUDNESS_BANDS)
-        self.train_levels = self._levels("train", config.data, config.max_clips)
-        self.valid_levels = (
-            self._levels("valid", config.valid, config.max_valid_clips)
-            if config.valid is not None
-            else self.train_levels
-        )
+        train_clips = _clips(config.data, config.max_clips)
+        valid_clips = _clips(config.valid, config.max_valid_clips) if config.valid else []
+        # A run is of its data, whatever the data's place is called.
+        self.origin = {
+            "sounds": sounds_key(train_clips, Path(config.data)),
+            "valid_sounds": sounds_key(valid_clips, Path(config.valid)) if config.valid else None,
+            "started": codec_key(started) if started else None,
+        }
+        self.checkpoint = self._checkpoint()  # other settings are refused before levels are touched
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.train_levels = self._levels("train", train_clips, self.origin["sounds"])
+        self.valid_levels = self.train_levels
+        if valid_clips:
+            self.valid_levels = self._levels("valid", valid_clips, self.origin["valid_sounds"])
         self.step = 0
         self.facts: dict[str, Any] = {"basis_share": math.nan, "start_left": [], "loss_start": 0.0}
 
-    def _take_over(self, started: SpectralCodec) -> None:
-        """All tensors that fit; blocks that the older codec lacks stay at their zero start."""
-        mine = self.codec.state_dict()
-        theirs = started.state_dict()
-        self.codec.load_state_dict({**mine, **{k: v for k, v in theirs.items() if k in mine}})
-
-    def _levels(self, name: str, source: str, limit: int) -> LevelFile:
-        clips = [clip.path for clip in read_clips(source).clips]
-        clips = clips[:limit] if limit else clips
-        if not clips:
-            raise DataError(f"{source} holds no sounds.", "Give a manifest or a folder of sounds.")
+    def _levels(self, name: str, clips: list[Path], sounds: str | None) -> LevelFile:
         frames = math.ceil(
             self.config.segment_duration * self.codec.sample_rate / self.codec.hop_length
         )
-        return write_levels(self.out / f"levels-{name}.f16", clips, self.codec, frames)
+        path = self.out / f"levels-{name}.f16"
+        return write_levels(path, clips, str(sounds), self.codec, frames)
 
     # ----------------------------------------------------------------------------------- the run
 
@@ -140,12 +136,16 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             trained, lr=self.config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
         )
-        if not self._resume():
+        if self.checkpoint is not None:
+            self._resume(self.checkpoint)
+        else:
             if self.smaller is not None:
                 self._grow(self.smaller)
             elif self.config.start_from is None:
                 self._linear_start()
             self.facts["loss_start"] = self.validation_loss()
+            fitted = ("basis_share", "start_left") if self.facts["start_left"] else ()
+            self.report({"step": 0, **{name: self.facts[name] for name in (*fitted, "loss_start")}})
             self._save()
         journal = Journal(self.out, tensorboard=False, steps_done=self.step)
         running: list[float] = []
@@ -175,28 +175,21 @@ class _Run:
         share *= 0.5 * (1 + math.cos(math.pi * self.step / max(1, config.steps)))
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * share
-        levels = self._batch(keyed_generator(config.seed, "batch", self.step))
-        loss = self._loss(levels)
+        generator = keyed_generator(config.seed, "batch", self.step)
+        batch = draw_crops(
+            self.train_levels, self.codec, config.batch_size, config.crop_frames, generator
+        )
+        # Clips of one length at a time, each frame with the same weight: no padding is ever learned.
+        frames = sum(levels[..., 0].numel() for levels in batch)
+        loss = torch.stack(
+            [self._loss(levels) * (levels[..., 0].numel() / frames) for levels in batch]
+        ).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(self._trained_parameters()), 1.0)
         self.optimizer.step()
         self.step += 1
         return float(loss.detach())
-
-    def _batch(self, generator: torch.Generator) -> Tensor:
-        """Random crops as the codec's weighted, centred levels [B, crop * stack, bands]."""
-        stack = self.codec.config.stack
-        clip_frames = self.train_levels.frames // stack
-        crop = min(self.config.crop_frames, clip_frames)
-        size = (self.config.batch_size,)
-        clips = torch.randint(self.train_levels.clips, size, generator=generator).tolist()
-        starts = torch.randint(clip_frames - crop + 1, size, generator=generator).tolist()
-        crops = [
-            self.train_levels.read(clip, start * stack, crop * stack)
-            for clip, start in zip(clips, starts, strict=True)
-        ]
-        return (torch.stack(crops) - self.codec.mean) * self.codec.weight
 
     def _loss(self, levels: Tensor) -> Tensor:
         codec = self.codec
@@ -218,7 +211,7 @@ class _Run:
         """
         config = self.config
         distance = F.mse_loss(restored, levels)
-        if config.motion_weight:
+        if config.motion_weight and levels.shape[1] > 1:
             moved = F.mse_loss(restored.diff(dim=1), levels.diff(dim=1))
             distance = distance + config.motion_weight * moved
         if config.loudness_weight:
@@ -247,15 +240,16 @@ class _Run:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """Mean squared error of unseen levels, in the codec's weighting."""
-        total = 0.0
+        """The mean distance of unseen levels from what codes make of them, as training has it."""
+        total = shares = 0.0
         for clip in range(self.valid_levels.clips):
-            whole = self.valid_levels.read(clip, 0, self.valid_levels.frames)
-            levels = ((whole - self.codec.mean) * self.codec.weight)[None]
+            levels = weighted(self.valid_levels.whole(clip), self.codec)[None]
             latents = self.codec.encoder(self.codec.project(levels))
             quantized = self.codec.quantizer.decode(self.codec.quantizer.encode(latents))
-            total += float(self._distance(self.codec.restore(quantized), levels))
-        return total / self.valid_levels.clips
+            share = self.valid_levels.share(clip)
+            total += share * float(self._distance(self.codec.restore(quantized), levels))
+            shares += share
+        return total / shares
 
     # ------------------------------------------------------------------------------ the linear start
 
@@ -263,15 +257,12 @@ class _Run:
     def _linear_start(self) -> None:
         """Mean, principal components and residual k-means, rounded to what the file will hold."""
         codec, levels = self.codec, self.train_levels
-        mean = torch.zeros(codec.bands.count, dtype=torch.float64)
-        for clip in range(levels.clips):
-            mean += levels.read(clip, 0, levels.frames).mean(0, dtype=torch.float64)
-        codec.mean.copy_((mean / levels.clips).half())
-        basis, self.facts["basis_share"] = self._moments().grouped_components(
+        codec.mean.copy_(mean_level(levels).half())
+        basis, self.facts["basis_share"] = moments(levels, codec).grouped_components(
             codec.config.stack, codec.config.groups, codec.config.dimension
         )
         codec.basis.copy_(basis.half())
-        rows = self._start_rows(levels) @ codec.basis
+        rows = self._start_rows() @ codec.basis
         size = codec.config.dimension
         for group in range(codec.config.groups):
             part = slice(group * size, (group + 1) * size)
@@ -282,48 +273,29 @@ class _Run:
             )
             for stream, found in zip(streams, codebooks, strict=True):
                 codec.quantizer.codebooks[stream].copy_(found.half())
-        self._report_start()
+        self._measure_streams()
 
     @torch.no_grad()
     def _grow(self, smaller: SpectralCodec) -> None:
-        """More components and streams for a codec that was trained already (growing.py)."""
+        """More streams, and perhaps components, for a codec that was trained already (growing.py)."""
         self.facts["basis_share"] = grow(
             smaller,
             self.codec,
-            self._moments(),
-            self._start_rows(self.train_levels),
+            moments(self.train_levels, self.codec),
+            self._start_rows(),
             self.config.start_iterations,
             self.config.seed,
         )
-        self._report_start()
+        self._measure_streams()
 
-    def _report_start(self) -> None:
-        unseen = self._start_rows(self.valid_levels) @ self.codec.basis
-        self.facts["start_left"] = power_left(unseen, self.codec.quantizer)
-        self.report({"step": 0, **self.facts})
+    def _measure_streams(self) -> None:
+        rows = draw_rows(self.valid_levels, self.codec, self.config.start_rows, self.config.seed)
+        self.facts["start_left"] = power_left(rows @ self.codec.basis, self.codec.quantizer)
 
-    def _moments(self) -> Moments:
-        """Of all frames of the training data."""
-        moments = Moments(len(self.codec.basis))
-        for clip in range(self.train_levels.clips):
-            moments.add(self._stacked(self.train_levels, clip))
-        return moments
-
-    def _stacked(self, levels: LevelFile, clip: int) -> Tensor:
-        """A clip's frames [T, stack * bands], weighted and centred."""
-        whole = levels.read(clip, 0, levels.frames)
-        return ((whole - self.codec.mean) * self.codec.weight).reshape(-1, len(self.codec.basis))
-
-    def _start_rows(self, levels: LevelFile) -> Tensor:
-        """About `start_rows` frames [N, stack * bands], spread evenly over all clips."""
-        each = max(1, self.config.start_rows // levels.clips)
-        rows = []
-        for clip in range(levels.clips):
-            frames = self._stacked(levels, clip)
-            generator = keyed_generator(self.config.seed, "rows", clip)
-            rows.append(frames[torch.randperm(len(frames), generator=generator)[:each]])
-        found = torch.cat(rows)
-        if levels is self.train_levels and len(found) < self.codec.card:
+    def _start_rows(self) -> Tensor:
+        """Frames [N, stack * bands] of the training data, enough for the codebooks."""
+        found = draw_rows(self.train_levels, self.codec, self.config.start_rows, self.config.seed)
+        if len(found) < self.codec.card:
             raise DataError(
                 f"{len(found)} frames of sound are too few for codebooks of {self.codec.card} codes.",
                 "Train on more sound, or with a smaller card.",
@@ -334,8 +306,10 @@ class _Run:
 
     def _settings(self) -> dict[str, Any]:
         """What must be equal for a run to go on; where files lie and how often it reports need not."""
-        free = {"data", "valid", "out", "start_from", "report_every", "checkpoint_every", "threads"}
-        return {k: v for k, v in dataclasses.asdict(self.config).items() if k not in free}
+        free = {"data", "valid", "out", "start_from", "asked"}
+        free |= {"report_every", "checkpoint_every", "threads"}
+        settings = dataclasses.asdict(self.config)
+        return {k: v for k, v in settings.items() if k not in free} | self.origin
 
     def _save(self) -> None:
         state = {
@@ -348,26 +322,38 @@ class _Run:
         with atomic_path(self.out / CHECKPOINT) as partial:
             torch.save(state, partial)
 
-    def _resume(self) -> bool:
+    def _checkpoint(self) -> dict[str, Any] | None:
+        """Where a run with these settings stands in `out`, if there is one."""
         path = self.out / CHECKPOINT
         if not path.is_file():
-            return False
-        state = torch.load(path, weights_only=True)
-        if state["settings"] != self._settings():
+            if (self.out / "codec").exists():
+                raise UsageError(
+                    f"{self.out} holds a codec, but not the run that made it.",
+                    "Choose another folder.",
+                )
+            return None
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        # Older runs did not note what they were made from.
+        unknown = self.origin.keys() - state["settings"].keys()
+        settings = {k: v for k, v in self._settings().items() if k not in unknown}
+        if state["settings"] != settings:
             raise UsageError(
                 f"{self.out} holds a run with other settings.",
                 "Repeat its settings to go on with it, or choose another folder.",
             )
+        return state
+
+    def _resume(self, state: dict[str, Any]) -> None:
         self.step, self.facts = state["step"], state["facts"]
         self.codec.load_state_dict(state["codec"])
         self.optimizer.load_state_dict(state["optimizer"])
-        return True
 
     def _finish(self) -> CodecTraining:
         directory = self.out / "codec"
+        self.codec.half()  # as it is kept, and so what the loss is of
         if not directory.exists():
-            native.save_part(directory, self.codec.half())
-            self.codec.float()
+            native.save_part(directory, self.codec)
+        self.codec.float()
         return CodecTraining(
             directory=directory,
             basis_share=self.facts["basis_share"],
@@ -375,6 +361,23 @@ class _Run:
             loss_start=self.facts["loss_start"],
             loss=self.validation_loss(),
         )
+
+
+def _started(config: CodecTrainConfig) -> SpectralCodec | None:
+    """The codec that a run starts from, if it does."""
+    if config.start_from is None:
+        return None
+    loaded = native.load_codec(Path(config.start_from))
+    if not isinstance(loaded, SpectralCodec):
+        raise UsageError(f"{config.start_from} is no spectral codec.", "Name another one.")
+    return loaded
+
+
+def _clips(source: str, limit: int) -> list[Path]:
+    clips = [clip.path for clip in read_clips(source).clips]
+    if not clips:
+        raise DataError(f"{source} holds no sounds.", "Give a manifest or a folder of sounds.")
+    return clips[:limit] if limit else clips
 
 
 @contextmanager

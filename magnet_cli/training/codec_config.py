@@ -19,6 +19,8 @@ class CodecTrainConfig:
     data: str  # manifest or folder of sounds
     out: str  # folder of the run
     codec: SpectralCodecConfig = field(default_factory=SpectralCodecConfig)
+    # Fields of `codec` that a `start_from` must have or grow to; None: those that are not at their default.
+    asked: tuple[str, ...] | None = None
     valid: str | None = setting(None, "Data", "Manifest or folder of unseen sounds.")
     max_clips: int = setting(0, "Data", "Use this many of the clips; 0: all.")
     max_valid_clips: int = setting(100, "Data", "Use this many of the unseen ones; 0: all.")
@@ -26,7 +28,7 @@ class CodecTrainConfig:
     start_from: str | None = setting(
         None,
         "Start",
-        "Go on from a trained codec's folder; with a larger --n-q or --dimension it grows.",
+        "Go on from a trained codec's folder, whose sizes hold; with a larger --n-q or --dimension it grows.",
     )
     start_rows: int = setting(200_000, "Start", "Frames that k-means sees.")
     start_iterations: int = setting(12, "Start", "Rounds of k-means, for each stream.")

@@ -1,7 +1,9 @@
 """Band levels of many clips in one memory-mapped file: sound is read and transformed once.
 
-The file holds, for clip after clip, float16 log(1 + amplitude / floor) of `frames` spectral frames and
-all bands, neither centred nor weighted; so they serve every basis and weighting of the same spectra.
+The file holds, for clip after clip, float16 log(1 + amplitude / floor) of up to `frames` spectral
+frames and all bands, neither centred nor weighted; so they serve every basis and weighting of the same
+spectra. A clip that is shorter leaves the rest of its place empty, and its length lies beside the
+file: whatever is drawn or summed here is of sound alone, never of the silence behind it.
 """
 
 from __future__ import annotations
@@ -21,13 +23,16 @@ from torch.nn import functional as F
 from magnet_cli.audio import io
 from magnet_cli.files import atomic_path
 from magnet_cli.models.spectral_codec import SpectralCodec
+from magnet_cli.training.codebooks import Moments
+from magnet_cli.training.sampling import keyed_generator
 
 
 @dataclass(frozen=True)
 class LevelFile:
-    """Levels of `clips` clips, `frames` spectral frames each."""
+    """Levels of `clips` clips, up to `frames` spectral frames each."""
 
     values: npt.NDArray[np.float16]  # [clips, frames, bands], memory-mapped
+    lengths: tuple[int, ...]  # spectral frames of each clip, in whole frames of codes
 
     @property
     def clips(self) -> int:
@@ -36,19 +41,53 @@ class LevelFile:
 
     @property
     def frames(self) -> int:
-        """Spectral frames of each clip."""
+        """Spectral frames of the longest clip that fits."""
         return int(self.values.shape[1])
+
+    def share(self, clip: int) -> float:
+        """How much of its place a clip fills: what it weighs in means over clips."""
+        return self.lengths[clip] / self.frames
 
     def read(self, clip: int, start: int, count: int) -> Tensor:
         """Levels float32 [count, bands] of a clip."""
         return torch.from_numpy(self.values[clip, start : start + count].astype(np.float32))
 
+    def whole(self, clip: int) -> Tensor:
+        """All levels float32 [N, bands] of a clip."""
+        return self.read(clip, 0, self.lengths[clip])
 
-def write_levels(path: Path, clips: Sequence[Path], codec: SpectralCodec, frames: int) -> LevelFile:
+
+# ------------------------------------------------------------------------------------- the file
+
+
+def sounds_key(clips: Sequence[Path], source: Path) -> str:
+    """What differs for other sounds: names as seen from `source`, sizes and times of the files.
+
+    Args:
+        clips: sound files.
+        source: the manifest or folder that names them; it may move together with them.
+
+    Raises:
+        AudioFileError: a clip cannot be read.
+    """
+    home = source if source.is_dir() else source.parent
+    told = hashlib.sha256()
+    for clip in clips:
+        io.check_readable(clip)
+        name = clip.relative_to(home) if clip.is_relative_to(home) else clip
+        stat = clip.stat()
+        told.update(json.dumps([name.as_posix(), stat.st_size, stat.st_mtime_ns]).encode())
+    return told.hexdigest()
+
+
+def write_levels(
+    path: Path, clips: Sequence[Path], sounds: str, codec: SpectralCodec, frames: int
+) -> LevelFile:
     """Levels of the first `frames` frames of codes of each clip; a file of the same clips is kept.
 
     Args:
-        clips: sound files of any rate; shorter ones end in silence.
+        clips: sound files of any rate and length.
+        sounds: their key (`sounds_key`).
         codec: whose spectra, bands and floor are used.
 
     Raises:
@@ -57,35 +96,104 @@ def write_levels(path: Path, clips: Sequence[Path], codec: SpectralCodec, frames
     config = codec.config
     shape = (len(clips), frames * config.stack, codec.bands.count)
     key = {
-        "clips": hashlib.sha256("\n".join(str(clip) for clip in clips).encode()).hexdigest(),
+        "clips": sounds,
         "spectra": [config.sample_rate, config.spectral_hop, config.overlap, config.stack],
         "bands": [config.linear_hz, config.high_bands, config.floor],
         "shape": list(shape),
     }
     said = path.with_suffix(".json")
-    if not (path.is_file() and said.is_file() and json.loads(said.read_text()) == key):
+    told = json.loads(said.read_text(encoding="utf-8")) if said.is_file() else {}
+    lengths = told.pop("lengths", [])
+    if told != key or not path.is_file():
         said.unlink(missing_ok=True)
+        lengths = []
         with atomic_path(path) as partial:
             values = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
             for index, clip in enumerate(clips):
-                values[index] = clip_levels(clip, codec, frames).half().numpy()
+                levels = clip_levels(clip, codec, frames)
+                values[index, : len(levels)] = levels.half().numpy()
+                lengths.append(len(levels))
             values.flush()
             del values
         with atomic_path(said) as partial:
-            partial.write_text(json.dumps(key), encoding="utf-8")
-    return LevelFile(np.load(path, mmap_mode="r"))
+            partial.write_text(json.dumps({**key, "lengths": lengths}), encoding="utf-8")
+    return LevelFile(np.load(path, mmap_mode="r"), tuple(lengths))
 
 
 @torch.no_grad()
 def clip_levels(path: Path, codec: SpectralCodec, frames: int) -> Tensor:
-    """Levels [frames * stack, bands] of a clip, neither centred nor weighted."""
+    """Levels [N, bands] of a clip, neither centred nor weighted; N is at most frames * stack.
+
+    A clip that does not fill its last frame of codes ends in silence there, as in encoding.
+    """
     sound = io.read(path)
     mono = io.with_channels(sound.samples, 1)
     samples = torch.from_numpy(io.resample(mono, sound.sample_rate, codec.sample_rate))
-    wanted = frames * codec.hop_length
+    own = min(frames, max(1, -(-samples.shape[1] // codec.hop_length)))
+    wanted = own * codec.hop_length
     samples = F.pad(samples[:, :wanted], (0, max(0, wanted - samples.shape[1])))
     margin = codec.spectrum.margin
     amplitudes = codec.bands.amplitudes(
         codec.spectrum.analyse(F.pad(samples, (margin, margin))).abs()
     )
     return torch.log1p(amplitudes / codec.config.floor)[0]
+
+
+# ------------------------------------------------------------------------- what training draws from it
+
+
+def weighted(levels: Tensor, codec: SpectralCodec) -> Tensor:
+    """Levels [..., N, bands] of a file, centred and weighted as the codec has them."""
+    return (levels - codec.mean) * codec.weight
+
+
+def draw_crops(
+    levels: LevelFile, codec: SpectralCodec, count: int, frames: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Random crops of `count` random clips, up to `frames` frames of codes each.
+
+    Returns:
+        Weighted levels [B, N, bands] for each length N that occurs: a shorter clip is taken whole.
+    """
+    stack = codec.config.stack
+    clips = torch.randint(levels.clips, (count,), generator=generator).tolist()
+    by_length: dict[int, list[Tensor]] = {}
+    for clip in clips:
+        whole = levels.lengths[clip] // stack
+        crop = min(frames, whole)
+        start = int(torch.randint(whole - crop + 1, (1,), generator=generator))
+        by_length.setdefault(crop, []).append(levels.read(clip, start * stack, crop * stack))
+    return [weighted(torch.stack(crops), codec) for crops in by_length.values()]
+
+
+def mean_level(levels: LevelFile) -> Tensor:
+    """The mean float64 [bands] of all frames."""
+    total = torch.zeros(levels.values.shape[2], dtype=torch.float64)
+    for clip in range(levels.clips):
+        total += levels.share(clip) * levels.whole(clip).mean(0, dtype=torch.float64)
+    return total / sum(levels.share(clip) for clip in range(levels.clips))
+
+
+def moments(levels: LevelFile, codec: SpectralCodec) -> Moments:
+    """Of all frames of codes."""
+    found = Moments(len(codec.basis))
+    for clip in range(levels.clips):
+        found.add(_stacked(levels, codec, clip))
+    return found
+
+
+def draw_rows(levels: LevelFile, codec: SpectralCodec, count: int, seed: int) -> Tensor:
+    """About `count` frames of codes [N, stack * bands], spread evenly over all sound."""
+    total = sum(levels.lengths)
+    rows = []
+    for clip in range(levels.clips):
+        frames = _stacked(levels, codec, clip)
+        each = max(1, count * levels.lengths[clip] // total)
+        generator = keyed_generator(seed, "rows", clip)
+        rows.append(frames[torch.randperm(len(frames), generator=generator)[:each]])
+    return torch.cat(rows)
+
+
+def _stacked(levels: LevelFile, codec: SpectralCodec, clip: int) -> Tensor:
+    """A clip's frames of codes [T, stack * bands], weighted and centred."""
+    return weighted(levels.whole(clip), codec).reshape(-1, len(codec.basis))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import soundfile
 import torch
 
 from magnet_cli.checkpoints import native
+from magnet_cli.cli.app import run
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.training.codebooks import Moments, k_means, nearest, power_left, residual_k_means
 from magnet_cli.training.codec import train_codec
 from magnet_cli.training.codec_config import CodecTrainConfig
+from magnet_cli.training.levels import draw_crops, draw_rows, sounds_key, write_levels
 
 TINY = SpectralCodecConfig(
     sample_rate=1600,
@@ -113,7 +117,11 @@ def test_a_killed_run_goes_on_to_the_same_codec(sounds: Path, tmp_path: Path, tr
 def test_training_starts_at_the_linear_optimum_and_gets_better(
     sounds: Path, tmp_path: Path
 ) -> None:
-    made = train_codec(settings(sounds, tmp_path / "run", steps=60, learning_rate=3e-3))
+    records: list[dict[str, Any]] = []
+    config = settings(sounds, tmp_path / "run", steps=60, learning_rate=3e-3)
+    made = train_codec(config, records.append)
+    assert records[0]["step"] == 0
+    assert records[0]["loss_start"] == made.loss_start  # it was reported as 0
     assert made.basis_share > 0.8
     assert made.start_left == tuple(sorted(made.start_left, reverse=True))
     assert made.start_left[-1] < 0.3
@@ -144,6 +152,134 @@ def test_training_the_decoder_leaves_the_codes_what_they_are(sounds: Path, tmp_p
 def test_a_run_with_other_settings_is_not_gone_on_with(sounds: Path, tmp_path: Path) -> None:
     train_codec(settings(sounds, tmp_path / "run", steps=2))
     with pytest.raises(UsageError, match="other settings"):
+        train_codec(settings(sounds, tmp_path / "run", steps=2, seed=4))
+
+
+# ------------------------------------------------------------------------------- clips of all lengths
+
+
+def test_silence_behind_short_clips_is_not_learned(sounds: Path, tmp_path: Path) -> None:
+    """Clips were padded to the segment, and the padding was trained on: nine tenths of it for some."""
+    fitting = train_codec(settings(sounds, tmp_path / "fitting", valid=str(sounds)))
+    # Four times, so that what each clip weighs in the means is a power of two, and nothing is rounded.
+    short = settings(sounds, tmp_path / "short", valid=str(sounds), segment_duration=4.0)
+    padded = train_codec(short)
+    assert_equal(fitting.directory, padded.directory)
+    assert dataclasses.replace(fitting, directory=padded.directory) == padded
+    changes = {"codec": dataclasses.replace(TINY, card=51), "max_clips": 1}
+    with pytest.raises(DataError, match="50 frames of sound are too few"):
+        train_codec(settings(sounds, tmp_path / "few", segment_duration=10.0, **changes))
+
+
+def noises(folder: Path, *seconds: float) -> list[Path]:
+    """Noise without a silent moment; and a caption beside each."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for index, length in enumerate(seconds):
+        noise = 0.3 * generator.uniform(-1, 1, round(1600 * length))
+        soundfile.write(folder / f"{index}.wav", noise, 1600)
+        (folder / f"{index}.txt").write_text("noise")
+    return sorted(folder.glob("*.wav"))
+
+
+def test_crops_and_rows_of_clips_of_different_lengths_are_sound(tmp_path: Path) -> None:
+    clips = noises(tmp_path / "noises", 2.0, 1.0, 0.5, 0.01)
+    codec = SpectralCodec(TINY)
+    levels = write_levels(tmp_path / "levels.f16", clips, "noises", codec, frames=75)
+    assert levels.lengths == (150, 100, 50, 2)
+    crops = draw_crops(levels, codec, 40, 30, torch.Generator().manual_seed(0))
+    assert sum(len(crop) for crop in crops) == 40
+    assert {crop.shape[1] for crop in crops} == {60, 50, 2}
+    rows = draw_rows(levels, codec, 100, seed=0)
+    assert len(rows) == 49 + 33 + 16 + 1  # of 75, 50, 25 and 1 frames, in proportion
+    for drawn in (*crops, rows.reshape(len(rows), 2, -1)):
+        assert (drawn.mean(-1) > 0.5).all()  # the mean of silence is 0
+
+
+def test_a_clip_of_a_single_spectral_frame_has_no_motion(tmp_path: Path) -> None:
+    noises(tmp_path / "noises", 1.0, 0.005)
+    codec = dataclasses.replace(TINY, stack=1)
+    made = train_codec(settings(tmp_path / "noises", tmp_path / "run", codec=codec))
+    assert math.isfinite(made.loss)
+    assert all(torch.isfinite(tensor).all() for tensor in tensors(made.directory).values())
+
+
+# ---------------------------------------------------------------------------------- other data
+
+
+def test_a_run_of_other_sounds_is_not_gone_on_with(sounds: Path, tmp_path: Path) -> None:
+    """It said that it had trained: the old codec, with a loss on the new sounds."""
+    train_codec(settings(sounds, tmp_path / "run", steps=2, valid=str(sounds)))
+    levels = (tmp_path / "run" / "levels-train.f16").stat()
+    noises(tmp_path / "noises", 1.0, 1.0)
+    other = str(tmp_path / "noises")
+    start = train_codec(settings(sounds, tmp_path / "start", steps=0))
+    more = {"data": other}, {"valid": other}, {"valid": None}, {"start_from": str(start.directory)}
+    for change in more:
+        changes = {"steps": 2, "valid": str(sounds), **change}
+        with pytest.raises(UsageError, match="other settings"):
+            train_codec(settings(sounds, tmp_path / "run", **changes))
+    assert (tmp_path / "run" / "levels-train.f16").stat() == levels  # nor were they touched
+    train_codec(settings(sounds, tmp_path / "run", steps=2, valid=str(sounds)))
+
+
+def test_another_starting_codec_of_the_same_name_is_another_run(
+    sounds: Path, tmp_path: Path
+) -> None:
+    start = train_codec(settings(sounds, tmp_path / "start", steps=0))
+    changes = {"steps": 2, "start_from": str(start.directory)}
+    train_codec(settings(sounds, tmp_path / "run", **changes))
+    other = train_codec(settings(sounds, tmp_path / "other", steps=0, seed=4))
+    shutil.rmtree(start.directory)
+    other.directory.rename(start.directory)
+    with pytest.raises(UsageError, match="other settings"):
+        train_codec(settings(sounds, tmp_path / "run", **changes))
+
+
+def test_sounds_replaced_under_their_names_are_read_again(tmp_path: Path) -> None:
+    folder = tmp_path / "noises"
+    clips = noises(folder, 1.0, 1.0)
+    codec = SpectralCodec(TINY)
+
+    def levels() -> Any:
+        return write_levels(tmp_path / "l.f16", clips, sounds_key(clips, folder), codec, 50)
+
+    before = levels()
+    kept = (tmp_path / "l.f16").stat()
+    assert levels().lengths == before.lengths == (100, 100)
+    assert (tmp_path / "l.f16").stat() == kept
+    train_codec(settings(folder, tmp_path / "run", steps=2))
+    soundfile.write(clips[0], np.zeros(1600), 1600)  # as long, and later
+    os.utime(clips[0], ns=(0, clips[1].stat().st_mtime_ns + 1_000_000_000))
+    assert not levels().whole(0).any()
+    with pytest.raises(UsageError, match="other settings"):
+        train_codec(settings(folder, tmp_path / "run", steps=2))
+
+
+def test_a_run_goes_on_after_its_sounds_have_moved(tmp_path: Path) -> None:
+    noises(tmp_path / "noises", 1.0, 1.0)
+    made = train_codec(settings(tmp_path / "noises", tmp_path / "run", steps=2))
+    (tmp_path / "noises").rename(tmp_path / "moved")
+    again = train_codec(settings(tmp_path / "moved", tmp_path / "run", steps=2))
+    assert (again.directory, again.loss) == (made.directory, made.loss)
+
+
+def test_a_run_that_did_not_note_its_sounds_goes_on(sounds: Path, tmp_path: Path) -> None:
+    made = train_codec(settings(sounds, tmp_path / "run", steps=2))
+    path = tmp_path / "run" / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    for name in ("sounds", "valid_sounds", "started"):
+        del state["settings"][name]
+    torch.save(state, path)
+    assert train_codec(settings(sounds, tmp_path / "run", steps=2)).loss == made.loss
+    with pytest.raises(UsageError, match="other settings"):
+        train_codec(settings(sounds, tmp_path / "run", steps=2, seed=4))
+
+
+def test_a_codec_without_its_run_is_not_taken_for_a_new_one(sounds: Path, tmp_path: Path) -> None:
+    train_codec(settings(sounds, tmp_path / "run", steps=2))
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    with pytest.raises(UsageError, match="not the run that made it"):
         train_codec(settings(sounds, tmp_path / "run", steps=2, seed=4))
 
 
@@ -249,3 +385,64 @@ def test_convolutions_before_the_quantizer_do_not_grow(sounds: Path, tmp_path: P
     changes = {"start_from": str(small.directory), "codec": dataclasses.replace(TINY, n_q=6)}
     with pytest.raises(UsageError, match="more streams"):
         train_codec(settings(sounds, tmp_path / "grown", **changes))
+
+
+def test_new_streams_leave_a_trained_codec_as_it_is(sounds: Path, tmp_path: Path) -> None:
+    """Old codes were moved by k-means, and the trained convolutions dropped."""
+    small = train_codec(settings(sounds, tmp_path / "small", learning_rate=1e-2))
+    changes = {"start_from": str(small.directory), "codec": dataclasses.replace(TINY, n_q=6)}
+    grown = train_codec(settings(sounds, tmp_path / "grown", steps=0, **changes))
+    old, new = tensors(small.directory), tensors(grown.directory)
+    assert new.keys() - old.keys() == {"quantizer.codebooks.4", "quantizer.codebooks.5"}
+    for name, tensor in old.items():
+        assert torch.equal(tensor, new[name]), name
+    assert any(old[f"{part}.0.down.weight"].any() for part in ("latent_decoder", "level_decoder"))
+    sound = torch.randn(1, 1, 3200, generator=torch.Generator().manual_seed(0)) * 0.1
+    before, after = (native.load_codec(made.directory) for made in (small, grown))
+    assert torch.equal(before.encode(sound), after.encode(sound)[:, :4])
+    assert grown.start_left[-1] < 0.9 * small.start_left[-1]
+    assert grown.start_left[:4] == pytest.approx(small.start_left)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"card": 16}, "--card cannot be 16: the codec at .* has 8"),
+        ({"groups": 1}, "--groups cannot be 1"),
+        ({"n_q": 2}, "--n-q cannot be 2: .* has 4 and can only grow"),
+        ({"dimension": 5, "n_q": 6}, "--dimension cannot be 5"),
+    ],
+)
+def test_a_codec_does_not_start_from_one_of_other_sizes(
+    sounds: Path, tmp_path: Path, changes: dict[str, int], says: str
+) -> None:
+    """The sizes that were asked for were left out of account without a word."""
+    small = train_codec(settings(sounds, tmp_path / "small", steps=0))
+    codec = dataclasses.replace(TINY, **changes)
+    with pytest.raises(UsageError, match=says):
+        train_codec(
+            settings(sounds, tmp_path / "run", start_from=str(small.directory), codec=codec)
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_at_their_defaults_ask_for_no_size(
+    sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = train_codec(settings(sounds, tmp_path / "small", steps=0)).directory
+
+    def train(out: str, *flags: str) -> int:
+        given = ("--data", str(sounds), "--start-from", str(small), "--steps", "0")
+        return run(["train", "codec", str(tmp_path / out), *given, *flags])
+
+    assert train("same") == 0
+    same = native.load_codec(tmp_path / "same" / "codec")
+    assert isinstance(same, SpectralCodec)
+    assert (same.n_q, same.card, same.config.dimension, same.config.groups) == (4, 8, 6, 2)
+    capsys.readouterr()
+    assert train("card", "--card", "1024") == 2  # the default, and given all the same
+    assert "--card cannot be 1024" in capsys.readouterr().err
+    assert train("more", "--n-q", "8") == 0
+    more = native.load_codec(tmp_path / "more" / "codec")
+    assert isinstance(more, SpectralCodec)
+    assert (more.n_q, more.config.dimension) == (8, 6)
