@@ -70,7 +70,7 @@ def train_lm(
             raise
         raise UsageError(
             "Training needs the package accelerate.",
-            "Install it with `pip install 'magnet-cli[train]'`.",
+            "Install it with `pip install accelerate`, or magnet with its `train` extra.",
         ) from error
     trainer = make_trainer(chosen, out, resume)
     if trainer.step:

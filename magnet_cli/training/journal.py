@@ -29,7 +29,7 @@ class Journal:
             except ImportError as error:
                 raise UsageError(
                     "TensorBoard is not installed.",
-                    "Install it with `pip install 'magnet-cli[tensorboard]'`.",
+                    "Install it with `pip install tensorboard`, or magnet with its `tensorboard` extra.",
                 ) from error
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=steps_done)
         kept = [line for line in self._lines() if json.loads(line)["step"] <= steps_done]
