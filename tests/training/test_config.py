@@ -91,3 +91,11 @@ def test_the_documents_list_every_setting() -> None:
         else:
             shown = str(default).lower() if isinstance(default, bool) else f"`{default}`"
         assert f"| `{field.name}` | {shown} | {field.metadata['about']} |" in text, field.name
+
+
+def test_the_file_that_the_documents_show_is_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
+    shown = text.partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "tiny.toml").write_text(shown)
+    config = read_config(tmp_path / "tiny.toml", {"steps": 7})
+    assert (config.modeling, config.data, config.steps) == ("hybrid", ("tokens/train",), 7)
