@@ -41,6 +41,8 @@ CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE = (
     "codec.safetensors",
     "text.safetensors",
 )
+# All that the format writes: a directory that holds more is not ours to replace.
+FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, parts.TOKENIZER_FILE)
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,15 @@ def save(
     Args:
         lm_dtype: the language model's dtype in the file; None: as it is.
         part_dtype: the same for codec and text encoder.
-        overwrite: replace a directory that holds a model in this format.
+        overwrite: replace a directory that holds a model in this format, and nothing else.
 
     Raises:
-        UsageError: something is there already.
+        UsageError: something is there already that is not to be replaced.
         CheckpointError: a part is of a kind that the format cannot hold.
         OSError: it cannot be written.
     """
+    if overwrite and directory.exists():
+        _check_replaceable(directory)
     codec_said = parts.describe(codec, parts.CODECS)
     text_said = parts.describe(text_encoder, parts.TEXT_ENCODERS)
     config = {
@@ -112,7 +116,7 @@ def save(
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
 
-    write_directory(directory, write, overwrite and (directory / CONFIG_FILE).is_file())
+    write_directory(directory, write, overwrite)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -278,6 +282,30 @@ def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> Te
         )
     _load_tensors(encoder, directory / TEXT_FILE, torch.float32, device)
     return encoder
+
+
+def _check_replaceable(directory: Path) -> None:
+    """Refuse to replace what is more than a model: its other files would be gone.
+
+    A training run's directory is more, too: its log, settings, samples and checkpoints.
+    """
+    found = sorted(directory.iterdir()) if directory.is_dir() else []
+    foreign = [path.name for path in found if path.name not in FILES or path.is_dir()]
+    try:
+        is_model = "lm" in read_config(directory)
+    except CheckpointError:
+        is_model = False
+    if not is_model:
+        raise UsageError(
+            f"{directory} exists already, and holds no model in magnet's own format.",
+            "Only such a model is replaced: choose another name, or remove it first.",
+        )
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise UsageError(
+            f"{directory} exists already, and holds more than a model: {foreign[0]}{more}.",
+            "Choose another name, or move what you want to keep out of it.",
+        )
 
 
 def _load_tensors(

@@ -75,6 +75,30 @@ def test_nothing_is_overwritten_unasked(written: Path) -> None:
     assert sorted(path.name for path in written.parent.iterdir()) == ["model", "stranger"]
 
 
+@pytest.mark.parametrize("foreign", ["thesis.txt", "src/main.py", "tokenizer.json/notes.txt"])
+def test_files_of_others_are_not_replaced_with_a_model(written: Path, foreign: str) -> None:
+    """Any folder with a config.json was replaced, and everything else in it was deleted."""
+    (written / native.parts.TOKENIZER_FILE).unlink()
+    (written / foreign).parent.mkdir(exist_ok=True)
+    (written / foreign).write_text("years of work")
+    with pytest.raises(UsageError, match=f"more than a model: {Path(foreign).parts[0]}"):
+        save(written, tiny_lm("masked"), overwrite=True)
+    assert (written / foreign).read_text() == "years of work"
+    assert native.stored_dtype(written) == torch.float32
+
+
+@pytest.mark.parametrize("config", ["{}", '{"format": "magnet-checkpoint", "version": 1}', "no"])
+def test_a_folder_with_any_config_is_not_replaced(
+    tmp_path: Path, hub_cache: Path, config: str
+) -> None:
+    """A codec's directory, of which a model is yet to be trained, is none either."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "config.json").write_text(config)
+    with pytest.raises(UsageError, match="exists already, and holds no model"):
+        save(tmp_path / "project", tiny_lm("masked"), overwrite=True)
+    assert [path.name for path in (tmp_path / "project").iterdir()] == ["config.json"]
+
+
 def test_a_write_that_fails_leaves_what_was_there(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

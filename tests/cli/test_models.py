@@ -91,6 +91,19 @@ def test_import_and_export_keep_the_sound(magnet: Magnet) -> None:
         np.testing.assert_array_equal(other, first)
 
 
+def test_import_replaces_a_model_and_nothing_else(magnet: Magnet) -> None:
+    """--force deleted the folder of a training run, log, samples and all, or of any project."""
+    magnet("models", "import", "small", "mine")
+    assert magnet("models", "import", "small", "mine").status == 2
+    assert magnet("models", "import", "small", "mine", "--force").status == 0
+    Path("mine/samples").mkdir()
+    Path("mine/train.toml").write_text("steps = 9")
+    refused = magnet("models", "import", "small", "mine", "--force")
+    assert refused.status == 2
+    assert "samples and 1 more" in refused.err
+    assert Path("mine/train.toml").read_text() == "steps = 9"
+
+
 def test_a_model_in_a_folder_is_named_in_the_command(magnet: Magnet) -> None:
     magnet("models", "import", "small", "models/mine")
     magnet("gen", "rain", *QUICK, "-m", "./models/mine", "-o", "a.wav")
