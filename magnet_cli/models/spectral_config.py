@@ -12,7 +12,8 @@ _SIZES = "Sizes of a new codec"
 
 @dataclass(frozen=True)
 class SpectralCodecConfig:
-    """The spectral codec; the defaults are the built-in model's (recipes/nano/README.md, Codec)."""
+    """The spectral codec. Defaults are what the built-in model's began as: its own has 12 streams of 96
+    components (recipes/nano/README.md, Codec)."""
 
     sample_rate: int = 24_000
     spectral_hop: int = 320  # samples from one spectral frame to the next
