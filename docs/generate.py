@@ -71,7 +71,8 @@ def _command_text(command: Any, name: str) -> Iterator[str]:
     for panel, members in panels.items():
         yield f"| {panel} | |\n|---|---|"
         for option in members:
-            yield f"| {_flags(option)} | {_cell(option.help)}{_default(option)} |"
+            needed = " **Required.**" if option.required else ""
+            yield f"| {_flags(option)} | {_cell(option.help)}{_default(option)}{needed} |"
         yield ""
     if command.epilog:
         yield _examples(command.epilog)
@@ -81,6 +82,7 @@ def _command_text(command: Any, name: str) -> Iterator[str]:
 
 def _flags(option: Any) -> str:
     value = "" if option.is_flag else f" {option.metavar or option.name.upper()}"
+    value = value.replace("|", "\\|")  # in a table it ends the cell, in code too
     on = ", ".join(f"`{flag}{value}`" for flag in option.opts)
     off = ", ".join(f"`{flag}`" for flag in option.secondary_opts)
     return f"{on} / {off}" if off else on

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from magnet_cli.cli.app import run
+from tests.commands import commands, options
 from tests.golden_cases import HUB_CACHE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,14 +36,30 @@ def test_reference_and_completions_are_current() -> None:
     assert stale == [], "run: python docs/generate.py"
 
 
-def test_every_flag_is_in_the_reference() -> None:
+def reference_rows(name: str) -> dict[str, str]:
+    """The rows of a command's tables in docs/cli.md: what is in their first cell, and in their second."""
     text = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    from magnet_cli.cli.app import COMMANDS
+    (section,) = re.findall(
+        rf"^###+ magnet {name}\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE
+    )
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    cells = [re.split(r"(?<!\\)\|", row)[1:-1] for row in rows]
+    assert {len(row) for row in cells} <= {2}, f"a | that is not written \\|: {cells}"
+    return {first.strip(): second.strip() for first, second in cells}
 
-    for name in COMMANDS:
-        assert f"### magnet {name}\n" in text
-    for flag in ("--steps", "--spectrogram", "--num", "--no-normalize", "--offline", "--reset"):
-        assert f"`{flag}" in text
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])
+def test_every_flag_is_in_the_reference(name: str, command: Any) -> None:
+    rows = reference_rows(name)
+    for option in options(command):
+        flags = (*option.opts, *option.secondary_opts)
+        (row,) = [row for row in rows if set(flags) <= set(re.findall(r"(?<=`)-[\w-]+", row))]
+        assert len(rows[row]) > 5, f"{row}: nothing is said of it"
+        assert rows[row].endswith("**Required.**") == option.required, row
+        if option.metavar:
+            assert option.metavar.replace("|", "\\|") in row
+        if option.default not in (None, True, False):
+            assert str(option.default) in rows[row], f"{row}: its default is not said"
 
 
 def test_bash_completes_commands_flags_and_models(tmp_path: Path) -> None:

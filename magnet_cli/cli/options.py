@@ -118,7 +118,7 @@ class SeedOptions:
             metavar="N",
             min=1,
             max=10_000,
-            help="Variations: number i has seed + i, from 0.",
+            help="Variations: number i has seed + i, from 0. Default: 1.",
         ),
     ] = 1
     seed: Annotated[

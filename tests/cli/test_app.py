@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import re
 import resource
 import shlex
 import subprocess
@@ -29,6 +30,7 @@ from magnet_cli.errors import (
     PartialFailureError,
 )
 from tests.cli.conftest import QUICK, Magnet
+from tests.commands import commands, options
 
 NO_TORCH = """
 import sys
@@ -141,11 +143,42 @@ def test_bare_magnet_shows_its_help(magnet: Magnet) -> None:
     assert "Error" not in outcome.err
 
 
+def help_rows(text: str) -> dict[str, str]:
+    """What a wide help text says of each flag, by the first of its names."""
+    rows: dict[str, str] = {}
+    flag = ""
+    for line in text.splitlines():
+        if named := re.match(r"│[ *]*(-[\w-]+)", line):
+            flag = named[1]
+        if line.startswith("│") and flag:
+            rows[flag] = f"{rows.get(flag, '')} {line}"
+        else:
+            flag = ""
+    return rows
+
+
+@pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])
+def test_help_says_every_flag_with_its_default(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch, name: str, command: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    rows = help_rows(magnet(*name.split(), "--help").out)
+    for option in options(command):
+        row = rows[option.opts[0]]
+        assert {*option.opts, *option.secondary_opts} <= set(re.split(r"[\s,]+", row))
+        assert ("[required]" in row) == option.required
+        if option.default is True:
+            assert f"[default: {option.opts[0][2:]}]" in row
+        elif option.default not in (None, False):
+            shown = f"[default: {option.default}]" in row or str(option.default) in option.help
+            assert shown, f"{option.opts[0]}: its default is not said"
+
+
 def test_every_help_has_an_example(magnet: Magnet) -> None:
-    for arguments in ("gen",), ("show",), *(("models", name) for name in ("list", "pull", "use")):
-        out = magnet(*arguments, "--help").out
-        assert "Example" in out
-        assert f"magnet {' '.join(arguments)}" in out
+    for name, _ in commands():
+        _, example, behind = magnet(*name.split(), "--help").out.partition("Example")
+        assert example, name
+        assert f"magnet {name}" in behind
 
 
 def examples() -> list[str]:
