@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +20,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.training.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
-    from magnet_cli.training.loop import Progress
+    from magnet_cli.training.loop import Progress, Trainer
 
 app = typer.Typer(no_args_is_help=True, help="Train models.", rich_markup_mode="markdown")
 
@@ -54,8 +58,9 @@ def train_lm(
 ) -> None:
     """Train a language model on token shards, or fine-tune one with --init.
 
-    The folder is a model that `magnet gen -m` plays from the first checkpoint on. Interrupted, it
-    goes on with --resume. Several GPUs or machines: `accelerate launch -m magnet_cli train lm …`.
+    The folder is a model that `magnet gen -m` plays from the first checkpoint on. Ctrl-C ends it with
+    a checkpoint, and --resume goes on. Several GPUs or machines: `accelerate launch -m magnet_cli train
+    lm …`.
     """
     if hybrid:
         settings["modeling"] = "hybrid"
@@ -75,7 +80,29 @@ def train_lm(
     trainer = make_trainer(chosen, out, resume)
     if trainer.step:
         voice.note(f"Going on after step {trainer.step} of {chosen.steps}")
-    trainer.run(lambda progress: _say(voice, progress, chosen.steps))
+    elif resume:
+        voice.note("No checkpoint is there yet: starting from step 0.")
+    with _stopping_well(trainer, voice):
+        trainer.run(lambda progress: _say(voice, progress, chosen.steps))
+
+
+@contextmanager
+def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
+    """Inside, the first Ctrl-C ends the run with a checkpoint, and the second at once."""
+    if trainer.accelerator.num_processes > 1:  # they would not stop at the same step
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        trainer.stop()
+        voice.note("Stopping after this step, with a checkpoint. Ctrl-C again: at once.")
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _say(voice: Talk, progress: Progress, steps: int) -> None:

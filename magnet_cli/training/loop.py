@@ -91,6 +91,11 @@ class Trainer:
         )
         self.ema = state.Ema(self.model, config.ema_decay)
         self.step = 0  # steps done
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Ask `run` to end after the step in work, with a checkpoint; for one process, from a signal."""
+        self._stopping = True
 
     def resume(self) -> bool:
         """Go on from the newest complete checkpoint; false where there is none."""
@@ -105,6 +110,7 @@ class Trainer:
 
         Raises:
             NotANumberError: naming the step, the batch and the last good checkpoint.
+            KeyboardInterrupt: after `stop`, when the checkpoint is written.
         """
         main = self.accelerator.is_main_process
         out = self.output.directory
@@ -131,8 +137,10 @@ class Trainer:
                 sampling = self.config.sample_every and self._due(self.config.sample_every)
                 # Samples are the kept model's, and what is kept has a checkpoint: a run that is taken
                 # up where there is none starts from the model's file.
-                if sampling or self._due(self.config.checkpoint_every):
+                if sampling or self._stopping or self._due(self.config.checkpoint_every):
                     tell("checkpoint", {"path": str(self.checkpoint())})
+                if self._stopping and self.step < self.config.steps:
+                    raise KeyboardInterrupt
                 if sampling:
                     if main:
                         tell("samples", {"path": str(self.output.samples(self.step, self.config))})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,33 @@ def test_from_a_folder_to_a_fine_tuned_model_that_plays(sounds: Path, magnet: Ma
     one, other = soundfile.read("before.wav")[0], soundfile.read("after.wav")[0]
     assert one.shape == other.shape
     assert not np.array_equal(one, other)
+
+
+def test_ctrl_c_ends_with_a_checkpoint(
+    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """README's 200 steps end before the first checkpoint is due: interrupted, all was lost."""
+    magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
+    from magnet_cli.training.loop import Trainer
+
+    take_step = Trainer.take_step
+
+    def interrupted(trainer: Trainer) -> Any:
+        if trainer.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return take_step(trainer)
+
+    monkeypatch.setattr(Trainer, "take_step", interrupted)
+    usual = signal.getsignal(signal.SIGINT)
+    run = ("train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--batch-size", "1")
+    stopped = magnet(*run, "--steps", "4")
+    assert stopped.status == 130, stopped.err
+    assert "Stopping after this step" in stopped.err
+    assert signal.getsignal(signal.SIGINT) is usual
+    monkeypatch.setattr(Trainer, "take_step", take_step)
+    gone_on = magnet("train", "lm", "mine", "--resume")
+    assert gone_on.status == 0, gone_on.err
+    assert "Going on after step 2 of 4" in gone_on.err
 
 
 def test_mistakes_are_explained(sounds: Path, magnet: Magnet) -> None:
