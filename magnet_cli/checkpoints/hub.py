@@ -126,7 +126,9 @@ def download(
     endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
         api = huggingface_hub.HfApi(endpoint=endpoint, library_name=_PROGRAM)
-        listing = api.model_info(repo, revision=revision)
+        # For the listing the library waits without end, unless it is told how long; for files not.
+        patience = huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT  # seconds: 10, or the user's own
+        listing = api.model_info(repo, revision=revision, timeout=patience)
         names = [entry.rfilename for entry in listing.siblings or ()]
         # The first file is asked for by the branch's name, which notes the branch's commit in the
         # cache; the others by that commit, so that all are of one.

@@ -21,6 +21,7 @@ class Hub:
     token: str | None = None  # without it, repositories are not there (401), as on the hub
     gated: bool = False  # with a token, still 403
     broken: int | None = None  # answer everything with this status
+    silent: bool = False  # take every connection and never answer
     cut_after: int = 0  # bytes of a file after which the connection breaks, for the first `cuts`
     cuts: int = 0
     requests: list[str] = field(default_factory=list)  # "GET /path", in order
@@ -36,6 +37,7 @@ class Hub:
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """Run `hub` on a free port for as long as the block lasts; its `url` is set."""
+    released = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -52,6 +54,11 @@ def serving(hub: Hub) -> Iterator[Hub]:
         def _answer(self, body: bool) -> None:
             path = self.path.partition("?")[0]
             hub.requests.append(f"{self.command} {path}")
+            if hub.silent:
+                # Not quite never: a client that waits without end is to fail its test, not to hang.
+                released.wait(10)
+                self.close_connection = True
+                return None
             if hub.broken is not None:
                 return self._fail(hub.broken, "", "The hub is down")
             info = re.fullmatch(r"/api/models/(.+?)(?:/revision/(.+))?", path)
@@ -122,6 +129,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        released.set()
         server.shutdown()
         server.server_close()
         thread.join()

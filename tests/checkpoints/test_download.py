@@ -136,6 +136,16 @@ def test_a_broken_hub_and_no_network_are_said(server: Hub, monkeypatch: pytest.M
     assert "network" in error.value.hint
 
 
+def test_a_hub_that_never_answers_is_given_up(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server or a gateway that took the connection and said nothing was waited for without end."""
+    assert constants.HF_HUB_ETAG_TIMEOUT == 10
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
+    server.silent = True
+    with pytest.raises(ModelNotFoundError, match="could not be downloaded: timed out") as error:
+        resolve(SMALL_30)
+    assert "Check the network" in error.value.hint
+
+
 def test_a_broken_connection_is_resumed(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)
