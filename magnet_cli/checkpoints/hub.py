@@ -113,10 +113,15 @@ def download(
     choose: FileChoice,
     revision: str | None = None,
     progress: ProgressHook | None = None,
+    again: Sequence[str] = (),
 ) -> Snapshot:
     """Fetch the files of `repo` that `choose` picks from its listing into the cache.
 
     Files that are there already are not fetched again, and an interrupted one is resumed.
+
+    Args:
+        revision: branch, tag or commit.
+        again: names of files to fetch even so; then `revision` is the commit that they are of.
 
     Raises:
         ModelNotFoundError: no such repository or revision, no access, no network, no space.
@@ -135,12 +140,15 @@ def download(
         at = revision
         snapshot = None
         for name in choose(names):
+            if revision is not None and name in again:
+                _discard(repo_directory(repo), revision, name)
             path = huggingface_hub.hf_hub_download(
                 repo,
                 name,
                 revision=at,
                 cache_dir=cache_directory(),
                 endpoint=endpoint,
+                force_download=name in again,
                 tqdm_class=_bar_for(repo, name, progress),
                 library_name=_PROGRAM,
                 library_version=__version__,
@@ -175,6 +183,19 @@ def _commit(folder: Path, revision: str) -> str | None:
     found = [path.name for path in (folder / "snapshots").iterdir()]
     matching = [name for name in found if name.startswith(revision) and _COMMIT.fullmatch(name)]
     return matching[0] if len(matching) == 1 else None
+
+
+def _discard(folder: Path, commit: str, name: str) -> None:
+    """Delete a file of a snapshot with its blob, which the library would link to again.
+
+    A link that leads elsewhere was made by somebody else, whose file stays.
+    """
+    path = folder / "snapshots" / commit / name
+    if path.is_symlink():
+        blob = path.parent / os.readlink(path)
+        if blob.parent.resolve() == (folder / "blobs").resolve():
+            blob.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _bar_for(repo: str, file: str, hook: ProgressHook | None) -> Any:
@@ -251,6 +272,13 @@ def _explained(repo: str, revision: str | None, error: Exception) -> ModelNotFou
         f"{repo} could not be downloaded: {reason}.".replace("..", "."),
         "Check the network and run it again: what was fetched is kept.",
     )
+
+
+def fetch_again(path: Path) -> str:
+    """What to do about a damaged file: the sentence for a hint."""
+    if cache_directory() in path.parents:
+        return "Run `magnet models pull` with the model's name: it fetches damaged files again."
+    return "Copy it again from where it came from."
 
 
 def not_here(repo: str) -> ModelNotFoundError:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_cli.checkpoints import audiocraft, hub, registry
+from magnet_cli.checkpoints import audiocraft, hub, integrity, registry
 from magnet_cli.checkpoints.layouts import (
     AUDIOCRAFT,
     ENCODEC,
@@ -54,12 +54,22 @@ class ResolvedCheckpoint:
     text: ResolvedPart
 
 
+@dataclass(frozen=True)
+class _Fetching:
+    """How what is missing is had."""
+
+    offline: bool
+    progress: hub.ProgressHook | None
+    repair: bool = False  # damaged files count as missing
+
+
 def resolve(
     spec: str | None,
     *,
     revision: str | None = None,
     offline: bool = False,
     progress: hub.ProgressHook | None = None,
+    repair: bool = False,
 ) -> ResolvedCheckpoint:
     """Find (or fetch) the files of a model.
 
@@ -69,13 +79,14 @@ def resolve(
         revision: branch, tag or commit, where `spec` has none.
         offline: never touch the network, as HF_HUB_OFFLINE does, too.
         progress: told how far each download is.
+        repair: read all that the hub's cache has of it, and fetch anew what is damaged.
 
     Raises:
         ModelNotFoundError: it is nowhere, or could not be fetched.
         CheckpointError: it is there, but files are missing or in no known layout.
         UsageError: two different revisions, or one for what is no repository.
     """
-    offline = offline or hub.offline()
+    how = _Fetching(offline or hub.offline(), progress, repair)
     spec = registry.builtin_name() if spec is None else spec
     name, at, said = spec.partition("@")
     known = registry.find(name)
@@ -94,10 +105,9 @@ def resolve(
             raise UsageError(
                 f"{spec!r} is on this machine and has no revisions.", "Leave the revision out."
             )
-        return _from_directory(directory, builtin, offline, progress)
+        return _from_directory(directory, builtin, how)
     repo = known.repo if known is not None and known.repo is not None else name
-    snapshot = _snapshot(repo, None, revision, offline, progress)
-    return _from_snapshot(snapshot, known, offline, progress)
+    return _from_snapshot(_snapshot(repo, None, revision, how), known, how)
 
 
 def resolve_codec(
@@ -108,7 +118,6 @@ def resolve_codec(
     Raises:
         ModelNotFoundError, CheckpointError: as `resolve`.
     """
-    offline = offline or hub.offline()
     directory = _directory(spec)
     if directory is not None and model_layout(hub.file_names(directory)) is None:
         names = hub.file_names(directory)
@@ -118,7 +127,8 @@ def resolve_codec(
     name, _, revision = spec.partition("@")
     if directory is None and registry.find(name) is None:
         _check_repo(spec, name)
-        snapshot = _snapshot(name, None, revision or None, offline, progress)
+        how = _Fetching(offline or hub.offline(), progress)
+        snapshot = _snapshot(name, None, revision or None, how)
         if model_layout(snapshot.names()) is None:
             return _part(ENCODEC, snapshot)
     return resolve(spec, offline=offline, progress=progress).codec
@@ -134,7 +144,7 @@ def resolve_text_encoder(
     """
     if not hub.is_repo_id(name):
         raise registry.unknown_name(name)
-    return _part(T5, _text_encoder(name, offline or hub.offline(), progress))
+    return _part(T5, _text_encoder(name, _Fetching(offline or hub.offline(), progress)))
 
 
 def _directory(spec: str) -> Path | None:
@@ -168,10 +178,7 @@ def _check_repo(spec: str, name: str) -> None:
 
 
 def _from_directory(
-    directory: Path,
-    known: KnownCheckpoint | None,
-    offline: bool,
-    progress: hub.ProgressHook | None,
+    directory: Path, known: KnownCheckpoint | None, how: _Fetching
 ) -> ResolvedCheckpoint:
     names = hub.file_names(directory)
     layout = model_layout(names)
@@ -181,22 +188,19 @@ def _from_directory(
             f"A model has {_needs(AUDIOCRAFT)} (the released layout) or {_needs(NATIVE)} (ours).",
         )
     needed(layout, names, str(directory))
-    codec, text = _parts(layout, directory, None, None, offline, progress)
+    codec, text = _parts(layout, directory, None, None, how)
     name = known.name if known is not None else directory.resolve().name
     return ResolvedCheckpoint(name, layout, directory, None, None, known, codec, text)
 
 
 def _from_snapshot(
-    snapshot: hub.Snapshot,
-    known: KnownCheckpoint | None,
-    offline: bool,
-    progress: hub.ProgressHook | None,
+    snapshot: hub.Snapshot, known: KnownCheckpoint | None, how: _Fetching
 ) -> ResolvedCheckpoint:
     layout = model_layout(snapshot.names())
     if layout is None:
         raise _no_model(snapshot.repo)
     repo, revision, directory = snapshot.repo, snapshot.revision, snapshot.directory
-    codec, text = _parts(layout, directory, repo, revision, offline, progress)
+    codec, text = _parts(layout, directory, repo, revision, how)
     name = known.name if known is not None else repo
     return ResolvedCheckpoint(name, layout, directory, repo, revision, known, codec, text)
 
@@ -206,8 +210,7 @@ def _parts(
     directory: Path,
     repo: str | None,
     revision: str | None,
-    offline: bool,
-    progress: hub.ProgressHook | None,
+    how: _Fetching,
 ) -> tuple[ResolvedPart, ResolvedPart]:
     """The codec and the text encoder: of the same directory, or where it points to."""
     here = ResolvedPart(layout, directory, repo, revision)
@@ -216,42 +219,52 @@ def _parts(
     codec = here
     pointer = audiocraft.codec_pointer(directory / audiocraft.CODEC_FILE)
     if pointer is not None:
-        codec = _part(ENCODEC, _snapshot(pointer, ENCODEC, None, offline, progress))
+        codec = _part(ENCODEC, _snapshot(pointer, ENCODEC, None, how))
     wanted = audiocraft.open_lm(directory / audiocraft.LM_FILE).text_encoder
-    text = _part(T5, _text_encoder(wanted, offline, progress))
+    text = _part(T5, _text_encoder(wanted, how))
     return codec, text
 
 
-def _text_encoder(name: str, offline: bool, progress: hub.ProgressHook | None) -> hub.Snapshot:
+def _text_encoder(name: str, how: _Fetching) -> hub.Snapshot:
     """The text encoder called `name`, under whichever of its two names the cache has it."""
     repos = [name] if "/" in name else [f"google-t5/{name}", name]
     for repo in repos:
         snapshot = hub.cached(repo)
         if snapshot is not None and not T5.missing(snapshot.names()):
-            return snapshot
-    if offline and hub.cached(repos[0]) is None:
+            return _snapshot(repo, T5, None, how)
+    if how.offline and hub.cached(repos[0]) is None:
         repos.reverse()  # speak of the one that is there in part, if any
-    return _snapshot(repos[0], T5, None, offline, progress)
+    return _snapshot(repos[0], T5, None, how)
 
 
 def _snapshot(
-    repo: str,
-    layout: Layout | None,
-    revision: str | None,
-    offline: bool,
-    progress: hub.ProgressHook | None,
+    repo: str, layout: Layout | None, revision: str | None, how: _Fetching
 ) -> hub.Snapshot:
     """All files that `layout` needs (None: of whichever layout of a model it is), at one commit."""
     snapshot = hub.cached(repo, revision)
-    if snapshot is not None and not _missing(snapshot.names(), layout):
+    names = snapshot.names() if snapshot is not None else []
+    missing = _expected(names, layout).missing(names)
+    damaged: list[str] = []
+    if snapshot is not None and how.repair:
+        chosen = _expected(names, layout).chosen(names)
+        damaged = integrity.damaged(snapshot.directory, list(chosen.values()))
+        if damaged:
+            revision = snapshot.revision  # the other files are of this commit
+    if snapshot is not None and not missing and not damaged:
         return snapshot
-    if offline:
+    if how.offline:
         if snapshot is None:
             raise hub.not_here(repo)
-        missing = ", ".join(_missing(snapshot.names(), layout))
+        if missing:
+            raise ModelNotFoundError(
+                f"{repo} is here only in part: {', '.join(missing)} is missing, and the network "
+                "is off.",
+                f"Fetch the rest with `magnet models pull {repo}`.",
+            )
         raise ModelNotFoundError(
-            f"{repo} is here only in part: {missing} is missing, and the network is off.",
-            f"Fetch the rest with `magnet models pull {repo}`.",
+            f"{repo} is damaged: {', '.join(damaged)} must be fetched again, and the network is "
+            "off.",
+            "Run it again without HF_HUB_OFFLINE.",
         )
 
     def choose(names: Sequence[str]) -> Sequence[str]:
@@ -263,7 +276,7 @@ def _snapshot(
         return needed(found, names, repo)
 
     try:
-        return hub.download(repo, choose, revision, progress)
+        return hub.download(repo, choose, revision, how.progress, again=damaged)
     except ModelNotFoundError as error:
         near = registry.near_names(repo)
         if near and registry.find(repo) is None:
@@ -271,12 +284,11 @@ def _snapshot(
         raise
 
 
-def _missing(names: Sequence[str], layout: Layout | None) -> list[str]:
-    layout = layout or model_layout(names)
-    if layout is None:
-        # Nothing that tells a model's layout: a codec's repository, or one that is still empty.
-        layout = ENCODEC if "config.json" in names else AUDIOCRAFT
-    return layout.missing(names)
+def _expected(names: Sequence[str], layout: Layout | None) -> Layout:
+    """`layout`, or the one that a repository with these files seems to be in."""
+    # Nothing that tells a model's layout: a codec's repository, or one that is still empty.
+    otherwise = ENCODEC if "config.json" in names else AUDIOCRAFT
+    return layout or model_layout(names) or otherwise
 
 
 def _part(layout: Layout, snapshot: hub.Snapshot) -> ResolvedPart:

@@ -13,10 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from magnet_cli.checkpoints import key_map
+from magnet_cli.checkpoints import hub, key_map
 from magnet_cli.errors import CheckpointError
-
-_DAMAGED = "Delete it and fetch it again with `magnet models pull`."
 
 
 @contextmanager
@@ -126,4 +124,4 @@ def fill(
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = str(error).partition("\n")[0].strip() or type(error).__name__
-    return CheckpointError(f"{path} cannot be read: {reason.rstrip('.')}.", _DAMAGED)
+    return CheckpointError(f"{path} cannot be read: {reason.rstrip('.')}.", hub.fetch_again(path))

@@ -99,11 +99,14 @@ def info(name: Name, *, talk: TalkOptions) -> None:
 @app.command("pull", epilog="Example:\n\n    magnet models pull small")
 @takes_flags
 def pull(name: Name, *, talk: TalkOptions) -> None:
-    """Download a model with its codec and text encoder, to be used offline from then on."""
+    """Download a model with its codec and text encoder, to be used offline from then on.
+
+    What is here already is checked, and fetched again where it is damaged.
+    """
     from magnet_cli.cli.loading import say_licence
 
     voice = Talk(talk)
-    resolved = _resolve(name, voice, offline=False)
+    resolved = _resolve(name, voice, offline=False, repair=True)
     if resolved.repo is not None:
         say_licence(resolved.repo, resolved.known.licence if resolved.known else None, voice)
     voice.note(f"{resolved.name} is here: {resolved.directory}")
@@ -224,13 +227,13 @@ def remove(
     voice.data({"repo": entry.repo, "freed": freed})
 
 
-def _resolve(name: str, voice: Talk, offline: bool) -> ResolvedCheckpoint:
+def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> ResolvedCheckpoint:
     from magnet_cli.cli.progress import loading
 
     with loading(voice, name) as on_download:
         from magnet_cli.checkpoints.resolve import resolve
 
-        return resolve(name, offline=offline, progress=on_download)
+        return resolve(name, offline=offline, progress=on_download, repair=repair)
 
 
 def _delete(repo: str) -> int:

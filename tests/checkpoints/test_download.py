@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,116 @@ def test_an_interrupted_download_leaves_nothing_that_looks_whole(
     resolve(SMALL_30)
     assert server.files().count("state_dict.bin") == 1, "what was whole is not fetched again"
     assert missing() == []
+
+
+def damage(path: Path, how: str) -> bytes:
+    """Damage a file in the cache where it really is; what it held."""
+    blob = path.resolve()
+    whole = blob.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    blob.write_bytes({"cut": whole[:middle], "flipped": flipped, "empty": b""}[how])
+    return whole
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty"])
+@pytest.mark.parametrize(
+    ("of", "name"),
+    [
+        (SMALL_30, "state_dict.bin"),
+        (CODEC, "model.safetensors"),
+        (T5, "tokenizer.json"),
+        (T5, "model.safetensors"),
+    ],
+)
+def test_a_damaged_file_is_fetched_again(server: Hub, of: str, name: str, how: str) -> None:
+    """The advice was to delete it and pull: the hub's library linked to the same damaged file."""
+    resolve(SMALL_30)
+    here = hub.cached(of)
+    assert here is not None
+    whole = damage(here.directory / name, how)
+    del server.requests[:]
+    resolved = resolve(SMALL_30, repair=True)
+    assert server.files() == [name], "nothing else is fetched"
+    assert (here.directory / name).read_bytes() == whole
+    load_checkpoint(resolved, "cpu")
+    resolve(SMALL_30, repair=True)
+    assert server.files() == [name], "what is whole is left alone"
+
+
+def test_what_is_damaged_says_how_to_have_it_again(server: Hub, tmp_path: Path) -> None:
+    resolved = resolve(SMALL_30)
+    for part in (resolved.text, resolved.codec):
+        damage(part.directory / "model.safetensors", "cut")
+        with pytest.raises(CheckpointError, match="cannot be read") as error:
+            load_checkpoint(resolved, "cpu")
+        assert "`magnet models pull`" in error.value.hint
+    damage(resolved.directory / "state_dict.bin", "cut")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        resolve(SMALL_30)
+    server.broken = 500
+    with pytest.raises(ModelNotFoundError, match="answered 500"):
+        resolve(SMALL_30, repair=True)
+    server.broken = None
+    load_checkpoint(resolve(SMALL_30, repair=True), "cpu")
+
+    copy = tmp_path / "copy"
+    shutil.copytree(resolved.directory, copy)
+    damage(copy / "state_dict.bin", "cut")
+    with pytest.raises(CheckpointError, match="Copy it again"):
+        resolve(str(copy), repair=True)
+
+
+def test_a_repair_that_was_interrupted_is_begun_again(server: Hub) -> None:
+    """A blob left behind is linked to as if it were whole."""
+    resolved = resolve(SMALL_30)
+    whole = damage(resolved.directory / "state_dict.bin", "flipped")
+
+    def interrupt(progress: hub.Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resolve(SMALL_30, progress=interrupt, repair=True)
+    resolve(SMALL_30)
+    assert (resolved.directory / "state_dict.bin").read_bytes() == whole
+
+
+def test_a_repair_needs_the_network_and_takes_nothing_away_before(
+    server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = resolve(SMALL_30)
+    damage(resolved.codec.directory / "config.json", "flipped")
+    before = (resolved.codec.directory / "config.json").read_bytes()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelNotFoundError, match=r"damaged: config.json must be fetched again"):
+        resolve(SMALL_30, repair=True)
+    assert (resolved.codec.directory / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["state_dict.bin", "compression_state_dict.bin"])
+def test_a_cache_without_links_is_repaired(server: Hub, tmp_path: Path, name: str) -> None:
+    """As on Windows: the snapshot holds the files themselves, and no checksum of them is known."""
+    directory = resolve(SMALL_30).directory
+    for path in list(directory.iterdir()):
+        path.resolve().rename(tmp_path / "moved")
+        path.unlink()
+        (tmp_path / "moved").rename(path)
+    whole = damage(directory / name, "cut")
+    del server.requests[:]
+    resolve(SMALL_30, repair=True)
+    assert server.files() == [name]
+    assert (directory / name).read_bytes() == whole
+
+
+def test_a_link_out_of_the_cache_is_replaced_and_its_file_kept(server: Hub, tmp_path: Path) -> None:
+    directory = resolve(SMALL_30).directory
+    mine = tmp_path / "mine.bin"
+    mine.write_bytes(b"my own")
+    (directory / "state_dict.bin").unlink()
+    (directory / "state_dict.bin").symlink_to(mine)
+    resolve(SMALL_30, repair=True)
+    assert mine.read_bytes() == b"my own"
+    assert (directory / "state_dict.bin").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,19 @@ def test_pull_downloads_and_says_so(magnet: Magnet, server: Hub) -> None:
     assert len(server.requests) == asked
 
 
+def test_pull_mends_what_is_damaged(magnet: Magnet, server: Hub, tmp_path: Path) -> None:
+    """The error said to delete the file and pull; pull stopped with the same error."""
+    magnet("models", "pull", "small")
+    (weights,) = (tmp_path / "empty").glob("models--facebook*/snapshots/*/state_dict.bin")
+    weights.resolve().write_bytes(weights.read_bytes()[:5000])
+    damaged = magnet("gen", "rain", *QUICK, "-o", "a.wav")
+    assert damaged.status == 3
+    assert "magnet models pull" in damaged.err
+    outcome = magnet("models", "pull", "small")
+    assert outcome.status == 0, outcome.err
+    assert magnet("gen", "rain", *QUICK, "-o", "a.wav").status == 0
+
+
 def test_gen_fetches_the_model_that_it_names(magnet: Magnet, server: Hub) -> None:
     outcome = magnet("gen", "rain", *QUICK, "-o", "a.wav")
     assert outcome.status == 0, outcome.err

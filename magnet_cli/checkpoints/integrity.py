@@ -1,0 +1,60 @@
+"""Are the files in the hub's cache what the hub sent? A disk that was full, or fails, changes them.
+
+The cache names each file by its checksum: a snapshot holds links to `blobs/<checksum>`. Where the
+file system has no links, the snapshot holds the files themselves, and their checksums are not known:
+then a file that can be opened counts as whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from magnet_cli.checkpoints.tensors import read_pickle, read_safetensors
+from magnet_cli.errors import CheckpointError
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")  # of large files
+_GIT_SHA1 = re.compile(r"[0-9a-f]{40}")  # of the others, as git names its blobs
+_CHUNK = 1 << 20  # bytes
+
+
+def damaged(directory: Path, names: Sequence[str]) -> list[str]:
+    """Those of the files `names` in a snapshot that are not what was downloaded."""
+    return [name for name in names if not _is_whole(directory / name)]
+
+
+def _is_whole(path: Path) -> bool:
+    checksum = Path(os.readlink(path)).name if path.is_symlink() else ""
+    try:
+        if _SHA256.fullmatch(checksum):
+            return _hashed(path, hashlib.sha256()) == checksum
+        if _GIT_SHA1.fullmatch(checksum):
+            header = f"blob {path.stat().st_size}\0".encode()
+            return _hashed(path, hashlib.sha1(header, usedforsecurity=False)) == checksum
+        return _opens(path)
+    except OSError:  # a disk that cannot read it
+        return False
+
+
+def _hashed(path: Path, digest: hashlib._Hash) -> str:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _opens(path: Path) -> bool:
+    try:
+        if path.suffix == ".json":
+            json.loads(path.read_text("utf-8"))
+        elif path.suffix == ".safetensors":
+            read_safetensors(path, lambda name: False)
+        else:
+            read_pickle(path)
+    except (CheckpointError, ValueError):
+        return False
+    return True
