@@ -52,13 +52,22 @@ def finish_loop(
     where they go to.
 
     Raises:
-        AudioFileError: as `finish`; or a fade was asked for, which a loop has no place for.
+        AudioFileError: as `finish` and `check_loopable`.
     """
-    if output.fade:
-        raise AudioFileError("A loop cannot be faded: its end would be heard.", "Leave --fade out.")
+    check_loopable(output)
     rounds, rate, loudness = finish(np.tile(samples, (1, 3)), sample_rate, name, output)
     start, stop = (round(samples.shape[1] * i * rate / sample_rate) for i in (1, 2))
     return np.ascontiguousarray(rounds[:, start:stop]), rate, loudness
+
+
+def check_loopable(output: OutputConfig) -> None:
+    """Refuse settings of a file that no loop can have.
+
+    Raises:
+        AudioFileError: a fade was asked for, which a loop has no place for.
+    """
+    if output.fade:
+        raise AudioFileError("A loop cannot be faded: its end would be heard.", "Leave --fade out.")
 
 
 def remark(loudness: Loudness, output: OutputConfig) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.clips import make_each
+from magnet_cli.cli.clips import make_each, say_beside
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.options import (
     DecodingOptions,
@@ -102,6 +102,7 @@ def edit(
     frames of the codec. A model of one channel makes all channels alike, each at its own level.
     """
     from magnet_cli.clips import Making
+    from magnet_cli.editing.windows import check_spans, regions_of
 
     voice = Talk(talk)
     decoding.config()
@@ -116,17 +117,23 @@ def edit(
         )
     with input_sound(source, [prompt]) as given:
         cues = cues_of(texts_of([prompt], voice), None)
+        check_spans(spans, given.duration)
         seeds = seeds_of(variations)
         targets = _targets(source, given, seeds, files, None if not through_codec else sound)
 
         from magnet_cli.cli.loading import load, source_of
         from magnet_cli.cli.progress import ClipDisplay
+        from magnet_cli.editing.filling import need_masks
+        from magnet_cli.editing.transcoding import frames_in
 
         loaded = load(model, voice)
         making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
         flags = {"region": region, "through_codec": through_codec, "overlap": windows.overlap}
         command = {"command": "edit", "input": source, "flags": flags}
         maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
+        need_masks(loaded, "fill in a region")
+        regions_of(spans, loaded.frame_rate, frames_in(loaded, given))
+        maker.check(cues, given.duration)
         say_seed(variations, seeds, voice)
         _say_what_happens(given, loaded, through_codec, voice)
         make = _through_codec if through_codec else _patch
@@ -186,7 +193,10 @@ def _targets(
         encoding_for(given, path)
         if path is not None:
             check_writable(path, files.force)
-    return [Target(label, seed, path, "wav", None) for path, seed in zip(paths, seeds, strict=True)]
+    return [
+        Target(label, seed, path, "wav", None, files.force)
+        for path, seed in zip(paths, seeds, strict=True)
+    ]
 
 
 def _say_what_happens(given: StoredSound, model: Model, through_codec: bool, talk: Talk) -> None:
@@ -218,8 +228,9 @@ def _patch(
     )
     kept = maker.record(made.settings)
     encoding = encoding_for(given, target.path)
-    if target.path is not None:
-        write_patched(given, made.patches, target.path, encoding, kept)
+    at = target.path
+    if at is not None:
+        at = write_patched(given, made.patches, at, encoding, kept, target.force)
     else:
         with tempfile.TemporaryFile() as file:
             write_patched(given, made.patches, file, encoding, kept)
@@ -229,11 +240,13 @@ def _patch(
     display.done()
     took = time.monotonic() - began
     anew = ", ".join(f"{start:.2f}-{stop:.2f} s" for start, stop in made.regions)
-    maker.talk.note(f"Saved {target.where}: {anew} made anew (whole frames), in {took:.1f} s")
+    where = str(at) if at is not None else target.where
+    maker.talk.note(f"Saved {where}: {anew} made anew (whole frames), in {took:.1f} s")
+    say_beside(target.path, at, maker.talk)
     maker.talk.data(
         {
             "status": "done",
-            "file": target.where,
+            "file": where,
             "prompt": target.prompt,
             "seed": target.seed,
             "regions": made.regions,

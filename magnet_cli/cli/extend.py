@@ -21,6 +21,7 @@ from magnet_cli.cli.pieces import (
     PieceMaker,
     PieceOptions,
     Source,
+    check_cues,
     check_stdout,
     cleaned,
     cues_of,
@@ -98,6 +99,7 @@ def extend(
                 f"{given.name} is {given.duration:.2f} s long already.",
                 "Take --to for a longer time: it counts from the start of the input.",
             )
+        check_cues(cues, to)
         seeds = seeds_of(variations)
         label = [named_after(source, "extended")]
         targets = plan(label, seeds, files.destination, files.codes, sound, files.force)
@@ -107,16 +109,16 @@ def extend(
         from magnet_cli.editing.transcoding import encode_sound
 
         loaded = load(model, voice)
+        making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
+        flags = {"to": to, "overlap": pieces.overlap}
+        command = {"command": "extend", "input": source, "flags": flags}
+        maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
+        maker.check(cues, to)
         say_channels(given, loaded, "the sound becomes the model's", voice)
         # The last frame may hold less sound than a frame is long: silence is not continued.
         whole = int(given.duration * loaded.frame_rate + 1e-6)
         beginning = encode_sound(loaded, given)[..., :whole]
 
-    config = decoding.over(loaded.defaults)
-    making = Making(config, sound, None, source_of(model))
-    flags = {"to": to, "overlap": pieces.overlap}
-    command = {"command": "extend", "input": source, "flags": flags}
-    maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
     say_seed(variations, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
 

@@ -22,6 +22,7 @@ from magnet_cli.cli.output import Talk, write_stdout
 from magnet_cli.cli.pieces import (
     PieceMaker,
     PieceOptions,
+    check_cues,
     check_stdout,
     cues_of,
     say_seed,
@@ -48,6 +49,8 @@ Examples:
     magnet gen "techno loop, 120 bpm" -d 8 --loop -o loop.wav
     echo "warm synth pad" | magnet gen - -o - | ffplay -nodisp -
 """
+
+_BY_ONE_MODEL = "--loop, --at and what is longer than the model's segment"
 
 
 def register(app: typer.Typer) -> None:
@@ -105,18 +108,25 @@ def gen(
     The same seed, settings and model make the same sound. Clips are made one by one, so each is the
     same as if it were asked for alone. Every file keeps how it was made: see `magnet show`.
     """
+    from magnet_cli.audio.finishing import check_loopable
     from magnet_cli.cli.targets import plan
     from magnet_cli.clips import Making
 
     voice = Talk(talk)
     more.over(decoding.config())
     sound = output.config()
+    if loop:
+        check_loopable(sound)
     check_stdout(destination, talk)
     negative = clean_prompt(clips.negative) if clips.negative is not None else None
     check_duration(clips.duration)
     texts = texts_of(prompts, voice)
     # With times, the prompts are those of one piece, which is named after the first.
     cues = cues_of(texts, pieces.at) if pieces.at else None
+    if cues:
+        check_cues(cues, clips.duration)
+    if loop or cues:
+        more.refuse(_BY_ONE_MODEL)
     seeds = seeds_of(clips)
     targets = plan(texts[:1] if cues else texts, seeds, destination, codes, sound, force)
 
@@ -129,9 +139,12 @@ def gen(
     making = Making(config, sound, clips.duration, source_of(model), folders(more, model))
     seconds = loaded.segment_duration if clips.duration is None else clips.duration
     if loop or cues or seconds > loaded.segment_duration:
-        more.refuse("--loop, --at and what is longer than the model's segment")
+        more.refuse(_BY_ONE_MODEL)
         command = {"command": "gen", "flags": {"loop": loop, "overlap": pieces.overlap}}
         maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
+        maker.check(cues or cues_of(texts[:1], None), seconds)
+        if loop:
+            maker.check_loop(seconds)
 
         def make(target: Target, display: ClipDisplay) -> None:
             told = cues or cues_of([target.prompt], None)
@@ -140,9 +153,12 @@ def gen(
             else:
                 maker.grow(target, told, seconds, display, keep_partial=pieces.keep_partial)
     else:
-        from magnet_cli.request import frames_for
+        from magnet_cli.request import frames_for, make_request
 
-        frames = frames_for(clips.duration, loaded.lm.config, loaded.name)
+        shape = loaded.lm.config
+        frames = frames_for(clips.duration, shape, loaded.name)
+        # What does not fit the model is refused here, once and not for every clip.
+        make_request(texts[:1], lm=shape, defaults=loaded.defaults, config=config, frames=frames)
         helpers = load_ensemble(more, model, loaded, config, frames, voice)
         make = _Maker(loaded, helpers, making, negative, frames, voice).make
 

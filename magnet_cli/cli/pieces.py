@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import secrets
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.clips import say_saved
+from magnet_cli.cli.clips import say_moved, say_saved
 from magnet_cli.cli.options import SeedOptions, TalkOptions, flag
 from magnet_cli.cli.output import Talk, refuse_terminal, write_stdout
 from magnet_cli.data.prompts import clean_prompt
@@ -134,6 +135,22 @@ def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:
     return list(zip(times, prompts, strict=True))
 
 
+def check_cues(cues: Cues, seconds: float | None) -> None:
+    """Refuse prompts whose times cannot be those of a piece, before a model is loaded for it.
+
+    Args:
+        cues: when each prompt begins.
+        seconds: length of the piece; None: not known yet.
+
+    Raises:
+        UsageError: nothing is said of the start, two begin at once, or one lies behind the end.
+    """
+    from magnet_cli.editing import cues as timed
+
+    times = [timed.Cue(start, prompt) for start, prompt in cues]
+    timed.check_cues(times, math.inf if seconds is None else seconds)
+
+
 def seeds_of(options: SeedOptions) -> range:
     """The seeds of the variations, from the one that was given or else a drawn one.
 
@@ -223,8 +240,8 @@ class PieceMaker:
 
     def direction(self, cues: Cues, seed: int) -> Direction:
         """The settings of one piece, as the library takes them."""
+        from magnet_cli.editing.cues import Cue
         from magnet_cli.editing.filling import Direction
-        from magnet_cli.editing.timeline import Cue
 
         return Direction(
             cues=tuple(Cue(start, prompt) for start, prompt in cues),
@@ -233,6 +250,28 @@ class PieceMaker:
             config=self.making.given,
             overlap=self.overlap,
         )
+
+    def check(self, cues: Cues, seconds: float) -> None:
+        """Refuse what the model cannot make at all, once and not for every clip.
+
+        Raises:
+            UsageError: the settings, the overlap or the prompts' times do not fit the model.
+        """
+        from magnet_cli.editing.filling import Filler
+        from magnet_cli.editing.transcoding import frames_holding
+
+        Filler(self.model, self.direction(cues, 0), frames_holding(self.model, seconds))
+
+    def check_loop(self, seconds: float) -> None:
+        """Refuse a loop that the model cannot close, before anything of it is made.
+
+        Raises:
+            UsageError: the model is autoregressive, or the loop is too short.
+        """
+        from magnet_cli.editing.looping import check_loop
+        from magnet_cli.editing.transcoding import frames_holding
+
+        check_loop(self.model, frames_holding(self.model, seconds))
 
     def grow(
         self,
@@ -282,7 +321,7 @@ class PieceMaker:
         """
         from magnet_cli.audio import io
         from magnet_cli.audio.finishing import finish_loop
-        from magnet_cli.clips import SavedClip, write_codes
+        from magnet_cli.clips import SavedClip, write_with_codes
         from magnet_cli.editing.extension import extend
         from magnet_cli.editing.looping import close_loop
         from magnet_cli.editing.transcoding import frames_holding
@@ -298,15 +337,18 @@ class PieceMaker:
             loop.audio[0].numpy(), self.model.sample_rate, target.format, output
         )
         kept = self.record(loop.settings)
-        if target.codes is not None:
-            write_codes(target.codes, loop.codes[0], kept)
-        if target.path is None:
-            write_stdout(io.encode(samples, rate, target.format, output, kept))
-        else:
-            io.write(target.path, samples, rate, target.format, output, kept)
+
+        def write() -> Path | None:
+            name, force = target.format, target.force
+            if target.path is not None:
+                return io.write(target.path, samples, rate, name, output, kept, force)
+            write_stdout(io.encode(samples, rate, name, output, kept))
+            return None
+
+        at = write_with_codes(target, loop.codes[0], kept, write)
         channels, length = samples.shape
         display.done()
-        saved = SavedClip(target, length / rate, rate, channels, loudness, kept)
+        saved = SavedClip(at, length / rate, rate, channels, loudness, kept, target)
         say_saved(saved, self.talk, output, time.monotonic() - began)
         if not loop.seamless:
             self.talk.warn(
@@ -349,7 +391,8 @@ class PieceMaker:
         self.talk.warn(f"Interrupted: keeping the first {finished:g} of {seconds:g} seconds.")
         kept = dataclasses.replace(piece, settings={**piece.settings, **partial})
         saved = self._write(target, kept, finished, None)
-        self.talk.note(f"Saved {target.where}: {saved.duration:g} s")
+        self.talk.note(f"Saved {saved.target.where}: {saved.duration:g} s")
+        say_moved(saved, self.talk)
         took = round(time.monotonic() - began, 3)
         self.talk.data({**saved.record(), "status": "partial", "seconds": took})
 

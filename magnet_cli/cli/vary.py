@@ -118,17 +118,20 @@ def vary(
         from magnet_cli.cli.loading import load, source_of
         from magnet_cli.cli.progress import ClipDisplay
         from magnet_cli.editing.transcoding import encode_sound
+        from magnet_cli.editing.variation import check_variation
         from magnet_cli.editing.variation import vary as vary_codes
 
         loaded = load(model, voice)
+        making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
+        flags = {"strength": strength, "keep_streams": keep_streams, "overlap": windows.overlap}
+        command = {"command": "vary", "input": source, "flags": flags}
+        maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
+        check_variation(loaded, strength, keep_streams)
+        maker.check(cues, given.duration)
         say_channels(given, loaded, "the sound becomes the model's", voice)
         length = given.duration
         known = encode_sound(loaded, given)
 
-    making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
-    flags = {"strength": strength, "keep_streams": keep_streams, "overlap": windows.overlap}
-    command = {"command": "vary", "input": source, "flags": flags}
-    maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
     say_seed(variations, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
 

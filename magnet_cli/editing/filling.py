@@ -15,7 +15,8 @@ from torch import Tensor
 from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding import autoregressive, iterative, settings
 from magnet_cli.decoding.events import OnStep
-from magnet_cli.editing.timeline import Cue, MixedLogits, MixedSession, check_cues, cue_weights
+from magnet_cli.editing.cues import Cue, check_cues
+from magnet_cli.editing.timeline import MixedLogits, MixedSession, cue_weights
 from magnet_cli.editing.windows import Window, overlap_frames, window_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model

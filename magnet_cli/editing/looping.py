@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.events import OnStep
+from magnet_cli.editing.cues import Cue
 from magnet_cli.editing.filling import Direction, Filler, check_codes, need_masks
-from magnet_cli.editing.timeline import Cue
 from magnet_cli.editing.windows import Region, Window, derived_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model
@@ -77,14 +77,9 @@ def loops(
     model: Model, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
 ) -> Iterator[Loop]:
     """One pass after the other, each with a wider seam and another seed. Arguments as `close_loop`."""
-    need_masks(model, "close a loop")
     check_codes(model, codes)
     frames = codes.shape[-1]
-    if frames < SHORTEST:
-        raise UsageError(
-            f"A loop of {frames / model.frame_rate:g} s is too short.",
-            f"Take {SHORTEST / model.frame_rate:g} s or more.",
-        )
+    check_loop(model, frames)
     whole = Filler(model, direction, frames)
     for turn in range(MOST_PASSES):
         seconds = SEAM_SECONDS * (1 + turn / 2)
@@ -99,6 +94,20 @@ def loops(
             "loop", known, passes=turn + 1, seam_flux=at_seam, body_flux=in_body
         )
         yield Loop(closed, audio, at_seam, in_body, settings)
+
+
+def check_loop(model: Model, frames: int) -> None:
+    """Refuse a loop that the model cannot close.
+
+    Raises:
+        UsageError: the model is autoregressive, or the loop is too short.
+    """
+    need_masks(model, "close a loop")
+    if frames < SHORTEST:
+        raise UsageError(
+            f"A loop of {frames / model.frame_rate:g} s is too short.",
+            f"Take {SHORTEST / model.frame_rate:g} s or more.",
+        )
 
 
 def _close(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from magnet_cli import provenance
-from magnet_cli.audio.stream_writer import write_stream
-from magnet_cli.clips import Making, SavedClip, Target, write_codes
+from magnet_cli.audio.stream_writer import Written, write_stream
+from magnet_cli.clips import Making, SavedClip, Target, write_with_codes
 from magnet_cli.decoding.events import OnStep
 from magnet_cli.editing.filling import Piece
 from magnet_cli.editing.transcoding import decode_stream
@@ -65,16 +66,25 @@ def save_piece(
     rate, output = model.sample_rate, making.output
     length = max(1, round(seconds * rate))
     kept = piece_record(piece.settings, making, command)
-    if target.codes is not None:
-        write_codes(target.codes, piece.codes[0], kept)
     samples = decode_stream(model, piece.codes, length, on_step)
-    if target.path is not None:
-        written = write_stream(target.path, samples, rate, target.format, output, kept)
-    else:
-        with tempfile.TemporaryFile() as file:
-            written = write_stream(file, samples, rate, target.format, output, kept)
-            file.seek(0)
-            while stdout is not None and (data := file.read(_CHUNK)):
-                stdout(data)
-    loudness, duration, rate = written
-    return SavedClip(target, duration, rate, output.channels or model.channels, loudness, kept)
+    written: Written | None = None
+
+    def write() -> Path | None:
+        nonlocal written
+        name, force = target.format, target.force
+        if target.path is not None:
+            written = write_stream(target.path, samples, rate, name, output, kept, force)
+        else:
+            with tempfile.TemporaryFile() as file:
+                written = write_stream(file, samples, rate, name, output, kept)
+                file.seek(0)
+                while stdout is not None and (data := file.read(_CHUNK)):
+                    stdout(data)
+        return written.path
+
+    at = write_with_codes(target, piece.codes[0], kept, write)
+    assert written is not None
+    channels = output.channels or model.channels
+    return SavedClip(
+        at, written.duration, written.sample_rate, channels, written.loudness, kept, target
+    )

@@ -42,15 +42,8 @@ def vary(
     Raises:
         UsageError: the model is autoregressive, or an argument cannot be used.
     """
-    need_masks(model, "vary a sound")
     check_codes(model, codes)
-    if not 0 <= strength <= 1:
-        raise UsageError(f"A strength of {strength:g} means nothing.", "Take a number from 0 to 1.")
-    if not 0 <= keep_streams < model.n_q:
-        raise UsageError(
-            f"{keep_streams} streams cannot be kept.",
-            f"The model has {model.n_q}: keep from 0 to {model.n_q - 1} of them.",
-        )
+    check_variation(model, strength, keep_streams)
     frames = codes.shape[-1]
     filler = Filler(model, direction, frames, on_step, on_window)
     generator = torch.Generator().manual_seed(derived_seed(direction.seed, "vary"))
@@ -64,6 +57,22 @@ def vary(
         pass
     settings = filler.describe("vary", kept[None], strength=strength, keep_streams=keep_streams)
     return Piece(varied, settings)
+
+
+def check_variation(model: Model, strength: float, keep_streams: int) -> None:
+    """Refuse a variation that the model cannot make. Arguments as in `vary`.
+
+    Raises:
+        UsageError: the model is autoregressive, or an argument cannot be used.
+    """
+    need_masks(model, "vary a sound")
+    if not 0 <= strength <= 1:
+        raise UsageError(f"A strength of {strength:g} means nothing.", "Take a number from 0 to 1.")
+    if not 0 <= keep_streams < model.n_q:
+        raise UsageError(
+            f"{keep_streams} streams cannot be kept.",
+            f"The model has {model.n_q}: keep from 0 to {model.n_q - 1} of them.",
+        )
 
 
 def kept_codes(

@@ -16,6 +16,8 @@ from magnet_cli.errors import UsageError
 
 # Share of the segment that a window has in common with what was made before it, if not said.
 OVERLAP = 0.3
+# Seconds behind a sound that a region may end at before a model, and so its frame, is known.
+SLACK = 0.1
 
 
 class Region(NamedTuple):
@@ -116,25 +118,42 @@ def regions_of(
     Raises:
         UsageError: there is none, one is empty or backwards, or one lies outside the piece.
     """
+    length = total / frame_rate
+    check_spans(spans, length)
+    regions = []
+    for start, stop in spans:
+        # What rounding adds to a whole number of frames is no further frame.
+        first = math.floor(start * frame_rate + 1e-6)
+        last = math.ceil(stop * frame_rate - 1e-6)
+        if first >= total or last > total + 1:
+            raise _outside(start, stop, length)
+        regions.append(Region(first, max(min(last, total), first + 1)))
+    return join(regions)
+
+
+def check_spans(spans: Sequence[tuple[float, float]], seconds: float) -> None:
+    """Refuse what no model could make a region of, in a sound of `seconds`.
+
+    A span may end a little behind the sound, by less than SLACK: by a frame, `regions_of` allows.
+
+    Raises:
+        UsageError: there is none, one is empty or backwards, or one lies outside the sound.
+    """
     if not spans:
         raise UsageError("There is no region.", "Say what to make anew, such as 2.0-5.5.")
-    length = total / frame_rate
-    regions = []
     for start, stop in spans:
         if not (math.isfinite(start) and math.isfinite(stop) and 0 <= start < stop):
             raise UsageError(
                 f"{start:g}-{stop:g} is no region.", "Give seconds, from-to, such as 2.0-5.5."
             )
-        # What rounding adds to a whole number of frames is no further frame.
-        first = math.floor(start * frame_rate + 1e-6)
-        last = math.ceil(stop * frame_rate - 1e-6)
-        if first >= total or last > total + 1:
-            raise UsageError(
-                f"The region {start:g}-{stop:g} is not inside the sound.",
-                f"It is {length:.2f} s long.",
-            )
-        regions.append(Region(first, max(min(last, total), first + 1)))
-    return join(regions)
+        if start >= seconds or stop >= seconds + SLACK:
+            raise _outside(start, stop, seconds)
+
+
+def _outside(start: float, stop: float, seconds: float) -> UsageError:
+    return UsageError(
+        f"The region {start:g}-{stop:g} is not inside the sound.", f"It is {seconds:.2f} s long."
+    )
 
 
 def join(regions: Sequence[Region]) -> tuple[Region, ...]:

@@ -101,13 +101,10 @@ def test_no_beginning_step_by_step_can_be_asked_of_pieces_too(
     assert "but for --hybrid 0" in more.err
 
 
-def test_a_loop_as_mp3_is_warned_of_and_a_fade_refused(magnet: Magnet) -> None:
+def test_a_loop_as_mp3_is_warned_of(magnet: Magnet) -> None:
     outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "-o", "loop.mp3")
     assert outcome.status == 0
     assert "mp3 pads its ends" in outcome.err
-    outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "--fade", "0.1", "-o", "b.wav")
-    assert outcome.status == 2
-    assert "cannot be faded" in outcome.err
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
@@ -369,3 +366,67 @@ def test_autoregressive_models_cannot_edit(magnet: Magnet, riff: Path) -> None:
         outcome = magnet(*words, *MUSICGEN)
         assert outcome.status == 2
         assert "writes codes one after the other" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("gen", "a", "b", "--loop", "--fade", "0.2", "-d", "2"), "cannot be faded"),
+        (("gen", "a", "--at", "5", "b", "-d", "3"), "begins at 5 s, but the piece is 3 s"),
+        (("gen", "a", "--at", "0", "b"), "Two prompts begin at 0 s"),
+        (("gen", "a", "b", "--at", "2", "--at", "3"), "Nothing is said of the first 2 s"),
+        (("gen", "a", "--loop", "--rescorer", "self"), "made by one model"),
+        (("extend", "riff.wav", "a", "--at", "7", "b", "--to", "5"), "begins at 7 s"),
+        (("edit", "riff.wav", "x", "--region", "1.5-0.5"), "1.5-0.5 is no region"),
+        (("edit", "riff.wav", "x", "--region", "1-50"), "It is 2.00 s long"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_can_never_work_is_refused_before_a_model_is_loaded(
+    magnet: Magnet, riff: Path, monkeypatch: pytest.MonkeyPatch, words, says
+) -> None:
+    """It was said when 2 GB were downloaded, or once a clip was made, and again for every clip."""
+
+    def no_model(name: str, **_: object) -> pipeline.Model:
+        raise AssertionError(f"{name} was loaded for nothing")
+
+    monkeypatch.setattr(pipeline, "load_model", no_model)
+    outcome = magnet(*words, *FAST, "-n", "3")
+    assert outcome.status == 2, outcome.err
+    assert outcome.err.count(says) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("gen", "a", "b", "--steps", "1,2"), "decoding_steps has 2 numbers"),
+        (("gen", "a", "b", "--cfg-coef", "3"), "cfg_coef cannot be used"),
+        (("gen", "a", "--trim", "-d", "0.02"), "less than one span"),
+        (("gen", "a", "-d", "11", "--steps", "1,2"), "decoding_steps has 2 numbers"),
+        (("gen", "a", "-d", "0.1", "--loop"), "too short"),
+        (("gen", "a", "--at", "10", "b"), "begins at 10 s, but the piece is 10 s"),
+        (("edit", "riff.wav", "x", "--region", "1-1.5", "--overlap", "10"), "does not fit"),
+        (("edit", "riff.wav", "x", "--region", "1-2.05"), "not inside the sound"),
+        (("vary", "riff.wav", "x", "--keep-streams", "4"), "4 streams cannot be kept"),
+        (("extend", "riff.wav", "x", "--to", "5", "--steps", "1,2"), "decoding_steps has 2"),
+        (("edit", "riff.wav", "x", "--region", "1-2", *MUSICGEN), "one after the other"),
+        (("gen", "x", "--loop", "-d", "1", *MUSICGEN), "one after the other"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_does_not_fit_the_model_is_said_once(
+    magnet: Magnet, riff: Path, monkeypatch: pytest.MonkeyPatch, words, says
+) -> None:
+    """`gen a b --steps 1,2 -n 2` said the same five times; a loop was made before it was refused."""
+
+    def no_decoding(*_: object, **__: object) -> None:
+        raise AssertionError("something was made of it")
+
+    monkeypatch.setattr(pipeline.Model, "decode", no_decoding)
+    monkeypatch.setattr(pipeline.Model, "generate", no_decoding)
+    fast = [] if "--steps" in words or MUSICGEN[1] in words else ["--steps", "1"]
+    model = [] if "-m" in words else ["-m", SMALL]
+    outcome = magnet(*words, *model, *fast, "--seed", "5", "-n", "3")
+    assert outcome.status == 2, outcome.err
+    assert outcome.err.count(says) == 1
+    assert "Seed" not in outcome.err

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding.guidance import guide
+from magnet_cli.editing.cues import Cue, check_cues
 from magnet_cli.editing.extension import extend
 from magnet_cli.editing.filling import Direction
-from magnet_cli.editing.timeline import Cue, MixedLogits, MixedSession, check_cues, cue_weights
+from magnet_cli.editing.timeline import MixedLogits, MixedSession, cue_weights
 from magnet_cli.errors import UsageError
 from tests.editing.tiny import FAST, codes_of, tiny_model
 
