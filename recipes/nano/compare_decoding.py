@@ -3,11 +3,15 @@
     python -m recipes.nano.compare_decoding --sounds DIR --tagger WHEEL '{}' '{"temperature": 1.0}'
 
 Each argument is a JSON object of decoding settings (docs/python.md) over the model's own. A row holds
-what recipes.nano.evaluate asks the judges, and what tells a drone or nothing at all from music:
+what recipes.nano.evaluate asks the judges, of as many clips as ask for it, and what tells a drone or
+nothing at all from music:
 
 repeats   share of codes equal to the one before, by coarse stream
 distinct  different codes in a clip, by coarse stream
 silent    share of clips below -60 dBFS
+
+Clips whose notes, drum hits and kit are those of a training clip are passed over; nano was trained on
+more than train.jsonl of --sounds, so name the other manifests after --also-trained-on.
 
 The Fréchet distance is from 170 rendered clips; of 40 clips it serves to compare rows with each other,
 and with nothing else.
@@ -25,8 +29,9 @@ from torch import Tensor
 import magnet_cli
 from magnet_cli.config import DecodingConfig
 from magnet_cli.evaluation.metrics import frechet_distance
-from recipes.nano.evaluate import BATCH, Case, Evaluation, composed_cases, faults
-from recipes.nano.judges.hearing import Heard, judge, rates
+from recipes.nano.cases import Case, composed_cases, compositions
+from recipes.nano.evaluate import BATCH, Evaluation, faults
+from recipes.nano.judges.hearing import Heard, judge, judged, percent_of, rates
 from recipes.nano.judges.tagger import Tagger
 
 COARSE = 4  # streams that are heard; the others refine them
@@ -55,7 +60,8 @@ def row(
         judge(one, case.wanted, evaluation.threshold)
         for one, case in zip(heard, cases, strict=True)
     ]
-    shares = " | ".join(f"{100 * share:.0f} %" for share in rates(verdicts).values())
+    counts = judged(verdicts)
+    shares = " | ".join(percent_of(share, counts[q]) for q, share in rates(verdicts).items())
     distance = frechet_distance(torch.cat([one.embeddings for one in heard]), reference)
     silent = faults(codes, clips)["silent"]
     return f"| {name} | {' | '.join(habits(codes))} | {shares} | {distance:.1f} | {100 * silent:.0f} % |"
@@ -69,6 +75,14 @@ def main() -> None:
     parser.add_argument("settings", nargs="+", help="JSON objects")
     parser.add_argument("--sounds", type=Path, required=True, help="what recipes.nano.compose made")
     parser.add_argument("--tagger", type=Path, required=True, help="the musicnn wheel")
+    parser.add_argument(
+        "--also-trained-on",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="MANIFEST",
+        help="manifests of training clips besides train.jsonl of --sounds",
+    )
     parser.add_argument("--model", default=None, help="default: the built-in one")
     parser.add_argument("--clips", type=int, default=40)
     given = parser.parse_args()
@@ -78,7 +92,8 @@ def main() -> None:
     evaluation = Evaluation(
         given.sounds, Tagger(given.tagger), model.sample_rate, model.segment_duration
     )
-    rendered = composed_cases(given.sounds, "valid", REFERENCE_CLIPS)
+    trained = compositions([given.sounds / "train.jsonl", *given.also_trained_on])
+    rendered = composed_cases(given.sounds, "valid", REFERENCE_CLIPS, trained=trained)
     clips = [evaluation.rendered(case) for case in rendered]
     heard = evaluation.listen(clips)
     reference = torch.cat([one.embeddings for one in heard])

@@ -1,15 +1,17 @@
 """How good the built-in model is, in figures that anyone can repeat.
 
-    python -m recipes.nano.evaluate --sounds DIR --tagger WHEEL [--model DIR] [--clips 200] [--sets test]
+    python -m recipes.nano.evaluate --sounds DIR --tagger WHEEL [--also-trained-on MANIFEST ...]
+        [--model DIR] [--clips 200] [--sets test]
 
 Side by side for rendered, codec-reconstructed and generated audio, on three sets: `test` (held-out
 compositions), `test_combo` (held-out combinations) and `human` (40 prompts that follow no template;
-nothing was rendered for them). The columns:
+nothing was rendered for them). Clips whose notes, drum hits and kit are those of a training clip are
+passed over. The columns, each with the number of clips whose prompt asks for it (cases.py):
 
 instrument  the tagger ranks a tag of the asked instrument among the first three that name one
 drums       its drum score is on the asked side of the threshold that best separates rendered
             validation clips with drums from those without
-tempo       librosa's tempo, its double or its half lies in the asked class
+tempo       librosa's tempo, its double or its half lies in the class that a word or a number asks for
 frechet     distance, in the tagger's embedding, from the rendered clips of the set: for the rendered
             ones between their two halves (the floor); white noise and shuffled captions are ceilings
 """
@@ -17,12 +19,9 @@ frechet     distance, in the tagger's embedding, from the rendered clips of the 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -33,10 +32,19 @@ from torch import Tensor
 import magnet_cli
 from magnet_cli.evaluation.metrics import frechet_distance
 from magnet_cli.pipeline import Model
-from recipes.nano.judges.hearing import Heard, Wanted, drum_threshold, judge, listen, rates
+from recipes.nano.cases import Case, composed_cases, compositions, human_cases
+from recipes.nano.judges.hearing import (
+    QUESTIONS,
+    Heard,
+    drum_threshold,
+    judge,
+    judged,
+    listen,
+    percent_of,
+    rates,
+)
 from recipes.nano.judges.tagger import Tagger
 
-HUMAN_PROMPTS = Path(__file__).parent / "human_prompts.jsonl"
 HUMAN = "human"
 SETS = ("test", "test_combo", HUMAN)
 # A 200-d covariance from fewer patches than this says little (three patches in a 10 s clip).
@@ -45,45 +53,6 @@ MIN_PATCHES = 500
 BATCH = 8  # clips that are generated at once, in half the time; but for rounding as alone
 # Prompts and as many seeds -> codes int64 [B, K, T] and audio [B, C, samples].
 Generate = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A prompt, what should be heard, and the rendered clip where there is one."""
-
-    prompt: str
-    wanted: Wanted
-    sound: Path | None
-
-
-def composed_cases(sounds: Path, split: str, count: int, seed: int = 0) -> list[Case]:
-    """`count` clips of a split, each with one of its captions, drawn by seed."""
-    rng = random.Random(f"{split}/{seed}")
-    rows = [
-        json.loads(line) for line in (sounds / f"{split}.jsonl").read_text("utf-8").splitlines()
-    ]
-    rng.shuffle(rows)
-    return [
-        Case(rng.choice(row["captions"]), wanted_of(row["tags"]), sounds / row["path"])
-        for row in rows[:count]
-    ]
-
-
-def wanted_of(tags: dict[str, Any]) -> Wanted:
-    """What should be heard in a composed clip."""
-    if tags["kind"] == "effect":
-        return Wanted(None, None, None)
-    instrument = None if tags["kind"] == "drums" else tags["instrument"]
-    return Wanted(instrument, bool(tags["drums"]) or tags["kind"] == "drums", tags["tempo_class"])
-
-
-def human_cases() -> list[Case]:
-    """The prompts that follow no template."""
-    rows = map(json.loads, HUMAN_PROMPTS.read_text("utf-8").splitlines())
-    return [
-        Case(row["prompt"], Wanted(row["instrument"], row["drums"], row["tempo_class"]), None)
-        for row in rows
-    ]
 
 
 def read(path: Path, rate: int, seconds: float) -> Tensor:
@@ -98,9 +67,10 @@ class Evaluation:
 
     def __init__(self, sounds: Path, tagger: Tagger, rate: int, seconds: float) -> None:
         self.sounds, self.tagger, self.rate, self.seconds = sounds, tagger, rate, seconds
-        valid = [c for c in composed_cases(sounds, "valid", 150) if c.wanted.drums is not None]
+        # By what is in the clips: a threshold has nothing to do with what captions ask for.
+        valid = [case for case in composed_cases(sounds, "valid", 150) if case.drums is not None]
         heard = self.listen([self.rendered(case) for case in valid])
-        self.threshold = drum_threshold(heard, [bool(case.wanted.drums) for case in valid])
+        self.threshold = drum_threshold(heard, [bool(case.drums) for case in valid])
 
     def rendered(self, case: Case) -> Tensor:
         """The rendered clip of a case."""
@@ -115,11 +85,14 @@ class Evaluation:
     def row(
         self, heard: Sequence[Heard], cases: Sequence[Case], reference: Tensor | None
     ) -> dict[str, float]:
-        """Shares heard right, and the Fréchet distance from `reference` where it can be had."""
+        """Shares heard right, of how many clips ("drums of"), and the Fréchet distance from
+        `reference` where it can be had.
+        """
         verdicts = [
             judge(h, case.wanted, self.threshold) for h, case in zip(heard, cases, strict=True)
         ]
         figures = rates(verdicts)
+        figures |= {f"{question} of": count for question, count in judged(verdicts).items()}
         embeddings = torch.cat([h.embeddings for h in heard])
         if reference is not None and min(len(reference), len(embeddings)) >= MIN_PATCHES:
             figures["frechet"] = float(frechet_distance(embeddings, reference))
@@ -196,14 +169,11 @@ def longest_run(codes: Tensor) -> int:
 
 def table(rows: dict[str, dict[str, float]], clips: int) -> str:
     """Rows as Markdown."""
-    columns = ("instrument", "drums", "tempo", "frechet")
+    columns = (*QUESTIONS, "frechet")
     lines = [f"| {clips} clips | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, figures in rows.items():
-        cells = [
-            "–" if (value := figures.get(c, float("nan"))) != value
-            else f"{value:.1f}" if c == "frechet" else f"{100 * value:.0f} %"
-            for c in columns
-        ]  # fmt: skip
+        cells = [percent_of(figures[q], round(figures[f"{q} of"])) for q in QUESTIONS]
+        cells.append(f"{figures['frechet']:.1f}" if "frechet" in figures else "–")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -215,6 +185,14 @@ def main() -> None:
     )
     parser.add_argument("--sounds", type=Path, required=True, help="what recipes.nano.compose made")
     parser.add_argument("--tagger", type=Path, required=True, help="the musicnn wheel")
+    parser.add_argument(
+        "--also-trained-on",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="MANIFEST",
+        help="manifests of training clips besides train.jsonl of --sounds",
+    )
     parser.add_argument("--model", default=None, help="default: the built-in one")
     parser.add_argument("--clips", type=int, default=200, help="of each composed set")
     parser.add_argument("--train-clips", type=int, default=2000, help="to look for the nearest in")
@@ -237,12 +215,13 @@ def main() -> None:
         result = model.generate(prompts, seeds=seeds)
         return result.codes, result.audio
 
+    trained = compositions([given.sounds / "train.jsonl", *given.also_trained_on])
     training = [
         model.codec.encode(evaluation.rendered(case)[None])[0]
         for case in composed_cases(given.sounds, "train", given.train_clips)
     ]
     for name in (name for name in given.sets if name != HUMAN):
-        cases = composed_cases(given.sounds, name, given.clips)
+        cases = composed_cases(given.sounds, name, given.clips, trained=trained)
         rows, reference = evaluation.reference_rows(cases, model)
         made, codes, audio = evaluation.generated_rows(cases, generate, reference)
         print(f"\n### {name}\n\n{table({**rows, **made}, len(cases))}\n")

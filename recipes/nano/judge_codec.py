@@ -1,8 +1,10 @@
 """How well a codec keeps unseen clips, in figures that anyone can repeat.
 
     python -m recipes.nano.judge_codec --sounds DIR --codec DIR --tagger WHEEL [--notes WHEEL]
+        [--splits valid]
 
-On clips of the splits `valid`, `test` and `test_combo`, taken in turns:
+On clips of the splits `valid`, `test` and `test_combo`, taken in turns. Choose settings with
+`--splits valid`: a clip that had a part in a choice is no longer unseen. The figures:
 
 first, three  the tagger's first choice on the rendered clip is its first, is among its first three, on
               the reconstruction
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +46,13 @@ from recipes.nano.judges.tagger import TAGS, Tagger
 SPLITS = ("valid", "test", "test_combo")
 
 
-def unseen_clips(sounds: Path, count: int) -> list[dict[str, Any]]:
+def unseen_clips(sounds: Path, count: int, splits: Sequence[str] = SPLITS) -> list[dict[str, Any]]:
     """The first clips of each split, taken in turns."""
-    splits = [
+    manifests = [
         [json.loads(line) for line in (sounds / f"{split}.jsonl").read_text("utf-8").splitlines()]
-        for split in SPLITS
+        for split in splits
     ]
-    turns = [clip for clips in zip(*splits, strict=False) for clip in clips]
+    turns = [clip for clips in zip(*manifests, strict=False) for clip in clips]
     return turns[:count]
 
 
@@ -169,11 +172,18 @@ def main() -> None:
     parser.add_argument("--tagger", type=Path, required=True, help="musicnn's wheel")
     parser.add_argument("--notes", type=Path, help="basic-pitch's wheel")
     parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=SPLITS,
+        default=SPLITS,
+        help="default: all; to choose settings, valid alone",
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
     listener = NoteListener(given.notes) if given.notes else None
     judge = CodecJudge(codec_of(given.codec), Tagger(given.tagger), listener)
-    clips = unseen_clips(given.sounds, given.clips)
+    clips = unseen_clips(given.sounds, given.clips, given.splits)
     for number, clip in enumerate(clips, start=1):
         judge.hear(clip, given.sounds)
         if number % 50 == 0:

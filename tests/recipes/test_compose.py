@@ -47,7 +47,10 @@ from recipes.nano.compose.styles import MOODS, STYLES, TEMPI, bpm
 from recipes.nano.compose.textures import TEXTURES
 
 SEED = 1
-PINNED = "6d2350dd225024b9a8775ca847d1b432b51860edadd17d75e26d53b05a4f3082"
+PINNED = "0477bfdbef653bc296a5d0ae7ff0b444905a3c44ca0612e23c1209397d1ff938"
+PINNED_SPLITS = (
+    "---c-----------ct----------c----t----ct-"  # of the first clips: - is train, c test_combo
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,8 @@ def plans() -> list[Plan]:
 def test_a_clip_of_a_seed_is_always_the_same() -> None:
     """Plan, score, captions and split of the first clips, pinned: a change here makes another data set."""
     described = [dataset.manifest_line(draw_plan(SEED, index)) for index in range(40)]
+    letters = {"train": "-", "test": "t", "test_combo": "c"}
+    assert "".join(letters[str(line.pop("split"))] for line in described) == PINNED_SPLITS
     scores = [
         compose(plan).as_json() for i in range(40) if (plan := draw_plan(SEED, i)).kind != "effect"
     ]
@@ -151,12 +156,22 @@ def test_the_parts_of_a_held_out_combination_are_trained_on(plans: list[Plan]) -
         assert set(scene) <= effects
 
 
-def test_the_same_composition_never_falls_on_both_sides(plans: list[Plan]) -> None:
-    """Drum patterns repeat between seeds; they must not leak from training into the test."""
+def test_the_same_composition_never_falls_on_both_sides() -> None:
+    """Drum patterns repeat between clips; they must not leak from training into the test.
+
+    They did: the number of a kit's set of samples, 0 to 11, was a part of what was hashed. A kit has six
+    sets at most, so the very same sound could fall on both sides, and the same pattern nearly always did.
+    """
     sides: dict[str, set[str]] = {}
-    for plan in plans:
-        if plan.kind != "effect" and not is_held_out(plan):
-            sides.setdefault(json.dumps(compose(plan).as_json()), set()).add(split_of(plan))
+    clips = 0
+    for plan in (draw_plan(SEED, index) for index in range(3000)):
+        if plan.kind == "drums" and not is_held_out(plan):
+            clips += 1
+            score = compose(plan).as_json()
+            heard = json.dumps([score["hits"], score["kit"]])
+            sides.setdefault(heard, set()).add(split_of(plan))
+    assert len(sides) < 0.7 * clips  # otherwise there was nothing to be told apart
+    assert set().union(*sides.values()) == {"train", "valid", "test"}
     assert all(len(side) == 1 for side in sides.values())
 
 

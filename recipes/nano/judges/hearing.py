@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import librosa
 import numpy as np
 import soxr
 import torch
@@ -37,6 +36,7 @@ INSTRUMENT_TAGS = {
     "synth pad": ("synth", "ambient", "new_age", "electronic"),
 }
 NAMING = sorted({tag for tags in INSTRUMENT_TAGS.values() for tag in tags})
+QUESTIONS = ("instrument", "drums", "tempo")  # the fields of a verdict
 DRUM_TAGS = ("drums", "beat", "beats", "techno", "dance")
 
 
@@ -70,6 +70,8 @@ class Verdict:
 
 def listen(clip: Tensor, rate: int, tagger: Tagger) -> Heard:
     """Ask the judges about a clip [channels, samples]."""
+    import librosa  # of all that is here only this needs recipes/nano/requirements.txt
+
     mono = soxr.resample(clip.mean(0).numpy(), rate, SAMPLE_RATE).astype(np.float32)
     patch_tags, embeddings = tagger(torch.from_numpy(mono))
     tags = patch_tags.mean(0)
@@ -114,9 +116,23 @@ def drum_threshold(heard: Sequence[Heard], drums: Sequence[bool]) -> float:
 
 
 def rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """For each question, the share of the clips asked about that were heard right."""
-    result = {}
-    for question in ("instrument", "drums", "tempo"):
-        answers = [a for v in verdicts if (a := getattr(v, question)) is not None]
-        result[question] = sum(answers) / len(answers) if answers else float("nan")
-    return result
+    """For each question, the share of the clips asked about that were heard right; NaN of none."""
+    answers = {question: _answers(verdicts, question) for question in QUESTIONS}
+    return {
+        question: sum(given) / len(given) if given else float("nan")
+        for question, given in answers.items()
+    }
+
+
+def judged(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """For each question, how many clips were asked about: what `rates` are shares of."""
+    return {question: len(_answers(verdicts, question)) for question in QUESTIONS}
+
+
+def percent_of(share: float, count: int) -> str:
+    """ "68 % of 41", so that nobody takes a share of a few clips for one of all; "–" of none."""
+    return f"{100 * share:.0f} % of {count}" if count else "–"
+
+
+def _answers(verdicts: Sequence[Verdict], question: str) -> list[bool]:
+    return [answer for v in verdicts if (answer := getattr(v, question)) is not None]

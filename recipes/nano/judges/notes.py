@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 SAMPLE_RATE = 22_050
 HOP = 256
@@ -30,6 +29,8 @@ class NoteListener:
     """Sound -> notes, as (onset in seconds, MIDI pitch)."""
 
     def __init__(self, wheel: Path) -> None:
+        import onnxruntime  # of recipes/nano/requirements.txt, needed by nobody without the wheel
+
         member = "basic_pitch/saved_models/icassp_2022/nmp.onnx"
         with zipfile.ZipFile(wheel) as archive:
             network = archive.read(member)

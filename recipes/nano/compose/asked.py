@@ -1,0 +1,113 @@
+"""What a caption asks for, read back with the tables that captions are written from.
+
+A caption leaves out much of what is in its clip, and a clip that is made from it cannot be blamed for what
+the words leave open. So a judge asks for no more than this:
+
+instruments  what can lead, by any of its words. Basses only accompany: "synth bass" asks for no synth.
+             Nylon and steel strings are one guitar, since both may be called no more than that.
+drums        asked for where drums, a beat, percussion or a tabla is named (`DRUM_WORDS`,
+             `DRUM_SOLO_NOUNS`); asked to be away where the words say so (`NO_DRUM_WORDS`), or where an
+             instrument is to play by itself (`ALONE`: "solo piano", "only piano"). Left open by anything
+             else: a style alone ("techno"), a use ("for dancing"), an instrument ("piano, calm").
+tempo        the class of a word ("mid-tempo") or of a number ("107 bpm"); a mood ("driving") or a style
+             leaves it open.
+
+A sound effect is asked for none of this: "slow footsteps" name no tempo and "a quick heart beat" no drums,
+so the phrases of `EFFECTS` are taken out before anything is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from recipes.nano.compose.captions import (
+    DRUM_SOLO_NOUNS,
+    DRUM_WORDS,
+    NO_DRUM_WORDS,
+    TEMPO_WORDS,
+)
+from recipes.nano.compose.effects import EFFECTS
+from recipes.nano.compose.instruments import INSTRUMENTS, LEADS
+from recipes.nano.compose.styles import TEMPI, bpm, tempo_class
+
+ALONE = ("solo", "only", "alone", "nothing else")  # with an instrument: without drums
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the words of a caption ask for; None or empty where they leave it open."""
+
+    instruments: tuple[str, ...]  # leads, in the order of their naming
+    drums: bool | None
+    tempo_class: str | None  # slow | medium | fast
+
+
+def asked(caption: str) -> Asked:
+    """What a caption asks for, by the rules above."""
+    text = _EFFECT.sub(" ", caption)
+    named = [_MEANINGS[word.lower()] for word in _INSTRUMENT.findall(text)]
+    instruments = tuple(dict.fromkeys(name for names in named for name in names))
+    drums: bool | None = None
+    if _NO_DRUMS.search(text):
+        drums = False
+    elif _DRUMS.search(text):
+        drums = True
+    elif instruments and _ALONE.search(text):
+        drums = False
+    return Asked(instruments, drums, _tempo_class(text))
+
+
+def _tempo_class(text: str) -> str | None:
+    word, number = _TEMPO.search(text), _BPM.search(text)
+    if word:
+        return next(name for name, words in TEMPO_WORDS.items() if word[0].lower() in words)
+    if number:
+        frames = [f for tempi in TEMPI.values() for f in tempi]
+        return tempo_class(min(frames, key=lambda f: abs(bpm(f) - float(number[1]))))
+    return None
+
+
+def _phrases(phrases: Iterable[str]) -> re.Pattern[str]:
+    """Any of the phrases as whole words, the longest that fits: a "synth pad" is no synth."""
+    longest_first = sorted(set(phrases), key=lambda phrase: (-len(phrase), phrase))
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.I)
+
+
+_WORDS = {word for instrument in INSTRUMENTS.values() for word in instrument.words}
+
+
+def _is_needed(word: str, words: tuple[str, ...]) -> bool:
+    """Must the word be known besides the others of its instrument?
+
+    "grand piano" need not be, for a piano is read in it anyway, and "electronic synth" must not be: it
+    would be read in "electronic synth pad". "synth pad" must be, or it would be read as a synth and a pad.
+    """
+    shorter = [other for other in words if word.endswith(f" {other}")]
+    return all(word.removesuffix(f" {other}") in _WORDS for other in shorter)
+
+
+# Basses are read as well, lest "synth bass" be read as a synth; they mean no lead.
+_MEANINGS = {
+    word.lower(): tuple(lead.name for lead in LEADS if word in lead.words)
+    for instrument in INSTRUMENTS.values()
+    for word in instrument.words
+    if _is_needed(word, instrument.words)
+}
+_INSTRUMENT = _phrases(_MEANINGS)
+_NO_DRUMS = _phrases(NO_DRUM_WORDS)
+_DRUMS = _phrases(
+    word.removeprefix("a ")  # which captions that are lists of tags leave out
+    for words in (*DRUM_WORDS.values(), DRUM_SOLO_NOUNS)
+    for word in words
+)
+_ALONE = _phrases(ALONE)
+_TEMPO = _phrases(word for words in TEMPO_WORDS.values() for word in words)
+_BPM = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?) ?bpm\b", re.I)
+_EFFECT = _phrases(
+    phrase
+    for effect in EFFECTS.values()
+    for phrases in (effect.words, *effect.variants.values())
+    for phrase in phrases
+)
