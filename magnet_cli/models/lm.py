@@ -8,6 +8,7 @@ autoregressive model reads them in the delay layout; a hybrid model reads the de
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,14 @@ from torch import Tensor, nn
 from magnet_cli.config import LMConfig
 from magnet_cli.models.transformer import Attention, CrossKeys, KVCache, Transformer
 from magnet_cli.patterns import DelayPattern
+
+
+@dataclass(frozen=True)
+class HeldPrefix:
+    """The first rows of a hybrid's layout, computed once for all masked steps."""
+
+    cache: KVCache  # their keys and values
+    hidden: Tensor  # what came out of them, [B, rows, dim]
 
 
 class LanguageModel(nn.Module):
@@ -86,7 +95,7 @@ class LanguageModel(nn.Module):
         first = self.pattern.delays[stage] + 1
         return hidden[:, first : first + codes.shape[-1]]
 
-    def prefix_cache(self, codes: Tensor, cross: CrossKeys | None, prefix_rows: int) -> KVCache:
+    def held_prefix(self, codes: Tensor, cross: CrossKeys | None, prefix_rows: int) -> HeldPrefix:
         """What a hybrid's masked stages see of the first `prefix_rows` rows of codes [B, K, T].
 
         Those rows attend causally and hold nothing that is masked, so they are the same at every step.
@@ -94,19 +103,23 @@ class LanguageModel(nn.Module):
         sequence = self.pattern.apply(codes, self.config.mask_id)
         batch, _, steps = sequence.shape
         cache = self.transformer.new_cache(batch, steps, like=self.out_norm.weight)
-        self(sequence[..., :prefix_rows], cross, Attention.causal(), cache)
-        return cache
+        hidden = self(sequence[..., :prefix_rows], cross, Attention.causal(), cache)
+        return HeldPrefix(cache, hidden)
 
     def stage_hidden_after(
-        self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix: KVCache
+        self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix: HeldPrefix
     ) -> Tensor:
-        """As `stage_hidden` of a hybrid, zeros at frames of the prefix, which is not computed again."""
-        rows = prefix.length
+        """As `stage_hidden` of a hybrid, its prefix not computed again.
+
+        All of it, for a span at the seam begins inside the prefix and is scored whole.
+        """
+        rows = prefix.hidden.shape[1]
         sequence = self.pattern.apply(codes, self.config.mask_id)[..., rows:]
-        hidden = self(sequence, cross, self.stage_attention(stage, rows), prefix)
-        prefix.length = rows  # what follows it is of this step alone
+        hidden = self(sequence, cross, self.stage_attention(stage, rows), prefix.cache)
+        prefix.cache.length = rows  # what follows it is of this step alone
         first = self.pattern.delays[stage] + 1
-        return nn.functional.pad(hidden, (0, 0, rows, 0))[:, first : first + codes.shape[-1]]
+        whole = torch.cat([prefix.hidden, hidden], dim=1)
+        return whole[:, first : first + codes.shape[-1]]
 
     def rows_hidden(
         self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix_rows: int = 0

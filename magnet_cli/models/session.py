@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.lm import HeldPrefix, LanguageModel
 from magnet_cli.models.transformer import Attention, CrossKeys, KVCache
 
 
@@ -34,7 +34,7 @@ class MaskedSession:
     ) -> None:
         """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
         self.lm, self.prefix_rows = lm, prefix_rows
-        self._prefixes: dict[CrossKeys, tuple[Tensor, KVCache]] = {}
+        self._prefixes: dict[CrossKeys, tuple[Tensor, HeldPrefix]] = {}
         # Where no item has a text of its own there is nothing to guide.
         self.guided = any(a is not b for a, b in zip(conditions, nulls, strict=True))
         self.one_by_one = lm.out_norm.weight.device.type == "cpu"
@@ -80,13 +80,13 @@ class MaskedSession:
             hidden = self.lm.stage_hidden(codes, stage, cross, self.prefix_rows)
         return self.lm.head(hidden[positions], stage)
 
-    def _prefix(self, codes: Tensor, cross: CrossKeys) -> KVCache:
+    def _prefix(self, codes: Tensor, cross: CrossKeys) -> HeldPrefix:
         """The prefix for a text, computed again only if its codes are others than last time."""
         inside = self.lm.pattern.rows_within(self.prefix_rows, codes.shape[-1]).to(codes.device)
         fixed = codes[:, inside]
         held = self._prefixes.get(cross)
         if held is None or not torch.equal(held[0], fixed):
-            held = fixed, self.lm.prefix_cache(codes, cross, self.prefix_rows)
+            held = fixed, self.lm.held_prefix(codes, cross, self.prefix_rows)
             self._prefixes[cross] = held
         return held[1]
 
