@@ -1,6 +1,7 @@
-"""Decoding settings side by side, on captions of the validation set: how nano's defaults were chosen.
+r"""Decoding settings side by side, on captions of the validation set: how nano's defaults were chosen.
 
-    python -m recipes.nano.compare_decoding --sounds DIR --tagger WHEEL '{}' '{"temperature": 1.0}'
+    python -m recipes.nano.compare_decoding --sounds DIR [--also-trained-on MANIFEST ...] --tagger WHEEL \
+        '{}' '{"temperature": 1.0}'
 
 Each argument is a JSON object of decoding settings (docs/python.md) over the model's own. A row holds
 what recipes.nano.evaluate asks the judges, of as many clips as ask for it, and what tells a drone or
