@@ -64,6 +64,18 @@ def format_of(path: Path | None, output: OutputConfig) -> AudioFormat:
     )
 
 
+def suffix_of(kind: str, subtype: str) -> str:
+    """The suffix, without its dot, of a file that libsndfile calls so: wav, opus, aiff."""
+    if kind in ("WAVEX", "RF64"):
+        return "wav"
+    kinds = (
+        name
+        for name, container in CONTAINERS.items()
+        if container.kind == kind and subtype in container.subtypes.values()
+    )
+    return next(kinds, kind.lower())
+
+
 def checked_format(path: Path | None, output: OutputConfig) -> AudioFormat:
     """`format_of`, where the format can hold the bit depth and sample rate that were asked for.
 

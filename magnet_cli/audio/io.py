@@ -22,7 +22,7 @@ from magnet_cli.audio import metadata as comments
 from magnet_cli.audio.formats import CONTAINERS, subtype_of
 from magnet_cli.config import AudioFormat, OutputConfig
 from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError
-from magnet_cli.files import atomic_path
+from magnet_cli.files import draft
 
 Samples = npt.NDArray[np.float32]  # [channels, samples]
 
@@ -62,13 +62,12 @@ def read(source: str | os.PathLike[str] | BinaryIO) -> Sound:
     Raises:
         AudioFileError: there is no such file, it cannot be read, or it holds no sound.
     """
+    file: Path | BinaryIO
     if isinstance(source, (str, os.PathLike)):
-        name, path = str(source), Path(source)
-        check_readable(path)
-        file: Path | BinaryIO = path
+        name, file = str(source), Path(source)
+        check_readable(file)
     else:
-        name, path = "the input", None
-        file = io.BytesIO(source.read())
+        name, file = "the input", io.BytesIO(source.read())
     try:
         with soundfile.SoundFile(file) as opened:
             samples = opened.read(dtype="float32", always_2d=True).T
@@ -81,8 +80,8 @@ def read(source: str | os.PathLike[str] | BinaryIO) -> Sound:
         ) from error
     if samples.shape[1] == 0:
         raise AudioFileError(f"{name} holds no sound.", "Give a file with at least one sample.")
-    if path is not None and kind in ("WAV", "WAVEX"):
-        comment = comments.read_wav_comment(path) or comment
+    if kind in ("WAV", "WAVEX"):
+        comment = comments.read_wav_comment(file) or comment
     return Sound(np.ascontiguousarray(samples), rate, kind, subtype, comments.from_comment(comment))
 
 
@@ -93,16 +92,21 @@ def write(
     name: AudioFormat,
     output: OutputConfig,
     metadata: Mapping[str, Any] | None = None,
-) -> None:
+    replace: bool = True,
+) -> Path:
     """Write a sound file, whole or not at all.
 
     Args:
-        path: where to. An existing file is replaced: whether it may be is the caller's to ask.
+        path: where to.
         samples: [channels, samples].
         sample_rate: Hz, one that the format can hold (`formats.rate_for`).
         name: the format.
         output: only the bit depth is read; `finishing.finish` does the rest.
         metadata: JSON-able, kept in the file.
+        replace: whether an existing file is replaced; otherwise the new one is numbered.
+
+    Returns:
+        where it is.
 
     Raises:
         AudioFileError: the samples cannot be written in this format, or not at this path.
@@ -110,10 +114,11 @@ def write(
     """
     data = encode(samples, sample_rate, name, output, metadata)
     try:
-        with atomic_path(path) as partial:
-            partial.write_bytes(data)
+        with draft(path, replace) as made:
+            made.path.write_bytes(data)
     except OSError as error:
         raise write_error(path, error) from error
+    return made.final
 
 
 def encode(

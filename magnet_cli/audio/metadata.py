@@ -11,6 +11,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,9 +70,9 @@ def finish_wav(file: BinaryIO, comment: str | None) -> None:
     file.seek(0)
 
 
-def read_wav_comment(path: Path) -> str:
-    """The comment of a wav file; empty where there is none."""
-    with path.open("rb") as file:
+def read_wav_comment(source: Path | BinaryIO) -> str:
+    """The comment of a wav file, or of a seekable stream that holds one; empty where there is none."""
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
         for name, start, size in _chunks(file):
             if name != b"LIST":
                 continue

@@ -34,7 +34,7 @@ COMMANDS = {
     ),
     "show": (
         "magnet_cli.cli.show",
-        "Show a sound file: its level, how it was made, how to make it again.",
+        "Show sound files: their level, how they were made, how to make them again.",
     ),
     "extend": ("magnet_cli.cli.extend", "Continue a sound, to any length."),
     "edit": ("magnet_cli.cli.edit", "Make regions of a sound anew and leave the rest alone."),

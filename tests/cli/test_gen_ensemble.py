@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.audio import io
-from magnet_cli.cli.show import command_for
+from magnet_cli.cli.again import command_for
 from tests.cli.conftest import QUICK, SMALL, Magnet
 from tests.golden_cases import snapshot
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from magnet_cli.audio import io
-from magnet_cli.cli.show import command_for
+from magnet_cli.cli.again import command_for
 from magnet_cli.config import OutputConfig
 from tests.cli.conftest import QUICK, Magnet
 
@@ -119,3 +119,61 @@ def test_a_file_that_was_tampered_with_does_no_harm(
 def test_the_command_is_quoted_for_a_shell() -> None:
     command = command_for({"prompt": "a; b", "seed": 1, "repo": "o/n", "revision": "c"}, "-x.wav")
     assert shlex.join(command) == "magnet gen -m o/n@c --seed 1 -o ./-x.wav 'a; b'"
+
+
+def test_several_files_are_shown_and_unreadable_ones_said(magnet: Magnet) -> None:
+    """`magnet show clips/*.wav`, what a shell makes of it, was refused as too many arguments."""
+    magnet("gen", "lofi piano", "rain", *QUICK, "-o", "clips/")
+    files = sorted(map(str, Path("clips").iterdir()))
+    shown = magnet("show", *files)
+    assert shown.status == 0, shown.err
+    first, second = shown.out.split("\n\nFile")
+    assert ("lofi piano" in first, "rain" in second) == (True, True)
+    assert first.startswith("File")
+    assert [r["settings"]["prompt"] for r in magnet("show", *files, "--json").records] == [
+        "lofi piano",
+        "rain",
+    ]
+    Path("text.wav").write_text("hello")
+    some = magnet("show", "text.wav", files[0], "none.wav", "--json")
+    assert some.status == 4
+    assert "text.wav is not a sound" in some.err
+    assert "2 of 3 files" in some.err
+    assert ["error" in record for record in some.records] == [True, False, True]
+    assert magnet("show", "text.wav", files[0]).out.startswith("File")
+    assert magnet("show", "text.wav", "none.wav").status == 2
+    alone = magnet("show", "none.wav")
+    assert (alone.status, alone.err.count("There is no file")) == (2, 1)
+
+
+def test_one_picture_is_of_one_file(magnet: Magnet) -> None:
+    soundfile.write("a.wav", np.zeros(100), 16_000)
+    refused = magnet("show", "a.wav", "a.wav", "--spectrogram", "a.png")
+    assert refused.status == 2
+    assert "cannot show 2 files" in refused.err
+    assert not Path("a.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "opus", "mp3"])
+def test_a_sound_from_a_pipe_is_shown(magnet: Magnet, kind: str) -> None:
+    """A long prompt, too: libsndfile alone loses the end of a wav file's comment."""
+    prompt = "lofi piano " * 500
+    made = magnet("gen", prompt, *QUICK, "-o", "-", "--format", kind)
+    shown = magnet("show", "-", "--json", stdin=made.stdout)
+    assert shown.status == 0, shown.err
+    (record,) = shown.records
+    assert record["file"] == "-"
+    assert record["settings"]["prompt"] == prompt.strip()
+    again = magnet(*shlex.split(record["command"])[1:])
+    assert again.status == 0, again.err
+    assert io.read(f"sound.{kind}").samples.shape[1] == round(
+        record["duration"] * record["sample_rate"]
+    )
+    assert "stdin" in magnet("show", "-", stdin=made.stdout).out
+
+
+def test_stdin_is_shown_once(magnet: Magnet) -> None:
+    assert "Give `-` once" in magnet("show", "-", "-").err
+    empty = magnet("show", "-")
+    assert empty.status == 2
+    assert "the input is not a sound" in empty.err
