@@ -88,6 +88,9 @@ _MODELING: dict[str, Modeling] = {
     "transformer_lm_magnet": "masked",
     "transformer_lm": "autoregressive",
 }
+# The key of xp.cfg for what only this program knows of a model: {licence, kind, decoding}. Other
+# programs build nothing from keys that they do not know.
+OURS = "magnet"
 PATTERN: dict[Modeling, str] = {"masked": "parallel", "autoregressive": "delay"}
 
 
@@ -198,7 +201,13 @@ def lm_state(file: LMFile) -> dict[str, Tensor]:
 
 
 def decoding_defaults(file: LMFile) -> DecodingConfig:
-    """What `generate.lm` says, which the reference never reads (tests/golden/README.md, 14)."""
+    """What `generate.lm` says, which the reference never reads (tests/golden/README.md, 14).
+
+    Over it goes what this program added when it exported the model.
+
+    Raises:
+        CheckpointError: a setting is unknown, or cannot mean anything.
+    """
     said = xp_cfg.get(file.settings, "generate.lm", {})
     said = said if isinstance(said, dict) else {}
     given = {ours: said.get(theirs) for theirs, ours in DECODING_KEYS.items()}
@@ -208,10 +217,23 @@ def decoding_defaults(file: LMFile) -> DecodingConfig:
         given["cfg_coef"] = xp_cfg.get(
             file.settings, "classifier_free_guidance.inference_coef", None
         )
+    more = xp_cfg.get(file.settings, f"{OURS}.decoding", {})
     try:
-        return DecodingConfig(**given)
+        return DecodingConfig(**{**given, **more})
     except (UsageError, TypeError) as error:
-        raise CheckpointError(f"{file.path}: generate.lm in xp.cfg: {error}") from error
+        raise CheckpointError(f"{file.path}: decoding settings in xp.cfg: {error}") from error
+
+
+def licence(file: LMFile) -> str | None:
+    """The licence of the weights, as an SPDX id, where the file says it: the released ones do not."""
+    said = xp_cfg.get(file.settings, f"{OURS}.licence", None)
+    return said if isinstance(said, str) else None
+
+
+def kind(file: LMFile, otherwise: str | None) -> str | None:
+    """What the model makes, music or sound; `otherwise` where the file does not say."""
+    said = xp_cfg.get(file.settings, f"{OURS}.kind", otherwise)
+    return said if isinstance(said, str) else None
 
 
 DECODING_KEYS = {

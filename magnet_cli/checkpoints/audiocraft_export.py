@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from magnet_cli.checkpoints import key_map
-from magnet_cli.checkpoints.audiocraft import DECODING_KEYS, LM_KEYS, PATTERN, SUPPORTED
+from magnet_cli.checkpoints.audiocraft import DECODING_KEYS, LM_KEYS, OURS, PATTERN, SUPPORTED
 from magnet_cli.config import DecodingConfig, LMConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.files import atomic_path
@@ -25,6 +25,8 @@ def write_lm(
     *,
     text_encoder: str,
     sample_rate: int,
+    licence: str | None = None,
+    kind: str | None = None,
 ) -> None:
     """Write `state_dict.bin` so that `audiocraft.open_lm` reads it.
 
@@ -32,6 +34,8 @@ def write_lm(
         state: by our names; dtypes stay as they are.
         text_encoder: the name of the T5 that the model was trained with.
         sample_rate: the codec's, Hz.
+        licence: of the weights, as an SPDX id.
+        kind: music or sound.
 
     Raises:
         UsageError: a hybrid model, which the released layout has no place for.
@@ -42,7 +46,13 @@ def write_lm(
             LM_KEYS,
             "The language model",
         ),
-        "xp.cfg": _settings_text(config, defaults, text_encoder, sample_rate),
+        "xp.cfg": yaml.safe_dump(
+            {
+                **_settings(config, defaults, text_encoder, sample_rate),
+                OURS: {"licence": licence, "kind": kind, "decoding": _more_decoding(defaults)},
+            },
+            sort_keys=False,
+        ),
         "version": "1.3.0",
         "exported": True,
     }
@@ -50,15 +60,9 @@ def write_lm(
         torch.save(package, partial)
 
 
-def write_pointer(path: Path, repo: str) -> None:
-    """Write a `compression_state_dict.bin` that points to a codec on the hub."""
-    with atomic_path(path) as partial:
-        torch.save({"pretrained": repo, "exported": True, "version": "1.3.0"}, partial)
-
-
-def _settings_text(
+def _settings(
     config: LMConfig, defaults: DecodingConfig, text_encoder: str, sample_rate: int
-) -> str:
+) -> dict[str, Any]:
     if config.modeling == "hybrid":
         raise UsageError(
             "A hybrid model cannot be exported: the released layout has no place for it.",
@@ -83,7 +87,9 @@ def _settings_text(
         "codebooks_pattern.parallel.empty_initial": -1,
         "codebooks_pattern.delay.delays": list(config.delays or range(config.n_q)),
         "classifier_free_guidance.training_dropout": 0.3,
-        "classifier_free_guidance.inference_coef": defaults.cfg_coef or 3.0,
+        "classifier_free_guidance.inference_coef": (
+            3.0 if defaults.cfg_coef is None else defaults.cfg_coef
+        ),
         "attribute_dropout": {},
         "transformer_lm.dim": config.dim,
         "transformer_lm.num_heads": config.num_heads,
@@ -106,17 +112,25 @@ def _settings_text(
         values["masking.span_len"] = config.span_len
     for key, value in values.items():
         put(settings, key, value)
-    given = defaults.given()
+    given = _plain(defaults)
     for theirs, ours in DECODING_KEYS.items():
         if ours in given:
-            value = given[ours]
-            put(
-                settings,
-                f"generate.lm.{theirs}",
-                list(value) if ours == "decoding_steps" else value,
-            )
-    text: str = yaml.safe_dump(settings, sort_keys=False)
-    return text
+            put(settings, f"generate.lm.{theirs}", given[ours])
+    return settings
+
+
+def _more_decoding(defaults: DecodingConfig) -> dict[str, Any]:
+    """The decoding defaults that the released layout has no key for, or not for every model."""
+    names = set(DECODING_KEYS.values())
+    return {name: value for name, value in _plain(defaults).items() if name not in names}
+
+
+def _plain(defaults: DecodingConfig) -> dict[str, Any]:
+    """The settings that are given, as YAML can hold them."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in defaults.given().items()
+    }
 
 
 def put(settings: dict[str, Any], key: str, value: Any) -> None:

@@ -176,6 +176,8 @@ def export_checkpoint(resolved: ResolvedCheckpoint, directory: Path) -> None:
             loaded.defaults,
             text_encoder=text_encoder,
             sample_rate=codec.sample_rate,
+            licence=loaded.licence,
+            kind=loaded.kind,
         )
         encodec.write_released(partial / audiocraft.CODEC_FILE, codec.config, codec.state_dict())
 
@@ -199,8 +201,8 @@ def _load_released(
         name=resolved.name,
         repo=resolved.repo,
         revision=resolved.revision,
-        licence=known.licence if known is not None else None,
-        kind=known.kind if known is not None else _kind(codec),
+        licence=known.licence if known is not None else audiocraft.licence(file),
+        kind=known.kind if known is not None else audiocraft.kind(file, otherwise=_kind(codec)),
         lm=lm,
         codec=codec,
         text_encoder=load_t5(resolved.text.directory, device),

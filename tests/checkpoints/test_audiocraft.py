@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 
 from magnet_cli.checkpoints import audiocraft
 from magnet_cli.checkpoints.audiocraft import LM_FILE, open_lm
-from magnet_cli.checkpoints.audiocraft_export import put, write_lm, write_pointer
+from magnet_cli.checkpoints.audiocraft_export import put, write_lm
 from magnet_cli.checkpoints.tensors import fill, read_pickle, read_safetensors
 from magnet_cli.config import DecodingConfig, LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
@@ -213,8 +214,34 @@ def test_pointers(tmp_path: Path) -> None:
     long = snapshot("facebook/magnet-small-30secs") / audiocraft.CODEC_FILE
     assert audiocraft.codec_pointer(long) == "facebook/encodec_32khz"
     assert audiocraft.codec_pointer(SMALL.parent / audiocraft.CODEC_FILE) is None
-    write_pointer(tmp_path / "pointer.bin", "someone/codec")
+    torch.save({"pretrained": "someone/codec", "exported": True}, tmp_path / "pointer.bin")
     assert audiocraft.codec_pointer(tmp_path / "pointer.bin") == "someone/codec"
+
+
+@pytest.mark.parametrize(
+    ("ours", "expected"),
+    [
+        ({"licence": 3, "kind": ["x"], "decoding": {"score_noise": 2}}, (None, None, 2)),
+        ({"licence": "MIT"}, ("MIT", "music", None)),
+        ("a text", (None, "music", None)),
+        ({"decoding": {"span": 3}}, "decoding settings"),
+        ({"decoding": {"top_p": 7}}, "decoding settings"),
+        ({"decoding": {"top_p": "x"}}, "decoding settings"),
+        ({"decoding": 7}, "decoding settings"),
+    ],
+)
+def test_what_this_program_adds_to_the_settings(
+    tmp_path: Path, ours: object, expected: object
+) -> None:
+    """It is read from the key `magnet`, whatever a hand has made of it."""
+    file = open_lm(SMALL)
+    file = dataclasses.replace(file, settings={**file.settings, audiocraft.OURS: ours})
+    if isinstance(expected, str):
+        with pytest.raises(CheckpointError, match=expected):
+            audiocraft.decoding_defaults(file)
+        return
+    noise = audiocraft.decoding_defaults(file).score_noise
+    assert (audiocraft.licence(file), audiocraft.kind(file, "music"), noise) == expected
 
 
 @pytest.mark.parametrize("path", [SMALL, MUSICGEN], ids=["masked", "autoregressive"])

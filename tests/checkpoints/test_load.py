@@ -22,6 +22,7 @@ from magnet_cli.checkpoints.load import (
 )
 from magnet_cli.checkpoints.resolve import resolve, resolve_codec
 from magnet_cli.checkpoints.tensors import blank
+from magnet_cli.config import DecodingConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.pipeline import Model
 from tests.golden_cases import snapshot
@@ -73,6 +74,42 @@ def test_imported_and_exported_it_makes_the_same(
     for result in results[1:]:
         assert torch.equal(result.codes, results[0].codes)
         torch.testing.assert_close(result.audio, results[0].audio, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [SMALL, "facebook/musicgen-small"])
+@pytest.mark.parametrize("kind", ["sound", None])
+def test_export_keeps_what_the_released_layout_has_no_place_for(
+    hub_cache: Path, tmp_path: Path, name: str, kind: str | None
+) -> None:
+    """Guidance 5 came back as 3, guidance 0 too, and the licence was gone."""
+    original = loaded(name)
+    defaults = DecodingConfig(
+        temperature=2.5,
+        decoding_steps=(4, 3, 2, 1),
+        cfg_coef=0.0,
+        span_len=2,
+        score_noise=4.0,
+        full_length=False,
+        rescorer_weight=0.25,
+        rescore_streams=(0, 2),
+        hybrid=1.5,
+        hybrid_top_p=0.7,
+    )
+    native.save(
+        tmp_path / "ours",
+        original.lm,
+        original.codec,
+        original.text_encoder,
+        native.ModelCard("mine", kind, "MIT", defaults, {"text_encoder": "t5-base"}),
+    )
+    export_checkpoint(resolve(str(tmp_path / "ours")), tmp_path / "released")
+    import_checkpoint(resolve(str(tmp_path / "released")), tmp_path / "again")
+    expected = loaded(str(tmp_path / "ours"))
+    for place in ("released", "again"):
+        found = loaded(str(tmp_path / place))
+        assert found.defaults == expected.defaults
+        assert (found.licence, found.kind) == ("MIT", kind)
+        assert found.lm_config == expected.lm_config
 
 
 def test_a_directory_of_ours_needs_nothing_else(
