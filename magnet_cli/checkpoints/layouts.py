@@ -17,7 +17,6 @@ class Layout:
 
     name: str
     needs: tuple[tuple[str, ...], ...]
-    extras: tuple[str, ...] = ()  # taken where they are there
 
     def chosen(self, names: Sequence[str]) -> dict[str, str]:
         """The file that meets each need, by the need's first name; what is missing is left out."""
@@ -26,7 +25,6 @@ class Layout:
             name = next((name for name in need if name in names), None)
             if name is not None:
                 found[need[0]] = name
-        found.update({name: name for name in self.extras if name in names})
         return found
 
     def missing(self, names: Sequence[str]) -> list[str]:
@@ -39,8 +37,13 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 AUDIOCRAFT = Layout("audiocraft", (("state_dict.bin",), ("compression_state_dict.bin",)))
 NATIVE = Layout(
     "native",
-    (("config.json",), ("lm.safetensors",), ("codec.safetensors",), ("text.safetensors",)),
-    extras=("tokenizer.json",),
+    (
+        ("config.json",),
+        ("lm.safetensors",),
+        ("codec.safetensors",),
+        ("text.safetensors",),
+        ("tokenizer.json",),
+    ),
 )
 NATIVE_CODEC = Layout("native codec", (("config.json",), ("codec.safetensors",)))
 ENCODEC = Layout("transformers", (("config.json",), _WEIGHTS))

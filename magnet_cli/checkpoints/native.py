@@ -4,7 +4,7 @@ config.json        what it is: sizes, kinds of codec and text encoder, defaults,
 lm.safetensors     the language model, the codec and the text encoder, by our names
 codec.safetensors
 text.safetensors
-tokenizer.json     where the text encoder has one
+tokenizer.json     of the text encoder
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE = (
     "codec.safetensors",
     "text.safetensors",
 )
-# All that the format writes: a directory that holds more is not ours to replace.
+# All that the format writes (layouts.NATIVE): a directory that holds more is not ours to replace.
 FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, parts.TOKENIZER_FILE)
 
 

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 
 from magnet_cli.checkpoints import hub
 from magnet_cli.checkpoints.layouts import AUDIOCRAFT
-from magnet_cli.checkpoints.load import load_checkpoint
+from magnet_cli.checkpoints.load import import_checkpoint, load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve, resolve_codec
 from magnet_cli.errors import CheckpointError, ModelNotFoundError
 from tests.checkpoints.hub_server import Hub, serving
@@ -180,6 +180,22 @@ def test_an_interrupted_download_leaves_nothing_that_looks_whole(
     resolve(SMALL_30)
     assert server.files().count("state_dict.bin") == 1, "what was whole is not fetched again"
     assert missing() == []
+
+
+def test_a_model_of_ours_that_lacks_its_last_file_is_completed(server: Hub, tmp_path: Path) -> None:
+    """Stopped before tokenizer.json, it counted as whole, could not be loaded, and stayed so."""
+    import_checkpoint(resolve(SMALL_30), tmp_path / "ours")
+    server.repos["me/ours"] = ("ab" * 20, tmp_path / "ours")
+
+    def interrupt(progress: hub.Progress) -> None:
+        if progress.file == "tokenizer.json":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resolve("me/ours", progress=interrupt)
+    with pytest.raises(ModelNotFoundError, match=r"only in part: tokenizer.json is missing"):
+        resolve("me/ours", offline=True)
+    load_checkpoint(resolve("me/ours"), "cpu")
 
 
 def damage(path: Path, how: str) -> bytes:

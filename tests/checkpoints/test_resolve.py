@@ -287,10 +287,10 @@ def test_only_the_files_of_a_layout_are_chosen() -> None:
     assert layouts.needed(ENCODEC, names, "x") == ["config.json", "model.safetensors"]
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
         layouts.needed(T5, names, "x")
-    native = ["config.json", "lm.safetensors", "codec.safetensors", "text.safetensors"]
+    weights = ["lm.safetensors", "codec.safetensors", "text.safetensors"]
+    native = ["config.json", *weights, "tokenizer.json"]
     assert layouts.model_layout(native) is NATIVE
-    assert layouts.needed(NATIVE, [*native, "tokenizer.json", "samples.wav"], "x") == [
-        *native,
-        "tokenizer.json",
-    ]
+    assert layouts.needed(NATIVE, [*native, "samples.wav"], "x") == native
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
+        layouts.needed(NATIVE, native[:-1], "x")
     assert layouts.model_layout(names) is None
