@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from magnet_cli.audio.finishing import finish
 from magnet_cli.audio.io import Samples
 from magnet_cli.audio.loudness import Loudness
 from magnet_cli.config import AudioFormat, DecodingConfig, OutputConfig
-from magnet_cli.files import atomic_path
+from magnet_cli.files import draft
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,7 @@ class Target:
     path: Path | None  # None: stdout
     format: AudioFormat
     codes: Path | None  # where its codes go, too
+    force: bool = False  # what is there by then is replaced; otherwise the clip goes beside it
 
     @property
     def where(self) -> str:
@@ -54,6 +56,7 @@ class SavedClip:
     channels: int
     loudness: Loudness
     settings: Mapping[str, Any]  # provenance.record: what is kept in the file
+    asked: Target | None = None  # where it was to go, if not there
 
     def record(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -152,28 +155,60 @@ def save_clip(
     """
     io.check_finite(samples)
     finished, rate, loudness = finish(samples, sample_rate, target.format, output)
-    if target.codes is not None:
-        write_codes(target.codes, codes, settings)
-    if target.path is not None:
-        io.write(target.path, finished, rate, target.format, output, settings)
-    elif stdout is not None:
-        stdout(io.encode(finished, rate, target.format, output, settings))
+
+    def write() -> Path | None:
+        if target.path is not None:
+            return io.write(
+                target.path, finished, rate, target.format, output, settings, target.force
+            )
+        if stdout is not None:
+            stdout(io.encode(finished, rate, target.format, output, settings))
+        return None
+
     channels, length = finished.shape
-    return SavedClip(target, length / rate, rate, channels, loudness, settings)
+    at = write_with_codes(target, codes, settings, write)
+    return SavedClip(at, length / rate, rate, channels, loudness, settings, target)
 
 
-def write_codes(path: Path, codes: Tensor, settings: Mapping[str, Any]) -> None:
+def write_with_codes(
+    target: Target, codes: Tensor, settings: Mapping[str, Any], write: Callable[[], Path | None]
+) -> Target:
+    """Write a sound, and its codes as .npz where they are wanted.
+
+    Args:
+        target: where to.
+        codes: int64 [K, T].
+        settings: `provenance.record`, kept beside the codes.
+        write: writes the sound and says where it is.
+
+    Returns:
+        where they are.
+
+    Raises:
+        MagnetError: a file cannot be written.
+    """
+    codes_at = write_codes(target.codes, codes, settings, target.force) if target.codes else None
+    return dataclasses.replace(target, path=write(), codes=codes_at)
+
+
+def write_codes(
+    path: Path, codes: Tensor, settings: Mapping[str, Any], replace: bool = True
+) -> Path:
     """Write codes [K, T] and how they were made as .npz, whole or not at all.
+
+    Returns:
+        where they are: numbered, where the name is taken and is not to be replaced.
 
     Raises:
         MagnetError: the file cannot be written.
     """
     kept = np.array(json.dumps(settings))
     try:
-        with atomic_path(path) as partial, partial.open("wb") as file:
+        with draft(path, replace) as made, made.path.open("wb") as file:
             np.savez_compressed(file, codes=codes.numpy().astype(np.int32), settings=kept)
     except OSError as error:
         raise io.write_error(path, error) from error
+    return made.final
 
 
 def _finite(value: float) -> float | None:

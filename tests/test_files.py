@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from magnet_cli.files import atomic_path
+from magnet_cli.files import atomic_path, draft
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -28,6 +29,56 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def write(target: Path, text: str, replace: bool = False) -> Path:
+    with draft(target, replace) as made:
+        made.path.write_text(text)
+    return made.final
+
+
+def test_a_name_that_is_taken_meanwhile_stays_whose_it_is(tmp_path: Path) -> None:
+    """It was looked for once, before minutes of work, and replaced at the end whatever came."""
+    target = tmp_path / "a.txt"
+    with draft(target, replace=False) as made:
+        made.path.write_text("ours")
+        target.write_text("precious")
+    assert made.final == tmp_path / "a-2.txt"
+    assert write(target, "third") == tmp_path / "a-3.txt"
+    texts = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert texts == {"a.txt": "precious", "a-2.txt": "ours", "a-3.txt": "third"}
+    assert write(target, "forced", replace=True) == target
+    assert target.read_text() == "forced"
+
+
+def test_two_writers_of_one_name_both_keep_their_work(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with draft(target, replace=False) as one, draft(target, replace=False) as other:
+        one.path.write_text("one")
+        other.path.write_text("other")
+    assert {one.final.name, other.final.name} == {"a.txt", "a-2.txt"}
+    assert one.final.read_text() == "one"
+    assert other.final.read_text() == "other"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_a_link_to_nothing_is_a_name_that_is_taken(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.symlink_to(tmp_path / "not-mounted" / "a.txt")
+    assert write(target, "ours").name == "a-2.txt"
+    assert target.is_symlink()
+
+
+def test_disks_without_hard_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    target = tmp_path / "a.txt"
+    assert write(target, "first") == target
+    assert write(target, "second").name == "a-2.txt"
+    assert target.read_text() == "first"
+    assert len(os.listdir(tmp_path)) == 2
 
 
 def test_others_may_read_it_even_where_the_writer_replaced_the_private_file(tmp_path: Path) -> None:

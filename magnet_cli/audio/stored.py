@@ -20,7 +20,7 @@ import soundfile
 from magnet_cli.audio import metadata as comments
 from magnet_cli.audio.io import Samples, check_readable, write_error
 from magnet_cli.errors import AudioFileError
-from magnet_cli.files import atomic_path
+from magnet_cli.files import draft
 
 Numbers = npt.NDArray[Any]  # [samples, channels], of the file's own type
 
@@ -58,10 +58,13 @@ class StoredSound:
         sample_rate: Hz.
         channels, length: channels, and samples of each.
         kind, subtype: libsndfile's names of the container and the encoding.
+        metadata: how magnet made it; None for any other sound.
     """
 
-    def __init__(self, file: soundfile.SoundFile, name: str) -> None:
-        self._file, self.name = file, name
+    def __init__(
+        self, file: soundfile.SoundFile, name: str, metadata: dict[str, Any] | None = None
+    ) -> None:
+        self._file, self.name, self.metadata = file, name, metadata
         self.sample_rate, self.channels = int(file.samplerate), int(file.channels)
         self.length = int(file.frames)
         self.kind, self.subtype = str(file.format), str(file.subtype)
@@ -158,6 +161,7 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[StoredSoun
         else:
             name, file = "the input", spool
             shutil.copyfileobj(source, spool)
+        comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
         spool.seek(0)
         try:
             opened = soundfile.SoundFile(file)
@@ -171,7 +175,7 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[StoredSoun
                 raise AudioFileError(
                     f"{name} holds no sound.", "Give a file with at least one sample."
                 )
-            yield StoredSound(opened, name)
+            yield StoredSound(opened, name, comments.from_comment(comment or opened.comment))
 
 
 def encoding_for(sound: StoredSound, path: Path | None) -> tuple[str, str]:
@@ -219,7 +223,8 @@ def write_patched(
     target: str | os.PathLike[str] | BinaryIO,
     encoding: tuple[str, str],
     metadata: Mapping[str, Any] | None = None,
-) -> None:
+    replace: bool = True,
+) -> Path | None:
     """Write `sound` again with `patches` in it; all other numbers are its own.
 
     Args:
@@ -227,6 +232,10 @@ def write_patched(
         target: a path, written whole or not at all; or a seekable binary stream, open both ways.
         encoding: container and encoding, of `encoding_for`.
         metadata: JSON-able, kept in the file where its container can.
+        replace: whether an existing file is replaced; otherwise the new one is numbered.
+
+    Returns:
+        where it is; None for a stream.
 
     Raises:
         AudioFileError: the file cannot be written, or the sound is damaged.
@@ -234,12 +243,13 @@ def write_patched(
     """
     if not isinstance(target, (str, os.PathLike)):
         _write_patched(sound, patches, target, encoding, metadata)
-        return
+        return None
     try:
-        with atomic_path(target) as partial, partial.open("w+b") as file:
+        with draft(target, replace) as made, made.path.open("w+b") as file:
             _write_patched(sound, patches, file, encoding, metadata)
     except OSError as error:
         raise write_error(target, error) from error
+    return made.final
 
 
 def _write_patched(

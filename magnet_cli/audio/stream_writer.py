@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -31,7 +32,7 @@ from magnet_cli.audio.loudness import (
 )
 from magnet_cli.config import AudioFormat, OutputConfig
 from magnet_cli.errors import AudioFileError
-from magnet_cli.files import atomic_path
+from magnet_cli.files import draft
 
 BLOCK = 1 << 17  # samples that are in memory at a time, of each channel
 
@@ -173,6 +174,16 @@ class Store:
         return max((peak_of(block) for block in self.blocks()), default=-math.inf)
 
 
+@dataclass(frozen=True)
+class Written:
+    """A sound that is written."""
+
+    loudness: Loudness
+    duration: float  # seconds
+    sample_rate: int  # Hz
+    path: Path | None  # where it is; None: it went to a stream
+
+
 def write_stream(
     target: Path | BinaryIO,
     chunks: Iterable[Samples],
@@ -180,7 +191,8 @@ def write_stream(
     name: AudioFormat,
     output: OutputConfig,
     metadata: Mapping[str, Any] | None = None,
-) -> tuple[Loudness, float, int]:
+    replace: bool = True,
+) -> Written:
     """Finish a sound that comes in chunks and write it, whole or not at all.
 
     Args:
@@ -189,9 +201,7 @@ def write_stream(
         name: the format.
         output: what the user asked for.
         metadata: JSON-able, kept in the file.
-
-    Returns:
-        what loudness the sound has, its seconds, and its rate in Hz.
+        replace: whether an existing file is replaced; otherwise the new one is numbered.
 
     Raises:
         AudioFileError: the sound cannot be written in this format, or not at this path.
@@ -203,12 +213,14 @@ def write_stream(
         with tempfile.TemporaryFile(dir=folder) as kept:
             store = _store(kept, _resampled(chunks, sample_rate, rate), rate, output)
             blocks, loudness = _normalized(store, output)
+            path: Path | None = None
             if isinstance(target, Path):
-                with atomic_path(target) as partial, partial.open("w+b") as file:
+                with draft(target, replace) as made, made.path.open("w+b") as file:
                     _write(file, blocks, store, name, output, metadata)
+                path = made.final
             else:
                 _write(target, blocks, store, name, output, metadata)
-            return loudness, store.length / rate, rate
+            return Written(loudness, store.length / rate, rate, path)
     except OSError as error:
         where = target if isinstance(target, Path) else "the temporary file"
         raise write_error(where, error) from error

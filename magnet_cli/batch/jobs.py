@@ -136,7 +136,8 @@ class Planner:
                     index=self._index + i,
                     line=line.number,
                     file=unused,
-                    target=Target(line.prompt, first + i, path, kind, codes),
+                    # What may be replaced is for the manifest to say: `resume.Standing`.
+                    target=Target(line.prompt, first + i, path, kind, codes, force=True),
                     duration=batch.duration if line.duration is None else line.duration,
                     negative=negative or None,
                     preset=preset,

@@ -9,7 +9,11 @@ from typing import Any
 
 from magnet_cli.batch.jobs import Job
 from magnet_cli.clips import SavedClip
-from magnet_cli.errors import MagnetError
+from magnet_cli.errors import MagnetError, UsageError
+
+
+class InTheWayError(UsageError):
+    """Someone else has made a file of the clip's name since the batch was planned."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Outcome:
             kept |= self.saved.measured()
         if self.error is not None:
             kept["error"] = str(self.error)
+        if isinstance(self.error, InTheWayError):
+            kept["in_the_way"] = True  # so that no later run takes the file for its own
         kept["seconds"] = round(self.seconds, 3)
         kept["settings"] = self.job.settings()
         return kept

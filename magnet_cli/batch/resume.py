@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from magnet_cli.audio import io
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
+from magnet_cli.batch.report import InTheWayError
 from magnet_cli.errors import MagnetError, UsageError
 
 _SHOWN = 5  # examples in a message
@@ -80,6 +82,18 @@ class Standing:
         review.refuse()
         return bool(review.make)
 
+    def refuse(self, job: Job) -> None:
+        """Refuse a job whose file someone else has made since the batch began.
+
+        Raises:
+            InTheWayError: there is one.
+        """
+        if self.is_foreign(job):
+            raise InTheWayError(
+                f"{job.file} is there, and this batch did not make it.",
+                "Move it away, or replace it with --force.",
+            )
+
     def changes(self, job: Job) -> list[str] | None:
         """How a job differs from the clip that is done under its name; None where none is done."""
         clip = self._manifest.clips.get(job.file)
@@ -96,7 +110,10 @@ class Standing:
         A run that was killed between writing a file and noting it has left one that is.
         """
         path = job.target.path
-        if self._force or path is None or not path.exists() or job.file in self._manifest.clips:
+        noted = self._manifest.clips.get(job.file)
+        if self._force or path is None or (noted is not None and not noted.get("in_the_way")):
+            return False
+        if not os.path.lexists(path):  # a link to nothing is there, too
             return False
         try:
             kept = io.read(path).metadata or {}

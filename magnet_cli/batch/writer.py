@@ -13,6 +13,7 @@ from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.names import check_inside
 from magnet_cli.batch.report import OnOutcome, Outcome
+from magnet_cli.batch.resume import Standing
 from magnet_cli.clips import SavedClip
 from magnet_cli.errors import MagnetError, NoRoomError
 
@@ -38,10 +39,24 @@ class Writer:
     """
 
     def __init__(
-        self, manifest: Manifest, folder: Path, on_outcome: OnOutcome, depth: int = 8
+        self,
+        manifest: Manifest,
+        folder: Path,
+        on_outcome: OnOutcome,
+        depth: int = 8,
+        force: bool = False,
     ) -> None:
-        """`depth`: clips that may wait; `submit` blocks beyond. `on_outcome` is called in the thread."""
+        """Make the thread.
+
+        Args:
+            manifest: where clips are noted.
+            folder: what they are below.
+            on_outcome: called in the thread.
+            depth: clips that may wait; `submit` blocks beyond.
+            force: files that others have made are replaced.
+        """
         self._manifest, self._folder, self._on_outcome = manifest, folder, on_outcome
+        self._standing = Standing(manifest, force)
         self._tasks: queue.Queue[Callable[[], Outcome] | None] = queue.Queue(max(1, depth))
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="clip writer", daemon=True)
@@ -107,6 +122,7 @@ class Writer:
     def _saved(self, clip: Generated) -> SavedClip:
         path = clip.job.target.path
         assert path is not None
+        self._standing.refuse(clip.job)  # hours may have passed since the batch was planned
         try:
             check_inside(self._folder, path.parent)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -236,7 +236,9 @@ class BatchRun:
         self._tally.start()
         with (
             BatchDisplay(self._talk, self._tally, self._path_end) as display,
-            Writer(manifest, self._settings.folder, display.finished, depth=2 * size) as writer,
+            Writer(
+                manifest, self._settings.folder, display.finished, 2 * size, self._force
+            ) as writer,
         ):
             engine = Engine(fitter, writer, size, display.begin_jobs, display.less)
             engine.run(jobs, wanted)

@@ -11,6 +11,8 @@ from magnet_cli.config import OutputConfig
 from magnet_cli.errors import MagnetError, PartialFailureError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from magnet_cli.clips import SavedClip, Target
 
 
@@ -43,6 +45,7 @@ def make_each(targets: Sequence[Target], make: Callable[[Target], None], talk: T
 def say_saved(saved: SavedClip, talk: Talk, output: OutputConfig, took: float) -> None:
     """Tell of a clip: a line on stderr, a JSON line on stdout; `took` is in seconds."""
     talk.note(f"Saved {in_words(saved)}, in {took:.1f} s")
+    say_moved(saved, talk)
     warn(saved, talk, output)
     talk.data({**saved.record(), "seconds": round(took, 3)})
 
@@ -53,6 +56,21 @@ def warn(saved: SavedClip, talk: Talk, output: OutputConfig, where: str = "") ->
 
     if said := remark(saved.loudness, output):
         talk.warn(f"{where}{said}")
+
+
+def say_moved(saved: SavedClip, talk: Talk) -> None:
+    """Say which files of a clip are not where they were to go."""
+    if saved.asked is not None:
+        say_beside(saved.asked.path, saved.target.path, talk)
+        say_beside(saved.asked.codes, saved.target.codes, talk)
+
+
+def say_beside(asked: Path | None, path: Path | None, talk: Talk) -> None:
+    """Say that a name was taken by the time its file was made, if it was; said even if --quiet."""
+    if path != asked:
+        talk.warn(
+            f"{asked} appeared meanwhile and is left alone: what was made is {path}.", always=True
+        )
 
 
 def in_words(saved: SavedClip) -> str:

@@ -55,9 +55,9 @@ class Talk:
         if not self.quiet:
             self.console.print(printable(text), markup=False)
 
-    def warn(self, text: str) -> None:
-        """Say something on stderr that should be noticed."""
-        if not self.quiet:
+    def warn(self, text: str, always: bool = False) -> None:
+        """Say something on stderr that should be noticed; `always`: under --quiet, too."""
+        if always or not self.quiet:
             self.console.print(printable(text), style="yellow", markup=False)
 
     def data(self, record: Mapping[str, Any]) -> None:

@@ -33,7 +33,7 @@ def plan(
             is numbered where there are several clips.
         codes: the .npz file for codes, numbered likewise.
         output: the settings of the files.
-        force: existing files may be replaced.
+        force: existing files may be replaced, those that appear until the clip is written, too.
 
     Raises:
         UsageError: several clips cannot all go to stdout, or --codes is not an .npz file.
@@ -51,7 +51,7 @@ def plan(
             if codes_path.suffix.lower() != ".npz":
                 raise UsageError(f"--codes {codes} is not an .npz file.", "End its name in .npz.")
             check_writable(codes_path, force)
-        targets.append(Target(prompt, seed, path, name, codes_path))
+        targets.append(Target(prompt, seed, path, name, codes_path, force))
     return targets
 
 
@@ -96,7 +96,7 @@ def check_writable(path: Path, force: bool) -> None:
             raise AudioFileError(
                 f"{path} is not a regular file.", f"Write to stdout: -o - > {path}"
             )
-        if path.exists() and not force:
+        if os.path.lexists(path) and not force:  # a link to nothing would be lost as well
             raise AudioFileError(
                 f"{path} exists.", "Replace it with --force, or choose another name."
             )

@@ -39,12 +39,12 @@ def cut(samples: np.ndarray, size: int) -> list[np.ndarray]:
 
 def streamed(chunks, output=FLOAT, rate=RATE):
     file = io.BytesIO()
-    loudness, seconds, out_rate = write_stream(file, chunks, rate, "wav", output)
+    written = write_stream(file, chunks, rate, "wav", output)
     file.seek(0)
     samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
-    assert file_rate == out_rate
-    assert seconds == len(samples) / out_rate
-    return samples.T, loudness
+    assert file_rate == written.sample_rate
+    assert written.duration == len(samples) / file_rate
+    return samples.T, written.loudness
 
 
 @given(st.integers(1, 3), st.floats(0.5, 5), st.integers(1, 30_000), st.integers(0, 9))

@@ -19,6 +19,7 @@ from magnet_cli.batch.fitting import Fitter, batch_size, grouped, mates_matter
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Outcome, Tally
+from magnet_cli.batch.resume import Standing
 from magnet_cli.batch.shards import WHOLE
 from magnet_cli.batch.writer import Writer
 from magnet_cli.config import DecodingConfig
@@ -86,7 +87,7 @@ def test_clips_equal_those_that_are_asked_for_alone(model: Model, tmp_path: Path
         alone = model.generate(
             [job.target.prompt], config=job.decoding, seeds=[job.target.seed], frames=10
         )
-        target = clips.Target("x", 1, tmp_path / "alone.wav", "wav", None)
+        target = clips.Target("x", 1, tmp_path / "alone.wav", "wav", None, force=True)
         clips.save_item(alone, 0, target, clips.Making(job.decoding, job.output, job.duration))
         assert job.target.path is not None
         sound, other = io.read(job.target.path), io.read(tmp_path / "alone.wav")
@@ -248,6 +249,26 @@ def test_a_full_disk_stops_the_run(
     with pytest.raises(NoRoomError):
         run(model, tmp_path, jobs(batch(tmp_path), *map(str, range(50))))
     assert len(calls.prompts) < 10
+
+
+def test_a_file_that_appears_during_the_run_is_not_replaced(model: Model, tmp_path: Path) -> None:
+    """Hours may pass between a batch's plan and a clip: only the plan looked at what was there."""
+    made = jobs(batch(tmp_path), "rain", "wind")
+    path = made[1].target.path
+    assert path is not None
+
+    def someone_writes(outcome: Outcome) -> None:
+        if outcome.job is made[0]:
+            path.write_bytes(b"precious")
+
+    manifest, _ = run(model, tmp_path, made, on_outcome=someone_writes)
+    assert statuses(manifest) == {"rain": "done", "wind": "failed"}
+    assert path.read_bytes() == b"precious"
+    # Nor is it this batch's own the next time, though the batch has noted its name.
+    assert Standing(manifest, force=False).review(made).foreign == [made[1]]
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    assert Standing(manifest, force=False).review(made).foreign == [made[1]]
 
 
 def test_what_the_listener_raises_comes_out_and_what_waited_is_dropped(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io as byte_streams
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import soundfile
 
 from magnet_cli.audio import io
 from magnet_cli.audio.loudness import measure
+from magnet_cli.cli.progress import ClipDisplay
 from magnet_cli.errors import UsageError
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
@@ -163,6 +165,67 @@ def test_an_existing_file_is_replaced_only_by_force(magnet: Magnet) -> None:
     assert io.read("a.wav").duration == pytest.approx(0.2)
 
 
+@pytest.fixture
+def someone_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a clip is begun, another program makes a.wav and a.npz."""
+    begin = ClipDisplay.begin
+
+    def slowly(*arguments: Any) -> Any:
+        for name in ("a.wav", "a.npz"):
+            Path(name).write_bytes(b"precious")
+        return begin(*arguments)
+
+    monkeypatch.setattr(ClipDisplay, "begin", slowly)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("-d", "0.2"), ("-d", "1", "--loop"), ("-d", "10.1")],
+    ids=["a clip", "a loop", "a piece"],
+)
+def test_a_file_that_appears_while_a_clip_is_made_is_left_alone(
+    magnet: Magnet, home: Path, someone_writes: None, more: tuple[str, ...]
+) -> None:
+    """It was lost: only the plan, minutes before, looked at what was there."""
+    asked = ("gen", "rain", "-m", SMALL, "--steps", "1", "--seed", "5", *more)
+    asked = (*asked, "-o", "a.wav", "--codes", "a.npz", "--json", "-q")
+    outcome = magnet(*asked)
+    assert outcome.status == 0
+    assert Path("a.wav").read_bytes() == Path("a.npz").read_bytes() == b"precious"
+    (record,) = outcome.records
+    assert (record["file"], record["codes"]) == ("a-2.wav", "a-2.npz")
+    assert io.read("a-2.wav").duration == pytest.approx(float(more[1]))
+    assert "a.wav appeared meanwhile and is left alone" in outcome.err
+    assert "what was made is a-2.npz" in outcome.err
+    outcome = magnet(*asked, "--force")
+    assert (outcome.records[0]["file"], outcome.err) == ("a.wav", "")
+    assert io.read("a.wav").duration == pytest.approx(float(more[1]))
+    assert len(list(home.iterdir())) == 4
+
+
+def test_a_file_that_appears_while_a_sound_is_edited_is_left_alone(
+    magnet: Magnet, someone_writes: None
+) -> None:
+    magnet("gen", "rain", *QUICK, "-d", "1", "-o", "in.wav")
+    asked = ("-m", SMALL, "--steps", "1", "--region", "0.2-0.4", "-o", "a.wav", "--json")
+    Path("a.wav").unlink()
+    outcome = magnet("edit", "in.wav", "wind", *asked)
+    assert outcome.records[0]["file"] == "a-2.wav"
+    assert "Saved a-2.wav" in outcome.err
+    assert "what was made is a-2.wav" in outcome.err
+    assert Path("a.wav").read_bytes() == b"precious"
+    assert io.read("a-2.wav").duration == pytest.approx(1)
+
+
+def test_a_link_to_nothing_is_not_replaced(magnet: Magnet, home: Path) -> None:
+    """The disk that it leads to may be away for the moment."""
+    Path("a.wav").symlink_to(home / "not-mounted" / "a.wav")
+    outcome = magnet("gen", "rain", *QUICK, "-o", "a.wav")
+    assert outcome.status == 2
+    assert "a.wav exists" in outcome.err
+    assert Path("a.wav").is_symlink()
+
+
 def test_presets_scale_the_checkpoints_own_steps(magnet: Magnet) -> None:
     base = ("-m", "facebook/magnet-small-30secs", "-d", "0.1", "--seed", "1", "--json", "-q")
     steps = {
@@ -208,10 +271,10 @@ def test_one_failure_does_not_stop_the_others(
 ) -> None:
     write = io.write
 
-    def sometimes(path: Path, *arguments: object, **more: object) -> None:
+    def sometimes(path: Path, *arguments: object, **more: object) -> Path:
         if "wind" in str(path):
             raise UsageError("The wind broke it.", "Wait.")
-        write(path, *arguments, **more)  # type: ignore[arg-type]
+        return write(path, *arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(io, "write", sometimes)
     outcome = magnet("gen", "rain", "wind", "fire", *QUICK, "--json")
