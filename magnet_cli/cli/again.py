@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from magnet_cli.audio.formats import CONTAINERS
 from magnet_cli.cli.ensemble import EnsembleOptions
 from magnet_cli.cli.flags import flag_of
 from magnet_cli.cli.options import DecodingOptions, OutputOptions
@@ -14,13 +16,14 @@ from magnet_cli.cli.options import DecodingOptions, OutputOptions
 HELPERS = ("rescorer", "hybrid_model")
 
 
-def command_for(made: Mapping[str, Any], name: str) -> list[str]:
+def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[str]:
     """The command line that makes a clip again, from what its file says.
 
     Args:
         made: `provenance.record`, perhaps by another version, perhaps tampered with: what is not
             as expected is left out.
         name: the file to write.
+        suffix: what files of its format end in, such as wav; said where `name` does not end in one.
     """
     edit = made.get("edit")
     edit = edit if isinstance(edit, Mapping) else {}
@@ -45,10 +48,20 @@ def command_for(made: Mapping[str, Any], name: str) -> list[str]:
     default = "float16" if made.get("device") == "cuda" else "float32"
     if made.get("dtype") not in (None, default):
         arguments += ["--dtype", as_text(made["dtype"])]
+    if suffix and not _says_format(name):
+        if edit.get("command") == "edit" and "--through-codec" not in _edit_flags(edit):
+            name = f"{name}.{suffix}"  # such an edit takes no flags of the sound file
+        elif suffix in CONTAINERS:
+            arguments += ["--format", suffix]
     arguments += ["-o", name if not name.startswith("-") else f"./{name}"]
     arguments += _edit_flags(edit)
     prompts = _timed(edit) or [as_text(made.get("prompt") or "")]
     return [*arguments, "--", *prompts] if prompts[0].startswith("-") else [*arguments, *prompts]
+
+
+def _says_format(name: str) -> bool:
+    """Whether a file's name ends in a format that can be written, of any command."""
+    return Path(name).suffix.lower().removeprefix(".") in {*CONTAINERS, "aif", "aiff", "oga"}
 
 
 def _called(edit: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ import typer
 
 from magnet_cli.cli.clips import make_each, say_beside
 from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
 from magnet_cli.cli.options import (
     DecodingOptions,
     ModelOptions,
@@ -24,14 +25,10 @@ from magnet_cli.cli.output import Talk, write_stdout
 from magnet_cli.cli.pieces import (
     FileOptions,
     PieceMaker,
-    Source,
     WindowOptions,
     check_stdout,
     cleaned,
     cues_of,
-    input_sound,
-    named_after,
-    say_channels,
     say_seed,
     seeds_of,
     told,
@@ -129,7 +126,7 @@ def edit(
         loaded = load(model, voice)
         making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
         flags = {"region": region, "through_codec": through_codec, "overlap": windows.overlap}
-        command = {"command": "edit", "input": source, "flags": flags}
+        command = {"command": "edit", "input": source, "flags": flags, **input_record(given)}
         maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
         need_masks(loaded, "fill in a region")
         regions_of(spans, loaded.frame_rate, frames_in(loaded, given))

@@ -8,6 +8,7 @@ import typer
 
 from magnet_cli.cli.clips import make_each
 from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
 from magnet_cli.cli.options import (
     DecodingOptions,
     ModelOptions,
@@ -20,14 +21,10 @@ from magnet_cli.cli.pieces import (
     CodesFileOptions,
     PieceMaker,
     PieceOptions,
-    Source,
     check_cues,
     check_stdout,
     cleaned,
     cues_of,
-    input_sound,
-    named_after,
-    say_channels,
     say_seed,
     seeds_of,
     told,
@@ -111,7 +108,7 @@ def extend(
         loaded = load(model, voice)
         making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
         flags = {"to": to, "overlap": pieces.overlap}
-        command = {"command": "extend", "input": source, "flags": flags}
+        command = {"command": "extend", "input": source, "flags": flags, **input_record(given)}
         maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
         maker.check(cues, to)
         say_channels(given, loaded, "the sound becomes the model's", voice)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,27 +22,16 @@ from magnet_cli.errors import EXIT_INTERRUPTED, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from magnet_cli.audio.stored import StoredSound
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.clips import Making, SavedClip, Target
     from magnet_cli.decoding.events import OnStep
     from magnet_cli.editing.filling import Direction, Piece
     from magnet_cli.pipeline import Model
 
-STDIN = "-"
 _PANEL, _FILES = "Windows", "Output"
 
 # A prompt and the second that it begins at.
 Cues = Sequence[tuple[float, str]]
-
-
-# The first argument of every command that starts from a sound.
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="IN", help="A sound file of any format, or `-` for stdin.", show_default=False
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -181,24 +168,6 @@ def check_stdout(destination: str | None, talk: TalkOptions) -> None:
         refuse_terminal("The sound")
 
 
-@contextmanager
-def input_sound(name: str, prompts: Sequence[str]) -> Iterator[StoredSound]:
-    """The sound that a command was given: a file, or `-` for stdin.
-
-    Raises:
-        UsageError: a prompt is to be read from stdin, too.
-        AudioFileError: it cannot be read.
-    """
-    from magnet_cli.audio.stored import open_sound
-
-    if name == STDIN and STDIN in prompts:
-        raise UsageError("stdin can be read only once.", "Give `-` once.")
-    if name == STDIN and sys.stdin.isatty():
-        raise UsageError("The sound is to come from the terminal.", "Pipe one in, or name a file.")
-    with open_sound(sys.stdin.buffer if name == STDIN else Path(name)) as sound:
-        yield sound
-
-
 def cleaned(text: str | None) -> str | None:
     """A text as a prompt, where there is one.
 
@@ -206,20 +175,6 @@ def cleaned(text: str | None) -> str | None:
         UsageError: it cannot be one.
     """
     return None if text is None else clean_prompt(text)
-
-
-def say_channels(given: StoredSound, model: Model, becomes: str, talk: Talk) -> None:
-    """Say what happens to the channels of a sound, where the model has another number of them."""
-    if given.channels != model.channels:
-        one = "channel" if given.channels == 1 else "channels"
-        talk.note(
-            f"{given.name} has {given.channels} {one}, {model.name} makes {model.channels}: {becomes}."
-        )
-
-
-def named_after(source: str, what: str) -> str:
-    """What to name the outputs of a command after, where no name was given."""
-    return f"{'sound' if source == STDIN else Path(source).stem} {what}"
 
 
 def told(targets: Sequence[Target], cues: Cues) -> list[Target]:

@@ -12,6 +12,7 @@ import typer
 
 from magnet_cli.cli.again import HELPERS, as_text, command_for, model_of
 from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.inputs import STDIN
 from magnet_cli.cli.options import TalkOptions
 from magnet_cli.cli.output import Talk, complain, printable
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
@@ -27,8 +28,6 @@ Examples:
     magnet show clips/*.wav --json | jq .settings.seed
     magnet gen "lofi piano" -o - | magnet show -
 """
-
-STDIN = "-"
 
 
 def register(app: typer.Typer) -> None:
@@ -97,20 +96,26 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
     Raises:
         MagnetError: it cannot be read, or the picture cannot be written.
     """
+    import numpy as np
+
     from magnet_cli.audio import formats, loudness, pictures
 
     sound = _read(name)
-    lufs = loudness.measure(sound.samples, sound.sample_rate)
-    peak = loudness.peak_of(sound.samples)
+    invalid = int(sound.samples.size - np.isfinite(sound.samples).sum())
+    # What is no number has no level: nothing is said of it.
+    lufs = loudness.measure(sound.samples, sound.sample_rate) if not invalid else None
+    peak = loudness.peak_of(sound.samples) if not invalid else None
     # A sound from stdin has no name to be made again under.
     suffix = formats.suffix_of(sound.kind, sound.subtype)
     file = f"sound.{suffix}" if name == STDIN else Path(name).name
     if spectrogram is not None:
-        pictures.draw(spectrogram, sound.samples, sound.sample_rate, file)
+        heard = np.nan_to_num(sound.samples, posinf=0.0, neginf=0.0)  # invalid samples are a gap
+        pictures.draw(spectrogram, heard, sound.sample_rate, file)
         voice.note(f"Drew {spectrogram}")
-    command = command_for(sound.metadata, file) if sound.metadata is not None else None
+    made = sound.metadata
+    command = command_for(made, file, suffix) if made is not None else None
     if voice.json:
-        voice.data(_record(name, sound, lufs, peak, command))
+        voice.data(_record(name, sound, lufs, peak, invalid, command))
         return
     lines = [
         ("File", "stdin" if name == STDIN else name),
@@ -120,7 +125,9 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         ("Loudness", _decibels(lufs, "LUFS")),
         ("Peak", _decibels(peak, "dBFS")),
     ]  # fmt: skip
-    lines += _making(sound.metadata) if sound.metadata is not None else []
+    if invalid:
+        lines.append(("Invalid", f"{invalid} of {sound.samples.size} samples are not numbers"))
+    lines += _making(made) if made is not None else []
     width = max(len(label) for label, _ in lines) + 2
     if apart:
         voice.print("")
@@ -154,12 +161,14 @@ def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     decoding = made.get("decoding")
     decoding = decoding if isinstance(decoding, Mapping) else {}
     lines = [
+        ("Partial", _partial(made)),
         ("Prompt", as_text(made.get("prompt"))),
         ("Negative", as_text(made.get("negative"))),
         ("Model", as_text(model_of(made))),
         *((part.replace("_", " ").capitalize(), as_text(model_of(made[part])))
           for part in HELPERS if isinstance(made.get(part), Mapping)),
         ("Seed", as_text(made.get("seed"))),
+        ("Input", _input(made)),
         ("Decoding", ", ".join(f"{name} {as_text(value)}" for name, value in decoding.items())),
         ("Made on", f"{as_text(made.get('device'))} in {as_text(made.get('dtype'))}, "
          + ", ".join(f"{name} {as_text(value)}" for name, value in versions.items())),
@@ -167,8 +176,38 @@ def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in lines if value]
 
 
+def _partial(made: Mapping[str, Any]) -> str:
+    """How much of a piece an interrupted run has kept; empty where it is whole."""
+    partial = made.get("partial")
+    if not isinstance(partial, Mapping):
+        return ""
+    seconds, whole = partial.get("seconds"), partial.get("of")
+    if not isinstance(seconds, (int, float)) or not isinstance(whole, (int, float)):
+        return ""
+    return f"{seconds:g} of {whole:g} s: it was interrupted, and the command below makes all of it"
+
+
+def _input(made: Mapping[str, Any]) -> str:
+    """The sound that an edit began from, and how that was made where its file said so."""
+    edit = made.get("edit")
+    if not isinstance(edit, Mapping) or not isinstance(edit.get("input"), str):
+        return ""
+    source = "stdin" if edit["input"] == STDIN else edit["input"]
+    of = edit.get("of")
+    if not isinstance(of, Mapping):
+        return str(source)
+    said = [("prompt", as_text(of.get("prompt"))), ("seed", as_text(of.get("seed")))]
+    said.append(("model", as_text(model_of(of))))
+    return f"{source}: " + ", ".join(f"{name} {value}" for name, value in said if value)
+
+
 def _record(
-    name: str, sound: Sound, lufs: float, peak: float, command: list[str] | None
+    name: str,
+    sound: Sound,
+    lufs: float | None,
+    peak: float | None,
+    invalid: int,
+    command: list[str] | None,
 ) -> dict[str, Any]:
     return {
         "file": name,
@@ -177,12 +216,15 @@ def _record(
         "duration": sound.duration,
         "channels": sound.samples.shape[0],
         "sample_rate": sound.sample_rate,
-        "loudness": round(lufs, 2) if lufs > -1000 else None,
-        "peak": round(peak, 2) if peak > -1000 else None,
+        "loudness": round(lufs, 2) if lufs is not None and lufs > -1000 else None,
+        "peak": round(peak, 2) if peak is not None and peak > -1000 else None,
+        "invalid_samples": invalid,
         "settings": sound.metadata,
         "command": shlex.join(command) if command is not None else None,
     }
 
 
-def _decibels(value: float, unit: str) -> str:
+def _decibels(value: float | None, unit: str) -> str:
+    if value is None:
+        return "unknown: the sound holds invalid samples"
     return f"{value:.1f} {unit}" if value > -1000 else "silence"

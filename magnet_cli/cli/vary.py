@@ -9,6 +9,7 @@ import typer
 
 from magnet_cli.cli.clips import make_each
 from magnet_cli.cli.flags import takes_flags
+from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
 from magnet_cli.cli.options import (
     DecodingOptions,
     ModelOptions,
@@ -20,14 +21,10 @@ from magnet_cli.cli.output import Talk
 from magnet_cli.cli.pieces import (
     CodesFileOptions,
     PieceMaker,
-    Source,
     WindowOptions,
     check_stdout,
     cleaned,
     cues_of,
-    input_sound,
-    named_after,
-    say_channels,
     say_seed,
     seeds_of,
     told,
@@ -124,7 +121,7 @@ def vary(
         loaded = load(model, voice)
         making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
         flags = {"strength": strength, "keep_streams": keep_streams, "overlap": windows.overlap}
-        command = {"command": "vary", "input": source, "flags": flags}
+        command = {"command": "vary", "input": source, "flags": flags, **input_record(given)}
         maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
         check_variation(loaded, strength, keep_streams)
         maker.check(cues, given.duration)

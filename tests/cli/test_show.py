@@ -13,7 +13,7 @@ import soundfile
 from magnet_cli.audio import io
 from magnet_cli.cli.again import command_for
 from magnet_cli.config import OutputConfig
-from tests.cli.conftest import QUICK, Magnet
+from tests.cli.conftest import QUICK, SMALL, Magnet
 
 # Settings far from the defaults, one list a row.
 ROWS = [
@@ -101,6 +101,8 @@ def test_the_picture(magnet: Magnet) -> None:
         {},
         {"prompt": None, "seed": "x; rm -rf /", "model": 3, "given": 7, "output": [1]},
         {"prompt": "\x1b[31mred\x1b[0m\u202e", "given": {"top_p": {"a": 1}, "no_such": 3}},
+        {"partial": {"of": "x"}, "edit": {"command": "edit", "input": "a", "of": {"seed": {}}}},
+        {"partial": 3, "edit": {"input": ["a"], "of": 7, "flags": {"through_codec": "\x1b"}}},
         {"prompt": "x" * 20_000, "repo": "a/b", "revision": None, "decoding": "?", "versions": 1},
     ],
 )
@@ -177,3 +179,94 @@ def test_stdin_is_shown_once(magnet: Magnet) -> None:
     empty = magnet("show", "-")
     assert empty.status == 2
     assert "the input is not a sound" in empty.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("-o", "b", "--format", "mp3"), ("-o", "b.1", "--format", "flac"), ("-o", "b.ogg")],
+    ids=" ".join,
+)
+def test_a_name_without_a_suffix_is_made_again_in_its_format(
+    magnet: Magnet, words: tuple[str, ...]
+) -> None:
+    """The command was refused: `-o b` says no format."""
+    assert magnet("gen", "rain", *QUICK, *words).status == 0
+    shown = magnet("show", words[1], "--json").records[0]
+    first = io.read(words[1])
+    again = magnet(*shlex.split(shown["command"])[1:], "--force")
+    assert again.status == 0, again.err
+    second = io.read(words[1])
+    assert (second.kind, second.subtype) == (first.kind, first.subtype)
+    np.testing.assert_array_equal(second.samples, first.samples)
+
+
+def test_an_edit_without_a_suffix_is_made_again_under_one(magnet: Magnet) -> None:
+    """It takes no --format: its format is that of its input, or of its name."""
+    magnet("gen", "rain", *QUICK, "-o", "a.flac")
+    words = ("edit", "a.flac", "wind", "-m", SMALL, "--steps", "1", "--region", "0-0.1")
+    piped = magnet(*words, "-o", "-")
+    assert piped.status == 0, piped.err
+    Path("piped").write_bytes(piped.stdout)
+    shown = magnet("show", "piped", "--json").records[0]
+    again = magnet(*shlex.split(shown["command"])[1:])
+    assert again.status == 0, again.err
+    np.testing.assert_array_equal(io.read("piped.flac").samples, io.read("piped").samples)
+
+
+@pytest.mark.parametrize("source", ["a.wav", "-"])
+@pytest.mark.parametrize(
+    "words", [("edit", "--region", "0-0.1"), ("extend", "--to", "0.3"), ("vary",)], ids=" ".join
+)
+def test_what_is_edited_in_place_keeps_how_it_was_made(
+    magnet: Magnet, words: tuple[str, ...], source: str
+) -> None:
+    """Prompt and seed of the clip were lost with its file, so it could not be made again."""
+    assert magnet("gen", "lofi piano", *QUICK, "-o", "a.wav").status == 0
+    original = io.read("a.wav").metadata
+    command, *flags = words
+    quick = ("-m", SMALL, "--steps", "1", "--seed", "9", "-o", "a.wav", "--force")
+    for prompt in ("wind", "rain"):
+        before = io.read("a.wav").metadata
+        data = Path("a.wav").read_bytes()
+        to = ["--to", "0.5"] if command == "extend" and prompt == "rain" else flags
+        outcome = magnet(command, source, prompt, *to, *quick, stdin=data)
+        assert outcome.status == 0, outcome.err
+        assert before is not None
+        kept = (io.read("a.wav").metadata or {})["edit"]["of"]
+        assert kept["prompt"] == before["prompt"]
+        assert "of" not in kept.get("edit", {})
+        if prompt == "wind":
+            assert kept == original
+            shown = magnet("show", "a.wav").out
+            named = "stdin" if source == "-" else source
+            assert f"{named}: prompt lofi piano, seed 5, model {SMALL}" in shown
+
+
+def test_an_input_with_a_long_record_is_edited_without_it(magnet: Magnet) -> None:
+    """Together they would not fit into a file, and the edit would be refused for its input."""
+    magnet("gen", "x" * 15_000, *QUICK, "--negative", "y" * 15_000, "-o", "a.wav")
+    words = ("-m", SMALL, "--steps", "1", "--region", "0-0.1", "-o", "b.wav")
+    outcome = magnet("edit", "a.wav", "z" * 15_000, *words)
+    assert outcome.status == 0, outcome.err
+    assert "of" not in (io.read("b.wav").metadata or {})["edit"]
+
+
+def test_a_partial_piece_is_called_one(magnet: Magnet) -> None:
+    """Nothing told that --keep-partial had kept a third of it."""
+    made = {"prompt": "rain", "partial": {"of": 30.0, "seconds": 10.0}}
+    samples = np.full((1, 8000), 0.1, np.float32)
+    io.write("a.wav", samples, 8000, "wav", OutputConfig(), made)
+    assert "10 of 30 s" in magnet("show", "a.wav").out
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_not_called_silence(magnet: Magnet, value: float) -> None:
+    samples = np.full(8000, 0.1, np.float32)
+    samples[7:10] = value
+    soundfile.write("a.wav", samples, 16_000, subtype="FLOAT")
+    shown = magnet("show", "a.wav", "--spectrogram", "a.png")
+    assert shown.status == 0, shown.err
+    assert "silence" not in shown.out
+    assert "3 of 8000 samples are not numbers" in shown.out
+    record = magnet("show", "a.wav", "--json").records[0]
+    assert (record["loudness"], record["peak"], record["invalid_samples"]) == (None, None, 3)

@@ -1,0 +1,76 @@
+"""The sound that a command starts from: a file or stdin, what was kept in it, what it is called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from magnet_cli.cli.output import Talk
+from magnet_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from magnet_cli.audio.stored import StoredSound
+    from magnet_cli.pipeline import Model
+
+STDIN = "-"
+_LONGEST_RECORD = 10_000  # characters: comments hold five times as many, prompts twice
+
+# The first argument of every command that starts from a sound.
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="IN", help="A sound file of any format, or `-` for stdin.", show_default=False
+    ),
+]
+
+
+@contextmanager
+def input_sound(name: str, prompts: Sequence[str]) -> Iterator[StoredSound]:
+    """The sound that a command was given: a file, or `-` for stdin.
+
+    Raises:
+        UsageError: a prompt is to be read from stdin, too.
+        AudioFileError: it cannot be read.
+    """
+    from magnet_cli.audio.stored import open_sound
+
+    if name == STDIN and STDIN in prompts:
+        raise UsageError("stdin can be read only once.", "Give `-` once.")
+    if name == STDIN and sys.stdin.isatty():
+        raise UsageError("The sound is to come from the terminal.", "Pipe one in, or name a file.")
+    with open_sound(sys.stdin.buffer if name == STDIN else Path(name)) as sound:
+        yield sound
+
+
+def say_channels(given: StoredSound, model: Model, becomes: str, talk: Talk) -> None:
+    """Say what happens to the channels of a sound, where the model has another number of them."""
+    if given.channels != model.channels:
+        one = "channel" if given.channels == 1 else "channels"
+        talk.note(
+            f"{given.name} has {given.channels} {one}, {model.name} makes {model.channels}: {becomes}."
+        )
+
+
+def input_record(given: StoredSound) -> dict[str, Any]:
+    """What an edit keeps of how its input was made: the input may be written over.
+
+    The input's own input is left out, lest records grow with every edit; so is a record that would
+    not leave room in the file's comment.
+    """
+    made = given.metadata
+    if made is None:
+        return {}
+    if isinstance(edit := made.get("edit"), dict):
+        made = {**made, "edit": {name: value for name, value in edit.items() if name != "of"}}
+    return {"of": made} if len(json.dumps(made)) <= _LONGEST_RECORD else {}
+
+
+def named_after(source: str, what: str) -> str:
+    """What to name the outputs of a command after, where no name was given."""
+    return f"{'sound' if source == STDIN else Path(source).stem} {what}"
