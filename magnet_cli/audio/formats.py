@@ -111,10 +111,11 @@ def rate_for(name: AudioFormat, output: OutputConfig, rate: int) -> int:
     rates = CONTAINERS[name].rates
     wanted = output.sample_rate
     if wanted is None:
+        if name == "opus":
+            return 48_000  # it works at that inside whatever it is given
         if not rates or rate in rates:
             return rate
-        # Opus works at 48 kHz inside whatever it is given, so that is what it gets.
-        return 48_000 if name == "opus" else next((r for r in rates if r >= rate), rates[-1])
+        return next((r for r in rates if r >= rate), rates[-1])
     if rates and wanted not in rates:
         takes = ", ".join(map(str, rates))
         raise AudioFileError(f"{name} cannot hold {wanted} Hz.", f"--sample-rate takes {takes}.")

@@ -239,7 +239,10 @@ def test_the_format_is_the_suffixs_or_the_one_asked_for() -> None:
 
 def test_rates_that_a_format_cannot_hold() -> None:
     assert rate_for("opus", OutputConfig(), 32_000) == 48_000
-    assert rate_for("opus", OutputConfig(), 16_000) == 16_000
+    # The built-in model's rate is one that opus knows, too: its files were no 48 kHz, as was said.
+    assert rate_for("opus", OutputConfig(), 16_000) == 48_000
+    assert rate_for("opus", OutputConfig(), 24_000) == 48_000
+    assert rate_for("opus", OutputConfig(sample_rate=24_000), 32_000) == 24_000
     assert rate_for("mp3", OutputConfig(), 32_000) == 32_000
     assert rate_for("wav", OutputConfig(sample_rate=11_111), 32_000) == 11_111
     with pytest.raises(AudioFileError, match="opus cannot hold 44100"):
