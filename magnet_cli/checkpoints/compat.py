@@ -1,21 +1,34 @@
 """Do two models share a codec? Only then do the codes of one mean the same to the other.
 
-Tensors are compared, not names: MAGNeT's and MusicGen's files hold the same 32 kHz codec in
-different layouts and precisions. The encoder does not matter, as codes are read by the decoder.
+Tensors and settings are compared, not names: MAGNeT's and MusicGen's files hold the same 32 kHz
+codec in different layouts and precisions. The encoder does not matter, as codes are read by the
+decoder.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from magnet_cli.config import CodecConfig
 from magnet_cli.models.codec import AudioCodec
+from magnet_cli.models.spectral_config import SpectralCodecConfig
 
 # The same tensor stored once in float16 and once in float32, under weight norm or folded, differs
 # by about this much of its largest element.
 ROUNDING = 2e-3
+
+# Settings that leave alone what codes mean. The padding is heard in a clip's first and last frames
+# only, and MusicGen's files say another than MAGNeT's, of the same codec.
+_NO_MATTER: dict[type, set[str]] = {
+    CodecConfig: {"pad_mode"},
+    SpectralCodecConfig: {"encoder_blocks", "correction", "smoothing", "phase_iterations"},
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,10 @@ class CodecComparison:
 
 
 def same_codec(a: AudioCodec, b: AudioCodec) -> CodecComparison:
-    """Compare what two codecs make of codes: sizes, codebooks, decoder; up to half precision."""
+    """Compare what two codecs make of codes: sizes, settings, codebooks, decoder.
+
+    Tensors may differ by what half precision rounds off, settings by what is a matter of taste.
+    """
     differences = []
     if type(a) is not type(b):
         differences.append(f"One is {type(a).__name__}, the other {type(b).__name__}.")
@@ -44,8 +60,42 @@ def same_codec(a: AudioCodec, b: AudioCodec) -> CodecComparison:
         if ours != theirs:
             differences.append(f"The {words} differ: {ours} and {theirs}.")
     if not differences:
-        differences = _compared(_decoding_tensors(a), _decoding_tensors(b))
+        differences = [
+            *_settings_apart(_settings(a), _settings(b)),
+            *_compared(_decoding_tensors(a), _decoding_tensors(b)),
+        ]
     return CodecComparison(tuple(differences))
+
+
+def _settings(codec: AudioCodec) -> dict[str, Any]:
+    """The settings that change what codes mean, equal where they come to the same."""
+    config: Any = getattr(codec, "config", None)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return {}
+    settings = dataclasses.asdict(config)
+    if isinstance(config, CodecConfig):
+        settings["ratios"] = tuple(config.ratios)
+        if config.n_residual_layers < 2:  # the first layer's dilation is 1, whatever the base
+            del settings["dilation_base"]
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in _NO_MATTER.get(type(config), ())
+    }
+
+
+def _settings_apart(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    return [
+        f"The settings differ in {name}: {a.get(name)} and {b.get(name)}."
+        for name in sorted(a.keys() | b.keys())
+        if not _equal(a.get(name), b.get(name))
+    ]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-6)
+    return bool(a == b)
 
 
 def _decoding_tensors(codec: AudioCodec) -> dict[str, Tensor]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from magnet_cli.checkpoints.compat import same_codec
 from magnet_cli.models.encodec import EnCodec
+from magnet_cli.models.spectral_codec import SpectralCodec
+from magnet_cli.models.spectral_config import SpectralCodecConfig
 from tests.models.tiny import golden_model
 
 
@@ -66,3 +71,68 @@ def test_nan_is_a_difference(hub_cache: Path) -> None:
     with torch.no_grad():
         other.quantizer.codebooks[0][0, 0] = float("nan")
     assert not same_codec(music_codec(), other)
+
+
+def with_settings(codec: EnCodec | SpectralCodec, **settings: Any) -> EnCodec | SpectralCodec:
+    """The same tensors under other settings."""
+    other = copy.deepcopy(codec)
+    other.config = dataclasses.replace(codec.config, **settings)
+    return other
+
+
+def spectral_codec() -> SpectralCodec:
+    return SpectralCodec(SpectralCodecConfig(dimension=8, card=16))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"floor": 5e-2},
+        {"mel_weight": 0.0},
+        {"linear_hz": 2000.0},
+        {"high_bands": 81},
+        {"overlap": 2},
+    ],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_settings_of_the_spectral_codec_that_change_the_sound(setting: dict[str, Any]) -> None:
+    """The tensors were equal, so that codes were read by levels a hundred times too loud."""
+    codec = spectral_codec()
+    result = same_codec(codec, with_settings(codec, **setting))
+    (difference,) = result.differences
+    assert f"settings differ in {next(iter(setting))}" in difference
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"causal": True}, {"elu_alpha": 0.1}, {"causal": True, "trim_right_ratio": 0.5}],
+)
+def test_settings_of_encodec_that_change_the_sound(
+    hub_cache: Path, setting: dict[str, Any]
+) -> None:
+    codec = music_codec()
+    result = same_codec(codec, with_settings(codec, **setting))
+    assert len(result.differences) == len(setting)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"smoothing": 2.0}, {"correction": 0.0}, {"phase_iterations": 0}, {"linear_hz": 4000}],
+    ids=lambda setting: next(iter(setting)),
+)
+def test_matters_of_taste_do_not_matter(setting: dict[str, Any]) -> None:
+    codec = spectral_codec()
+    assert same_codec(codec, with_settings(codec, **setting))
+
+
+@pytest.mark.parametrize(
+    "setting", [{"pad_mode": "zero"}, {"pad_mode": "reflect"}, {"dilation_base": 3}]
+)
+def test_the_files_of_magnet_and_musicgen_hold_one_codec(
+    hub_cache: Path, setting: dict[str, Any]
+) -> None:
+    """One says that it pads with zeros, the other that it mirrors: of the same tensors."""
+    magnet, musicgen = music_codec(), golden_model("facebook/musicgen-small").codec
+    assert isinstance(musicgen, EnCodec)
+    assert (magnet.config.pad_mode, musicgen.config.pad_mode) == ("constant", "reflect")
+    assert same_codec(magnet, with_settings(magnet, **setting))
