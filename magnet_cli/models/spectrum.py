@@ -106,6 +106,9 @@ class Spectrum(nn.Module):
         log magnitudes gives, and alternates in sign around it as the window's transform does. Partials
         start in tune; where sound is no partial, any phase is as good.
         """
+        if magnitudes.device.type not in ("cpu", "cuda"):
+            # Turns are added up in float64, which Apple's GPUs do not have.
+            return self._first_phases(magnitudes.cpu()).to(magnitudes.device)
         level = magnitudes.clamp(min=1e-6).log()
         below, above = (
             F.pad(level, (1, 0), value=-99)[:, :-1],

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from magnet_cli.checkpoints import native
 from magnet_cli.errors import CheckpointError
@@ -214,6 +218,38 @@ def test_a_tone_comes_back_in_tune_when_nothing_is_quantized_away() -> None:
     for iterations in (0, 30):  # from the first phases on, though 237 Hz is between two bins
         back = made.spectrum.recover(made.bands, amplitudes, iterations)[24:-24]
         assert abs(int(torch.fft.rfft(back * window).abs().argmax()) - 237) <= 1
+
+
+GPU = "meta"  # stands for a device that is neither the CPU nor CUDA
+
+
+class AppleGPU(TorchDispatchMode):
+    """Refuses what torch refuses on an Apple GPU: float64, also on its way from there."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
+        if any(x.device.type == GPU for x in tensors):
+            assert not any(x.dtype == torch.float64 for x in tensors), f"float64 in {func}"
+        return result
+
+
+def test_sound_is_recovered_where_there_is_no_float64() -> None:
+    """`--device auto` takes an Apple GPU where there is one, and the built-in model could not decode there.
+
+    Fake tensors know their device and mix with none of another, but hold no numbers: this shows what is
+    asked of the GPU, not what it answers.
+    """
+    with FakeTensorMode(), AppleGPU():
+        spectrum = Spectrum(16, 3)
+        bands = Bands(TINY.sample_rate, spectrum.n_fft, TINY.linear_hz, TINY.high_bands)
+        for module in (spectrum, bands):
+            for name, buffer in module.named_buffers():
+                setattr(module, name, torch.empty_like(buffer, device=GPU))
+        made = spectrum.recover(bands, torch.rand(9, bands.count, device=GPU), 2)
+    assert (made.device.type, made.dtype) == (GPU, torch.float32)
 
 
 def test_files_give_the_same_codec_back(codec: SpectralCodec, tmp_path: Path) -> None:
