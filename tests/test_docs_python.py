@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 
 DOCS = Path(__file__).parent.parent / "docs" / "python.md"
 
 
 @pytest.mark.usefixtures("hub_cache")
-def test_every_block_runs() -> None:
+def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL)
     assert len(blocks) >= 5
     names: dict[str, Any] = {}
@@ -22,3 +24,4 @@ def test_every_block_runs() -> None:
     assert names["longer"].codes.shape[-1] == 150
     assert not names["away"].codes.equal(names["short"].codes)
     assert len(names["events"]) == 26
+    assert soundfile.info("clip-1.wav").duration == 10.0
