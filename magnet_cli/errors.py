@@ -10,6 +10,7 @@ EXIT_USAGE = 2
 EXIT_MODEL = 3
 EXIT_PARTIAL = 4
 EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141  # what a shell reports for a program that SIGPIPE ended
 
 
 class MagnetError(Exception):

@@ -12,7 +12,13 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, EXIT_USAGE, MagnetError
+from magnet_cli.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_PIPE_CLOSED,
+    EXIT_UNEXPECTED,
+    EXIT_USAGE,
+    MagnetError,
+)
 from magnet_cli.version import __version__
 
 ABOUT = """Text to music and sound with MAGNeT.
@@ -114,11 +120,13 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _interrupted() if status == EXIT_INTERRUPTED else int(status or 0)
     except KeyboardInterrupt:
         return _interrupted()
-    except SystemExit as leaving:  # completion, and pipes that close under a help text
+    except SystemExit as leaving:  # completion, and rich or typer where a pipe closed under a text
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return EXIT_PIPE_CLOSED
         return leaving.code if isinstance(leaving.code, int) else EXIT_UNEXPECTED
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _say(traceback.format_exc().rstrip())
         return _explain(error)
 
 
@@ -140,7 +148,7 @@ def _explain(error: Exception) -> int:
         path = context.command_path if context is not None else "magnet"
         if type(error).__name__ == "NoArgsIsHelpError":
             if text := error.format_message():  # empty where rich has printed it
-                print(text, file=sys.stderr)
+                _say(text)
             return EXIT_USAGE
         _complain(error.format_message(), f"See `{path} --help`.")
         return EXIT_USAGE
@@ -157,6 +165,14 @@ def _explain(error: Exception) -> int:
         "Run it again with --debug to see where; with that, it is worth a bug report.",
     )
     return EXIT_UNEXPECTED
+
+
+def _say(text: str) -> None:
+    from magnet_cli.cli.output import stderr
+
+    if (out := stderr()) is not None:
+        out.write(f"{text}\n")
+        out.flush()
 
 
 def _complain(message: str, hint: str = "") -> None:

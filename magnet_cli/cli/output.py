@@ -8,7 +8,8 @@ A command makes one `Talk` and says everything through it:
     talk.data({"file": "out.wav"})      # stdout: one JSON line, under --json only
     talk.print("text")                  # stdout: what the command is for
 
-Progress displays (progress.py) share `talk.console`, so that lines and bars do not collide.
+Progress displays (progress.py) share `talk.console`, so that lines and bars do not collide. A reader of
+stdout that leaves ends the program (`pipe_closed`); one of stderr only misses what is said.
 """
 
 from __future__ import annotations
@@ -17,18 +18,17 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import typer
 
 from magnet_cli.cli.options import TalkOptions
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import EXIT_PIPE_CLOSED, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-EXIT_PIPE_CLOSED = 141  # what a shell reports for a program that SIGPIPE ended
 
 
 class Talk:
@@ -74,6 +74,45 @@ class Talk:
             sys.stdout.flush()
         except BrokenPipeError:
             pipe_closed()
+
+
+class Hearsay:
+    """stderr that may fail: a reader that left, or a full disk under a log, costs words, not the work.
+
+    After a failure all goes to nowhere, what other libraries say and what Python still holds, too.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write if it can be."""
+        with self._failing_quietly():
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if it can be."""
+        with self._failing_quietly():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _failing_quietly(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            with suppress(OSError):  # a stream in memory has no number
+                _to_nowhere(self._stream)
+
+
+def stderr() -> IO[str] | None:
+    """Where to say what need not be heard; None where stderr is closed."""
+    # Under a bar, rich stands before the stream.
+    stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+    return None if stream is None else cast("IO[str]", Hearsay(stream))
 
 
 def complain(message: str, hint: str = "") -> None:
@@ -122,8 +161,7 @@ def pipe_closed() -> None:
     Raises:
         typer.Exit: always.
     """
-    # Python flushes stdout once more at exit, and would complain then.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _to_nowhere(sys.stdout)
     raise typer.Exit(EXIT_PIPE_CLOSED)
 
 
@@ -141,9 +179,18 @@ def _stderr() -> Console:
     """Rich's console on stderr: lines are folded between words on a terminal, and only there."""
     from rich.console import Console
 
-    console = Console(stderr=True, highlight=False, emoji=False)
+    console = Console(file=stderr(), stderr=True, highlight=False, emoji=False)
     console.soft_wrap = not console.is_terminal
     return console
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """Let a broken stream lead to nowhere: Python flushes it once more at exit, and would complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, stream.fileno())
+    finally:
+        os.close(nowhere)
 
 
 def _harmless(character: str) -> bool:

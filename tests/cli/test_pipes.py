@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -64,6 +65,58 @@ def test_a_reader_that_leaves_is_no_error(home: Path, monkeypatch: pytest.Monkey
     maker.stdout.close()
     assert maker.stderr.read() == b""
     assert maker.wait() == 141
+
+
+# Who reads stderr, or where it goes: each is a way for it to fail at the first word.
+DEAF = {
+    "a reader that left": "2>&1 | true",
+    "a full log disk": "2> /dev/full",
+    "no stderr": "2>&-",
+}
+
+
+def in_shell(command: str, *words: str) -> int:
+    """The status of magnet in a shell, at the head of a pipe."""
+    line = f"sleep 0.1; {shlex.join([*MAGNET, *words])}"
+    called = command.replace("MAGNET", f"{{ {line}; echo $? > status; }}")
+    subprocess.run(["bash", "-c", called], check=False, timeout=120)
+    return int(Path("status").read_text())
+
+
+@pytest.mark.parametrize("way", DEAF)
+def test_work_goes_on_where_nobody_hears_of_it(home: Path, way: str) -> None:
+    """magnet gen ... 2>&1 | head -n 1, or a log on a full disk: it ended without a file or a word."""
+    if "/dev/full" in DEAF[way] and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    assert in_shell(f"MAGNET {DEAF[way]}", "gen", "rain", *QUICK, "-o", "a.wav") == 0
+    assert io.read("a.wav").samples.shape == (1, 6400)
+    Path("prompts.txt").write_text("rain\nwind\n")
+    assert in_shell(f"MAGNET {DEAF[way]}", "batch", "prompts.txt", "-O", "clips", *QUICK) == 0
+    assert len(list((home / "clips").glob("*.wav"))) == 2
+    # What is wrong is still told by the status.
+    assert in_shell(f"MAGNET {DEAF[way]}", "gen", "rain", "--debug", "-m", "smal") == 3
+    assert in_shell(f"MAGNET {DEAF[way]}", "gen") == 2
+
+
+def test_bars_whose_terminal_is_gone_are_no_error(home: Path) -> None:
+    leader, follower = os.openpty()
+    maker = subprocess.Popen(
+        [*MAGNET, "gen", "rain", *QUICK, "-o", "a.wav"],
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    os.close(follower)
+    os.close(leader)
+    assert maker.wait(timeout=120) == 0
+    assert Path("a.wav").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("--help",), ("--version",), ("gen", "--help"), ("models", "-h")]
+)
+def test_a_reader_that_leaves_help_is_told_by_the_status(home: Path, words: tuple[str]) -> None:
+    assert in_shell("MAGNET 2> said | true", *words) == 141
+    assert Path("said").read_text() == ""
 
 
 def test_ctrl_c_leaves_whole_files_alone(home: Path) -> None:
