@@ -32,8 +32,8 @@ class KnownCheckpoint:
     name: str
     aliases: tuple[str, ...]  # shorter names for the same
     repo: str | None  # on the hub; None: built in
-    licence: str  # of the weights, as an SPDX id
-    kind: Kind
+    licence: str | None  # of the weights, as an SPDX id; None: not said
+    kind: Kind | None  # None: not said
     modeling: Modeling
     sample_rate: int  # Hz
     segment_duration: float  # seconds it was trained on, and makes by default
@@ -169,24 +169,34 @@ def _builtin(name: str) -> KnownCheckpoint | None:
     except FileNotFoundError:
         return None
     try:
-        lm, codec = config["lm"], config["codec"]["config"]
-        return KnownCheckpoint(
-            name=name,
-            aliases=(),
-            repo=None,
-            licence=config["licence"] or "MIT",
-            kind=config["kind"] or "music",
-            modeling=lm["modeling"],
-            sample_rate=codec["sample_rate"],
-            segment_duration=lm["segment_duration"],
-            parameters=config["parameters"],
-            download_mb=0,
-            text_encoder=None,
-            decoding=DecodingConfig(**config["defaults"]),
-            directory=directory,
-        )
+        said = described(config, name, directory)
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"The built-in model {name} is damaged: {error} in its config.json.",
             "Install magnet again.",
         ) from error
+    return dataclasses.replace(said, licence=said.licence or "MIT", kind=said.kind or "music")
+
+
+def described(config: dict[str, Any], name: str, directory: Path) -> KnownCheckpoint:
+    """What the config.json of a model in magnet's own format (checkpoints/native.py) says of it.
+
+    Raises:
+        KeyError, TypeError: something is missing, or is of another type.
+    """
+    lm, codec = config["lm"], config["codec"]["config"]
+    return KnownCheckpoint(
+        name=name,
+        aliases=(),
+        repo=None,
+        licence=config["licence"],
+        kind=config["kind"],
+        modeling=lm["modeling"],
+        sample_rate=codec["sample_rate"],
+        segment_duration=lm["segment_duration"],
+        parameters=config["parameters"],
+        download_mb=0,
+        text_encoder=None,
+        decoding=DecodingConfig(**config["defaults"]),
+        directory=directory,
+    )

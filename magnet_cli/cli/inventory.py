@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +10,11 @@ from typing import Any, Literal
 from magnet_cli.checkpoints import hub, registry
 from magnet_cli.checkpoints.layouts import T5, model_layout
 from magnet_cli.checkpoints.registry import KnownCheckpoint
+from magnet_cli.errors import CheckpointError
 
-Status = Literal["built in", "cached", "incomplete", "not here"]
+LM_FILE = "lm.safetensors"  # what a model in magnet's own format is known by
+
+Status = Literal["built in", "cached", "incomplete", "not here", "folder"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Entry:
         size: bytes on this machine; what a download would take, where it is not here.
         directory: where its files are.
         revision: the commit that is cached.
-        known: what the registry says; None for models that others made.
+        known: what the registry or, of a folder, its config.json says; None for what others made.
     """
 
     name: str
@@ -81,6 +85,22 @@ def entry_of(known: KnownCheckpoint) -> Entry:
     return _cached(known.name, snapshot, known)
 
 
+def in_folder(name: str) -> Entry:
+    """A model in a folder, as `--model` takes it.
+
+    Raises:
+        ModelNotFoundError: there is no such folder.
+        CheckpointError: it holds no whole model, or its config.json is damaged.
+    """
+    from magnet_cli.checkpoints.resolve import resolve
+
+    resolved = resolve(name, offline=True)
+    directory = resolved.directory
+    size = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+    known = _described(directory, name) if (directory / LM_FILE).is_file() else None
+    return Entry(name, resolved.repo, "folder", size, directory, None, known)
+
+
 def find_cached(repo: str) -> Entry | None:
     """What the cache holds of a repository that may not be a known one; None: nothing."""
     snapshot = hub.cached(repo)
@@ -100,6 +120,16 @@ def _cached(name: str, snapshot: hub.Snapshot, known: KnownCheckpoint | None) ->
     status: Status = "cached" if complete else "incomplete"
     directory = snapshot.directory
     return Entry(name, snapshot.repo, status, _size(directory), directory, snapshot.revision, known)
+
+
+def _described(directory: Path, name: str) -> KnownCheckpoint:
+    try:
+        config = json.loads((directory / "config.json").read_text("utf-8"))
+        return registry.described(config, name, directory)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"The model in {directory} is damaged: {error} in its config.json.", "Make it again."
+        ) from error
 
 
 def _strangers() -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from magnet_cli.cli.completion import complete_model
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.options import TalkOptions
 from magnet_cli.cli.output import Talk, printable
+from magnet_cli.errors import MagnetError
 
 if TYPE_CHECKING:
     from magnet_cli.checkpoints.resolve import ResolvedCheckpoint
@@ -40,17 +42,21 @@ def register(program: typer.Typer) -> None:
 @app.command("list", epilog="Example:\n\n    magnet models list --json | jq -r .name")
 @takes_flags
 def list_models(*, talk: TalkOptions) -> None:
-    """List the models: built in, cached and known. * marks the default."""
+    """List the models: built in, cached and known. * marks the one that is taken if none is named."""
     from magnet_cli.cli.inventory import inventory
-    from magnet_cli.cli.preferences import default_model
 
     voice = Talk(talk)
     entries = inventory()
+    default = _default()
+    if default is not None and not any(_is(entry, default) for entry in entries):
+        try:
+            entries.append(_folder_entry(default))
+        except MagnetError as error:
+            voice.warn(f"The default, {default}, is not here: {error}")
     for entry in entries:
-        voice.data(entry.record())
+        voice.data({**entry.record(), "default": _is(entry, default)})
     if talk.json:
         return
-    default = default_model()
     rows: list[tuple[str, ...]] = [("", "NAME", "STATUS", "SIZE", "SECONDS", "KIND", "LICENCE")]
     rows += [_row(entry, default) for entry in entries]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -72,7 +78,8 @@ def info(name: Name, *, talk: TalkOptions) -> None:
     entry = entry_of(known) if known is not None else find_cached(name)
     if entry is None:
         entry = _folder_entry(name)
-    voice.data(entry.record())
+        known = entry.known
+    voice.data({**entry.record(), "default": _is(entry, _default())})
     if talk.json:
         return
     lines = [("Name", entry.name), ("Repository", entry.repo or "none"), ("Status", entry.status)]
@@ -81,8 +88,11 @@ def info(name: Name, *, talk: TalkOptions) -> None:
         here = encoder is None or text_encoder_here(encoder)
         lines += [
             ("Also called", ", ".join(known.aliases)),
-            ("Licence", known.licence),
-            ("Makes", f"{known.kind}, {known.segment_duration:g} s at {known.sample_rate} Hz"),
+            ("Licence", known.licence or "not said"),
+            (
+                "Makes",
+                f"{known.kind or 'sound'}, {known.segment_duration:g} s at {known.sample_rate} Hz",
+            ),
             ("Decoding", known.modeling),
             ("Parameters", f"{known.parameters / 1e6:.0f} million"),
             ("Text encoder", f"{encoder or 'its own'}{'' if here else ' (not here)'}"),
@@ -241,7 +251,6 @@ def _delete(repo: str) -> int:
     from huggingface_hub import scan_cache_dir
 
     from magnet_cli.checkpoints import hub
-    from magnet_cli.errors import MagnetError
 
     cache = scan_cache_dir(hub.cache_directory())
     found = [entry for entry in cache.repos if entry.repo_type == "model" and entry.repo_id == repo]
@@ -256,12 +265,39 @@ def _delete(repo: str) -> int:
 
 def _folder_entry(name: str) -> Entry:
     """What is in a folder that is a model, or an error with near names."""
-    from magnet_cli.checkpoints.resolve import resolve
-    from magnet_cli.cli.inventory import Entry
+    from magnet_cli.cli.inventory import in_folder
 
-    resolved = resolve(name, offline=True)
-    size = sum(path.stat().st_size for path in resolved.directory.iterdir() if path.is_file())
-    return Entry(resolved.name, resolved.repo, "cached", size, resolved.directory, None, None)
+    return in_folder(name)
+
+
+def _default() -> str | None:
+    """The model that is taken where none is named; None where there is none.
+
+    Raises:
+        UsageError: the preferences are broken.
+    """
+    from magnet_cli.checkpoints import registry
+    from magnet_cli.cli.preferences import default_model
+
+    chosen = os.environ.get("MAGNET_MODEL") or default_model()
+    return chosen or next((e.name for e in registry.known_checkpoints() if e.repo is None), None)
+
+
+def _is(entry: Entry, name: str | None) -> bool:
+    """Whether `name`, as `--model` takes it, is this model."""
+    if name is None:
+        return False
+    if entry.status == "folder":
+        return entry.directory is not None and entry.directory.resolve() == _path(name)
+    aliases = entry.known.aliases if entry.known is not None else ()
+    return name.partition("@")[0] in (entry.name, entry.repo, *aliases)
+
+
+def _path(name: str) -> Path | None:
+    try:
+        return Path(name).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
+        return None
 
 
 def _checked(name: str) -> str:
@@ -296,15 +332,14 @@ def _writing(folder: Path, write: Callable[[], None]) -> None:
 
 def _row(entry: Entry, default: str | None) -> tuple[str, ...]:
     known = entry.known
-    names = (entry.name, entry.repo, *(known.aliases if known is not None else ()))
     return (
-        "*" if default is not None and default.partition("@")[0] in names else "",
+        "*" if _is(entry, default) else "",
         printable(entry.name),
         entry.status,
         _megabytes(entry.size),
         f"{known.segment_duration:g}" if known is not None else "",
-        known.kind if known is not None else "",
-        known.licence if known is not None else "",
+        (known.kind or "") if known is not None else "",
+        printable(known.licence or "") if known is not None else "",
     )
 
 

@@ -134,6 +134,56 @@ def test_use_sets_the_default_and_others_go_before_it(
     assert "models use" in unchosen.err
 
 
+def starred(magnet: Magnet) -> list[str]:
+    """The models that `list` marks, which are those that its JSON calls the default."""
+    rows = [line.split()[1] for line in magnet("models", "list").out.splitlines() if "*" in line]
+    records = magnet("models", "list", "--json").records
+    assert rows == [record["name"] for record in records if record["default"]]
+    return rows
+
+
+def test_list_marks_what_would_be_taken(
+    magnet: Magnet, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was marked where nothing was set, and a folder that was set stood nowhere."""
+    assert starred(magnet) == ["nano"]
+    magnet("models", "import", "small", "mine")
+    magnet("models", "use", "mine")
+    assert starred(magnet) == [str(home / "mine")]
+    folder = magnet("models", "list", "--json").records[-1]
+    assert (folder["status"], folder["segment_duration"]) == ("folder", 10.0)
+    monkeypatch.setenv("MAGNET_MODEL", "./mine")
+    assert starred(magnet) == ["./mine"]
+    monkeypatch.setenv("MAGNET_MODEL", f"{SMALL}@main")
+    assert starred(magnet) == ["magnet-small-10secs"]
+    monkeypatch.setenv("MAGNET_MODEL", "./gone")
+    gone = magnet("models", "list")
+    assert gone.status == 0
+    assert "*" not in gone.out
+    assert "The default, ./gone, is not here" in gone.err
+
+
+def test_info_reads_what_a_folder_says_of_itself(magnet: Magnet) -> None:
+    """Of one's own model nothing was known but its size, and it was called cached."""
+    magnet("models", "import", "small", "models/mine")
+    record = magnet("models", "info", "./models/mine", "--json").records[0]
+    known = magnet("models", "info", "small", "--json").records[0]
+    for key in ("licence", "kind", "modeling", "sample_rate", "segment_duration"):
+        assert record[key] == known[key], key
+    assert record["status"] == "folder"
+    assert record["decoding"]["temperature"] == 3.0
+    assert record["parameters"] > 0
+    assert record["default"] is False
+    out = magnet("models", "info", "./models/mine").out
+    for words in ("CC-BY-NC-4.0", "music, 10 s at 32000 Hz", "masked", "temperature 3.0"):
+        assert words in out
+    Path("models/mine/config.json").write_text("{}")
+    damaged = magnet("models", "info", "./models/mine")
+    assert damaged.status == 3
+    assert "Error: " in damaged.err
+    assert "Unexpected" not in damaged.err
+
+
 def test_use_keeps_folders_by_their_full_path(magnet: Magnet, home: Path, tmp_path: Path) -> None:
     magnet("models", "import", "small", "mine")
     assert magnet("models", "use", "mine").status == 0
