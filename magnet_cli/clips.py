@@ -173,13 +173,13 @@ def save_clip(
 def write_with_codes(
     target: Target, codes: Tensor, settings: Mapping[str, Any], write: Callable[[], Path | None]
 ) -> Target:
-    """Write a sound, and its codes as .npz where they are wanted.
+    """Write a sound, and its codes [K, T] as .npz where they are wanted: both, or neither.
 
     Args:
         target: where to.
         codes: int64 [K, T].
         settings: `provenance.record`, kept beside the codes.
-        write: writes the sound and says where it is.
+        write: writes the sound, whole or not at all, and says where it is.
 
     Returns:
         where they are.
@@ -187,28 +187,18 @@ def write_with_codes(
     Raises:
         MagnetError: a file cannot be written.
     """
-    codes_at = write_codes(target.codes, codes, settings, target.force) if target.codes else None
-    return dataclasses.replace(target, path=write(), codes=codes_at)
-
-
-def write_codes(
-    path: Path, codes: Tensor, settings: Mapping[str, Any], replace: bool = True
-) -> Path:
-    """Write codes [K, T] and how they were made as .npz, whole or not at all.
-
-    Returns:
-        where they are: numbered, where the name is taken and is not to be replaced.
-
-    Raises:
-        MagnetError: the file cannot be written.
-    """
+    if target.codes is None:
+        return dataclasses.replace(target, path=write())
     kept = np.array(json.dumps(settings))
     try:
-        with draft(path, replace) as made, made.path.open("wb") as file:
-            np.savez_compressed(file, codes=codes.numpy().astype(np.int32), settings=kept)
+        # The codes are on the disk before the sound, and get their name after it.
+        with draft(target.codes, target.force) as made:
+            with made.path.open("wb") as file:
+                np.savez_compressed(file, codes=codes.numpy().astype(np.int32), settings=kept)
+            path = write()
     except OSError as error:
-        raise io.write_error(path, error) from error
-    return made.final
+        raise io.write_error(target.codes, error) from error
+    return dataclasses.replace(target, path=path, codes=made.final)
 
 
 def _finite(value: float) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from magnet_cli.cli.output import Talk, complain
 from magnet_cli.config import OutputConfig
-from magnet_cli.errors import MagnetError, PartialFailureError
+from magnet_cli.errors import MagnetError, NoRoomError, PartialFailureError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,23 +17,33 @@ if TYPE_CHECKING:
 
 
 def make_each(targets: Sequence[Target], make: Callable[[Target], None], talk: Talk) -> None:
-    """Make every clip; one that fails does not stop the others.
+    """Make every clip; one that fails does not stop the others, but a full disk does.
 
     Raises:
-        PartialFailureError: some failed.
-        MagnetError: all failed: the first one's error.
+        PartialFailureError: some failed, or were not tried.
+        MagnetError: none was made: the first one's error, or that the disk is full.
     """
     failures: list[MagnetError] = []
+    made = 0
     for target in targets:
         try:
             make(target)
+            made += 1
         except MagnetError as error:
             failures.append(error)
             if len(targets) > 1:
                 where = f" ({target.path})" if target.path is not None else ""
                 complain(f"{error.message}{where}", error.hint)
                 talk.data(_failure(target, error))
-    if failures and len(failures) == len(targets):
+            if isinstance(error, NoRoomError):
+                # There will be none for the others: no use in hours of generating them.
+                if not made:
+                    raise
+                raise PartialFailureError(
+                    f"{made} of {len(targets)} clips were made before the disk was full.",
+                    "Make room, then ask for the others again, each by its seed.",
+                ) from error
+    if failures and not made:
         raise failures[0]
     if failures:
         raise PartialFailureError(

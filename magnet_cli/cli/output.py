@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 import typer
 
 from magnet_cli.cli.options import TalkOptions
-from magnet_cli.errors import EXIT_PIPE_CLOSED, UsageError
+from magnet_cli.errors import EXIT_PIPE_CLOSED, MagnetError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,11 @@ class Talk:
             self.print(json.dumps(record))
 
     def print(self, text: str) -> None:
-        """Write a line to stdout, flushed: the reader may be waiting for it."""
+        """Write a line to stdout, flushed: the reader may be waiting for it.
+
+        Raises:
+            MagnetError: it cannot be written, as on a full disk.
+        """
         encoding = sys.stdout.encoding or "ascii"
         try:
             # What the encoding of a terminal or a pipe cannot say becomes "?".
@@ -74,6 +78,8 @@ class Talk:
             sys.stdout.flush()
         except BrokenPipeError:
             pipe_closed()
+        except OSError as error:
+            raise _broken(error) from error
 
 
 class Hearsay:
@@ -126,7 +132,11 @@ def complain(message: str, hint: str = "") -> None:
 
 
 def write_stdout(data: bytes) -> None:
-    """Write bytes to stdout; end quietly where the reader has gone."""
+    """Write bytes to stdout; end quietly where the reader has gone.
+
+    Raises:
+        MagnetError: they cannot be written, as on a full disk.
+    """
     out: BinaryIO = sys.stdout.buffer
     left = memoryview(data)
     try:
@@ -136,6 +146,8 @@ def write_stdout(data: bytes) -> None:
         out.flush()
     except BrokenPipeError:
         pipe_closed()
+    except OSError as error:
+        raise _broken(error) from error
 
 
 def refuse_terminal(what: str) -> None:
@@ -182,6 +194,14 @@ def _stderr() -> Console:
     console = Console(file=stderr(), stderr=True, highlight=False, emoji=False)
     console.soft_wrap = not console.is_terminal
     return console
+
+
+def _broken(error: OSError) -> MagnetError:
+    """What to tell a user whose stdout cannot be written to."""
+    from magnet_cli.audio.io import write_error
+
+    _to_nowhere(sys.stdout)
+    return write_error("stdout", error)
 
 
 def _to_nowhere(stream: TextIO) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io as byte_streams
 import json
 from pathlib import Path
@@ -283,6 +284,29 @@ def test_one_failure_does_not_stop_the_others(
     assert "The wind broke it. (wind-5.wav)" in outcome.err
     assert "1 of 3 clips" in outcome.err
     assert Path("fire-5.wav").exists()
+
+
+@pytest.mark.parametrize("room", [0, 2])
+def test_a_full_disk_stops_the_others(
+    magnet: Magnet, home: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Every one of them was generated, for hours, and then could not be written."""
+    write, tried = io.write, []
+
+    def full(path: Path, *arguments: Any) -> Path:
+        tried.append(path)
+        if len(tried) > room:
+            raise io.write_error(path, OSError(errno.ENOSPC, "No space left on device"))
+        return write(path, *arguments)
+
+    monkeypatch.setattr(io, "write", full)
+    outcome = magnet("gen", "rain", *QUICK, "-n", "20", "-o", "a.wav", "--json")
+    assert len(tried) == room + 1
+    assert [record["status"] for record in outcome.records] == ["done"] * room + ["failed"]
+    assert f"There is no room for a-{room + 1}.wav" in outcome.err
+    assert outcome.status == (4 if room else 1)
+    assert ("2 of 20 clips were made before the disk was full" in outcome.err) == bool(room)
+    assert len(list(home.iterdir())) == room
 
 
 def test_the_licence_is_said_once(magnet: Magnet) -> None:

@@ -138,18 +138,39 @@ def test_ctrl_c_leaves_whole_files_alone(home: Path) -> None:
         assert io.read(path).samples.shape == (1, 6400)
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(magnet: Magnet, home: Path) -> None:
-    """A limit on the size of files stands for the disk: the same error comes from the same place."""
+@pytest.mark.parametrize("more", [(), ("-d", "10.5"), ("-d", "5", "--loop")], ids=str)
+def test_a_full_disk_is_said_and_leaves_nothing(
+    magnet: Magnet, home: Path, more: tuple[str, ...]
+) -> None:
+    """A limit on the size of files stands for the disk: the same error comes from the same place.
+
+    The codes, which are small, were written first and stayed: in the way when it was tried again.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-        outcome = magnet("gen", "rain", *WHOLE, "-o", "a.wav")
+        outcome = magnet("gen", "rain", *WHOLE, "-o", "a.wav", "--codes", "a.npz", *more)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert outcome.status == 1
     assert "There is no room for a.wav" in outcome.err
     assert "Traceback" not in outcome.err
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("gen", "rain", *QUICK, "-o", "-"), ("gen", "rain", *QUICK, "--json"), ("models", "list")],
+    ids=["sound", "JSON", "a list"],
+)
+def test_a_full_disk_behind_stdout_is_said(home: Path, words: tuple[str, ...]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    assert in_shell("MAGNET > /dev/full 2> said", *words) == 1
+    said = Path("said").read_text()
+    assert "There is no room for stdout: No space left on device" in said
+    assert "Unexpected" not in said
+    assert "Exception ignored" not in said
 
 
 def test_sound_is_not_written_to_a_terminal(
