@@ -159,8 +159,10 @@ def batch(
     if shard.count > 1 and clips.seed is None:
         raise UsageError("Shards need the same --seed.", "Say one, such as --seed 7.")
     base = clips.seed
+    drawn = False
     if base is None:
         begun = Manifest.read(folder, shard).run.get("seed")
+        drawn = not isinstance(begun, int)
         base = begun if isinstance(begun, int) else secrets.randbelow(2**32)
     settings = BatchSettings(
         folder=folder,
@@ -192,7 +194,7 @@ def batch(
             voice.note("Type prompts, one a line, then press Ctrl-D.")
         planned = planner.plan(read_prompts(prompts.stream, kind, options.null))
         if options.dry_run:
-            run.show(prompts.name, planned)
+            run.show(prompts.name, planned, drawn)
         elif prompts.whole:
             run.whole(prompts.name, planned)
         else:

@@ -110,8 +110,13 @@ class BatchRun:
             raise _nothing(name)
         self._end()
 
-    def show(self, name: str, planned: Planned) -> None:
+    def show(self, name: str, planned: Planned, drawn: bool) -> None:
         """List what would be made, and make nothing.
+
+        Args:
+            name: of the file.
+            planned: its lines.
+            drawn: the seeds are chance's, and the next run would draw others.
 
         Raises:
             UsageError: lines are bad and are not to be skipped.
@@ -134,6 +139,8 @@ class BatchRun:
             else:
                 self._talk.print(printable(f"{status:10}  {job.file}  (seed {seed})  {prompt}"))
         self._talk.note(f"{len(review.make)} of {len(jobs)} clips would be made.")
+        if drawn:
+            self._talk.note(f"Seeds were drawn: say --seed {self._settings.seed} for these names.")
         self._end()
 
     def _checked(self, name: str, planned: Planned) -> list[Job]:
@@ -261,6 +268,7 @@ class BatchRun:
         self._talk.data(
             {
                 "event": "end",
+                "seed": self._settings.seed,
                 "made": tally.made,
                 "failed": tally.failed,
                 "bad_lines": tally.bad_lines,

@@ -232,6 +232,19 @@ def test_a_dry_run_lists_and_makes_nothing(magnet: Magnet, prompts: str) -> None
     assert outcome.out == "new/0000-ice-5.wav\n"
 
 
+def test_a_dry_run_says_the_seed_that_makes_what_it_lists(magnet: Magnet, prompts: str) -> None:
+    """Each run without --seed draws its own: the names that were listed were never made."""
+    dry = magnet("batch", prompts, "-O", "clips", *FAST, "--dry-run", "--json")
+    listed = [record["file"] for record in dry.records if record["event"] == "plan"]
+    seed = dry.records[-1]["seed"]
+    assert f"say --seed {seed} for these names" in dry.err
+    told = ("batch", prompts, "-O", "clips", *FAST, "--seed", str(seed), "--dry-run", "--json")
+    again = magnet(*told)
+    assert [record["file"] for record in again.records[:-1]] == listed
+    assert again.records[-1]["seed"] == seed
+    assert "drawn" not in again.err
+
+
 def test_shards_make_each_clip_once_and_the_whole_knows(magnet: Magnet, prompts: str) -> None:
     command = ("batch", prompts, "-O", "clips", *QUICK)
     assert magnet(*command, "--shard", "1/2").status == 0
