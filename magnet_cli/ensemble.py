@@ -19,7 +19,7 @@ from magnet_cli.decoding.events import OnStep
 from magnet_cli.decoding.rescoring import rescoring
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
-from magnet_cli.models.session import CausalSession, MaskedSession, RescorerSession
+from magnet_cli.models.session import RescorerSession
 from magnet_cli.request import GenerationRequest
 
 if TYPE_CHECKING:
@@ -144,21 +144,26 @@ def _partner(
 
 
 def decode(
-    model: Model, ensemble: Ensemble, request: GenerationRequest, on_step: OnStep | None = None
+    model: Model,
+    ensemble: Ensemble,
+    request: GenerationRequest,
+    sessions: hybrid.Sessions,
+    on_step: OnStep | None = None,
 ) -> torch.Tensor:
     """Codes int64 [B, K, T] of a request to a masked or hybrid model, with what helps it.
+
+    `sessions` are the model's own; a helper reads the texts of the request.
 
     Raises:
         UsageError: a helper was trained on shorter clips than it is asked to read.
     """
     config, lm = request.config, model.lm
-    texts = model.conditions(request.prompts, request.negative_prompts)
     known = request.known_codes.to(model.device), request.known_mask.to(model.device)
     generators = make_generators(request.seeds)
     rescore = _rescore(ensemble.rescorer, request)
     if not request.hybrid_frames:
         return iterative.decode(
-            MaskedSession(lm, *texts),
+            sessions.masked(),
             *known,
             config=config,
             mask_id=lm.config.mask_id,
@@ -166,19 +171,19 @@ def decode(
             rescore=rescore,
             on_step=on_step,
         )
-    writer, writer_texts, defaults = model, texts, DecodingConfig()
+    writer, writing, defaults = model, sessions, DecodingConfig()
     if ensemble.hybrid_model is not None:
         writer = ensemble.hybrid_model
         _check_length(writer, request.hybrid_frames)
-        writer_texts = writer.conditions(request.prompts, request.negative_prompts)
+        writing = writer.sessions(request.prompts, request.negative_prompts)
     if writer.modeling == "autoregressive":
         defaults = writer.defaults
     # A hybrid-trained model reads its prefix as it was trained to, whoever wrote it.
     own_rows = model.modeling == "hybrid" and writer.lm.pattern == lm.pattern
     prefix = hybrid.Prefix(writer.lm.pattern, request.hybrid_frames, diagonal=own_rows)
     return hybrid.decode(
-        CausalSession(writer.lm, *writer_texts),
-        MaskedSession(lm, *texts, prefix_rows=prefix.rows if own_rows else 0),
+        writing.causal(),
+        sessions.masked(prefix.rows if own_rows else 0),
         *known,
         prefix=prefix,
         prefix_config=settings.for_prefix(config, defaults),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,12 +13,13 @@ from magnet_cli import ensemble
 from magnet_cli.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.config import DecodingConfig, Modeling
-from magnet_cli.decoding import autoregressive, iterative, settings
+from magnet_cli.decoding import autoregressive, settings
 from magnet_cli.decoding.events import OnStep, StepEvent
+from magnet_cli.decoding.hybrid import Sessions
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.ensemble import ALONE, Ensemble
 from magnet_cli.errors import UsageError
-from magnet_cli.models.session import CausalSession, MaskedSession
+from magnet_cli.models.session import TextSessions
 from magnet_cli.request import GenerationRequest, make_request
 from magnet_cli.version import __version__
 
@@ -176,56 +177,42 @@ class Model:
         self,
         request: GenerationRequest,
         on_step: OnStep | None = None,
-        session: autoregressive.Session | iterative.StageLogits | None = None,
+        sessions: Sessions | None = None,
         helpers: Ensemble = ALONE,
     ) -> Tensor:
         """Codes int64 [B, K, T] for a request.
 
-        `session` is asked for logits in place of this model with the request's own texts; it is of
-        the kind that `self.session` makes. It goes with neither helpers nor hybrid decoding, which
-        ask several.
+        `sessions` are asked for logits in place of this model with the request's own texts, which
+        is what `self.sessions` makes. They do not go with helpers, which read the request's own.
 
         Raises:
-            UsageError: a session was given, and hybrid decoding asked for.
+            UsageError: sessions were given, and helpers too.
         """
-        if helpers or request.hybrid_frames:
-            if session is not None:
-                raise UsageError(
-                    "Hybrid decoding and a rescorer are for clips of one prompt and one segment.",
-                    "Leave --hybrid and --rescorer out here.",
-                )
-            return ensemble.decode(self, helpers, request, on_step)
-        generators = make_generators(request.seeds)
-        known = request.known_codes.to(self.device), request.known_mask.to(self.device)
-        if session is None:
-            session = self.session(request.prompts, request.negative_prompts)
-        if self.modeling == "autoregressive":
-            return autoregressive.decode(
-                cast(autoregressive.Session, session),
-                *known,
-                pattern=self.lm.pattern,
-                config=request.config,
-                special=self.lm.config.mask_id,
-                generators=generators,
-                on_step=on_step,
+        if sessions is None:
+            sessions = self.sessions(request.prompts, request.negative_prompts)
+        elif helpers:
+            raise UsageError(
+                "A rescorer and a hybrid model are for clips of one prompt and one segment.",
+                "Leave them out here.",
             )
-        return iterative.decode(
-            cast(iterative.StageLogits, session),
-            *known,
+        if self.modeling != "autoregressive":
+            return ensemble.decode(self, helpers, request, sessions, on_step)
+        return autoregressive.decode(
+            sessions.causal(),
+            request.known_codes.to(self.device),
+            request.known_mask.to(self.device),
+            pattern=self.lm.pattern,
             config=request.config,
-            mask_id=self.lm.config.mask_id,
-            generators=generators,
+            special=self.lm.config.mask_id,
+            generators=make_generators(request.seeds),
             on_step=on_step,
         )
 
-    def session(
+    def sessions(
         self, prompts: Sequence[str | None], negative_prompts: Sequence[str | None]
-    ) -> MaskedSession | CausalSession:
+    ) -> TextSessions:
         """This model with its texts, as the decoding loops ask it: each text is encoded here, once."""
-        conditions, nulls = self.conditions(prompts, negative_prompts)
-        if self.modeling == "autoregressive":
-            return CausalSession(self.lm, conditions, nulls)
-        return MaskedSession(self.lm, conditions, nulls)
+        return TextSessions(self.lm, *self.conditions(prompts, negative_prompts))
 
     @torch.inference_mode()
     def conditions(

@@ -183,12 +183,16 @@ def test_a_piece_begins_as_the_clip_of_its_seed_does(nano: Model) -> None:
     plain = extend(nano, Direction.of("x", 1, config=config), FRAMES, beginning=begun)
     assert torch.equal(longer.codes[..., :5], begun)
     assert not torch.equal(longer.codes[..., 5:10], plain.codes[..., 5:10])
-    # Prompts by time are masked decoding alone.
+    # So do prompts by time; only an explicit 0 is masked decoding alone.
     cues = (Cue(0.0, "x"), Cue(0.3, "y"))
-    timed = [
-        extend(one, Direction(cues, seed=1, config=config), FRAMES).codes for one in (model, nano)
+    timed = extend(model, Direction(cues, seed=1, config=config), FRAMES)
+    assert timed.settings["decoding"]["hybrid"] == 0.2
+    masked = [
+        extend(one, Direction(cues, seed=1, config=asked), FRAMES).codes
+        for one, asked in ((model, dataclasses.replace(config, hybrid=0.0)), (nano, config))
     ]
-    assert torch.equal(*timed)
+    assert torch.equal(*masked)
+    assert not torch.equal(timed.codes[..., :10], masked[0][..., :10])
 
 
 def test_guidance_of_the_prefix_is_cfg_coef(nano: Model) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +43,16 @@ class Prefix:
         kept = torch.zeros(len(self.pattern.delays), frames, dtype=torch.bool)
         kept[:, : self.frames] = True
         return kept
+
+
+class Sessions(Protocol):
+    """A model with the texts of a clip, as each of the decoding loops asks it."""
+
+    def causal(self) -> autoregressive.Session:
+        """Asked step by step."""
+
+    def masked(self, prefix_rows: int = 0) -> iterative.StageLogits:
+        """Asked for what masks hide; it lays out the first `prefix_rows` steps as they were written."""
 
 
 def decode(

@@ -13,10 +13,11 @@ from typing import Any
 from torch import Tensor
 
 from magnet_cli.config import DecodingConfig
-from magnet_cli.decoding import autoregressive, iterative, settings
+from magnet_cli.decoding import settings
 from magnet_cli.decoding.events import OnStep
+from magnet_cli.decoding.hybrid import Sessions
 from magnet_cli.editing.cues import Cue, check_cues
-from magnet_cli.editing.timeline import MixedLogits, MixedSession, cue_weights
+from magnet_cli.editing.timeline import MixedSessions, cue_weights
 from magnet_cli.editing.windows import Window, overlap_frames, window_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model
@@ -61,7 +62,8 @@ class Filler:
     """A model that fills in open codes as a direction says.
 
     Raises:
-        UsageError: the direction does not fit the model, or the piece of `frames` frames.
+        UsageError: the direction does not fit the model, or the piece of `frames` frames, or asks
+            for hybrid decoding, which windows have by a checkpoint's habit only.
     """
 
     def __init__(
@@ -80,13 +82,14 @@ class Filler:
         if model.modeling != "autoregressive":
             # Every frame of a window is needed, also those behind the last whole span.
             self.config = dataclasses.replace(self.config, full_length=True)
-            if len(self.cues) > 1 and self.config.hybrid is None:
-                # A checkpoint's own habit of hybrid decoding knows one prompt.
-                self.config = dataclasses.replace(self.config, hybrid=0.0)
-        # With one, a window that goes on from a beginning is decoded as a clip is, habit included.
-        self.habit = self.config.hybrid is None
+            if self.config.hybrid:
+                # A window that goes on from a beginning is decoded as a clip is, habit included;
+                # seconds of one's own would fit some windows and not others.
+                raise UsageError(
+                    "--hybrid is for clips of one prompt and one segment.", "Leave it out here."
+                )
         self.resolved = settings.resolve(self.config, model.defaults, model.lm.config)
-        self._sessions: list[Any] | None = None
+        self._texts: list[Sessions] | None = None
 
     def fill(
         self, codes: Tensor, open_: Tensor, windows: Sequence[Window], seed: int | None = None
@@ -105,10 +108,8 @@ class Filler:
                 self.on_window(index + 1, len(windows))
             part = slice(window.start, window.stop)
             request = self._request(codes[..., part], ~open_[..., part], window_seed(seed, index))
-            session = None
-            if not (self.habit and request.hybrid_frames):
-                session = self._session(window.start, window.stop)
-            made = self.model.decode(request, self.on_step, session).to(codes.device)
+            sessions = self._sessions(window.start, window.stop)
+            made = self.model.decode(request, self.on_step, sessions).to(codes.device)
             for start, stop in window.fill:
                 codes[..., start:stop] = made[..., start - window.start : stop - window.start]
                 open_[..., start:stop] = False
@@ -137,7 +138,7 @@ class Filler:
 
     def _request(self, codes: Tensor, known: Tensor, seed: int) -> GenerationRequest:
         return make_request(
-            [self.cues[0].prompt],  # the texts themselves are in the session
+            [self.cues[0].prompt],  # the texts themselves are in the sessions
             lm=self.model.lm.config,
             defaults=self.model.defaults,
             config=self.config,
@@ -148,20 +149,17 @@ class Filler:
             known_mask=known,
         )
 
-    def _session(self, start: int, stop: int) -> autoregressive.Session | iterative.StageLogits:
+    def _sessions(self, start: int, stop: int) -> Sessions:
         """The model with its texts, weighted for a window. Texts are encoded once for all windows."""
-        if self._sessions is None:
-            self._sessions = [
-                self.model.session([cue.prompt], [self.direction.negative_prompt])
+        if self._texts is None:
+            self._texts = [
+                self.model.sessions([cue.prompt], [self.direction.negative_prompt])
                 for cue in self.cues
             ]
-        if len(self._sessions) == 1:
-            only: autoregressive.Session | iterative.StageLogits = self._sessions[0]
-            return only
+        if len(self._texts) == 1:
+            return self._texts[0]
         weights = cue_weights(self.cues, start, stop, self.model.frame_rate)
-        if self.model.modeling == "autoregressive":
-            return MixedSession(self._sessions, weights, self.model.lm.pattern.delays)
-        return MixedLogits(self._sessions, weights)
+        return MixedSessions(self._texts, weights, self.model.lm.pattern.delays)
 
 
 def need_masks(model: Model, what: str) -> None:

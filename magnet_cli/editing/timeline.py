@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding import autoregressive, iterative
+from magnet_cli.decoding.hybrid import Sessions
 from magnet_cli.editing.cues import Cue
 
 CROSSFADE = 1.0  # seconds over which one prompt gives way to the next
@@ -42,6 +43,24 @@ def cue_weights(
     rises.append(torch.zeros_like(seconds))
     stacked = torch.stack(rises)
     return (stacked[:-1] - stacked[1:]).clamp(min=0).float()
+
+
+class MixedSessions:
+    """A model under several texts, mixed for a window, however it decodes (`decoding.hybrid.Sessions`)."""
+
+    def __init__(
+        self, sessions: Sequence[Sessions], weights: Tensor, delays: Sequence[int]
+    ) -> None:
+        """`weights` [sessions, T] are for the frames of the window; `delays` are the model's."""
+        self.sessions, self.weights, self.delays = list(sessions), weights, delays
+
+    def causal(self) -> MixedSession:
+        """The mixture step by step."""
+        return MixedSession([one.causal() for one in self.sessions], self.weights, self.delays)
+
+    def masked(self, prefix_rows: int = 0) -> MixedLogits:
+        """The mixture filling masks, behind a prefix of so many rows."""
+        return MixedLogits([one.masked(prefix_rows) for one in self.sessions], self.weights)
 
 
 class MixedLogits:

@@ -15,6 +15,30 @@ from magnet_cli.models.lm import HeldPrefix, LanguageModel
 from magnet_cli.models.transformer import Attention, CrossKeys, KVCache
 
 
+class TextSessions:
+    """A model and its texts, encoded once: a session for each way of decoding, as often as asked."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        conditions: Sequence[Tensor | None],
+        nulls: Sequence[Tensor | None],
+    ) -> None:
+        """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
+        self.lm, self._texts = lm, (conditions, nulls)
+        self._masked: dict[int, MaskedSession] = {}
+
+    def causal(self) -> CausalSession:
+        """The model step by step."""
+        return CausalSession(self.lm, *self._texts)
+
+    def masked(self, prefix_rows: int = 0) -> MaskedSession:
+        """The model filling masks, behind a prefix of so many rows; the texts' keys are kept."""
+        if prefix_rows not in self._masked:
+            self._masked[prefix_rows] = MaskedSession(self.lm, *self._texts, prefix_rows)
+        return self._masked[prefix_rows]
+
+
 class MaskedSession:
     """Logits of a masked model for given texts (`decoding.iterative.StageLogits`).
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding.guidance import guide
@@ -14,7 +17,8 @@ from magnet_cli.editing.extension import extend
 from magnet_cli.editing.filling import Direction
 from magnet_cli.editing.timeline import MixedLogits, MixedSession, cue_weights
 from magnet_cli.errors import UsageError
-from tests.editing.tiny import FAST, codes_of, tiny_model
+from magnet_cli.pipeline import Model
+from tests.editing.tiny import FAST, SEGMENT, codes_of, tiny_model
 
 
 @given(
@@ -129,6 +133,46 @@ def test_the_second_prompt_changes_nothing_before_its_time(modeling) -> None:
     ).codes
     assert torch.equal(one[..., :50], two[..., :50])
     assert not torch.equal(one[..., 120:], two[..., 120:])
+
+
+def test_a_checkpoints_habit_of_writing_onward_holds_for_prompts_by_time() -> None:
+    """nano's windows died out: with two prompts they were masked decoding alone."""
+    plain = tiny_model("hybrid")
+    habit = DecodingConfig(hybrid=0.4)  # 20 of the window's 50 frames
+    model = Model(dataclasses.replace(plain.checkpoint, defaults=habit))
+    cues = (Cue(0, "piano"), Cue(2.1, "drums!"))
+
+    def first_window(model: Model, direction: Direction) -> tuple[list[str], Tensor]:
+        parts: list[str] = []
+        codes = extend(model, direction, 150, on_step=lambda event: parts.append(event.part)).codes
+        return parts, codes[..., :50]
+
+    timed, two = first_window(model, Direction(cues, 3, config=FAST))
+    once, one = first_window(model, Direction.of("piano", 3, config=FAST))
+    # Where the second prompt weighs nothing, the mixture is the first one, bit for bit.
+    assert timed == once
+    assert "autoregressive" in timed
+    assert torch.equal(one, two)
+    only_masks = dataclasses.replace(FAST, hybrid=0.0)
+    parts, masked = first_window(model, Direction(cues, 3, config=only_masks))
+    assert set(parts) == {"masked"}
+    assert not torch.equal(masked, two)
+
+
+def test_the_step_by_step_part_hears_both_prompts_where_they_cross() -> None:
+    habit = DecodingConfig(hybrid=0.9)
+    model = Model(dataclasses.replace(tiny_model("hybrid").checkpoint, defaults=habit))
+    cues = (Cue(0, "piano"), Cue(0.4, "drums!"))
+    mixed = extend(model, Direction(cues, 3, config=FAST), SEGMENT).codes
+    for text in ("piano", "drums!"):
+        alone = extend(model, Direction.of(text, 3, config=FAST), SEGMENT).codes
+        assert not torch.equal(mixed[..., :40], alone[..., :40])
+
+
+def test_seconds_of_ones_own_are_not_for_windows() -> None:
+    asked = Direction.of("piano", 3, config=DecodingConfig(hybrid=0.4))
+    with pytest.raises(UsageError, match="--hybrid is for clips"):
+        extend(tiny_model("hybrid"), asked, 150)
 
 
 def test_a_causal_mixture_weighs_each_stream_by_the_frame_it_writes() -> None:
