@@ -110,6 +110,7 @@ class DecodingConfig:
     hybrid: float | None = None  # seconds written autoregressively before the rest; 0: none
     hybrid_temperature: float | None = None  # of those seconds; None stays: the writing model's own
     hybrid_top_p: float | None = None  # likewise
+    hybrid_top_k: int | None = None  # likewise
 
     def __post_init__(self) -> None:
         for field in ("decoding_steps", "rescore_streams"):
@@ -174,8 +175,10 @@ def check_decoding(config: DecodingConfig) -> None:
         value = getattr(config, field)
         if value is not None:
             need(0 <= value <= 1, field, "a number from 0 (off) to 1")
-    if config.top_k is not None:
-        need(config.top_k >= 0, "top_k", "a whole number from 0 (off)")
+    for field in ("top_k", "hybrid_top_k"):
+        value = getattr(config, field)
+        if value is not None:
+            need(value >= 0, field, "a whole number from 0 (off)")
     if config.span_len is not None:
         need(config.span_len >= 1, "span_len", "a whole number from 1")
     if config.span_arrangement is not None:

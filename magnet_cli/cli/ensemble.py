@@ -78,6 +78,15 @@ class EnsembleOptions:
             help="Top-p of those seconds. Default: as for --hybrid-temperature, with --top-p.",
         ),
     ] = None
+    hybrid_top_k: Annotated[
+        int | None,
+        flag(
+            _PANEL,
+            "--hybrid-top-k",
+            metavar="K",
+            help="Top-k of those seconds. Default: as for --hybrid-temperature, with --top-k.",
+        ),
+    ] = None
     hybrid_model: Annotated[
         str | None,
         flag(
@@ -102,6 +111,7 @@ class EnsembleOptions:
             hybrid=self.hybrid,
             hybrid_temperature=self.hybrid_temperature,
             hybrid_top_p=self.hybrid_top_p,
+            hybrid_top_k=self.hybrid_top_k,
         )
         if self.rescorer is None and (given.rescorer_weight is not None or given.rescore_streams):
             raise UsageError(
@@ -119,7 +129,11 @@ class EnsembleOptions:
             UsageError: one was given.
         """
         own = dataclasses.replace(
-            self, hybrid=self.hybrid or None, hybrid_temperature=None, hybrid_top_p=None
+            self,
+            hybrid=self.hybrid or None,
+            hybrid_temperature=None,
+            hybrid_top_p=None,
+            hybrid_top_k=None,
         )
         if dataclasses.asdict(own) != dataclasses.asdict(EnsembleOptions()):
             raise UsageError(

@@ -31,8 +31,10 @@ MASKED_ONLY = frozenset(
         "hybrid",
         "hybrid_temperature",
         "hybrid_top_p",
+        "hybrid_top_k",
     }
 )
+PREFIX_ONLY = frozenset({"hybrid_temperature", "hybrid_top_p", "hybrid_top_k"})
 AUTOREGRESSIVE_ONLY = frozenset({"cfg_coef"})
 RESCORER_ONLY = frozenset({"rescorer_weight", "rescore_streams"})
 
@@ -52,6 +54,10 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
         config = dataclasses.replace(config, top_p=0.0)
     if given.top_p and given.top_k is None:
         config = dataclasses.replace(config, top_k=0)
+    if given.hybrid_top_k and given.hybrid_top_p is None:
+        config = dataclasses.replace(config, hybrid_top_p=0.0)
+    if given.hybrid_top_p and given.hybrid_top_k is None:
+        config = dataclasses.replace(config, hybrid_top_k=0)
     if lm.modeling == "hybrid":
         # It writes both parts itself, so what is asked of one is asked of the other.
         config = _both_parts(given, config)
@@ -63,8 +69,21 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
 
 
 def _both_parts(given: DecodingConfig, config: DecodingConfig) -> DecodingConfig:
-    """The first seconds' temperature and top-p follow the user's own, unless theirs are given."""
-    following = DecodingConfig(hybrid_temperature=given.temperature, hybrid_top_p=given.top_p)
+    """The first seconds' temperature, top-p and top-k follow the user's own, unless theirs are given."""
+    top_p, top_k = given.top_p, given.top_k
+    if given.hybrid_top_p is None and given.hybrid_top_k is None:
+        # Whoever names one filter, if only to switch it off, has none but that.
+        if top_p is None and top_k:
+            top_p = 0.0
+        if top_k is None and top_p is not None:
+            top_k = 0
+    elif given.hybrid_top_p:
+        top_k = None
+    elif given.hybrid_top_k:
+        top_p = None
+    following = DecodingConfig(
+        hybrid_temperature=given.temperature, hybrid_top_p=top_p, hybrid_top_k=top_k
+    )
     return given.over(following.over(config))
 
 
@@ -72,18 +91,23 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
     """How the autoregressive seconds of hybrid decoding are written: every field filled in.
 
     Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's
-    own; guidance (`cfg_coef`), greedy decoding, `hybrid_temperature` and `hybrid_top_p` are as asked.
+    own; guidance (`cfg_coef`), greedy decoding and what begins with `hybrid_` are as asked.
 
     Args:
         config: of the clip, every field given.
         writer: the writing model's own settings, where it is an autoregressive one.
     """
+    top_p, top_k = config.hybrid_top_p, config.hybrid_top_k
+    if top_p and top_k is None:
+        top_k = 0  # one filter at a time
+    if top_k and top_p is None:
+        top_p = 0.0
     asked = DecodingConfig(
         cfg_coef=config.cfg_coef,
         use_sampling=config.use_sampling,
         temperature=config.hybrid_temperature,
-        top_p=config.hybrid_top_p,
-        top_k=0 if config.hybrid_top_p else None,  # one filter at a time
+        top_p=top_p,
+        top_k=top_k,
     )
     return asked.over(writer.over(AUTOREGRESSIVE_DEFAULTS))
 
@@ -103,7 +127,7 @@ def used(
     if modeling == "autoregressive":
         unused |= MASKED_ONLY
     elif not hybrid:
-        unused |= {*AUTOREGRESSIVE_ONLY, "hybrid", "hybrid_temperature", "hybrid_top_p"}
+        unused |= {*AUTOREGRESSIVE_ONLY, *PREFIX_ONLY, "hybrid"}
     if not rescored:
         unused |= RESCORER_ONLY
     return {name: value for name, value in config.given().items() if name not in unused}

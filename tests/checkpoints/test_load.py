@@ -147,6 +147,7 @@ def test_defaults_differ_by_checkpoint(hub_cache: Path) -> None:
         assert open_ == [
             "hybrid_temperature",
             "hybrid_top_p",
+            "hybrid_top_k",
         ]  # the writing model's own, whichever that is
 
 

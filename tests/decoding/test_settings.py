@@ -23,7 +23,7 @@ def test_the_user_wins_over_the_checkpoint_over_the_paper() -> None:
     assert config.span_len == MASKED.span_len
     # Whose temperature writes the first seconds is open until the writer is known.
     open_ = [name for name, value in vars(config).items() if value is None]
-    assert open_ == ["hybrid_temperature", "hybrid_top_p"]
+    assert open_ == ["hybrid_temperature", "hybrid_top_p", "hybrid_top_k"]
 
 
 def test_the_first_seconds_have_the_writers_temperature_unless_theirs_is_said() -> None:
@@ -51,6 +51,42 @@ def test_a_hybrid_trained_models_first_seconds_follow_what_is_asked_of_the_rest(
     apart = DecodingConfig(temperature=1.2, top_p=0.5, hybrid_temperature=0.6, hybrid_top_p=0.0)
     prefix = for_prefix(resolve(apart, habit, HYBRID), DecodingConfig())
     assert (prefix.temperature, prefix.top_p, prefix.top_k) == (0.6, 0.0, 250)
+
+
+@pytest.mark.parametrize(
+    ("asked", "top_p", "top_k"),
+    [
+        ({}, 0.8, 0),
+        ({"top_k": 1}, 0.0, 1),  # it changed the last second alone
+        ({"top_p": 0.5}, 0.5, 0),
+        ({"top_p": 0.0}, 0.0, 0),  # off; it switched the 250 likeliest on
+        ({"top_k": 0}, 0.8, 0),
+        ({"top_k": 5, "top_p": 0.5}, 0.5, 5),
+        ({"hybrid_top_k": 7}, 0.0, 7),
+        ({"hybrid_top_p": 0.6}, 0.6, 0),
+        ({"hybrid_top_p": 0.0}, 0.0, 250),
+        ({"hybrid_top_p": 0.6, "hybrid_top_k": 7}, 0.6, 7),
+        ({"hybrid_top_k": 7, "top_p": 0.5}, 0.0, 7),
+        ({"hybrid_top_p": 0.6, "top_k": 5}, 0.6, 0),
+        ({"hybrid_top_p": 0.0, "top_k": 5}, 0.0, 5),
+    ],
+)
+def test_filters_that_are_asked_for_reach_a_hybrid_trained_models_first_seconds(
+    asked: dict, top_p: float, top_k: int
+) -> None:
+    habit = DecodingConfig(top_p=0.9, hybrid_top_p=0.8)
+    config = resolve(DecodingConfig(**asked), habit, HYBRID)
+    prefix = for_prefix(config, DecodingConfig())
+    assert (prefix.top_p, prefix.top_k) == (top_p, top_k)
+
+
+def test_filters_of_masked_decoding_mean_nothing_to_another_models_first_seconds() -> None:
+    for asked in (DecodingConfig(top_k=5, hybrid=1.0), DecodingConfig(top_p=0.0, hybrid=1.0)):
+        prefix = for_prefix(resolve(asked, DecodingConfig(), MASKED), DecodingConfig(top_k=50))
+        assert (prefix.top_p, prefix.top_k) == (0.0, 50)
+    said = resolve(DecodingConfig(hybrid_top_k=3, hybrid=1.0), DecodingConfig(), MASKED)
+    assert for_prefix(said, DecodingConfig(top_p=0.7, top_k=0)).top_p == 0.0
+    assert for_prefix(said, DecodingConfig(top_p=0.7, top_k=0)).top_k == 3
 
 
 def test_autoregressive_models_have_defaults_of_their_own() -> None:
@@ -94,6 +130,7 @@ def test_settings_of_another_kind_of_model_are_refused() -> None:
         {"temperature": float("nan")},
         {"top_p": 1.1},
         {"top_k": -1},
+        {"hybrid_top_k": -1},
         {"span_len": 0},
         {"span_arrangement": "overlap"},
         {"span_scoring": "min"},
