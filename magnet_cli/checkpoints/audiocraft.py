@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from magnet_cli.checkpoints import hub, key_map, xp_cfg
+from magnet_cli.checkpoints.lm_sizes import check_lm
 from magnet_cli.checkpoints.tensors import read_pickle
 from magnet_cli.config import DecodingConfig, LMConfig, Modeling
 from magnet_cli.errors import CheckpointError, UsageError
@@ -108,12 +109,12 @@ class LMFile:
         return xp_cfg.value(self.settings, "conditioners.description.t5.name", str)
 
     @property
-    def text_dim(self) -> int:
-        """The width of the text encoder's output, by the weight that takes it."""
+    def text_weight(self) -> Tensor:
+        """The weight [dim, text_dim] that takes the text encoder's output."""
         weight = self.state.get(TEXT_WEIGHT)
-        if weight is None or weight.dim() != 2:
+        if not isinstance(weight, Tensor) or weight.dim() != 2:
             raise CheckpointError(f"{self.path} has no {TEXT_WEIGHT}.", "It is no text model.")
-        return weight.shape[1]
+        return weight
 
 
 def open_lm(path: Path) -> LMFile:
@@ -178,14 +179,14 @@ def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
             "The two files do not belong together.",
         )
     delays = () if masked else tuple(number("codebooks_pattern.delay.delays", list))
-    return LMConfig(
+    config = LMConfig(
         dim=number("transformer_lm.dim"),
         num_heads=number("transformer_lm.num_heads"),
         num_layers=number("transformer_lm.num_layers"),
         n_q=number("transformer_lm.n_q"),
         card=number("transformer_lm.card"),
         modeling=modeling,
-        text_dim=file.text_dim,
+        text_dim=file.text_weight.shape[1],
         frame_rate=frame_rate,
         segment_duration=number("dataset.segment_duration", float),
         hidden_scale=number("transformer_lm.hidden_scale"),
@@ -193,6 +194,7 @@ def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
         span_len=number("masking.span_len") if masked else 1,
         delays=delays,
     )
+    return check_lm(config, str(file.path))
 
 
 def lm_state(file: LMFile) -> dict[str, Tensor]:

@@ -66,9 +66,7 @@ def file_names(directory: Path) -> list[str]:
     try:
         return sorted(path.name for path in directory.iterdir() if path.is_file())
     except OSError as error:
-        raise ModelNotFoundError(
-            f"{directory} cannot be read: {error.strerror or error}.", "Check who may read it."
-        ) from error
+        raise _unreadable(directory, error) from error
 
 
 def is_repo_id(text: str) -> bool:
@@ -99,13 +97,20 @@ def repo_directory(repo: str) -> Path:
 
 
 def cached(repo: str, revision: str | None = None) -> Snapshot | None:
-    """What the cache has of `repo` at a branch, tag or commit (short ones too); None: nothing."""
+    """What the cache has of `repo` at a branch, tag or commit (short ones too); None: nothing.
+
+    Raises:
+        ModelNotFoundError: the cache cannot be read there.
+    """
     folder = repo_directory(repo)
-    commit = _commit(folder, revision or "main")
-    if commit is None:
-        return None
-    directory = folder / "snapshots" / commit
-    return Snapshot(repo, commit, directory) if directory.is_dir() else None
+    try:
+        commit = _commit(folder, revision or "main")
+        if commit is None:
+            return None
+        directory = folder / "snapshots" / commit
+        return Snapshot(repo, commit, directory) if directory.is_dir() else None
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def download(
@@ -164,6 +169,12 @@ def download(
     if snapshot is None:
         raise ModelNotFoundError(f"Nothing in {repo} is needed.", "Check the name of the model.")
     return snapshot
+
+
+def _unreadable(directory: Path, error: OSError) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"{directory} cannot be read: {error.strerror or error}.", "Check who may read it."
+    )
 
 
 def _path(text: str) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from magnet_cli.errors import CheckpointError
@@ -47,7 +48,7 @@ def check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: st
     `expected` is the `state_dict()` of such a model, best one on the meta device.
 
     Raises:
-        CheckpointError: naming the keys that are missing, left over or of another shape.
+        CheckpointError: naming the keys that are missing, left over, of another shape or kind.
     """
     if missing := [key for key in expected if key not in state]:
         raise CheckpointError(f"{where} lacks {_named(missing)}.", _HINT)
@@ -60,6 +61,8 @@ def check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: st
                 f"its settings make it {list(expected[key].shape)}.",
                 _HINT,
             )
+        if tensor.is_floating_point() != expected[key].is_floating_point():
+            raise CheckpointError(f"{where}: {key} is {tensor.dtype}.", _HINT)
 
 
 def _rename(
@@ -70,6 +73,9 @@ def _rename(
     renamed: dict[str, Tensor] = {}
     left_over = []
     for key, tensor in state.items():
+        if not isinstance(key, str):
+            raise CheckpointError(f"{where} has the name {key!r}, which is no text.", _HINT)
+        _check_plain(key, tensor, where)
         for pattern, target in rows:
             if match := pattern.fullmatch(key):
                 name = target.format(*match.groups())
@@ -83,6 +89,15 @@ def _rename(
     if left_over:
         raise CheckpointError(f"{where} has keys of no known use: {_named(left_over)}.", _HINT)
     return renamed
+
+
+def _check_plain(key: str, tensor: object, where: str) -> None:
+    """Refuse what a pickle can hold in a tensor's place."""
+    if not isinstance(tensor, Tensor):
+        kind = type(tensor).__name__
+        raise CheckpointError(f"{where}: {key} is a {kind}, not a tensor.", _HINT)
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise CheckpointError(f"{where}: {key} is a sparse or quantized tensor.", _HINT)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -267,7 +267,7 @@ def _stored_dtype(resolved: ResolvedCheckpoint) -> str:
         dtype = native.stored_dtype(resolved.directory)
     else:
         file = audiocraft.open_lm(resolved.directory / audiocraft.LM_FILE)
-        dtype = file.state[audiocraft.TEXT_WEIGHT].dtype
+        dtype = file.text_weight.dtype
     return next((name for name, known in _DTYPES.items() if known == dtype), "float32")
 
 

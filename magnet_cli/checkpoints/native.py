@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from magnet_cli.checkpoints import parts
+from magnet_cli.checkpoints.lm_sizes import check_lm
 from magnet_cli.checkpoints.tensors import blank, fill, read_safetensors
 from magnet_cli.config import DecodingConfig, LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
@@ -157,16 +158,18 @@ def load(
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
     try:
-        lm_config = LMConfig(**{**config["lm"], "delays": tuple(config["lm"]["delays"])})
+        lm_config = check_lm(
+            LMConfig(**{**config["lm"], "delays": tuple(config["lm"]["delays"])}), source
+        )
         card = ModelCard(
             name=config["name"],
             kind=config["kind"],
             licence=config["licence"],
             defaults=DecodingConfig(**config["defaults"]),
-            provenance=config["provenance"],
+            provenance=dict(config["provenance"]),
         )
         codec_said, text_said = config["codec"], config["text"]
-    except (KeyError, TypeError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, UsageError) as error:
         raise CheckpointError(f"{source} is damaged: {type(error).__name__} {error}.") from error
     with blank():
         lm = LanguageModel(lm_config)

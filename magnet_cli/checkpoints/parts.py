@@ -104,7 +104,15 @@ def build(
                 f"This version knows {', '.join(table)}; a newer one may know it.",
             )
         return row.build(dict(config), directory)
-    except (KeyError, TypeError, ValueError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        # A config can hold anything, and torch has its own words for sizes that cannot be.
         raise CheckpointError(
             f"{source} does not describe a {what}: {type(error).__name__} {error}."
         ) from error

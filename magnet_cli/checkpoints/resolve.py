@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_cli.checkpoints import audiocraft, hub, integrity, registry
+from magnet_cli.checkpoints.identity import directory_of
 from magnet_cli.checkpoints.layouts import (
     AUDIOCRAFT,
     ENCODEC,
@@ -91,7 +92,7 @@ def resolve(
     name, at, said = spec.partition("@")
     known = registry.find(name)
     builtin = known if known is not None and known.repo is None else None
-    directory = builtin.directory if builtin is not None else _directory(spec)
+    directory = builtin.directory if builtin is not None else directory_of(spec)
     if known is None and directory is None:
         _check_repo(spec, name)
     if at and (directory is None or builtin is not None):
@@ -118,7 +119,7 @@ def resolve_codec(
     Raises:
         ModelNotFoundError, CheckpointError: as `resolve`.
     """
-    directory = _directory(spec)
+    directory = directory_of(spec)
     if directory is not None and model_layout(hub.file_names(directory)) is None:
         names = hub.file_names(directory)
         layout = NATIVE_CODEC if "codec.safetensors" in names else ENCODEC
@@ -145,31 +146,6 @@ def resolve_text_encoder(
     if not hub.is_repo_id(name):
         raise registry.unknown_name(name)
     return _part(T5, _text_encoder(name, _Fetching(offline or hub.offline(), progress)))
-
-
-def _directory(spec: str) -> Path | None:
-    """The directory that `spec` names; None where it is no path.
-
-    Raises:
-        ModelNotFoundError: it is written as a path, and nothing is there.
-    """
-    if not spec:
-        return None
-    is_path = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1 or os.sep == "\\" in spec
-    path = Path(os.path.expanduser(spec))
-    try:
-        if path.is_dir():
-            # A folder that happens to be called as a model is, is taken where it holds one.
-            if is_path or registry.find(spec) is None or model_layout(hub.file_names(path)):
-                return path
-        elif is_path:
-            raise ModelNotFoundError(
-                f"There is no directory {spec[:200]!r}.",
-                "Check the path; `magnet models list` shows what is here.",
-            )
-    except (OSError, ValueError) as error:  # too long a name, a NUL in it, no permission
-        raise registry.unknown_name(spec) from error
-    return None
 
 
 def _check_repo(spec: str, name: str) -> None:

@@ -55,7 +55,7 @@ def load_t5(directory: Path, device: torch.device | str = "cpu") -> T5Encoder:
         state = read_safetensors(weights, lambda name: not name.startswith(_DROPPED_PREFIX))
     else:
         pickled = read_pickle(weights)
-        state = {k: v for k, v in pickled.items() if not k.startswith(_DROPPED_PREFIX)}
+        state = {k: v for k, v in pickled.items() if not str(k).startswith(_DROPPED_PREFIX)}
     if "shared.weight" not in state and _TIED in state:
         state["shared.weight"] = state[_TIED]  # safetensors keeps one name of a tied tensor
     where = f"{directory / weights.name}"

@@ -47,11 +47,17 @@ def read_pickle(path: Path) -> dict[str, Any]:
         CheckpointError: unreadable, not a dictionary, or it would need code of its own to be run.
     """
     try:
-        loaded = _load(path, mmap=True)
-    except RuntimeError as error:
-        if "mmap" not in str(error):
-            raise _damaged(path, error) from error
-        loaded = _load(path, mmap=False)  # a file from before torch 1.6 cannot be mapped
+        try:
+            loaded = _load(path, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            loaded = _load(path, mmap=False)  # a file from before torch 1.6 cannot be mapped
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # A damaged pickle calls torch's own functions with anything: what they raise is their own.
+        raise _damaged(path, error) from error
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path.name} holds a {type(loaded).__name__}, not a model.")
     return loaded
@@ -69,8 +75,6 @@ def _load(path: Path, mmap: bool) -> Any:
             "Take this model from a source that you trust, as safetensors if there is a choice; "
             "the released checkpoints hold tensors and text only.",
         ) from error
-    except (EOFError, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from error
 
 
 def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:

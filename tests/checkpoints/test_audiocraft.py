@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pickle
 from collections.abc import Callable
@@ -190,6 +191,63 @@ def test_a_file_that_is_cut_short_is_damaged(tmp_path: Path, kept: int) -> None:
     (tmp_path / LM_FILE).write_bytes(SMALL.read_bytes()[:kept])
     with pytest.raises(CheckpointError, match="cannot be read"):
         open_lm(tmp_path / LM_FILE)
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("dtype"), IndexError("list"), TypeError("set_()"), AssertionError()]
+)
+def test_whatever_torch_says_of_a_damaged_pickle_is_said_as_one(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Single changed bytes made torch call its own functions with anything."""
+
+    def load(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        open_lm(SMALL)
+
+
+@pytest.mark.parametrize("byte", [b"s\x07", b"t"])
+def test_single_bytes_of_a_pickle_changed(tmp_path: Path, byte: bytes) -> None:
+    """The same with real files: no error of torch's own comes through, whichever byte it is."""
+    whole = SMALL.read_bytes()
+    path = tmp_path / LM_FILE
+    start = whole.index(b"best_state")
+    for place in range(start, start + 400, 7):
+        path.write_bytes(whole[:place] + byte + whole[place + len(byte) :])
+        with contextlib.suppress(CheckpointError):
+            file = open_lm(path)
+            audiocraft.lm_config(file, 50)
+            audiocraft.lm_state(file)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("a text", "is a str, not a tensor"),
+        (torch.eye(3).to_sparse(), "sparse"),
+    ],
+    ids=["text", "sparse"],
+)
+def test_what_is_no_plain_tensor_is_named(value: Any, words: str) -> None:
+    file = open_lm(SMALL)
+    with pytest.raises(CheckpointError, match=words):
+        audiocraft.lm_state(dataclasses.replace(file, state={"emb.0.weight": value}))
+    numbered: Any = {7: torch.eye(3)}
+    with pytest.raises(CheckpointError, match="no text"):
+        audiocraft.lm_state(dataclasses.replace(file, state=numbered))
+    file = dataclasses.replace(file, state={audiocraft.TEXT_WEIGHT: value})
+    if not isinstance(value, torch.Tensor):
+        with pytest.raises(CheckpointError, match="It is no text model"):
+            audiocraft.lm_config(file, 50)
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    weights = {"weight": torch.ones(2, 3, dtype=torch.int64), "bias": torch.ones(2)}
+    with pytest.raises(CheckpointError, match=r"weight is torch\.int64"):
+        fill(torch.nn.Linear(3, 2, device="meta"), weights, "x.bin")
 
 
 def test_other_pickles_and_safetensors_are_refused(tmp_path: Path) -> None:

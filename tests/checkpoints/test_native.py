@@ -155,6 +155,48 @@ def test_a_config_that_is_wrong_says_where(written: Path, change: dict, words: s
         native.load(written)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, value) for field in ("dim", "n_q") for value in ("x", None, 1.5, True, -1, [])),
+        ("num_layers", {}),
+        ("card", 0),
+        ("num_heads", 7),  # dim is no multiple of it
+        ("hidden_scale", -1),
+        ("text_dim", float("nan")),
+        ("subcodes_context", "x"),
+        ("span_len", None),
+        ("frame_rate", "fast"),
+        ("frame_rate", float("nan")),
+        ("segment_duration", 0),
+        ("modeling", ["masked"]),
+        ("delays", [0, 1]),  # of four streams
+        ("delays", [0, "x", 2, 3]),
+        ("delays", 3),
+    ],
+)
+def test_sizes_that_cannot_be_built_are_a_damaged_config(
+    written: Path, field: str, value: object
+) -> None:
+    """They ended in a TypeError or RuntimeError of torch's."""
+    path = written / native.CONFIG_FILE
+    config = json.loads(path.read_text())
+    config["lm"][field] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="damaged"):
+        native.load(written)
+
+
+@pytest.mark.parametrize("change", [{"d_ff": -1}, {"num_heads": "x"}, {"vocab_size": None}])
+def test_parts_that_cannot_be_built_are_named(written: Path, change: dict) -> None:
+    path = written / native.CONFIG_FILE
+    config = json.loads(path.read_text())
+    config["text"]["config"].update(change)
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="does not describe a text encoder"):
+        native.load(written)
+
+
 def test_missing_files_are_named(written: Path) -> None:
     (written / native.TEXT_FILE).unlink()
     with pytest.raises(CheckpointError, match=r"has no text\.safetensors"):

@@ -231,6 +231,25 @@ def test_a_read_only_cache(copied_cache: Path) -> None:
             folder.chmod(0o755)
 
 
+@pytest.mark.parametrize("call", ["is_dir", "iterdir"])
+def test_a_cache_that_may_not_be_searched(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Another user's cache, for instance: a PermissionError came through."""
+    real = getattr(Path, call)
+
+    def refuse(path: Path) -> object:
+        if "snapshots" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, call, refuse)
+    for spec in (SMALL, f"{SMALL}@{snapshot(SMALL).name[:7]}"):
+        with pytest.raises(ModelNotFoundError, match="cannot be read: Permission denied") as error:
+            resolve(spec)
+        assert "who may read it" in error.value.hint
+
+
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
     for name in names:

@@ -1,0 +1,102 @@
+"""Which weights a model's name stands for now, told without loading them. No torch here.
+
+A name stays while what is behind it changes: the built-in model of another version of this program, a
+folder that was trained further, a branch on the hub. An id changes with the weights, and not with how
+the model is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from magnet_cli.checkpoints import hub, registry
+from magnet_cli.checkpoints.layouts import NATIVE, model_layout
+from magnet_cli.errors import MagnetError, ModelNotFoundError
+
+_CHUNK = 1 << 20  # bytes
+
+
+def identity(spec: str) -> str | None:
+    """The id of the weights that `spec` (as `resolve` takes it) stands for; None: they are not here.
+
+    "sha256:..." over a folder in magnet's format; "files:..." over the names, sizes and times of a
+    released one, which has gigabytes; "owner/name@commit" of what the hub's cache has. Nothing is
+    fetched, and what is wrong with a name is for loading to say.
+    """
+    try:
+        name, _, revision = spec.partition("@")
+        known = registry.find(name)
+        if known is not None and known.directory is not None:
+            return None if revision else _of_folder(known.directory)
+        folder = directory_of(spec)
+        if folder is not None:
+            return _of_folder(folder)
+        repo = known.repo if known is not None and known.repo is not None else name
+        if "/" not in repo or not hub.is_repo_id(repo):
+            return None
+        snapshot = hub.cached(repo, revision or None)
+        return f"{repo}@{snapshot.revision}" if snapshot is not None and snapshot.names() else None
+    except (MagnetError, OSError, ValueError):
+        return None
+
+
+def with_identities(models: Mapping[str, str]) -> dict[str, str]:
+    """Models by their part (model, rescorer, ...), and beside each its id as `<part>_id`, where known."""
+    found = dict(models)
+    for part, spec in models.items():
+        if (known := identity(spec)) is not None:
+            found[f"{part}_id"] = known
+    return found
+
+
+def directory_of(spec: str) -> Path | None:
+    """The directory that `spec` names; None where it is no path.
+
+    Raises:
+        ModelNotFoundError: it is written as a path, and nothing is there.
+    """
+    if not spec:
+        return None
+    is_path = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1 or os.sep == "\\" in spec
+    path = Path(os.path.expanduser(spec))
+    try:
+        if path.is_dir():
+            # A folder that happens to be called as a model is, is taken where it holds one.
+            if is_path or registry.find(spec) is None or model_layout(hub.file_names(path)):
+                return path
+        elif is_path:
+            raise ModelNotFoundError(
+                f"There is no directory {spec[:200]!r}.",
+                "Check the path; `magnet models list` shows what is here.",
+            )
+    except (OSError, ValueError) as error:  # too long a name, a NUL in it, no permission
+        raise registry.unknown_name(spec) from error
+    return None
+
+
+def _of_folder(folder: Path) -> str | None:
+    names = hub.file_names(folder)
+    layout = model_layout(names)
+    if layout is None:
+        return None
+    files = sorted(layout.chosen(names).values())
+    digest = hashlib.sha256()
+    for name in files:
+        path = folder / name
+        if layout is NATIVE:
+            digest.update(f"{name}\0".encode() + _hashed(path))
+        else:
+            status = path.stat()
+            digest.update(f"{name}\0{status.st_size}\0{int(status.st_mtime)}\0".encode())
+    return f"{'sha256' if layout is NATIVE else 'files'}:{digest.hexdigest()}"
+
+
+def _hashed(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()
