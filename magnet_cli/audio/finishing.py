@@ -5,11 +5,14 @@ Loudness comes last, so that what was measured and limited is what is written.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from magnet_cli.audio.formats import rate_for
 from magnet_cli.audio.io import Samples, resample, with_channels
 from magnet_cli.audio.loudness import Loudness, fade, measure, normalize, peak_of
+from magnet_cli.audio.silence import silences
 from magnet_cli.config import AudioFormat, OutputConfig
 from magnet_cli.errors import AudioFileError
 
@@ -38,9 +41,10 @@ def finish(
     samples = fade(samples, rate, output.fade)
     if output.normalize:
         samples, loudness = normalize(samples, rate, output.lufs, output.peak)
-        return samples, rate, loudness
-    lufs = measure(samples, rate)
-    return samples, rate, Loudness(lufs, lufs, 0.0, 0.0, peak_of(samples))
+    else:
+        lufs = measure(samples, rate)
+        loudness = Loudness(lufs, lufs, 0.0, 0.0, peak_of(samples))
+    return samples, rate, dataclasses.replace(loudness, silences=silences(samples, rate))
 
 
 def finish_loop(
@@ -57,7 +61,8 @@ def finish_loop(
     check_loopable(output)
     rounds, rate, loudness = finish(np.tile(samples, (1, 3)), sample_rate, name, output)
     start, stop = (round(samples.shape[1] * i * rate / sample_rate) for i in (1, 2))
-    return np.ascontiguousarray(rounds[:, start:stop]), rate, loudness
+    middle = np.ascontiguousarray(rounds[:, start:stop])
+    return middle, rate, dataclasses.replace(loudness, silences=silences(middle, rate))
 
 
 def check_loopable(output: OutputConfig) -> None:
@@ -71,10 +76,21 @@ def check_loopable(output: OutputConfig) -> None:
 
 
 def remark(loudness: Loudness, output: OutputConfig) -> str:
-    """What a user should be told of the loudness; empty where there is nothing to tell."""
+    """What a user should be told of the loudness, in sentences; empty where there is nothing to tell."""
     if loudness.silent:
         peak = f"The clip is silent (peak {loudness.peak:.0f} dBFS)"
         return f"{peak}: another --seed, a longer prompt or a higher --temperature may help."
+    return " ".join(filter(None, (_gaps(loudness), _hard_work(loudness, output))))
+
+
+def _gaps(loudness: Loudness) -> str:
+    if not loudness.silences:
+        return ""
+    spans = " and ".join(f"from {start:.1f} to {stop:.1f} s" for start, stop in loudness.silences)
+    return f"The clip is silent {spans}: another --seed may help."
+
+
+def _hard_work(loudness: Loudness, output: OutputConfig) -> str:
     if not output.normalize:
         return ""
     parts = []

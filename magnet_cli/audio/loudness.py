@@ -38,6 +38,7 @@ class Loudness:
         gain: dB by which everything was raised.
         reduction: dB by which the limiter lowered the highest peak at most; 0 where it was not needed.
         peak: the highest sample afterwards, dBFS.
+        silences: (from, to) in seconds where a finished sound is silent for long, see `audio.silence`.
     """
 
     before: float
@@ -45,6 +46,7 @@ class Loudness:
     gain: float
     reduction: float
     peak: float
+    silences: tuple[tuple[float, float], ...] = ()
 
     @property
     def worked_hard(self) -> bool:

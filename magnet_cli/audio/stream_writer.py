@@ -6,6 +6,7 @@ measured, then read again as often as the limiter needs, and once more to be wri
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +31,7 @@ from magnet_cli.audio.loudness import (
     reduction_needed,
     settle,
 )
+from magnet_cli.audio.silence import Silences
 from magnet_cli.config import AudioFormat, OutputConfig
 from magnet_cli.errors import AudioFileError
 from magnet_cli.files import draft
@@ -213,6 +215,8 @@ def write_stream(
         with tempfile.TemporaryFile(dir=folder) as kept:
             store = _store(kept, _resampled(chunks, sample_rate, rate), rate, output)
             blocks, loudness = _normalized(store, output)
+            silences = Silences(rate)
+            blocks = _heard(blocks, silences)
             path: Path | None = None
             if isinstance(target, Path):
                 with draft(target, replace) as made, made.path.open("w+b") as file:
@@ -220,6 +224,7 @@ def write_stream(
                 path = made.final
             else:
                 _write(target, blocks, store, name, output, metadata)
+            loudness = dataclasses.replace(loudness, silences=silences.found())
             return Written(loudness, store.length / rate, rate, path)
     except OSError as error:
         where = target if isinstance(target, Path) else "the temporary file"
@@ -275,6 +280,12 @@ def _normalized(store: Store, output: OutputConfig) -> tuple[Iterator[Samples], 
     reduction = max(peak + gain - output.peak, 0.0)
     blocks = store.limited(gain, release, output.peak)
     return blocks, Loudness(before, after, gain, reduction, highest)
+
+
+def _heard(blocks: Iterable[Samples], silences: Silences) -> Iterator[Samples]:
+    for block in blocks:
+        silences.add(block)
+        yield block
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -85,6 +86,8 @@ def save_piece(
     at = write_with_codes(target, piece.codes[0], kept, write)
     assert written is not None
     channels = output.channels or model.channels
-    return SavedClip(
-        at, written.duration, written.sample_rate, channels, written.loudness, kept, target
-    )
+    loudness = written.loudness
+    if piece.settings["known_codes"]:
+        # Its silences may be the input's own, which is no news to who gave it.
+        loudness = dataclasses.replace(loudness, silences=())
+    return SavedClip(at, written.duration, written.sample_rate, channels, loudness, kept, target)
