@@ -10,7 +10,6 @@ points to (its codec, its text encoder) is resolved with it, so that loading nee
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
