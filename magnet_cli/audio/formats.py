@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from magnet_cli.config import AudioFormat, OutputConfig
+from magnet_cli.config import AudioFormat, OutputConfig, required
 from magnet_cli.errors import AudioFileError
 
 
@@ -18,11 +18,24 @@ class Container:
         kind: libsndfile's name of the container.
         subtypes: libsndfile's name of the encoding for each bit depth; None where there is but one.
         rates: sample rates in Hz that the encoding can hold; empty where any will do.
+        most: the highest rate in Hz, where `rates` is empty; None: there is no end to them.
     """
 
     kind: str
     subtypes: dict[str | None, str]
     rates: tuple[int, ...] = ()
+    most: int | None = None
+
+    def holds(self, rate: int) -> bool:
+        """Whether a sound at `rate` Hz can be written."""
+        if self.rates:
+            return rate in self.rates
+        return self.most is None or rate <= self.most
+
+    @property
+    def takes(self) -> str:
+        """The rates that it can hold, in words."""
+        return ", ".join(map(str, self.rates)) or f"up to {self.most}"
 
 
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # RFC 6716, section 2.1.3
@@ -30,8 +43,9 @@ _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # M
 
 CONTAINERS: dict[AudioFormat, Container] = {
     "wav": Container("WAV", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}),
-    "flac": Container("FLAC", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24"}),
-    "ogg": Container("OGG", {None: "VORBIS"}),
+    "flac": Container("FLAC", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24"}, most=655_350),
+    # libvorbis knows no higher rate, and libsndfile crashes where it is asked for one.
+    "ogg": Container("OGG", {None: "VORBIS"}, most=200_000),
     "opus": Container("OGG", {None: "OPUS"}, _OPUS_RATES),
     "mp3": Container("MP3", {None: "MPEG_LAYER_III"}, _MP3_RATES),
 }
@@ -108,15 +122,36 @@ def rate_for(name: AudioFormat, output: OutputConfig, rate: int) -> int:
     Raises:
         AudioFileError: the rate asked for is one that the format cannot hold.
     """
-    rates = CONTAINERS[name].rates
+    container = CONTAINERS[name]
     wanted = output.sample_rate
     if wanted is None:
         if name == "opus":
             return 48_000  # it works at that inside whatever it is given
-        if not rates or rate in rates:
+        if container.holds(rate):
             return rate
+        rates = container.rates or (required(container.most),)
         return next((r for r in rates if r >= rate), rates[-1])
-    if rates and wanted not in rates:
-        takes = ", ".join(map(str, rates))
-        raise AudioFileError(f"{name} cannot hold {wanted} Hz.", f"--sample-rate takes {takes}.")
+    if not container.holds(wanted):
+        raise AudioFileError(
+            f"{name} cannot hold {wanted} Hz.", f"--sample-rate takes {container.takes}."
+        )
     return wanted
+
+
+def check_rate(kind: str, subtype: str, rate: int, name: str) -> None:
+    """Refuse to write the sound called `name` at its own rate where the encoding cannot hold it.
+
+    Args:
+        kind, subtype: libsndfile's names of the container and the encoding.
+        rate: Hz.
+
+    Raises:
+        AudioFileError: it cannot.
+    """
+    for format_, container in CONTAINERS.items():
+        ours = container.kind == kind and (kind != "OGG" or subtype in container.subtypes.values())
+        if ours and not container.holds(rate):
+            raise AudioFileError(
+                f"{name} has {rate} Hz, which {format_} cannot hold; it takes {container.takes}.",
+                "Name the output .wav.",
+            )

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import soundfile
 
 from magnet_cli.audio import metadata as comments
+from magnet_cli.audio.formats import check_rate
 from magnet_cli.audio.io import Samples, check_readable, write_error
 from magnet_cli.errors import AudioFileError
 from magnet_cli.files import draft
@@ -179,6 +180,16 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[StoredSoun
 
 
 def encoding_for(sound: StoredSound, path: Path | None) -> tuple[str, str]:
+    """The container and encoding of a copy of `sound`, which can hold its rate.
+
+    Arguments, and what is raised, as in `_encoding`.
+    """
+    kind, subtype = _encoding(sound, path)
+    check_rate(kind, subtype, sound.sample_rate, sound.name)
+    return kind, subtype
+
+
+def _encoding(sound: StoredSound, path: Path | None) -> tuple[str, str]:
     """libsndfile's container and encoding for a copy of `sound` under `path`'s suffix.
 
     The encoding is the sound's own. Of a lossy sound, what it decodes to is kept in full, unless

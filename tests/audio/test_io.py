@@ -247,3 +247,11 @@ def test_rates_that_a_format_cannot_hold() -> None:
     assert rate_for("wav", OutputConfig(sample_rate=11_111), 32_000) == 11_111
     with pytest.raises(AudioFileError, match="opus cannot hold 44100"):
         rate_for("opus", OutputConfig(sample_rate=44_100), 32_000)
+
+
+def test_ogg_is_not_asked_for_a_rate_that_crashes_it() -> None:
+    """libsndfile ended the process, and a batch with such a line ended at it for good."""
+    assert rate_for("ogg", OutputConfig(sample_rate=200_000), 32_000) == 200_000
+    with pytest.raises(AudioFileError, match=r"ogg cannot hold 200001 Hz.*up to 200000"):
+        rate_for("ogg", OutputConfig(sample_rate=200_001), 32_000)
+    assert rate_for("ogg", OutputConfig(), 250_000) == 200_000

@@ -162,3 +162,25 @@ def test_a_failed_write_leaves_nothing(tmp_path) -> None:
         pytest.raises(AudioFileError, match="cannot be written"),
     ):
         write_patched(sound, [], nowhere, ("WAV", "PCM_16"))
+
+
+@pytest.mark.parametrize(
+    ("rate", "name", "takes"),
+    [
+        (44_100, "b.opus", "8000, 12000"),
+        (96_000, "b.mp3", "44100, 48000"),
+        (210_000, "b.ogg", "up to 200000"),
+        (700_000, "b.flac", "up to 655350"),
+    ],
+)
+def test_a_rate_that_the_format_cannot_hold_is_refused_before_anything_is_made(
+    tmp_path, rate, name, takes
+) -> None:
+    """`edit` found out when the regions were made, in seconds to minutes of work."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(100, np.int16), rate)
+    with open_sound(tmp_path / "a.wav") as sound:
+        with pytest.raises(AudioFileError, match=f"which {name[2:]} cannot hold; .*{takes}"):
+            encoding_for(sound, Path(name))
+        assert encoding_for(sound, Path("b.wav")) == ("WAV", "PCM_16")
+    with open_sound(wav(tmp_path / "low.wav")) as sound:
+        encoding_for(sound, Path(name))
