@@ -15,7 +15,7 @@ from magnet_cli.cli.batch_progress import BatchDisplay
 from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
 from magnet_cli.cli.loading import load, source_of
 from magnet_cli.cli.options import ModelOptions
-from magnet_cli.cli.output import Talk, complain, printable, write_stdout
+from magnet_cli.cli.output import Talk, complain, printable, stdout, write_stdout
 from magnet_cli.data.prompt_fields import BadLine
 from magnet_cli.errors import PartialFailureError, UsageError
 from magnet_cli.version import __version__
@@ -49,6 +49,8 @@ class BatchRun:
         self._model, self._more, self._talk = model, more, talk
         self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
         self._tally = Tally()
+        if path_end is not None:
+            stdout()  # refuses one that is closed
 
     def whole(self, name: str, planned: Planned) -> None:
         """Make what all the lines of a file ask for, once every line is known to be good.

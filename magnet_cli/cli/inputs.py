@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.output import Talk
+from magnet_cli.cli.output import Talk, stdin
 from magnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,16 +34,16 @@ def input_sound(name: str, prompts: Sequence[str]) -> Iterator[StoredSound]:
     """The sound that a command was given: a file, or `-` for stdin.
 
     Raises:
-        UsageError: a prompt is to be read from stdin, too.
+        UsageError: a prompt is to be read from stdin, too, or stdin is closed.
         AudioFileError: it cannot be read.
     """
     from magnet_cli.audio.stored import open_sound
 
     if name == STDIN and STDIN in prompts:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
-    if name == STDIN and sys.stdin.isatty():
+    if name == STDIN and stdin().isatty():
         raise UsageError("The sound is to come from the terminal.", "Pipe one in, or name a file.")
-    with open_sound(sys.stdin.buffer if name == STDIN else Path(name)) as sound:
+    with open_sound(stdin().buffer if name == STDIN else Path(name)) as sound:
         yield sound
 
 

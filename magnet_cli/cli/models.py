@@ -225,7 +225,7 @@ def remove(
             raise registry.unknown_name(name)
         raise ModelNotFoundError(f"{name} is not in the cache.", "See `magnet models list`.")
     if not yes:
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError(f"Remove {entry.repo}?", "Say --yes: there is nobody to ask.")
         typer.confirm(
             f"Delete {entry.repo} ({_megabytes(entry.size)}) from {entry.directory.parent.parent}?",

@@ -41,6 +41,13 @@ class Talk:
     """
 
     def __init__(self, options: TalkOptions) -> None:
+        """Refuse JSON on a stdout that is closed (`>&-`).
+
+        Raises:
+            UsageError: it is.
+        """
+        if options.json:
+            stdout()
         self.json = options.json
         self.quiet = options.quiet
         self.console = _stderr()
@@ -69,13 +76,14 @@ class Talk:
         """Write a line to stdout, flushed: the reader may be waiting for it.
 
         Raises:
-            MagnetError: it cannot be written, as on a full disk.
+            MagnetError: it cannot be written, as on a full disk, or where stdout is closed.
         """
-        encoding = sys.stdout.encoding or "ascii"
+        out = stdout()
+        encoding = out.encoding or "ascii"
         try:
             # What the encoding of a terminal or a pipe cannot say becomes "?".
-            sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
-            sys.stdout.flush()
+            out.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+            out.flush()
         except BrokenPipeError:
             pipe_closed()
         except OSError as error:
@@ -135,9 +143,9 @@ def write_stdout(data: bytes) -> None:
     """Write bytes to stdout; end quietly where the reader has gone.
 
     Raises:
-        MagnetError: they cannot be written, as on a full disk.
+        MagnetError: they cannot be written, as on a full disk, or where stdout is closed.
     """
-    out: BinaryIO = sys.stdout.buffer
+    out: BinaryIO = stdout().buffer
     left = memoryview(data)
     try:
         while left:
@@ -154,17 +162,39 @@ def refuse_terminal(what: str) -> None:
     """Refuse to write bytes where they would be shown as text.
 
     Raises:
-        UsageError: stdout is a terminal.
+        UsageError: stdout is a terminal, or closed.
     """
-    if sys.stdout.isatty():
+    if stdout().isatty():
         raise UsageError(
             f"{what} would go to the terminal.", "Pipe it on, or name a file: -o out.wav."
         )
 
 
-def read_stdin() -> bytes:
-    """All of stdin."""
-    return sys.stdin.buffer.read()
+def stdin() -> TextIO:
+    """What is piped in.
+
+    Raises:
+        UsageError: stdin is closed (`<&-`).
+    """
+    if sys.stdin is None:
+        raise UsageError("stdin is closed.", "Pipe something in.")
+    return sys.stdin
+
+
+def stdout() -> TextIO:
+    """Where data goes.
+
+    Raises:
+        UsageError: stdout is closed (`>&-`).
+    """
+    if sys.stdout is None:
+        raise UsageError("stdout is closed.", "Send it somewhere: > FILE, or | a program.")
+    return sys.stdout
+
+
+def stdout_is_terminal() -> bool:
+    """Whether what goes to stdout is seen between what goes to stderr."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def pipe_closed() -> None:

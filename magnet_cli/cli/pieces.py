@@ -81,6 +81,10 @@ class WindowOptions:
         ),
     ] = None
 
+    def __post_init__(self) -> None:
+        if self.overlap is not None and not 0 < self.overlap < 1e6:
+            raise UsageError(f"--overlap cannot be {self.overlap:g}.", "It takes seconds above 0.")
+
 
 @dataclass(frozen=True)
 class PieceOptions(WindowOptions):

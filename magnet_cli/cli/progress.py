@@ -8,14 +8,13 @@ with ClipDisplay(talk) as display:
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from magnet_cli.cli.output import Talk, printable
+from magnet_cli.cli.output import Talk, printable, stdout_is_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -75,7 +74,7 @@ def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
         console=talk.console,
         transient=True,
         refresh_per_second=10,
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=stdout_is_terminal(),
     ):
         yield on_download
 
@@ -180,7 +179,7 @@ def _step_bars(talk: Talk) -> Progress:
         speed_estimate_period=_SPEED_SECONDS,
         # Rich would send what is written to stdout to stderr, above the bars. Where stdout is a
         # terminal, too, that keeps the picture whole; anywhere else stdout is data and stays so.
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=stdout_is_terminal(),
     )
 
 

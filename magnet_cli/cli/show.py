@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from magnet_cli.cli.again import HELPERS, as_text, command_for, model_of
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.inputs import STDIN
 from magnet_cli.cli.options import TalkOptions
-from magnet_cli.cli.output import Talk, complain, printable
+from magnet_cli.cli.output import Talk, complain, printable, stdin
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:
@@ -149,9 +148,9 @@ def _read(name: str) -> Sound:
 
     if name != STDIN:
         return io.read(name)
-    if sys.stdin.isatty():
+    if stdin().isatty():
         raise UsageError("The sound is to come from the terminal.", "Pipe one in, or name a file.")
-    return io.read(sys.stdin.buffer)
+    return io.read(stdin().buffer)
 
 
 def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:

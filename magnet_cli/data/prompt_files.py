@@ -57,9 +57,11 @@ def open_prompts(name: str) -> Iterator[PromptSource]:
     """Open a prompt file, or stdin where the name is "-".
 
     Raises:
-        UsageError: it is a folder, is not there, or cannot be read.
+        UsageError: it is a folder, is not there, cannot be read, or is a stdin that is closed.
     """
     if name == STDIN:
+        if sys.stdin is None:
+            raise UsageError("stdin is closed.", "Pipe prompts in, or name a file.")
         stdin = sys.stdin.buffer
         yield PromptSource("stdin", cast(Readable, stdin), _is_whole(stdin))
         return

@@ -55,8 +55,10 @@ def overlap_frames(seconds: float | None, segment: int, frame_rate: float) -> in
     Raises:
         UsageError: a window would hold nothing new, or nothing known.
     """
-    frames = round(OVERLAP * segment if seconds is None else seconds * frame_rate)
-    frames = max(frames, 1) if seconds is None else frames
+    if seconds is None:
+        frames = max(round(OVERLAP * segment), 1)
+    else:
+        frames = round(seconds * frame_rate) if math.isfinite(seconds) else 0
     if not 1 <= frames < segment:
         raise UsageError(
             f"An overlap of {seconds:g} s does not fit the model's segment.",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from magnet_cli.cli.app import run
 from tests.cli.conftest import QUICK, SMALL, Magnet, Outcome
 
 LONG = "a very long prompt " * 3000
@@ -74,6 +76,14 @@ CASES = [
     gen("negative duration", "rain", "-d", "-3", says="--duration"),
     gen("duration that is no number", "rain", "-d", "nan", says="--duration"),
     gen("longer than the segment, rescored", "rain", "-d", "11", "--hybrid", "2", says="one model"),
+    gen("overlap that is no number", "rain", "--overlap", "nan", says="--overlap cannot be nan"),
+    gen("endless overlap", "rain", "--overlap", "inf", says="--overlap cannot be inf"),
+    gen("no overlap", "rain", "--overlap", "0", says="--overlap cannot be 0"),
+    Case(
+        "overlap of variations",
+        ("vary", "there.wav", "rain", "--overlap", "nan"),
+        "--overlap cannot be nan",
+    ),
     gen("unknown device", "rain", "--device", "toaster", says="toaster"),
     gen("device that is not here", "rain", "--device", "cuda:99", says="cuda:99"),
     gen("unknown dtype", "rain", "--dtype", "float99", says="float99"),
@@ -200,6 +210,60 @@ def test_what_is_wrong_is_said(
     assert outcome.status == case.status
     check_manners(outcome)
     assert sorted(str(path) for path in Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gen", "-", *QUICK),
+        ("batch", "-", "-O", "clips", *QUICK),
+        ("show", "-"),
+        ("vary", "-", "rain", *QUICK[:-4]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_closed_stdin_is_said(
+    home: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    """magnet gen - <&-: it was an unexpected AttributeError, worth a bug report."""
+    monkeypatch.setattr(sys, "stdin", None)
+    status = run([*words])
+    said = capfdbinary.readouterr()
+    assert status == 2
+    check_manners(Outcome(status, said.out, said.err.decode()))
+    assert b"stdin is closed" in said.err
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gen", "rain", *QUICK, "--json"),
+        ("gen", "rain", *QUICK, "-o", "-"),
+        ("batch", "prompts.txt", "-O", "clips", *QUICK, "--print"),
+        ("models", "list"),
+    ],
+    ids=["JSON", "sound", "paths", "a list"],
+)
+def test_a_closed_stdout_is_said_before_anything_is_made(
+    home: Path,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    """magnet gen rain --json >&-: it failed when the clip was made, by an AttributeError."""
+    Path("prompts.txt").write_text("rain\n")
+    monkeypatch.setattr(sys, "stdout", None)
+    status = run([*words])
+    monkeypatch.undo()
+    said = capfdbinary.readouterr()
+    assert status == 2
+    check_manners(Outcome(status, said.out, said.err.decode()))
+    assert b"stdout is closed" in said.err
+    assert [path.name for path in home.iterdir()] == ["prompts.txt"]
 
 
 def check_manners(outcome: Outcome) -> None:

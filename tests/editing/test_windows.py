@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,7 +114,7 @@ def test_regions_outside_the_sound_are_refused() -> None:
 def test_overlap_is_a_share_of_the_segment_and_leaves_room() -> None:
     assert overlap_frames(None, 500, 50.0) == 150
     assert overlap_frames(2.0, 500, 50.0) == 100
-    for seconds in (0.0, 10.0, -1.0):
+    for seconds in (0.0, 10.0, -1.0, math.nan, math.inf):
         with pytest.raises(UsageError, match="does not fit"):
             overlap_frames(seconds, 500, 50.0)
 
