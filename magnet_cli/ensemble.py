@@ -171,13 +171,11 @@ def decode(
             rescore=rescore,
             on_step=on_step,
         )
-    writer, writing, defaults = model, sessions, DecodingConfig()
+    writer, writing = model, sessions
     if ensemble.hybrid_model is not None:
         writer = ensemble.hybrid_model
         _check_length(writer, request.hybrid_frames)
         writing = writer.sessions(request.prompts, request.negative_prompts)
-    if writer.modeling == "autoregressive":
-        defaults = writer.defaults
     # A hybrid-trained model reads its prefix as it was trained to, whoever wrote it.
     own_rows = model.modeling == "hybrid" and writer.lm.pattern == lm.pattern
     prefix = hybrid.Prefix(writer.lm.pattern, request.hybrid_frames, diagonal=own_rows)
@@ -186,13 +184,20 @@ def decode(
         sessions.masked(prefix.rows if own_rows else 0),
         *known,
         prefix=prefix,
-        prefix_config=settings.for_prefix(config, defaults),
+        prefix_config=prefix_config(model, ensemble, config),
         config=config,
         mask_id=lm.config.mask_id,
         generators=generators,
         rescore=rescore,
         on_step=on_step,
     )
+
+
+def prefix_config(model: Model, ensemble: Ensemble, config: DecodingConfig) -> DecodingConfig:
+    """How the first seconds of a clip with `config`, every field given, are written."""
+    writer = model if ensemble.hybrid_model is None else ensemble.hybrid_model
+    own = writer.defaults if writer.modeling == "autoregressive" else DecodingConfig()
+    return settings.for_prefix(config, own)
 
 
 def _rescore(rescorer: Model | None, request: GenerationRequest) -> iterative.Rescore | None:

@@ -238,11 +238,15 @@ class Model:
 
     def describe(self, request: GenerationRequest, helpers: Ensemble = ALONE) -> dict[str, Any]:
         """What makes a request again, as JSON-able values."""
+        prefix = None
+        if request.hybrid_frames:
+            prefix = ensemble.prefix_config(self, helpers, request.config)
         decoding = settings.used(
             request.config,
             self.modeling,
             rescored=helpers.rescorer is not None,
-            hybrid=request.hybrid_frames > 0,
+            hybrid=request.hybrid_frames / self.lm.config.frame_rate,
+            prefix=prefix,
         )
         return {
             "model": self.name,

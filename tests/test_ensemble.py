@@ -187,6 +187,11 @@ def test_a_piece_begins_as_the_clip_of_its_seed_does(nano: Model) -> None:
     cues = (Cue(0.0, "x"), Cue(0.3, "y"))
     timed = extend(model, Direction(cues, seed=1, config=config), FRAMES)
     assert timed.settings["decoding"]["hybrid"] == 0.2
+    # A first window that is known has none of the habit, which says nothing of those behind it.
+    known = extend(
+        model, Direction.of("x", 1, config=config), FRAMES, beginning=piece.codes[..., :20]
+    )
+    assert "hybrid" not in known.settings["decoding"]
     masked = [
         extend(one, Direction(cues, seed=1, config=asked), FRAMES).codes
         for one, asked in ((model, dataclasses.replace(config, hybrid=0.0)), (nano, config))
@@ -228,6 +233,43 @@ def test_settings_say_who_took_part(magnet: Model, musicgen: Model, nano: Model)
     assert both["decoding"]["hybrid"] == 0.1
     assert "hybrid_model" not in both
     assert json.loads(json.dumps(both)) == both
+
+
+@pytest.mark.parametrize("frames", [8, FRAMES])  # shorter than the habit of ten, and longer
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},  # its first seconds have a temperature that no default says
+        {"hybrid": 0.0},
+        {"hybrid": 0.1},
+        {"top_k": 5},
+        {"top_p": 0.0},
+        {"hybrid_top_p": 0.5},
+        {"temperature": 0.5},
+    ],
+)
+def test_what_a_result_says_makes_it_again(nano: Model, asked: dict[str, Any], frames: int) -> None:
+    """Where a habit of hybrid decoding was, or was not, is in what a result says of itself."""
+    habit = dataclasses.replace(nano.defaults, decoding_steps=(4, 2, 2, 2), hybrid=0.2)
+    model = Model(dataclasses.replace(nano.checkpoint, defaults=habit))
+    result = model.generate(["x"], DecodingConfig(**asked), [1], frames=frames)
+    said = json.loads(json.dumps(result.settings))
+    again = model.generate(
+        said["prompts"], DecodingConfig(**said["decoding"]), said["seeds"], frames=said["frames"]
+    )
+    assert torch.equal(again.codes, result.codes)
+    assert again.settings == result.settings
+
+
+def test_what_a_clip_of_two_models_says_makes_it_again(magnet: Model, musicgen: Model) -> None:
+    config = dataclasses.replace(SHORT, top_k=3)
+    result = magnet.generate(["x"], config, [1], frames=FRAMES, hybrid=0.2, hybrid_model=musicgen)
+    said = json.loads(json.dumps(result.settings))
+    again = magnet.generate(
+        ["x"], DecodingConfig(**said["decoding"]), [1], frames=FRAMES, hybrid_model=musicgen
+    )
+    assert torch.equal(again.codes, result.codes)
+    assert said["decoding"]["hybrid_top_k"] == 250
 
 
 def test_a_model_of_another_codec_is_refused(magnet: Model) -> None:

@@ -113,21 +113,39 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
 
 
 def used(
-    config: DecodingConfig, modeling: Modeling, *, rescored: bool, hybrid: bool
+    config: DecodingConfig,
+    modeling: Modeling,
+    *,
+    rescored: bool,
+    hybrid: float = 0.0,
+    prefix: DecodingConfig | None = None,
 ) -> dict[str, Any]:
-    """The settings that had a part in a result, by name.
+    """The settings that had a part in a result, by name: asked for by all of them, it is made again.
 
     Args:
         config: every field given.
         modeling: of the model.
         rescored: a rescorer took part.
-        hybrid: something was written autoregressively before the masked stages.
+        hybrid: seconds that were written autoregressively before the masked stages. Not always those of
+            `config`: a checkpoint's habit of them is shorter in a short clip, or left out.
+        prefix: how they were written, where there are any.
     """
     unused: set[str] = set()
     if modeling == "autoregressive":
         unused |= MASKED_ONLY
-    elif not hybrid:
-        unused |= {*AUTOREGRESSIVE_ONLY, *PREFIX_ONLY, "hybrid"}
+    elif prefix is not None:
+        config = dataclasses.replace(
+            config,
+            hybrid=hybrid,
+            hybrid_temperature=prefix.temperature,
+            hybrid_top_p=prefix.top_p,
+            hybrid_top_k=prefix.top_k,
+        )
+    else:
+        unused |= AUTOREGRESSIVE_ONLY | PREFIX_ONLY
+        config = dataclasses.replace(config, hybrid=0.0)
+        if modeling == "masked":
+            unused.add("hybrid")
     if not rescored:
         unused |= RESCORER_ONLY
     return {name: value for name, value in config.given().items() if name not in unused}

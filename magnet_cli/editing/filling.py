@@ -130,7 +130,11 @@ class Filler:
             "overlap": self.overlap / self.model.frame_rate,
             "cues": [[cue.start, cue.prompt] for cue in self.cues],
         }
-        return self.model.describe(request) | {
+        said = self.model.describe(request)
+        if self.config.hybrid is None and not said["decoding"].get("hybrid"):
+            # The first window had none of a checkpoint's habit; later ones may.
+            said["decoding"].pop("hybrid", None)
+        return said | {
             "frames": known.shape[-1],
             "known_codes": int(known.sum()),
             "edit": edit | more,

@@ -36,9 +36,12 @@ def test_the_first_seconds_have_the_writers_temperature_unless_theirs_is_said() 
     assert for_prefix(said, writer).temperature == 0.9
     assert for_prefix(said, DecodingConfig()).temperature == 0.9
     assert for_prefix(config, DecodingConfig()).temperature == 1.0
-    plain = used(said, "hybrid", rescored=False, hybrid=False)
+    plain = used(said, "hybrid", rescored=False)
     assert "hybrid_temperature" not in plain
-    assert used(said, "hybrid", rescored=False, hybrid=True)["hybrid_temperature"] == 0.9
+    written = used(
+        said, "hybrid", rescored=False, hybrid=1.0, prefix=for_prefix(said, DecodingConfig())
+    )
+    assert (written["hybrid"], written["hybrid_temperature"]) == (1.0, 0.9)
 
 
 def test_a_hybrid_trained_models_first_seconds_follow_what_is_asked_of_the_rest() -> None:
