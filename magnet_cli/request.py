@@ -100,21 +100,21 @@ def _opens(known: Tensor, frames: int) -> bool:
 
 
 def frames_for(duration: float | None, lm: LMConfig, name: str) -> int | None:
-    """Frames that hold `duration` seconds; None for the segment.
+    """Frames that hold `duration` seconds, or all of a segment; None for the segment.
 
     Raises:
         UsageError: it is longer than the model, called `name`, makes at once.
     """
     if duration is None:
         return None
-    # The smallest number that holds it: 0.06 s at 50 frames per second are 3 in spite of rounding.
-    frames = max(1, math.ceil(duration * lm.frame_rate - 1e-6))
-    if frames > lm.segment_frames:
+    if duration > lm.segment_duration + 1e-6:
         raise UsageError(
             f"{name} makes {lm.segment_duration:g} seconds at most, not {duration:g}.",
             f"Take --duration {lm.segment_duration:g} or less.",
         )
-    return frames
+    # The smallest number that holds it: 0.06 s at 50 frames per second are 3 in spite of rounding.
+    frames = max(1, math.ceil(duration * lm.frame_rate - 1e-6))
+    return min(frames, lm.segment_frames)  # a segment need not be whole frames
 
 
 def check_hybrid(seconds: float, frames: int | None, lm: LMConfig) -> None:

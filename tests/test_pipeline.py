@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding.events import StepEvent
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model
-from tests.models.tiny import golden_model
+from magnet_cli.request import frames_for
+from tests.models.tiny import golden_model, tiny_lm
 
 pytestmark = pytest.mark.usefixtures("hub_cache")
 
@@ -171,6 +173,16 @@ def test_bad_requests_are_usage_errors(model: Model, arguments: dict, says: str)
     with pytest.raises(UsageError, match=says) as error:
         model.generate(**arguments)
     assert error.value.hint
+
+
+def test_a_segment_of_no_whole_number_of_frames_can_be_asked_for_by_its_seconds() -> None:
+    """A model of 2.5 s at 25 frames per second said: 2.5 seconds at most, not 2.5."""
+    lm = dataclasses.replace(tiny_lm("masked").config, frame_rate=25.0, segment_duration=2.5)
+    assert lm.segment_frames == 62
+    assert [frames_for(seconds, lm, "m") for seconds in (0.001, 2.4, 2.48, 2.5)] == [1, 60, 62, 62]
+    assert frames_for(None, lm, "m") is None
+    with pytest.raises(UsageError, match=r"2\.5 seconds at most, not 2\.51"):
+        frames_for(2.51, lm, "m")
 
 
 def test_importing_the_package_imports_no_torch() -> None:
