@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,10 @@ from magnet_cli.errors import AudioFileError
 
 # Opus, the narrowest of the formats, refuses comments beyond 60 kB.
 LONGEST_COMMENT = 50_000
+
+# Chunks of a wav file that say how or what its samples are, which whoever writes them says anew;
+# the others (loops, cue points and their labels, broadcast notes) hold as long as its length does.
+_OF_THE_SAMPLES = {b"fmt ", b"data", b"fact", b"PEAK", b"JUNK", b"PAD ", b"FLLR", b"ds64"}
 
 _KEY = "magnet"  # tells our comment from others'
 
@@ -48,26 +52,53 @@ def from_comment(comment: str) -> dict[str, Any] | None:
     return inner if isinstance(inner, dict) else None
 
 
-def finish_wav(file: BinaryIO, comment: str | None) -> None:
-    """Complete the wav file that libsndfile wrote: no time of day, and `comment` as a LIST INFO chunk.
+def finish_wav(
+    file: BinaryIO, comment: str | None, chunks: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """Complete the wav file that libsndfile wrote: no time of day, and what it did not write.
 
-    `file` is open for reading and writing.
+    Args:
+        file: open for reading and writing.
+        comment: kept as a LIST INFO chunk.
+        chunks: more of them, name and content, of `kept_chunks`.
     """
     end = file.seek(0, os.SEEK_END)
     for name, start, _ in _chunks(file):
         if name == b"PEAK":  # version, time, then a value and a position for each channel
             file.seek(start + 4)
             file.write(bytes(4))
+    added = list(chunks)
     if comment is not None:
         text = comment.encode("ascii") + b"\0"
         text += b"\0" * (len(text) % 2)
-        info = b"INFO" + b"ICMT" + struct.pack("<I", len(text)) + text
+        added.append((b"LIST", b"INFO" + b"ICMT" + struct.pack("<I", len(text)) + text))
+    if added:
         file.seek(end)
-        file.write(b"\0" * (end % 2) + b"LIST" + struct.pack("<I", len(info)) + info)
+        file.write(b"\0" * (end % 2))
+        for name, content in added:
+            file.write(name + struct.pack("<I", len(content)) + content)
+            file.write(b"\0" * (len(content) % 2))
         end = file.tell()
         file.seek(4)
         file.write(struct.pack("<I", min(end - 8, 0xFFFFFFFF)))
     file.seek(0)
+
+
+def kept_chunks(source: Path | BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
+    """The chunks of a wav file, name and content, that a copy of the same length should have, too.
+
+    Its tags are not among them: libsndfile reads those. Empty for any other file.
+    """
+    kept = []
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        for name, start, size in _chunks(file):
+            if name in _OF_THE_SAMPLES:
+                continue
+            file.seek(start)
+            content = file.read(size)
+            if len(content) == size and not (name == b"LIST" and content[:4] == b"INFO"):
+                kept.append((name, content))
+    return tuple(kept)
 
 
 def read_wav_comment(source: Path | BinaryIO) -> str:

@@ -40,6 +40,7 @@ _EXACT = {
     "ALAW": "int16",
 }
 _CONTAINERS = {"aif": "AIFF", "aiff": "AIFF", "opus": "OGG", "oga": "OGG"}
+_RIFF = ("WAV", "WAVEX")
 _LOSSY = {"ogg": "VORBIS", "oga": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}
 
 
@@ -60,15 +61,23 @@ class StoredSound:
         channels, length: channels, and samples of each.
         kind, subtype: libsndfile's names of the container and the encoding.
         metadata: how magnet made it; None for any other sound.
+        tags: title, artist and the like, by libsndfile's names; not the comment.
+        chunks: what else a wav file holds, such as loops and cue points: name and content.
     """
 
     def __init__(
-        self, file: soundfile.SoundFile, name: str, metadata: dict[str, Any] | None = None
+        self,
+        file: soundfile.SoundFile,
+        name: str,
+        metadata: dict[str, Any] | None = None,
+        chunks: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         self._file, self.name, self.metadata = file, name, metadata
         self.sample_rate, self.channels = int(file.samplerate), int(file.channels)
         self.length = int(file.frames)
         self.kind, self.subtype = str(file.format), str(file.subtype)
+        self.tags = {tag: text for tag, text in file.copy_metadata().items() if tag != "comment"}
+        self.chunks = chunks
 
     @property
     def duration(self) -> float:
@@ -163,6 +172,7 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[StoredSoun
             name, file = "the input", spool
             shutil.copyfileobj(source, spool)
         comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
+        chunks = comments.kept_chunks(file)
         spool.seek(0)
         try:
             opened = soundfile.SoundFile(file)
@@ -176,7 +186,8 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[StoredSoun
                 raise AudioFileError(
                     f"{name} holds no sound.", "Give a file with at least one sample."
                 )
-            yield StoredSound(opened, name, comments.from_comment(comment or opened.comment))
+            made = comments.from_comment(comment or opened.comment)
+            yield StoredSound(opened, name, made, chunks)
 
 
 def encoding_for(sound: StoredSound, path: Path | None) -> tuple[str, str]:
@@ -228,6 +239,12 @@ def _encoding(sound: StoredSound, path: Path | None) -> tuple[str, str]:
     )
 
 
+def lost_chunks(sound: StoredSound, encoding: tuple[str, str]) -> str:
+    """The names of the chunks that a copy in `encoding` cannot keep, in words; empty for none."""
+    names = [] if encoding[0] in _RIFF else [name for name, _ in sound.chunks]
+    return ", ".join(name.decode("ascii", "replace").strip() for name in names)
+
+
 def write_patched(
     sound: StoredSound,
     patches: Sequence[Patch],
@@ -236,7 +253,9 @@ def write_patched(
     metadata: Mapping[str, Any] | None = None,
     replace: bool = True,
 ) -> Path | None:
-    """Write `sound` again with `patches` in it; all other numbers are its own.
+    """Write `sound` again with `patches` in it; all other numbers are its own, and its tags.
+
+    From wav to wav, its other chunks are kept, too; see `lost_chunks` for any other way.
 
     Args:
         patches: in order, apart.
@@ -272,11 +291,14 @@ def _write_patched(
 ) -> None:
     kind, subtype = encoding
     comment = None if metadata is None else comments.to_comment(metadata)
-    is_wav = kind in ("WAV", "WAVEX")
+    is_wav = kind in _RIFF
     try:
         with soundfile.SoundFile(
             target, "w", sound.sample_rate, sound.channels, subtype=subtype, format=kind
         ) as file:
+            for tag, text in sound.tags.items():
+                with suppress(soundfile.LibsndfileError):
+                    setattr(file, tag, text)
             if comment is not None and not is_wav:
                 with suppress(soundfile.LibsndfileError):  # some containers have no place for it
                     file.comment = comment
@@ -297,4 +319,4 @@ def _write_patched(
             "Name the output .wav.",
         ) from error
     if is_wav:
-        comments.finish_wav(target, comment)
+        comments.finish_wav(target, comment, sound.chunks)

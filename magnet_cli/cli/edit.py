@@ -211,7 +211,7 @@ def _patch(
     maker: PieceMaker, given: StoredSound, spans: Spans, target: Target, display: ClipDisplay
 ) -> None:
     """Make the regions anew and write the input with them in their places."""
-    from magnet_cli.audio.stored import encoding_for, write_patched
+    from magnet_cli.audio.stored import encoding_for, lost_chunks, write_patched
     from magnet_cli.editing.splicing import edit_regions
 
     began = time.monotonic()
@@ -240,6 +240,8 @@ def _patch(
     where = str(at) if at is not None else target.where
     maker.talk.note(f"Saved {where}: {anew} made anew (whole frames), in {took:.1f} s")
     say_beside(target.path, at, maker.talk)
+    if lost := lost_chunks(given, encoding):
+        maker.talk.warn(f"Not kept, as only a wav holds it: {lost}. Name the output .wav.")
     maker.talk.data(
         {
             "status": "done",

@@ -184,3 +184,57 @@ def test_a_rate_that_the_format_cannot_hold_is_refused_before_anything_is_made(
         assert encoding_for(sound, Path("b.wav")) == ("WAV", "PCM_16")
     with open_sound(wav(tmp_path / "low.wav")) as sound:
         encoding_for(sound, Path(name))
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return name + len(content).to_bytes(4, "little") + content + b"\0" * (len(content) % 2)
+
+
+@pytest.fixture
+def sampler_loop(tmp_path) -> Path:
+    """A wav as a sampler's library has it: tags, loop points, a cue point with its label."""
+    path = tmp_path / "a.wav"
+    with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as file:
+        file.title, file.artist, file.comment = "Riff", "Ann", "mine"
+        file.write(np.arange(5001, dtype=np.int16))
+    body = path.read_bytes()
+    cue = (1).to_bytes(4, "little") + bytes(24)
+    body += b"\0" * (len(body) % 2)
+    body += chunk(b"smpl", bytes(range(60))) + chunk(b"cue ", cue)
+    body += chunk(b"LIST", b"adtl" + chunk(b"labl", b"\1\0\0\0odd")) + chunk(b"JUNK", b"x" * 9)
+    path.write_bytes(body[:4] + (len(body) - 8).to_bytes(4, "little") + body[8:])
+    return path
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_edit_keeps_tags_and_loop_points(tmp_path, sampler_loop, stream) -> None:
+    """A sampler's loop came back without its loop, and a song without its title."""
+    source = io.BytesIO(sampler_loop.read_bytes()) if stream else sampler_loop
+    with open_sound(source) as sound:
+        encoding = encoding_for(sound, Path("b.wav"))
+        assert stored.lost_chunks(sound, encoding) == ""
+        write_patched(sound, [], tmp_path / "b.wav", encoding, {"made": "here"})
+        first = sound.chunks
+    assert [name for name, _ in first] == [b"smpl", b"cue ", b"LIST"]
+    body = (tmp_path / "b.wav").read_bytes()
+    assert int.from_bytes(body[4:8], "little") == len(body) - 8
+    assert b"JUNK" not in body
+    with open_sound(tmp_path / "b.wav") as copy:
+        assert copy.chunks == first
+        assert (copy.tags["title"], copy.tags["artist"]) == ("Riff", "Ann")
+        assert "comment" not in copy.tags
+        assert copy.metadata == {"made": "here"}
+        assert copy.numbers(0, 5001)[:, 0].tolist() == [*range(5001)]
+        # The copy of a copy is the same file: nothing piles up.
+        write_patched(copy, [], tmp_path / "c.wav", encoding, {"made": "here"})
+    assert (tmp_path / "c.wav").read_bytes() == body
+
+
+def test_another_format_keeps_the_tags_and_says_what_it_cannot(tmp_path, sampler_loop) -> None:
+    with open_sound(sampler_loop) as sound:
+        encoding = encoding_for(sound, Path("b.flac"))
+        write_patched(sound, [], tmp_path / "b.flac", encoding, {"made": "here"})
+        assert stored.lost_chunks(sound, encoding) == "smpl, cue, LIST"
+    with open_sound(tmp_path / "b.flac") as copy:
+        assert (copy.tags["title"], copy.tags["artist"]) == ("Riff", "Ann")
+        assert copy.metadata == {"made": "here"}

@@ -237,6 +237,16 @@ def test_edit_keeps_the_format_whatever_it_is(magnet: Magnet, home: Path) -> Non
     assert (info.format, info.subtype, info.samplerate) == ("AIFF", "PCM_24", 16_000)
 
 
+def test_edit_says_what_of_a_wav_another_format_cannot_keep(magnet: Magnet, riff: Path) -> None:
+    body = riff.read_bytes() + b"smpl" + (36).to_bytes(4, "little") + bytes(36)
+    riff.write_bytes(body[:4] + (len(body) - 8).to_bytes(4, "little") + body[8:])
+    kept = magnet("edit", "riff.wav", "x", "--region", "0.5-1", *FAST, "-o", "kept.wav")
+    assert "Not kept" not in kept.err
+    assert b"smpl" in Path("kept.wav").read_bytes()
+    lost = magnet("edit", "riff.wav", "x", "--region", "0.5-1", *FAST, "-o", "lost.flac")
+    assert "only a wav holds it: smpl" in lost.err
+
+
 def test_edit_from_stdin_to_stdout(magnet: Magnet, riff: Path) -> None:
     words = (*FAST, "--region", "0:00.5-0:01")
     piped = magnet("edit", "-", "solo", *words, "-o", "-", stdin=riff.read_bytes())
