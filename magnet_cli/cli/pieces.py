@@ -314,8 +314,15 @@ class PieceMaker:
                 f"The seam can be told from the rest (flux {loop.seam_flux:.1f} against "
                 f"{loop.body_flux:.1f}): another --seed may do better."
             )
+        made = frames / self.model.frame_rate
+        if abs(made - seconds) > 0.5 / self.model.sample_rate:
+            self.talk.note(f"The loop is {made:g} s, not {seconds:g}: whole frames of the codec.")
         if target.format == "mp3":
             self.talk.warn("mp3 pads its ends, so players leave a gap: take wav or flac to loop.")
+        if target.format == "opus":
+            self.talk.warn(
+                "opus blurs its first 20 ms, so a seam is heard: take wav or flac to loop."
+            )
 
     def save(
         self,

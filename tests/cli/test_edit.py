@@ -105,6 +105,21 @@ def test_a_loop_as_mp3_is_warned_of(magnet: Magnet) -> None:
     outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "-o", "loop.mp3")
     assert outcome.status == 0
     assert "mp3 pads its ends" in outcome.err
+    assert "whole frames" not in outcome.err
+
+
+def test_a_loop_as_opus_is_warned_of(magnet: Magnet) -> None:
+    outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "-o", "loop.opus")
+    assert outcome.status == 0
+    assert "opus blurs its first 20 ms" in outcome.err
+
+
+def test_a_loop_of_whole_frames_says_how_long_it_came_to_be(magnet: Magnet) -> None:
+    """Two bars of a tempo are seldom whole frames, and a loop that is off drifts."""
+    outcome = magnet("gen", "techno", *FAST, "-d", "1.005", "--loop", "-o", "loop.wav")
+    assert outcome.status == 0
+    assert io.read("loop.wav").samples.shape[1] == round(1.02 * 32_000)
+    assert "The loop is 1.02 s, not 1.005: whole frames of the codec." in outcome.err
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
