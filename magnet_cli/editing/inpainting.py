@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +19,7 @@ def inpaint(
     model: Model,
     direction: Direction,
     codes: Tensor,
-    regions: Sequence[Region],
+    regions: Sequence[Region | tuple[int, int]],
     *,
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
@@ -28,18 +29,19 @@ def inpaint(
     Args:
         model: a masked or hybrid one.
         codes: int64 [1, K, T], a piece of any length.
-        regions: frames of it.
+        regions: frames of it, from - up to; pairs of numbers will do.
 
     Raises:
-        UsageError: the model is autoregressive, or a region is not inside the piece.
+        UsageError: the model is autoregressive, or a region is empty, backwards or not inside the
+            piece.
     """
     need_masks(model, "fill in a region")
     check_codes(model, codes)
     frames = codes.shape[-1]
-    joined = join(regions)
+    joined = join([_region(region) for region in regions])
     if not joined or joined[0].start < 0 or joined[-1].stop > frames:
         raise UsageError(
-            f"The regions {[tuple(r) for r in regions]} are not inside {frames} frames.",
+            f"The regions {[tuple(r) for r in joined]} are not inside {frames} frames.",
             "Give at least one that is.",
         )
     filler = Filler(model, direction, frames, on_step, on_window)
@@ -53,3 +55,16 @@ def inpaint(
     ):
         pass
     return Piece(filled, filler.describe("inpaint", given, regions=[list(r) for r in joined]))
+
+
+def _region(given: Region | tuple[int, int]) -> Region:
+    try:
+        region = Region(*map(operator.index, given))
+    except TypeError:
+        region = None
+    if region is None or region.frames < 1:
+        raise UsageError(
+            f"{given!r} is no region of frames.",
+            "Give two whole numbers, from - up to: (100, 150).",
+        )
+    return region

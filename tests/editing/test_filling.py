@@ -140,6 +140,23 @@ def test_regions_outside_the_piece_are_refused(regions) -> None:
         inpaint(tiny_model(), PIANO, codes_of(50), regions)
 
 
+@pytest.mark.parametrize(
+    "region", [Region(5, 5), Region(8, 5), (8, 5), (5,), (5, 8, 9), (5.0, 8.0), 5]
+)
+def test_what_is_no_region_is_refused(region) -> None:
+    """An empty one was filled with nothing, and its piece said to be inpainted."""
+    with pytest.raises(UsageError, match="is no region of frames"):
+        inpaint(tiny_model(), PIANO, codes_of(50), [Region(20, 30), region])
+
+
+def test_a_pair_of_numbers_is_a_region() -> None:
+    model, codes = tiny_model(), codes_of(50)
+    pair = inpaint(model, PIANO, codes, [(20, 30)])
+    region = inpaint(model, PIANO, codes, [Region(20, 30)])
+    assert torch.equal(pair.codes, region.codes)
+    assert pair.settings == region.settings
+
+
 def test_strength_0_keeps_all_and_1_ignores_the_sound() -> None:
     model, codes = tiny_model(), codes_of(120)
     assert torch.equal(vary(model, PIANO, codes, 0.0).codes, codes)
