@@ -6,6 +6,8 @@ A flag of the command line is a field's name in kebab-case, and takes its defaul
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -113,10 +115,8 @@ class DecodingConfig:
     hybrid_top_k: int | None = None  # likewise
 
     def __post_init__(self) -> None:
-        for field in ("decoding_steps", "rescore_streams"):
-            value = getattr(self, field)
-            if value is not None:
-                object.__setattr__(self, field, tuple(value))
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         check_decoding(self)
 
     def over(self, defaults: DecodingConfig) -> DecodingConfig:
@@ -130,6 +130,13 @@ class DecodingConfig:
             for field in dataclasses.fields(self)
             if (value := getattr(self, field.name)) is not None
         }
+
+
+def _plain(value: Any) -> Any:
+    """A setting in Python's own types: lists as tuples, numpy's numbers as numbers, for JSON."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(one) for one in value)
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def required(value: T | None) -> T:
@@ -150,16 +157,23 @@ def check_decoding(config: DecodingConfig) -> None:
         UsageError: naming the field and the values it takes.
     """
 
-    def need(holds: bool, field: str, takes: str) -> None:
-        if not holds:
-            value = getattr(config, field)
+    def need(holds: Callable[[Any], bool], field: str, takes: str) -> None:
+        value = getattr(config, field)
+        try:
+            fits = value is None or holds(value)
+        except (
+            TypeError
+        ):  # a text where a number is to be, one number where there are to be several
+            fits = False
+        if not fits:
             flag = field.replace("_", "-")
             raise UsageError(f"{field} cannot be {value!r}.", f"--{flag} takes {takes}.")
 
-    steps = config.decoding_steps
-    if steps is not None:
-        ok = len(steps) > 0 and all(isinstance(s, int) and 1 <= s <= 10_000 for s in steps)
-        need(ok, "decoding_steps", "whole numbers from 1 to 10000, one for each stream")
+    def wholes(values: Any, low: int, high: float) -> bool:
+        return all(isinstance(value, int) and low <= value <= high for value in values)
+
+    takes = "whole numbers from 1 to 10000, one for each stream"
+    need(lambda steps: len(steps) > 0 and wholes(steps, 1, 10_000), "decoding_steps", takes)
     for field in (
         "temperature",
         "max_cfg_coef",
@@ -168,33 +182,23 @@ def check_decoding(config: DecodingConfig) -> None:
         "score_noise",
         "hybrid_temperature",
     ):
-        value = getattr(config, field)
-        if value is not None:
-            need(0 <= value < 1e4, field, "a number from 0 up to 10000")
+        need(lambda value: 0 <= value < 1e4, field, "a number from 0 up to 10000")
     for field in ("top_p", "hybrid_top_p"):
-        value = getattr(config, field)
-        if value is not None:
-            need(0 <= value <= 1, field, "a number from 0 (off) to 1")
+        need(lambda value: 0 <= value <= 1, field, "a number from 0 (off) to 1")
     for field in ("top_k", "hybrid_top_k"):
-        value = getattr(config, field)
-        if value is not None:
-            need(value >= 0, field, "a whole number from 0 (off)")
-    if config.span_len is not None:
-        need(config.span_len >= 1, "span_len", "a whole number from 1")
-    if config.span_arrangement is not None:
-        known = config.span_arrangement in ("nonoverlap", "stride1")
-        need(known, "span_arrangement", "nonoverlap or stride1")
-    if config.span_scoring is not None:
-        need(config.span_scoring in ("max", "prod"), "span_scoring", "max or prod")
-    if config.rescorer_weight is not None:
-        takes = "a number from 0 (the rescorer alone) to 1 (no rescorer)"
-        need(0 <= config.rescorer_weight <= 1, "rescorer_weight", takes)
-    streams = config.rescore_streams
-    if streams is not None:
-        ok = all(isinstance(stream, int) and stream >= 0 for stream in streams)
-        need(ok, "rescore_streams", "numbers of streams, from 0")
-    if config.hybrid is not None:
-        need(0 <= config.hybrid < 1e6, "hybrid", "seconds from 0 (off)")
+        need(lambda value: wholes([value], 0, math.inf), field, "a whole number from 0 (off)")
+    need(lambda value: wholes([value], 1, math.inf), "span_len", "a whole number from 1")
+    arrangements, scorings = get_args(SpanArrangement), get_args(SpanScoring)
+    need(lambda value: value in arrangements, "span_arrangement", " or ".join(arrangements))
+    need(lambda value: value in scorings, "span_scoring", " or ".join(scorings))
+    takes = "a number from 0 (the rescorer alone) to 1 (no rescorer)"
+    need(lambda value: 0 <= value <= 1, "rescorer_weight", takes)
+    need(
+        lambda streams: wholes(streams, 0, math.inf),
+        "rescore_streams",
+        "numbers of streams, from 0",
+    )
+    need(lambda value: 0 <= value < 1e6, "hybrid", "seconds from 0 (off)")
 
 
 # What holds where neither the user nor the checkpoint says otherwise (paper, section 5; reference.md).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -291,7 +292,8 @@ class Model:
             float32 [B, T, card] for a stage; float32 [B, K, T, card] without one.
 
         Raises:
-            UsageError: the model does not predict this way, or there is no such stage.
+            UsageError: the model does not predict this way, there is no such stage, or the codes are
+                not one item of `n_q` streams for each prompt.
         """
         if stage is None and self.modeling == "masked":
             raise UsageError("A masked model predicts one stream at a time.", "Give a stage.")
@@ -299,6 +301,11 @@ class Model:
             raise UsageError("An autoregressive model has no stages.", "Leave stage out.")
         if stage is not None and not 0 <= stage < self.n_q:
             raise UsageError(f"There is no stage {stage}.", f"Stages are 0 to {self.n_q - 1}.")
+        if codes.dim() != 3 or codes.shape[:2] != (len(prompts), self.n_q):
+            raise UsageError(
+                f"The codes are {list(codes.shape)}, and there are {len(prompts)} prompts.",
+                f"Codes are [prompts, {self.n_q}, frames].",
+            )
         codes = codes.to(self.device)
         conditions, _ = self.conditions(prompts, [None] * len(prompts))
         results = []
@@ -322,7 +329,7 @@ class Model:
 
 
 def load_model(
-    name: str | None = None,
+    name: str | os.PathLike[str] | None = None,
     *,
     device: str = "auto",
     dtype: str = "auto",
@@ -333,7 +340,7 @@ def load_model(
     """Load a model by name, hub id or directory; None is the built-in one.
 
     Args:
-        name: `small`, `facebook/magnet-small-10secs[@revision]`, a directory, ...
+        name: `small`, `facebook/magnet-small-10secs[@revision]`, a directory (a Path always is), ...
         device: auto, cpu, cuda, cuda:1, mps.
         dtype: auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16.
         offline: never use the network (as HF_HUB_OFFLINE=1 does).
@@ -345,5 +352,9 @@ def load_model(
         CheckpointError: its files are not a model.
         UsageError: no such device or dtype.
     """
+    if isinstance(name, os.PathLike):
+        name = os.path.join(".", os.fspath(name))
+    if name is not None and not isinstance(name, str):
+        raise UsageError(f"{name!r} is no model.", "Give a name, a hub id or a directory.")
     resolved = resolve(name, offline=offline, revision=revision, progress=progress)
     return Model(load_checkpoint(resolved, device=device, dtype=dtype))

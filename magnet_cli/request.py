@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,9 +72,7 @@ def make_request(
             raise UsageError(
                 f"There are {count} prompts, but {len(values)} {name}.", "Give one for each."
             )
-    for seed in seeds:
-        if not 0 <= seed <= MAX_SEED:
-            raise UsageError(f"{seed} is no seed.", "Take a number from 0 to 2^63 - 1.")
+    seeds = [_seed(seed) for seed in seeds]
     resolved = settings.resolve(config or DecodingConfig(), defaults, lm)
     shape = (count, lm.n_q, check_frames(frames, resolved, lm))
     codes, mask = _known(shape, lm.card, prompt_codes, known_codes, known_mask)
@@ -90,6 +89,17 @@ def make_request(
     return GenerationRequest(
         tuple(prompts), tuple(negative_prompts), tuple(seeds), resolved, codes, mask, hybrid_frames
     )
+
+
+def _seed(given: object) -> int:
+    """A whole number of any kind, numpy's too, as Python's own."""
+    try:
+        seed = operator.index(given)  # type: ignore[arg-type]
+    except TypeError:
+        seed = -1
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"{given} is no seed.", "Take a whole number from 0 to 2^63 - 1.")
+    return seed
 
 
 def _opens(known: Tensor, frames: int) -> bool:

@@ -6,14 +6,17 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import magnet_cli
+from magnet_cli import pipeline
 from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding.events import StepEvent
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import ModelNotFoundError, UsageError
 from magnet_cli.pipeline import Model
 from magnet_cli.request import frames_for
 from tests.models.tiny import golden_model, tiny_lm
@@ -160,6 +163,8 @@ def test_text_is_encoded_for_each_prompt_alone(model: Model) -> None:
         ({"prompts": "lofi"}, "one text"),
         ({"prompts": ["x"], "seeds": [1, 2]}, "2 seeds"),
         ({"prompts": ["x"], "seeds": [-1]}, "no seed"),
+        ({"prompts": ["x"], "seeds": [1.5]}, "1.5 is no seed"),
+        ({"prompts": ["x"], "seeds": ["1"]}, "1 is no seed"),
         ({"prompts": ["x"], "negative_prompts": ["a", "b"]}, "2 negative_prompts"),
         ({"prompts": ["x"], "frames": 0}, "0 frames"),
         ({"prompts": ["x"], "frames": 501}, "501 frames"),
@@ -173,6 +178,44 @@ def test_bad_requests_are_usage_errors(model: Model, arguments: dict, says: str)
     with pytest.raises(UsageError, match=says) as error:
         model.generate(**arguments)
     assert error.value.hint
+
+
+def test_numpys_numbers_are_numbers(model: Model) -> None:
+    """Seeds from numpy ended in a TypeError of torch's, settings from it in one of json's."""
+    config = dataclasses.replace(
+        SHORT,
+        decoding_steps=list(np.array([4, 2, 2, 2])),
+        temperature=np.float32(2),
+        top_k=np.int64(9),
+    )
+    plain = dataclasses.replace(SHORT, temperature=2.0, top_k=9)
+    result = model.generate(["x"], config, [np.int64(3)], frames=12)
+    assert torch.equal(result.codes, model.generate(["x"], plain, [3], frames=12).codes)
+    assert json.loads(json.dumps(result.settings))["seeds"] == [3]
+
+
+def test_logits_are_of_as_many_items_as_there_are_prompts(model: Model) -> None:
+    """Items without a prompt were left out without a word."""
+    codes = torch.full((2, 4, 15), model.card)
+    for bad, prompts in ((codes, ["x"]), (codes[:1], ["x", "y"]), (codes[0], ["x"] * 4)):
+        with pytest.raises(UsageError, match=f"{len(prompts)} prompts"):
+            model.logits(bad, prompts, stage=0)
+
+
+def test_a_path_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def found(name: str, **_: object) -> None:
+        seen.append(name)
+        raise ModelNotFoundError("No.", "No.")
+
+    monkeypatch.setattr(pipeline, "resolve", found)
+    for given in (tmp_path, Path("mine")):  # by itself, `mine` would be looked for among names
+        with pytest.raises(ModelNotFoundError):
+            magnet_cli.load_model(given)
+    assert seen == [str(tmp_path), "./mine"]
+    with pytest.raises(UsageError, match="3 is no model"):
+        magnet_cli.load_model(3)  # type: ignore[arg-type]
 
 
 def test_a_segment_of_no_whole_number_of_frames_can_be_asked_for_by_its_seconds() -> None:
