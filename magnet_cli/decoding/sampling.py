@@ -17,6 +17,10 @@ from magnet_cli.errors import MagnetError
 # The reference's floor: annealed temperatures reach 0 at the last step.
 MIN_TEMPERATURE = 1e-2
 
+# Rows that are drawn at once: sorting takes several times the memory of the logits, and a batch of
+# long clips has tens of thousands of rows. No row knows of another, so the draws are the same.
+ROWS = 2048
+
 
 def make_generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """One CPU generator per item."""
@@ -64,6 +68,13 @@ class Sampler:
                 "The model's output is not a number.",
                 "Try --dtype float32; if it stays, the checkpoint is damaged.",
             )
+        parts = [
+            self._draw(rows, temperature, numbers)
+            for rows, numbers in zip(logits.split(ROWS), noise.split(ROWS), strict=True)
+        ]
+        return torch.cat([tokens for tokens, _ in parts]), torch.cat([probs for _, probs in parts])
+
+    def _draw(self, logits: Tensor, temperature: float, noise: Tensor) -> tuple[Tensor, Tensor]:
         probs = torch.softmax(logits / max(temperature, MIN_TEMPERATURE), dim=-1)
         if not self.use_sampling:
             tokens = logits.argmax(-1)

@@ -42,9 +42,10 @@ class TextSessions:
 class MaskedSession:
     """Logits of a masked model for given texts (`decoding.iterative.StageLogits`).
 
-    On a CPU the items are computed one by one: their matrices are large enough to fill it, memory
-    stays that of one item, and an item's result does not depend on its batch-mates, not even by
-    rounding. On other devices both halves of all items go through in one batch.
+    On a CPU the items are computed one by one: their matrices are large enough to fill it, the
+    network takes the memory of one item, and an item's result does not depend on its batch-mates,
+    not even by rounding. The logits handed back are all items'. On other devices both halves of all
+    items go through in one batch.
 
     The rows of a prefix are computed once, at the first step, and held as keys and values.
     """
