@@ -123,8 +123,10 @@ class Model:
         Args:
             prompts: texts; None (or "") is the null condition.
             config: decoding settings; None in a field means the checkpoint's own default.
-            seeds: one for each prompt, 0 or more; None draws fresh ones. The same seed, model,
-                settings, device and dtype give the same codes, alone or in a batch.
+            seeds: one for each prompt, 0 or more; None draws fresh ones. The same seeds, model,
+                settings, device and dtype give the same codes. An item's are those that it gets alone
+                where masks are filled on a CPU; elsewhere, and where codes are written step by step,
+                up to the rounding of a batch, which can flip a draw.
             negative_prompts: one for each prompt, or one for all: what to lead away from.
             frames: length of the clip in frames; the default and the most is the segment.
             prompt_codes: int64 [B or 1, K, T'], codes to continue from: known ones at the start.
