@@ -37,7 +37,7 @@ class BatchSettings:
     output: OutputConfig = field(default_factory=OutputConfig)
     name: str = DEFAULT_NAME
     codes: bool = False  # keep each clip's codes beside it
-    models: Mapping[str, str] = field(default_factory=dict)  # model, rescorer, ...: as named
+    models: Mapping[str, str] = field(default_factory=dict)  # as named; <part>_id: identity
 
 
 @dataclass(frozen=True)

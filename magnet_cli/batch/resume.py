@@ -15,6 +15,9 @@ from magnet_cli.errors import MagnetError, UsageError
 
 _SHOWN = 5  # examples in a message
 
+# The models that a clip may be made by (BatchSettings.models), in words.
+_PARTS = {"model": "model", "rescorer": "rescorer", "hybrid_model": "hybrid model"}
+
 # What a run has in common; another value would make other files under names that look the same.
 _SAME_RUN = ("seed", "name", "repo", "revision")
 
@@ -27,6 +30,7 @@ class Review:
     done: list[Job] = field(default_factory=list)
     changed: list[tuple[Job, list[str]]] = field(default_factory=list)  # done with other settings
     foreign: list[Job] = field(default_factory=list)  # a file is there that this batch did not make
+    unsaid: list[Job] = field(default_factory=list)  # done, but not known by which weights
 
     def refuse(self) -> None:
         """Refuse to replace what is there.
@@ -64,23 +68,16 @@ class Standing:
             changes = self.changes(job)
             if changes is None:
                 (review.foreign if self.is_foreign(job) else review.make).append(job)
-            elif not changes:
+            elif not changes and not self._is_unsaid(job):
                 review.done.append(job)
             elif self._force:
                 review.make.append(job)
+            elif not changes:
+                review.done.append(job)
+                review.unsaid.append(job)
             else:
                 review.changed.append((job, changes))
         return review
-
-    def wanted(self, job: Job) -> bool:
-        """Whether one job is to be made.
-
-        Raises:
-            UsageError: as `Review.refuse`.
-        """
-        review = self.review([job])
-        review.refuse()
-        return bool(review.make)
 
     def refuse(self, job: Job) -> None:
         """Refuse a job whose file someone else has made since the batch began.
@@ -102,7 +99,12 @@ class Standing:
             return None
         if job.target.codes is not None and not job.target.codes.is_file():
             return None
-        return differences(clip.get("settings", {}), job.settings())
+        return clip_differences(clip.get("settings", {}), job.settings())
+
+    def _is_unsaid(self, job: Job) -> bool:
+        """Whether an earlier version has made a job's clip, and noted no id of its model."""
+        kept = self._manifest.clips[job.file].get("settings", {})
+        return any(f"{part}_id" in job.models and f"{part}_id" not in kept for part in _PARTS)
 
     def is_foreign(self, job: Job) -> bool:
         """Whether a file is in the way that is not this job's.
@@ -146,6 +148,22 @@ def check_run(manifest: Manifest, run: Mapping[str, Any], force: bool) -> bool:
     return not found
 
 
+def clip_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """`differences` of a clip's settings. Where the ids of a model are known, its name says nothing."""
+    old, new = dict(old), dict(new)
+    found = []
+    for part, words in _PARTS.items():
+        was, now = old.pop(f"{part}_id", None), new.pop(f"{part}_id", None)
+        if was is None or now is None:
+            continue
+        if was == now:
+            old.pop(part, None)
+            new.pop(part, None)
+        elif old.get(part) == new.get(part):
+            found.append(f"the {words}'s weights changed ({_short_id(was)}, now {_short_id(now)})")
+    return found + differences(old, new)
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Every setting that was changed, as "temperature was 3, is 2"."""
     names = [*new, *(name for name in old if name not in new)]
@@ -154,6 +172,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for name in names
         if old.get(name) != new.get(name)
     ]
+
+
+def _short_id(identity: str) -> str:
+    """An id with its first digits, as commits are said."""
+    kind, mark, digits = identity.rpartition("@" if "@" in identity else ":")
+    return f"{kind}{mark}{digits[:12]}"
 
 
 def _said(value: Any) -> str:

@@ -145,6 +145,7 @@ def batch(
     from magnet_cli.batch.jobs import BatchSettings, Planner
     from magnet_cli.batch.manifest import Manifest
     from magnet_cli.batch.shards import parse_batch_size, parse_shard
+    from magnet_cli.checkpoints.identity import with_identities
     from magnet_cli.cli.batch_run import BatchRun
 
     voice = Talk(talk)
@@ -175,7 +176,7 @@ def batch(
         output=output.config(),
         name=options.name,
         codes=options.codes,
-        models=_models(model, more),
+        models=with_identities(_models(model, more)),
     )
     run = BatchRun(
         settings,

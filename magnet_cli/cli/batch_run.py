@@ -48,6 +48,7 @@ class BatchRun:
         self._settings, self._shard, self._size = settings, shard, size
         self._model, self._more, self._talk = model, more, talk
         self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
+        self._models = settings.models  # with the ids that are known
         self._tally = Tally()
         if path_end is not None:
             stdout()  # refuses one that is closed
@@ -63,13 +64,19 @@ class BatchRun:
         with open_manifest(self._settings.folder, self._shard) as manifest:
             self._say_damage(manifest)
             check_run(manifest, self._asked(), self._force)
-            review = Standing(manifest, self._force).review(jobs)
+            standing = Standing(manifest, self._force)
+            review = standing.review(jobs)
             review.refuse()
-            make = review.make
             if review.done:
                 self._talk.note(f"{len(review.done)} of {len(jobs)} clips are done already.")
-            if make:
+            self._say_unsaid(len(review.unsaid))
+            if review.make:
                 fitter = self._fitter(jobs)
+                if self._models != self._settings.models:
+                    jobs = [self._identified(job) for job in jobs]
+                    review = standing.review(jobs)
+                    review.refuse()
+                make = review.make
                 self._refuse_bad(name, misfits := fitter.misfits(jobs))
                 lines = {bad.number for bad in misfits}
                 jobs = [job for job in jobs if job.line not in lines]
@@ -93,21 +100,25 @@ class BatchRun:
             fitter = self._fitter([])
             again = not self._begin(manifest, fitter)
             standing = Standing(manifest, self._force)
-            already = 0
+            already = unsaid = 0
 
             def wanted(job: Job) -> bool:
-                nonlocal already
+                nonlocal already, unsaid
+                review = standing.review([job])
                 try:
-                    missing = again or standing.wanted(job)
+                    review.refuse()
                 except UsageError as error:
                     self._bad(BadLine(job.line, str(error)))
                     return False
+                missing = again or bool(review.make)
                 already += not missing
+                unsaid += not missing and bool(review.unsaid)
                 return missing
 
             self._make(manifest, fitter, self._arriving(planned), wanted, whole=False)
         if already:
             self._talk.note(f"{already} clips were done already.")
+        self._say_unsaid(unsaid)
         if not (already or self._tally.finished or self._tally.bad_lines):
             raise _nothing(name)
         self._end()
@@ -185,11 +196,16 @@ class BatchRun:
             if isinstance(item, BadLine):
                 self._bad(item)
             elif self._shard.has(item.index):
-                yield item
+                yield self._identified(item)
+
+    def _identified(self, job: Job) -> Job:
+        """A job that knows the weights that were loaded: they may have been downloaded just now."""
+        return dataclasses.replace(job, models=self._models)
 
     def _fitter(self, jobs: list[Job]) -> Fitter:
         """The models, loaded, and what they were asked for."""
         from magnet_cli.batch.fitting import Fitter
+        from magnet_cli.checkpoints.identity import with_identities
 
         config = self._settings.decoding
         if config.hybrid is None and self._more.hybrid_model is not None:
@@ -198,6 +214,8 @@ class BatchRun:
             config = dataclasses.replace(config, hybrid=asked)
         model = load(self._model, self._talk)
         helpers = load_ensemble(self._more, self._model, model, config, None, self._talk)
+        named = {part: spec for part, spec in self._models.items() if not part.endswith("_id")}
+        self._models = with_identities(named)
         return Fitter(model, helpers, source_of(self._model), folders(self._more, self._model))
 
     def _asked(self) -> dict[str, str | int]:
@@ -208,7 +226,7 @@ class BatchRun:
         model = fitter.model
         run = {
             **self._asked(),
-            **self._settings.models,
+            **self._models,
             "repo": model.checkpoint.repo,
             "revision": model.checkpoint.revision,
             "device": model.device.type,
@@ -251,6 +269,14 @@ class BatchRun:
         ):
             engine = Engine(fitter, writer, size, display.begin_jobs, display.less)
             engine.run(jobs, wanted)
+
+    def _say_unsaid(self, count: int) -> None:
+        if count:
+            clips = "One clip does" if count == 1 else f"{count} clips do"
+            again = "it" if count == 1 else "them"
+            self._talk.warn(
+                f"{clips} not say which model made {again}; --force makes {again} again."
+            )
 
     def _say_damage(self, manifest: Manifest) -> None:
         if manifest.damaged:

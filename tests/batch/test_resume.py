@@ -49,8 +49,8 @@ def test_codes_belong_to_what_is_done(tmp_path: Path) -> None:
     (plain,), (kept,) = jobs(batch(tmp_path), "a"), jobs(batch(tmp_path, codes=True), "a")
     sound(plain)
     standing = Standing(noted(tmp_path, [plain]), force=False)
-    assert not standing.wanted(plain)
-    assert standing.wanted(kept)
+    assert standing.review([plain]).done == [plain]
+    assert standing.review([kept]).make == [kept]
 
 
 def test_changed_settings_are_named(tmp_path: Path) -> None:
@@ -74,6 +74,41 @@ def test_changed_settings_are_named(tmp_path: Path) -> None:
     review = Standing(manifest, force=True).review(other)
     assert review.make == other
     review.refuse()
+
+
+def test_the_weights_decide_and_not_how_they_are_named(tmp_path: Path) -> None:
+    """A model that was replaced under its name was not noticed; another spelling of it was."""
+
+    def made_by(model: str, identity: str | None) -> Job:
+        models = {"model": model} | ({"model_id": identity} if identity is not None else {})
+        (job,) = jobs(batch(tmp_path, models=models), "a")
+        return job
+
+    old = made_by("m1", "sha256:0123456789abcdef")
+    sound(old)
+    standing = Standing(noted(tmp_path, [old]), force=False)
+    for same in (made_by("./m1", "sha256:0123456789abcdef"), made_by("m1", None)):
+        assert standing.review([same]).done == [same]
+    with pytest.raises(UsageError) as caught:
+        standing.review([made_by("m1", "sha256:fedcba9876543210")]).refuse()
+    change = "the model's weights changed (sha256:0123456789ab, now sha256:fedcba987654)"
+    assert change in str(caught.value)
+    with pytest.raises(UsageError, match="model was m1, is m2"):
+        standing.review([made_by("m2", "sha256:fedcba9876543210")]).refuse()
+    with pytest.raises(UsageError, match="model was m1, is m2"):
+        standing.review([made_by("m2", None)]).refuse()
+
+
+def test_clips_of_an_earlier_version_stay_done_and_are_counted(tmp_path: Path) -> None:
+    """It noted no ids: the clips may be of any weights that had the model's name."""
+    (old,) = jobs(batch(tmp_path, models={"model": "m"}), "a")
+    (now,) = jobs(batch(tmp_path, models={"model": "m", "model_id": "sha256:01"}), "a")
+    sound(old)
+    manifest = noted(tmp_path, [old])
+    review = Standing(manifest, force=False).review([now])
+    assert (review.done, review.unsaid) == ([now], [now])
+    assert Standing(manifest, force=True).review([now]).make == [now]
+    assert Standing(noted(tmp_path, [now]), force=True).review([now]).unsaid == []
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 from magnet_cli.audio import io
 from magnet_cli.batch.manifest import open_manifest
 from magnet_cli.batch.shards import WHOLE
+from magnet_cli.checkpoints.load import import_checkpoint
+from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.pipeline import Model
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
@@ -67,7 +69,7 @@ def test_a_changed_setting_is_noticed_and_named(magnet: Magnet, prompts: str) ->
         (("--lufs", "-20"), "lufs was not given, is -20"),
         (("--seed", "9"), "seed was 5, is 9"),
         (("--name", "{slug}"), "name was {index:04d}-{slug}-{seed}, is {slug}"),
-        (("-m", "magnet-small-10secs"), "model was facebook/magnet-small-10secs, is magnet-small"),
+        (("-m", "audio-small"), "model was facebook/magnet-small-10secs, is audio-small"),
     ):
         outcome = magnet(*command, *more)
         assert outcome.status == 2
@@ -80,12 +82,36 @@ def test_a_changed_setting_is_noticed_and_named(magnet: Magnet, prompts: str) ->
 
 
 def test_another_revision_of_the_model_is_noticed(magnet: Magnet, prompts: str) -> None:
+    """It was noticed only where a clip was missing, once the model was loaded."""
     command = ("batch", prompts, "-O", "clips", *QUICK)
     assert magnet(*command).status == 0
+    assert "3 of 3 clips are done" in magnet(*command, "-m", "magnet-small-10secs").err
     manifest = Path("clips/manifest.jsonl")
     text = manifest.read_text()
     revision = json.loads(text.splitlines()[0])["run"]["revision"]
     manifest.write_text(text.replace(revision, "0" * 40).replace('"cpu"', '"cuda"'))
+    outcome = magnet(*command)
+    assert outcome.status == 2
+    assert "the model's weights changed" in outcome.err
+    assert f"{SMALL}@{'0' * 12}, now {SMALL}@{revision[:12]}" in " ".join(outcome.err.split())
+    outcome = magnet(*command, "--force")
+    assert outcome.status == 0
+    assert "[3/3]" in outcome.err
+    assert "The device was cuda, is cpu" in outcome.err
+
+
+def test_what_an_earlier_version_noted_of_a_model_is_heeded(magnet: Magnet, prompts: str) -> None:
+    """Its clips have no ids; its runs have the hub's revision."""
+    command = ("batch", prompts, "-O", "clips", *QUICK)
+    assert magnet(*command).status == 0
+    without_ids()
+    outcome = magnet(*command)
+    assert outcome.status == 0
+    assert "3 clips do not say which model made them; --force makes them again" in outcome.err
+    manifest = Path("clips/manifest.jsonl")
+    text = manifest.read_text()
+    revision = json.loads(text.splitlines()[0])["run"]["revision"]
+    manifest.write_text(text.replace(revision, "0" * 40))
     Path("clips/0001-wind-6.wav").unlink()
     outcome = magnet(*command)
     assert outcome.status == 2
@@ -93,7 +119,73 @@ def test_another_revision_of_the_model_is_noticed(magnet: Magnet, prompts: str) 
     outcome = magnet(*command, "--force")
     assert outcome.status == 0
     assert "[3/3]" in outcome.err
-    assert "The device was cuda, is cpu" in outcome.err
+    assert "do not say" not in magnet(*command).err
+
+
+def without_ids() -> None:
+    """The manifest as it was before it kept the ids of models."""
+    manifest = Path("clips/manifest.jsonl")
+    records = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for record in records:
+        record.get("run", {}).pop("model_id", None)
+        record.get("settings", {}).pop("model_id", None)
+    manifest.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture
+def folder_model(home: Path) -> Path:
+    """A model in a folder, in magnet's own format."""
+    import_checkpoint(resolve(SMALL), home / "m")
+    return home / "m"
+
+
+def retrained(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    config["provenance"]["steps"] = 1
+    (model / "config.json").write_text(json.dumps(config))
+
+
+def test_a_replaced_model_is_noticed(magnet: Magnet, prompts: str, folder_model: Path) -> None:
+    """A model that was trained further in its folder: old clips counted as done, new ones joined them."""
+    command = ("batch", prompts, "-O", "clips", *QUICK[2:])
+    assert magnet(*command, "-m", "./m").status == 0
+    assert "3 of 3 clips are done" in magnet(*command, "-m", "m").err
+    retrained(folder_model)
+    Path("clips/0001-wind-6.wav").unlink()
+    outcome = magnet(*command, "-m", "./m")
+    assert outcome.status == 2
+    assert "the model's weights changed" in outcome.err
+    assert names() == ["0000-rain-5.wav", "0002-fire-7.wav", "manifest.jsonl"]
+    outcome = magnet("batch", "-", *command[2:], "-m", "./m", stdin=b"rain\nwind\n")
+    assert outcome.status == 4
+    assert "Line 1: 1 clip of this batch is done with other settings" in outcome.err
+    assert "0001-wind-6.wav" in names()
+
+
+def test_a_forced_run_that_was_interrupted_is_gone_on_with(
+    magnet: Magnet, prompts: str, folder_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new run was noted first, and then the old model's other clips counted as done."""
+    command = ("batch", prompts, "-O", "clips", *QUICK[2:], "-m", "./m")
+    assert magnet(*command).status == 0
+    retrained(folder_model)
+    generate = Model.generate
+
+    def once(self: Model, texts: list[str], *arguments: object, **more: object) -> object:
+        if "rain" not in texts:
+            raise KeyboardInterrupt
+        return generate(self, texts, *arguments, **more)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Model, "generate", once)
+        assert magnet(*command, "--force").status == 130
+    outcome = magnet(*command)
+    assert outcome.status == 2
+    assert "2 clips of this batch are done with other settings" in outcome.err
+    outcome = magnet(*command, "--force")
+    assert outcome.status == 0
+    assert "1 of 3 clips are done already" in outcome.err
+    assert "[2/2]" in outcome.err
 
 
 def test_files_of_others_are_not_replaced(magnet: Magnet, prompts: str) -> None:
