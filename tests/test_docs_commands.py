@@ -78,7 +78,7 @@ def test_calls_in_the_programs_own_help_are_taken() -> None:
         ("magnet data encode sounds --codec small", "Missing argument"),
         ("magnet gen rain --seed seven", "valid integer"),
         ("magnet gen rain -n", "requires an argument"),
-        ("magnet show a.wav b.wav", "unexpected extra argument"),
+        ("magnet models info a b", "unexpected extra argument"),
         ("echo rain | magnet gen - --sead 3 | sox - -n stat", "No such option"),
         ("accelerate launch -m magnet_cli train lm a --lr 3", "No such option"),
         ("parallel magnet batch a.txt -O b --shards {}/2 ::: 1 2", "No such option"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from magnet_cli.audio import io
@@ -95,7 +96,7 @@ class Standing:
         """How a job differs from the clip that is done under its name; None where none is done."""
         clip = self._manifest.clips.get(job.file)
         path = job.target.path
-        if clip is None or clip["status"] != "done" or path is None or not path.is_file():
+        if clip is None or clip["status"] != "done" or path is None or not _is_whole(path):
             return None
         if job.target.codes is not None and not job.target.codes.is_file():
             return None
@@ -199,3 +200,8 @@ def _count(number: int, what: str) -> str:
 
 def _are(number: int) -> str:
     return "is" if number == 1 else "are"
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is a sound: what a full disk or a copy that was cut off leaves may be empty."""
+    return path.is_file() and path.stat().st_size > 0

@@ -140,7 +140,7 @@ def batch(
     The same command again makes only what is missing or failed. A file is checked whole before the
     model is loaded; from a pipe, clips are made as lines arrive. Columns or keys set anything for
     one line: prompt, out, seed, num, duration, negative, preset, and every setting of decoding and
-    sound. Each clip equals what `magnet gen` makes with its seed.
+    sound. Each clip equals what `magnet gen` makes with its seed (in batches: up to rounding).
     """
     from magnet_cli.batch.jobs import BatchSettings, Planner
     from magnet_cli.batch.manifest import Manifest

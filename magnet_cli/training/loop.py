@@ -26,7 +26,7 @@ from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.journal import Journal
 from magnet_cli.training.module import TrainingModule, to_device
-from magnet_cli.training.objective import Batch, mean_loss
+from magnet_cli.training.objective import Batch, exact, mean_loss
 from magnet_cli.training.optimizers import make_optimizers, set_rates
 from magnet_cli.training.output import OutputModel
 from magnet_cli.training.sampling import Sampler
@@ -159,9 +159,9 @@ class Trainer:
         first = self.accelerator.process_index * self.share
         batches = [self.train.batch(self.step, first + micro) for micro in range(self.share)]
         here = sum(batch.counts(self.following_weights) for batch in batches)
-        counts = self._sum(torch.as_tensor(here).to(device))
-        sums = torch.zeros(4, self.train.lm.n_q, dtype=torch.float64, device=device)
-        total = torch.zeros((), dtype=torch.float64, device=device)
+        counts = self._sum(torch.as_tensor(here).to(device, exact(device)))
+        sums = torch.zeros(4, self.train.lm.n_q, dtype=exact(device), device=device)
+        total = torch.zeros((), dtype=exact(device), device=device)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             apart = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)

@@ -67,10 +67,15 @@ class LossSums:
     """Sums of cross-entropy in nats, and counts, by stream."""
 
     total: Tensor  # [2], what to differentiate: the masked loss, the next tokens' as weighed
-    masked: Tensor  # float64 [K]
-    masked_count: Tensor  # float64 [K]
-    following: Tensor  # float64 [K]
-    following_count: Tensor  # float64 [K]
+    masked: Tensor  # [K], this and what follows in `exact` of the device
+    masked_count: Tensor  # [K]
+    following: Tensor  # [K]
+    following_count: Tensor  # [K]
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """What sums are kept in on a device: Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> Batch:
@@ -138,7 +143,7 @@ def batch_losses(
     cross = lm.cross_keys(conditions) if conditions else None
     hidden = lm.rows_hidden(batch.inputs, batch.stage, cross, batch.prefix_rows)
     streams, frames = batch.codes.shape[1:]
-    sums = torch.zeros(4, streams, dtype=torch.float64, device=hidden.device)
+    sums = torch.zeros(4, streams, dtype=exact(hidden.device), device=hidden.device)
     asked = hidden.new_zeros((), dtype=torch.float32)
     followed = hidden.new_zeros((), dtype=torch.float32)
     for k in range(streams):

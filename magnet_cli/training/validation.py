@@ -10,7 +10,7 @@ import torch
 
 from magnet_cli.patterns import DelayPattern
 from magnet_cli.training.module import to_device
-from magnet_cli.training.objective import Batch, Draws, mask_batch
+from magnet_cli.training.objective import Batch, Draws, exact, mask_batch
 from magnet_cli.training.sampling import Sampler, crop, keyed_generator, spans_of
 
 
@@ -34,7 +34,7 @@ def validate(accelerator: Any, model: torch.nn.Module, sampler: Sampler) -> Vali
     was_training = model.training
     model.eval()
     streams = sampler.lm.n_q
-    sums = torch.zeros(4, streams, dtype=torch.float64, device=accelerator.device)
+    sums = torch.zeros(4, streams, dtype=exact(accelerator.device), device=accelerator.device)
     for number, batch in enumerate(validation_batches(sampler)):
         # Every process runs every forward pass's turn: under FSDP a pass is a collective.
         mine = number % accelerator.num_processes == accelerator.process_index

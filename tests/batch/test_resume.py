@@ -45,6 +45,16 @@ def test_done_missing_failed(tmp_path: Path) -> None:
     review.refuse()
 
 
+def test_an_empty_file_is_no_clip_and_nobody_elses(tmp_path: Path) -> None:
+    """A copy that was cut off, or a quota, leaves one; it counted as done."""
+    made = jobs(batch(tmp_path), "a", "b")
+    sound(made[0])
+    assert made[1].target.path is not None
+    made[1].target.path.touch()
+    review = Standing(noted(tmp_path, made), force=False).review(made)
+    assert (review.done, review.make, review.foreign) == (made[:1], made[1:], [])
+
+
 def test_codes_belong_to_what_is_done(tmp_path: Path) -> None:
     (plain,), (kept,) = jobs(batch(tmp_path), "a"), jobs(batch(tmp_path, codes=True), "a")
     sound(plain)

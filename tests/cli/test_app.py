@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import importlib
 import os
 import re
@@ -212,8 +213,10 @@ def test_examples_of_gen_reach_the_model(
 def test_examples_of_models_and_show_work(magnet: Magnet) -> None:
     assert magnet("gen", "rain", *QUICK, "-o", "piano.wav").status == 0
     assert magnet("models", "import", "small", "models/mine").status == 0
+    assert magnet("gen", "rain", *QUICK, "-n", "2", "-o", "clips/").status == 0
     for line in examples():
-        arguments = shlex.split(line.partition("|")[0])[1:]
+        words = shlex.split(line.partition("|")[0])[1:]  # and what a shell does to them
+        arguments = [name for word in words for name in sorted(glob.glob(word)) or [word]]
         if arguments[0] in ("show", "models") and arguments[1] != "remove":
             outcome = magnet(*arguments)
             assert outcome.status == 0, f"{line}: {outcome.err}"

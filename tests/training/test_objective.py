@@ -14,6 +14,7 @@ from magnet_cli.config import LMConfig
 from magnet_cli.training.objective import (
     Draws,
     batch_losses,
+    exact,
     mask_batch,
     mean_loss,
     with_code_noise,
@@ -48,6 +49,11 @@ def test_loss_and_gradients_are_the_references(case: dict[str, Any]) -> None:
         gradient = lm.get_parameter(name).grad
         found = 0.0 if gradient is None else float(gradient.norm())
         assert found == pytest.approx(norm, rel=1e-3, abs=1e-6), name
+
+
+def test_sums_are_float64_but_on_apples_gpus_which_have_none() -> None:
+    assert exact(torch.device("cpu")) is exact(torch.device("cuda")) is torch.float64
+    assert exact(torch.device("mps")) is torch.float32
 
 
 def test_code_noise_changes_what_is_read_and_nothing_else() -> None:
