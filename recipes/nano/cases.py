@@ -6,6 +6,7 @@ that it was written for: a model that reads "sad piano" may play it at any tempo
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import random
@@ -96,3 +97,15 @@ def _composition(sounds: Path, row: dict[str, Any]) -> str | None:
 
 def _rows(manifest: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in manifest.read_text("utf-8").splitlines()]
+
+
+def add_trained_option(parser: argparse.ArgumentParser) -> None:
+    """`--also-trained-on`, for what passes over clips that training has."""
+    parser.add_argument(
+        "--also-trained-on",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="MANIFEST",
+        help="manifests of training clips besides train.jsonl of --sounds",
+    )

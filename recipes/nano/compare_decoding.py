@@ -30,7 +30,7 @@ from torch import Tensor
 import magnet_cli
 from magnet_cli.config import DecodingConfig
 from magnet_cli.evaluation.metrics import frechet_distance
-from recipes.nano.cases import Case, composed_cases, compositions
+from recipes.nano.cases import Case, add_trained_option, composed_cases, compositions
 from recipes.nano.evaluate import BATCH, Evaluation, faults
 from recipes.nano.judges.hearing import Heard, judge, judged, percent_of, rates
 from recipes.nano.judges.tagger import Tagger
@@ -76,14 +76,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="+", help="JSON objects")
     parser.add_argument("--sounds", type=Path, required=True, help="what recipes.nano.compose made")
     parser.add_argument("--tagger", type=Path, required=True, help="the musicnn wheel")
-    parser.add_argument(
-        "--also-trained-on",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="MANIFEST",
-        help="manifests of training clips besides train.jsonl of --sounds",
-    )
+    add_trained_option(parser)
     parser.add_argument("--model", default=None, help="default: the built-in one")
     parser.add_argument("--clips", type=int, default=40)
     given = parser.parse_args()

@@ -32,7 +32,7 @@ from torch import Tensor
 import magnet_cli
 from magnet_cli.evaluation.metrics import frechet_distance
 from magnet_cli.pipeline import Model
-from recipes.nano.cases import Case, composed_cases, compositions, human_cases
+from recipes.nano.cases import Case, add_trained_option, composed_cases, compositions, human_cases
 from recipes.nano.judges.hearing import (
     QUESTIONS,
     Heard,
@@ -185,14 +185,7 @@ def main() -> None:
     )
     parser.add_argument("--sounds", type=Path, required=True, help="what recipes.nano.compose made")
     parser.add_argument("--tagger", type=Path, required=True, help="the musicnn wheel")
-    parser.add_argument(
-        "--also-trained-on",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="MANIFEST",
-        help="manifests of training clips besides train.jsonl of --sounds",
-    )
+    add_trained_option(parser)
     parser.add_argument("--model", default=None, help="default: the built-in one")
     parser.add_argument("--clips", type=int, default=200, help="of each composed set")
     parser.add_argument("--train-clips", type=int, default=2000, help="to look for the nearest in")
