@@ -93,12 +93,12 @@ class Planner:
     def plan(self, lines: Iterable[PromptLine | BadLine]) -> Iterator[Job | BadLine]:
         """The jobs of each line, as the lines come.
 
-        A line that is bad takes indices all the same, as many as the batch has variations: the clips
-        behind it keep their names and seeds when it is repaired.
+        A line that is bad takes indices all the same, one for each variation that it or else the batch
+        asks for: the clips behind it keep their names and seeds when it is repaired.
         """
         for line in lines:
             if isinstance(line, BadLine):
-                self._index += self.settings.num
+                self._index += line.num or self.settings.num
                 yield line
                 continue
             try:

@@ -1,7 +1,8 @@
 """The manifest: one JSON line for each clip of a batch that was made or failed, in DIR/manifest.jsonl.
 
 Lines are appended and flushed to the disk one by one, behind their files: a line that says "done" is
-true. The last line of a file is the one that holds. A line `{"run": ...}` opens every run.
+true. The last line of a file is the one that holds; between the manifests of several shards the
+newest one, by `at`. A line `{"run": ...}` opens every run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -79,7 +81,7 @@ class Manifest:
         Raises:
             MagnetError: the file cannot be written.
         """
-        self.run = dict(run)
+        self.run = {**run, "at": now()}
         self._append({"run": self.run})
 
     def add(self, clip: Mapping[str, Any]) -> None:
@@ -100,9 +102,11 @@ class Manifest:
     def _take(self, line: bytes) -> None:
         record = _parsed(line)
         if record is not None and isinstance(record.get("run"), dict):
-            self.run = record["run"]
+            if not _is_older(record["run"], self.run):
+                self.run = record["run"]
         elif record is not None and isinstance(record.get("file"), str) and "status" in record:
-            self.clips[record["file"]] = record
+            if not _is_older(record, self.clips.get(record["file"], {})):
+                self.clips[record["file"]] = record
         else:
             self.damaged += 1
 
@@ -129,6 +133,11 @@ class Manifest:
             else:
                 file.write(b"\n")
         return file
+
+
+def now() -> str:
+    """The time, as manifests note it: ISO 8601, UTC, so that later is greater."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def manifest_name(shard: Shard) -> str:
@@ -174,6 +183,12 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
+
+
+def _is_older(record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """Whether a record was noted before another; where one does not say when, it was not."""
+    at, known_at = record.get("at"), known.get("at")
+    return isinstance(at, str) and isinstance(known_at, str) and at < known_at
 
 
 def _lock_of(manifest: Path) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from magnet_cli.batch.jobs import Job
+from magnet_cli.batch.manifest import now
 from magnet_cli.clips import SavedClip
 from magnet_cli.errors import MagnetError, UsageError
 
@@ -24,6 +25,8 @@ class Outcome:
     seconds: float  # its share of the time for decoding, and writing
     saved: SavedClip | None = None
     error: MagnetError | None = None
+    size: int | None = None  # bytes of the file, by which a copy that was cut off is known
+    at: str = field(default_factory=now)
 
     def record(self) -> dict[str, Any]:
         """The clip's line in the manifest, as JSON-able values."""
@@ -38,11 +41,14 @@ class Outcome:
         }
         if self.saved is not None:
             kept |= self.saved.measured()
+        if self.size is not None:
+            kept["bytes"] = self.size
         if self.error is not None:
             kept["error"] = str(self.error)
         if isinstance(self.error, InTheWayError):
             kept["in_the_way"] = True  # so that no later run takes the file for its own
         kept["seconds"] = round(self.seconds, 3)
+        kept["at"] = self.at
         kept["settings"] = self.job.settings()
         return kept
 

@@ -32,6 +32,7 @@ class Review:
     changed: list[tuple[Job, list[str]]] = field(default_factory=list)  # done with other settings
     foreign: list[Job] = field(default_factory=list)  # a file is there that this batch did not make
     unsaid: list[Job] = field(default_factory=list)  # done, but not known by which weights
+    smaller: list[Job] = field(default_factory=list)  # done, but something took from the file since
 
     def refuse(self) -> None:
         """Refuse to replace what is there.
@@ -43,14 +44,14 @@ class Review:
             differences = sorted({text for _, texts in self.changed for text in texts})
             raise UsageError(
                 f"{_count(len(self.changed), 'clip')} of this batch {_are(len(self.changed))} done "
-                f"with other settings: {_some(differences, '; ')} "
-                f"({_some([job.file for job, _ in self.changed])}).",
+                f"with other settings: {some(differences, '; ')} "
+                f"({some([job.file for job, _ in self.changed])}).",
                 "Make them again with --force, or make another folder with -O.",
             )
         if self.foreign:
             raise UsageError(
                 f"Files are there that this batch did not make: "
-                f"{_some([job.file for job in self.foreign])}.",
+                f"{some([job.file for job in self.foreign])}.",
                 "Replace them with --force, or make another folder with -O.",
             )
 
@@ -69,15 +70,16 @@ class Standing:
             changes = self.changes(job)
             if changes is None:
                 (review.foreign if self.is_foreign(job) else review.make).append(job)
-            elif not changes and not self._is_unsaid(job):
-                review.done.append(job)
-            elif self._force:
+                continue
+            unsaid, smaller = self._is_unsaid(job), self._is_smaller(job)
+            if self._force and (changes or unsaid or smaller):
                 review.make.append(job)
-            elif not changes:
-                review.done.append(job)
-                review.unsaid.append(job)
-            else:
+            elif changes:
                 review.changed.append((job, changes))
+            else:
+                review.done.append(job)
+                review.unsaid += [job] * unsaid
+                review.smaller += [job] * smaller
         return review
 
     def refuse(self, job: Job) -> None:
@@ -106,6 +108,19 @@ class Standing:
         """Whether an earlier version has made a job's clip, and noted no id of its model."""
         kept = self._manifest.clips[job.file].get("settings", {})
         return any(f"{part}_id" in job.models and f"{part}_id" not in kept for part in _PARTS)
+
+    def _is_smaller(self, job: Job) -> bool:
+        """Whether a clip's file has fewer bytes than were written: a copy that was cut off, or an edit."""
+        written = self._manifest.clips[job.file].get("bytes")
+        assert job.target.path is not None
+        return isinstance(written, int) and job.target.path.stat().st_size < written
+
+    def unasked(self, jobs: Iterable[Job]) -> list[str]:
+        """Files of clips that are done and that none of the jobs, of all shards, is about."""
+        asked = {job.file for job in jobs}
+        clips = self._manifest.clips.items()
+        done = (file for file, clip in clips if clip["status"] == "done" and file not in asked)
+        return [file for file in done if (self._manifest.path.parent / file).is_file()]
 
     def is_foreign(self, job: Job) -> bool:
         """Whether a file is in the way that is not this job's.
@@ -188,7 +203,8 @@ def _said(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _some(texts: list[str], separator: str = ", ") -> str:
+def some(texts: list[str], separator: str = ", ") -> str:
+    """The first of some texts, and how many more there are."""
     shown = separator.join(texts[:_SHOWN])
     more = len(texts) - _SHOWN
     return f"{shown}{separator}and {more} more" if more > 0 else shown

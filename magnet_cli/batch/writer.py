@@ -108,20 +108,22 @@ class Writer:
 
     def _write(self, clip: Generated) -> Outcome:
         began = time.monotonic()
+        path = clip.job.target.path
+        assert path is not None
         saved: SavedClip | None = None
         failure: MagnetError | None = None
+        size: int | None = None
         try:
-            saved = self._saved(clip)
+            saved = self._saved(clip, path)
+            size = path.stat().st_size
         except NoRoomError:
             raise
         except Exception as error:
             failure = as_magnet_error(error)
         seconds = clip.seconds + time.monotonic() - began
-        return Outcome(clip.job, seconds, saved, failure)
+        return Outcome(clip.job, seconds, saved, failure, size)
 
-    def _saved(self, clip: Generated) -> SavedClip:
-        path = clip.job.target.path
-        assert path is not None
+    def _saved(self, clip: Generated, path: Path) -> SavedClip:
         self._standing.refuse(clip.job)  # hours may have passed since the batch was planned
         try:
             check_inside(self._folder, path.parent)

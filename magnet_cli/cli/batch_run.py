@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from magnet_cli.batch.jobs import BatchSettings, Job
 from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Tally
-from magnet_cli.batch.resume import Standing, check_run
+from magnet_cli.batch.resume import Review, Standing, check_run, some
 from magnet_cli.batch.shards import Shard
 from magnet_cli.cli.batch_progress import BatchDisplay
 from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
@@ -60,7 +60,7 @@ class BatchRun:
             UsageError: lines are bad and are not to be skipped, or something would be replaced.
             PartialFailureError: some were skipped, or some clips failed.
         """
-        jobs = self._checked(name, planned)
+        everything, jobs = self._checked(name, planned)
         with open_manifest(self._settings.folder, self._shard) as manifest:
             self._say_damage(manifest)
             check_run(manifest, self._asked(), self._force)
@@ -69,7 +69,8 @@ class BatchRun:
             review.refuse()
             if review.done:
                 self._talk.note(f"{len(review.done)} of {len(jobs)} clips are done already.")
-            self._say_unsaid(len(review.unsaid))
+            self._say_unasked(name, standing.unasked(everything), bool(review.make))
+            self._say_doubts(review)
             if review.make:
                 fitter = self._fitter(jobs)
                 if self._models != self._settings.models:
@@ -80,7 +81,7 @@ class BatchRun:
                 self._refuse_bad(name, misfits := fitter.misfits(jobs))
                 lines = {bad.number for bad in misfits}
                 jobs = [job for job in jobs if job.line not in lines]
-                if not self._begin(manifest, fitter):
+                if not self._begin(manifest, fitter, whole=True):
                     make = jobs  # the model has become another one, and --force was said
                 missing = {job.index for job in make if job.line not in lines}
                 self._tally.total = len(missing)
@@ -98,12 +99,12 @@ class BatchRun:
             self._say_damage(manifest)
             check_run(manifest, self._asked(), self._force)
             fitter = self._fitter([])
-            again = not self._begin(manifest, fitter)
+            again = not self._begin(manifest, fitter, whole=False)
             standing = Standing(manifest, self._force)
-            already = unsaid = 0
+            already, doubts = 0, Review()
 
             def wanted(job: Job) -> bool:
-                nonlocal already, unsaid
+                nonlocal already
                 review = standing.review([job])
                 try:
                     review.refuse()
@@ -112,13 +113,15 @@ class BatchRun:
                     return False
                 missing = again or bool(review.make)
                 already += not missing
-                unsaid += not missing and bool(review.unsaid)
+                if not missing:
+                    doubts.unsaid += review.unsaid
+                    doubts.smaller += review.smaller
                 return missing
 
             self._make(manifest, fitter, self._arriving(planned), wanted, whole=False)
         if already:
             self._talk.note(f"{already} clips were done already.")
-        self._say_unsaid(unsaid)
+        self._say_doubts(doubts)
         if not (already or self._tally.finished or self._tally.bad_lines):
             raise _nothing(name)
         self._end()
@@ -135,9 +138,10 @@ class BatchRun:
             UsageError: lines are bad and are not to be skipped.
             PartialFailureError: some were skipped.
         """
-        jobs = self._checked(name, planned)
+        everything, jobs = self._checked(name, planned)
         manifest = Manifest.read(self._settings.folder, self._shard)
-        review = Standing(manifest, self._force).review(jobs)
+        standing = Standing(manifest, self._force)
+        review = standing.review(jobs)
         standings = {job.index: "done" for job in review.done}
         standings |= {job.index: "changed" for job, _ in review.changed}
         standings |= {job.index: "in the way" for job in review.foreign}
@@ -152,12 +156,14 @@ class BatchRun:
             else:
                 self._talk.print(printable(f"{status:10}  {job.file}  (seed {seed})  {prompt}"))
         self._talk.note(f"{len(review.make)} of {len(jobs)} clips would be made.")
+        self._say_unasked(name, standing.unasked(everything), bool(review.make))
+        self._say_doubts(review)
         if drawn:
             self._talk.note(f"Seeds were drawn: say --seed {self._settings.seed} for these names.")
         self._end()
 
-    def _checked(self, name: str, planned: Planned) -> list[Job]:
-        """This shard's jobs of a file whose lines are all read now."""
+    def _checked(self, name: str, planned: Planned) -> tuple[list[Job], list[Job]]:
+        """The jobs of a file whose lines are all read now, and this shard's of them."""
         jobs: list[Job] = []
         bad: list[BadLine] = []
         for item in planned:
@@ -168,7 +174,7 @@ class BatchRun:
         self._refuse_bad(name, bad)
         if not jobs:
             raise _nothing(name)
-        return [job for job in jobs if self._shard.has(job.index)]
+        return jobs, [job for job in jobs if self._shard.has(job.index)]
 
     def _refuse_bad(self, name: str, bad: list[BadLine]) -> None:
         """Say which lines are bad; go on without them only where that was asked for."""
@@ -221,8 +227,10 @@ class BatchRun:
     def _asked(self) -> dict[str, str | int]:
         return {"seed": self._settings.seed, "name": self._settings.name}
 
-    def _begin(self, manifest: Manifest, fitter: Fitter) -> bool:
+    def _begin(self, manifest: Manifest, fitter: Fitter, whole: bool) -> bool:
         """Note the run in the manifest; whether it goes on with what an earlier one began."""
+        from magnet_cli.batch.fitting import batch_size, mates_matter
+
         model = fitter.model
         run = {
             **self._asked(),
@@ -231,15 +239,16 @@ class BatchRun:
             "revision": model.checkpoint.revision,
             "device": model.device.type,
             "dtype": model.dtype,
+            "batch_size": batch_size(self._size, model, whole),
             "magnet": __version__,
         }
         goes_on = check_run(manifest, run, self._force)
         if manifest.anything_done:
-            for part in ("device", "dtype"):
+            for part in ("device", "dtype", *(["batch_size"] if mates_matter(model) else [])):
                 if (before := manifest.run.get(part, run[part])) != run[part]:
                     self._talk.warn(
-                        f"The {part} was {before}, is {run[part]}: the clips to come may differ from "
-                        "what it would have made."
+                        f"The {part.replace('_', ' ')} was {before}, is {run[part]}: the clips to "
+                        "come may differ from what it would have made."
                     )
         manifest.begin(run)
         self._talk.note(f"Seeds from {self._settings.seed}, one for each clip.")
@@ -270,12 +279,30 @@ class BatchRun:
             engine = Engine(fitter, writer, size, display.begin_jobs, display.less)
             engine.run(jobs, wanted)
 
-    def _say_unsaid(self, count: int) -> None:
-        if count:
+    def _say_doubts(self, review: Review) -> None:
+        if count := len(review.unsaid):
             clips = "One clip does" if count == 1 else f"{count} clips do"
             again = "it" if count == 1 else "them"
             self._talk.warn(
                 f"{clips} not say which model made {again}; --force makes {again} again."
+            )
+        if review.smaller:
+            files = some([job.file for job in review.smaller])
+            self._talk.warn(
+                f"Smaller than they were written, as a copy that was cut off is: {files}. Remove "
+                "them, or say --force, to have them made again."
+            )
+
+    def _say_unasked(self, name: str, files: list[str], making: bool) -> None:
+        """Say what the folder holds that no line asks for: after an insertion it is nearly all."""
+        if not files:
+            return
+        clips = "a clip" if len(files) == 1 else f"{len(files)} clips"
+        self._talk.note(f"The folder holds {clips} that no line of {name} asks for: {some(files)}.")
+        if making:
+            self._talk.note(
+                "A line that is put in changes the numbers and seeds of those behind it; put at "
+                "the end, it does not."
             )
 
     def _say_damage(self, manifest: Manifest) -> None:

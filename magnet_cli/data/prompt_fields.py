@@ -62,6 +62,7 @@ class BadLine:
 
     number: int  # from 1
     message: str  # what is wrong, and what would be right
+    num: int | None = None  # variations, where it says that in spite of all
 
 
 def field_of(name: str) -> str:
@@ -106,6 +107,17 @@ def line_of(number: int, values: Mapping[str, Any], *, text: bool) -> PromptLine
     return PromptLine(
         number, **own, decoding=DecodingConfig(**decoding) if decoding else _NOTHING, output=output
     )
+
+
+def num_of(values: Mapping[str, Any], *, text: bool) -> int | None:
+    """The variations that a bad line's values ask for; None where they do not, or not rightly."""
+    if (value := values.get("num")) is None:
+        return None
+    try:
+        num = int(_number("num", int, value.strip() if text else value, text))
+    except UsageError:
+        return None
+    return num if 1 <= num <= MOST_VARIATIONS else None
 
 
 def _check_own(given: Mapping[str, Any]) -> None:

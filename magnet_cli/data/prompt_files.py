@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-from magnet_cli.data.prompt_fields import BadLine, PromptLine, field_of, line_of
+from magnet_cli.data.prompt_fields import BadLine, PromptLine, field_of, line_of, num_of
 from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.data.records import LONGEST_RECORD, Readable, records
 from magnet_cli.errors import DataError, UsageError
@@ -156,6 +156,8 @@ def _from_text(
         if not text.strip() or (comments and text.lstrip().startswith("#")):
             continue
         try:
+            if comments and "\r" in text:
+                raise UsageError("Lines end in CR alone.", "Save the file with LF line ends.")
             yield PromptLine(number, clean_prompt(text))
         except UsageError as error:
             yield BadLine(number, str(error))
@@ -169,10 +171,12 @@ def _from_json(texts: Iterator[tuple[int, str] | BadLine]) -> Iterator[PromptLin
         number, text = item
         if not text.strip():
             continue
+        values: dict[str, Any] = {}
         try:
-            yield line_of(number, _json_object(text), text=False)
+            values = _json_object(text)
+            yield line_of(number, values, text=False)
         except UsageError as error:
-            yield BadLine(number, str(error))
+            yield BadLine(number, str(error), num_of(values, text=False))
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -292,7 +296,8 @@ def _table_line(number: int, row: list[str], columns: list[str]) -> PromptLine |
             f"It has {len(row)} values, but there are {len(columns)} columns. "
             "Put a value that holds a separator into double quotes.",
         )
+    values = dict(zip(columns, row, strict=False))
     try:
-        return line_of(number, dict(zip(columns, row, strict=False)), text=True)
+        return line_of(number, values, text=True)
     except UsageError as error:
-        return BadLine(number, str(error))
+        return BadLine(number, str(error), num_of(values, text=True))

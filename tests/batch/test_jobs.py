@@ -42,6 +42,8 @@ def test_a_bad_line_takes_an_index_so_that_repairing_it_moves_nothing() -> None:
     # With -n 2 a bad line stands for two clips; it took one index, and all behind it moved.
     broken = planned(batch(HERE, num=2), "rain", BadLine(2, "?"), "fire")
     assert broken[3:] == planned(batch(HERE, num=2), "rain", "wind", "fire")[4:]
+    broken = planned(batch(HERE), "rain", BadLine(2, "?", num=3), "fire")
+    assert broken[2:] == planned(batch(HERE), "rain", PromptLine(2, "wind", num=3), "fire")[4:]
 
 
 def test_a_line_has_the_last_word() -> None:

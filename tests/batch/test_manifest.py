@@ -26,7 +26,7 @@ def test_what_is_added_is_read_again(tmp_path: Path) -> None:
         manifest.add(clip("b.wav"))
         manifest.add(clip("ä.wav"))
     read = Manifest.read(tmp_path / "new" / "folder", WHOLE)
-    assert read.run == {"seed": 5}
+    assert read.run["seed"] == 5
     assert {name: entry["status"] for name, entry in read.clips.items()} == {
         "ä.wav": "done",
         "b.wav": "done",
@@ -81,7 +81,24 @@ def test_shards_know_what_the_others_have_made_and_write_their_own(tmp_path: Pat
         "manifest.shard-2-of-2.jsonl",
     ]
     assert Manifest.read(tmp_path, WHOLE).clips.keys() == {"a.wav", "b.wav"}
-    assert Manifest.read(tmp_path, WHOLE).run == {"seed": 5}
+    assert Manifest.read(tmp_path, WHOLE).run["seed"] == 5
+
+
+def test_between_shards_the_newest_line_holds(tmp_path: Path) -> None:
+    """The whole run's manifest was believed, though a shard had made the clip since."""
+    old, new = "2026-01-01T00:00:00.000+00:00", "2026-01-02T00:00:00.000+00:00"
+    for ours, theirs, holds in ((old, new, "done"), (new, old, "failed"), (None, new, "failed")):
+        mine = clip("a.wav", "failed") | ({"at": ours} if ours else {})
+        other = clip("a.wav") | {"at": theirs}
+        (tmp_path / "manifest.jsonl").write_text(
+            json.dumps({"run": {"seed": 5, "at": ours}}) + "\n" + json.dumps(mine) + "\n"
+        )
+        (tmp_path / "manifest.shard-1-of-2.jsonl").write_text(
+            json.dumps({"run": {"seed": 6, "at": theirs}}) + "\n" + json.dumps(other) + "\n"
+        )
+        read = Manifest.read(tmp_path, WHOLE)
+        assert read.clips["a.wav"]["status"] == holds
+        assert read.run["seed"] == (6 if holds == "done" else 5)
 
 
 def test_two_runs_of_one_folder_exclude_each_other(tmp_path: Path) -> None:

@@ -55,6 +55,35 @@ def test_an_empty_file_is_no_clip_and_nobody_elses(tmp_path: Path) -> None:
     assert (review.done, review.make, review.foreign) == (made[:1], made[1:], [])
 
 
+def test_a_file_that_was_cut_is_told_of_and_made_again_by_force(tmp_path: Path) -> None:
+    (job,) = jobs(batch(tmp_path), "a")
+    sound(job)
+    assert job.target.path is not None
+    manifest = noted(tmp_path, [job])
+    written = job.target.path.stat().st_size
+    manifest.clips[job.file]["bytes"] = written
+    assert Standing(manifest, force=False).review([job]).smaller == []
+    job.target.path.write_bytes(job.target.path.read_bytes()[:-1])
+    review = Standing(manifest, force=False).review([job])
+    assert (review.done, review.smaller, review.make) == ([job], [job], [])
+    review.refuse()  # it may be an edit of the user's
+    assert Standing(manifest, force=True).review([job]).make == [job]
+    del manifest.clips[job.file]["bytes"]  # as earlier versions noted it
+    assert Standing(manifest, force=False).review([job]).smaller == []
+
+
+def test_clips_that_no_line_asks_for(tmp_path: Path) -> None:
+    before = jobs(batch(tmp_path), "a", "b")
+    for job in before:
+        sound(job)
+    standing = Standing(noted(tmp_path, before), force=False)
+    assert standing.unasked(before) == []
+    assert standing.unasked(jobs(batch(tmp_path), "new", "a", "b")) == [job.file for job in before]
+    assert before[0].target.path is not None
+    before[0].target.path.unlink()
+    assert standing.unasked([]) == [before[1].file]
+
+
 def test_codes_belong_to_what_is_done(tmp_path: Path) -> None:
     (plain,), (kept,) = jobs(batch(tmp_path), "a"), jobs(batch(tmp_path, codes=True), "a")
     sound(plain)

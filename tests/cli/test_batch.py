@@ -61,6 +61,38 @@ def test_the_same_command_makes_what_is_missing(magnet: Magnet, prompts: str) ->
     assert "3 of 3 clips are done already" in magnet(*command).err
 
 
+def test_an_inserted_line_and_a_cut_file_are_said(magnet: Magnet, prompts: str) -> None:
+    command = ("batch", prompts, "-O", "clips", *QUICK)
+    assert "no line of" not in magnet(*command).err
+    wind = Path("clips/0001-wind-6.wav")
+    wind.write_bytes(wind.read_bytes()[:-100])
+    outcome = magnet(*command)
+    assert outcome.status == 0
+    assert "Smaller than they were written" in outcome.err
+    assert "0001-wind-6.wav" in outcome.err
+    wind.unlink()
+    assert "Smaller" not in magnet(*command).err
+    Path(prompts).write_text("first\n" + Path(prompts).read_text())
+    for more in (("--dry-run",), ()):
+        outcome = magnet(*command, *more)
+        assert outcome.status == 0
+        assert "holds 3 clips that no line of p.txt asks for: 0000-rain-5.wav" in outcome.err
+        assert "A line that is put in changes the numbers" in outcome.err
+
+
+@pytest.mark.parametrize(("model", "said"), [("nano", True), (SMALL, False)])
+def test_another_batch_size_is_said_where_mates_round(
+    magnet: Magnet, prompts: str, model: str, said: bool
+) -> None:
+    """Masked decoding on a CPU computes item by item: there it changes nothing."""
+    common = ("batch", prompts, "-O", "clips", "-m", model, "-d", "0.2", "--seed", "5")
+    assert magnet(*common, "--steps", "1", "--batch-size", "3").status == 0
+    Path("clips/0001-wind-6.wav").unlink()
+    outcome = magnet(*common, "--steps", "1", "--batch-size", "1")
+    assert outcome.status == 0
+    assert ("The batch size was 3, is 1" in outcome.err) == said
+
+
 def test_a_changed_setting_is_noticed_and_named(magnet: Magnet, prompts: str) -> None:
     command = ("batch", prompts, "-O", "clips", *QUICK)
     assert magnet(*command).status == 0

@@ -60,6 +60,27 @@ def test_bad_lines_are_numbered_and_the_rest_is_read() -> None:
     assert read[4] == PromptLine(5, "z")
 
 
+@pytest.mark.parametrize(
+    ("said", "num"),
+    [("3", 3), ("0", None), ("-1", None), ("10001", None), ("x", None), ("", None)],
+)
+def test_a_bad_line_still_says_for_how_many_clips_it_stands(said: str, num: int | None) -> None:
+    """What is behind it keeps its numbers and seeds when the line is repaired."""
+    value = said if said.lstrip("-").isdigit() else f'"{said}"'
+    for line in (
+        only(f"prompt,num,seed\nrain,{said},x\n", "csv"),
+        only(f'{{"prompt": "rain", "num": {value}, "seed": "x"}}', "jsonl"),
+    ):
+        assert isinstance(line, BadLine)
+        assert line.num == num
+
+
+def test_lines_that_end_in_cr_alone_are_said() -> None:
+    """They were one prompt, of all of them."""
+    assert "CR alone" in bad("rain\rwind\r")
+    assert only("rain\r\n") == PromptLine(1, "rain")
+
+
 def test_utf_16_is_said() -> None:
     read = lines("lofi piano\nrain\n".encode("utf-16"))
     assert isinstance(read[0], BadLine)
