@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath, PurePosixPath
 from typing import TypeVar
 
 PathT = TypeVar("PathT", bound=PurePath)
 
 LONGEST_SLUG = 60  # characters
+_MOST_SHOWN = 5  # names in a message
 _MOST_BYTES = 120  # of a slug in UTF-8: file systems count bytes, 255 of them for the whole name
 
 # Windows keeps these for devices, with any suffix and in any case.
@@ -79,3 +80,10 @@ def _cut(joined: str) -> str:
         short = whole if len(whole) >= len(short) // 2 else short
     # A mark that lost its letter to the cut would land on the hyphen before it.
     return re.sub(r"-+$", "", short)
+
+
+def some(names: Sequence[str], separator: str = ", ") -> str:
+    """The first five of some names, for a message, and how many more there are."""
+    shown = separator.join(names[:_MOST_SHOWN])
+    more = len(names) - _MOST_SHOWN
+    return f"{shown}{separator}and {more} more" if more > 0 else shown

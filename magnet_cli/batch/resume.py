@@ -13,8 +13,7 @@ from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.report import InTheWayError
 from magnet_cli.errors import MagnetError, UsageError
-
-_SHOWN = 5  # examples in a message
+from magnet_cli.naming import some
 
 # The models that a clip may be made by (BatchSettings.models), in words.
 _PARTS = {"model": "model", "rescorer": "rescorer", "hybrid_model": "hybrid model"}
@@ -201,13 +200,6 @@ def _said(value: Any) -> str:
         return "not given"
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
-
-
-def some(texts: list[str], separator: str = ", ") -> str:
-    """The first of some texts, and how many more there are."""
-    shown = separator.join(texts[:_SHOWN])
-    more = len(texts) - _SHOWN
-    return f"{shown}{separator}and {more} more" if more > 0 else shown
 
 
 def _count(number: int, what: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from magnet_cli.batch.jobs import BatchSettings, Job
 from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Tally
-from magnet_cli.batch.resume import Review, Standing, check_run, some
+from magnet_cli.batch.resume import Review, Standing, check_run
 from magnet_cli.batch.shards import Shard
 from magnet_cli.cli.batch_progress import BatchDisplay
 from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
@@ -18,6 +18,7 @@ from magnet_cli.cli.options import ModelOptions
 from magnet_cli.cli.output import Talk, complain, printable, stdout, write_stdout
 from magnet_cli.data.prompt_fields import BadLine
 from magnet_cli.errors import PartialFailureError, UsageError
+from magnet_cli.naming import some
 from magnet_cli.version import __version__
 
 if TYPE_CHECKING:

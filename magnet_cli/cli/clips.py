@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.cli.output import Talk, complain
 from magnet_cli.config import OutputConfig
 from magnet_cli.errors import MagnetError, NoRoomError, PartialFailureError
+from magnet_cli.naming import some
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,7 @@ def make_each(targets: Sequence[Target], make: Callable[[Target], None], talk: T
         MagnetError: none was made: the first one's error, or that the disk is full.
     """
     failures: list[MagnetError] = []
+    failed: list[str] = []
     made = 0
     for target in targets:
         try:
@@ -31,9 +33,11 @@ def make_each(targets: Sequence[Target], make: Callable[[Target], None], talk: T
             made += 1
         except MagnetError as error:
             failures.append(error)
+            failed.append(target.where)
             if len(targets) > 1:
-                where = f" ({target.path})" if target.path is not None else ""
-                complain(f"{error.message}{where}", error.hint)
+                if all(error.message != said.message for said in failures[:-1]):  # once is enough
+                    where = f" ({target.path})" if target.path is not None else ""
+                    complain(f"{error.message}{where}", error.hint)
                 talk.data(_failure(target, error))
             if isinstance(error, NoRoomError):
                 # There will be none for the others: no use in hours of generating them.
@@ -47,7 +51,7 @@ def make_each(targets: Sequence[Target], make: Callable[[Target], None], talk: T
         raise failures[0]
     if failures:
         raise PartialFailureError(
-            f"{len(failures)} of {len(targets)} clips could not be made.",
+            f"{len(failures)} of {len(targets)} clips could not be made: {some(failed)}.",
             "The reasons are above; the others are done.",
         )
 
