@@ -240,6 +240,16 @@ class DecodingOptions:
             help=f"Guidance of autoregressive models. {_usually('cfg_coef')}",
         ),
     ] = None
+    frequency_penalty: Annotated[
+        float | None,
+        flag(
+            _DECODING,
+            metavar="X",
+            help="Step by step: a code that fills more than 20 of its stream's last 50 frames becomes "
+            "less likely by X nats for each more, so that no tone or silence goes on for ever. "
+            f"{_usually('frequency_penalty')}",
+        ),
+    ] = None
     span_len: Annotated[
         int | None,
         flag(
