@@ -18,7 +18,8 @@ from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, uniform_noise
 from magnet_cli.patterns import DelayPattern
 
 # What is written step by step may hang: a held code makes itself the surest guess. In music a code
-# that fills more than 20 of 50 frames of its stream is rare (a tenth of nano's validation clips).
+# that has filled more than 20 of 50 frames of its stream is rare (a tenth of the codes that nano was
+# validated on).
 PENALTY_WINDOW = 50  # frames: 2 s at 25 a second
 PENALTY_FREE = 20  # times a code may stand in them
 

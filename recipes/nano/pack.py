@@ -28,7 +28,6 @@ DEFAULTS = DecodingConfig(
     max_cfg_coef=1.5,
     min_cfg_coef=1.5,
     cfg_coef=4.5,
-    frequency_penalty=0.3,
     score_noise=4.0,
     hybrid=9.0,
     hybrid_temperature=0.95,
