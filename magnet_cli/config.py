@@ -102,8 +102,8 @@ class DecodingConfig:
     max_cfg_coef: float | None = None  # guidance at a stream's first step
     min_cfg_coef: float | None = None  # guidance at a stream's last step
     cfg_coef: float | None = None  # guidance of autoregressive decoding
-    frequency_penalty: float | None = (
-        None  # nats for each time too often; step by step only; 0: none
+    coherence_boost: float | None = (
+        None  # of the long context over a short one, step by step; 0: none
     )
     span_len: int | None = None  # frames in a masked span
     span_arrangement: SpanArrangement | None = None
@@ -182,7 +182,7 @@ def check_decoding(config: DecodingConfig) -> None:
         "max_cfg_coef",
         "min_cfg_coef",
         "cfg_coef",
-        "frequency_penalty",
+        "coherence_boost",
         "score_noise",
         "hybrid_temperature",
     ):
@@ -216,7 +216,7 @@ DECODING_DEFAULTS = DecodingConfig(
     max_cfg_coef=10.0,
     min_cfg_coef=1.0,
     cfg_coef=3.0,
-    frequency_penalty=0.0,
+    coherence_boost=0.0,
     span_arrangement="nonoverlap",
     span_scoring="max",
     score_noise=0.0,

@@ -240,14 +240,14 @@ class DecodingOptions:
             help=f"Guidance of autoregressive models. {_usually('cfg_coef')}",
         ),
     ] = None
-    frequency_penalty: Annotated[
+    coherence_boost: Annotated[
         float | None,
         flag(
             _DECODING,
             metavar="X",
-            help="Step by step: a code that fills more than 20 of its stream's last 50 frames becomes "
-            "less likely by X nats for each more, so that no tone or silence goes on for ever. "
-            f"{_usually('frequency_penalty')}",
+            help="Step by step: what all that was written so far makes likely counts for more than what its "
+            "last 15 frames alone would, so that a beat goes on and no tone does for ever. "
+            f"{_usually('coherence_boost')}",
         ),
     ] = None
     span_len: Annotated[

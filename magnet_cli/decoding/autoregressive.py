@@ -13,25 +13,29 @@ from torch import Tensor
 
 from magnet_cli.config import DecodingConfig, required
 from magnet_cli.decoding.events import OnStep, StepEvent
-from magnet_cli.decoding.guidance import guidance_matters, guide
+from magnet_cli.decoding.guidance import coherent, guidance_matters, guide
 from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, uniform_noise
 from magnet_cli.patterns import DelayPattern
 
-# What is written step by step may hang: a held code makes itself the surest guess. In music a code
-# that has filled more than 20 of 50 frames of its stream is rare (a tenth of the codes that nano was
-# validated on).
-PENALTY_WINDOW = 50  # frames: 2 s at 25 a second
-PENALTY_FREE = 20  # times a code may stand in them
+# What is written step by step may hang: a model that reads its last second more than all before it
+# goes on as that second was. Coherence boosting contrasts the two.
+SHORT_CONTEXT = 15  # steps: 0.6 s at 25 frames a second
 
 
 class Session(Protocol):
     """A causal model that remembers the steps it was given."""
 
-    def reset(self, steps: int, with_null: bool) -> None:
-        """Forget everything; make room for `steps` steps, with or without the null half."""
+    def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
+        """Forget everything; make room for `steps` steps, with or without the null half.
 
-    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Append ids [B, K, n]; float32 logits [B, K, card] of what follows, conditional and null."""
+        Where there is a `short_context`, also for the conditional half with no more than so many steps
+        in sight of each layer.
+        """
+
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Append ids [B, K, n]; float32 logits [B, K, card] of what follows: conditional, null and
+        of the short context, the last two where they were asked for.
+        """
 
 
 def decode(
@@ -53,8 +57,8 @@ def decode(
         known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
         known_mask: bool [B, K, T].
         pattern: where codes stand in the sequence.
-        config: `use_sampling`, `temperature`, `top_k`, `top_p`, `cfg_coef` and `frequency_penalty` are
-            read, not annealed.
+        config: `use_sampling`, `temperature`, `top_k`, `top_p`, `cfg_coef` and `coherence_boost`
+            are read, not annealed.
         special: the id where no code stands.
         generators: one per item.
         rows: write only this many steps of the sequence (hybrid decoding); default all.
@@ -68,7 +72,7 @@ def decode(
     sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
     temperature = max(required(config.temperature), MIN_TEMPERATURE)
     coef = required(config.cfg_coef)
-    penalty = required(config.frequency_penalty)
+    boost = required(config.coherence_boost)
 
     sequence = pattern.apply(torch.where(known_mask, known_codes, special), special)
     real = pattern.valid(frames).to(sequence.device)  # [K, S]
@@ -76,15 +80,12 @@ def decode(
     # Steps before the first open one are read in one go.
     start = int(open_.any(0).any(0).long().argmax()) if bool(open_.any()) else total
     start = min(max(start, 1), total)
-    session.reset(total, guidance_matters(coef))
+    session.reset(total, guidance_matters(coef), SHORT_CONTEXT if boost else 0)
     read = 0
     for step in range(start, total):
-        cond, null = session.step(sequence[:, :, read:step])
+        cond, null, short = session.step(sequence[:, :, read:step])
         read = step
-        guided = guide(cond, null, coef)
-        if penalty:
-            before = sequence[:, :, max(0, step - PENALTY_WINDOW) : step]
-            guided = guided - penalty * too_often(before, guided.shape[-1])
+        guided = coherent(guide(cond, null, coef), cond, short, boost)
         drawing = open_[:, :, step].any(-1).tolist()
         noise = uniform_noise(generators, drawing, streams, sequence.device)
         tokens, _ = sampler(guided.flatten(0, 1), temperature, noise.flatten())
@@ -105,21 +106,3 @@ def decode(
                 )
             )
     return pattern.revert(sequence, frames)
-
-
-def too_often(before: Tensor, card: int) -> Tensor:
-    """How many times more than `PENALTY_FREE` each code stands in what came before.
-
-    A frequency penalty as language models are sampled with (the logit of a token falls with the times
-    it was said), over a window and with what is usual left free.
-
-    Args:
-        before: ids [B, K, n], the last steps; ids from `card` on are no codes.
-        card: codes of a stream.
-
-    Returns:
-        float32 [B, K, card].
-    """
-    counts = torch.zeros(*before.shape[:2], card + 1, device=before.device)
-    counts.scatter_add_(-1, before.clamp(max=card), torch.ones_like(before, dtype=counts.dtype))
-    return (counts[..., :card] - PENALTY_FREE).clamp(min=0)

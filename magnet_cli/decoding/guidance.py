@@ -18,6 +18,16 @@ def guidance_matters(coef: float) -> bool:
     return abs(coef - 1.0) >= NO_GUIDANCE
 
 
+def coherent(guided: Tensor, cond: Tensor, short: Tensor | None, boost: float) -> Tensor:
+    """guided + (cond - short) * boost: towards what only the whole context says.
+
+    Coherence boosting (Malkin, Wang and Jojic, 2022, arXiv 2110.08294): what a model of a short context
+    would say as well counts for less than what it takes the long one to know, such as that the beat goes
+    on. Over guided logits, where the paper has plain ones.
+    """
+    return guided if short is None else guided + (cond - short) * boost
+
+
 def guide(cond: Tensor, null: Tensor | None, coef: float) -> Tensor:
     """null + (cond - null) * λ; `cond` alone where there is nothing to guide against."""
     return cond if null is None else null + (cond - null) * coef

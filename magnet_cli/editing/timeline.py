@@ -107,22 +107,24 @@ class MixedSession:
         self.weights, self.delays = weights[used], torch.tensor(list(delays))
         self._read = 0
 
-    def reset(self, steps: int, with_null: bool) -> None:
+    def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
         """Forget everything; make room for `steps` steps."""
         self._read = 0
         for session in self.sessions:
-            session.reset(steps, with_null)
+            session.reset(steps, with_null, short_context)
 
-    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Ids [B, K, n] -> float32 logits [B, K, card] of the next step, conditional and null."""
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Ids [B, K, n] -> float32 logits [B, K, card] of the next step: conditional, null, short."""
         self._read += tokens.shape[-1]
         # Step 0 holds no code; stream k's frame t stands at step t + 1 + delays[k].
         frames = (self._read - 1 - self.delays).clamp(0, self.weights.shape[1] - 1)
         shares = self.weights[:, frames].to(tokens.device)  # [sessions, K]
-        mixed, null = None, None
+        mixed, null, mixed_short = None, None, None
         for session, share in zip(self.sessions, shares, strict=True):
-            cond, nothing = session.step(tokens)
+            cond, nothing, short = session.step(tokens)
             mixed = cond * share[:, None] + (0 if mixed is None else mixed)
             null = nothing if null is None else null
+            if short is not None:
+                mixed_short = short * share[:, None] + (0 if mixed_short is None else mixed_short)
         assert mixed is not None
-        return mixed, null
+        return mixed, null, mixed_short

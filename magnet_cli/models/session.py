@@ -156,8 +156,8 @@ class RescorerSession:
 class CausalSession:
     """A causal model for given texts, step by step (`decoding.autoregressive.Session`).
 
-    Both halves of the guidance go through in one batch on every device: a step is bound by reading
-    the weights, and they are read once for all rows.
+    What is guided by goes through in one batch on every device: a step is bound by reading the
+    weights, and they are read once for all rows.
     """
 
     def __init__(
@@ -172,23 +172,28 @@ class CausalSession:
         self._conditions, self._nulls = list(conditions), list(nulls)
         self._cross: CrossKeys | None = None
         self._cache: KVCache | None = None
-        self._halves = 1
+        self._attention = Attention.causal()
+        self._with_null = False
 
-    def reset(self, steps: int, with_null: bool) -> None:
+    def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
         """Forget everything; make room for `steps` steps."""
-        both = with_null and self.guided
-        self._halves = 2 if both else 1
-        self._cross = self.lm.cross_keys(self._conditions + (self._nulls if both else []))
-        rows = self.items * self._halves
-        self._cache = self.lm.transformer.new_cache(rows, steps, like=self.lm.out_norm.weight)
+        self._with_null = with_null and self.guided
+        texts = self._conditions + (self._nulls if self._with_null else [])
+        self._attention = Attention.causal()
+        if short_context:
+            texts = texts + self._conditions
+            self._attention = Attention.causal(short_context, short_items=self.items)
+        self._cross = self.lm.cross_keys(texts)
+        like = self.lm.out_norm.weight
+        self._cache = self.lm.transformer.new_cache(len(texts), steps, like=like)
 
     @torch.inference_mode()
-    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Ids [B, K, n] -> float32 logits [B, K, card] of the next step, conditional and null."""
-        rows = tokens.repeat(self._halves, 1, 1)
-        hidden = self.lm(rows, self._cross, Attention.causal(), self._cache)[:, -1]
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Ids [B, K, n] -> float32 logits [B, K, card] of the next step: conditional, null, short."""
+        with_short = self._attention.short_items > 0
+        rows = tokens.repeat(1 + self._with_null + with_short, 1, 1)
+        hidden = self.lm(rows, self._cross, self._attention, self._cache)[:, -1]
         logits = torch.stack([self.lm.head(hidden, k) for k in range(tokens.shape[1])], dim=1)
-        if self._halves == 1:
-            return logits, None
-        cond, null = logits.chunk(2)
-        return cond, null
+        kinds = list(logits.split(len(tokens)))
+        null = kinds[1] if self._with_null else None
+        return kinds[0], null, kinds[-1] if with_short else None

@@ -27,8 +27,11 @@ class Attention:
     """Which positions see which: one rule for all heads and all items of a batch."""
 
     kind: Literal["full", "band", "causal", "prefix"]
-    context: int | None = None  # band: frames seen on each side
+    context: int | None = (
+        None  # band: frames seen on each side; causal: positions seen, its own included
+    )
     rows: int = 0  # prefix: rows that attend causally
+    short_items: int = 0  # causal: items at the end of the batch that `context` is for; 0: for all
 
     @staticmethod
     def full() -> Attention:
@@ -41,17 +44,36 @@ class Attention:
         return Attention("band", context)
 
     @staticmethod
-    def causal() -> Attention:
-        """j <= i."""
-        return Attention("causal")
+    def causal(context: int | None = None, short_items: int = 0) -> Attention:
+        """j <= i; where `context` is given, only the last so many of them.
+
+        `short_items`, for steps with a cache: it is given for so many items at the end of a batch.
+        """
+        return Attention("causal", context, short_items=short_items)
 
     @staticmethod
     def prefix(rows: int, context: int | None) -> Attention:
         """The first `rows` rows causal; the rest full, or banded where `context` is given."""
         return Attention("prefix", context, rows)
 
+    def groups(self, batch: int) -> list[tuple[slice, Attention]]:
+        """The items of a batch, by the one rule that each group of them goes by."""
+        if not self.short_items:
+            return [(slice(None), self)]
+        wide = batch - self.short_items
+        return [
+            (slice(wide), Attention.causal()),
+            (slice(wide, None), Attention.causal(self.context)),
+        ]
+
+    def first_seen(self, start: int) -> int:
+        """The first position that any row from `start` on sees."""
+        if self.kind == "causal" and self.context is not None:
+            return max(0, start + 1 - self.context)
+        return 0
+
     def all_seen(self, start: int, end: int) -> bool:
-        """Whether the rows start..end - 1 of `end` see all of them, so that no mask is needed."""
+        """Whether the rows start..end - 1 of `end` see all from `first_seen` on: no mask is needed."""
         if self.kind == "causal":
             return end - start == 1
         return self.context is None and start >= self.rows
@@ -60,7 +82,8 @@ class Attention:
         """bool [length, length], true where row i sees column j: the plain form of every rule."""
         row, column = torch.arange(length)[:, None], torch.arange(length)[None, :]
         if self.kind == "causal":
-            return column <= row
+            seen = column <= row
+            return seen if self.context is None else seen & (row - column < self.context)
         seen = torch.ones(length, length, dtype=torch.bool)
         if self.context is not None:
             seen = (row - column).abs() <= self.context
@@ -123,7 +146,7 @@ class SelfAttention(nn.Module):
             out = banded_attention(q, k, v, attention.context)
         elif q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
             out = attend_bfloat16(q, k, v, attention)
-        elif attention.kind in ("full", "causal"):
+        elif attention.kind in ("full", "causal") and attention.context is None:
             out = F.scaled_dot_product_attention(q, k, v, is_causal=attention.kind == "causal")
         else:
             mask = _cached_mask(attention, x.shape[1], x.device)
@@ -137,12 +160,17 @@ class SelfAttention(nn.Module):
         end = start + x.shape[1]
         q, k, v = self._heads(F.linear(x, self.in_proj_weight), 3)
         keys[:, :, start:end], values[:, :, start:end] = k, v
-        mask = None
-        if not attention.all_seen(start, end):
-            mask = _cached_mask(attention, end, x.device)[start:end]
-        out = F.scaled_dot_product_attention(
-            q, keys[:, :, :end], values[:, :, :end], attn_mask=mask
-        )
+        parts = []
+        for items, rule in attention.groups(len(x)):
+            first = rule.first_seen(start)
+            mask = None
+            if not rule.all_seen(start, end):
+                mask = _cached_mask(rule, end, x.device)[start:end, first:]
+            seen_keys, seen_values = keys[items, :, first:end], values[items, :, first:end]
+            parts.append(
+                F.scaled_dot_product_attention(q[items], seen_keys, seen_values, attn_mask=mask)
+            )
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def cross_keys(self, text: Tensor) -> tuple[Tensor, Tensor]:

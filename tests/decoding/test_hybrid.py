@@ -45,11 +45,11 @@ class Masked(MaskedSession):
 class Causal(CausalSession):
     """Keeps the conditional logits of every step it takes."""
 
-    def reset(self, steps: int, with_null: bool) -> None:
-        super().reset(steps, with_null)
+    def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
+        super().reset(steps, with_null, short_context)
         self.logits: list[Tensor] = []
 
-    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         answer = super().step(tokens)
         self.logits.append(answer[0])
         return answer

@@ -92,20 +92,20 @@ def test_filters_of_masked_decoding_mean_nothing_to_another_models_first_seconds
     assert for_prefix(said, DecodingConfig(top_p=0.7, top_k=0)).top_k == 3
 
 
-def test_the_penalty_is_for_what_is_written_step_by_step() -> None:
-    asked = DecodingConfig(frequency_penalty=0.4, hybrid=1.0)
+def test_the_boost_is_for_what_is_written_step_by_step() -> None:
+    asked = DecodingConfig(coherence_boost=0.4, hybrid=1.0)
     assert (
-        for_prefix(resolve(asked, DecodingConfig(), MASKED), DecodingConfig()).frequency_penalty
+        for_prefix(resolve(asked, DecodingConfig(), MASKED), DecodingConfig()).coherence_boost
         == 0.4
     )
-    habit = DecodingConfig(frequency_penalty=0.2)
+    habit = DecodingConfig(coherence_boost=0.2)
     assert (
-        for_prefix(resolve(DecodingConfig(), habit, HYBRID), DecodingConfig()).frequency_penalty
+        for_prefix(resolve(DecodingConfig(), habit, HYBRID), DecodingConfig()).coherence_boost
         == 0.2
     )
-    assert resolve(DecodingConfig(), DecodingConfig(), CAUSAL).frequency_penalty == 0
-    with pytest.raises(UsageError, match="frequency_penalty cannot be used"):
-        resolve(DecodingConfig(frequency_penalty=0.4), DecodingConfig(), MASKED)
+    assert resolve(DecodingConfig(), DecodingConfig(), CAUSAL).coherence_boost == 0
+    with pytest.raises(UsageError, match="coherence_boost cannot be used"):
+        resolve(DecodingConfig(coherence_boost=0.4), DecodingConfig(), MASKED)
 
 
 def test_autoregressive_models_have_defaults_of_their_own() -> None:

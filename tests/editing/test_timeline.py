@@ -180,19 +180,25 @@ def test_a_causal_mixture_weighs_each_stream_by_the_frame_it_writes() -> None:
         def __init__(self, value: float) -> None:
             self.value = value
 
-        def reset(self, steps, with_null):
-            pass
+        def reset(self, steps, with_null, short_context=0):
+            self.short = short_context > 0
 
         def step(self, tokens):
-            return torch.full((1, 2, 3), self.value), None
+            answer = torch.full((1, 2, 3), self.value)
+            return answer, None, 10 * answer if self.short else None
 
     weights = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     session = MixedSession([Steps(1.0), Steps(2.0)], weights, delays=(0, 1))
-    session.reset(5, False)
     token = torch.zeros(1, 2, 1, dtype=torch.int64)
-    seen = [session.step(token)[0][0, :, 0].tolist() for _ in range(4)]
-    # Steps 1 to 4 write frames 0, 1, 2, - of stream 0 and -, 0, 1, 2 of stream 1.
-    assert seen == [[1.0, 1.0], [1.0, 1.0], [2.0, 1.0], [2.0, 2.0]]
+    for context in (0, 7):
+        session.reset(5, False, context)
+        answers = [session.step(token) for _ in range(4)]
+        # Steps 1 to 4 write frames 0, 1, 2, - of stream 0 and -, 0, 1, 2 of stream 1.
+        want = [[1.0, 1.0], [1.0, 1.0], [2.0, 1.0], [2.0, 2.0]]
+        assert [cond[0, :, 0].tolist() for cond, _, _ in answers] == want
+        for cond, null, short in answers:
+            assert null is None
+            assert (short is None) if not context else torch.equal(short, 10 * cond)
 
 
 def test_a_prompt_by_time_reaches_the_settings() -> None:

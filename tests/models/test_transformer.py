@@ -64,6 +64,40 @@ def test_cached_steps_equal_one_causal_pass(chunks: tuple[int, ...]) -> None:
     assert torch.allclose(torch.cat(parts, 1), want, atol=1e-5)
 
 
+def test_a_short_context_is_the_last_positions() -> None:
+    mask = Attention.causal(3).mask(7)
+    for row in range(7):
+        assert mask[row].nonzero()[:, 0].tolist() == list(range(max(0, row - 2), row + 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    chunks=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    context=st.integers(1, 12),
+    short=st.integers(1, 2),
+)
+@torch.inference_mode()
+def test_items_of_a_short_context_step_beside_the_others(
+    chunks: list[int], context: int, short: int
+) -> None:
+    """One batch, two rules: each item as in one whole pass by its own rule."""
+    model, length = tiny(), sum(chunks)
+    x = torch.randn(3, length, 32, generator=torch.Generator().manual_seed(length))
+    cache = model.new_cache(3, length, like=x)
+    both = Attention.causal(context, short_items=short)
+    found = torch.cat([model(part, both, None, cache) for part in x.split(chunks, dim=1)], 1)
+    want = torch.cat(
+        [
+            model(x[:-short], Attention.causal(), None),
+            model(x[-short:], Attention.causal(context), None),
+        ]
+    )
+    assert torch.allclose(found, want, atol=1e-5)
+    if context < length:
+        everything = model(x[-short:], Attention.causal(), None)
+        assert not torch.allclose(found[-short:], everything, atol=1e-3)
+
+
 @torch.inference_mode()
 def test_cross_attention_sees_each_items_own_keys() -> None:
     model = tiny()
