@@ -28,6 +28,7 @@ DEFAULTS = DecodingConfig(
     max_cfg_coef=1.5,
     min_cfg_coef=1.5,
     cfg_coef=4.5,
+    coherence_boost=0.5,
     score_noise=4.0,
     hybrid=9.0,
     hybrid_temperature=0.95,

@@ -1,6 +1,6 @@
 r"""Whether clips hang: many seeds of a prompt, and how long each goes without a hit or a change.
 
-    python -m recipes.nano.seeds "lofi piano" "alarm" --seeds 20 --settings '{"frequency_penalty": 0}'
+    python -m recipes.nano.seeds "lofi piano" "alarm" --seeds 20 --settings '{"coherence_boost": 0}'
 
 A row a prompt, over the model's own settings or those of `--settings` (JSON, docs/python.md):
 
