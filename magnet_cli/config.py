@@ -102,9 +102,8 @@ class DecodingConfig:
     max_cfg_coef: float | None = None  # guidance at a stream's first step
     min_cfg_coef: float | None = None  # guidance at a stream's last step
     cfg_coef: float | None = None  # guidance of autoregressive decoding
-    coherence_boost: float | None = (
-        None  # of the long context over a short one, step by step; 0: none
-    )
+    coherence_boost: float | None = None  # of the long context over a short one; 0: none
+    frequency_penalty: float | None = None  # nats for each time too often; 0: none
     span_len: int | None = None  # frames in a masked span
     span_arrangement: SpanArrangement | None = None
     span_scoring: SpanScoring | None = None  # nonoverlap only: stride1 always sums -log p
@@ -183,6 +182,7 @@ def check_decoding(config: DecodingConfig) -> None:
         "min_cfg_coef",
         "cfg_coef",
         "coherence_boost",
+        "frequency_penalty",
         "score_noise",
         "hybrid_temperature",
     ):
@@ -217,6 +217,7 @@ DECODING_DEFAULTS = DecodingConfig(
     min_cfg_coef=1.0,
     cfg_coef=3.0,
     coherence_boost=0.0,
+    frequency_penalty=0.0,
     span_arrangement="nonoverlap",
     span_scoring="max",
     score_noise=0.0,

@@ -250,6 +250,16 @@ class DecodingOptions:
             f"{_usually('coherence_boost')}",
         ),
     ] = None
+    frequency_penalty: Annotated[
+        float | None,
+        flag(
+            _DECODING,
+            metavar="X",
+            help="Step by step: a code that fills more than 30 of its stream's last 50 frames becomes "
+            "less likely by X nats for each more, so that long notes and silences end. "
+            f"{_usually('frequency_penalty')}",
+        ),
+    ] = None
     span_len: Annotated[
         int | None,
         flag(

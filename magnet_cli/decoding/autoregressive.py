@@ -17,9 +17,13 @@ from magnet_cli.decoding.guidance import coherent, guidance_matters, guide
 from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, uniform_noise
 from magnet_cli.patterns import DelayPattern
 
-# What is written step by step may hang: a model that reads its last second more than all before it
-# goes on as that second was. Coherence boosting contrasts the two.
+# What is written step by step may hang, for two reasons. A model that reads its last second more than
+# all before it goes on as that second was: coherence boosting contrasts the two.
 SHORT_CONTEXT = 15  # steps: 0.6 s at 25 frames a second
+# And a held code makes itself the surest guess: a frequency penalty makes it less so, once it has stood
+# longer than in most music.
+PENALTY_WINDOW = 50  # frames: 2 s at 25 a second
+PENALTY_FREE = 30  # times a code may stand in them
 
 
 class Session(Protocol):
@@ -57,8 +61,8 @@ def decode(
         known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
         known_mask: bool [B, K, T].
         pattern: where codes stand in the sequence.
-        config: `use_sampling`, `temperature`, `top_k`, `top_p`, `cfg_coef` and `coherence_boost`
-            are read, not annealed.
+        config: `use_sampling`, `temperature`, `top_k`, `top_p`, `cfg_coef`, `coherence_boost`
+            and `frequency_penalty` are read, not annealed.
         special: the id where no code stands.
         generators: one per item.
         rows: write only this many steps of the sequence (hybrid decoding); default all.
@@ -72,7 +76,7 @@ def decode(
     sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
     temperature = max(required(config.temperature), MIN_TEMPERATURE)
     coef = required(config.cfg_coef)
-    boost = required(config.coherence_boost)
+    boost, penalty = required(config.coherence_boost), required(config.frequency_penalty)
 
     sequence = pattern.apply(torch.where(known_mask, known_codes, special), special)
     real = pattern.valid(frames).to(sequence.device)  # [K, S]
@@ -86,6 +90,9 @@ def decode(
         cond, null, short = session.step(sequence[:, :, read:step])
         read = step
         guided = coherent(guide(cond, null, coef), cond, short, boost)
+        if penalty:
+            before = sequence[:, :, max(0, step - PENALTY_WINDOW) : step]
+            guided = guided - penalty * too_often(before, guided.shape[-1])
         drawing = open_[:, :, step].any(-1).tolist()
         noise = uniform_noise(generators, drawing, streams, sequence.device)
         tokens, _ = sampler(guided.flatten(0, 1), temperature, noise.flatten())
@@ -106,3 +113,21 @@ def decode(
                 )
             )
     return pattern.revert(sequence, frames)
+
+
+def too_often(before: Tensor, card: int) -> Tensor:
+    """How many times more than `PENALTY_FREE` each code stands in what came before.
+
+    A frequency penalty as language models are sampled with (the logit of a token falls with the times
+    it was said), over a window and with what is usual left free.
+
+    Args:
+        before: ids [B, K, n], the last steps; ids from `card` on are no codes.
+        card: codes of a stream.
+
+    Returns:
+        float32 [B, K, card].
+    """
+    counts = torch.zeros(*before.shape[:2], card + 1, device=before.device)
+    counts.scatter_add_(-1, before.clamp(max=card), torch.ones_like(before, dtype=counts.dtype))
+    return (counts[..., :card] - PENALTY_FREE).clamp(min=0)

@@ -35,7 +35,7 @@ MASKED_ONLY = frozenset(
     }
 )
 PREFIX_ONLY = frozenset({"hybrid_temperature", "hybrid_top_p", "hybrid_top_k"})
-AUTOREGRESSIVE_ONLY = frozenset({"cfg_coef", "coherence_boost"})
+AUTOREGRESSIVE_ONLY = frozenset({"cfg_coef", "coherence_boost", "frequency_penalty"})
 RESCORER_ONLY = frozenset({"rescorer_weight", "rescore_streams"})
 
 
@@ -91,8 +91,8 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
     """How the autoregressive seconds of hybrid decoding are written: every field filled in.
 
     Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's
-    own; guidance (`cfg_coef`), `coherence_boost`, greedy decoding and what begins with `hybrid_`
-    are as asked.
+    own; guidance (`cfg_coef`), `coherence_boost`, `frequency_penalty`, greedy decoding and what
+    begins with `hybrid_` are as asked.
 
     Args:
         config: of the clip, every field given.
@@ -106,6 +106,7 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
     asked = DecodingConfig(
         cfg_coef=config.cfg_coef,
         coherence_boost=config.coherence_boost,
+        frequency_penalty=config.frequency_penalty,
         use_sampling=config.use_sampling,
         temperature=config.hybrid_temperature,
         top_p=top_p,

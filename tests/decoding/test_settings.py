@@ -92,20 +92,17 @@ def test_filters_of_masked_decoding_mean_nothing_to_another_models_first_seconds
     assert for_prefix(said, DecodingConfig(top_p=0.7, top_k=0)).top_k == 3
 
 
-def test_the_boost_is_for_what_is_written_step_by_step() -> None:
-    asked = DecodingConfig(coherence_boost=0.4, hybrid=1.0)
-    assert (
-        for_prefix(resolve(asked, DecodingConfig(), MASKED), DecodingConfig()).coherence_boost
-        == 0.4
-    )
-    habit = DecodingConfig(coherence_boost=0.2)
-    assert (
-        for_prefix(resolve(DecodingConfig(), habit, HYBRID), DecodingConfig()).coherence_boost
-        == 0.2
-    )
-    assert resolve(DecodingConfig(), DecodingConfig(), CAUSAL).coherence_boost == 0
-    with pytest.raises(UsageError, match="coherence_boost cannot be used"):
-        resolve(DecodingConfig(coherence_boost=0.4), DecodingConfig(), MASKED)
+@pytest.mark.parametrize("field", ["coherence_boost", "frequency_penalty"])
+def test_what_is_against_hanging_is_for_what_is_written_step_by_step(field: str) -> None:
+    asked = DecodingConfig(**{field: 0.4, "hybrid": 1.0})
+    prefix = for_prefix(resolve(asked, DecodingConfig(), MASKED), DecodingConfig())
+    assert getattr(prefix, field) == 0.4
+    habit = DecodingConfig(**{field: 0.2})
+    prefix = for_prefix(resolve(DecodingConfig(), habit, HYBRID), DecodingConfig())
+    assert getattr(prefix, field) == 0.2
+    assert getattr(resolve(DecodingConfig(), DecodingConfig(), CAUSAL), field) == 0
+    with pytest.raises(UsageError, match=f"{field} cannot be used"):
+        resolve(DecodingConfig(**{field: 0.4}), DecodingConfig(), MASKED)
 
 
 def test_autoregressive_models_have_defaults_of_their_own() -> None:

@@ -1,0 +1,125 @@
+"""Draw docs/images anew: what the commands of docs/nano.md and docs/editing.md make.
+
+    pip install -c constraints.txt -e '.[recipes]'     # matplotlib, for the twenty seeds
+    python docs/pictures.py
+
+Minutes of two cores. Run it where the built-in model or its decoding changed, look at the pictures, and
+see that the sentences beside them are still true.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+IMAGES = Path(__file__).resolve().parent / "images"
+COLOURS = 128
+SMALL, SMALLER = (768, 390), (576, 292)  # pixels; as drawn they are 1280 wide
+SEED = 9
+FOUR = ("lofi piano", "sad solo cello", "funk drums", "heavy rain")
+TWENTY = "lofi piano"
+HIGHEST = 6000  # Hz in the picture of twenty
+
+EDITING = {  # picture -> the sound that it shows
+    "longer-than-the-segment": "long.wav",
+    "prompts-by-time": "timed.wav",
+    "loop-twice": "twice.wav",
+    "extend": "longer.wav",
+    "edit": "solo.wav",
+    "vary": "other.wav",
+}
+
+
+def magnet(folder: Path, *words: str) -> None:
+    """Run a command of the program in a folder."""
+    subprocess.run([sys.executable, "-m", "magnet_cli", *words, "--quiet"], cwd=folder, check=True)
+
+
+def picture(folder: Path, sound: str) -> Image.Image:
+    """What `magnet show SOUND --spectrogram` draws."""
+    drawn = folder / f"{sound}.png"
+    command = [sys.executable, "-m", "magnet_cli", "show", sound, "--spectrogram", drawn.name]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    with Image.open(drawn) as image:
+        return image.convert("RGB")
+
+
+def save(image: Image.Image, name: str) -> None:
+    """Into docs/images, in few colours."""
+    image.quantize(COLOURS).save(IMAGES / f"{name}.png", optimize=True)
+    print(f"docs/images/{name}.png", flush=True)
+
+
+def draw_editing(folder: Path) -> None:
+    """The commands of docs/editing.md, word by word."""
+    magnet(folder, "gen", "slow strings", "-d", "15", "--seed", "3", "-o", "long.wav")
+    timed = ("--at", "0", "soft piano", "--at", "6", "drums enter")
+    magnet(folder, "gen", *timed, "-d", "12", "--seed", "4", "-o", "timed.wav")
+    magnet(folder, "gen", "funk drums", "-d", "8", "--loop", "--seed", "4", "-o", "loop.wav")
+    louder = "techno, drums get louder"
+    magnet(folder, "extend", "loop.wav", louder, "--to", "12", "--seed", "3", "-o", "longer.wav")
+    solo = ("piano solo", "--region", "2.0-5.5", "--seed", "3")
+    magnet(folder, "edit", "timed.wav", *solo, "-o", "solo.wav")
+    other = ("lofi piano", "--strength", "0.6", "-n", "2", "--seed", "3")
+    magnet(folder, "vary", "timed.wav", *other, "-o", "other.wav")
+    if not (folder / "other.wav").exists():  # one of the two
+        sorted(folder.glob("other*.wav"))[0].rename(folder / "other.wav")
+    loop, rate = soundfile.read(folder / "loop.wav")
+    soundfile.write(folder / "twice.wav", np.concatenate([loop, loop]), rate)
+    for name, sound in EDITING.items():
+        save(picture(folder, sound).resize(SMALL, Image.Resampling.LANCZOS), name)
+
+
+def draw_four(folder: Path) -> None:
+    """Four prompts of docs/nano.md, two by two."""
+    sheet = Image.new("RGB", (2 * SMALLER[0], 2 * SMALLER[1]))
+    for index, prompt in enumerate(FOUR):
+        sound = f"{prompt.replace(' ', '-')}.wav"
+        magnet(folder, "gen", prompt, "--seed", str(SEED), "-o", sound)
+        place = (index % 2 * SMALLER[0], index // 2 * SMALLER[1])
+        sheet.paste(picture(folder, sound).resize(SMALLER, Image.Resampling.LANCZOS), place)
+    save(sheet, "nano")
+
+
+def draw_twenty() -> None:
+    """Twenty seeds of one prompt, linear in frequency, so that hits stand out."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    import magnet_cli
+
+    model = magnet_cli.load_model("nano", offline=True)
+    figure, axes = pyplot.subplots(10, 2, figsize=(9.9, 10.8))
+    made = model.generate([TWENTY] * 20, seeds=range(20))
+    for seed, (place, clip) in enumerate(zip(axes.flat, made.audio, strict=True)):
+        sound = clip.mean(0).numpy() + 1e-5 * np.sin(np.arange(clip.shape[-1]))  # no logarithm of 0
+        place.specgram(sound, NFFT=1024, noverlap=768, Fs=model.sample_rate, vmin=-130)
+        place.set_ylim(0, HIGHEST)
+        place.set_title(str(seed), fontsize=7, pad=2)
+        place.tick_params(labelsize=5, pad=1)
+    figure.tight_layout(pad=0.4)
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    shown = Image.frombuffer("RGBA", (width, height), figure.canvas.buffer_rgba())  # type: ignore[attr-defined]
+    save(shown.convert("RGB"), "nano-twenty-seeds")
+
+
+def main() -> None:
+    """All of them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        draw_twenty()
+        draw_four(folder)
+        draw_editing(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Step by step: the penalty on codes that are there too often."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from magnet_cli.config import AUTOREGRESSIVE_DEFAULTS, DecodingConfig
+from magnet_cli.decoding import autoregressive
+from magnet_cli.decoding.autoregressive import PENALTY_FREE, PENALTY_WINDOW, too_often
+from magnet_cli.decoding.sampling import make_generators
+from magnet_cli.patterns import DelayPattern
+
+CARD = 4
+GREEDY = dataclasses.replace(AUTOREGRESSIVE_DEFAULTS, use_sampling=False, cfg_coef=1.0)
+
+
+class Stubborn:
+    """A model that always finds code 0 likeliest, and each further code one nat less so."""
+
+    def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
+        """Nothing to forget."""
+
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        return -torch.arange(CARD).float().expand(*tokens.shape[:2], CARD), None, None
+
+
+def written(
+    config: DecodingConfig, frames: int = 100, known: int = 0, seeds: tuple[int, ...] = (0,)
+) -> Tensor:
+    """Codes [B, 2, frames]; the first `known` frames are code 0."""
+    mask = torch.zeros(len(seeds), 2, frames, dtype=torch.bool)
+    mask[..., :known] = True
+    return autoregressive.decode(
+        Stubborn(),
+        torch.zeros(len(seeds), 2, frames, dtype=torch.int64),
+        mask,
+        pattern=DelayPattern((0, 1)),
+        config=config,
+        special=CARD,
+        generators=make_generators(seeds),
+    )
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, CARD + 1), min_size=0, max_size=60),
+    st.lists(st.integers(0, CARD + 1), min_size=60, max_size=60),
+)
+def test_it_counts_codes_beyond_what_is_free(one: list[int], other: list[int]) -> None:
+    before = torch.tensor([one, other[: len(one)]], dtype=torch.int64)[None]
+    for stream, ids in enumerate((one, other[: len(one)])):
+        counted = [max(0, ids.count(code) - PENALTY_FREE) for code in range(CARD)]
+        assert too_often(before, CARD)[0, stream].tolist() == counted
+
+
+def test_without_it_a_held_code_is_held_for_ever() -> None:
+    assert not written(GREEDY).any()
+
+
+@pytest.mark.parametrize("known", [0, 10])
+def test_a_held_code_gives_way_and_may_come_back(known: int) -> None:
+    """What is known counts, too: a continuation does not begin to count anew."""
+    config = dataclasses.replace(GREEDY, frequency_penalty=0.3)
+    codes = written(config, known=known)
+    # 0.3 for each time above 30: the 35th is the first to cost more than the nat between 0 and 1.
+    first = PENALTY_FREE + 4
+    for stream in codes[0]:
+        assert not stream[:first].any()
+        assert stream[first] == 1
+        for end in range(PENALTY_WINDOW, len(stream)):
+            counts = stream[end - PENALTY_WINDOW : end].bincount(minlength=CARD)
+            assert counts[:2].sum() == PENALTY_WINDOW  # the next best, never a third: it costs more
+            assert first - 1 <= counts[0] <= first  # no more than it may, and soon again
+
+
+def test_a_clip_is_the_same_alone_and_in_a_batch() -> None:
+    config = dataclasses.replace(AUTOREGRESSIVE_DEFAULTS, cfg_coef=1.0, frequency_penalty=0.5)
+    batch = written(config, seeds=(1, 2, 3))
+    for item, seed in enumerate((1, 2, 3)):
+        assert torch.equal(batch[item : item + 1], written(config, seeds=(seed,)))
+    assert not torch.equal(batch[0], batch[1])
+    assert not torch.equal(
+        batch, written(dataclasses.replace(config, frequency_penalty=0.0), seeds=(1, 2, 3))
+    )
