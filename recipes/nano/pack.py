@@ -29,7 +29,6 @@ DEFAULTS = DecodingConfig(
     min_cfg_coef=1.5,
     cfg_coef=4.5,
     coherence_boost=0.5,
-    frequency_penalty=0.15,
     score_noise=4.0,
     hybrid=9.0,
     hybrid_temperature=0.95,
