@@ -22,7 +22,12 @@ IMAGES = Path(__file__).resolve().parent / "images"
 COLOURS = 128
 SMALL, SMALLER = (768, 390), (576, 292)  # pixels; as drawn they are 1280 wide
 SEED = 9
-FOUR = ("lofi piano", "sad solo cello", "funk drums", "heavy rain")
+FOUR = {  # prompt -> flags
+    "lofi piano": (),
+    "sad solo cello": ("--frequency-penalty", "0.15"),
+    "funk drums": (),
+    "heavy rain": (),
+}
 TWENTY = "lofi piano"
 HIGHEST = 6000  # Hz in the picture of twenty
 
@@ -79,9 +84,9 @@ def draw_editing(folder: Path) -> None:
 def draw_four(folder: Path) -> None:
     """Four prompts of docs/nano.md, two by two."""
     sheet = Image.new("RGB", (2 * SMALLER[0], 2 * SMALLER[1]))
-    for index, prompt in enumerate(FOUR):
+    for index, (prompt, flags) in enumerate(FOUR.items()):
         sound = f"{prompt.replace(' ', '-')}.wav"
-        magnet(folder, "gen", prompt, "--seed", str(SEED), "-o", sound)
+        magnet(folder, "gen", prompt, *flags, "--seed", str(SEED), "-o", sound)
         place = (index % 2 * SMALLER[0], index // 2 * SMALLER[1])
         sheet.paste(picture(folder, sound).resize(SMALLER, Image.Resampling.LANCZOS), place)
     save(sheet, "nano")
