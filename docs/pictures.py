@@ -37,7 +37,7 @@ EDITING = {  # picture -> the sound that it shows
     "loop-twice": "twice.wav",
     "extend": "longer.wav",
     "edit": "solo.wav",
-    "vary": "other.wav",
+    "vary": "other-1.wav",
 }
 
 
@@ -73,8 +73,6 @@ def draw_editing(folder: Path) -> None:
     magnet(folder, "edit", "timed.wav", *solo, "-o", "solo.wav")
     other = ("lofi piano", "--strength", "0.6", "-n", "2", "--seed", "3")
     magnet(folder, "vary", "timed.wav", *other, "-o", "other.wav")
-    if not (folder / "other.wav").exists():  # one of the two
-        sorted(folder.glob("other*.wav"))[0].rename(folder / "other.wav")
     loop, rate = soundfile.read(folder / "loop.wav")
     soundfile.write(folder / "twice.wav", np.concatenate([loop, loop]), rate)
     for name, sound in EDITING.items():

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from magnet_cli.audio.formats import CONTAINERS
+from magnet_cli.cli.decoding_options import DecodingOptions
 from magnet_cli.cli.ensemble import EnsembleOptions
 from magnet_cli.cli.flags import flag_of
-from magnet_cli.cli.options import DecodingOptions, OutputOptions
+from magnet_cli.cli.options import OutputOptions
 
 # The models that take part in a clip beside its own, by the names of their flags' fields.
 HELPERS = ("rescorer", "hybrid_model")

@@ -12,16 +12,10 @@ import typer
 
 from magnet_cli.batch.names import DEFAULT_NAME
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
+from magnet_cli.cli.decoding_options import DecodingOptions
 from magnet_cli.cli.ensemble import EnsembleOptions
 from magnet_cli.cli.flags import takes_flags
-from magnet_cli.cli.options import (
-    ClipOptions,
-    DecodingOptions,
-    ModelOptions,
-    OutputOptions,
-    TalkOptions,
-    flag,
-)
+from magnet_cli.cli.options import ClipOptions, ModelOptions, OutputOptions, TalkOptions, flag
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.preferences import default_model
 from magnet_cli.config import check_duration

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from magnet_cli.cli.completion import complete_model
-from magnet_cli.cli.options import ModelOptions, flag, parse_numbers
+from magnet_cli.cli.decoding_options import parse_numbers
+from magnet_cli.cli.options import ModelOptions, flag
 from magnet_cli.cli.output import Talk
 from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig
 from magnet_cli.errors import UsageError

@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each
+from magnet_cli.cli.decoding_options import DecodingOptions
 from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
-from magnet_cli.cli.options import (
-    DecodingOptions,
-    ModelOptions,
-    OutputOptions,
-    SeedOptions,
-    TalkOptions,
-)
+from magnet_cli.cli.options import ModelOptions, OutputOptions, SeedOptions, TalkOptions
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.pieces import (
     CodesFileOptions,

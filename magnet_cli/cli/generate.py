@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each, say_saved
+from magnet_cli.cli.decoding_options import DecodingOptions
 from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
 from magnet_cli.cli.flags import takes_flags
-from magnet_cli.cli.options import (
-    ClipOptions,
-    DecodingOptions,
-    ModelOptions,
-    OutputOptions,
-    TalkOptions,
-)
+from magnet_cli.cli.options import ClipOptions, ModelOptions, OutputOptions, TalkOptions
 from magnet_cli.cli.output import Talk, write_stdout
 from magnet_cli.cli.pieces import (
     PieceMaker,

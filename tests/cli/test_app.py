@@ -18,9 +18,10 @@ import pytest
 import typer
 
 from magnet_cli.cli.app import COMMANDS, build_app
+from magnet_cli.cli.decoding_options import DecodingOptions
 from magnet_cli.cli.ensemble import EnsembleOptions
 from magnet_cli.cli.flags import flag_of
-from magnet_cli.cli.options import DecodingOptions, OutputOptions
+from magnet_cli.cli.options import OutputOptions
 from magnet_cli.config import DecodingConfig, OutputConfig
 from magnet_cli.errors import (
     EXIT_INTERRUPTED,
