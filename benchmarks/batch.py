@@ -21,13 +21,11 @@ from pathlib import Path
 import torch
 
 from magnet_cli import load_model
-from magnet_cli.batch.engine import Engine
+from magnet_cli.batch.executors import Engine, Generated, Writer
 from magnet_cli.batch.fitting import Fitter
-from magnet_cli.batch.jobs import BatchSettings, Job, Planner
+from magnet_cli.batch.jobs import WHOLE, BatchSettings, Job, Planner
 from magnet_cli.batch.manifest import open_manifest
 from magnet_cli.batch.report import Outcome
-from magnet_cli.batch.shards import WHOLE
-from magnet_cli.batch.writer import Generated, Writer
 from magnet_cli.config import DecodingConfig
 from magnet_cli.data.prompt_fields import PromptLine
 

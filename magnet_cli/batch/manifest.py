@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from magnet_cli.audio.io import write_error
+from magnet_cli.batch.jobs import Shard
 from magnet_cli.batch.names import MANIFEST_STEM
-from magnet_cli.batch.shards import Shard
 from magnet_cli.errors import UsageError
 
 _LONGEST_LINE = 1_000_000  # bytes; prompts are far shorter (data.prompts)

@@ -136,9 +136,8 @@ def batch(
     one line: prompt, out, seed, num, duration, negative, preset, and every setting of decoding and
     sound. Each clip equals what `magnet gen` makes with its seed (in batches: up to rounding).
     """
-    from magnet_cli.batch.jobs import BatchSettings, Planner
+    from magnet_cli.batch.jobs import BatchSettings, Planner, parse_batch_size, parse_shard
     from magnet_cli.batch.manifest import Manifest
-    from magnet_cli.batch.shards import parse_batch_size, parse_shard
     from magnet_cli.checkpoints.identity import with_identities
     from magnet_cli.cli.batch_run import BatchRun
 

@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from magnet_cli.batch.jobs import BatchSettings, Job
+from magnet_cli.batch.jobs import BatchSettings, Job, Shard
 from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
-from magnet_cli.batch.shards import Shard
 from magnet_cli.cli.batch_progress import BatchDisplay
 from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
 from magnet_cli.cli.loading import load, source_of
@@ -263,9 +262,8 @@ class BatchRun:
         wanted: Callable[[Job], bool],
         whole: bool,
     ) -> None:
-        from magnet_cli.batch.engine import Engine
+        from magnet_cli.batch.executors import Engine, Writer
         from magnet_cli.batch.fitting import batch_size
-        from magnet_cli.batch.writer import Writer
 
         size = batch_size(self._size, fitter.model, whole)
         total = self._tally.total

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from magnet_cli.batch.jobs import WHOLE, Shard
 from magnet_cli.batch.manifest import Manifest, open_manifest
-from magnet_cli.batch.shards import WHOLE, Shard
 from magnet_cli.errors import MagnetError, UsageError
 
 

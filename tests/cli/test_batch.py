@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.audio import io
+from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import open_manifest
-from magnet_cli.batch.shards import WHOLE
 from magnet_cli.checkpoints.load import import_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.pipeline import Model

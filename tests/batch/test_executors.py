@@ -13,15 +13,13 @@ import torch
 
 from magnet_cli import clips
 from magnet_cli.audio import io
-from magnet_cli.batch import writer as writing
-from magnet_cli.batch.engine import Engine
+from magnet_cli.batch import executors as writing
+from magnet_cli.batch.executors import Engine, Writer
 from magnet_cli.batch.fitting import Fitter, batch_size, grouped, mates_matter
-from magnet_cli.batch.jobs import Job
+from magnet_cli.batch.jobs import WHOLE, Job
 from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Outcome, Tally
 from magnet_cli.batch.resume import Standing
-from magnet_cli.batch.shards import WHOLE
-from magnet_cli.batch.writer import Writer
 from magnet_cli.config import DecodingConfig
 from magnet_cli.data.prompt_fields import PromptLine
 from magnet_cli.editing.extension import extend
