@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.version import __version__
 
 if TYPE_CHECKING:
-    from magnet_cli.config import DecodingConfig as DecodingConfig
     from magnet_cli.errors import MagnetError as MagnetError
     from magnet_cli.pipeline import GenerationResult as GenerationResult
     from magnet_cli.pipeline import Model as Model
     from magnet_cli.pipeline import load_model as load_model
     from magnet_cli.request import GenerationRequest as GenerationRequest
+    from magnet_cli.settings import DecodingConfig as DecodingConfig
 
 _HOMES = {
-    "DecodingConfig": "magnet_cli.config",
+    "DecodingConfig": "magnet_cli.settings",
     "MagnetError": "magnet_cli.errors",
     "GenerationRequest": "magnet_cli.request",
     "GenerationResult": "magnet_cli.pipeline",

@@ -20,8 +20,8 @@ from magnet_cli.audio import io
 from magnet_cli.audio.finishing import finish
 from magnet_cli.audio.io import Samples
 from magnet_cli.audio.loudness import Loudness
-from magnet_cli.config import AudioFormat, DecodingConfig, OutputConfig
 from magnet_cli.files import draft
+from magnet_cli.settings import AudioFormat, DecodingConfig, OutputConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

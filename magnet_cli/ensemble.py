@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from magnet_cli.checkpoints.compat import same_codec
-from magnet_cli.config import DecodingConfig, required
-from magnet_cli.decoding import hybrid, iterative, settings
+from magnet_cli.decoding import hybrid, iterative, resolving
 from magnet_cli.decoding.events import OnStep
 from magnet_cli.decoding.rescoring import rescoring
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
 from magnet_cli.models.session import RescorerSession
 from magnet_cli.request import GenerationRequest
+from magnet_cli.settings import DecodingConfig, required
 
 if TYPE_CHECKING:
     from magnet_cli.pipeline import Model
@@ -72,7 +72,7 @@ def gather(
         UsageError: a model is missing, of the wrong kind, or of another codec.
         MagnetError: whatever `load` raises.
     """
-    stranded = sorted(settings.RESCORER_ONLY & config.given().keys())
+    stranded = sorted(resolving.RESCORER_ONLY & config.given().keys())
     if rescorer is None and stranded and model.modeling != "autoregressive":
         raise UsageError(
             f"{' and '.join(stranded)} asks for a rescorer, but none is named.",
@@ -197,7 +197,7 @@ def prefix_config(model: Model, ensemble: Ensemble, config: DecodingConfig) -> D
     """How the first seconds of a clip with `config`, every field given, are written."""
     writer = model if ensemble.hybrid_model is None else ensemble.hybrid_model
     own = writer.defaults if writer.modeling == "autoregressive" else DecodingConfig()
-    return settings.for_prefix(config, own)
+    return resolving.for_prefix(config, own)
 
 
 def _rescore(rescorer: Model | None, request: GenerationRequest) -> iterative.Rescore | None:

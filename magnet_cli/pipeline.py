@@ -13,8 +13,8 @@ from torch import Tensor
 from magnet_cli import ensemble
 from magnet_cli.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
-from magnet_cli.config import DecodingConfig, Modeling
-from magnet_cli.decoding import autoregressive, settings
+from magnet_cli.config import Modeling
+from magnet_cli.decoding import autoregressive, resolving
 from magnet_cli.decoding.events import OnStep, StepEvent
 from magnet_cli.decoding.hybrid import Sessions
 from magnet_cli.decoding.sampling import make_generators
@@ -22,6 +22,7 @@ from magnet_cli.ensemble import ALONE, Ensemble
 from magnet_cli.errors import UsageError
 from magnet_cli.models.session import TextSessions
 from magnet_cli.request import GenerationRequest, make_request
+from magnet_cli.settings import DecodingConfig
 from magnet_cli.version import __version__
 
 
@@ -244,7 +245,7 @@ class Model:
         prefix = None
         if request.hybrid_frames:
             prefix = ensemble.prefix_config(self, helpers, request.config)
-        decoding = settings.used(
+        decoding = resolving.used(
             request.config,
             self.modeling,
             rescored=helpers.rescorer is not None,

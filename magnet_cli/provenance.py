@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from magnet_cli.config import OUTPUT_DEFAULTS, DecodingConfig, OutputConfig
+from magnet_cli.settings import OUTPUT_DEFAULTS, DecodingConfig, OutputConfig
 
 
 def record(

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magnet_cli.config import DecodingConfig, LMConfig, required
-from magnet_cli.decoding import settings
+from magnet_cli.config import LMConfig
+from magnet_cli.decoding import resolving
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import DecodingConfig, required
 
 MAX_SEED = 2**63 - 1
 
@@ -73,7 +74,7 @@ def make_request(
                 f"There are {count} prompts, but {len(values)} {name}.", "Give one for each."
             )
     seeds = [_seed(seed) for seed in seeds]
-    resolved = settings.resolve(config or DecodingConfig(), defaults, lm)
+    resolved = resolving.resolve(config or DecodingConfig(), defaults, lm)
     shape = (count, lm.n_q, check_frames(frames, resolved, lm))
     codes, mask = _known(shape, lm.card, prompt_codes, known_codes, known_mask)
     hybrid_frames = 0

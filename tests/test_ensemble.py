@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding.events import StepEvent
 from magnet_cli.editing.extension import extend
 from magnet_cli.editing.filling import Direction
@@ -19,6 +18,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import RescorerSession
 from magnet_cli.pipeline import Model
+from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import golden_model
 
 pytestmark = pytest.mark.usefixtures("hub_cache")

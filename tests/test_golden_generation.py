@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding import autoregressive, iterative, sampling
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.session import CausalSession, MaskedSession
+from magnet_cli.settings import DecodingConfig
 from tests.golden_cases import case, case_id, cases, tensor
 from tests.models.tiny import golden_model
 

@@ -14,11 +14,11 @@ import torch
 
 import magnet_cli
 from magnet_cli import pipeline
-from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding.events import StepEvent
 from magnet_cli.errors import ModelNotFoundError, UsageError
 from magnet_cli.pipeline import Model
 from magnet_cli.request import frames_for
+from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import golden_model, tiny_lm
 
 pytestmark = pytest.mark.usefixtures("hub_cache")

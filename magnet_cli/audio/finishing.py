@@ -13,8 +13,8 @@ from magnet_cli.audio.formats import rate_for
 from magnet_cli.audio.io import Samples, resample, with_channels
 from magnet_cli.audio.loudness import Loudness, fade, measure, normalize, peak_of
 from magnet_cli.audio.silence import silences
-from magnet_cli.config import AudioFormat, OutputConfig
 from magnet_cli.errors import AudioFileError
+from magnet_cli.settings import AudioFormat, OutputConfig
 
 
 def finish(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from magnet_cli.config import AudioFormat, OutputConfig, required
 from magnet_cli.errors import AudioFileError
+from magnet_cli.settings import AudioFormat, OutputConfig, required
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ import soundfile
 
 from magnet_cli.audio import metadata as comments
 from magnet_cli.audio.formats import CONTAINERS, subtype_of
-from magnet_cli.config import AudioFormat, OutputConfig
 from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError
 from magnet_cli.files import draft
+from magnet_cli.settings import AudioFormat, OutputConfig
 
 Samples = npt.NDArray[np.float32]  # [channels, samples]
 

@@ -32,9 +32,9 @@ from magnet_cli.audio.loudness import (
     settle,
 )
 from magnet_cli.audio.silence import Silences
-from magnet_cli.config import AudioFormat, OutputConfig
 from magnet_cli.errors import AudioFileError
 from magnet_cli.files import draft
+from magnet_cli.settings import AudioFormat, OutputConfig
 
 BLOCK = 1 << 17  # samples that are in memory at a time, of each channel
 

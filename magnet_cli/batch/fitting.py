@@ -9,7 +9,6 @@ from typing import Literal
 from magnet_cli import ensemble
 from magnet_cli.batch.jobs import Job
 from magnet_cli.clips import Making
-from magnet_cli.config import DecodingConfig, with_preset
 from magnet_cli.data.prompt_fields import BadLine
 from magnet_cli.editing.filling import Direction, Filler
 from magnet_cli.editing.transcoding import frames_holding
@@ -17,6 +16,7 @@ from magnet_cli.ensemble import ALONE, Ensemble
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.pipeline import Model
 from magnet_cli.request import frames_for, make_request
+from magnet_cli.settings import DecodingConfig, with_preset
 
 _AUTO_ON_CUDA = 8
 

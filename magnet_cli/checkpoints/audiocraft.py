@@ -19,8 +19,9 @@ from torch import Tensor
 from magnet_cli.checkpoints import hub, key_map, xp_cfg
 from magnet_cli.checkpoints.lm_sizes import check_lm
 from magnet_cli.checkpoints.tensors import read_pickle
-from magnet_cli.config import DecodingConfig, LMConfig, Modeling
+from magnet_cli.config import LMConfig, Modeling
 from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.settings import DecodingConfig
 
 LM_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from magnet_cli.checkpoints import key_map
 from magnet_cli.checkpoints.audiocraft import DECODING_KEYS, LM_KEYS, OURS, PATTERN, SUPPORTED
-from magnet_cli.config import DecodingConfig, LMConfig
+from magnet_cli.config import LMConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.files import atomic_path
+from magnet_cli.settings import DecodingConfig
 
 
 def write_lm(

@@ -13,12 +13,13 @@ from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.resolve import ResolvedCheckpoint, ResolvedPart
 from magnet_cli.checkpoints.t5 import load_t5
 from magnet_cli.checkpoints.tensors import blank, fill
-from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig, LMConfig
+from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
+from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
 _DTYPES = {
     "float32": torch.float32,

@@ -26,12 +26,13 @@ from torch import nn
 from magnet_cli.checkpoints import parts
 from magnet_cli.checkpoints.lm_sizes import check_lm
 from magnet_cli.checkpoints.tensors import blank, fill, read_safetensors
-from magnet_cli.config import DecodingConfig, LMConfig
+from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.files import open_to_others
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
+from magnet_cli.settings import DecodingConfig
 from magnet_cli.version import __version__
 
 FORMAT = "magnet-checkpoint"

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from magnet_cli.config import DecodingConfig, Modeling
+from magnet_cli.config import Modeling
 from magnet_cli.errors import CheckpointError, ModelNotFoundError
+from magnet_cli.settings import DecodingConfig
 
 Kind = Literal["music", "sound"]
 

@@ -18,10 +18,10 @@ from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.options import ClipOptions, ModelOptions, OutputOptions, TalkOptions, flag
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.preferences import default_model
-from magnet_cli.config import check_duration
 from magnet_cli.data.prompt_files import STDIN, PromptFormat, format_of, open_prompts, read_prompts
 from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import check_duration
 
 EXAMPLES = """
 Examples:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.cli.output import Talk, complain
-from magnet_cli.config import OutputConfig
 from magnet_cli.errors import MagnetError, NoRoomError, PartialFailureError
 from magnet_cli.naming import some
+from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,6 +16,6 @@ def complete_model() -> list[tuple[str, str]]:
 
 def complete_preset() -> list[str]:
     """Names of the presets."""
-    from magnet_cli.config import PRESETS
+    from magnet_cli.settings import PRESETS
 
     return list(PRESETS)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from magnet_cli.cli.completion import complete_preset
 from magnet_cli.cli.options import choice, flag
-from magnet_cli.config import (
+from magnet_cli.errors import UsageError
+from magnet_cli.settings import (
     DECODING_DEFAULTS,
     PRESETS,
     DecodingConfig,
@@ -16,7 +17,6 @@ from magnet_cli.config import (
     preset_steps,
     with_preset,
 )
-from magnet_cli.errors import UsageError
 
 _DECODING = "Decoding"
 _SCALES = ", ".join(f"{name} (x{scale:g})" for name, scale in PRESETS.items())

@@ -29,8 +29,8 @@ from magnet_cli.cli.pieces import (
     told,
 )
 from magnet_cli.cli.prompts import texts_of
-from magnet_cli.config import OutputConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
     from magnet_cli.audio.stored import StoredSound

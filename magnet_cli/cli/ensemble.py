@@ -10,8 +10,8 @@ from magnet_cli.cli.completion import complete_model
 from magnet_cli.cli.decoding_options import parse_numbers
 from magnet_cli.cli.options import ModelOptions, flag
 from magnet_cli.cli.output import Talk
-from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
 if TYPE_CHECKING:
     from magnet_cli.ensemble import Ensemble

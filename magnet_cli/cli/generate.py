@@ -24,8 +24,8 @@ from magnet_cli.cli.pieces import (
     seeds_of,
 )
 from magnet_cli.cli.prompts import texts_of
-from magnet_cli.config import check_duration
 from magnet_cli.data.prompts import clean_prompt
+from magnet_cli.settings import check_duration
 
 if TYPE_CHECKING:
     from magnet_cli.cli.progress import ClipDisplay

@@ -4,7 +4,7 @@ How to use them in a command: take the groups that fit as keywords under `@takes
 them for settings of the library: `decoding.over(model.defaults)`, `output.config()`. All that can
 be refused without a model is refused by `decoding.config()` and `output.config()`: call those first.
 
-Defaults and choices are read from config.py. A field of OutputOptions, and of DecodingOptions (in
+Defaults and choices are read from settings.py. A field of OutputOptions, and of DecodingOptions (in
 decoding_options.py), bears the name of the setting that it sets, so a new setting needs one new
 field and nothing else.
 """
@@ -18,12 +18,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from magnet_cli.cli.completion import complete_model
-from magnet_cli.config import (
-    OUTPUT_DEFAULTS,
-    AudioFormat,
-    BitDepth,
-    OutputConfig,
-)
+from magnet_cli.settings import OUTPUT_DEFAULTS, AudioFormat, BitDepth, OutputConfig
 
 
 def flag(panel: str, *names: str, help: str, **more: Any) -> Any:

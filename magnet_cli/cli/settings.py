@@ -1,4 +1,4 @@
-"""Flags made from the fields of settings: one for each that says what it is about (config.setting)."""
+"""Flags made from the fields of settings: one for each that says what it is about (fields.setting)."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from magnet_cli.audio.formats import checked_format
 from magnet_cli.clips import Target
-from magnet_cli.config import OutputConfig
 from magnet_cli.errors import AudioFileError, UsageError
 from magnet_cli.naming import Names, numbered, slug
+from magnet_cli.settings import OutputConfig
 
 STDOUT = "-"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from magnet_cli.config import PRESETS, DecodingConfig, OutputConfig, check_duration
 from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import PRESETS, DecodingConfig, OutputConfig, check_duration
 
 MOST_VARIATIONS = 10_000
 

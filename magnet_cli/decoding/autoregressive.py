@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from magnet_cli.config import DecodingConfig, required
 from magnet_cli.decoding.events import OnStep, StepEvent
 from magnet_cli.decoding.guidance import coherent, guidance_matters, guide
 from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, uniform_noise
 from magnet_cli.patterns import DelayPattern
+from magnet_cli.settings import DecodingConfig, required
 
 # What is written step by step may hang, for two reasons. A model that reads its last second more than
 # all before it goes on as that second was: coherence boosting contrasts the two.

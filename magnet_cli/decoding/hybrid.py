@@ -17,10 +17,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding import autoregressive, iterative
 from magnet_cli.decoding.events import OnStep
 from magnet_cli.patterns import DelayPattern
+from magnet_cli.settings import DecodingConfig
 
 
 @dataclass(frozen=True)

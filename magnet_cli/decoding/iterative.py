@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from magnet_cli.config import DecodingConfig, required
 from magnet_cli.decoding.events import OnStep, StepEvent
 from magnet_cli.decoding.guidance import annealed_coef, guidance_matters, guide
 from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, disturbed, uniform_noise
@@ -25,6 +24,7 @@ from magnet_cli.masking import (
     stride1_mask,
     top_mask,
 )
+from magnet_cli.settings import DecodingConfig, required
 
 # (codes [B, K, T] with masked ones at the mask id, stage, positions bool [B, T], with_null)
 #   -> float32 logits [N, card] at the N true positions in row-major order, conditional and null.

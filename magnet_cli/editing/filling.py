@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from magnet_cli.config import DecodingConfig
-from magnet_cli.decoding import settings
+from magnet_cli.decoding import resolving
 from magnet_cli.decoding.events import OnStep
 from magnet_cli.decoding.hybrid import Sessions
 from magnet_cli.editing.cues import Cue, check_cues
@@ -22,6 +21,7 @@ from magnet_cli.editing.windows import Window, overlap_frames, window_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model
 from magnet_cli.request import GenerationRequest, make_request
+from magnet_cli.settings import DecodingConfig
 
 # (which window, from 1; how many) -> called before a window is decoded.
 OnWindow = Callable[[int, int], None]
@@ -88,7 +88,7 @@ class Filler:
                 raise UsageError(
                     "--hybrid is for clips of one prompt and one segment.", "Leave it out here."
                 )
-        self.resolved = settings.resolve(self.config, model.defaults, model.lm.config)
+        self.resolved = resolving.resolve(self.config, model.defaults, model.lm.config)
         self._texts: list[Sessions] | None = None
 
     def fill(

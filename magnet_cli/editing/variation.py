@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from magnet_cli.config import required
 from magnet_cli.decoding.events import OnStep
 from magnet_cli.editing.filling import (
     Direction,
@@ -19,6 +18,7 @@ from magnet_cli.editing.windows import derived_seed, onward
 from magnet_cli.errors import UsageError
 from magnet_cli.masking import spans_to_frames
 from magnet_cli.pipeline import Model
+from magnet_cli.settings import required
 
 
 def vary(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from magnet_cli.config import setting
 from magnet_cli.errors import CheckpointError
+from magnet_cli.fields import setting
 
 _SIZES = "Sizes of a new codec"
 

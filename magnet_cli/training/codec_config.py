@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from magnet_cli.config import setting
 from magnet_cli.errors import UsageError
+from magnet_cli.fields import setting
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 
 Trains = Literal["decoder", "all"]

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from magnet_cli.config import Modeling, setting
+from magnet_cli.config import Modeling
 from magnet_cli.errors import UsageError
+from magnet_cli.fields import setting
 
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]

@@ -11,12 +11,12 @@ from torch import Tensor
 from magnet_cli.audio import io
 from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.native import ModelCard
-from magnet_cli.config import OutputConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.files import atomic_path
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
+from magnet_cli.settings import OutputConfig
 from magnet_cli.training.config import TrainConfig, to_toml
 
 CONFIG_NAME = "train.toml"

@@ -10,12 +10,13 @@ from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.load import load_checkpoint
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.resolve import resolve
-from magnet_cli.config import DecodingConfig, LMConfig
+from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenFolder, TokenFormat
 from magnet_cli.errors import UsageError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
+from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
 from magnet_cli.training.loop import Trainer

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 import magnet_cli
-from magnet_cli.config import DecodingConfig
 from magnet_cli.evaluation.metrics import frechet_distance
+from magnet_cli.settings import DecodingConfig
 from recipes.nano.cases import Case, add_trained_option, composed_cases, compositions
 from recipes.nano.evaluate import BATCH, Evaluation, faults
 from recipes.nano.judges.hearing import Heard, judge, judged, percent_of, rates

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from magnet_cli.checkpoints import native
-from magnet_cli.config import DecodingConfig
+from magnet_cli.settings import DecodingConfig
 
 ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import magnet_cli
-from magnet_cli.config import DecodingConfig
+from magnet_cli.settings import DecodingConfig
 
 COARSE = 4  # streams that are heard; the others refine them
 HALF_SECOND = 12  # frames of nano

@@ -20,8 +20,8 @@ from magnet_cli.audio import io
 from magnet_cli.audio.formats import format_of, rate_for
 from magnet_cli.audio.io import Samples
 from magnet_cli.audio.metadata import from_comment, to_comment
-from magnet_cli.config import AudioFormat, OutputConfig
 from magnet_cli.errors import AudioFileError, MagnetError
+from magnet_cli.settings import AudioFormat, OutputConfig
 
 FORMATS = get_args(AudioFormat)
 METADATA = {"prompt": 'lofi "piano" — ピアノ 🎹 مرحبا', "seed": 2**63 - 1, "given": {"top_p": 0.9}}

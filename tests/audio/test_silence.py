@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from magnet_cli.audio.finishing import finish, finish_loop, remark
 from magnet_cli.audio.silence import Silences, silences
 from magnet_cli.audio.stream_writer import write_stream
-from magnet_cli.config import OutputConfig
+from magnet_cli.settings import OutputConfig
 
 RATE = 8000
 

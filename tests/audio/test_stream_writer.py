@@ -17,8 +17,8 @@ from magnet_cli.audio import stream_writer
 from magnet_cli.audio.finishing import finish, finish_loop
 from magnet_cli.audio.loudness import limit, measure
 from magnet_cli.audio.stream_writer import Meter, Store, write_stream
-from magnet_cli.config import OutputConfig
 from magnet_cli.errors import AudioFileError
+from magnet_cli.settings import OutputConfig
 
 RATE = 16_000
 FLOAT = OutputConfig(bit_depth="float")

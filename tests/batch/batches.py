@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from magnet_cli.batch.jobs import BatchSettings, Job, Planner
-from magnet_cli.config import DecodingConfig
 from magnet_cli.data.prompt_fields import BadLine, PromptLine
+from magnet_cli.settings import DecodingConfig
 
 SMALL = "facebook/magnet-small-10secs"
 QUICK = DecodingConfig(decoding_steps=(1,))

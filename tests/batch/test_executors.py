@@ -20,13 +20,13 @@ from magnet_cli.batch.jobs import WHOLE, Job
 from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Outcome, Tally
 from magnet_cli.batch.resume import Standing
-from magnet_cli.config import DecodingConfig
 from magnet_cli.data.prompt_fields import PromptLine
 from magnet_cli.editing.extension import extend
 from magnet_cli.editing.filling import Direction
 from magnet_cli.editing.saving import save_piece
 from magnet_cli.errors import NoRoomError, UsageError
 from magnet_cli.pipeline import GenerationResult, Model
+from magnet_cli.settings import DecodingConfig
 from tests.batch.batches import QUICK, SMALL, batch, jobs
 from tests.models.tiny import golden_model
 

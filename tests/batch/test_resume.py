@@ -11,8 +11,8 @@ from magnet_cli.audio import io
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.resume import Standing, check_run, differences
-from magnet_cli.config import DecodingConfig, OutputConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import DecodingConfig, OutputConfig
 from tests.batch.batches import batch, jobs
 
 

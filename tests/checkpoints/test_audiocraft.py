@@ -17,9 +17,10 @@ from magnet_cli.checkpoints import audiocraft
 from magnet_cli.checkpoints.audiocraft import LM_FILE, open_lm
 from magnet_cli.checkpoints.audiocraft_export import put, write_lm
 from magnet_cli.checkpoints.tensors import fill, read_pickle, read_safetensors
-from magnet_cli.config import DecodingConfig, LMConfig
+from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.lm import LanguageModel
+from magnet_cli.settings import DecodingConfig
 from tests.golden_cases import index, snapshot
 
 SMALL = snapshot("facebook/magnet-small-10secs") / LM_FILE

@@ -22,9 +22,9 @@ from magnet_cli.checkpoints.load import (
 )
 from magnet_cli.checkpoints.resolve import resolve, resolve_codec
 from magnet_cli.checkpoints.tensors import blank
-from magnet_cli.config import DecodingConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.pipeline import Model
+from magnet_cli.settings import DecodingConfig
 from tests.golden_cases import snapshot
 
 SMALL = "facebook/magnet-small-10secs"

@@ -12,9 +12,9 @@ import torch
 from magnet_cli.checkpoints import native, parts
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.resolve import resolve
-from magnet_cli.config import DecodingConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.lm import LanguageModel
+from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import golden_model, tiny_lm
 
 CARD = ModelCard(

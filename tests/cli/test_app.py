@@ -22,7 +22,6 @@ from magnet_cli.cli.decoding_options import DecodingOptions
 from magnet_cli.cli.ensemble import EnsembleOptions
 from magnet_cli.cli.flags import flag_of
 from magnet_cli.cli.options import OutputOptions
-from magnet_cli.config import DecodingConfig, OutputConfig
 from magnet_cli.errors import (
     EXIT_INTERRUPTED,
     EXIT_MODEL,
@@ -31,6 +30,7 @@ from magnet_cli.errors import (
     EXIT_USAGE,
     PartialFailureError,
 )
+from magnet_cli.settings import DecodingConfig, OutputConfig
 from tests.cli.conftest import QUICK, Magnet
 from tests.commands import commands, options
 

@@ -12,7 +12,7 @@ import soundfile
 
 from magnet_cli.audio import io
 from magnet_cli.cli.again import command_for
-from magnet_cli.config import OutputConfig
+from magnet_cli.settings import OutputConfig
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
 # Settings far from the defaults, one list a row.

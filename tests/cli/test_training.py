@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.config import DecodingConfig
 from magnet_cli.data.tokens import TokenFolder
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.pipeline import load_model
+from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.codec_config import CodecTrainConfig
 from magnet_cli.training.config import TrainConfig
 from tests.cli.conftest import SMALL, Magnet

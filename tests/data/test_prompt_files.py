@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.config import DecodingConfig
 from magnet_cli.data.prompt_fields import BadLine, PromptLine
 from magnet_cli.data.prompt_files import PromptFormat, format_of, open_prompts, read_prompts
 from magnet_cli.data.records import records
 from magnet_cli.errors import DataError, UsageError
+from magnet_cli.settings import DecodingConfig
 
 
 def lines(data: bytes | str, kind: PromptFormat = "txt", null: bool = False) -> list[object]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_cli.config import AUTOREGRESSIVE_DEFAULTS, DecodingConfig
 from magnet_cli.decoding import autoregressive
 from magnet_cli.decoding.autoregressive import SHORT_CONTEXT
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.session import CausalSession
 from magnet_cli.models.transformer import Attention
+from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DecodingConfig
 from tests.models.tiny import tiny_lm
 
 FRAMES = 2 * SHORT_CONTEXT

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from magnet_cli.config import AUTOREGRESSIVE_DEFAULTS, DecodingConfig
 from magnet_cli.decoding import autoregressive
 from magnet_cli.decoding.autoregressive import PENALTY_FREE, PENALTY_WINDOW, too_often
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.patterns import DelayPattern
+from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DecodingConfig
 
 CARD = 4
 GREEDY = dataclasses.replace(AUTOREGRESSIVE_DEFAULTS, use_sampling=False, cfg_coef=1.0)

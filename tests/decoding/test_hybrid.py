@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from magnet_cli.config import AUTOREGRESSIVE_DEFAULTS, DECODING_DEFAULTS
 from magnet_cli.decoding import autoregressive, hybrid, iterative
 from magnet_cli.decoding.hybrid import Prefix
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import CausalSession, MaskedSession
 from magnet_cli.patterns import DelayPattern
+from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DECODING_DEFAULTS
 from magnet_cli.training.objective import Draws, mask_batch
 from tests.models.tiny import tiny_lm
 

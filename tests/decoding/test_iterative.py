@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig
 from magnet_cli.decoding import iterative
 from magnet_cli.decoding.events import StepEvent
 from magnet_cli.decoding.sampling import make_generators
+from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
 CARD = 8
 STEPS = (4, 3, 2)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig
 from magnet_cli.decoding import iterative
 from magnet_cli.decoding.rescoring import rescoring
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import MagnetError
+from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
 CARD, FRAMES, STEPS = 8, 12, (3, 2)
 CONFIG = dataclasses.replace(DECODING_DEFAULTS, decoding_steps=STEPS, span_len=3)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from magnet_cli.config import DecodingConfig
 from magnet_cli.editing import looping
 from magnet_cli.editing.filling import Direction
 from magnet_cli.editing.looping import (
@@ -19,6 +18,7 @@ from magnet_cli.editing.looping import (
 )
 from magnet_cli.editing.timeline import Cue
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import DecodingConfig
 from tests.editing.tiny import FAST, HOP, SAMPLE_RATE, codes_of, tiny_model
 
 PIANO = Direction.of("piano", seed=4, config=FAST)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from magnet_cli.clips import Making, Target
-from magnet_cli.config import OutputConfig
 from magnet_cli.editing import saving
 from magnet_cli.editing.extension import extend
 from magnet_cli.editing.filling import Direction
+from magnet_cli.settings import OutputConfig
 from tests.editing.tiny import FAST, SAMPLE_RATE, codes_of, tiny_model
 
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from magnet_cli.config import DecodingConfig
 from magnet_cli.decoding.guidance import guide
 from magnet_cli.editing.cues import Cue, check_cues
 from magnet_cli.editing.extension import extend
@@ -18,6 +17,7 @@ from magnet_cli.editing.filling import Direction
 from magnet_cli.editing.timeline import MixedLogits, MixedSession, cue_weights
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model
+from magnet_cli.settings import DecodingConfig
 from tests.editing.tiny import FAST, SEGMENT, codes_of, tiny_model
 
 

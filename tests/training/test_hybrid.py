@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_cli.config import DECODING_DEFAULTS, LMConfig
+from magnet_cli.config import LMConfig
 from magnet_cli.decoding import hybrid
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import CausalSession, MaskedSession
 from magnet_cli.models.transformer import Attention
+from magnet_cli.settings import DECODING_DEFAULTS
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.initial import initialise
 from magnet_cli.training.objective import Batch, Draws, batch_losses, mask_batch, mean_loss

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from magnet_cli.config import DecodingConfig
 from magnet_cli.pipeline import load_model
+from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.parts import token_format
 from magnet_cli.training.setup import make_trainer

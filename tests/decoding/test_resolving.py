@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnet_cli.config import DECODING_DEFAULTS, DecodingConfig
-from magnet_cli.decoding.settings import for_prefix, resolve, used
+from magnet_cli.decoding.resolving import for_prefix, resolve, used
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 from tests.models.tiny import tiny_lm
 
 MASKED = tiny_lm("masked").config

@@ -5,15 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from magnet_cli.config import (
-    AUTOREGRESSIVE_DEFAULTS,
-    DECODING_DEFAULTS,
-    DecodingConfig,
-    LMConfig,
-    Modeling,
-    required,
-)
+from magnet_cli.config import LMConfig, Modeling
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DECODING_DEFAULTS, DecodingConfig, required
 
 MASKED_ONLY = frozenset(
     {
