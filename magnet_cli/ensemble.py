@@ -14,8 +14,8 @@ import torch
 
 from magnet_cli.checkpoints.compat import same_codec
 from magnet_cli.decoding import hybrid, iterative, resolving
-from magnet_cli.decoding.events import OnStep
-from magnet_cli.decoding.rescoring import rescoring
+from magnet_cli.decoding.contracts import Decoding, OnStep, Rescore, Sessions
+from magnet_cli.decoding.iterative import rescoring
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
 from magnet_cli.models.session import RescorerSession
@@ -147,7 +147,7 @@ def decode(
     model: Model,
     ensemble: Ensemble,
     request: GenerationRequest,
-    sessions: hybrid.Sessions,
+    sessions: Sessions,
     on_step: OnStep | None = None,
 ) -> torch.Tensor:
     """Codes int64 [B, K, T] of a request to a masked or hybrid model, with what helps it.
@@ -159,18 +159,15 @@ def decode(
     """
     config, lm = request.config, model.lm
     known = request.known_codes.to(model.device), request.known_mask.to(model.device)
-    generators = make_generators(request.seeds)
-    rescore = _rescore(ensemble.rescorer, request)
+    decoding = Decoding(
+        config,
+        lm.config.mask_id,
+        make_generators(request.seeds),
+        _rescore(ensemble.rescorer, request),
+        on_step,
+    )
     if not request.hybrid_frames:
-        return iterative.decode(
-            sessions.masked(),
-            *known,
-            config=config,
-            mask_id=lm.config.mask_id,
-            generators=generators,
-            rescore=rescore,
-            on_step=on_step,
-        )
+        return iterative.decode(sessions.masked(), *known, decoding)
     writer, writing = model, sessions
     if ensemble.hybrid_model is not None:
         writer = ensemble.hybrid_model
@@ -183,13 +180,9 @@ def decode(
         writing.causal(),
         sessions.masked(prefix.rows if own_rows else 0),
         *known,
+        decoding,
         prefix=prefix,
         prefix_config=prefix_config(model, ensemble, config),
-        config=config,
-        mask_id=lm.config.mask_id,
-        generators=generators,
-        rescore=rescore,
-        on_step=on_step,
     )
 
 
@@ -200,7 +193,7 @@ def prefix_config(model: Model, ensemble: Ensemble, config: DecodingConfig) -> D
     return resolving.for_prefix(config, own)
 
 
-def _rescore(rescorer: Model | None, request: GenerationRequest) -> iterative.Rescore | None:
+def _rescore(rescorer: Model | None, request: GenerationRequest) -> Rescore | None:
     weight = required(request.config.rescorer_weight)
     if rescorer is None or weight == 1:
         return None

@@ -15,8 +15,7 @@ from magnet_cli.checkpoints.load import LoadedCheckpoint, load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.config import Modeling
 from magnet_cli.decoding import autoregressive, resolving
-from magnet_cli.decoding.events import OnStep, StepEvent
-from magnet_cli.decoding.hybrid import Sessions
+from magnet_cli.decoding.contracts import Decoding, OnStep, Sessions, StepEvent
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.ensemble import ALONE, Ensemble
 from magnet_cli.errors import UsageError
@@ -205,11 +204,13 @@ class Model:
             sessions.causal(),
             request.known_codes.to(self.device),
             request.known_mask.to(self.device),
+            Decoding(
+                request.config,
+                self.lm.config.mask_id,
+                make_generators(request.seeds),
+                on_step=on_step,
+            ),
             pattern=self.lm.pattern,
-            config=request.config,
-            special=self.lm.config.mask_id,
-            generators=make_generators(request.seeds),
-            on_step=on_step,
         )
 
     def sessions(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from magnet_cli.decoding.events import StepEvent
+from magnet_cli.decoding.contracts import StepEvent
 from magnet_cli.editing.extension import extend
 from magnet_cli.editing.filling import Direction
 from magnet_cli.editing.timeline import Cue

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from magnet_cli.decoding import autoregressive, iterative, sampling
+from magnet_cli.decoding.contracts import Decoding
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.session import CausalSession, MaskedSession
 from magnet_cli.settings import DecodingConfig
@@ -81,27 +82,19 @@ def test_codes_are_the_references_with_padding_attended(golden: dict) -> None:
     prompt = prompt_of(golden)
     if prompt is not None:
         known[..., : prompt.shape[-1]], mask[..., : prompt.shape[-1]] = prompt, True
-    config = config_of(golden).over(model.defaults)
-    generators = make_generators([0] * len(want))
+    decoding = Decoding(
+        config_of(golden).over(model.defaults), model.card, make_generators([0] * len(want))
+    )
     if model.modeling == "autoregressive":
         codes = autoregressive.decode(
             CausalSession(model.lm, conditions, nulls),
             known,
             mask,
+            decoding,
             pattern=model.lm.pattern,
-            config=config,
-            special=model.card,
-            generators=generators,
         )
     else:
-        codes = iterative.decode(
-            MaskedSession(model.lm, conditions, nulls),
-            known,
-            mask,
-            config=config,
-            mask_id=model.card,
-            generators=generators,
-        )
+        codes = iterative.decode(MaskedSession(model.lm, conditions, nulls), known, mask, decoding)
     assert torch.equal(codes, want)
 
 

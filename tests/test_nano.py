@@ -15,7 +15,7 @@ import torch
 
 import magnet_cli
 from magnet_cli.checkpoints import registry
-from magnet_cli.decoding.events import StepEvent
+from magnet_cli.decoding.contracts import StepEvent
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.pipeline import Model
 

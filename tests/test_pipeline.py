@@ -14,7 +14,7 @@ import torch
 
 import magnet_cli
 from magnet_cli import pipeline
-from magnet_cli.decoding.events import StepEvent
+from magnet_cli.decoding.contracts import StepEvent
 from magnet_cli.errors import ModelNotFoundError, UsageError
 from magnet_cli.pipeline import Model
 from magnet_cli.request import frames_for

@@ -13,7 +13,7 @@ from magnet_cli.cli.progress import ClipDisplay
 if TYPE_CHECKING:
     from magnet_cli.batch.jobs import Job
     from magnet_cli.batch.report import Outcome, Tally
-    from magnet_cli.decoding.events import OnStep
+    from magnet_cli.decoding.contracts import OnStep
 
 
 class BatchDisplay(ClipDisplay):

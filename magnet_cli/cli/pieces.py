@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.clips import Making, SavedClip, Target
-    from magnet_cli.decoding.events import OnStep
+    from magnet_cli.decoding.contracts import OnStep
     from magnet_cli.editing.filling import Direction, Piece
     from magnet_cli.pipeline import Model
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from magnet_cli.checkpoints.hub import Progress as Download
-    from magnet_cli.decoding.events import StepEvent
+    from magnet_cli.decoding.contracts import StepEvent
 
 _PLAIN_SECONDS = 15.0  # between two plain lines of one download
 _SPEED_SECONDS = 3600.0  # over which the time left is estimated: a clip may take a minute

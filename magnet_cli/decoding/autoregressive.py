@@ -5,17 +5,20 @@ The loop knows no model: it is handed a session that takes steps and remembers t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding.events import OnStep, StepEvent
-from magnet_cli.decoding.guidance import coherent, guidance_matters, guide
-from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, uniform_noise
+from magnet_cli.decoding.contracts import CausalLogits, Decoding, StepEvent
+from magnet_cli.decoding.sampling import (
+    MIN_TEMPERATURE,
+    Sampler,
+    coherent,
+    guidance_matters,
+    guide,
+    uniform_noise,
+)
 from magnet_cli.patterns import DelayPattern
-from magnet_cli.settings import DecodingConfig, required
+from magnet_cli.settings import required
 
 # What is written step by step may hang, for two reasons. A model that reads its last second more than
 # all before it goes on as that second was: coherence boosting contrasts the two.
@@ -26,51 +29,30 @@ PENALTY_WINDOW = 50  # frames: 2 s at 25 a second
 PENALTY_FREE = 30  # times a code may stand in them
 
 
-class Session(Protocol):
-    """A causal model that remembers the steps it was given."""
-
-    def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
-        """Forget everything; make room for `steps` steps, with or without the null half.
-
-        Where there is a `short_context`, also for the conditional half with no more than so many steps
-        in sight of each layer.
-        """
-
-    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Append ids [B, K, n]; float32 logits [B, K, card] of what follows: conditional, null and
-        of the short context, the last two where they were asked for.
-        """
-
-
 def decode(
-    session: Session,
+    session: CausalLogits,
     known_codes: Tensor,
     known_mask: Tensor,
+    decoding: Decoding,
     *,
     pattern: DelayPattern,
-    config: DecodingConfig,
-    special: int,
-    generators: Sequence[torch.Generator],
     rows: int | None = None,
-    on_step: OnStep | None = None,
 ) -> Tensor:
     """Write the codes step by step; what is known is kept and read when its step comes.
 
     Args:
-        session: the model, see `Session`.
+        session: the model.
         known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
         known_mask: bool [B, K, T].
+        decoding: of its config `use_sampling`, `temperature`, `top_k`, `top_p`, `cfg_coef`,
+            `coherence_boost` and `frequency_penalty` are read, not annealed.
         pattern: where codes stand in the sequence.
-        config: `use_sampling`, `temperature`, `top_k`, `top_p`, `cfg_coef`, `coherence_boost`
-            and `frequency_penalty` are read, not annealed.
-        special: the id where no code stands.
-        generators: one per item.
         rows: write only this many steps of the sequence (hybrid decoding); default all.
-        on_step: called after every step.
 
     Returns:
-        int64 [B, K, T]; what lies behind `rows` is `special`.
+        int64 [B, K, T]; what lies behind `rows` is the mask id.
     """
+    config, special = decoding.config, decoding.mask_id
     batch, streams, frames = known_codes.shape
     total = pattern.steps(frames) if rows is None else min(rows, pattern.steps(frames))
     sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
@@ -94,12 +76,12 @@ def decode(
             before = sequence[:, :, max(0, step - PENALTY_WINDOW) : step]
             guided = guided - penalty * too_often(before, guided.shape[-1])
         drawing = open_[:, :, step].any(-1).tolist()
-        noise = uniform_noise(generators, drawing, streams, sequence.device)
+        noise = uniform_noise(decoding.generators, drawing, streams, sequence.device)
         tokens, _ = sampler(guided.flatten(0, 1), temperature, noise.flatten())
         write = open_[:, :, step] & real[:, step]
         sequence[:, :, step] = torch.where(write, tokens.view(batch, streams), sequence[:, :, step])
-        if on_step is not None:
-            on_step(
+        if decoding.on_step is not None:
+            decoding.on_step(
                 StepEvent(
                     part="autoregressive",
                     stage=0,

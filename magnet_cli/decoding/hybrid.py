@@ -10,15 +10,13 @@ a code to write, then what the masked stages draw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from magnet_cli.decoding import autoregressive, iterative
-from magnet_cli.decoding.events import OnStep
+from magnet_cli.decoding.contracts import CausalLogits, Decoding, StageLogits
 from magnet_cli.patterns import DelayPattern
 from magnet_cli.settings import DecodingConfig
 
@@ -45,29 +43,15 @@ class Prefix:
         return kept
 
 
-class Sessions(Protocol):
-    """A model with the texts of a clip, as each of the decoding loops asks it."""
-
-    def causal(self) -> autoregressive.Session:
-        """Asked step by step."""
-
-    def masked(self, prefix_rows: int = 0) -> iterative.StageLogits:
-        """Asked for what masks hide; it lays out the first `prefix_rows` steps as they were written."""
-
-
 def decode(
-    session: autoregressive.Session,
-    logits: iterative.StageLogits,
+    session: CausalLogits,
+    logits: StageLogits,
     known_codes: Tensor,
     known_mask: Tensor,
+    decoding: Decoding,
     *,
     prefix: Prefix,
     prefix_config: DecodingConfig,
-    config: DecodingConfig,
-    mask_id: int,
-    generators: Sequence[torch.Generator],
-    rescore: iterative.Rescore | None = None,
-    on_step: OnStep | None = None,
 ) -> Tensor:
     """Write the prefix, then fill in the rest with the prefix fixed.
 
@@ -76,10 +60,8 @@ def decode(
         logits: the model that fills in the rest; it must lay out `prefix.rows` itself.
         known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
         known_mask: bool [B, K, T]; these codes stay as they are, in the prefix too.
-        prefix_config: of the prefix, see `autoregressive.decode`.
-        config: of the rest, see `iterative.decode`.
-        mask_id: the id of a masked code, and of the delay layout's special token.
-        generators: one per item.
+        decoding: of the rest; the prefix draws from the same generators.
+        prefix_config: of the prefix, in place of the rest's.
 
     Returns:
         int64 [B, K, T].
@@ -88,21 +70,10 @@ def decode(
         session,
         known_codes,
         known_mask,
+        replace(decoding, config=prefix_config),
         pattern=prefix.pattern,
-        config=prefix_config,
-        special=mask_id,
-        generators=generators,
         rows=prefix.rows,
-        on_step=on_step,
     )
     kept = known_mask | prefix.kept(known_mask.shape[-1]).to(known_mask.device)
-    return iterative.decode(
-        logits,
-        torch.where(known_mask, known_codes, written),
-        kept,
-        config=config,
-        mask_id=mask_id,
-        generators=generators,
-        rescore=rescore,
-        on_step=on_step,
-    )
+    codes = torch.where(known_mask, known_codes, written)
+    return iterative.decode(logits, codes, kept, decoding)

@@ -1,21 +1,29 @@
 """Masked decoding: one stream at a time, a few parallel steps each (paper, section 3; Algorithm 1).
 
-Each step reads: predict the masked positions, guide, sample, score the spans, mask the least
-certain ones again. The loop knows no model: it is handed a function from codes to logits.
-Details that released checkpoints depend on follow the reference's `_generate_stage`.
+Each step reads: mask, guide, sample, score the spans, mask the least certain ones again. Details
+that released checkpoints depend on follow the reference's `_generate_stage`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding.events import OnStep, StepEvent
-from magnet_cli.decoding.guidance import annealed_coef, guidance_matters, guide
-from magnet_cli.decoding.sampling import MIN_TEMPERATURE, Sampler, disturbed, uniform_noise
+from magnet_cli.decoding.contracts import CodeProbs, Decoding, Rescore, StageLogits, StepEvent
+from magnet_cli.decoding.sampling import (
+    MIN_TEMPERATURE,
+    Sampler,
+    annealed_coef,
+    disturbed,
+    guidance_matters,
+    guide,
+    uniform_noise,
+)
+from magnet_cli.errors import MagnetError
 from magnet_cli.masking import (
     frames_to_spans,
     mask_rates,
@@ -26,16 +34,126 @@ from magnet_cli.masking import (
 )
 from magnet_cli.settings import DecodingConfig, required
 
-# (codes [B, K, T] with masked ones at the mask id, stage, positions bool [B, T], with_null)
-#   -> float32 logits [N, card] at the N true positions in row-major order, conditional and null.
-StageLogits = Callable[[Tensor, int, Tensor, bool], tuple[Tensor, Tensor | None]]
-
-# (codes [B, K, T] complete at the stage, stage, probabilities [B, T]) -> probabilities [B, T] that
-# the spans are scored by instead, another model's opinion mixed in.
-Rescore = Callable[[Tensor, int, Tensor], Tensor]
-
 # A span that is decided never competes for being masked again: below any score.
 DECIDED = -1e4
+
+
+def decode(
+    logits: StageLogits, known_codes: Tensor, known_mask: Tensor, decoding: Decoding
+) -> Tensor:
+    """Fill in every code that is not known, stream by stream.
+
+    Args:
+        logits: the model.
+        known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
+        known_mask: bool [B, K, T]; these codes are seen from the start, never masked, never changed.
+        decoding: see `Decoding`.
+
+    Returns:
+        int64 [B, K, T].
+    """
+    codes = torch.where(known_mask, known_codes, decoding.mask_id)
+    for stage in range(codes.shape[1]):
+        if not bool(known_mask[:, stage].all()):
+            decode_stage(logits, codes, known_mask[:, stage], stage, decoding)
+    return codes
+
+
+def decode_stage(
+    logits: StageLogits, codes: Tensor, known: Tensor, stage: int, decoding: Decoding
+) -> None:
+    """Fill in one stream of `codes` [B, K, T], in place; `known` bool [B, T] says what stays."""
+    config = decoding.config
+    sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
+    spans = Spans(config, known)
+    drawing = spans.open.any(-1).tolist()  # an item with nothing to decide draws no noise
+    mask = spans.first_mask()
+    for step in schedule(config, stage):
+        hide(codes, stage, mask & ~known, decoding.mask_id)
+        guided = guided_logits(logits, codes, stage, mask, step.cfg_coef)
+        noise = uniform_noise(decoding.generators, drawing, codes.shape[-1], codes.device)
+        tokens, token_probs = sampler(guided, step.temperature, noise[mask])
+        write(codes, stage, mask, known, tokens)
+        rescorer_seconds = 0.0
+        if step.next_rate is None:
+            mask = torch.zeros_like(mask)
+        else:
+            probs = torch.ones_like(noise).masked_scatter(mask, token_probs)
+            if decoding.rescore is not None:
+                began = time.perf_counter()
+                probs = decoding.rescore(codes, stage, probs)
+                rescorer_seconds = time.perf_counter() - began
+            if config.score_noise:
+                noise = uniform_noise(decoding.generators, drawing, codes.shape[-1], codes.device)
+                probs = disturbed(probs, config.score_noise * float(step.next_rate), noise)
+            mask = spans.next_mask(probs, mask, step.next_rate)
+        if decoding.on_step is not None:
+            decoding.on_step(
+                StepEvent(
+                    part="masked",
+                    stage=stage,
+                    stages=codes.shape[1],
+                    step=step.number,
+                    steps=step.of,
+                    mask_rate=step.rate,
+                    cfg_coef=step.cfg_coef,
+                    temperature=max(step.temperature, MIN_TEMPERATURE),
+                    remaining=int((mask & ~known).sum()),
+                    rescorer_seconds=rescorer_seconds,
+                )
+            )
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of a stream goes by."""
+
+    number: int  # from 1
+    of: int
+    rate: float  # the share of the open spans that is masked at it
+    next_rate: Tensor | None  # float32 scalar, the share to mask for the next; None: the last step
+    cfg_coef: float
+    temperature: float
+
+
+def schedule(config: DecodingConfig, stage: int) -> Iterator[Step]:
+    """The steps of a stream: mask rates by a cosine, guidance and temperature annealed with them."""
+    steps = required(config.decoding_steps)[stage]
+    rates = mask_rates(steps)
+    for step in range(steps):
+        rate = float(rates[step])
+        temperature = required(config.temperature)
+        if config.anneal_temperature:
+            temperature *= (steps - 1 - step) / steps
+        yield Step(
+            number=step + 1,
+            of=steps,
+            rate=rate,
+            next_rate=rates[step + 1] if step + 1 < steps else None,
+            cfg_coef=annealed_coef(
+                rate, required(config.max_cfg_coef), required(config.min_cfg_coef)
+            ),
+            temperature=temperature,
+        )
+
+
+def hide(codes: Tensor, stage: int, mask: Tensor, mask_id: int) -> None:
+    """Put the mask id where `mask` bool [B, T] is true, in place."""
+    codes[:, stage] = codes[:, stage].masked_fill(mask, mask_id)
+
+
+def guided_logits(
+    logits: StageLogits, codes: Tensor, stage: int, mask: Tensor, coef: float
+) -> Tensor:
+    """float32 [N, card] at the N masked positions, guided where guidance changes anything."""
+    cond, null = logits(codes, stage, mask, guidance_matters(coef))
+    return guide(cond, null, coef)
+
+
+def write(codes: Tensor, stage: int, mask: Tensor, known: Tensor, tokens: Tensor) -> None:
+    """Write what was drawn [N] for the masked positions, in place; what is known stays."""
+    sampled = codes[:, stage].masked_scatter(mask, tokens)
+    codes[:, stage] = torch.where(known, codes[:, stage], sampled)
 
 
 class Spans:
@@ -80,106 +198,35 @@ class Spans:
         return spans_to_frames(spans, self.span_len, self.known.shape[-1])
 
 
-def decode(
-    logits: StageLogits,
-    known_codes: Tensor,
-    known_mask: Tensor,
-    *,
-    config: DecodingConfig,
-    mask_id: int,
-    generators: Sequence[torch.Generator],
-    rescore: Rescore | None = None,
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """Fill in every code that is not known, stream by stream.
+def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> Rescore | None:
+    """What mixes a rescorer's opinion of the sampled codes into the span scores.
+
+    After each step but a stream's last, the completed stream is read once, in parallel, by a causal
+    model; w * p + (1 - w) * p_rescorer takes the place of p where spans are scored (the paper, "Model
+    rescorer"). Sampling itself is not touched, only which spans are masked again; no draw is made.
 
     Args:
-        logits: the model, see `StageLogits`.
-        known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
-        known_mask: bool [B, K, T]; these codes are seen from the start, never masked, never changed.
-        config: every field given.
-        mask_id: the id of a masked code.
-        generators: one per item.
-        rescore: see `Rescore`.
-        on_step: called after every step.
+        code_probs: the rescorer.
+        weight: the model's share w, 0..1; at 1 there is nothing to ask the rescorer.
+        streams: the streams to rescore.
 
     Returns:
-        int64 [B, K, T].
+        None at weight 1.
     """
-    codes = torch.where(known_mask, known_codes, mask_id)
-    for stage in range(codes.shape[1]):
-        if not bool(known_mask[:, stage].all()):
-            codes = _decode_stage(
-                logits,
-                codes,
-                known_mask[:, stage],
-                stage,
-                config,
-                mask_id,
-                generators,
-                rescore,
-                on_step,
+    if weight == 1:
+        return None
+
+    def rescore(codes: Tensor, stage: int, probs: Tensor) -> Tensor:
+        if stage not in streams:
+            return probs
+        opinion = code_probs(codes, stage)
+        if not bool(torch.isfinite(opinion).all()):
+            raise MagnetError(
+                "The rescorer's output is not a number.",
+                "Try --dtype float32; if it stays, its checkpoint is damaged.",
             )
-    return codes
+        mixed = weight * probs + (1 - weight) * opinion
+        # Scores take the logarithm: a code that the rescorer holds impossible stays a number.
+        return mixed.clamp(min=torch.finfo(mixed.dtype).tiny)
 
-
-def _decode_stage(
-    logits: StageLogits,
-    codes: Tensor,
-    known: Tensor,
-    stage: int,
-    config: DecodingConfig,
-    mask_id: int,
-    generators: Sequence[torch.Generator],
-    rescore: Rescore | None,
-    on_step: OnStep | None,
-) -> Tensor:
-    steps = required(config.decoding_steps)[stage]
-    sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
-    spans = Spans(config, known)
-    drawing = spans.open.any(-1).tolist()  # an item with nothing to decide draws no noise
-    rates = mask_rates(steps)
-    mask = spans.first_mask()
-    for step in range(steps):
-        rate = float(rates[step])
-        coef = annealed_coef(rate, required(config.max_cfg_coef), required(config.min_cfg_coef))
-        temperature = required(config.temperature)
-        if config.anneal_temperature:
-            temperature *= (steps - 1 - step) / steps
-
-        codes[:, stage] = codes[:, stage].masked_fill(mask & ~known, mask_id)
-        cond, null = logits(codes, stage, mask, guidance_matters(coef))
-        noise = uniform_noise(generators, drawing, codes.shape[-1], codes.device)
-        tokens, token_probs = sampler(guide(cond, null, coef), temperature, noise[mask])
-
-        sampled = codes[:, stage].masked_scatter(mask, tokens)
-        codes[:, stage] = torch.where(known, codes[:, stage], sampled)
-        rescorer_seconds = 0.0
-        if step + 1 < steps:
-            probs = torch.ones_like(noise).masked_scatter(mask, token_probs)
-            if rescore is not None:
-                started = time.perf_counter()
-                probs = rescore(codes, stage, probs)
-                rescorer_seconds = time.perf_counter() - started
-            if config.score_noise:
-                noise = uniform_noise(generators, drawing, codes.shape[-1], codes.device)
-                probs = disturbed(probs, config.score_noise * float(rates[step + 1]), noise)
-            mask = spans.next_mask(probs, mask, rates[step + 1])
-        else:
-            mask = torch.zeros_like(mask)
-        if on_step is not None:
-            on_step(
-                StepEvent(
-                    part="masked",
-                    stage=stage,
-                    stages=codes.shape[1],
-                    step=step + 1,
-                    steps=steps,
-                    mask_rate=rate,
-                    cfg_coef=coef,
-                    temperature=max(temperature, MIN_TEMPERATURE),
-                    remaining=int((mask & ~known).sum()),
-                    rescorer_seconds=rescorer_seconds,
-                )
-            )
-    return codes
+    return rescore

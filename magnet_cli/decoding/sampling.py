@@ -1,4 +1,4 @@
-"""Sampling: temperature, top-k, top-p; one generator per item, always required.
+"""From logits to tokens: guidance, temperature, top-k, top-p; one generator per item, always required.
 
 The generators live on the CPU whatever the device, and each item draws from its own, so that a
 seed means the same noise alone, in a batch and on any device.
@@ -16,6 +16,9 @@ from magnet_cli.errors import MagnetError
 
 # The reference's floor: annealed temperatures reach 0 at the last step.
 MIN_TEMPERATURE = 1e-2
+
+# The annealed coefficient ends at 1 up to rounding, where guidance changes nothing.
+NO_GUIDANCE = 1e-6
 
 # Rows that are drawn at once: sorting takes several times the memory of the logits, and a batch of
 # long clips has tens of thousands of rows. No row knows of another, so the draws are the same.
@@ -39,6 +42,34 @@ def uniform_noise(
         for generator, draws in zip(generators, drawing, strict=True)
     ]
     return torch.stack(rows).to(device)
+
+
+def annealed_coef(mask_rate: float, max_coef: float, min_coef: float) -> float:
+    """λ = rate * max + (1 - rate) * min: strong while most is masked, weak at the end.
+
+    The paper, section 3.4 and equation 10.
+    """
+    return mask_rate * max_coef + (1 - mask_rate) * min_coef
+
+
+def guidance_matters(coef: float) -> bool:
+    """Whether the unconditional half is needed at all."""
+    return abs(coef - 1.0) >= NO_GUIDANCE
+
+
+def coherent(guided: Tensor, cond: Tensor, short: Tensor | None, boost: float) -> Tensor:
+    """guided + (cond - short) * boost: towards what only the whole context says.
+
+    Coherence boosting (Malkin, Wang and Jojic, 2022, arXiv 2110.08294): what a model of a short context
+    would say as well counts for less than what it takes the long one to know, such as that the beat goes
+    on. Over guided logits, where the paper has plain ones.
+    """
+    return guided if short is None else guided + (cond - short) * boost
+
+
+def guide(cond: Tensor, null: Tensor | None, coef: float) -> Tensor:
+    """null + (cond - null) * λ; `cond` alone where there is nothing to guide against."""
+    return cond if null is None else null + (cond - null) * coef
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding.events import OnStep
+from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.filling import Direction, Filler, OnWindow, Piece, check_codes
 from magnet_cli.editing.windows import onward
 from magnet_cli.errors import UsageError

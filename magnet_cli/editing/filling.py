@@ -13,8 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from magnet_cli.decoding import resolving
-from magnet_cli.decoding.events import OnStep
-from magnet_cli.decoding.hybrid import Sessions
+from magnet_cli.decoding.contracts import OnStep, Sessions
 from magnet_cli.editing.cues import Cue, check_cues
 from magnet_cli.editing.timeline import MixedSessions, cue_weights
 from magnet_cli.editing.windows import Window, overlap_frames, window_seed

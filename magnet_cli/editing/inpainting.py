@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding.events import OnStep
+from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.filling import Direction, Filler, OnWindow, Piece, check_codes, need_masks
 from magnet_cli.editing.windows import Region, around, join
 from magnet_cli.errors import UsageError

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding.events import OnStep
+from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.cues import Cue
 from magnet_cli.editing.filling import Direction, Filler, check_codes, need_masks
 from magnet_cli.editing.windows import Region, Window, derived_seed

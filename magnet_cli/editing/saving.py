@@ -11,7 +11,7 @@ from typing import Any
 from magnet_cli import provenance
 from magnet_cli.audio.stream_writer import Written, write_stream
 from magnet_cli.clips import Making, SavedClip, Target, write_with_codes
-from magnet_cli.decoding.events import OnStep
+from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.filling import Piece
 from magnet_cli.editing.transcoding import decode_stream
 from magnet_cli.pipeline import Model

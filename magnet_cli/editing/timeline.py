@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding import autoregressive, iterative
-from magnet_cli.decoding.hybrid import Sessions
+from magnet_cli.decoding.contracts import CausalLogits, Sessions, StageLogits
 from magnet_cli.editing.cues import Cue
 
 CROSSFADE = 1.0  # seconds over which one prompt gives way to the next
@@ -46,7 +45,7 @@ def cue_weights(
 
 
 class MixedSessions:
-    """A model under several texts, mixed for a window, however it decodes (`decoding.hybrid.Sessions`)."""
+    """A model under several texts, mixed for a window, however it decodes (`contracts.Sessions`)."""
 
     def __init__(
         self, sessions: Sequence[Sessions], weights: Tensor, delays: Sequence[int]
@@ -64,9 +63,9 @@ class MixedSessions:
 
 
 class MixedLogits:
-    """Masked models under several texts, mixed frame by frame (`decoding.iterative.StageLogits`)."""
+    """Masked models under several texts, mixed frame by frame (`contracts.StageLogits`)."""
 
-    def __init__(self, sessions: Sequence[iterative.StageLogits], weights: Tensor) -> None:
+    def __init__(self, sessions: Sequence[StageLogits], weights: Tensor) -> None:
         """`weights` [sessions, T] are for the frames of the window that is decoded."""
         self.sessions, self.weights = list(sessions), weights
 
@@ -93,11 +92,11 @@ class MixedLogits:
 
 
 class MixedSession:
-    """Causal models under several texts, mixed step by step (`decoding.autoregressive.Session`)."""
+    """Causal models under several texts, mixed step by step (`contracts.CausalLogits`)."""
 
     def __init__(
         self,
-        sessions: Sequence[autoregressive.Session],
+        sessions: Sequence[CausalLogits],
         weights: Tensor,
         delays: Sequence[int],
     ) -> None:

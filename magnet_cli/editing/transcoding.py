@@ -13,7 +13,7 @@ from torch import Tensor
 from magnet_cli.audio.io import Samples, with_channels
 from magnet_cli.audio.loudness import SILENCE, peak_of
 from magnet_cli.audio.stored import BLOCK, StoredSound
-from magnet_cli.decoding.events import OnStep, StepEvent
+from magnet_cli.decoding.contracts import OnStep, StepEvent
 from magnet_cli.errors import AudioFileError
 from magnet_cli.pipeline import Model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding.events import OnStep
+from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.filling import (
     Direction,
     Filler,

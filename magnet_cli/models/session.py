@@ -40,7 +40,7 @@ class TextSessions:
 
 
 class MaskedSession:
-    """Logits of a masked model for given texts (`decoding.iterative.StageLogits`).
+    """Logits of a masked model for given texts (`decoding.contracts.StageLogits`).
 
     On a CPU the items are computed one by one: their matrices are large enough to fill it, the
     network takes the memory of one item, and an item's result does not depend on its batch-mates,
@@ -117,7 +117,7 @@ class MaskedSession:
 
 
 class RescorerSession:
-    """How likely a causal model finds codes, for given texts (`decoding.rescoring.CodeProbs`).
+    """How likely a causal model finds codes, for given texts (`decoding.contracts.CodeProbs`).
 
     Teacher-forced in one parallel pass: every code given all before it in the delay layout, at
     temperature 1, without guidance. What is not decoded yet, the streams above the scored one, is
@@ -154,7 +154,7 @@ class RescorerSession:
 
 
 class CausalSession:
-    """A causal model for given texts, step by step (`decoding.autoregressive.Session`).
+    """A causal model for given texts, step by step (`decoding.contracts.CausalLogits`).
 
     What is guided by goes through in one batch on every device: a step is bound by reading the
     weights, and they are read once for all rows.

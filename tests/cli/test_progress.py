@@ -11,7 +11,7 @@ from magnet_cli.checkpoints.hub import Progress as Download
 from magnet_cli.cli.options import TalkOptions
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.progress import ClipDisplay, loading
-from magnet_cli.decoding.events import StepEvent
+from magnet_cli.decoding.contracts import StepEvent
 
 
 def talk(terminal: bool, quiet: bool = False) -> Talk:

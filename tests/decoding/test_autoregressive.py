@@ -11,6 +11,7 @@ from torch import Tensor
 
 from magnet_cli.decoding import autoregressive
 from magnet_cli.decoding.autoregressive import SHORT_CONTEXT
+from magnet_cli.decoding.contracts import Decoding
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.session import CausalSession
 from magnet_cli.models.transformer import Attention
@@ -42,10 +43,8 @@ def written(
         CausalSession(lm, texts, [None] * len(seeds)),
         codes,
         mask,
+        Decoding(config, lm.config.mask_id, make_generators(seeds)),
         pattern=lm.pattern,
-        config=config,
-        special=lm.config.mask_id,
-        generators=make_generators(seeds),
     )
 
 
@@ -92,10 +91,12 @@ def test_without_a_boost_no_short_context_is_asked_for() -> None:
             Watched(lm, [None], [None]),
             codes,
             torch.zeros_like(codes, dtype=torch.bool),
+            Decoding(
+                dataclasses.replace(GREEDY, coherence_boost=boost),
+                lm.config.mask_id,
+                make_generators([0]),
+            ),
             pattern=lm.pattern,
-            config=dataclasses.replace(GREEDY, coherence_boost=boost),
-            special=lm.config.mask_id,
-            generators=make_generators([0]),
         )
     assert asked == [0, SHORT_CONTEXT]
 

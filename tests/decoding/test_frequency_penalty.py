@@ -12,6 +12,7 @@ from torch import Tensor
 
 from magnet_cli.decoding import autoregressive
 from magnet_cli.decoding.autoregressive import PENALTY_FREE, PENALTY_WINDOW, too_often
+from magnet_cli.decoding.contracts import Decoding
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.patterns import DelayPattern
 from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DecodingConfig
@@ -40,10 +41,8 @@ def written(
         Stubborn(),
         torch.zeros(len(seeds), 2, frames, dtype=torch.int64),
         mask,
+        Decoding(config, CARD, make_generators(seeds)),
         pattern=DelayPattern((0, 1)),
-        config=config,
-        special=CARD,
-        generators=make_generators(seeds),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnet_cli.decoding.guidance import annealed_coef, guidance_matters, guide
+from magnet_cli.decoding.sampling import annealed_coef, guidance_matters, guide
 from magnet_cli.masking import mask_rates
 
 

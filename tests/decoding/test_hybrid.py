@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from magnet_cli.decoding import autoregressive, hybrid, iterative
+from magnet_cli.decoding.contracts import Decoding
 from magnet_cli.decoding.hybrid import Prefix
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.lm import LanguageModel
@@ -76,11 +77,9 @@ def run(
         causal,
         masked,
         *(known or nothing_known()),
+        Decoding(CONFIG, lm.config.mask_id, make_generators([7])),
         prefix=prefix,
         prefix_config=PREFIX_CONFIG,
-        config=CONFIG,
-        mask_id=lm.config.mask_id,
-        generators=make_generators([7]),
     )
     return codes, causal, masked
 
@@ -114,10 +113,8 @@ def test_the_prefix_is_what_the_causal_model_writes(frames: int) -> None:
     alone = autoregressive.decode(
         CausalSession(lm, [text()], [None]),
         *nothing_known(),
+        Decoding(PREFIX_CONFIG, lm.config.mask_id, make_generators([7])),
         pattern=PATTERN,
-        config=PREFIX_CONFIG,
-        special=lm.config.mask_id,
-        generators=make_generators([7]),
     )
     kept = Prefix(PATTERN, frames, diagonal=True).kept(FRAMES)
     assert torch.equal(codes[:, kept], alone[:, kept])
@@ -164,9 +161,7 @@ def test_training_and_decoding_see_the_same(prefix_frames: int) -> None:
         codes = iterative.decode(
             masked,
             *nothing_known(),
-            config=CONFIG,
-            mask_id=lm.config.mask_id,
-            generators=make_generators([7]),
+            Decoding(CONFIG, lm.config.mask_id, make_generators([7])),
         )
     cross = lm.cross_keys([text()])
     training = dataclasses.replace(lm.config, span_len=1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from magnet_cli.decoding import iterative
-from magnet_cli.decoding.events import StepEvent
+from magnet_cli.decoding.contracts import Decoding, StepEvent
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
@@ -45,10 +45,8 @@ def nothing_known(batch: int, frames: int) -> tuple[Tensor, Tensor]:
 def run(
     model: FixedLogits, codes: Tensor, mask: Tensor, config: DecodingConfig, **more: object
 ) -> Tensor:
-    generators = make_generators(range(len(codes)))
-    return iterative.decode(
-        model, codes, mask, config=config, mask_id=CARD, generators=generators, **more
-    )  # type: ignore[arg-type]
+    decoding = Decoding(config, CARD, make_generators(range(len(codes))), **more)  # type: ignore[arg-type]
+    return iterative.decode(model, codes, mask, decoding)
 
 
 @settings(max_examples=60, deadline=None)
@@ -135,9 +133,7 @@ def test_an_item_does_not_depend_on_its_batch_mates(arrangement: str, score_nois
             alone,
             codes[item : item + 1],
             mask[item : item + 1],
-            config=config,
-            mask_id=CARD,
-            generators=make_generators([item]),
+            Decoding(config, CARD, make_generators([item])),
         )
         assert torch.equal(done[0], together[item])
 
@@ -181,8 +177,7 @@ def masked_again(score_noise: float, seed: int = 0) -> Tensor:
     model = FixedLogits(1, 60)
     config = dataclasses.replace(CONFIG, use_sampling=False, score_noise=score_noise)
     codes, mask = nothing_known(1, 60)
-    generators = make_generators([seed])
-    iterative.decode(model, codes, mask, config=config, mask_id=CARD, generators=generators)
+    iterative.decode(model, codes, mask, Decoding(config, CARD, make_generators([seed])))
     return model.calls[1][2][0]
 
 

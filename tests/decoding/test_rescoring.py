@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding import iterative
-from magnet_cli.decoding.rescoring import rescoring
+from magnet_cli.decoding.contracts import Decoding, Rescore
+from magnet_cli.decoding.iterative import rescoring
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import MagnetError
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
@@ -30,7 +31,7 @@ class Opinion:
         return self.probs
 
 
-def masks(rescore: iterative.Rescore | None, config: DecodingConfig = CONFIG) -> list[Tensor]:
+def masks(rescore: Rescore | None, config: DecodingConfig = CONFIG) -> list[Tensor]:
     """What is masked [1, T] at each step, over logits that are more certain of later frames."""
     asked: list[Tensor] = []
     scale = torch.linspace(0.5, 4, FRAMES)[:, None]
@@ -47,10 +48,7 @@ def masks(rescore: iterative.Rescore | None, config: DecodingConfig = CONFIG) ->
         logits,
         nothing,
         nothing.bool(),
-        config=config,
-        mask_id=CARD,
-        generators=make_generators([5]),
-        rescore=rescore,
+        Decoding(config, CARD, make_generators([5]), rescore),
     )
     return asked
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from magnet_cli.decoding.guidance import guide
+from magnet_cli.decoding.sampling import guide
 from magnet_cli.editing.cues import Cue, check_cues
 from magnet_cli.editing.extension import extend
 from magnet_cli.editing.filling import Direction

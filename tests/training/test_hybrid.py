@@ -10,6 +10,7 @@ from torch import Tensor
 
 from magnet_cli.config import LMConfig
 from magnet_cli.decoding import hybrid
+from magnet_cli.decoding.contracts import Decoding
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import CausalSession, MaskedSession
@@ -69,11 +70,13 @@ def decoded(lm: LanguageModel) -> Tensor:
         MaskedSession(lm, [None], [None], prefix_rows=prefix.rows),
         torch.zeros(1, 3, FRAMES, dtype=torch.int64),
         torch.zeros(1, 3, FRAMES, dtype=torch.bool),
+        Decoding(
+            dataclasses.replace(settings, max_cfg_coef=1.0, min_cfg_coef=1.0),
+            CONFIG.mask_id,
+            make_generators([3]),
+        ),
         prefix=prefix,
         prefix_config=settings,
-        config=dataclasses.replace(settings, max_cfg_coef=1.0, min_cfg_coef=1.0),
-        mask_id=CONFIG.mask_id,
-        generators=make_generators([3]),
     )
 
 

@@ -1,0 +1,84 @@
+"""What the decoding loops ask of a model, what they are told, and what they tell: all on one page.
+
+The loops know no model. `models.session` has the sessions that a loaded model is asked through,
+`editing.timeline` mixes several of them, and tests hand over fixed logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from magnet_cli.settings import DecodingConfig
+
+# (codes [B, K, T] with masked ones at the mask id, stage, positions bool [B, T], with_null)
+#   -> float32 logits [N, card] at the N true positions in row-major order, conditional and null.
+StageLogits = Callable[[Tensor, int, Tensor, bool], tuple[Tensor, Tensor | None]]
+
+# (codes [B, K, T] complete up to the stage, stage) -> float32 [B, T]: the probability that a
+# rescorer gives to each code of that stream.
+CodeProbs = Callable[[Tensor, int], Tensor]
+
+# (codes [B, K, T] complete at the stage, stage, probabilities [B, T]) -> probabilities [B, T] that
+# the spans are scored by instead, another model's opinion mixed in.
+Rescore = Callable[[Tensor, int, Tensor], Tensor]
+
+
+class CausalLogits(Protocol):
+    """A causal model that remembers the steps it was given."""
+
+    def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
+        """Forget everything; make room for `steps` steps, with or without the null half.
+
+        Where there is a `short_context`, also for the conditional half with no more than so many steps
+        in sight of each layer.
+        """
+
+    def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Append ids [B, K, n]; float32 logits [B, K, card] of what follows: conditional, null and
+        of the short context, the last two where they were asked for.
+        """
+
+
+class Sessions(Protocol):
+    """A model with the texts of a clip, as each of the decoding loops asks it."""
+
+    def causal(self) -> CausalLogits:
+        """Asked step by step."""
+
+    def masked(self, prefix_rows: int = 0) -> StageLogits:
+        """Asked for what masks hide; it lays out the first `prefix_rows` steps as they were written."""
+
+
+@dataclass(frozen=True)
+class StepEvent:
+    """One step is done."""
+
+    part: Literal["masked", "autoregressive", "codec"]
+    stage: int  # the stream that is decoded; 0 where all are
+    stages: int
+    step: int  # from 1
+    steps: int
+    mask_rate: float  # share of the spans that was masked at this step
+    cfg_coef: float  # guidance, λ
+    temperature: float
+    remaining: int  # positions of the stage still to be decided, over the batch
+    rescorer_seconds: float = 0.0  # spent in the rescorer at this step
+
+
+OnStep = Callable[[StepEvent], None]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a batch is decoded: what stays the same over all streams and steps of a loop."""
+
+    config: DecodingConfig  # every field given
+    mask_id: int  # of a masked code, and of the delay layout where no code stands
+    generators: Sequence[torch.Generator]  # one per item; the loops draw from them
+    rescore: Rescore | None = None
+    on_step: OnStep | None = None  # called after every step
