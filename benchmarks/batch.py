@@ -26,7 +26,7 @@ from magnet_cli.batch.fitting import Fitter
 from magnet_cli.batch.jobs import WHOLE, BatchSettings, Job, Planner
 from magnet_cli.batch.manifest import open_manifest
 from magnet_cli.batch.report import Outcome
-from magnet_cli.data.prompt_fields import PromptLine
+from magnet_cli.data.prompts import PromptLine
 from magnet_cli.settings import DecodingConfig
 
 PROMPTS = ("lofi piano", "rain on a roof", "punk rock, fast drums", "soft strings, a slow melody")

@@ -20,7 +20,7 @@ from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
 from magnet_cli.models.session import RescorerSession
 from magnet_cli.request import GenerationRequest
-from magnet_cli.settings import DecodingConfig, required
+from magnet_cli.settings import RESCORER_ONLY, DecodingConfig, required
 
 if TYPE_CHECKING:
     from magnet_cli.pipeline import Model
@@ -72,7 +72,7 @@ def gather(
         UsageError: a model is missing, of the wrong kind, or of another codec.
         MagnetError: whatever `load` raises.
     """
-    stranded = sorted(resolving.RESCORER_ONLY & config.given().keys())
+    stranded = sorted(RESCORER_ONLY & config.given().keys())
     if rescorer is None and stranded and model.modeling != "autoregressive":
         raise UsageError(
             f"{' and '.join(stranded)} asks for a rescorer, but none is named.",

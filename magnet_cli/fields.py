@@ -1,11 +1,256 @@
-"""How a setting is declared: once, with all that flags, help, checks and docs need to know. No torch here."""
+"""Settings: how one is declared, checked, and read from what a user wrote. No torch here.
+
+    @dataclass(frozen=True)
+    class DecodingConfig:
+        span_len: int | None = setting(
+            None, "Decoding", "Frames in a masked span.", metavar="N", low=1, only="masked"
+        )
+
+declares a field of a table once. The flag and its help (cli/settings.py), the columns of prompt files
+(data/prompts.py), `check`, what TOML, CSV and JSON may say (`typed`) and the docs come from that.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from magnet_cli.errors import UsageError
+
+# What alone has a use for a setting: masked decoding, what is written step by step, the first seconds
+# of a hybrid clip (of masked decoding, too), a rescorer (likewise).
+Only = Literal["masked", "autoregressive", "prefix", "rescorer"]
+
+_TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
-def setting(default: Any, panel: str, about: str) -> Any:
-    """A field that becomes a flag by itself, with its panel and its line in `--help` and the docs."""
-    return dataclasses.field(default=default, metadata={"panel": panel, "about": about})
+@dataclass(frozen=True)
+class Setting:
+    """What a field says of itself: see `setting`."""
+
+    panel: str
+    about: str
+    flags: str = ""
+    metavar: str | None = None
+    low: float = -math.inf
+    above: float = -math.inf
+    high: float = math.inf
+    below: float = math.inf
+    words: str = ""
+    usual: Any = None
+    example: str = ""
+    only: Only | None = None
+    option: Mapping[str, Any] = field(default_factory=dict)
+    # What the table says of the field.
+    name: str = ""
+    kind: Any = None  # its type, without None
+    default: Any = None
+
+    @property
+    def names(self) -> tuple[str, str | None]:
+        """The flag that sets it, and the one that unsets it (None where there is none)."""
+        first = next((name for name in self.flags.split() if name.startswith("--")), None)
+        on, _, off = (first or "--" + self.name.replace("_", "-")).partition("/")
+        return on, off or None
+
+    @property
+    def is_joined(self) -> bool:
+        """Several values are one text: `N,N,...`."""
+        return "," in (self.metavar or "")
+
+    @property
+    def help(self) -> str:
+        """What it is about, and what holds where neither the user nor a checkpoint says otherwise."""
+        several = isinstance(self.usual, tuple)
+        usual = ",".join(map(str, self.usual)) if several else self.usual
+        usual = f"{usual:g}" if isinstance(usual, float) else str(usual)
+        if self.usual is None or "Default" in self.about:
+            return self.about.replace("{usual}", usual)
+        return f"{self.about} Default: the checkpoint's own, usually {usual}."
+
+    @property
+    def takes(self) -> str:
+        """The values that it takes, in words."""
+        if self.words:
+            return self.words
+        if get_origin(self.kind) is Literal:
+            return " or ".join(get_args(self.kind))
+        low = f" from {self.low:g}" if math.isfinite(self.low) else ""
+        low = f" above {self.above:g}" if math.isfinite(self.above) else low
+        high = f" to {self.high:g}" if math.isfinite(self.high) else ""
+        high = f" up to {self.below:g}" if math.isfinite(self.below) else high
+        return _named(self.kind) + low + high
+
+    def fits(self, value: Any) -> bool:
+        """Whether it takes a value, which is not None."""
+        if get_origin(self.kind) is Literal:
+            return value in get_args(self.kind)
+        if get_origin(self.kind) is tuple:
+            if not isinstance(value, (tuple, list)):
+                return False
+            may_be_empty = () in (self.default, self.usual)
+            return (may_be_empty or len(value) > 0) and all(map(self._within, value))
+        return self._within(value)
+
+    def _within(self, value: Any) -> bool:
+        kind = get_args(self.kind)[0] if get_origin(self.kind) is tuple else self.kind
+        if kind not in (int, float):
+            return True
+        if not isinstance(value, int if kind is int else (int, float)):
+            return False
+        return self.low <= value <= self.high and self.above < value < self.below
+
+
+def setting(
+    default: Any,
+    panel: str,
+    about: str,
+    *,
+    flags: str = "",
+    metavar: str | None = None,
+    low: float = -math.inf,
+    above: float = -math.inf,
+    high: float = math.inf,
+    below: float = math.inf,
+    words: str = "",
+    usual: Any = None,
+    example: str = "",
+    only: Only | None = None,
+    **option: Any,
+) -> Any:
+    """A field that is a setting.
+
+    Args:
+        default: of the field; None where it is open.
+        panel: of the help that its flag stands in.
+        about: its line in the help and the docs. "{usual}" in it stands for that.
+        flags: its names, such as "--model -m" or "--sample/--greedy"; "": the field's in kebab-case. The
+            first is a column's name, too.
+        metavar: stands for its value in the help. One with a comma takes several values as one text.
+        low, above, high, below: bounds of a number, or of each of several.
+        words: what values it takes; "": said from type and bounds.
+        usual: what holds where the field is None and the checkpoint is silent.
+        example: of several values.
+        only: what alone has a use for it; None: all.
+        option: what else typer.Option takes, such as envvar or autocompletion.
+    """
+    said = Setting(
+        panel, about, flags, metavar, low, above, high, below, words, usual, example, only, option
+    )
+    return dataclasses.field(default=default, metadata={"setting": said})
+
+
+@functools.cache
+def settings_of(table: type) -> dict[str, Setting]:
+    """The settings of a dataclass by name, in its order; fields that are none are not there."""
+    hints = get_type_hints(table)
+    return {
+        each.name: dataclasses.replace(
+            each.metadata["setting"],
+            name=each.name,
+            kind=without_none(hints[each.name]),
+            default=each.default,
+        )
+        for each in dataclasses.fields(table)
+        if "setting" in each.metadata
+    }
+
+
+def without_none(hint: Any) -> Any:
+    """`T | None` -> T."""
+    if get_origin(hint) in (Union, UnionType):
+        return next(arg for arg in get_args(hint) if arg is not NoneType)
+    return hint
+
+
+def cannot_be(name: str, value: Any, takes: str) -> UsageError:
+    """The error of a field that has a value that it does not take."""
+    flag = name.replace("_", "-")
+    return UsageError(f"{name} cannot be {shown(value)}.", f"--{flag} takes {takes}.")
+
+
+def check(config: Any, refuse: Callable[[str, Any, str], Exception] = cannot_be) -> None:
+    """Refuse values of a table's settings that they do not take.
+
+    Raises:
+        UsageError: or what `refuse` makes of name, value and what would be right.
+    """
+    for name, each in settings_of(config.__class__).items():
+        value = getattr(config, name)
+        if value is not None and not each.fits(value):
+            raise refuse(name, value, each.takes)
+
+
+def _named(kind: Any) -> str:
+    """What values of a type are called: "a whole number"; of several: "whole numbers"."""
+    if get_origin(kind) is tuple:
+        return f"{_NAMES[get_args(kind)[0]][2:]}s"
+    return _NAMES[kind]
+
+
+class NotOfTypeError(ValueError):
+    """What a user wrote does not stand for a value of a setting's type: says what would."""
+
+
+def typed(kind: Any, value: Any, *, text: bool = False, example: str = "") -> Any:
+    """What a user wrote, as the type of a setting. Choices and bounds are left to `check`.
+
+    Args:
+        kind: int, float, bool, str, a Literal, or a tuple of one of them, `T | None` too.
+        value: from JSON, TOML or Python; several of them may be one text, as "20,10,10,10".
+        text: `value` is text that stands for what is no text (CSV).
+        example: of several values.
+
+    Raises:
+        NotOfTypeError: it cannot be one.
+    """
+    kind = without_none(kind)
+    text = text and isinstance(value, str)
+    if text and kind is not str:
+        value = value.strip()
+    if get_origin(kind) is Literal:  # bit_depth: 16 is as good as "16"
+        return str(value) if type(value) is int else value
+    if get_origin(kind) is tuple:
+        return _several(get_args(kind)[0], value, example)
+    if kind is bool:
+        if text and value.lower() in (*_TRUE, *_FALSE):
+            return value.lower() in _TRUE
+    elif kind in (int, float):
+        if text or (isinstance(value, (int, kind)) and not isinstance(value, bool)):
+            try:
+                return kind(value)
+            except (ValueError, OverflowError):
+                pass
+        raise NotOfTypeError(_named(kind))
+    if not isinstance(value, kind):
+        raise NotOfTypeError(_named(kind))
+    return value
+
+
+def _several(kind: type, value: Any, example: str) -> tuple[Any, ...]:
+    parts: Any = value if isinstance(value, (list, tuple)) else [value]
+    if isinstance(value, str) and kind is not str:
+        # "20,10" and "20 10" are two numbers; "20,,10" and "" are none.
+        parts = value.split(",") if "," in value else value.split() or [""]
+    try:
+        return tuple(typed(kind, part, text=True) for part in parts)
+    except NotOfTypeError:
+        if not example:
+            raise
+        several = _named(tuple[kind, ...])  # type: ignore[valid-type]
+        raise NotOfTypeError(f"{several}, such as {example}") from None
+
+
+def shown(value: Any) -> str:
+    """A value in an error, in 80 characters at most."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,17 +1,18 @@
-"""The settings of decoding and of the sound file. No torch here.
+"""The settings of decoding and of the sound file: two tables, what holds where they are silent, presets.
 
-A flag of the command line is a field's name in kebab-case, and takes its default from here.
+A new setting is one field here and the code that uses it. No torch.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from magnet_cli.errors import UsageError
+from magnet_cli.fields import Only, check, setting, settings_of
 
 T = TypeVar("T")
 
@@ -20,42 +21,213 @@ SpanScoring = Literal["max", "prod"]
 AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
 BitDepth = Literal["16", "24", "float"]
 
+_DECODING, _PARTNERS, _OUTPUT = "Decoding", "More than one model", "Sound file"
+_NUMBER: dict[str, Any] = {"metavar": "X", "low": 0, "below": 1e4}
+_PROBABILITY: dict[str, Any] = {"low": 0, "high": 1, "words": "a number from 0 (off) to 1"}
+_COUNT: dict[str, Any] = {"low": 0, "words": "a whole number from 0 (off)"}
+
 
 @dataclass(frozen=True)
 class DecodingConfig:
     """How codes are decoded. None means the checkpoint's own default; 0 switches top_p and top_k off."""
 
-    decoding_steps: tuple[int, ...] | None = None  # steps for each stream
-    temperature: float | None = None
-    anneal_temperature: bool | None = None  # temperature falls to 0.01 over a stream's steps
-    top_p: float | None = None  # keep the most likely tokens up to this sum
-    top_k: int | None = None  # keep this many of the most likely tokens
-    use_sampling: bool | None = None  # False: greedy
-    max_cfg_coef: float | None = None  # guidance at a stream's first step
-    min_cfg_coef: float | None = None  # guidance at a stream's last step
-    cfg_coef: float | None = None  # guidance of autoregressive decoding
-    coherence_boost: float | None = None  # of the long context over a short one; 0: none
-    frequency_penalty: float | None = None  # nats for each time too often; 0: none
-    span_len: int | None = None  # frames in a masked span
-    span_arrangement: SpanArrangement | None = None
-    span_scoring: SpanScoring | None = None  # nonoverlap only: stride1 always sums -log p
-    score_noise: float | None = None  # Gumbel noise on the spans' scores at the first step; 0: none
-    full_length: bool | None = None  # False: trim to a multiple of span_len, as the reference does
-    rescorer_weight: float | None = None  # the model's share in span scores; 1: no rescorer
-    rescore_streams: tuple[int, ...] | None = None  # streams whose spans a rescorer scores; (): all
-    hybrid: float | None = None  # seconds written autoregressively before the rest; 0: none
-    hybrid_temperature: float | None = None  # of those seconds; None stays: the writing model's own
-    hybrid_top_p: float | None = None  # likewise
-    hybrid_top_k: int | None = None  # likewise
+    decoding_steps: tuple[int, ...] | None = setting(
+        None,
+        _DECODING,
+        "Steps for each stream, or one number for all.",
+        flags="--steps --decoding-steps",
+        metavar="N,N,...",
+        low=1,
+        high=10_000,
+        words="whole numbers from 1 to 10000, one for each stream",
+        usual=(20, 10, 10, 10),
+        example="20,10,10,10",
+        only="masked",
+    )
+    temperature: float | None = setting(
+        None, _DECODING, "Higher is more varied, lower safer.", usual=3.0, **_NUMBER
+    )
+    anneal_temperature: bool | None = setting(
+        None,
+        _DECODING,
+        "Let the temperature fall over a stream's steps, or not. Default: fall.",  # to 0.01
+        flags="--anneal/--no-anneal",
+        usual=True,
+        only="masked",
+    )
+    top_p: float | None = setting(
+        None,
+        _DECODING,
+        "Draw from the likeliest codes up to this sum; 0: off.",
+        metavar="X",
+        usual=0.9,
+        **_PROBABILITY,
+    )
+    top_k: int | None = setting(
+        None,
+        _DECODING,
+        "Draw from this many of the likeliest codes; 0: off.",
+        metavar="N",
+        usual=0,
+        **_COUNT,
+    )
+    use_sampling: bool | None = setting(
+        None,
+        _DECODING,
+        "Draw codes, or take the likeliest. Default: draw.",
+        flags="--sample/--greedy",
+        usual=True,
+    )
+    max_cfg_coef: float | None = setting(
+        None,
+        _DECODING,
+        "Guidance at a stream's first step.",
+        usual=10.0,
+        only="masked",
+        **_NUMBER,
+    )
+    min_cfg_coef: float | None = setting(
+        None, _DECODING, "Guidance at a stream's last step.", usual=1.0, only="masked", **_NUMBER
+    )
+    cfg_coef: float | None = setting(
+        None,
+        _DECODING,
+        "Guidance of autoregressive models.",
+        usual=3.0,
+        only="autoregressive",
+        **_NUMBER,
+    )
+    coherence_boost: float | None = setting(
+        None,
+        _DECODING,
+        "Step by step: what all that was written so far makes likely counts for more than what its last 15 "
+        "frames alone would, so that a beat goes on and no tone does for ever.",
+        usual=0.0,
+        only="autoregressive",
+        **_NUMBER,
+    )
+    frequency_penalty: float | None = setting(
+        None,
+        _DECODING,
+        "Step by step: a code that fills more than 30 of its stream's last 50 frames becomes less likely by "
+        "X nats for each more, so that long notes and silences end.",
+        usual=0.0,
+        only="autoregressive",
+        **_NUMBER,
+    )
+    span_len: int | None = setting(
+        None,
+        _DECODING,
+        "Frames in a masked span. Default: the checkpoint's own, usually 3.",
+        metavar="N",
+        low=1,
+        only="masked",
+    )
+    span_arrangement: SpanArrangement | None = setting(
+        None,
+        _DECODING,
+        "Where spans lie: on a grid (nonoverlap) or anywhere (stride1). Default: {usual}.",
+        flags="--spans --span-arrangement",
+        usual="nonoverlap",
+        only="masked",
+    )
+    span_scoring: SpanScoring | None = setting(  # of the grid: stride1 always sums -log p
+        None,
+        _DECODING,
+        "How sure a span on the grid is: by its likeliest code (max) or all (prod). Default: {usual}.",
+        usual="max",
+        only="masked",
+    )
+    score_noise: float | None = setting(  # Gumbel noise on the spans' scores at the first step
+        None,
+        _DECODING,
+        "Chance in which spans are masked again: held notes are the surest guess, and where only the surest "
+        "stays, everything drones.",
+        usual=0.0,
+        only="masked",
+        **_NUMBER,
+    )
+    full_length: bool | None = setting(
+        None,
+        _DECODING,
+        "All frames, or whole spans only, as the reference does. Default: all.",
+        flags="--full-length/--trim",
+        usual=True,
+        only="masked",
+    )
+    rescorer_weight: float | None = setting(
+        None,
+        _PARTNERS,
+        "The model's own share in that, from 0 (the rescorer alone) to 1 (no rescorer). Default: {usual}.",
+        metavar="W",
+        low=0,
+        high=1,
+        words="a number from 0 (the rescorer alone) to 1 (no rescorer)",
+        usual=0.5,
+        only="rescorer",
+    )
+    rescore_streams: tuple[int, ...] | None = setting(
+        None,
+        _PARTNERS,
+        "Streams to rescore, from 0. Default: all.",
+        metavar="N,N,...",
+        low=0,
+        words="numbers of streams, from 0",
+        usual=(),
+        example="0,1",
+        only="rescorer",
+    )
+    hybrid: float | None = setting(
+        None,
+        _PARTNERS,
+        "Write the first seconds step by step, then fill in the rest.",
+        metavar="SECONDS",
+        low=0,
+        below=1e6,
+        words="seconds from 0 (off)",
+        usual=0.0,
+        only="masked",
+    )
+    # How those are written. None stays: the writing model's own.
+    hybrid_temperature: float | None = setting(
+        None,
+        _PARTNERS,
+        "Temperature of those seconds. Default: --temperature for a hybrid-trained model; else the "
+        "checkpoint's own or the writing model's, usually 1.",
+        only="prefix",
+        **_NUMBER,
+    )
+    hybrid_top_p: float | None = setting(
+        None,
+        _PARTNERS,
+        "Top-p of those seconds. Default: as for --hybrid-temperature, with --top-p.",
+        metavar="P",
+        only="prefix",
+        **_PROBABILITY,
+    )
+    hybrid_top_k: int | None = setting(
+        None,
+        _PARTNERS,
+        "Top-k of those seconds. Default: as for --hybrid-temperature, with --top-k.",
+        metavar="K",
+        only="prefix",
+        **_COUNT,
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
-        check_decoding(self)
+        check(self)
 
     def over(self, defaults: DecodingConfig) -> DecodingConfig:
         """These settings where they are given, `defaults` elsewhere."""
-        return dataclasses.replace(defaults, **self.given())
+        return defaults.altered(self.given())
+
+    def altered(self, values: Mapping[str, Any]) -> DecodingConfig:
+        """These settings but for `values`, which are not checked: those of checked settings, or constants."""
+        other = copy.copy(self)
+        vars(other).update(values)
+        return other
 
     def given(self) -> dict[str, Any]:
         """The fields that are set, by name."""
@@ -64,6 +236,69 @@ class DecodingConfig:
             for field in dataclasses.fields(self)
             if (value := getattr(self, field.name)) is not None
         }
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """How decoded audio becomes a file."""
+
+    format: AudioFormat | None = setting(
+        None, _OUTPUT, "Default: the suffix of the name, else wav."
+    )
+    bit_depth: BitDepth | None = setting(
+        None, _OUTPUT, "Of wav (16, 24, float) and flac (16, 24). Default: 16."
+    )
+    sample_rate: int | None = setting(
+        None,
+        _OUTPUT,
+        "Default: the model's (in opus: 48000).",  # or the nearest that the format can hold
+        metavar="HZ",
+        low=1000,
+        high=384_000,
+        words="Hz from 1000 to 384000",
+    )
+    channels: int | None = setting(
+        None,
+        _OUTPUT,
+        "1 (mono) or 2 (stereo). Default: the model's.",
+        metavar="N",
+        low=1,
+        high=2,
+        words="1 (mono) or 2 (stereo)",
+    )
+    normalize: bool = setting(
+        True, _OUTPUT, "Bring the clip to --lufs under --peak, or leave its level alone."
+    )
+    lufs: float = setting(
+        -14.0,
+        _OUTPUT,
+        "Loudness in LUFS (ITU-R BS.1770-4).",
+        metavar="X",
+        low=-70,
+        high=0,
+        words="a loudness from -70 to 0 LUFS",
+    )
+    peak: float = setting(
+        -1.0,
+        _OUTPUT,
+        "Ceiling in dBFS, held by a limiter.",
+        metavar="X",
+        low=-60,
+        high=0,
+        words="a ceiling from -60 to 0 dBFS",
+    )
+    fade: float = setting(
+        0.0,
+        _OUTPUT,
+        "Fade in and out this long.",
+        metavar="SECONDS",
+        low=0,
+        high=60,
+        words="seconds from 0 to 60",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def _plain(value: Any) -> Any:
@@ -84,101 +319,47 @@ def required(value: T | None) -> T:
     return value
 
 
-def check_decoding(config: DecodingConfig) -> None:
-    """Refuse values that cannot mean anything.
-
-    Raises:
-        UsageError: naming the field and the values it takes.
-    """
-
-    def need(holds: Callable[[Any], bool], field: str, takes: str) -> None:
-        value = getattr(config, field)
-        try:
-            fits = value is None or holds(value)
-        except (
-            TypeError
-        ):  # a text where a number is to be, one number where there are to be several
-            fits = False
-        if not fits:
-            flag = field.replace("_", "-")
-            raise UsageError(f"{field} cannot be {value!r}.", f"--{flag} takes {takes}.")
-
-    def wholes(values: Any, low: int, high: float) -> bool:
-        return all(isinstance(value, int) and low <= value <= high for value in values)
-
-    takes = "whole numbers from 1 to 10000, one for each stream"
-    need(lambda steps: len(steps) > 0 and wholes(steps, 1, 10_000), "decoding_steps", takes)
-    for field in (
-        "temperature",
-        "max_cfg_coef",
-        "min_cfg_coef",
-        "cfg_coef",
-        "coherence_boost",
-        "frequency_penalty",
-        "score_noise",
-        "hybrid_temperature",
-    ):
-        need(lambda value: 0 <= value < 1e4, field, "a number from 0 up to 10000")
-    for field in ("top_p", "hybrid_top_p"):
-        need(lambda value: 0 <= value <= 1, field, "a number from 0 (off) to 1")
-    for field in ("top_k", "hybrid_top_k"):
-        need(lambda value: wholes([value], 0, math.inf), field, "a whole number from 0 (off)")
-    need(lambda value: wholes([value], 1, math.inf), "span_len", "a whole number from 1")
-    arrangements, scorings = get_args(SpanArrangement), get_args(SpanScoring)
-    need(lambda value: value in arrangements, "span_arrangement", " or ".join(arrangements))
-    need(lambda value: value in scorings, "span_scoring", " or ".join(scorings))
-    takes = "a number from 0 (the rescorer alone) to 1 (no rescorer)"
-    need(lambda value: 0 <= value <= 1, "rescorer_weight", takes)
-    need(
-        lambda streams: wholes(streams, 0, math.inf),
-        "rescore_streams",
-        "numbers of streams, from 0",
-    )
-    need(lambda value: 0 <= value < 1e6, "hybrid", "seconds from 0 (off)")
+def _only(*who: Only) -> frozenset[str]:
+    settings = settings_of(DecodingConfig)
+    return frozenset(name for name, each in settings.items() if each.only in who)
 
 
-# What holds where neither the user nor the checkpoint says otherwise (paper, section 5; reference.md).
+MASKED_ONLY = _only("masked", "prefix", "rescorer")
+PREFIX_ONLY = _only("prefix")
+AUTOREGRESSIVE_ONLY = _only("autoregressive")
+RESCORER_ONLY = _only("rescorer")
+
+# What holds where neither the user nor the checkpoint says otherwise (paper, section 5), and the same for
+# models that write token by token (MusicGen, section 4.2).
 DECODING_DEFAULTS = DecodingConfig(
-    decoding_steps=(20, 10, 10, 10),
-    temperature=3.0,
-    anneal_temperature=True,
-    top_p=0.9,
-    top_k=0,
-    use_sampling=True,
-    max_cfg_coef=10.0,
-    min_cfg_coef=1.0,
-    cfg_coef=3.0,
-    coherence_boost=0.0,
-    frequency_penalty=0.0,
-    span_arrangement="nonoverlap",
-    span_scoring="max",
-    score_noise=0.0,
-    full_length=True,
-    rescorer_weight=0.5,
-    rescore_streams=(),
-    hybrid=0.0,
+    **{name: each.usual for name, each in settings_of(DecodingConfig).items()}
 )
+AUTOREGRESSIVE_DEFAULTS = dataclasses.replace(
+    DECODING_DEFAULTS, temperature=1.0, top_p=0.0, top_k=250
+)
+OUTPUT_DEFAULTS = OutputConfig()
 
 
 # What `--preset` multiplies the checkpoint's own decoding steps by.
 PRESETS = {"fast": 0.5, "default": 1.0, "best": 2.0}
 
 
-def preset_steps(steps: tuple[int, ...], preset: str) -> tuple[int, ...]:
-    """`steps` scaled by a preset: at least one for each stream, halves rounded up.
+def check_preset(preset: str | None) -> None:
+    """Refuse what is none of PRESETS.
 
     Raises:
-        UsageError: the preset is not one of PRESETS.
+        UsageError: it is none.
     """
-    if preset not in PRESETS:
+    if preset is not None and preset not in PRESETS:
         raise UsageError(f"There is no preset {preset!r}.", f"Take one of {', '.join(PRESETS)}.")
-    return tuple(max(1, int(count * PRESETS[preset] + 0.5)) for count in steps)
 
 
 def with_preset(
     config: DecodingConfig, preset: str | None, defaults: DecodingConfig
 ) -> DecodingConfig:
     """`config` with the steps of a preset, scaled from a checkpoint's own; None leaves it alone.
+
+    There is at least one for each stream, and halves are rounded up.
 
     Raises:
         UsageError: there is no such preset, or the checkpoint has no steps to scale.
@@ -187,67 +368,16 @@ def with_preset(
         return config
     if defaults.decoding_steps is None:
         raise UsageError("--preset scales steps, and this model has none.", "Leave it out.")
-    steps = preset_steps(defaults.decoding_steps, preset)
+    check_preset(preset)
+    steps = tuple(max(1, int(n * PRESETS[preset] + 0.5)) for n in defaults.decoding_steps)
     return dataclasses.replace(config, decoding_steps=steps)
 
 
-def check_duration(duration: float | None) -> None:
-    """Refuse what is no length of a clip.
+def check_seconds(flag: str, seconds: float | None) -> None:
+    """Refuse what is no length of a sound, as `--duration`, `--to` and `--overlap` are.
 
     Raises:
         UsageError: it is not above zero, or no number.
     """
-    if duration is not None and not 0 < duration < 1e6:
-        raise UsageError(f"--duration cannot be {duration:g}.", "It takes seconds above 0.")
-
-
-@dataclass(frozen=True)
-class OutputConfig:
-    """How decoded audio becomes a file."""
-
-    format: AudioFormat | None = None  # None: by the file's suffix
-    bit_depth: BitDepth | None = None  # wav and flac; None: 16
-    sample_rate: int | None = None  # Hz; None: the model's, or the nearest that the format can hold
-    channels: int | None = None  # 1 or 2; None: the model's
-    normalize: bool = True  # False: neither loudness nor peak is touched
-    lufs: float = -14.0  # integrated loudness, ITU-R BS.1770-4
-    peak: float = -1.0  # ceiling of the samples, dBFS
-    fade: float = 0.0  # seconds faded in at the start and out at the end
-
-    def __post_init__(self) -> None:
-        check_output(self)
-
-
-def check_output(config: OutputConfig) -> None:
-    """Refuse values that cannot mean anything.
-
-    Raises:
-        UsageError: naming the flag and the values it takes.
-    """
-
-    def need(holds: bool, flag: str, value: object, takes: str) -> None:
-        if not holds:
-            raise UsageError(f"--{flag} cannot be {value!r}.", f"It takes {takes}.")
-
-    formats, depths = get_args(AudioFormat), get_args(BitDepth)
-    need(config.format in (None, *formats), "format", config.format, f"one of {', '.join(formats)}")
-    need(
-        config.bit_depth in (None, *depths),
-        "bit-depth",
-        config.bit_depth,
-        f"one of {', '.join(depths)}",
-    )
-    rate, channels = config.sample_rate, config.channels
-    need(rate is None or 1000 <= rate <= 384_000, "sample-rate", rate, "Hz from 1000 to 384000")
-    need(channels in (None, 1, 2), "channels", channels, "1 (mono) or 2 (stereo)")
-    need(-70 <= config.lufs <= 0, "lufs", config.lufs, "a loudness from -70 to 0 LUFS")
-    need(-60 <= config.peak <= 0, "peak", config.peak, "a ceiling from -60 to 0 dBFS")
-    need(0 <= config.fade <= 60, "fade", config.fade, "seconds from 0 to 60")
-
-
-OUTPUT_DEFAULTS = OutputConfig()
-
-# The same for models that write token by token (MusicGen, section 4.2).
-AUTOREGRESSIVE_DEFAULTS = dataclasses.replace(
-    DECODING_DEFAULTS, temperature=1.0, top_p=0.0, top_k=250
-)
+    if seconds is not None and not 0 < seconds < 1e6:
+        raise UsageError(f"--{flag} cannot be {seconds:g}.", "It takes seconds above 0.")

@@ -9,7 +9,7 @@ from typing import Literal
 from magnet_cli import ensemble
 from magnet_cli.batch.jobs import Job
 from magnet_cli.clips import Making
-from magnet_cli.data.prompt_fields import BadLine
+from magnet_cli.data.prompts import BadLine
 from magnet_cli.editing.filling import Direction, Filler
 from magnet_cli.editing.transcoding import frames_holding
 from magnet_cli.ensemble import ALONE, Ensemble

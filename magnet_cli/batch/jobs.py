@@ -20,7 +20,7 @@ from magnet_cli.batch.names import (
     check_relative,
 )
 from magnet_cli.clips import Target
-from magnet_cli.data.prompt_fields import BadLine, PromptLine
+from magnet_cli.data.prompts import BadLine, PromptLine
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import Names, numbered
 from magnet_cli.provenance import output_given

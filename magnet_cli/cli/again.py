@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from magnet_cli.audio.formats import CONTAINERS
-from magnet_cli.cli.decoding_options import DecodingOptions
-from magnet_cli.cli.ensemble import EnsembleOptions
-from magnet_cli.cli.flags import flag_of
-from magnet_cli.cli.options import OutputOptions
+from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, spelled
+from magnet_cli.settings import OutputConfig
 
 # The models that take part in a clip beside its own, by the names of their flags' fields.
 HELPERS = ("rescorer", "hybrid_model")
@@ -40,12 +37,12 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
         part: model_of(made[part]) for part in HELPERS if isinstance(made.get(part), Mapping)
     }
     for group, values in (
-        (EnsembleOptions, helpers),
-        (EnsembleOptions, made.get("given")),
+        (PartnerOptions, helpers),
+        (PartnerOptions, made.get("given")),
         (DecodingOptions, made.get("given")),
-        (OutputOptions, made.get("output")),
+        (OutputConfig, made.get("output")),
     ):
-        arguments += _flags(group, values if isinstance(values, Mapping) else {})
+        arguments += spelled(group, values if isinstance(values, Mapping) else {})
     default = "float16" if made.get("device") == "cuda" else "float32"
     if made.get("dtype") not in (None, default):
         arguments += ["--dtype", as_text(made["dtype"])]
@@ -95,21 +92,6 @@ def _timed(edit: Mapping[str, Any]) -> list[str]:
     pairs = [(cue[0], as_text(cue[1])) for cue in cues if isinstance(cue, list) and len(cue) == 2]
     words = [word for start, prompt in pairs for word in ("--at", as_text(start), prompt)]
     return words[2:]
-
-
-def _flags(group: type, values: Mapping[str, Any]) -> list[str]:
-    """The flags of a group that set `values`, by the names of its fields."""
-    arguments = []
-    for field in dataclasses.fields(group):
-        value = values.get(field.name)
-        if value is None:
-            continue
-        on, off = flag_of(group, field.name)
-        if off is not None:
-            arguments.append(on if value else off)
-        else:
-            arguments += [on, as_text(value)]
-    return arguments
 
 
 def model_of(made: Mapping[str, Any]) -> str | None:

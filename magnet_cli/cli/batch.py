@@ -12,16 +12,21 @@ import typer
 
 from magnet_cli.batch.names import DEFAULT_NAME
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
-from magnet_cli.cli.decoding_options import DecodingOptions
-from magnet_cli.cli.ensemble import EnsembleOptions
-from magnet_cli.cli.flags import takes_flags
-from magnet_cli.cli.options import ClipOptions, ModelOptions, OutputOptions, TalkOptions, flag
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.preferences import default_model
+from magnet_cli.cli.settings import (
+    ClipOptions,
+    DecodingOptions,
+    ModelOptions,
+    PartnerOptions,
+    TalkOptions,
+    takes_flags,
+)
 from magnet_cli.data.prompt_files import STDIN, PromptFormat, format_of, open_prompts, read_prompts
 from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import check_duration
+from magnet_cli.fields import setting
+from magnet_cli.settings import OutputConfig, check_seconds
 
 EXAMPLES = """
 Examples:
@@ -44,54 +49,34 @@ def register(app: typer.Typer) -> None:
 class BatchOptions:
     """How a batch is read, named and worked through."""
 
-    source_format: Annotated[
-        PromptFormat | None,
-        flag(_PANEL, "--from", help="How lines are read. Default: by the file's suffix, else txt."),
-    ] = None
-    null: Annotated[
-        bool, flag(_PANEL, "--null", "-0", help="Prompts stand between NULs, not on lines.")
-    ] = False
-    name: Annotated[
-        str,
-        flag(
-            _PANEL,
-            "--name",
-            metavar="TEMPLATE",
-            help="Names of files: fields are index, line, slug, seed, variation.",
-            show_default=True,
-        ),
-    ] = DEFAULT_NAME
-    batch_size: Annotated[
-        str,
-        flag(
-            _PANEL,
-            "--batch-size",
-            metavar="N",
-            help="Clips decoded at once; auto: 1 on a CPU, 8 on CUDA, 1 where lines still arrive.",
-            show_default=True,
-        ),
-    ] = "auto"
-    shard: Annotated[
-        str | None,
-        flag(
-            _PANEL, "--shard", metavar="I/N", help="Make only part I of N, from 1/N. Needs --seed."
-        ),
-    ] = None
-    skip_bad: Annotated[
-        bool, flag(_PANEL, "--skip-bad", help="Go on without the lines that cannot be used.")
-    ] = False
-    codes: Annotated[
-        bool, flag(_PANEL, "--codes", help="Keep each clip's codes beside it, as .npz.")
-    ] = False
-    dry_run: Annotated[
-        bool, flag(_PANEL, "--dry-run", help="Check the lines, list what would be made, and stop.")
-    ] = False
-    print_paths: Annotated[
-        bool, flag(_PANEL, "--print", help="Write each finished file's path to stdout.")
-    ] = False
-    print0: Annotated[
-        bool, flag(_PANEL, "--print0", help="The same, each path ended by a NUL.")
-    ] = False
+    source_format: PromptFormat | None = setting(
+        None, _PANEL, "How lines are read. Default: by the file's suffix, else txt.", flags="--from"
+    )
+    null: bool = setting(
+        False, _PANEL, "Prompts stand between NULs, not on lines.", flags="--null -0"
+    )
+    name: str = setting(
+        DEFAULT_NAME,
+        _PANEL,
+        "Names of files: fields are index, line, slug, seed, variation.",
+        metavar="TEMPLATE",
+    )
+    batch_size: str = setting(
+        "auto",
+        _PANEL,
+        "Clips decoded at once; auto: 1 on a CPU, 8 on CUDA, 1 where lines still arrive.",
+        metavar="N",
+    )
+    shard: str | None = setting(
+        None, _PANEL, "Make only part I of N, from 1/N. Needs --seed.", metavar="I/N"
+    )
+    skip_bad: bool = setting(False, _PANEL, "Go on without the lines that cannot be used.")
+    codes: bool = setting(False, _PANEL, "Keep each clip's codes beside it, as .npz.")
+    dry_run: bool = setting(False, _PANEL, "Check the lines, list what would be made, and stop.")
+    print_paths: bool = setting(
+        False, _PANEL, "Write each finished file's path to stdout.", flags="--print"
+    )
+    print0: bool = setting(False, _PANEL, "The same, each path ended by a NUL.")
 
 
 @takes_flags
@@ -125,8 +110,8 @@ def batch(
     clips: ClipOptions,
     model: ModelOptions,
     decoding: DecodingOptions,
-    more: EnsembleOptions,
-    output: OutputOptions,
+    more: PartnerOptions,
+    output: OutputConfig,
     talk: TalkOptions,
 ) -> None:
     """Generate a clip for each prompt of a file or stream.
@@ -148,7 +133,7 @@ def batch(
     kind = options.source_format or kind
     if options.null and kind != "txt":
         raise UsageError(f"-0 separates plain prompts, not {kind}.", "Leave one of them out.")
-    check_duration(clips.duration)
+    check_seconds("duration", clips.duration)
     shard, size = parse_shard(options.shard), parse_batch_size(options.batch_size)
     if shard.count > 1 and clips.seed is None:
         raise UsageError("Shards need the same --seed.", "Say one, such as --seed 7.")
@@ -165,8 +150,8 @@ def batch(
         duration=clips.duration,
         negative=clean_prompt(clips.negative) if clips.negative is not None else None,
         preset=decoding.preset,
-        decoding=more.over(decoding.config()),
-        output=output.config(),
+        decoding=more.config.over(decoding.config),
+        output=output,
         name=options.name,
         codes=options.codes,
         models=with_identities(_models(model, more)),
@@ -195,7 +180,7 @@ def batch(
             run.stream(prompts.name, planned)
 
 
-def _models(model: ModelOptions, more: EnsembleOptions) -> dict[str, str]:
+def _models(model: ModelOptions, more: PartnerOptions) -> dict[str, str]:
     """The models that take part, as they are named."""
     names = {
         "model": model.model or default_model() or BUILTIN_NAMES[0],

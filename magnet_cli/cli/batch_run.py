@@ -11,11 +11,11 @@ from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
 from magnet_cli.cli.batch_progress import BatchDisplay
-from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
+from magnet_cli.cli.ensemble import folders, load_ensemble
 from magnet_cli.cli.loading import load, source_of
-from magnet_cli.cli.options import ModelOptions
 from magnet_cli.cli.output import Talk, complain, printable, stdout, write_stdout
-from magnet_cli.data.prompt_fields import BadLine
+from magnet_cli.cli.settings import ModelOptions, PartnerOptions
+from magnet_cli.data.prompts import BadLine
 from magnet_cli.errors import PartialFailureError, UsageError
 from magnet_cli.naming import some
 from magnet_cli.version import __version__
@@ -37,7 +37,7 @@ class BatchRun:
         shard: Shard,
         size: int | Literal["auto"],
         model: ModelOptions,
-        more: EnsembleOptions,
+        more: PartnerOptions,
         talk: Talk,
         *,
         force: bool,

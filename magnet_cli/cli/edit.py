@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each, say_beside
-from magnet_cli.cli.decoding_options import DecodingOptions
-from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
-from magnet_cli.cli.options import ModelOptions, OutputOptions, SeedOptions, TalkOptions
 from magnet_cli.cli.output import Talk, write_stdout
 from magnet_cli.cli.pieces import (
-    FileOptions,
     PieceMaker,
-    WindowOptions,
     check_stdout,
     cleaned,
     cues_of,
@@ -29,6 +24,15 @@ from magnet_cli.cli.pieces import (
     told,
 )
 from magnet_cli.cli.prompts import texts_of
+from magnet_cli.cli.settings import (
+    DecodingOptions,
+    FileOptions,
+    ModelOptions,
+    SeedOptions,
+    TalkOptions,
+    WindowOptions,
+    takes_flags,
+)
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig
 
@@ -84,7 +88,7 @@ def edit(
     windows: WindowOptions,
     model: ModelOptions,
     decoding: DecodingOptions,
-    output: OutputOptions,
+    output: OutputConfig,
     talk: TalkOptions,
 ) -> None:
     """Make regions of a sound anew and leave the rest alone.
@@ -97,12 +101,10 @@ def edit(
     from magnet_cli.editing.windows import check_spans, regions_of
 
     voice = Talk(talk)
-    decoding.config()
-    sound = output.config()
     check_stdout(files.destination, talk)
     negative = cleaned(variations.negative)
     spans = [parse_region(text) for text in region]
-    if not through_codec and sound != OutputConfig():
+    if not through_codec and output != OutputConfig():
         raise UsageError(
             "The flags of the sound file are for --through-codec.",
             "Leave them out: the output is as the input is.",
@@ -111,7 +113,7 @@ def edit(
         cues = cues_of(texts_of([prompt], voice), None)
         check_spans(spans, given.duration)
         seeds = seeds_of(variations)
-        targets = _targets(source, given, seeds, files, None if not through_codec else sound)
+        targets = _targets(source, given, seeds, files, None if not through_codec else output)
 
         from magnet_cli.cli.loading import load, source_of
         from magnet_cli.cli.progress import ClipDisplay
@@ -119,7 +121,7 @@ def edit(
         from magnet_cli.editing.transcoding import frames_in
 
         loaded = load(model, voice)
-        making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
+        making = Making(decoding.over(loaded.defaults), output, None, source_of(model))
         flags = {"region": region, "through_codec": through_codec, "overlap": windows.overlap}
         command = {"command": "edit", "input": source, "flags": flags, **input_record(given)}
         maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)

@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each
-from magnet_cli.cli.decoding_options import DecodingOptions
-from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
-from magnet_cli.cli.options import ModelOptions, OutputOptions, SeedOptions, TalkOptions
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.pieces import (
-    CodesFileOptions,
     PieceMaker,
-    PieceOptions,
     check_cues,
     check_stdout,
     cleaned,
@@ -25,7 +20,17 @@ from magnet_cli.cli.pieces import (
     told,
 )
 from magnet_cli.cli.prompts import texts_of
+from magnet_cli.cli.settings import (
+    CodesFileOptions,
+    DecodingOptions,
+    ModelOptions,
+    PieceOptions,
+    SeedOptions,
+    TalkOptions,
+    takes_flags,
+)
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
     from magnet_cli.clips import Target
@@ -65,7 +70,7 @@ def extend(
     pieces: PieceOptions,
     model: ModelOptions,
     decoding: DecodingOptions,
-    output: OutputOptions,
+    output: OutputConfig,
     talk: TalkOptions,
 ) -> None:
     """Continue a sound, to any length.
@@ -78,12 +83,9 @@ def extend(
     from magnet_cli.clips import Making
 
     voice = Talk(talk)
-    decoding.config()
-    sound = output.config()
     check_stdout(files.destination, talk)
     negative = cleaned(variations.negative)
-    if not 0 < to < 1e6:
-        raise UsageError(f"--to cannot be {to:g}.", "It takes seconds above 0.")
+    check_seconds("to", to)
     with input_sound(source, prompts) as given:
         cues = cues_of(texts_of(prompts, voice), pieces.at)
         if to <= given.duration:
@@ -94,14 +96,14 @@ def extend(
         check_cues(cues, to)
         seeds = seeds_of(variations)
         label = [named_after(source, "extended")]
-        targets = plan(label, seeds, files.destination, files.codes, sound, files.force)
+        targets = plan(label, seeds, files.destination, files.codes, output, files.force)
 
         from magnet_cli.cli.loading import load, source_of
         from magnet_cli.cli.progress import ClipDisplay
         from magnet_cli.editing.transcoding import encode_sound
 
         loaded = load(model, voice)
-        making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
+        making = Making(decoding.over(loaded.defaults), output, None, source_of(model))
         flags = {"to": to, "overlap": pieces.overlap}
         command = {"command": "extend", "input": source, "flags": flags, **input_record(given)}
         maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)

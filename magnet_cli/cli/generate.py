@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each, say_saved
-from magnet_cli.cli.decoding_options import DecodingOptions
-from magnet_cli.cli.ensemble import EnsembleOptions, folders, load_ensemble
-from magnet_cli.cli.flags import takes_flags
-from magnet_cli.cli.options import ClipOptions, ModelOptions, OutputOptions, TalkOptions
+from magnet_cli.cli.ensemble import folders, load_ensemble
 from magnet_cli.cli.output import Talk, write_stdout
-from magnet_cli.cli.pieces import (
-    PieceMaker,
-    PieceOptions,
-    check_cues,
-    check_stdout,
-    cues_of,
-    say_seed,
-    seeds_of,
-)
+from magnet_cli.cli.pieces import PieceMaker, check_cues, check_stdout, cues_of, say_seed, seeds_of
 from magnet_cli.cli.prompts import texts_of
+from magnet_cli.cli.settings import (
+    ClipOptions,
+    DecodingOptions,
+    ModelOptions,
+    PartnerOptions,
+    PieceOptions,
+    TalkOptions,
+    takes_flags,
+)
 from magnet_cli.data.prompts import clean_prompt
-from magnet_cli.settings import check_duration
+from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
     from magnet_cli.cli.progress import ClipDisplay
@@ -94,8 +92,8 @@ def gen(
     pieces: PieceOptions,
     model: ModelOptions,
     decoding: DecodingOptions,
-    more: EnsembleOptions,
-    output: OutputOptions,
+    more: PartnerOptions,
+    output: OutputConfig,
     talk: TalkOptions,
 ) -> None:
     """Generate sound from text.
@@ -108,13 +106,11 @@ def gen(
     from magnet_cli.clips import Making
 
     voice = Talk(talk)
-    more.over(decoding.config())
-    sound = output.config()
     if loop:
-        check_loopable(sound)
+        check_loopable(output)
     check_stdout(destination, talk)
     negative = clean_prompt(clips.negative) if clips.negative is not None else None
-    check_duration(clips.duration)
+    check_seconds("duration", clips.duration)
     texts = texts_of(prompts, voice)
     # With times, the prompts are those of one piece, which is named after the first.
     cues = cues_of(texts, pieces.at) if pieces.at else None
@@ -123,15 +119,15 @@ def gen(
     if loop or cues:
         more.refuse(_BY_ONE_MODEL)
     seeds = seeds_of(clips)
-    targets = plan(texts[:1] if cues else texts, seeds, destination, codes, sound, force)
+    targets = plan(texts[:1] if cues else texts, seeds, destination, codes, output, force)
 
     from magnet_cli.cli.loading import load, source_of
     from magnet_cli.cli.progress import ClipDisplay
 
     # Before this nothing imports torch, which takes seconds: `load` shows that something happens.
     loaded = load(model, voice)
-    config = more.over(decoding.over(loaded.defaults))
-    making = Making(config, sound, clips.duration, source_of(model), folders(more, model))
+    config = more.config.over(decoding.over(loaded.defaults))
+    making = Making(config, output, clips.duration, source_of(model), folders(more, model))
     seconds = loaded.segment_duration if clips.duration is None else clips.duration
     if loop or cues or seconds > loaded.segment_duration:
         more.refuse(_BY_ONE_MODEL)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.checkpoints import registry
 from magnet_cli.cli import preferences
-from magnet_cli.cli.options import ModelOptions
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.progress import loading
+from magnet_cli.cli.settings import ModelOptions
 from magnet_cli.errors import ModelNotFoundError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import typer
 
-from magnet_cli.cli.options import TalkOptions
+from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.errors import EXIT_PIPE_CLOSED, MagnetError, UsageError
 
 if TYPE_CHECKING:

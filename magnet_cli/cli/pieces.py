@@ -9,13 +9,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from magnet_cli.cli.clips import say_moved, say_saved
-from magnet_cli.cli.options import SeedOptions, TalkOptions, flag
 from magnet_cli.cli.output import Talk, refuse_terminal, write_stdout
+from magnet_cli.cli.settings import SeedOptions, TalkOptions
 from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.errors import EXIT_INTERRUPTED, UsageError
 
@@ -28,82 +28,8 @@ if TYPE_CHECKING:
     from magnet_cli.editing.filling import Direction, Piece
     from magnet_cli.pipeline import Model
 
-_PANEL, _FILES = "Windows", "Output"
-
 # A prompt and the second that it begins at.
 Cues = Sequence[tuple[float, str]]
-
-
-@dataclass(frozen=True)
-class FileOptions:
-    """Where the outputs of a command that starts from a sound go."""
-
-    destination: Annotated[
-        str | None,
-        flag(
-            _FILES,
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="File, folder, or `-` for stdout. Several variations number the file. "
-            "Default: a name made from the input's and the seed.",
-        ),
-    ] = None
-    force: Annotated[bool, flag(_FILES, "--force", "-f", help="Replace files that exist.")] = False
-
-
-@dataclass(frozen=True)
-class CodesFileOptions(FileOptions):
-    """The same, of a command whose output is codes of the model throughout."""
-
-    codes: Annotated[
-        Path | None,
-        flag(
-            _FILES,
-            "--codes",
-            metavar="FILE",
-            help="Keep the codes, too, as .npz [streams, frames].",
-        ),
-    ] = None
-
-
-@dataclass(frozen=True)
-class WindowOptions:
-    """How what is longer than the model's segment is made."""
-
-    overlap: Annotated[
-        float | None,
-        flag(
-            _PANEL,
-            "--overlap",
-            metavar="SECONDS",
-            help="What each window shares with what is there. Default: 0.3 of the segment.",
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        if self.overlap is not None and not 0 < self.overlap < 1e6:
-            raise UsageError(f"--overlap cannot be {self.overlap:g}.", "It takes seconds above 0.")
-
-
-@dataclass(frozen=True)
-class PieceOptions(WindowOptions):
-    """How a piece grows."""
-
-    at: Annotated[
-        list[float] | None,
-        flag(
-            _PANEL,
-            "--at",
-            metavar="SECONDS",
-            help="When the prompt that follows begins: --at 0 PROMPT --at 6 PROMPT. Within a second, "
-            "one gives way to the next.",
-        ),
-    ] = None
-    keep_partial: Annotated[
-        bool,
-        flag(_PANEL, "--keep-partial", help="On Ctrl-C, keep what is finished of the piece."),
-    ] = False
 
 
 def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:

@@ -1,70 +1,396 @@
-"""Flags made from the fields of settings: one for each that says what it is about (fields.setting)."""
+"""The one maker of flags, and the groups of flags that more than one command takes.
+
+    @app.command()
+    @takes_flags
+    def gen(prompts: ..., *, model: ModelOptions, decoding: DecodingOptions) -> None: ...
+
+A group is a frozen dataclass of settings (`fields.setting`), or a table itself, such as OutputConfig; its
+settings become the command's flags, and the command gets it filled in, and checked where it checks
+itself. Settings of all the groups of a command need different names.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-import typing
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from magnet_cli.cli.options import flag
+import typer
 
-Command = Callable[..., None]
+from magnet_cli.errors import UsageError
+from magnet_cli.fields import NotOfTypeError, Setting, setting, settings_of, typed
+from magnet_cli.settings import (
+    PRESETS,
+    DecodingConfig,
+    check_preset,
+    check_seconds,
+    with_preset,
+)
 
 
-def takes_settings(*classes: type) -> Callable[[Command], Command]:
-    """Give a command a flag for every documented field of dataclasses of settings.
+class Given:
+    """`Annotated[dict[str, Any], Given(TrainConfig)]`: flags of tables, of which a command gets those given.
 
-    The command takes those that were given as one dict, `settings`; the others stay what they are.
+    They may go over a file, so each can say the opposite of another: `--x/--no-x`.
     """
 
-    def decorate(command: Command) -> Command:
-        parameters = [
-            parameter
-            for parameter in inspect.signature(command).parameters.values()
-            if parameter.name != "settings"
-        ]
-        options = [option for class_ in classes for option in _options(class_)]
-        parameters += options
-
-        def with_settings(**values: Any) -> None:
-            given = {option.name: values.pop(option.name) for option in options}
-            command(**values, settings={k: v for k, v in given.items() if v not in (None, [])})
-
-        with_settings.__name__, with_settings.__doc__ = command.__name__, command.__doc__
-        with_settings.__module__ = command.__module__
-        with_settings.__annotations__ = {p.name: p.annotation for p in parameters}
-        vars(with_settings)["__signature__"] = inspect.Signature(parameters)
-        return with_settings
-
-    return decorate
+    def __init__(self, *tables: type) -> None:
+        self.settings = [each for table in tables for each in settings_of(table).values()]
 
 
-def _options(class_: Any) -> list[inspect.Parameter]:
-    hints = typing.get_type_hints(class_)
-    fields = dataclasses.fields(class_)
-    return [_option(field, hints[field.name]) for field in fields if "about" in field.metadata]
+def part(table: type, panel: str) -> Any:
+    """A field of a group that is a table itself: its settings of one panel become flags, too."""
+    return dataclasses.field(default=table(), metadata={"part": (table, panel)})
 
 
-def _option(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
-    """The flag of a setting: None where it is not given."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    name = "--" + field.name.replace("_", "-")
-    about, type_ = field.metadata["about"], hint
-    if origin is tuple:
-        type_, about = list[inner[0]], about + " May be given several times."  # type: ignore[valid-type]
-    elif origin is not None:
-        # A choice, which as a Literal would widen the help beyond reading; or a text or nothing.
-        type_ = str
-    if field.default not in (None, ()):
-        shown = str(field.default).lower() if hint is bool else field.default
-        about += f" Default: {shown}."
-    names = (f"{name}/--no-{name[2:]}",) if hint is bool else (name,)
-    option = flag(field.metadata["panel"], *names, help=about)
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[type_ | None, option],
+def flags_of(group: type) -> list[Setting]:
+    """The settings of a group, those of its parts among them."""
+    return [each for settings in _by_field(group).values() for each in settings]
+
+
+def spelled(group: type, values: Mapping[str, Any]) -> list[str]:
+    """The flags of a group that set `values`, by the names of its settings."""
+    words = []
+    for each in flags_of(group):
+        value = values.get(each.name)
+        on, off = each.names
+        if value is None:
+            continue
+        if isinstance(value, (list, tuple)):
+            value = ",".join(map(str, value))
+        words += [on, str(value)] if off is None else [on if value else off]
+    return words
+
+
+def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags of each parameter whose type is a group, or `Given`."""
+    parameters: list[inspect.Parameter] = []
+    builders: dict[str, Callable[[dict[str, Any]], Any]] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        name, hint = parameter.name, parameter.annotation
+        given = next((one for one in get_args(hint) if isinstance(one, Given)), None)
+        if given is not None:
+            builders[name] = functools.partial(_given, given)
+            parameters += [_parameter(each, over_a_file=True) for each in given.settings]
+        elif dataclasses.is_dataclass(hint):
+            builders[name] = functools.partial(_built, hint)
+            parameters += [_parameter(each) for each in flags_of(hint)]  # type: ignore[arg-type]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def with_flags(**values: Any) -> None:
+        built = {name: build(values) for name, build in builders.items()}
+        command(**values, **built)
+
+    # typer reads a command through `inspect`, which believes what a function says of itself.
+    with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
+    with_flags.__module__ = command.__module__
+    with_flags.__annotations__ = {p.name: p.annotation for p in parameters}
+    vars(with_flags)["__signature__"] = inspect.Signature(parameters)
+    return with_flags
+
+
+def _by_field(group: Any) -> dict[str, list[Setting]]:
+    """The settings that fill each field of a group: one, or those of a part."""
+    own = settings_of(group)
+    found: dict[str, list[Setting]] = {}
+    for field in dataclasses.fields(group):
+        if "part" in field.metadata:
+            table, panel = field.metadata["part"]
+            found[field.name] = [s for s in settings_of(table).values() if s.panel == panel]
+        elif field.name in own:
+            found[field.name] = [own[field.name]]
+    return found
+
+
+def _built(group: Any, values: dict[str, Any]) -> Any:
+    """A group from the values of its flags, which are taken out of `values`."""
+    made = {}
+    parts = {
+        f.name: f.metadata["part"][0] for f in dataclasses.fields(group) if "part" in f.metadata
+    }
+    for name, settings in _by_field(group).items():
+        taken = {each.name: _value(each, values.pop(each.name)) for each in settings}
+        made[name] = parts[name](**taken) if name in parts else taken[name]
+    return group(**made)
+
+
+def _given(given: Given, values: dict[str, Any]) -> dict[str, Any]:
+    taken = {each.name: values.pop(each.name) for each in given.settings}
+    return {name: value for name, value in taken.items() if value not in (None, [])}
+
+
+def _value(each: Setting, value: Any) -> Any:
+    """A flag's value as its setting has it: what is joined, or several."""
+    if get_origin(each.kind) is not tuple:
+        return value
+    if not value and not isinstance(value, str):
+        return each.default
+    try:
+        return typed(each.kind, value, example=each.example)
+    except NotOfTypeError as error:
+        name = each.names[0]
+        raise UsageError(f"{name} cannot be {value[:80]!r}.", f"It takes {error}.") from error
+
+
+def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
+    """A setting as a parameter that typer makes a flag of."""
+    kind, default, help = each.kind, each.default, each.help
+    names, metavar = each.flags.split(), each.metavar
+    kebab = each.names[0]
+    is_choice = get_origin(kind) is Literal
+    if get_origin(kind) is tuple:
+        kind = str if each.is_joined else list[get_args(kind)[0]]  # type: ignore[misc]
+    says_default = default is None or default is False or "Default" in help
+    option = {"show_default": not says_default}
+    if over_a_file:
+        # Choices stay texts, which the table checks: as choices they would widen the help beyond reading.
+        kind = str if is_choice else kind
+        if get_origin(each.kind) is tuple:
+            help += " May be given several times."
+        if default not in (None, ()):
+            help += f" Default: {str(default).lower() if kind is bool else default}."
+        default, option = None, {"show_default": False}
+    elif is_choice:
+        metavar = "|".join(get_args(kind))
+    if not names:
+        both = kind is bool and (over_a_file or default is not False)
+        names = [f"{kebab}/--no-{kebab[2:]}" if both else kebab]
+    flag = typer.Option(
+        *names, metavar=metavar, help=help, rich_help_panel=each.panel, **{**option, **each.option}
     )
+    if default in (None, ()):
+        kind, default = kind | None, None
+    return inspect.Parameter(
+        each.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, flag],
+    )
+
+
+def complete_model() -> list[tuple[str, str]]:
+    """Names of the known models, each with what it is: for the shell. Reads lists, loads no model."""
+    from magnet_cli.checkpoints import registry
+
+    found = []
+    for entry in registry.known_checkpoints():
+        about = f"{entry.kind}, {entry.segment_duration:g} s, {entry.modeling}"
+        found += [(name, about) for name in (entry.name, *entry.aliases)]
+    return found
+
+
+_MODEL, _CLIP, _TALK, _FILES, _WINDOWS = "Model", "Clips", "Conversation", "Output", "Windows"
+_PARTNERS = "More than one model"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and where it runs."""
+
+    model: str | None = setting(
+        None,
+        _MODEL,
+        "Name (small), hub id (facebook/magnet-small-10secs[@revision]) or folder. "
+        "Default: what `magnet models use` set, else the built-in model.",
+        flags="--model -m",
+        metavar="NAME",
+        envvar="MAGNET_MODEL",
+        autocompletion=complete_model,
+    )
+    device: str = setting(
+        "auto",
+        _MODEL,
+        "auto, cpu, cuda, cuda:1 or mps.",
+        metavar="NAME",
+        show_default=False,
+    )
+    dtype: str = setting(
+        "auto",
+        _MODEL,
+        "auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16.",
+        metavar="NAME",
+        show_default=False,
+    )
+    threads: int | None = setting(
+        None, _MODEL, "CPU threads. Default: torch's choice.", metavar="N", min=1, max=1024
+    )
+    offline: bool = setting(False, _MODEL, "Never use the network (as HF_HUB_OFFLINE=1 does).")
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    """Which variations to make, and what not to."""
+
+    num: int = setting(
+        1,
+        _CLIP,
+        "Variations: number i has seed + i, from 0. Default: 1.",
+        flags="--num -n",
+        metavar="N",
+        min=1,
+        max=10_000,
+    )
+    seed: int | None = setting(
+        None,
+        _CLIP,
+        "The same seed and settings make the same sound. Default: drawn, and printed.",
+        metavar="N",
+        min=0,
+        max=2**63 - 1,
+    )
+    negative: str | None = setting(
+        None, _CLIP, "A text for guidance to lead away from.", metavar="TEXT"
+    )
+
+
+@dataclass(frozen=True)
+class ClipOptions(SeedOptions):
+    """Which clips to make of a prompt."""
+
+    duration: float | None = setting(
+        None,
+        _CLIP,
+        "Length. Default: the model's segment; what is longer is made window by window.",
+        flags="--duration -d",
+        metavar="SECONDS",
+    )
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How codes are decoded: what DecodingConfig says of it, and a preset over its steps."""
+
+    preset: str | None = setting(
+        None,
+        "Decoding",
+        "Decoding steps, scaled from the checkpoint's own: "
+        f"{', '.join(f'{name} (x{scale:g})' for name, scale in PRESETS.items())}.",
+        metavar="NAME",
+        autocompletion=lambda: list(PRESETS),
+    )
+    config: DecodingConfig = part(DecodingConfig, "Decoding")  # without the preset
+
+    def __post_init__(self) -> None:
+        check_preset(self.preset)
+        if self.preset is not None and self.config.decoding_steps is not None:
+            raise UsageError("--preset and --steps both set the steps.", "Leave one out.")
+
+    def over(self, defaults: DecodingConfig) -> DecodingConfig:
+        """The settings that were given, with the preset's steps scaled from a checkpoint's own.
+
+        Raises:
+            UsageError: the checkpoint has no steps to scale.
+        """
+        return with_preset(self.config, self.preset, defaults)
+
+
+@dataclass(frozen=True)
+class PartnerOptions:
+    """Models that take part beside the one that is asked."""
+
+    rescorer: str | None = setting(
+        None,
+        _PARTNERS,
+        "An autoregressive or hybrid model with the same codec that helps decide which spans "
+        "are masked again; `self`: a hybrid-trained model's own causal mode.",
+        metavar="NAME",
+        autocompletion=complete_model,
+    )
+    config: DecodingConfig = part(DecodingConfig, _PARTNERS)
+    hybrid_model: str | None = setting(
+        None,
+        _PARTNERS,
+        "What writes them: an autoregressive model with the same codec. "
+        "A hybrid-trained model needs none.",
+        metavar="NAME",
+        autocompletion=complete_model,
+    )
+
+    def __post_init__(self) -> None:
+        given = self.config
+        if self.rescorer is None and (given.rescorer_weight is not None or given.rescore_streams):
+            raise UsageError(
+                "--rescorer-weight and --rescore-streams are for a rescorer, and none is named.",
+                "Name one with --rescorer MODEL.",
+            )
+
+    def refuse(self, what: str) -> None:
+        """Refuse what cannot take part in `what`: a second model, and a beginning of another length.
+
+        A hybrid-trained model's own beginning can: how it draws, and that there is none (`--hybrid 0`).
+
+        Raises:
+            UsageError: one was given.
+        """
+        if self.rescorer is not None or self.hybrid_model is not None or self.config.hybrid:
+            raise UsageError(
+                f"{what} are made by one model, with its own way to begin or with none.",
+                "Leave --rescorer, --hybrid-model and --hybrid (but for --hybrid 0) out here.",
+            )
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """Where the outputs of a command that starts from a sound go."""
+
+    destination: str | None = setting(
+        None,
+        _FILES,
+        "File, folder, or `-` for stdout. Several variations number the file. "
+        "Default: a name made from the input's and the seed.",
+        flags="--output -o",
+        metavar="FILE",
+    )
+    force: bool = setting(False, _FILES, "Replace files that exist.", flags="--force -f")
+
+
+@dataclass(frozen=True)
+class CodesFileOptions(FileOptions):
+    """The same, of a command whose output is codes of the model throughout."""
+
+    codes: Path | None = setting(
+        None, _FILES, "Keep the codes, too, as .npz [streams, frames].", metavar="FILE"
+    )
+
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """How what is longer than the model's segment is made."""
+
+    overlap: float | None = setting(
+        None,
+        _WINDOWS,
+        "What each window shares with what is there. Default: 0.3 of the segment.",
+        metavar="SECONDS",
+    )
+
+    def __post_init__(self) -> None:
+        check_seconds("overlap", self.overlap)
+
+
+@dataclass(frozen=True)
+class PieceOptions(WindowOptions):
+    """How a piece grows."""
+
+    at: tuple[float, ...] = setting(
+        (),
+        _WINDOWS,
+        "When the prompt that follows begins: --at 0 PROMPT --at 6 PROMPT. Within a second, one gives way "
+        "to the next.",
+        metavar="SECONDS",
+    )
+    keep_partial: bool = setting(False, _WINDOWS, "On Ctrl-C, keep what is finished of the piece.")
+
+
+@dataclass(frozen=True)
+class TalkOptions:
+    """How much is said, and in which form; `Talk(options)` of output.py obeys."""
+
+    json: bool = setting(False, _TALK, "One JSON object a line on stdout.")
+    quiet: bool = setting(False, _TALK, "Say nothing but errors.", flags="--quiet -q")
+    debug: bool = setting(False, _TALK, "Show the traceback of an error.")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli.cli.again import HELPERS, as_text, command_for, model_of
-from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.inputs import STDIN
-from magnet_cli.cli.options import TalkOptions
 from magnet_cli.cli.output import Talk, complain, printable, stdin
+from magnet_cli.cli.settings import TalkOptions, takes_flags
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.flags import takes_flags
-from magnet_cli.cli.options import TalkOptions
 from magnet_cli.cli.output import Talk
-from magnet_cli.cli.settings import takes_settings
+from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
 from magnet_cli.cli.train_codec import train_codec_command
 from magnet_cli.errors import UsageError
 from magnet_cli.training.config import TrainConfig, read_config
@@ -39,7 +37,6 @@ def register(program: typer.Typer) -> None:
         "Example:\n\n    magnet train lm models/mine --data tokens/train --init small --steps 200"
     ),
 )
-@takes_settings(TrainConfig)
 @takes_flags
 def train_lm(
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The model's folder.")],
@@ -54,7 +51,7 @@ def train_lm(
         bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")
     ] = False,
     talk: TalkOptions,
-    settings: dict[str, Any],
+    settings: Annotated[dict[str, Any], Given(TrainConfig)],
 ) -> None:
     """Train a language model on token shards, or fine-tune one with --init.
 

@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from magnet_cli.cli.flags import takes_flags
-from magnet_cli.cli.options import TalkOptions, flag
 from magnet_cli.cli.output import Talk
-from magnet_cli.cli.settings import takes_settings
+from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.training.codec_config import CodecTrainConfig
 
@@ -23,14 +21,21 @@ def _shown(value: Any) -> Any:
     return [_shown(part) for part in value] if isinstance(value, list) else value
 
 
-@takes_settings(CodecTrainConfig, SpectralCodecConfig)
 @takes_flags
 def train_codec_command(
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the run and its codec go.")],
     *,
-    data: Annotated[str, flag("Data", "--data", help="Manifest or folder of sounds.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="Manifest or folder of sounds.",
+            rich_help_panel="Data",
+            show_default=False,
+        ),
+    ],
     talk: TalkOptions,
-    settings: dict[str, Any],
+    settings: Annotated[dict[str, Any], Given(CodecTrainConfig, SpectralCodecConfig)],
 ) -> None:
     """Train the light spectral codec of the built-in model.
 

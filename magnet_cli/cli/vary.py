@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each
-from magnet_cli.cli.decoding_options import DecodingOptions
-from magnet_cli.cli.flags import takes_flags
 from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
-from magnet_cli.cli.options import ModelOptions, OutputOptions, SeedOptions, TalkOptions
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.pieces import (
-    CodesFileOptions,
     PieceMaker,
-    WindowOptions,
     check_stdout,
     cleaned,
     cues_of,
@@ -25,7 +20,17 @@ from magnet_cli.cli.pieces import (
     told,
 )
 from magnet_cli.cli.prompts import texts_of
+from magnet_cli.cli.settings import (
+    CodesFileOptions,
+    DecodingOptions,
+    ModelOptions,
+    SeedOptions,
+    TalkOptions,
+    WindowOptions,
+    takes_flags,
+)
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
     from magnet_cli.clips import Target
@@ -75,7 +80,7 @@ def vary(
     windows: WindowOptions,
     model: ModelOptions,
     decoding: DecodingOptions,
-    output: OutputOptions,
+    output: OutputConfig,
     talk: TalkOptions,
 ) -> None:
     """Make variations of a sound.
@@ -87,8 +92,6 @@ def vary(
     from magnet_cli.clips import Making
 
     voice = Talk(talk)
-    decoding.config()
-    sound = output.config()
     check_stdout(files.destination, talk)
     negative = cleaned(variations.negative)
     if strength is None:
@@ -103,7 +106,7 @@ def vary(
             seeds,
             files.destination,
             files.codes,
-            sound,
+            output,
             files.force,
         )
 
@@ -114,7 +117,7 @@ def vary(
         from magnet_cli.editing.variation import vary as vary_codes
 
         loaded = load(model, voice)
-        making = Making(decoding.over(loaded.defaults), sound, None, source_of(model))
+        making = Making(decoding.over(loaded.defaults), output, None, source_of(model))
         flags = {"strength": strength, "keep_streams": keep_streams, "overlap": windows.overlap}
         command = {"command": "vary", "input": source, "flags": flags, **input_record(given)}
         maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)

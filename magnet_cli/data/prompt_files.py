@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
-from magnet_cli.data.prompt_fields import BadLine, PromptLine, field_of, line_of, num_of
-from magnet_cli.data.prompts import clean_prompt
+from magnet_cli.data.prompts import BadLine, PromptLine, clean_prompt, field_of, line_of, num_of
 from magnet_cli.data.records import LONGEST_RECORD, Readable, records
 from magnet_cli.errors import DataError, UsageError
 

@@ -1,11 +1,24 @@
-"""Prompts: what a text must be for a model to be given it."""
+"""Prompts: what a text must be for a model to be given it, and what a line of a prompt file may say beside.
+
+Its columns or keys are the fields of PromptLine and every setting of decoding and of the sound file.
+"""
 
 from __future__ import annotations
 
+import difflib
 import json
 import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
 
 from magnet_cli.errors import UsageError
+from magnet_cli.fields import NotOfTypeError, Setting, settings_of, shown, typed
+from magnet_cli.settings import DecodingConfig, OutputConfig, check_preset, check_seconds
+
+MOST_VARIATIONS = 10_000
+
+_NOTHING = DecodingConfig()  # one for all lines that say nothing
 
 # Escaped as JSON. Files keep their prompt as a comment, and opus takes no comment beyond 60 kB.
 LONGEST_PROMPT = 20_000
@@ -36,3 +49,120 @@ def clean_prompt(text: str) -> str:
             "A sentence or two say more to a model than a page.",
         )
     return one_line
+
+
+@dataclass(frozen=True)
+class PromptLine:
+    """One line of a prompt file: a prompt, and what it wants otherwise than the rest."""
+
+    number: int  # of the line, from 1
+    prompt: str
+    out: str | None = None  # file name inside the output folder
+    seed: int | None = None
+    num: int | None = None  # variations
+    duration: float | None = None  # seconds
+    negative: str | None = None  # "": none, whatever holds for the rest
+    preset: str | None = None
+    decoding: DecodingConfig = _NOTHING
+    output: Mapping[str, Any] = field(default_factory=dict)  # fields of OutputConfig
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that cannot be used."""
+
+    number: int  # from 1
+    message: str  # what is wrong, and what would be right
+    num: int | None = None  # variations, where it says that in spite of all
+
+
+_OWN = {
+    name: kind
+    for name, kind in get_type_hints(PromptLine).items()
+    if name not in ("number", "decoding", "output")
+}
+_TABLES = {**settings_of(DecodingConfig), **settings_of(OutputConfig)}
+COLUMNS = (*_OWN, *_TABLES)
+# The flags' short forms of the same: steps, spans, anneal, sample.
+_SHORT = {each.names[0][2:].replace("-", "_"): name for name, each in _TABLES.items()}
+ALIASES = {short: name for short, name in _SHORT.items() if short != name}
+
+
+def field_of(name: str) -> str:
+    """The field that a column or key means: "max-cfg-coef" and "steps" are known, too.
+
+    Raises:
+        UsageError: there is no such field; near ones are named.
+    """
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    plain = ALIASES.get(plain, plain)
+    if plain in COLUMNS:
+        return plain
+    known = [*COLUMNS, *ALIASES]
+    near = difflib.get_close_matches(plain, known, n=2)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}."
+    raise UsageError(f"There is no field {name[:80]!r}.", hint)
+
+
+def line_of(number: int, values: Mapping[str, Any], *, text: bool) -> PromptLine:
+    """A line from the values of its fields.
+
+    Args:
+        number: of the line.
+        values: by the names that `field_of` gives. None, and "" where values are text, are no value.
+        text: the values are text that stands for numbers (csv), not numbers themselves (json).
+
+    Raises:
+        UsageError: a value cannot be used, or there is no prompt.
+    """
+    given = {
+        name: _value(name, value, text)
+        for name, value in values.items()
+        if value is not None and not (text and not value.strip())
+    }
+    own = {name: value for name, value in given.items() if name in _OWN}
+    own["prompt"] = clean_prompt(given.get("prompt", ""))
+    if own.get("negative"):
+        own["negative"] = clean_prompt(own["negative"])
+    _check_own(given)
+    decoding, output = (
+        {name: given[name] for name in settings_of(table) if name in given}
+        for table in (DecodingConfig, OutputConfig)
+    )
+    if output:
+        OutputConfig(**output)  # checks them
+    if decoding:
+        own["decoding"] = DecodingConfig(**decoding)
+    return PromptLine(number, **own, output=output)
+
+
+def num_of(values: Mapping[str, Any], *, text: bool) -> int | None:
+    """The variations that a bad line's values ask for; None where they do not, or not rightly."""
+    try:
+        num = typed(int, values.get("num"), text=text)
+    except NotOfTypeError:
+        return None
+    return num if 1 <= num <= MOST_VARIATIONS else None
+
+
+def _check_own(given: Mapping[str, Any]) -> None:
+    num, seed, preset = given.get("num", 1), given.get("seed", 0), given.get("preset")
+    if not 1 <= num <= MOST_VARIATIONS:
+        raise UsageError(f"num cannot be {num}.", f"It takes 1 to {MOST_VARIATIONS}.")
+    if not 0 <= seed <= 2**63 - num:
+        raise UsageError(f"seed cannot be {str(seed)[:40]}.", "It takes 0 to 2^63 - 1.")
+    check_seconds("duration", given.get("duration"))
+    check_preset(preset)
+    if preset is not None and "decoding_steps" in given:
+        raise UsageError("preset and decoding_steps both set the steps.", "Leave one out.")
+    if given.get("out") == "":
+        raise UsageError("out is empty.", "Name a file, or leave it out.")
+
+
+def _value(name: str, value: Any, text: bool) -> Any:
+    """`value` as the type that the field has."""
+    each = _TABLES.get(name) or Setting("", "", kind=_OWN[name])
+    try:
+        return typed(each.kind, value, text=text, example=each.example)
+    except NotOfTypeError as error:
+        raise UsageError(f"{name} cannot be {shown(value)}.", f"It takes {error}.") from None

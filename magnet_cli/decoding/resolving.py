@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from magnet_cli.config import LMConfig, Modeling
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DECODING_DEFAULTS, DecodingConfig, required
-
-MASKED_ONLY = frozenset(
-    {
-        "decoding_steps",
-        "anneal_temperature",
-        "max_cfg_coef",
-        "min_cfg_coef",
-        "span_len",
-        "span_arrangement",
-        "span_scoring",
-        "score_noise",
-        "full_length",
-        "rescorer_weight",
-        "rescore_streams",
-        "hybrid",
-        "hybrid_temperature",
-        "hybrid_top_p",
-        "hybrid_top_k",
-    }
+from magnet_cli.settings import (
+    AUTOREGRESSIVE_DEFAULTS,
+    AUTOREGRESSIVE_ONLY,
+    DECODING_DEFAULTS,
+    MASKED_ONLY,
+    PREFIX_ONLY,
+    RESCORER_ONLY,
+    DecodingConfig,
+    required,
 )
-PREFIX_ONLY = frozenset({"hybrid_temperature", "hybrid_top_p", "hybrid_top_k"})
-AUTOREGRESSIVE_ONLY = frozenset({"cfg_coef", "coherence_boost", "frequency_penalty"})
-RESCORER_ONLY = frozenset({"rescorer_weight", "rescore_streams"})
 
 
 def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> DecodingConfig:
@@ -40,25 +25,23 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
         UsageError: a field does not apply to this kind of model, or does not fit its streams.
     """
     _refuse_strangers(given, lm)
-    own = DecodingConfig(span_len=lm.span_len)
     base = AUTOREGRESSIVE_DEFAULTS if lm.modeling == "autoregressive" else DECODING_DEFAULTS
-    config = given.over(checkpoint.over(own.over(base)))
+    config = given.over(checkpoint.over(base.altered({"span_len": lm.span_len})))
     # One filter at a time: choosing one switches the other's default off. Both given: both hold.
-    if given.top_k and given.top_p is None:
-        config = dataclasses.replace(config, top_p=0.0)
-    if given.top_p and given.top_k is None:
-        config = dataclasses.replace(config, top_k=0)
-    if given.hybrid_top_k and given.hybrid_top_p is None:
-        config = dataclasses.replace(config, hybrid_top_p=0.0)
-    if given.hybrid_top_p and given.hybrid_top_k is None:
-        config = dataclasses.replace(config, hybrid_top_k=0)
+    for top_p, top_k in (("top_p", "top_k"), ("hybrid_top_p", "hybrid_top_k")):
+        asked_p, asked_k = getattr(given, top_p), getattr(given, top_k)
+        if asked_k and asked_p is None:
+            config = config.altered({top_p: 0.0})
+        if asked_p and asked_k is None:
+            config = config.altered({top_k: 0})
     if lm.modeling == "hybrid":
         # It writes both parts itself, so what is asked of one is asked of the other.
         config = _both_parts(given, config)
-    return dataclasses.replace(
-        config,
-        decoding_steps=_steps(given, config, lm.n_q),
-        rescore_streams=_streams(config, lm.n_q),
+    return config.altered(
+        {
+            "decoding_steps": _steps(given, config, lm.n_q),
+            "rescore_streams": _streams(config, lm.n_q),
+        }
     )
 
 
@@ -75,18 +58,19 @@ def _both_parts(given: DecodingConfig, config: DecodingConfig) -> DecodingConfig
         top_k = None
     elif given.hybrid_top_k:
         top_p = None
-    following = DecodingConfig(
-        hybrid_temperature=given.temperature, hybrid_top_p=top_p, hybrid_top_k=top_k
-    )
-    return given.over(following.over(config))
+    following = {
+        "hybrid_temperature": given.temperature,
+        "hybrid_top_p": top_p,
+        "hybrid_top_k": top_k,
+    }
+    return given.over(config.altered({k: v for k, v in following.items() if v is not None}))
 
 
 def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig:
     """How the autoregressive seconds of hybrid decoding are written: every field filled in.
 
-    Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's
-    own; guidance (`cfg_coef`), `coherence_boost`, `frequency_penalty`, greedy decoding and what
-    begins with `hybrid_` are as asked.
+    Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's own;
+    what is for such decoding alone, greedy decoding and what begins with `hybrid_` are as asked.
 
     Args:
         config: of the clip, every field given.
@@ -97,16 +81,10 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
         top_k = 0  # one filter at a time
     if top_k and top_p is None:
         top_p = 0.0
-    asked = DecodingConfig(
-        cfg_coef=config.cfg_coef,
-        coherence_boost=config.coherence_boost,
-        frequency_penalty=config.frequency_penalty,
-        use_sampling=config.use_sampling,
-        temperature=config.hybrid_temperature,
-        top_p=top_p,
-        top_k=top_k,
-    )
-    return asked.over(writer.over(AUTOREGRESSIVE_DEFAULTS))
+    same = {name: getattr(config, name) for name in (*AUTOREGRESSIVE_ONLY, "use_sampling")}
+    own = {"temperature": config.hybrid_temperature, "top_p": top_p, "top_k": top_k}
+    asked = {name: value for name, value in {**same, **own}.items() if value is not None}
+    return writer.over(AUTOREGRESSIVE_DEFAULTS).altered(asked)
 
 
 def used(
@@ -131,16 +109,13 @@ def used(
     if modeling == "autoregressive":
         unused |= MASKED_ONLY
     elif prefix is not None:
-        config = dataclasses.replace(
-            config,
-            hybrid=hybrid,
-            hybrid_temperature=prefix.temperature,
-            hybrid_top_p=prefix.top_p,
-            hybrid_top_k=prefix.top_k,
-        )
+        written = {
+            f"hybrid_{name}": getattr(prefix, name) for name in ("temperature", "top_p", "top_k")
+        }
+        config = config.altered({"hybrid": hybrid, **written})
     else:
         unused |= AUTOREGRESSIVE_ONLY | PREFIX_ONLY
-        config = dataclasses.replace(config, hybrid=0.0)
+        config = config.altered({"hybrid": 0.0})
         if modeling == "masked":
             unused.add("hybrid")
     if not rescored:

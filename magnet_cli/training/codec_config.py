@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import setting
+from magnet_cli.fields import check, setting
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 
 Trains = Literal["decoder", "all"]
@@ -30,12 +30,12 @@ class CodecTrainConfig:
         "Start",
         "Go on from a trained codec's folder, whose sizes hold; with a larger --n-q or --dimension it grows.",
     )
-    start_rows: int = setting(200_000, "Start", "Frames that k-means sees.")
+    start_rows: int = setting(200_000, "Start", "Frames that k-means sees.", low=1)
     start_iterations: int = setting(12, "Start", "Rounds of k-means, for each stream.")
     trains: Trains = setting("decoder", "Training", "decoder: codes stay what they are; or all.")
     steps: int = setting(2000, "Training", "Steps of gradient descent after the linear start.")
-    batch_size: int = setting(12, "Training", "Crops in a step.")
-    crop_frames: int = setting(64, "Training", "Frames of codes in a crop.")
+    batch_size: int = setting(12, "Training", "Crops in a step.", low=1)
+    crop_frames: int = setting(64, "Training", "Frames of codes in a crop.", low=1)
     learning_rate: float = setting(1e-3, "Training", "Its peak.")
     warmup_steps: int = setting(100, "Training", "Linear, from 0.")
     loudness_weight: float = setting(1.0, "Training", "Of the loss on the loudness of wide bands.")
@@ -48,8 +48,8 @@ class CodecTrainConfig:
     codebook_decay: float = setting(
         0.99, "Training", "With --trains all: of the codebooks' moving averages."
     )
-    report_every: int = setting(50, "Training", "Steps between two lines of the log.")
-    checkpoint_every: int = setting(200, "Training", "Steps between two checkpoints.")
+    report_every: int = setting(50, "Training", "Steps between two lines of the log.", low=1)
+    checkpoint_every: int = setting(200, "Training", "Steps between two checkpoints.", low=1)
     seed: int = setting(0, "Training", "Of every draw.")
     threads: int = setting(0, "Training", "Processor threads; 0: as torch chooses.")
 
@@ -60,17 +60,7 @@ def check_codec_training(config: CodecTrainConfig) -> None:
     Raises:
         UsageError: naming the field and what it takes.
     """
-    for name in ("batch_size", "crop_frames", "start_rows", "report_every", "checkpoint_every"):
-        if getattr(config, name) < 1:
-            flag = name.replace("_", "-")
-            raise UsageError(
-                f"{name} cannot be {getattr(config, name)}.", f"--{flag} takes 1 or more."
-            )
-    if config.trains not in get_args(Trains):
-        raise UsageError(
-            f"trains cannot be {config.trains!r}.",
-            f"--trains takes {' or '.join(get_args(Trains))}.",
-        )
+    check(config)
     if config.checkpoint_every % config.report_every:
         raise UsageError(
             "checkpoint_every is not a multiple of report_every.",

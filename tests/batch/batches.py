@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from magnet_cli.batch.jobs import BatchSettings, Job, Planner
-from magnet_cli.data.prompt_fields import BadLine, PromptLine
+from magnet_cli.data.prompts import BadLine, PromptLine
 from magnet_cli.settings import DecodingConfig
 
 SMALL = "facebook/magnet-small-10secs"

@@ -20,7 +20,7 @@ from magnet_cli.batch.jobs import WHOLE, Job
 from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Outcome, Tally
 from magnet_cli.batch.resume import Standing
-from magnet_cli.data.prompt_fields import PromptLine
+from magnet_cli.data.prompts import PromptLine
 from magnet_cli.editing.extension import extend
 from magnet_cli.editing.filling import Direction
 from magnet_cli.editing.saving import save_piece

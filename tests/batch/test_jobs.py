@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.batch.jobs import WHOLE, Job, Shard, parse_batch_size, parse_shard
-from magnet_cli.data.prompt_fields import BadLine, PromptLine
+from magnet_cli.data.prompts import BadLine, PromptLine
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import DecodingConfig, OutputConfig
 from tests.batch.batches import batch, jobs, planned, reason

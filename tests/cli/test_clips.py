@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.cli.clips import make_each
-from magnet_cli.cli.options import TalkOptions
 from magnet_cli.cli.output import Talk
+from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.clips import Target
 from magnet_cli.errors import MagnetError, PartialFailureError
 

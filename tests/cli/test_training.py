@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shlex
@@ -16,6 +15,7 @@ import pytest
 import soundfile
 
 from magnet_cli.data.tokens import TokenFolder
+from magnet_cli.fields import settings_of
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.pipeline import load_model
 from magnet_cli.settings import DecodingConfig
@@ -164,8 +164,7 @@ def test_help_says_the_defaults_of_the_settings(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
     rows = help_rows(magnet("train", command, "--help").out)
-    fields = [field for class_ in classes for field in dataclasses.fields(class_)]
-    settings = [field for field in fields if "about" in field.metadata]
+    settings = [each for class_ in classes for each in settings_of(class_).values()]
     assert len(settings) > 15
     for field in settings:
         row = rows["--" + field.name.replace("_", "-")]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from magnet_cli.errors import UsageError
+from magnet_cli.fields import settings_of
 from magnet_cli.training.config import TrainConfig, read_config, to_toml
 from magnet_cli.training.optimizers import rate_share
 
@@ -63,9 +64,11 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 
 
 def test_every_setting_says_what_it_is() -> None:
-    for field in dataclasses.fields(TrainConfig):
-        assert field.metadata["about"].endswith("."), field.name
-        assert field.metadata["panel"], field.name
+    settings = settings_of(TrainConfig)
+    assert list(settings) == [field.name for field in dataclasses.fields(TrainConfig)]
+    for each in settings.values():
+        assert each.about.endswith("."), each.name
+        assert each.panel, each.name
 
 
 @pytest.mark.parametrize(
@@ -84,13 +87,13 @@ def test_learning_rates(schedule: Any, expected: list[float]) -> None:
 
 def test_the_documents_list_every_setting() -> None:
     text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8")
-    for field in dataclasses.fields(TrainConfig):
+    for field in settings_of(TrainConfig).values():
         default = field.default
         if default in (None, ()):
             shown = ""
         else:
             shown = str(default).lower() if isinstance(default, bool) else f"`{default}`"
-        assert f"| `{field.name}` | {shown} | {field.metadata['about']} |" in text, field.name
+        assert f"| `{field.name}` | {shown} | {field.about} |" in text, field.name
 
 
 def test_the_file_that_the_documents_show_is_read(tmp_path: Path) -> None:
