@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from magnet_cli.decoding.contracts import StepEvent
-from magnet_cli.editing.extension import extend
-from magnet_cli.editing.filling import Direction
-from magnet_cli.editing.timeline import Cue
+from magnet_cli.editing.pieces import Direction, extend
+from magnet_cli.editing.windows import Cue
 from magnet_cli.errors import UsageError
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import RescorerSession

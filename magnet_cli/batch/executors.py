@@ -25,8 +25,7 @@ from magnet_cli.batch.report import OnOutcome, Outcome
 from magnet_cli.batch.resume import Standing
 from magnet_cli.clips import SavedClip, save_item
 from magnet_cli.decoding.contracts import OnStep, StepEvent
-from magnet_cli.editing.extension import extend
-from magnet_cli.editing.filling import Direction
+from magnet_cli.editing.pieces import Direction, extend
 from magnet_cli.editing.saving import save_piece
 from magnet_cli.errors import MagnetError, NoRoomError
 from magnet_cli.settings import required

@@ -10,7 +10,7 @@ from magnet_cli import ensemble
 from magnet_cli.batch.jobs import Job
 from magnet_cli.clips import Making
 from magnet_cli.data.prompts import BadLine
-from magnet_cli.editing.filling import Direction, Filler
+from magnet_cli.editing.pieces import Direction, Filler
 from magnet_cli.editing.transcoding import frames_holding
 from magnet_cli.ensemble import ALONE, Ensemble
 from magnet_cli.errors import MagnetError, UsageError

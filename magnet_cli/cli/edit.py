@@ -117,7 +117,7 @@ def edit(
 
         from magnet_cli.cli.loading import load, source_of
         from magnet_cli.cli.progress import ClipDisplay
-        from magnet_cli.editing.filling import need_masks
+        from magnet_cli.editing.pieces import need_masks
         from magnet_cli.editing.transcoding import frames_in
 
         loaded = load(model, voice)
@@ -260,7 +260,7 @@ def _through_codec(
     maker: PieceMaker, given: StoredSound, spans: Spans, target: Target, display: ClipDisplay
 ) -> None:
     """Make the regions anew in the codes of all of the input, and write those."""
-    from magnet_cli.editing.inpainting import inpaint
+    from magnet_cli.editing.pieces import inpaint
     from magnet_cli.editing.transcoding import encode_sound, frames_in
     from magnet_cli.editing.windows import regions_of
 

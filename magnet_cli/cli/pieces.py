@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.clips import Making, SavedClip, Target
     from magnet_cli.decoding.contracts import OnStep
-    from magnet_cli.editing.filling import Direction, Piece
+    from magnet_cli.editing.pieces import Direction, Piece
     from magnet_cli.pipeline import Model
 
 # A prompt and the second that it begins at.
@@ -62,7 +62,7 @@ def check_cues(cues: Cues, seconds: float | None) -> None:
     Raises:
         UsageError: nothing is said of the start, two begin at once, or one lies behind the end.
     """
-    from magnet_cli.editing import cues as timed
+    from magnet_cli.editing import windows as timed
 
     times = [timed.Cue(start, prompt) for start, prompt in cues]
     timed.check_cues(times, math.inf if seconds is None else seconds)
@@ -125,8 +125,8 @@ class PieceMaker:
 
     def direction(self, cues: Cues, seed: int) -> Direction:
         """The settings of one piece, as the library takes them."""
-        from magnet_cli.editing.cues import Cue
-        from magnet_cli.editing.filling import Direction
+        from magnet_cli.editing.pieces import Direction
+        from magnet_cli.editing.windows import Cue
 
         return Direction(
             cues=tuple(Cue(start, prompt) for start, prompt in cues),
@@ -142,7 +142,7 @@ class PieceMaker:
         Raises:
             UsageError: the settings, the overlap or the prompts' times do not fit the model.
         """
-        from magnet_cli.editing.filling import Filler
+        from magnet_cli.editing.pieces import Filler
         from magnet_cli.editing.transcoding import frames_holding
 
         Filler(self.model, self.direction(cues, 0), frames_holding(self.model, seconds))
@@ -173,7 +173,7 @@ class PieceMaker:
             MagnetError: it cannot be made or written.
             typer.Exit: it was interrupted, and what was finished is written.
         """
-        from magnet_cli.editing.extension import growing
+        from magnet_cli.editing.pieces import growing
         from magnet_cli.editing.transcoding import frames_holding
 
         began = time.monotonic()
@@ -207,8 +207,8 @@ class PieceMaker:
         from magnet_cli.audio import io
         from magnet_cli.audio.finishing import finish_loop
         from magnet_cli.clips import SavedClip, write_with_codes
-        from magnet_cli.editing.extension import extend
         from magnet_cli.editing.looping import close_loop
+        from magnet_cli.editing.pieces import extend
         from magnet_cli.editing.transcoding import frames_holding
 
         began = time.monotonic()

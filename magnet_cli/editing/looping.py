@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing.cues import Cue
-from magnet_cli.editing.filling import Direction, Filler, check_codes, need_masks
-from magnet_cli.editing.windows import Region, Window, derived_seed
+from magnet_cli.editing.pieces import Direction, Filler, check_codes, need_masks
+from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model
 

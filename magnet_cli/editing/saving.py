@@ -12,7 +12,7 @@ from magnet_cli import provenance
 from magnet_cli.audio.stream_writer import Written, write_stream
 from magnet_cli.clips import Making, SavedClip, Target, write_with_codes
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing.filling import Piece
+from magnet_cli.editing.pieces import Piece
 from magnet_cli.editing.transcoding import decode_stream
 from magnet_cli.pipeline import Model
 

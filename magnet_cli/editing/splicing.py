@@ -18,8 +18,7 @@ import torch
 from magnet_cli.audio.io import Samples, resample, with_channels
 from magnet_cli.audio.stored import Patch, StoredSound
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing.filling import Direction, OnWindow, need_masks
-from magnet_cli.editing.inpainting import inpaint
+from magnet_cli.editing.pieces import Direction, OnWindow, inpaint, need_masks
 from magnet_cli.editing.transcoding import MARGIN, encode, frames_in, hear, samples_at
 from magnet_cli.editing.windows import (
     Region,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.contracts import CausalLogits, Sessions, StageLogits
-from magnet_cli.editing.cues import Cue
+from magnet_cli.editing.windows import Cue
 
 CROSSFADE = 1.0  # seconds over which one prompt gives way to the next
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing.filling import (
+from magnet_cli.editing.pieces import (
     Direction,
     Filler,
     OnWindow,

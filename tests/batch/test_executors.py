@@ -21,8 +21,7 @@ from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Outcome, Tally
 from magnet_cli.batch.resume import Standing
 from magnet_cli.data.prompts import PromptLine
-from magnet_cli.editing.extension import extend
-from magnet_cli.editing.filling import Direction
+from magnet_cli.editing.pieces import Direction, extend
 from magnet_cli.editing.saving import save_piece
 from magnet_cli.errors import NoRoomError, UsageError
 from magnet_cli.pipeline import GenerationResult, Model

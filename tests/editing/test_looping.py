@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from magnet_cli.editing import looping
-from magnet_cli.editing.filling import Direction
 from magnet_cli.editing.looping import (
     SHORTEST,
     Loop,
@@ -16,7 +15,8 @@ from magnet_cli.editing.looping import (
     loops,
     seam_flux,
 )
-from magnet_cli.editing.timeline import Cue
+from magnet_cli.editing.pieces import Direction
+from magnet_cli.editing.windows import Cue
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import DecodingConfig
 from tests.editing.tiny import FAST, HOP, SAMPLE_RATE, codes_of, tiny_model

@@ -9,8 +9,7 @@ import pytest
 
 from magnet_cli.clips import Making, Target
 from magnet_cli.editing import saving
-from magnet_cli.editing.extension import extend
-from magnet_cli.editing.filling import Direction
+from magnet_cli.editing.pieces import Direction, extend
 from magnet_cli.settings import OutputConfig
 from tests.editing.tiny import FAST, SAMPLE_RATE, codes_of, tiny_model
 

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 from magnet_cli.audio.stored import encoding_for, open_sound, write_patched
-from magnet_cli.editing.filling import Direction
+from magnet_cli.editing.pieces import Direction
 from magnet_cli.editing.splicing import CROSSFADE, crossfade, edit_regions, level_match
-from magnet_cli.editing.timeline import Cue
 from magnet_cli.editing.transcoding import encode_sound, frames_in
+from magnet_cli.editing.windows import Cue
 from magnet_cli.errors import AudioFileError, UsageError
 from tests.editing.sounds import noise, numbers, write
 from tests.editing.tiny import FAST, tiny_model

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from magnet_cli.decoding.sampling import guide
-from magnet_cli.editing.cues import Cue, check_cues
-from magnet_cli.editing.extension import extend
-from magnet_cli.editing.filling import Direction
+from magnet_cli.editing.pieces import Direction, extend
 from magnet_cli.editing.timeline import MixedLogits, MixedSession, cue_weights
+from magnet_cli.editing.windows import Cue, check_cues
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model
 from magnet_cli.settings import DecodingConfig

@@ -9,12 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.editing.extension import extend, growing
-from magnet_cli.editing.filling import Direction, Filler
-from magnet_cli.editing.inpainting import inpaint
-from magnet_cli.editing.timeline import Cue
+from magnet_cli.editing.pieces import Direction, Filler, extend, growing, inpaint
 from magnet_cli.editing.variation import kept_codes, vary
-from magnet_cli.editing.windows import Region
+from magnet_cli.editing.windows import Cue, Region
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import DecodingConfig
 from tests.editing.tiny import FAST, SEGMENT, codes_of, tiny_model

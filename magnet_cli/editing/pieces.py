@@ -1,22 +1,34 @@
-"""Filling: the one engine of all editing. Open codes are decoded window by window, known ones stay.
+"""Pieces of any length: the one engine of all editing, and what it makes longer or mends.
 
-Codes are joined, never waveforms; a piece of any length is codes [1, K, T] and which are open.
+A piece is codes [1, K, T] and which are open. Open codes are decoded window by window, known ones
+stay. Codes are joined, never waveforms.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from magnet_cli.decoding import resolving
 from magnet_cli.decoding.contracts import OnStep, Sessions
-from magnet_cli.editing.cues import Cue, check_cues
 from magnet_cli.editing.timeline import MixedSessions, cue_weights
-from magnet_cli.editing.windows import Window, overlap_frames, window_seed
+from magnet_cli.editing.windows import (
+    Cue,
+    Region,
+    Window,
+    around,
+    check_cues,
+    join,
+    onward,
+    overlap_frames,
+    window_seed,
+)
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model
 from magnet_cli.request import GenerationRequest, make_request
@@ -165,6 +177,108 @@ class Filler:
         return MixedSessions(self._texts, weights, self.model.lm.pattern.delays)
 
 
+def extend(
+    model: Model,
+    direction: Direction,
+    frames: int,
+    beginning: Tensor | None = None,
+    *,
+    on_step: OnStep | None = None,
+    on_window: OnWindow | None = None,
+) -> Piece:
+    """Make a piece of any length; a piece of one window equals `Model.generate` with the same seed.
+
+    Args:
+        model: any; autoregressive ones continue, too.
+        direction: prompts, seed and settings.
+        frames: length of the whole piece, the beginning included.
+        beginning: int64 [1, K, T'], codes that the piece begins with.
+        on_step: called after every decoding step.
+        on_window: called before every window.
+
+    Raises:
+        UsageError: the piece would not be longer than its beginning, or the direction does not fit.
+    """
+    for piece in growing(model, direction, frames, beginning, on_step=on_step, on_window=on_window):
+        whole = piece
+    return whole
+
+
+def growing(
+    model: Model,
+    direction: Direction,
+    frames: int,
+    beginning: Tensor | None = None,
+    *,
+    on_step: OnStep | None = None,
+    on_window: OnWindow | None = None,
+) -> Iterator[Piece]:
+    """As `extend`, but yield what is finished after each window: who stops early keeps that."""
+    known = 0
+    if beginning is not None:
+        check_codes(model, beginning)
+        known = beginning.shape[-1]
+    if frames <= known:
+        raise UsageError(
+            f"The piece is to be {frames / model.frame_rate:g} s long, but its beginning is "
+            f"{known / model.frame_rate:g} s.",
+            "Ask for more seconds than there are.",
+        )
+    filler = Filler(model, direction, frames, on_step, on_window)
+    codes = torch.zeros(1, model.n_q, frames, dtype=torch.int64)
+    open_ = torch.ones_like(codes, dtype=torch.bool)
+    if beginning is not None:
+        codes[..., :known] = beginning
+        open_[..., :known] = False
+    given = ~open_
+    windows = onward(frames, known, model.segment_frames, filler.overlap)
+    for window in filler.fill(codes, open_, windows):
+        settings = filler.describe("extend", given[..., : window.stop], of_frames=frames)
+        yield Piece(codes[..., : window.stop], settings)  # what is finished never changes again
+
+
+def inpaint(
+    model: Model,
+    direction: Direction,
+    codes: Tensor,
+    regions: Sequence[Region | tuple[int, int]],
+    *,
+    on_step: OnStep | None = None,
+    on_window: OnWindow | None = None,
+) -> Piece:
+    """Decode the frames of `regions` anew, in all streams; every other code stays as it is.
+
+    Args:
+        model: a masked or hybrid one.
+        codes: int64 [1, K, T], a piece of any length.
+        regions: frames of it, from - up to; pairs of numbers will do.
+
+    Raises:
+        UsageError: the model is autoregressive, or a region is empty, backwards or not inside the
+            piece.
+    """
+    need_masks(model, "fill in a region")
+    check_codes(model, codes)
+    frames = codes.shape[-1]
+    joined = join([_region(region) for region in regions])
+    if not joined or joined[0].start < 0 or joined[-1].stop > frames:
+        raise UsageError(
+            f"The regions {[tuple(r) for r in joined]} are not inside {frames} frames.",
+            "Give at least one that is.",
+        )
+    filler = Filler(model, direction, frames, on_step, on_window)
+    filled = codes.to("cpu", copy=True)
+    open_ = torch.zeros_like(filled, dtype=torch.bool)
+    for start, stop in joined:
+        open_[..., start:stop] = True
+    given = ~open_
+    for _ in filler.fill(
+        filled, open_, around(frames, joined, model.segment_frames, filler.overlap)
+    ):
+        pass
+    return Piece(filled, filler.describe("inpaint", given, regions=[list(r) for r in joined]))
+
+
 def need_masks(model: Model, what: str) -> None:
     """Refuse to edit the middle of a sound with a model that only writes onward.
 
@@ -188,3 +302,16 @@ def check_codes(model: Model, codes: Tensor) -> None:
         raise UsageError(
             f"The codes are {list(codes.shape)}.", f"They must be [1, {model.n_q}, frames]."
         )
+
+
+def _region(given: Region | tuple[int, int]) -> Region:
+    try:
+        region = Region(*map(operator.index, given))
+    except TypeError:
+        region = None
+    if region is None or region.frames < 1:
+        raise UsageError(
+            f"{given!r} is no region of frames.",
+            "Give two whole numbers, from - up to: (100, 150).",
+        )
+    return region
