@@ -1,10 +1,10 @@
 """Settings: how one is declared, checked, and read from what a user wrote. No torch here.
 
+    _decoding = panel("Decoding")
+
     @dataclass(frozen=True)
     class DecodingConfig:
-        span_len: int | None = setting(
-            None, "Decoding", "Frames in a masked span.", metavar="N", low=1, only="masked"
-        )
+        span_len: int | None = _decoding("Frames in a span.", metavar="N", low=1, only="masked")
 
 declares a field of a table once. The flag and its help (cli/settings.py), the columns of prompt files
 (data/prompts.py), `check`, what TOML, CSV and JSON may say (`typed`) and the docs come from that.
@@ -32,24 +32,27 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a field says of itself: see `setting`."""
+    """What a field says of itself, and what its table says of it."""
 
-    panel: str
-    about: str
+    panel: str  # of the help that its flag stands in
+    about: str  # its line in the help and the docs; "{usual}" in it stands for that
+    # Its flags, such as "--model -m" or "--sample/--greedy"; "": its name in kebab-case. The first is a
+    # column's name, too.
     flags: str = ""
-    metavar: str | None = None
+    metavar: str | None = None  # one with a comma takes several values as one text
+    # Bounds of a number, or of each of several.
     low: float = -math.inf
     above: float = -math.inf
     high: float = math.inf
     below: float = math.inf
-    words: str = ""
-    usual: Any = None
-    example: str = ""
-    only: Only | None = None
-    option: Mapping[str, Any] = field(default_factory=dict)
-    # What the table says of the field.
+    words: str = ""  # what values it takes; "": said from type and bounds
+    usual: Any = None  # what holds where the field is None and the checkpoint is silent
+    example: str = ""  # of several values
+    only: Only | None = None  # what alone has a use for it; None: all
+    option: Mapping[str, Any] = field(default_factory=dict)  # what else typer.Option takes
+    # From the table: name, type (without None) and default of the field.
     name: str = ""
-    kind: Any = None  # its type, without None
+    kind: Any = None
     default: Any = None
 
     @property
@@ -107,43 +110,21 @@ class Setting:
         return self.low <= value <= self.high and self.above < value < self.below
 
 
-def setting(
-    default: Any,
-    panel: str,
-    about: str,
-    *,
-    flags: str = "",
-    metavar: str | None = None,
-    low: float = -math.inf,
-    above: float = -math.inf,
-    high: float = math.inf,
-    below: float = math.inf,
-    words: str = "",
-    usual: Any = None,
-    example: str = "",
-    only: Only | None = None,
-    **option: Any,
-) -> Any:
-    """A field that is a setting.
-
-    Args:
-        default: of the field; None where it is open.
-        panel: of the help that its flag stands in.
-        about: its line in the help and the docs. "{usual}" in it stands for that.
-        flags: its names, such as "--model -m" or "--sample/--greedy"; "": the field's in kebab-case. The
-            first is a column's name, too.
-        metavar: stands for its value in the help. One with a comma takes several values as one text.
-        low, above, high, below: bounds of a number, or of each of several.
-        words: what values it takes; "": said from type and bounds.
-        usual: what holds where the field is None and the checkpoint is silent.
-        example: of several values.
-        only: what alone has a use for it; None: all.
-        option: what else typer.Option takes, such as envvar or autocompletion.
-    """
-    said = Setting(
-        panel, about, flags, metavar, low, above, high, below, words, usual, example, only, option
+def setting(default: Any, panel: str, about: str, **more: Any) -> Any:
+    """A field that is a setting. `more`: what a Setting says, and what else typer.Option takes."""
+    said = {name: more.pop(name) for name in Setting.__dataclass_fields__ if name in more}
+    return dataclasses.field(
+        default=default, metadata={"setting": Setting(panel, about, **said, option=more)}
     )
-    return dataclasses.field(default=default, metadata={"setting": said})
+
+
+def panel(name: str) -> Callable[..., Any]:
+    """`setting` for a panel: `declare(about, default=None, **more)`."""
+
+    def declare(about: str, default: Any = None, **more: Any) -> Any:
+        return setting(default, name, about, **more)
+
+    return declare
 
 
 @functools.cache

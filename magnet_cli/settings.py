@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import Only, check, setting, settings_of
+from magnet_cli.fields import Only, check, panel, settings_of
 
 T = TypeVar("T")
 
@@ -21,7 +21,8 @@ SpanScoring = Literal["max", "prod"]
 AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
 BitDepth = Literal["16", "24", "float"]
 
-_DECODING, _PARTNERS, _OUTPUT = "Decoding", "More than one model", "Sound file"
+DECODING, PARTNERS, OUTPUT = "Decoding", "More than one model", "Sound file"
+_decoding, _partners, _output = panel(DECODING), panel(PARTNERS), panel(OUTPUT)
 _NUMBER: dict[str, Any] = {"metavar": "X", "low": 0, "below": 1e4}
 _PROBABILITY: dict[str, Any] = {"low": 0, "high": 1, "words": "a number from 0 (off) to 1"}
 _COUNT: dict[str, Any] = {"low": 0, "words": "a whole number from 0 (off)"}
@@ -31,9 +32,7 @@ _COUNT: dict[str, Any] = {"low": 0, "words": "a whole number from 0 (off)"}
 class DecodingConfig:
     """How codes are decoded. None means the checkpoint's own default; 0 switches top_p and top_k off."""
 
-    decoding_steps: tuple[int, ...] | None = setting(
-        None,
-        _DECODING,
+    decoding_steps: tuple[int, ...] | None = _decoding(
         "Steps for each stream, or one number for all.",
         flags="--steps --decoding-steps",
         metavar="N,N,...",
@@ -44,120 +43,81 @@ class DecodingConfig:
         example="20,10,10,10",
         only="masked",
     )
-    temperature: float | None = setting(
-        None, _DECODING, "Higher is more varied, lower safer.", usual=3.0, **_NUMBER
+    temperature: float | None = _decoding(
+        "Higher is more varied, lower safer.", usual=3.0, **_NUMBER
     )
-    anneal_temperature: bool | None = setting(
-        None,
-        _DECODING,
+    anneal_temperature: bool | None = _decoding(
         "Let the temperature fall over a stream's steps, or not. Default: fall.",  # to 0.01
         flags="--anneal/--no-anneal",
         usual=True,
         only="masked",
     )
-    top_p: float | None = setting(
-        None,
-        _DECODING,
+    top_p: float | None = _decoding(
         "Draw from the likeliest codes up to this sum; 0: off.",
         metavar="X",
         usual=0.9,
         **_PROBABILITY,
     )
-    top_k: int | None = setting(
-        None,
-        _DECODING,
-        "Draw from this many of the likeliest codes; 0: off.",
-        metavar="N",
-        usual=0,
-        **_COUNT,
+    top_k: int | None = _decoding(
+        "Draw from this many of the likeliest codes; 0: off.", metavar="N", usual=0, **_COUNT
     )
-    use_sampling: bool | None = setting(
-        None,
-        _DECODING,
-        "Draw codes, or take the likeliest. Default: draw.",
-        flags="--sample/--greedy",
-        usual=True,
+    use_sampling: bool | None = _decoding(
+        "Draw codes, or take the likeliest. Default: draw.", flags="--sample/--greedy", usual=True
     )
-    max_cfg_coef: float | None = setting(
-        None,
-        _DECODING,
-        "Guidance at a stream's first step.",
-        usual=10.0,
-        only="masked",
-        **_NUMBER,
+    max_cfg_coef: float | None = _decoding(
+        "Guidance at a stream's first step.", usual=10.0, only="masked", **_NUMBER
     )
-    min_cfg_coef: float | None = setting(
-        None, _DECODING, "Guidance at a stream's last step.", usual=1.0, only="masked", **_NUMBER
+    min_cfg_coef: float | None = _decoding(
+        "Guidance at a stream's last step.", usual=1.0, only="masked", **_NUMBER
     )
-    cfg_coef: float | None = setting(
-        None,
-        _DECODING,
-        "Guidance of autoregressive models.",
-        usual=3.0,
-        only="autoregressive",
-        **_NUMBER,
+    cfg_coef: float | None = _decoding(
+        "Guidance of autoregressive models.", usual=3.0, only="autoregressive", **_NUMBER
     )
-    coherence_boost: float | None = setting(
-        None,
-        _DECODING,
+    coherence_boost: float | None = _decoding(
         "Step by step: what all that was written so far makes likely counts for more than what its last 15 "
         "frames alone would, so that a beat goes on and no tone does for ever.",
         usual=0.0,
         only="autoregressive",
         **_NUMBER,
     )
-    frequency_penalty: float | None = setting(
-        None,
-        _DECODING,
+    frequency_penalty: float | None = _decoding(
         "Step by step: a code that fills more than 30 of its stream's last 50 frames becomes less likely by "
         "X nats for each more, so that long notes and silences end.",
         usual=0.0,
         only="autoregressive",
         **_NUMBER,
     )
-    span_len: int | None = setting(
-        None,
-        _DECODING,
+    span_len: int | None = _decoding(
         "Frames in a masked span. Default: the checkpoint's own, usually 3.",
         metavar="N",
         low=1,
         only="masked",
     )
-    span_arrangement: SpanArrangement | None = setting(
-        None,
-        _DECODING,
+    span_arrangement: SpanArrangement | None = _decoding(
         "Where spans lie: on a grid (nonoverlap) or anywhere (stride1). Default: {usual}.",
         flags="--spans --span-arrangement",
         usual="nonoverlap",
         only="masked",
     )
-    span_scoring: SpanScoring | None = setting(  # of the grid: stride1 always sums -log p
-        None,
-        _DECODING,
+    span_scoring: SpanScoring | None = _decoding(  # of the grid: stride1 always sums -log p
         "How sure a span on the grid is: by its likeliest code (max) or all (prod). Default: {usual}.",
         usual="max",
         only="masked",
     )
-    score_noise: float | None = setting(  # Gumbel noise on the spans' scores at the first step
-        None,
-        _DECODING,
+    score_noise: float | None = _decoding(  # Gumbel noise on the spans' scores at the first step
         "Chance in which spans are masked again: held notes are the surest guess, and where only the surest "
         "stays, everything drones.",
         usual=0.0,
         only="masked",
         **_NUMBER,
     )
-    full_length: bool | None = setting(
-        None,
-        _DECODING,
+    full_length: bool | None = _decoding(
         "All frames, or whole spans only, as the reference does. Default: all.",
         flags="--full-length/--trim",
         usual=True,
         only="masked",
     )
-    rescorer_weight: float | None = setting(
-        None,
-        _PARTNERS,
+    rescorer_weight: float | None = _partners(
         "The model's own share in that, from 0 (the rescorer alone) to 1 (no rescorer). Default: {usual}.",
         metavar="W",
         low=0,
@@ -166,9 +126,7 @@ class DecodingConfig:
         usual=0.5,
         only="rescorer",
     )
-    rescore_streams: tuple[int, ...] | None = setting(
-        None,
-        _PARTNERS,
+    rescore_streams: tuple[int, ...] | None = _partners(
         "Streams to rescore, from 0. Default: all.",
         metavar="N,N,...",
         low=0,
@@ -177,9 +135,7 @@ class DecodingConfig:
         example="0,1",
         only="rescorer",
     )
-    hybrid: float | None = setting(
-        None,
-        _PARTNERS,
+    hybrid: float | None = _partners(
         "Write the first seconds step by step, then fill in the rest.",
         metavar="SECONDS",
         low=0,
@@ -189,25 +145,19 @@ class DecodingConfig:
         only="masked",
     )
     # How those are written. None stays: the writing model's own.
-    hybrid_temperature: float | None = setting(
-        None,
-        _PARTNERS,
+    hybrid_temperature: float | None = _partners(
         "Temperature of those seconds. Default: --temperature for a hybrid-trained model; else the "
         "checkpoint's own or the writing model's, usually 1.",
         only="prefix",
         **_NUMBER,
     )
-    hybrid_top_p: float | None = setting(
-        None,
-        _PARTNERS,
+    hybrid_top_p: float | None = _partners(
         "Top-p of those seconds. Default: as for --hybrid-temperature, with --top-p.",
         metavar="P",
         only="prefix",
         **_PROBABILITY,
     )
-    hybrid_top_k: int | None = setting(
-        None,
-        _PARTNERS,
+    hybrid_top_k: int | None = _partners(
         "Top-k of those seconds. Default: as for --hybrid-temperature, with --top-k.",
         metavar="K",
         only="prefix",
@@ -242,55 +192,44 @@ class DecodingConfig:
 class OutputConfig:
     """How decoded audio becomes a file."""
 
-    format: AudioFormat | None = setting(
-        None, _OUTPUT, "Default: the suffix of the name, else wav."
-    )
-    bit_depth: BitDepth | None = setting(
-        None, _OUTPUT, "Of wav (16, 24, float) and flac (16, 24). Default: 16."
-    )
-    sample_rate: int | None = setting(
-        None,
-        _OUTPUT,
+    format: AudioFormat | None = _output("Default: the suffix of the name, else wav.")
+    bit_depth: BitDepth | None = _output("Of wav (16, 24, float) and flac (16, 24). Default: 16.")
+    sample_rate: int | None = _output(
         "Default: the model's (in opus: 48000).",  # or the nearest that the format can hold
         metavar="HZ",
         low=1000,
         high=384_000,
         words="Hz from 1000 to 384000",
     )
-    channels: int | None = setting(
-        None,
-        _OUTPUT,
+    channels: int | None = _output(
         "1 (mono) or 2 (stereo). Default: the model's.",
         metavar="N",
         low=1,
         high=2,
         words="1 (mono) or 2 (stereo)",
     )
-    normalize: bool = setting(
-        True, _OUTPUT, "Bring the clip to --lufs under --peak, or leave its level alone."
+    normalize: bool = _output(
+        "Bring the clip to --lufs under --peak, or leave its level alone.", True
     )
-    lufs: float = setting(
-        -14.0,
-        _OUTPUT,
+    lufs: float = _output(
         "Loudness in LUFS (ITU-R BS.1770-4).",
+        -14.0,
         metavar="X",
         low=-70,
         high=0,
         words="a loudness from -70 to 0 LUFS",
     )
-    peak: float = setting(
-        -1.0,
-        _OUTPUT,
+    peak: float = _output(
         "Ceiling in dBFS, held by a limiter.",
+        -1.0,
         metavar="X",
         low=-60,
         high=0,
         words="a ceiling from -60 to 0 dBFS",
     )
-    fade: float = setting(
-        0.0,
-        _OUTPUT,
+    fade: float = _output(
         "Fade in and out this long.",
+        0.0,
         metavar="SECONDS",
         low=0,
         high=60,

@@ -5,16 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Literal
+
+import pytest
 
 from magnet_cli import settings
+from magnet_cli.decoding.resolving import for_prefix, resolve, used
+from magnet_cli.fields import NotOfTypeError, typed
+from magnet_cli.settings import DecodingConfig
+from tests.models.tiny import tiny_lm
 
 ROOT = Path(__file__).parent.parent
 
 # The field that CONTRIBUTING.md's newcomer would write, into a copy of settings.py.
 FIELD = """
-    swing: float | None = setting(
-        None, _DECODING, "How late every second beat is.", flags="--swing-by", metavar="X", low=0,
-        high=1, usual=0.25, only="masked",
+    swing: float | None = _decoding(
+        "How late every second beat is.", flags="--swing-by", metavar="X", low=0, high=1, usual=0.25,
+        only="masked",
     )
 """
 
@@ -72,3 +79,71 @@ def test_a_new_setting_is_one_field() -> None:
     program = [sys.executable, "-c", FINDS_IT, settings.__file__, FIELD]
     done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_settings_that_come_from_checked_ones_are_not_checked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One clip checked its settings 48 times."""
+    given, own = DecodingConfig(temperature=1.0, top_k=5), DecodingConfig(hybrid=0.5)
+
+    def never(config: DecodingConfig) -> None:
+        raise AssertionError("checked again")
+
+    monkeypatch.setattr(settings, "check", never)
+    config = resolve(given, own, tiny_lm("hybrid").config)
+    assert (config.temperature, config.top_p, config.hybrid_top_k) == (1.0, 0.0, 5)
+    used(config, "hybrid", rescored=False, hybrid=0.5, prefix=for_prefix(config, own))
+    with pytest.raises(AssertionError):
+        DecodingConfig()
+
+
+STEPS = tuple[int, ...]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text", "means"),
+    [
+        (int, "7", True, 7),
+        (int | None, 7, False, 7),
+        (float, 7, False, 7.0),
+        (float, " 1e-3 ", True, 1e-3),
+        (bool, "Yes", True, True),
+        (bool, "off", True, False),
+        (str, " a ", True, " a "),
+        (Literal["16", "24"], 16, False, "16"),
+        (STEPS, "20,10", False, (20, 10)),
+        (STEPS, "20 10", True, (20, 10)),
+        (STEPS, [20, "10"], False, (20, 10)),
+        (STEPS, 3, False, (3,)),
+        (STEPS, [], False, ()),
+        (tuple[float, ...], [1, 0.5], False, (1.0, 0.5)),
+        (tuple[str, ...], "a, b", False, ("a, b",)),
+    ],
+)
+def test_what_was_written_becomes_the_type(kind: Any, value: Any, text: bool, means: Any) -> None:
+    found = typed(kind, value, text=text)
+    assert found == means
+    assert type(found) is type(means)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text", "takes"),
+    [
+        (int, "7", False, "a whole number"),
+        (int, 7.0, False, "a whole number"),
+        (int, True, False, "a whole number"),
+        (float, "x", True, "a number"),
+        (float, 10**400, False, "a number"),
+        (bool, 1, False, "true or false"),
+        (bool, "maybe", True, "true or false"),
+        (str, 7, False, "a text"),
+        (STEPS, "", False, "whole numbers, such as 2,1"),
+        (STEPS, "20,,10", True, "whole numbers, such as 2,1"),
+        (STEPS, [2.5], False, "whole numbers, such as 2,1"),
+        (STEPS, None, False, "whole numbers, such as 2,1"),
+    ],
+)
+def test_what_cannot_be_the_type_is_refused(kind: Any, value: Any, text: bool, takes: str) -> None:
+    with pytest.raises(NotOfTypeError, match=takes):
+        typed(kind, value, text=text, example="2,1")

@@ -25,7 +25,7 @@ from magnet_cli.cli.settings import (
 from magnet_cli.data.prompt_files import STDIN, PromptFormat, format_of, open_prompts, read_prompts
 from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import setting
+from magnet_cli.fields import panel
 from magnet_cli.settings import OutputConfig, check_seconds
 
 EXAMPLES = """
@@ -37,7 +37,7 @@ Examples:
     magnet batch prompts.txt -O clips --seed 7 --shard "$SLURM_ARRAY_TASK_ID/8"
 """
 
-_PANEL = "Batch"
+_batch = panel("Batch")
 
 
 def register(app: typer.Typer) -> None:
@@ -49,34 +49,26 @@ def register(app: typer.Typer) -> None:
 class BatchOptions:
     """How a batch is read, named and worked through."""
 
-    source_format: PromptFormat | None = setting(
-        None, _PANEL, "How lines are read. Default: by the file's suffix, else txt.", flags="--from"
+    source_format: PromptFormat | None = _batch(
+        "How lines are read. Default: by the file's suffix, else txt.", flags="--from"
     )
-    null: bool = setting(
-        False, _PANEL, "Prompts stand between NULs, not on lines.", flags="--null -0"
-    )
-    name: str = setting(
-        DEFAULT_NAME,
-        _PANEL,
+    null: bool = _batch("Prompts stand between NULs, not on lines.", False, flags="--null -0")
+    name: str = _batch(
         "Names of files: fields are index, line, slug, seed, variation.",
+        DEFAULT_NAME,
         metavar="TEMPLATE",
     )
-    batch_size: str = setting(
-        "auto",
-        _PANEL,
+    batch_size: str = _batch(
         "Clips decoded at once; auto: 1 on a CPU, 8 on CUDA, 1 where lines still arrive.",
+        "auto",
         metavar="N",
     )
-    shard: str | None = setting(
-        None, _PANEL, "Make only part I of N, from 1/N. Needs --seed.", metavar="I/N"
-    )
-    skip_bad: bool = setting(False, _PANEL, "Go on without the lines that cannot be used.")
-    codes: bool = setting(False, _PANEL, "Keep each clip's codes beside it, as .npz.")
-    dry_run: bool = setting(False, _PANEL, "Check the lines, list what would be made, and stop.")
-    print_paths: bool = setting(
-        False, _PANEL, "Write each finished file's path to stdout.", flags="--print"
-    )
-    print0: bool = setting(False, _PANEL, "The same, each path ended by a NUL.")
+    shard: str | None = _batch("Make only part I of N, from 1/N. Needs --seed.", metavar="I/N")
+    skip_bad: bool = _batch("Go on without the lines that cannot be used.", False)
+    codes: bool = _batch("Keep each clip's codes beside it, as .npz.", False)
+    dry_run: bool = _batch("Check the lines, list what would be made, and stop.", False)
+    print_paths: bool = _batch("Write each finished file's path to stdout.", False, flags="--print")
+    print0: bool = _batch("The same, each path ended by a NUL.", False)
 
 
 @takes_flags

@@ -22,8 +22,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import NotOfTypeError, Setting, setting, settings_of, typed
+from magnet_cli.fields import NotOfTypeError, Setting, panel, settings_of, typed
 from magnet_cli.settings import (
+    DECODING,
+    PARTNERS,
     PRESETS,
     DecodingConfig,
     check_preset,
@@ -49,7 +51,7 @@ def part(table: type, panel: str) -> Any:
 
 def flags_of(group: type) -> list[Setting]:
     """The settings of a group, those of its parts among them."""
-    return [each for settings in _by_field(group).values() for each in settings]
+    return [each for _, settings in _by_field(group).values() for each in settings]
 
 
 def spelled(group: type, values: Mapping[str, Any]) -> list[str]:
@@ -94,28 +96,25 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
     return with_flags
 
 
-def _by_field(group: Any) -> dict[str, list[Setting]]:
-    """The settings that fill each field of a group: one, or those of a part."""
+def _by_field(group: Any) -> dict[str, tuple[Any, list[Setting]]]:
+    """What fills each field of a group: one setting, or the table of a part and those of its panel."""
     own = settings_of(group)
-    found: dict[str, list[Setting]] = {}
+    found: dict[str, tuple[Any, list[Setting]]] = {}
     for field in dataclasses.fields(group):
         if "part" in field.metadata:
             table, panel = field.metadata["part"]
-            found[field.name] = [s for s in settings_of(table).values() if s.panel == panel]
+            found[field.name] = table, [s for s in settings_of(table).values() if s.panel == panel]
         elif field.name in own:
-            found[field.name] = [own[field.name]]
+            found[field.name] = None, [own[field.name]]
     return found
 
 
 def _built(group: Any, values: dict[str, Any]) -> Any:
     """A group from the values of its flags, which are taken out of `values`."""
     made = {}
-    parts = {
-        f.name: f.metadata["part"][0] for f in dataclasses.fields(group) if "part" in f.metadata
-    }
-    for name, settings in _by_field(group).items():
+    for name, (table, settings) in _by_field(group).items():
         taken = {each.name: _value(each, values.pop(each.name)) for each in settings}
-        made[name] = parts[name](**taken) if name in parts else taken[name]
+        made[name] = taken[name] if table is None else table(**taken)
     return group(**made)
 
 
@@ -184,17 +183,15 @@ def complete_model() -> list[tuple[str, str]]:
     return found
 
 
-_MODEL, _CLIP, _TALK, _FILES, _WINDOWS = "Model", "Clips", "Conversation", "Output", "Windows"
-_PARTNERS = "More than one model"
+_model, _clip, _files, _windows = map(panel, ("Model", "Clips", "Output", "Windows"))
+_decoding, _partners, _talk = map(panel, (DECODING, PARTNERS, "Conversation"))
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model, and where it runs."""
 
-    model: str | None = setting(
-        None,
-        _MODEL,
+    model: str | None = _model(
         "Name (small), hub id (facebook/magnet-small-10secs[@revision]) or folder. "
         "Default: what `magnet models use` set, else the built-in model.",
         flags="--model -m",
@@ -202,59 +199,47 @@ class ModelOptions:
         envvar="MAGNET_MODEL",
         autocompletion=complete_model,
     )
-    device: str = setting(
-        "auto",
-        _MODEL,
-        "auto, cpu, cuda, cuda:1 or mps.",
-        metavar="NAME",
-        show_default=False,
+    device: str = _model(
+        "auto, cpu, cuda, cuda:1 or mps.", "auto", metavar="NAME", show_default=False
     )
-    dtype: str = setting(
-        "auto",
-        _MODEL,
+    dtype: str = _model(
         "auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16.",
+        "auto",
         metavar="NAME",
         show_default=False,
     )
-    threads: int | None = setting(
-        None, _MODEL, "CPU threads. Default: torch's choice.", metavar="N", min=1, max=1024
+    threads: int | None = _model(
+        "CPU threads. Default: torch's choice.", metavar="N", min=1, max=1024
     )
-    offline: bool = setting(False, _MODEL, "Never use the network (as HF_HUB_OFFLINE=1 does).")
+    offline: bool = _model("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
 
 
 @dataclass(frozen=True)
 class SeedOptions:
     """Which variations to make, and what not to."""
 
-    num: int = setting(
-        1,
-        _CLIP,
+    num: int = _clip(
         "Variations: number i has seed + i, from 0. Default: 1.",
+        1,
         flags="--num -n",
         metavar="N",
         min=1,
         max=10_000,
     )
-    seed: int | None = setting(
-        None,
-        _CLIP,
+    seed: int | None = _clip(
         "The same seed and settings make the same sound. Default: drawn, and printed.",
         metavar="N",
         min=0,
         max=2**63 - 1,
     )
-    negative: str | None = setting(
-        None, _CLIP, "A text for guidance to lead away from.", metavar="TEXT"
-    )
+    negative: str | None = _clip("A text for guidance to lead away from.", metavar="TEXT")
 
 
 @dataclass(frozen=True)
 class ClipOptions(SeedOptions):
     """Which clips to make of a prompt."""
 
-    duration: float | None = setting(
-        None,
-        _CLIP,
+    duration: float | None = _clip(
         "Length. Default: the model's segment; what is longer is made window by window.",
         flags="--duration -d",
         metavar="SECONDS",
@@ -265,15 +250,13 @@ class ClipOptions(SeedOptions):
 class DecodingOptions:
     """How codes are decoded: what DecodingConfig says of it, and a preset over its steps."""
 
-    preset: str | None = setting(
-        None,
-        "Decoding",
+    preset: str | None = _decoding(
         "Decoding steps, scaled from the checkpoint's own: "
         f"{', '.join(f'{name} (x{scale:g})' for name, scale in PRESETS.items())}.",
         metavar="NAME",
         autocompletion=lambda: list(PRESETS),
     )
-    config: DecodingConfig = part(DecodingConfig, "Decoding")  # without the preset
+    config: DecodingConfig = part(DecodingConfig, DECODING)  # without the preset
 
     def __post_init__(self) -> None:
         check_preset(self.preset)
@@ -293,18 +276,14 @@ class DecodingOptions:
 class PartnerOptions:
     """Models that take part beside the one that is asked."""
 
-    rescorer: str | None = setting(
-        None,
-        _PARTNERS,
+    rescorer: str | None = _partners(
         "An autoregressive or hybrid model with the same codec that helps decide which spans "
         "are masked again; `self`: a hybrid-trained model's own causal mode.",
         metavar="NAME",
         autocompletion=complete_model,
     )
-    config: DecodingConfig = part(DecodingConfig, _PARTNERS)
-    hybrid_model: str | None = setting(
-        None,
-        _PARTNERS,
+    config: DecodingConfig = part(DecodingConfig, PARTNERS)
+    hybrid_model: str | None = _partners(
         "What writes them: an autoregressive model with the same codec. "
         "A hybrid-trained model needs none.",
         metavar="NAME",
@@ -338,33 +317,27 @@ class PartnerOptions:
 class FileOptions:
     """Where the outputs of a command that starts from a sound go."""
 
-    destination: str | None = setting(
-        None,
-        _FILES,
+    destination: str | None = _files(
         "File, folder, or `-` for stdout. Several variations number the file. "
         "Default: a name made from the input's and the seed.",
         flags="--output -o",
         metavar="FILE",
     )
-    force: bool = setting(False, _FILES, "Replace files that exist.", flags="--force -f")
+    force: bool = _files("Replace files that exist.", False, flags="--force -f")
 
 
 @dataclass(frozen=True)
 class CodesFileOptions(FileOptions):
     """The same, of a command whose output is codes of the model throughout."""
 
-    codes: Path | None = setting(
-        None, _FILES, "Keep the codes, too, as .npz [streams, frames].", metavar="FILE"
-    )
+    codes: Path | None = _files("Keep the codes, too, as .npz [streams, frames].", metavar="FILE")
 
 
 @dataclass(frozen=True)
 class WindowOptions:
     """How what is longer than the model's segment is made."""
 
-    overlap: float | None = setting(
-        None,
-        _WINDOWS,
+    overlap: float | None = _windows(
         "What each window shares with what is there. Default: 0.3 of the segment.",
         metavar="SECONDS",
     )
@@ -377,20 +350,19 @@ class WindowOptions:
 class PieceOptions(WindowOptions):
     """How a piece grows."""
 
-    at: tuple[float, ...] = setting(
-        (),
-        _WINDOWS,
+    at: tuple[float, ...] = _windows(
         "When the prompt that follows begins: --at 0 PROMPT --at 6 PROMPT. Within a second, one gives way "
         "to the next.",
+        (),
         metavar="SECONDS",
     )
-    keep_partial: bool = setting(False, _WINDOWS, "On Ctrl-C, keep what is finished of the piece.")
+    keep_partial: bool = _windows("On Ctrl-C, keep what is finished of the piece.", False)
 
 
 @dataclass(frozen=True)
 class TalkOptions:
     """How much is said, and in which form; `Talk(options)` of output.py obeys."""
 
-    json: bool = setting(False, _TALK, "One JSON object a line on stdout.")
-    quiet: bool = setting(False, _TALK, "Say nothing but errors.", flags="--quiet -q")
-    debug: bool = setting(False, _TALK, "Show the traceback of an error.")
+    json: bool = _talk("One JSON object a line on stdout.", False)
+    quiet: bool = _talk("Say nothing but errors.", False, flags="--quiet -q")
+    debug: bool = _talk("Show the traceback of an error.", False)
