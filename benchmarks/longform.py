@@ -25,7 +25,7 @@ LENGTHS = (15.0, 30.0, 60.0, 120.0, 180.0)
 
 def make(model_name: str | None, seconds: float, steps: tuple[int, ...] | None) -> None:
     """Make one piece and print its figures as JSON."""
-    from magnet_cli.audio.stream_writer import write_stream
+    from magnet_cli.audio.finish import write_sound
     from magnet_cli.editing.pieces import Direction, extend
     from magnet_cli.editing.transcoding import decode_stream, frames_holding
     from magnet_cli.pipeline import load_model
@@ -45,7 +45,7 @@ def make(model_name: str | None, seconds: float, steps: tuple[int, ...] | None) 
         )
         coded = time.process_time()
         samples = decode_stream(model, made.codes)
-        write_stream(target, samples, model.sample_rate, "flac", OutputConfig())
+        write_sound(target, samples, model.sample_rate, "flac", OutputConfig())
         return coded - began, time.process_time() - coded, len(windows)
 
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from magnet_cli import provenance
-from magnet_cli.audio import io
-from magnet_cli.audio.finishing import finish
-from magnet_cli.audio.io import Samples
+from magnet_cli.audio.finish import write_sound
 from magnet_cli.audio.loudness import Loudness
-from magnet_cli.files import draft
+from magnet_cli.audio.sound import Samples
+from magnet_cli.files import draft, write_error
 from magnet_cli.settings import AudioFormat, DecodingConfig, OutputConfig
 
 if TYPE_CHECKING:
@@ -126,79 +126,66 @@ def save_item(
         helper_sources=making.helper_sources,
     )
     return save_clip(
-        target, samples, result.sample_rate, result.codes[item], making.output, kept, stdout
+        target, [samples], result.sample_rate, result.codes[item], making.output, kept, stdout
     )
 
 
 def save_clip(
     target: Target,
-    samples: Samples,
+    chunks: Iterable[Samples],
     sample_rate: int,
     codes: Tensor,
     output: OutputConfig,
     settings: Mapping[str, Any],
     stdout: Callable[[bytes], None] | None = None,
+    loop: bool = False,
 ) -> SavedClip:
-    """Finish a clip and write it to its target, its codes too where they are wanted.
+    """Finish a sound and write it to its target, its codes as .npz where they are wanted: both or neither.
 
     Args:
         target: where to.
-        samples: [C, N] as the codec decoded them, cut to length.
+        chunks: [C, n] each, in order, as the codec decodes them, cut to length.
         sample_rate: Hz.
         codes: int64 [K, T].
         output: the settings of the file.
-        settings: `provenance.record`, kept in the file.
+        settings: `provenance.record`, kept in the file and beside the codes.
         stdout: writes the file's bytes where the target is stdout.
+        loop: its end goes on into its beginning.
 
     Raises:
-        MagnetError: it cannot be written, or holds values that are not numbers.
+        MagnetError: a file cannot be written, or the sound holds values that are not numbers.
     """
-    io.check_finite(samples)
-    finished, rate, loudness = finish(samples, sample_rate, target.format, output)
-
-    def write() -> Path | None:
-        if target.path is not None:
-            return io.write(
-                target.path, finished, rate, target.format, output, settings, target.force
-            )
-        if stdout is not None:
-            stdout(io.encode(finished, rate, target.format, output, settings))
-        return None
-
-    channels, length = finished.shape
-    at = write_with_codes(target, codes, settings, write)
-    return SavedClip(at, length / rate, rate, channels, loudness, settings, target)
-
-
-def write_with_codes(
-    target: Target, codes: Tensor, settings: Mapping[str, Any], write: Callable[[], Path | None]
-) -> Target:
-    """Write a sound, and its codes [K, T] as .npz where they are wanted: both, or neither.
-
-    Args:
-        target: where to.
-        codes: int64 [K, T].
-        settings: `provenance.record`, kept beside the codes.
-        write: writes the sound, whole or not at all, and says where it is.
-
-    Returns:
-        where they are.
-
-    Raises:
-        MagnetError: a file cannot be written.
-    """
-    if target.codes is None:
-        return dataclasses.replace(target, path=write())
-    kept = np.array(json.dumps(settings))
+    place = target.path if target.path is not None else stdout or (lambda data: None)
+    made = None
     try:
-        # The codes are on the disk before the sound, and get their name after it.
-        with draft(target.codes, target.force) as made:
-            with made.path.open("wb") as file:
-                np.savez_compressed(file, codes=codes.numpy().astype(np.int32), settings=kept)
-            path = write()
+        with nullcontext() if target.codes is None else draft(target.codes, target.force) as made:
+            if made is not None:
+                # On the disk before the sound, these get their name after it.
+                kept = np.array(json.dumps(settings))
+                with made.path.open("wb") as file:
+                    np.savez_compressed(file, codes=codes.numpy().astype(np.int32), settings=kept)
+            written = write_sound(
+                place,
+                chunks,
+                sample_rate,
+                target.format,
+                output,
+                settings,
+                replace=target.force,
+                loop=loop,
+            )
     except OSError as error:
-        raise io.write_error(target.codes, error) from error
-    return dataclasses.replace(target, path=path, codes=made.final)
+        raise write_error(target.codes or target.where, error) from error
+    at = dataclasses.replace(target, path=written.path, codes=None if made is None else made.final)
+    return SavedClip(
+        at,
+        written.duration,
+        written.sample_rate,
+        written.channels,
+        written.loudness,
+        settings,
+        target,
+    )
 
 
 def _finite(value: float) -> float | None:

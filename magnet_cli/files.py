@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import itertools
 import os
@@ -10,6 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def open_to_others(path: Path) -> None:
@@ -107,3 +112,16 @@ def _renamed(partial: Path, place: Path) -> bool:
         return True
     partial.unlink()
     return True
+
+
+def write_error(path: str | os.PathLike[str], error: OSError) -> MagnetError:
+    """What to tell a user whose file could not be written."""
+    reason = error.strerror or str(error)
+    if error.errno in _NO_ROOM:
+        return NoRoomError(
+            f"There is no room for {path}: {reason}.",
+            "Nothing was left half written. Make room, or write to another disk.",
+        )
+    return AudioFileError(
+        f"{path} cannot be written: {reason}.", "Choose a folder that exists and can be written to."
+    )

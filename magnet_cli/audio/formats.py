@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from magnet_cli.errors import AudioFileError
 from magnet_cli.settings import AudioFormat, OutputConfig, required
+
+if TYPE_CHECKING:
+    from magnet_cli.audio.sound import Sound
+
+RIFF = ("WAV", "WAVEX")  # libsndfile's names of what has chunks of its own
+
+# What other suffixes that an edit may have mean to libsndfile.
+_CONTAINERS = {"aif": "AIFF", "aiff": "AIFF", "opus": "OGG", "oga": "OGG"}
+_LOSSY = {"ogg": "VORBIS", "oga": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}
 
 
 @dataclass(frozen=True)
@@ -155,3 +164,60 @@ def check_rate(kind: str, subtype: str, rate: int, name: str) -> None:
                 f"{name} has {rate} Hz, which {format_} cannot hold; it takes {container.takes}.",
                 "Name the output .wav.",
             )
+
+
+def encoding_for(sound: Sound, path: Path | None) -> tuple[str, str]:
+    """The container and encoding of a copy of `sound`, which can hold its rate.
+
+    Arguments, and what is raised, as in `_encoding`.
+    """
+    kind, subtype = _encoding(sound, path)
+    check_rate(kind, subtype, sound.sample_rate, sound.name)
+    return kind, subtype
+
+
+def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
+    """libsndfile's container and encoding for a copy of `sound` under `path`'s suffix.
+
+    The encoding is the sound's own. Of a lossy sound, what it decodes to is kept in full, unless
+    the copy is of the same lossy kind.
+
+    Args:
+        path: where to; None keeps the container.
+
+    Raises:
+        AudioFileError: the suffix is unknown, or the format cannot hold the sound's numbers.
+    """
+    import soundfile
+
+    suffix = "" if path is None else path.suffix.lower().removeprefix(".")
+    kind = sound.kind if path is None else _CONTAINERS.get(suffix, suffix.upper())
+    if kind not in soundfile.available_formats():
+        raise AudioFileError(
+            f"{path} has no suffix that says a format that can be written.",
+            "End the name in .wav, .flac, .aiff, .ogg, .opus or .mp3.",
+        )
+    same = sound.kind == kind or (kind == "WAV" and sound.kind in ("WAVEX", "RF64"))
+    if same and (suffix != "opus" or sound.subtype == "OPUS"):
+        return sound.kind, sound.subtype
+    if suffix in _LOSSY:
+        return kind, _LOSSY[suffix]
+    wanted = sound.subtype if sound.exact else "FLOAT"
+    if soundfile.check_format(kind, wanted):
+        return kind, wanted
+    # An 8-bit sound has a sign in one container and none in the other.
+    other = {"PCM_U8": "PCM_S8", "PCM_S8": "PCM_U8"}.get(wanted, "")
+    if other and soundfile.check_format(kind, other):
+        return kind, other
+    if not sound.exact and soundfile.check_format(kind, "PCM_24"):
+        return kind, "PCM_24"
+    raise AudioFileError(
+        f"{kind.lower()} cannot hold the samples of {sound.name} ({wanted}) as they are.",
+        "Name the output .wav.",
+    )
+
+
+def lost_chunks(sound: Sound, encoding: tuple[str, str]) -> str:
+    """The names of the chunks that a copy in `encoding` cannot keep, in words; empty for none."""
+    names = [] if encoding[0] in RIFF else [name for name, _ in sound.chunks]
+    return ", ".join(name.decode("ascii", "replace").strip() for name in names)

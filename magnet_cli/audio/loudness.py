@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from magnet_cli.audio.io import Samples
+from magnet_cli.audio.sound import Samples
+from magnet_cli.settings import OutputConfig
 
 Decibels = npt.NDArray[np.float64]
 
@@ -23,6 +24,9 @@ HARD_WORK = 6.0  # dB of reduction from which the limiter can be heard
 MOST_REDUCTION = 24.0  # dB beyond which loudness is given up for the sound's sake
 SILENCE = -60.0  # dBFS: a clip whose peak is lower is silence, and raising it would raise noise
 
+LONG_SILENCE = 2.0  # seconds from which silence inside a clip is worth a remark
+
+_CELL = 0.1  # seconds that are silent or not as a whole
 _BLOCK = 0.4  # seconds: the meter's block, the shortest sound it measures
 _LOOK_AHEAD = 0.005  # seconds over which the gain falls before a peak
 _RELEASES = (120.0, 400.0, 1500.0)  # dB per second at which the gain recovers: gentle ones first
@@ -38,7 +42,7 @@ class Loudness:
         gain: dB by which everything was raised.
         reduction: dB by which the limiter lowered the highest peak at most; 0 where it was not needed.
         peak: the highest sample afterwards, dBFS.
-        silences: (from, to) in seconds where a finished sound is silent for long, see `audio.silence`.
+        silences: (from, to) in seconds where a finished sound is silent for long (`Silences`).
     """
 
     before: float
@@ -76,39 +80,69 @@ def measure(samples: Samples, sample_rate: int) -> float:
     return float(pyloudnorm.Meter(sample_rate).integrated_loudness(heard))
 
 
+class Meter:
+    """Integrated loudness (ITU-R BS.1770-4) of a sound that comes in pieces.
+
+    The same numbers as `measure`, from sums over tenths of a second: the blocks of the
+    standard are four of them.
+    """
+
+    def __init__(self, channels: int, sample_rate: int) -> None:
+        from pyloudnorm.iirfilter import IIRfilter
+
+        self._rate = sample_rate
+        self._filters = [
+            IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, sample_rate, "high_shelf"),
+            IIRfilter(0.0, 0.5, 38.0, sample_rate, "high_pass"),
+        ]
+        self._heard = min(channels, 5)
+        self._states = [np.zeros((self._heard, 2)) for _ in self._filters]
+        self._cells: list[npt.NDArray[np.float64]] = []  # sums of squares [channels]
+        self._open = np.zeros(self._heard)  # of the tenth that is not over
+        self._length = 0
+
+    def add(self, samples: Samples) -> None:
+        """Hear the next [C, n]."""
+        from scipy.signal import lfilter
+
+        heard = samples[: self._heard].astype(np.float64)
+        for index, stage in enumerate(self._filters):
+            heard, self._states[index] = lfilter(
+                stage.b, stage.a, heard, axis=-1, zi=self._states[index]
+            )
+        squares = np.square(heard)
+        done = 0
+        while done < squares.shape[1]:
+            end = self._boundary(len(self._cells) + 1) - self._length
+            part = squares[:, done : min(end, squares.shape[1])]
+            self._open = self._open + part.sum(-1)
+            done += part.shape[1]
+            if done == end:
+                self._cells.append(self._open)
+                self._open = np.zeros(self._heard)
+        self._length += squares.shape[1]
+
+    def loudness(self) -> float:
+        """LUFS so far, of a sound not shorter than a block; -inf for silence."""
+        cells = np.stack([*self._cells, self._open, *[np.zeros(self._heard)] * 4])
+        blocks = round((self._length / self._rate - 0.4) / 0.1) + 1
+        power = sum(cells[i : i + blocks] for i in range(4)) / (0.4 * self._rate)
+        weighted = power @ np.array([1.0, 1.0, 1.0, 1.41, 1.41])[: self._heard]
+        with np.errstate(divide="ignore"):
+            levels = -0.691 + 10 * np.log10(weighted)
+        audible = levels >= -70
+        if not audible.any():
+            return -math.inf
+        gate = -0.691 + 10 * math.log10(weighted[audible].mean()) - 10
+        return float(-0.691 + 10 * math.log10(weighted[audible & (levels > gate)].mean()))
+
+    def _boundary(self, cell: int) -> int:
+        return int(0.1 * cell * self._rate)
+
+
 def peak_of(samples: Samples) -> float:
     """The highest sample in dBFS; -inf for silence."""
     return _decibels(float(np.abs(samples).max(initial=0.0)))
-
-
-def normalize(
-    samples: Samples, sample_rate: int, lufs: float, peak: float
-) -> tuple[Samples, Loudness]:
-    """Bring a sound to a loudness with no sample above a ceiling.
-
-    Args:
-        samples: [C, N], finite.
-        sample_rate: Hz.
-        lufs: the loudness to meet, within TOLERANCE.
-        peak: the ceiling, dBFS.
-
-    Returns:
-        the sound, and what was done. Silence comes back as it is.
-    """
-    before = measure(samples, sample_rate)
-    if peak_of(samples) < SILENCE or not math.isfinite(before):
-        return samples, Loudness(before, before, 0.0, 0.0, peak_of(samples))
-    limited, reduction = samples, 0.0
-
-    def attempt(gain: float, release: float) -> float:
-        nonlocal limited, reduction
-        louder = samples * np.float32(10 ** (gain / 20))
-        limited, reduction = limit(louder, sample_rate, peak, release)
-        return measure(limited, sample_rate)
-
-    most = peak - peak_of(samples) + MOST_REDUCTION
-    gain, _, after = settle(attempt, before, lufs, most)
-    return limited, Loudness(before, after, gain, reduction, peak_of(limited))
 
 
 def settle(
@@ -138,28 +172,6 @@ def settle(
         if abs(lufs - after) <= TOLERANCE:
             break
     return gain, release, after
-
-
-def limit(
-    samples: Samples, sample_rate: int, peak: float, release: float = _RELEASES[0]
-) -> tuple[Samples, float]:
-    """Hold a sound under a ceiling by a smooth gain, the same for all channels.
-
-    Args:
-        samples: [C, N].
-        sample_rate: Hz.
-        peak: the ceiling, dBFS.
-        release: dB per second at which the gain recovers after a peak.
-
-    Returns:
-        the sound, and the greatest reduction in dB.
-    """
-    needed = reduction_needed(samples, peak)
-    most = float(needed.max(initial=0.0))
-    if most == 0:
-        return samples, 0.0
-    smooth, _ = envelope(needed, sample_rate, release)
-    return hold(samples, smooth, peak), most
 
 
 def reduction_needed(samples: Samples, peak: float) -> Decibels:
@@ -211,17 +223,62 @@ def hold(samples: Samples, reduction: Decibels, peak: float) -> Samples:
     return np.clip(held, -bound, bound)
 
 
-def fade(samples: Samples, sample_rate: int, seconds: float) -> Samples:
-    """Fade [C, N] in and out over `seconds` each, or half of the sound where that is shorter."""
-    length = min(round(seconds * sample_rate), samples.shape[1] // 2)
-    if length == 0:
-        return samples
-    # Half a cosine: no corner at either end.
-    rise = (0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32)
-    envelope: npt.NDArray[np.float32] = np.ones(samples.shape[1], np.float32)
-    envelope[:length] = rise
-    envelope[len(envelope) - length :] = rise[::-1]
-    return samples * envelope
+class Silences:
+    """The long silences of a sound that comes in pieces."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._rate, self._cell = sample_rate, max(1, round(_CELL * sample_rate))
+        self._peaks: list[float] = []  # of each cell
+        self._length = 0
+
+    def add(self, samples: Samples) -> None:
+        """Hear the next [C, n]."""
+        peaks = np.abs(samples).max(axis=0, initial=0.0)
+        open_ = self._length % self._cell
+        if open_ and len(peaks):
+            rest = self._cell - open_
+            self._peaks[-1] = max(self._peaks[-1], float(peaks[:rest].max()))
+            peaks = peaks[rest:]
+        if len(peaks):
+            starts = np.arange(0, len(peaks), self._cell)
+            self._peaks += np.maximum.reduceat(peaks, starts).tolist()
+        self._length += samples.shape[1]
+
+    def found(self) -> tuple[tuple[float, float], ...]:
+        """(from, to) in seconds of each stretch longer than LONG_SILENCE whose peak is below SILENCE."""
+        quiet = np.array([False, *(np.array(self._peaks) < 10 ** (SILENCE / 20)), False])
+        edges = np.flatnonzero(quiet[1:] != quiet[:-1]).reshape(-1, 2)
+        spans = np.minimum(edges * self._cell, self._length) / self._rate
+        return tuple((float(a), float(b)) for a, b in spans if b - a > LONG_SILENCE)
+
+
+def remark(loudness: Loudness, output: OutputConfig) -> str:
+    """What a user should be told of the loudness, in sentences; empty where there is nothing to tell."""
+    if loudness.silent:
+        peak = f"The clip is silent (peak {loudness.peak:.0f} dBFS)"
+        return f"{peak}: another --seed, a longer prompt or a higher --temperature may help."
+    return " ".join(filter(None, (_gaps(loudness), _hard_work(loudness, output))))
+
+
+def _gaps(loudness: Loudness) -> str:
+    if not loudness.silences:
+        return ""
+    spans = " and ".join(f"from {start:.1f} to {stop:.1f} s" for start, stop in loudness.silences)
+    return f"The clip is silent {spans}: another --seed may help."
+
+
+def _hard_work(loudness: Loudness, output: OutputConfig) -> str:
+    if not output.normalize:
+        return ""
+    parts = []
+    if loudness.worked_hard:
+        parts.append(f"The limiter worked hard ({loudness.reduction:.0f} dB)")
+    if abs(loudness.after - output.lufs) > 0.5:
+        parts.append(f"the loudness came to {loudness.after:.1f} LUFS")
+    if not parts:
+        return ""
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}: a lower --lufs would be gentler."
 
 
 def _decibels(amplitude: float) -> float:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from magnet_cli.audio.io import Samples, write_error
-from magnet_cli.files import atomic_path
+from magnet_cli.audio.sound import Samples
+from magnet_cli.files import atomic_path, write_error
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw

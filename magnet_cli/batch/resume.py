@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from magnet_cli.audio import io
+from magnet_cli.audio.sound import open_sound
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.report import InTheWayError
@@ -133,7 +133,8 @@ class Standing:
         if not os.path.lexists(path):  # a link to nothing is there, too
             return False
         try:
-            kept = io.read(path).metadata or {}
+            with open_sound(path) as sound:
+                kept = sound.metadata or {}
         except MagnetError:
             return True
         return (kept.get("prompt"), kept.get("seed")) != (job.target.prompt, job.target.seed)

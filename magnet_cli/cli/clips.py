@@ -66,7 +66,7 @@ def say_saved(saved: SavedClip, talk: Talk, output: OutputConfig, took: float) -
 
 def warn(saved: SavedClip, talk: Talk, output: OutputConfig, where: str = "") -> None:
     """Say what should be known of its loudness, if anything; `where` says which clip is meant."""
-    from magnet_cli.audio.finishing import remark
+    from magnet_cli.audio.loudness import remark
 
     if said := remark(saved.loudness, output):
         talk.warn(f"{where}{said}")

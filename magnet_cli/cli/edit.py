@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +36,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
-    from magnet_cli.audio.stored import StoredSound
+    from magnet_cli.audio.sound import Sound
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.clips import Target
     from magnet_cli.pipeline import Model
@@ -167,13 +166,13 @@ def _seconds(text: str) -> float:
 
 def _targets(
     source: str,
-    given: StoredSound,
+    given: Sound,
     seeds: Sequence[int],
     files: FileOptions,
     output: OutputConfig | None,
 ) -> list[Target]:
     """Where the edits go. Without `output` they are of the input's own format, whatever that is."""
-    from magnet_cli.audio.stored import encoding_for
+    from magnet_cli.audio.formats import encoding_for
     from magnet_cli.cli.targets import check_writable, paths_for, plan
     from magnet_cli.clips import Target
 
@@ -193,7 +192,7 @@ def _targets(
     ]
 
 
-def _say_what_happens(given: StoredSound, model: Model, through_codec: bool, talk: Talk) -> None:
+def _say_what_happens(given: Sound, model: Model, through_codec: bool, talk: Talk) -> None:
     """Say what happens to channels, and to an input that cannot be kept bit for bit."""
     becomes = "the sound becomes the model's" if through_codec else "each keeps its own level"
     say_channels(given, model, becomes, talk)
@@ -205,10 +204,11 @@ def _say_what_happens(given: StoredSound, model: Model, through_codec: bool, tal
 
 
 def _patch(
-    maker: PieceMaker, given: StoredSound, spans: Spans, target: Target, display: ClipDisplay
+    maker: PieceMaker, given: Sound, spans: Spans, target: Target, display: ClipDisplay
 ) -> None:
     """Make the regions anew and write the input with them in their places."""
-    from magnet_cli.audio.stored import encoding_for, lost_chunks, write_patched
+    from magnet_cli.audio.finish import write_patched
+    from magnet_cli.audio.formats import encoding_for, lost_chunks
     from magnet_cli.editing.splicing import edit_regions
 
     began = time.monotonic()
@@ -222,15 +222,8 @@ def _patch(
     )
     kept = maker.record(made.settings)
     encoding = encoding_for(given, target.path)
-    at = target.path
-    if at is not None:
-        at = write_patched(given, made.patches, at, encoding, kept, target.force)
-    else:
-        with tempfile.TemporaryFile() as file:
-            write_patched(given, made.patches, file, encoding, kept)
-            file.seek(0)
-            while data := file.read(1 << 20):
-                write_stdout(data)
+    place = write_stdout if target.path is None else target.path
+    at = write_patched(given, made.patches, place, encoding, kept, target.force)
     display.done()
     took = time.monotonic() - began
     anew = ", ".join(f"{start:.2f}-{stop:.2f} s" for start, stop in made.regions)
@@ -257,7 +250,7 @@ def _patch(
 
 
 def _through_codec(
-    maker: PieceMaker, given: StoredSound, spans: Spans, target: Target, display: ClipDisplay
+    maker: PieceMaker, given: Sound, spans: Spans, target: Target, display: ClipDisplay
 ) -> None:
     """Make the regions anew in the codes of all of the input, and write those."""
     from magnet_cli.editing.pieces import inpaint

@@ -101,7 +101,7 @@ def gen(
     The same seed, settings and model make the same sound. Clips are made one by one, so each is the
     same as if it were asked for alone. Every file keeps how it was made: see `magnet show`.
     """
-    from magnet_cli.audio.finishing import check_loopable
+    from magnet_cli.audio.finish import check_loopable
     from magnet_cli.cli.targets import plan
     from magnet_cli.clips import Making
 

@@ -14,7 +14,7 @@ from magnet_cli.cli.output import Talk, stdin
 from magnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from magnet_cli.audio.stored import StoredSound
+    from magnet_cli.audio.sound import Sound
     from magnet_cli.pipeline import Model
 
 STDIN = "-"
@@ -30,14 +30,14 @@ Source = Annotated[
 
 
 @contextmanager
-def input_sound(name: str, prompts: Sequence[str]) -> Iterator[StoredSound]:
+def input_sound(name: str, prompts: Sequence[str]) -> Iterator[Sound]:
     """The sound that a command was given: a file, or `-` for stdin.
 
     Raises:
         UsageError: a prompt is to be read from stdin, too, or stdin is closed.
         AudioFileError: it cannot be read.
     """
-    from magnet_cli.audio.stored import open_sound
+    from magnet_cli.audio.sound import open_sound
 
     if name == STDIN and STDIN in prompts:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
@@ -47,7 +47,7 @@ def input_sound(name: str, prompts: Sequence[str]) -> Iterator[StoredSound]:
         yield sound
 
 
-def say_channels(given: StoredSound, model: Model, becomes: str, talk: Talk) -> None:
+def say_channels(given: Sound, model: Model, becomes: str, talk: Talk) -> None:
     """Say what happens to the channels of a sound, where the model has another number of them."""
     if given.channels != model.channels:
         one = "channel" if given.channels == 1 else "channels"
@@ -56,7 +56,7 @@ def say_channels(given: StoredSound, model: Model, becomes: str, talk: Talk) -> 
         )
 
 
-def input_record(given: StoredSound) -> dict[str, Any]:
+def input_record(given: Sound) -> dict[str, Any]:
     """What an edit keeps of how its input was made: the input may be written over.
 
     The input's own input is left out, lest records grow with every edit; so is a record that would

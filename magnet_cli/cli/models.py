@@ -320,7 +320,7 @@ def _checked(name: str) -> str:
 
 def _writing(folder: Path, write: Callable[[], None]) -> None:
     """Write a folder; an OSError becomes what the user is told."""
-    from magnet_cli.audio.io import write_error
+    from magnet_cli.files import write_error
 
     try:
         write()

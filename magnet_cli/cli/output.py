@@ -228,7 +228,7 @@ def _stderr() -> Console:
 
 def _broken(error: OSError) -> MagnetError:
     """What to tell a user whose stdout cannot be written to."""
-    from magnet_cli.audio.io import write_error
+    from magnet_cli.files import write_error
 
     _to_nowhere(sys.stdout)
     return write_error("stdout", error)

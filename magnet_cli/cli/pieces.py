@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -204,9 +203,7 @@ class PieceMaker:
         Raises:
             MagnetError: it cannot be made or written.
         """
-        from magnet_cli.audio import io
-        from magnet_cli.audio.finishing import finish_loop
-        from magnet_cli.clips import SavedClip, write_with_codes
+        from magnet_cli.clips import save_clip
         from magnet_cli.editing.looping import close_loop
         from magnet_cli.editing.pieces import extend
         from magnet_cli.editing.transcoding import frames_holding
@@ -218,22 +215,17 @@ class PieceMaker:
         piece = extend(self.model, direction, frames, on_step=on_step, on_window=display.window)
         loop = close_loop(self.model, direction, piece.codes, on_step=on_step)
         output = self.making.output
-        samples, rate, loudness = finish_loop(
-            loop.audio[0].numpy(), self.model.sample_rate, target.format, output
+        saved = save_clip(
+            target,
+            [loop.audio[0].numpy()],
+            self.model.sample_rate,
+            loop.codes[0],
+            output,
+            self.record(loop.settings),
+            write_stdout,
+            loop=True,
         )
-        kept = self.record(loop.settings)
-
-        def write() -> Path | None:
-            name, force = target.format, target.force
-            if target.path is not None:
-                return io.write(target.path, samples, rate, name, output, kept, force)
-            write_stdout(io.encode(samples, rate, name, output, kept))
-            return None
-
-        at = write_with_codes(target, loop.codes[0], kept, write)
-        channels, length = samples.shape
         display.done()
-        saved = SavedClip(at, length / rate, rate, channels, loudness, kept, target)
         say_saved(saved, self.talk, output, time.monotonic() - began)
         if not loop.seamless:
             self.talk.warn(

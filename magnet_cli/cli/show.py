@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ from magnet_cli.cli.settings import TalkOptions, takes_flags
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:
-    from magnet_cli.audio.io import Sound
+    from magnet_cli.audio.sound import Samples, Sound
 
 EXAMPLES = """
 Examples:
@@ -98,33 +99,35 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
 
     from magnet_cli.audio import formats, loudness, pictures
 
-    sound = _read(name)
-    invalid = int(sound.samples.size - np.isfinite(sound.samples).sum())
+    with _opened(name) as sound:
+        samples = sound.read(checked=False)
+    seconds = samples.shape[1] / sound.sample_rate
+    invalid = int(samples.size - np.isfinite(samples).sum())
     # What is no number has no level: nothing is said of it.
-    lufs = loudness.measure(sound.samples, sound.sample_rate) if not invalid else None
-    peak = loudness.peak_of(sound.samples) if not invalid else None
+    lufs = loudness.measure(samples, sound.sample_rate) if not invalid else None
+    peak = loudness.peak_of(samples) if not invalid else None
     # A sound from stdin has no name to be made again under.
     suffix = formats.suffix_of(sound.kind, sound.subtype)
     file = f"sound.{suffix}" if name == STDIN else Path(name).name
     if spectrogram is not None:
-        heard = np.nan_to_num(sound.samples, posinf=0.0, neginf=0.0)  # invalid samples are a gap
+        heard = np.nan_to_num(samples, posinf=0.0, neginf=0.0)  # invalid samples are a gap
         pictures.draw(spectrogram, heard, sound.sample_rate, file)
         voice.note(f"Drew {spectrogram}")
     made = sound.metadata
     command = command_for(made, file, suffix) if made is not None else None
     if voice.json:
-        voice.data(_record(name, sound, lufs, peak, invalid, command))
+        voice.data(_record(name, sound, samples, lufs, peak, invalid, command))
         return
     lines = [
         ("File", "stdin" if name == STDIN else name),
         ("Format", f"{sound.kind} {sound.subtype}"),
-        ("Length", f"{sound.duration:.2f} s, {sound.samples.shape[0]} channels, "
+        ("Length", f"{seconds:.2f} s, {sound.channels} channels, "
          f"{sound.sample_rate} Hz"),
         ("Loudness", _decibels(lufs, "LUFS")),
         ("Peak", _decibels(peak, "dBFS")),
     ]  # fmt: skip
     if invalid:
-        lines.append(("Invalid", f"{invalid} of {sound.samples.size} samples are not numbers"))
+        lines.append(("Invalid", f"{invalid} of {samples.size} samples are not numbers"))
     lines += _making(made) if made is not None else []
     width = max(len(label) for label, _ in lines) + 2
     if apart:
@@ -137,19 +140,19 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         voice.print("\nTo make it again:\n\n  " + printable(shlex.join(command)))
 
 
-def _read(name: str) -> Sound:
+def _opened(name: str) -> AbstractContextManager[Sound]:
     """A file by its name, or stdin.
 
     Raises:
         MagnetError: it cannot be read.
     """
-    from magnet_cli.audio import io
+    from magnet_cli.audio.sound import open_sound
 
     if name != STDIN:
-        return io.read(name)
+        return open_sound(name)
     if stdin().isatty():
         raise UsageError("The sound is to come from the terminal.", "Pipe one in, or name a file.")
-    return io.read(stdin().buffer)
+    return open_sound(stdin().buffer)
 
 
 def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -202,6 +205,7 @@ def _input(made: Mapping[str, Any]) -> str:
 def _record(
     name: str,
     sound: Sound,
+    samples: Samples,
     lufs: float | None,
     peak: float | None,
     invalid: int,
@@ -211,8 +215,8 @@ def _record(
         "file": name,
         "format": sound.kind,
         "subtype": sound.subtype,
-        "duration": sound.duration,
-        "channels": sound.samples.shape[0],
+        "duration": samples.shape[1] / sound.sample_rate,
+        "channels": sound.channels,
         "sample_rate": sound.sample_rate,
         "loudness": round(lufs, 2) if lufs is not None and lufs > -1000 else None,
         "peak": round(peak, 2) if peak is not None and peak > -1000 else None,

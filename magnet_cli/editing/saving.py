@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from magnet_cli import provenance
-from magnet_cli.audio.stream_writer import Written, write_stream
-from magnet_cli.clips import Making, SavedClip, Target, write_with_codes
+from magnet_cli.clips import Making, SavedClip, Target, save_clip
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.pieces import Piece
 from magnet_cli.editing.transcoding import decode_stream
 from magnet_cli.pipeline import Model
-
-_CHUNK = 1 << 20
 
 
 def piece_record(
@@ -64,30 +59,14 @@ def save_piece(
     Raises:
         MagnetError: it cannot be written.
     """
-    rate, output = model.sample_rate, making.output
-    length = max(1, round(seconds * rate))
+    length = max(1, round(seconds * model.sample_rate))
     kept = piece_record(piece.settings, making, command)
     samples = decode_stream(model, piece.codes, length, on_step)
-    written: Written | None = None
-
-    def write() -> Path | None:
-        nonlocal written
-        name, force = target.format, target.force
-        if target.path is not None:
-            written = write_stream(target.path, samples, rate, name, output, kept, force)
-        else:
-            with tempfile.TemporaryFile() as file:
-                written = write_stream(file, samples, rate, name, output, kept)
-                file.seek(0)
-                while stdout is not None and (data := file.read(_CHUNK)):
-                    stdout(data)
-        return written.path
-
-    at = write_with_codes(target, piece.codes[0], kept, write)
-    assert written is not None
-    channels = output.channels or model.channels
-    loudness = written.loudness
+    saved = save_clip(
+        target, samples, model.sample_rate, piece.codes[0], making.output, kept, stdout
+    )
     if piece.settings["known_codes"]:
         # Its silences may be the input's own, which is no news to who gave it.
-        loudness = dataclasses.replace(loudness, silences=())
-    return SavedClip(at, written.duration, written.sample_rate, channels, loudness, kept, target)
+        heard = dataclasses.replace(saved.loudness, silences=())
+        saved = dataclasses.replace(saved, loudness=heard)
+    return saved

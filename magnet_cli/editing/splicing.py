@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from magnet_cli.audio.io import Samples, resample, with_channels
-from magnet_cli.audio.stored import Patch, StoredSound
+from magnet_cli.audio.finish import Patch
+from magnet_cli.audio.sound import Samples, Sound, resample, with_channels
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.pieces import Direction, OnWindow, inpaint, need_masks
 from magnet_cli.editing.transcoding import MARGIN, encode, frames_in, hear, samples_at
@@ -58,7 +58,7 @@ class Place:
 def edit_regions(
     model: Model,
     direction: Direction,
-    sound: StoredSound,
+    sound: Sound,
     spans: Sequence[tuple[float, float]],
     *,
     on_step: OnStep | None = None,
@@ -117,7 +117,7 @@ def edit_regions(
     return Edit(tuple(patches), tuple(seconds), settings)
 
 
-def places_of(model: Model, sound: StoredSound, regions: Sequence[Region]) -> list[Place]:
+def places_of(model: Model, sound: Sound, regions: Sequence[Region]) -> list[Place]:
     """Where regions lie in a sound, with crossfades that neither overlap nor leave the sound."""
     edges = [(samples_at(model, sound, r.start), samples_at(model, sound, r.stop)) for r in regions]
     fade = round(CROSSFADE * sound.sample_rate)
@@ -130,7 +130,7 @@ def places_of(model: Model, sound: StoredSound, regions: Sequence[Region]) -> li
 
 
 def splice(
-    model: Model, sound: StoredSound, decoded: Samples, first: int, places: Sequence[Place]
+    model: Model, sound: Sound, decoded: Samples, first: int, places: Sequence[Place]
 ) -> list[Patch]:
     """Cut out of a decoded part of a sound what belongs at `places`, as the sound's own numbers.
 

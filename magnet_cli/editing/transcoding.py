@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import soxr
 import torch
 from torch import Tensor
 
-from magnet_cli.audio.io import Samples, with_channels
 from magnet_cli.audio.loudness import SILENCE, peak_of
-from magnet_cli.audio.stored import BLOCK, StoredSound
+from magnet_cli.audio.sound import Samples, Sound
 from magnet_cli.decoding.contracts import OnStep, StepEvent
 from magnet_cli.errors import AudioFileError
 from magnet_cli.pipeline import Model
@@ -22,7 +20,7 @@ LONGEST = 3600.0  # seconds that are encoded at once: an hour of mono at 32 kHz 
 MARGIN = 1.0  # seconds around a part that are encoded and decoded with it, then cut off
 
 
-def frames_in(model: Model, sound: StoredSound) -> int:
+def frames_in(model: Model, sound: Sound) -> int:
     """Frames of the model's codec that hold the whole sound."""
     return frames_holding(model, sound.duration)
 
@@ -32,12 +30,12 @@ def frames_holding(model: Model, seconds: float) -> int:
     return max(1, math.ceil(seconds * model.frame_rate - 1e-6))
 
 
-def samples_at(model: Model, sound: StoredSound, frame: int) -> int:
+def samples_at(model: Model, sound: Sound, frame: int) -> int:
     """Where a frame begins, in samples of the sound's own rate; never behind its end."""
     return min(round(frame / model.frame_rate * sound.sample_rate), sound.length)
 
 
-def encode_sound(model: Model, sound: StoredSound) -> Tensor:
+def encode_sound(model: Model, sound: Sound) -> Tensor:
     """The codes of a whole sound, int64 [1, K, frames_in] on the CPU.
 
     Raises:
@@ -53,7 +51,7 @@ def encode(model: Model, heard: Tensor) -> Tensor:
     return codes.cpu().clone()  # outside: a tensor that may be written to
 
 
-def hear(model: Model, sound: StoredSound, first: int, last: int) -> Tensor:
+def hear(model: Model, sound: Sound, first: int, last: int) -> Tensor:
     """Frames `first` up to `last` of a sound as the model hears them, float32 [1, C, frames * hop].
 
     The sound is resampled, and mixed to the model's channels: many to one by the mean, one to many
@@ -73,7 +71,7 @@ def hear(model: Model, sound: StoredSound, first: int, last: int) -> Tensor:
             "Cut an hour or less out of it.",
         )
     start, stop = samples_at(model, sound, first), samples_at(model, sound, last)
-    samples = _heard(model, sound, start, stop)
+    samples = sound.read(model.sample_rate, model.channels, start, stop)
     if peak_of(samples) < SILENCE:
         raise AudioFileError(
             f"{sound.name} is silent{_where(sound, start, stop)}.",
@@ -112,23 +110,7 @@ def decode_stream(
         yield samples
 
 
-def _heard(model: Model, sound: StoredSound, start: int, stop: int) -> Samples:
-    """Samples `start` up to `stop` as the model hears them, worked off in blocks."""
-    width = model.channels if sound.channels == model.channels else 1
-    stream = soxr.ResampleStream(sound.sample_rate, model.sample_rate, width, dtype="float32")
-    same_rate = sound.sample_rate == model.sample_rate
-    parts: list[Samples] = []
-    for first in range(start, stop, BLOCK):
-        last = min(first + BLOCK, stop)
-        block = with_channels(sound.samples(first, last), width)
-        if not same_rate:
-            resampled = stream.resample_chunk(np.ascontiguousarray(block.T), last=last == stop)
-            block = resampled.reshape(-1, width).T
-        parts.append(block)
-    return with_channels(np.concatenate(parts, axis=1), model.channels)
-
-
-def _where(sound: StoredSound, start: int, stop: int) -> str:
+def _where(sound: Sound, start: int, stop: int) -> str:
     if (start, stop) == (0, sound.length):
         return ""
     return f" from {start / sound.sample_rate:.1f} to {stop / sound.sample_rate:.1f} s"

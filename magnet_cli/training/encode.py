@@ -15,20 +15,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from magnet_cli.audio import streaming
+from magnet_cli.audio.sound import open_sound
 from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
 from magnet_cli.errors import AudioFileError, DataError, MagnetError
 from magnet_cli.models.codec import AudioCodec, device_of
 from magnet_cli.training.sampling import keyed_generator
-
-# A read of this many seconds at a time bounds memory for an hour of eight channels at 192 kHz.
-BLOCK_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,9 @@ def check_clips(
     problems = list(found.problems)
     for number, clip in enumerate(found.clips, start=1):
         try:
-            _check_duration(streaming.info(clip.path).duration, min_duration)
+            with open_sound(clip.path) as sound:
+                _check_duration(sound.duration, min_duration)
+                sound.numbers(0, min(sound.length, 1024))
         except (AudioFileError, ValueError) as error:
             problems.append(Problem(str(clip.path), _what(error)))
         on_clip(number, len(found.clips))
@@ -194,12 +192,9 @@ class _Encoding:
 
     def _audio(self, path: Path) -> Tensor:
         """The clip [C, samples] at the codec's rate and channels."""
-        samples = streaming.read_as(
-            path, self.codec.sample_rate, self.codec.channels, BLOCK_SECONDS
-        )
+        with open_sound(path) as sound:
+            samples = sound.read(self.codec.sample_rate, self.codec.channels)
         _check_duration(samples.shape[1] / self.codec.sample_rate, self.options.min_duration)
-        if not np.isfinite(samples).all():
-            raise ValueError("it holds samples that are not numbers")
         return torch.from_numpy(samples)
 
     def _mixture(self, a: Clip, b: Clip, snr: float) -> Tensor:

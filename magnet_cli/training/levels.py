@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magnet_cli.audio import io
+from magnet_cli.audio.sound import check_readable, open_sound
 from magnet_cli.files import atomic_path
 from magnet_cli.models.spectral_codec import SpectralCodec
 from magnet_cli.training.codebooks import Moments
@@ -73,7 +73,7 @@ def sounds_key(clips: Sequence[Path], source: Path) -> str:
     home = source if source.is_dir() else source.parent
     told = hashlib.sha256()
     for clip in clips:
-        io.check_readable(clip)
+        check_readable(clip)
         name = clip.relative_to(home) if clip.is_relative_to(home) else clip
         stat = clip.stat()
         told.update(json.dumps([name.as_posix(), stat.st_size, stat.st_mtime_ns]).encode())
@@ -126,9 +126,8 @@ def clip_levels(path: Path, codec: SpectralCodec, frames: int) -> Tensor:
 
     A clip that does not fill its last frame of codes ends in silence there, as in encoding.
     """
-    sound = io.read(path)
-    mono = io.with_channels(sound.samples, 1)
-    samples = torch.from_numpy(io.resample(mono, sound.sample_rate, codec.sample_rate))
+    with open_sound(path) as sound:
+        samples = torch.from_numpy(sound.read(codec.sample_rate, 1, checked=False))
     own = min(frames, max(1, -(-samples.shape[1] // codec.hop_length)))
     wanted = own * codec.hop_length
     samples = F.pad(samples[:, :wanted], (0, max(0, wanted - samples.shape[1])))

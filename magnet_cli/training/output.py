@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from magnet_cli.audio import io
+from magnet_cli.audio.finish import write_sound
 from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.errors import UsageError
@@ -80,11 +80,11 @@ class OutputModel:
         model = load_model(str(self.directory.resolve()), device="cpu", dtype="float32")
         for number, prompt in enumerate(config.sample_prompts or ("",)):
             result = model.generate([prompt], seeds=[config.seed])
-            io.write(
+            write_sound(
                 folder / f"{number:02d}.wav",
-                result.audio[0].numpy(),
+                [result.audio[0].numpy()],
                 result.sample_rate,
                 "wav",
-                OutputConfig(),
+                OutputConfig(normalize=False),
             )
         return folder

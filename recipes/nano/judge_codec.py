@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magnet_cli.audio import io
+from magnet_cli.audio.sound import open_sound
 from magnet_cli.evaluation.metrics import (
     modulation_depth,
     note_scores,
@@ -58,9 +58,8 @@ def unseen_clips(sounds: Path, count: int, splits: Sequence[str] = SPLITS) -> li
 
 def read(path: Path, rate: int) -> Tensor:
     """A clip as mono samples [N] at `rate`."""
-    sound = io.read(path)
-    mono = io.with_channels(sound.samples, 1)
-    return torch.from_numpy(io.resample(mono, sound.sample_rate, rate))[0]
+    with open_sound(path) as sound:
+        return torch.from_numpy(sound.read(rate, 1))[0]
 
 
 def tags_of(tagger: Tagger, sound: Tensor, rate: int) -> Tensor:

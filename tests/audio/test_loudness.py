@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
@@ -9,17 +10,43 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.audio.io import Samples
+from magnet_cli.audio.finish import Store, write_sound
 from magnet_cli.audio.loudness import (
     TOLERANCE,
-    fade,
-    limit,
+    Loudness,
     measure,
-    normalize,
     peak_of,
+    reduction_needed,
 )
+from magnet_cli.audio.sound import Samples
+from magnet_cli.settings import OutputConfig
+from tests import sounds
 
 RATE = 32_000
+
+
+def stored(samples: Samples, rate: int, fade: float = 0.0) -> Store:
+    store = Store(io.BytesIO(), samples.shape[0], rate, fade)
+    store.append(samples)
+    return store
+
+
+def normalize(samples: Samples, rate: int, lufs: float, peak: float) -> tuple[Samples, Loudness]:
+    parts: list[bytes] = []
+    output = OutputConfig(bit_depth="float", lufs=lufs, peak=peak)
+    said = write_sound(parts.append, [samples], rate, "wav", output).loudness
+    return sounds.read(io.BytesIO(b"".join(parts))).samples, said
+
+
+def limit(
+    samples: Samples, rate: int, peak: float, release: float = 120.0
+) -> tuple[Samples, float]:
+    (held,) = stored(samples, rate).limited(0.0, release, peak)
+    return held, float(reduction_needed(samples, peak).max())
+
+
+def fade(samples: Samples, rate: int, seconds: float) -> Samples:
+    return stored(samples, rate, seconds).read(0, samples.shape[1])
 
 
 def noise(seconds: float, level: float = 0.1, channels: int = 1, seed: int = 0) -> Samples:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.audio.finishing import finish, finish_loop, remark
-from magnet_cli.audio.silence import Silences, silences
-from magnet_cli.audio.stream_writer import write_stream
+from magnet_cli.audio.finish import write_sound
+from magnet_cli.audio.loudness import Loudness, Silences, remark
 from magnet_cli.settings import OutputConfig
 
 RATE = 8000
@@ -29,15 +26,15 @@ def tone(seconds: float, *quiet: tuple[float, float], level: float = 0.0) -> np.
 def test_a_stretch_of_silence_is_told_with_its_times() -> None:
     """A piece fell silent for sixteen seconds, and the command said what any other is told."""
     for output in (OutputConfig(), OutputConfig(normalize=False)):
-        _, _, loudness = finish(tone(20, (10.0, 15.7)), RATE, "wav", output)
+        loudness = finished(output, tone(20, (10.0, 15.7)))
         assert remark(loudness, output).startswith("The clip is silent from 10.0 to 15.7 s: ")
-        _, _, loudness = finish(tone(20), RATE, "wav", output)
+        loudness = finished(output, tone(20))
         assert remark(loudness, output) == ""
 
 
 def test_two_stretches_and_one_to_the_end() -> None:
     output = OutputConfig()
-    _, _, loudness = finish(tone(12, (1.0, 4.0), (9.0, 12.0)), RATE, "wav", output)
+    loudness = finished(output, tone(12, (1.0, 4.0), (9.0, 12.0)))
     assert "silent from 1.0 to 4.0 s and from 9.0 to 12.0 s" in remark(loudness, output)
 
 
@@ -55,6 +52,16 @@ def test_what_counts_as_silence(samples: np.ndarray, found: tuple[object, ...]) 
     assert silences(samples, RATE) == found
 
 
+def finished(output: OutputConfig, *chunks: np.ndarray, loop: bool = False) -> Loudness:
+    return write_sound(lambda data: None, chunks, RATE, "wav", output, loop=loop).loudness
+
+
+def silences(samples: np.ndarray, rate: int) -> tuple[tuple[float, float], ...]:
+    heard = Silences(rate)
+    heard.add(samples)
+    return heard.found()
+
+
 @given(st.integers(1, 30_000), st.integers(0, 40), st.integers(0, 40))
 @settings(deadline=None, max_examples=30)
 def test_pieces_of_a_sound_tell_what_the_whole_does(size: int, start: int, tenths: int) -> None:
@@ -69,12 +76,11 @@ def test_pieces_of_a_sound_tell_what_the_whole_does(size: int, start: int, tenth
 def test_a_stream_is_told_of_as_a_clip_is() -> None:
     samples = tone(12, (4.0, 7.0))
     chunks = np.array_split(samples, 7, axis=1)
-    written = write_stream(io.BytesIO(), chunks, RATE, "wav", OutputConfig())
-    assert written.loudness.silences == ((4.0, 7.0),)
+    assert finished(OutputConfig(), *chunks).silences == ((4.0, 7.0),)
 
 
 def test_a_loop_is_told_of_once() -> None:
     """It is finished as three rounds, of which one is kept."""
     output = OutputConfig()
-    _, _, loudness = finish_loop(tone(8, (5.0, 7.5)), RATE, "wav", output)
+    loudness = finished(output, tone(8, (5.0, 7.5)), loop=True)
     assert loudness.silences == ((5.0, 7.5),)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from magnet_cli import clips
-from magnet_cli.audio import io
 from magnet_cli.batch import executors as writing
 from magnet_cli.batch.executors import Engine, Writer
 from magnet_cli.batch.fitting import Fitter, batch_size, grouped, mates_matter
@@ -24,8 +23,10 @@ from magnet_cli.data.prompts import PromptLine
 from magnet_cli.editing.pieces import Direction, extend
 from magnet_cli.editing.saving import save_piece
 from magnet_cli.errors import NoRoomError, UsageError
+from magnet_cli.files import write_error
 from magnet_cli.pipeline import GenerationResult, Model
 from magnet_cli.settings import DecodingConfig
+from tests import sounds
 from tests.batch.batches import QUICK, SMALL, batch, jobs
 from tests.models.tiny import golden_model
 
@@ -87,7 +88,7 @@ def test_clips_equal_those_that_are_asked_for_alone(model: Model, tmp_path: Path
         target = clips.Target("x", 1, tmp_path / "alone.wav", "wav", None, force=True)
         clips.save_item(alone, 0, target, clips.Making(job.decoding, job.output, job.duration))
         assert job.target.path is not None
-        sound, other = io.read(job.target.path), io.read(tmp_path / "alone.wav")
+        sound, other = sounds.read(job.target.path), sounds.read(tmp_path / "alone.wav")
         assert (sound.samples == other.samples).all()
         assert sound.samples.shape == (1, 6400)
         assert (sound.metadata or {})["prompt"] == job.target.prompt
@@ -239,9 +240,9 @@ def test_a_full_disk_stops_the_run(
     """Whatever comes after would fail, too: no use in computing it."""
 
     def full(path: Path, *_: object) -> None:
-        raise io.write_error(path, OSError(errno.ENOSPC, "No space left on device"))
+        raise write_error(path, OSError(errno.ENOSPC, "No space left on device"))
 
-    monkeypatch.setattr(clips.io, "write", full)
+    monkeypatch.setattr(clips, "write_sound", full)
     calls = Calls(model, monkeypatch, lambda prompts: None)
     with pytest.raises(NoRoomError):
         run(model, tmp_path, jobs(batch(tmp_path), *map(str, range(50))))

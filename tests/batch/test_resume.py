@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from magnet_cli.audio import io
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.resume import Standing, check_run, differences
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import DecodingConfig, OutputConfig
+from tests import sounds
 from tests.batch.batches import batch, jobs
 
 
@@ -30,7 +30,7 @@ def noted(folder: Path, made: list[Job], status: str = "done") -> Manifest:
 def sound(job: Job, **metadata: object) -> None:
     assert job.target.path is not None
     samples = np.zeros((1, 800), np.float32)
-    io.write(job.target.path, samples, 8000, "wav", OutputConfig(), metadata)
+    sounds.write(job.target.path, samples, 8000, "wav", OutputConfig(), metadata)
 
 
 def test_done_missing_failed(tmp_path: Path) -> None:

@@ -297,13 +297,13 @@ def test_there_are_enough_cases() -> None:
     ],
 )
 def test_strange_prompts_work(magnet: Magnet, home: Path, prompt: str) -> None:
-    from magnet_cli.audio import io
+    from tests import sounds
 
     outcome = magnet("gen", prompt, *QUICK)
     assert outcome.status == 0
     assert [len(line) for line in outcome.err.splitlines() if len(line) > 300] == []
     (path,) = home.iterdir()
-    assert (io.read(path).metadata or {})["prompt"] == prompt
+    assert (sounds.read(path).metadata or {})["prompt"] == prompt
 
 
 def test_an_unexpected_error_is_said_without_a_traceback(
@@ -312,7 +312,7 @@ def test_an_unexpected_error_is_said_without_a_traceback(
     def broken(*arguments: object, **more: object) -> None:
         raise RuntimeError("the roof fell in")
 
-    monkeypatch.setattr("magnet_cli.audio.io.write", broken)
+    monkeypatch.setattr("magnet_cli.clips.write_sound", broken)
     outcome = magnet("gen", "rain", *QUICK)
     assert outcome.status == 1
     assert "Unexpected RuntimeError: the roof fell in" in outcome.err

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.audio import io
 from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import open_manifest
 from magnet_cli.checkpoints.load import import_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.pipeline import Model
+from tests import sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
 MAGNET = (sys.executable, "-m", "magnet_cli")
@@ -254,12 +254,12 @@ def test_lines_have_their_own_settings(magnet: Magnet) -> None:
         "deep/er/rain.flac", "0001-wind-6.wav", "0002-wind-7.wav", "0003-fire-8.wav",
     ]  # fmt: skip
     assert (events[5]["made"], events[5]["failed"]) == (4, 0)
-    rain = io.read("clips/deep/er/rain.flac")
+    rain = sounds.read("clips/deep/er/rain.flac")
     assert (rain.samples.shape, (rain.metadata or {})["seed"]) == ((1, 3200), 3)
-    wind = io.read("clips/0002-wind-7.wav").metadata or {}
+    wind = sounds.read("clips/0002-wind-7.wav").metadata or {}
     assert wind["negative"] == "voices"
     assert wind["given"] == {"decoding_steps": [2, 1, 1, 1], "temperature": 1.5}
-    fire = io.read("clips/0003-fire-8.wav")
+    fire = sounds.read("clips/0003-fire-8.wav")
     assert fire.samples.shape == (2, 6400)
     assert (fire.metadata or {})["given"] == {"decoding_steps": [10, 5, 5, 5]}
     manifest = [json.loads(line) for line in Path("clips/manifest.jsonl").read_text().splitlines()]
@@ -470,7 +470,7 @@ def test_hostile_lines_do_no_harm(magnet: Magnet, tmp_path: Path) -> None:
     made = list(Path("clips").rglob("*.wav"))
     assert len(made) == len(lines)
     assert not list(tmp_path.glob("x*"))
-    assert {(io.read(path).metadata or {})["prompt"] for path in made} == {
+    assert {(sounds.read(path).metadata or {})["prompt"] for path in made} == {
         line.strip() for line in lines
     }
 
@@ -489,7 +489,7 @@ def test_lines_are_made_as_they_arrive_and_ctrl_c_keeps_them(home: Path) -> None
         maker.stdin.flush()
         path = maker.stdout.readline().decode().rstrip("\n")
         assert path == f"clips/{number:04d}-{prompt}-{5 + number}.wav"
-        assert io.read(path).samples.shape == (1, 6400)
+        assert sounds.read(path).samples.shape == (1, 6400)
     maker.send_signal(signal.SIGINT)
     _, said = maker.communicate(timeout=60)
     assert maker.returncode == 130

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.audio import io
+from tests import sounds
 from tests.cli.conftest import SMALL
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "batch.md"
@@ -68,10 +68,10 @@ def test_the_recipes_do_what_they_say(home: Path, tmp_path: Path) -> None:
     both = ("shards/0001-slow-strings-8.wav", "parts/0001-slow-strings-8.wav")
     assert len({(home / name).read_bytes() for name in both}) == 1
     assert len(folder(home / "wet")) == 2
-    assert io.read(home / "wet" / folder(home / "wet")[0]).samples.shape == (1, 6400)
+    assert sounds.read(home / "wet" / folder(home / "wet")[0]).samples.shape == (1, 6400)
     assert [name[-4:] for name in folder(home / "mp3")] == [".mp3", ".mp3"]
     for name in ("all.wav", "joined.wav"):
-        assert io.read(home / name).samples.shape == (1, 12_800)
+        assert sounds.read(home / name).samples.shape == (1, 12_800)
     assert "# Rain on 'tin' \"roofs\" $HOME" in said
 
 

@@ -14,10 +14,10 @@ import pytest
 import soundfile
 
 from magnet_cli import pipeline
-from magnet_cli.audio import io
 from magnet_cli.audio.loudness import measure
 from magnet_cli.decoding import iterative
 from magnet_cli.editing.looping import seam_flux
+from tests import sounds
 from tests.cli.conftest import SMALL, Magnet
 from tests.editing.sounds import noise, numbers, write
 
@@ -44,7 +44,7 @@ def riff(home: Path) -> Path:
 
 
 def made(path: str) -> dict:
-    metadata = io.read(path).metadata
+    metadata = sounds.read(path).metadata
     assert metadata is not None
     return metadata
 
@@ -56,7 +56,7 @@ def test_gen_goes_beyond_the_segment(magnet: Magnet) -> None:
     outcome = magnet("gen", "piano", *FAST, "-d", "15.5", "-o", "long.wav", "--codes", "long.npz")
     assert outcome.status == 0, outcome.err
     assert "window 2 of 2" in outcome.err
-    sound = io.read("long.wav")
+    sound = sounds.read("long.wav")
     assert sound.samples.shape == (1, 496_000)
     assert measure(sound.samples, 32_000) == pytest.approx(-14, abs=0.2)
     codes = np.load("long.npz")["codes"]
@@ -80,7 +80,7 @@ def test_prompts_by_time_make_one_piece(magnet: Magnet) -> None:
 def test_a_loop_has_no_seam(magnet: Magnet) -> None:
     outcome = magnet("gen", "techno", *FAST, "-d", "4", "--loop", "-o", "loop.wav")
     assert outcome.status == 0, outcome.err
-    sound = io.read("loop.wav")
+    sound = sounds.read("loop.wav")
     assert sound.samples.shape == (1, 128_000)
     assert abs(float(measure(sound.samples, 32_000)) + 14) < 0.3
     at_seam, in_body = seam_flux(sound.samples[0])
@@ -118,7 +118,7 @@ def test_a_loop_of_whole_frames_says_how_long_it_came_to_be(magnet: Magnet) -> N
     """Two bars of a tempo are seldom whole frames, and a loop that is off drifts."""
     outcome = magnet("gen", "techno", *FAST, "-d", "1.005", "--loop", "-o", "loop.wav")
     assert outcome.status == 0
-    assert io.read("loop.wav").samples.shape[1] == round(1.02 * 32_000)
+    assert sounds.read("loop.wav").samples.shape[1] == round(1.02 * 32_000)
     assert "The loop is 1.02 s, not 1.005: whole frames of the codec." in outcome.err
 
 
@@ -140,7 +140,7 @@ def test_ctrl_c_keeps_what_is_finished_if_asked(magnet: Magnet, monkeypatch) -> 
     outcome = magnet("gen", "piano", *FAST, "-d", "60", "--keep-partial", "--json", "-o", "a.wav")
     assert outcome.status == 130
     assert "keeping the first 17 of 60 seconds" in outcome.err
-    assert io.read("a.wav").duration == 17.0
+    assert sounds.read("a.wav").duration == 17.0
     assert made("a.wav")["partial"] == {"seconds": 17.0, "of": 60.0}
     assert outcome.records[0]["status"] == "partial"
 
@@ -172,7 +172,7 @@ def test_extend_goes_on_from_the_input(magnet: Magnet, riff: Path) -> None:
     assert (info.duration, info.samplerate, info.channels) == (3.5, 32_000, 1)
     assert np.load("a.npz")["codes"].shape == (4, 175)
     assert made("a.flac")["known_codes"] == 4 * 100
-    assert measure(io.read("a.flac").samples, 32_000) == pytest.approx(-14, abs=0.2)
+    assert measure(sounds.read("a.flac").samples, 32_000) == pytest.approx(-14, abs=0.2)
 
 
 def test_extend_reads_stdin_and_names_its_output(magnet: Magnet, riff: Path) -> None:
@@ -186,7 +186,7 @@ def test_extend_reads_stdin_and_names_its_output(magnet: Magnet, riff: Path) -> 
 def test_extend_works_with_autoregressive_models(magnet: Magnet, riff: Path) -> None:
     outcome = magnet("extend", "riff.wav", "lofi", *MUSICGEN, "--to", "2.2", "-o", "a.wav")
     assert outcome.status == 0, outcome.err
-    assert io.read("a.wav").duration == pytest.approx(2.2)
+    assert sounds.read("a.wav").duration == pytest.approx(2.2)
 
 
 # --- vary
@@ -240,7 +240,7 @@ def test_edit_changes_the_region_and_nothing_else(magnet: Magnet, riff: Path) ->
 def test_edit_through_the_codec_changes_all_of_it(magnet: Magnet, riff: Path) -> None:
     words = ("--region", "0.5-1", "--through-codec", "--lufs", "-20", "-o", "out.wav")
     assert magnet("edit", "riff.wav", "solo", *FAST, *words).status == 0
-    sound = io.read("out.wav")
+    sound = sounds.read("out.wav")
     assert (sound.sample_rate, sound.samples.shape) == (32_000, (1, 64_000))
     assert measure(sound.samples, 32_000) == pytest.approx(-20, abs=0.2)
 

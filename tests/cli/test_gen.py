@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import io as byte_streams
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.audio import io
+from magnet_cli import clips
+from magnet_cli.audio.finish import Written
 from magnet_cli.audio.loudness import measure
 from magnet_cli.cli.progress import ClipDisplay
 from magnet_cli.errors import UsageError
+from magnet_cli.files import write_error
+from tests import sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
 
@@ -26,7 +29,7 @@ def test_one_prompt_makes_one_file(magnet: Magnet, home: Path) -> None:
     assert outcome.status == 0
     assert outcome.stdout == b""
     assert "Saved a.wav: 10 s" in outcome.err
-    sound = io.read("a.wav")
+    sound = sounds.read("a.wav")
     assert sound.samples.shape == (1, 320_000)
     assert sound.sample_rate == 32_000
     assert measure(sound.samples, 32_000) == pytest.approx(-14, abs=0.2)
@@ -48,7 +51,7 @@ def test_the_same_seed_makes_the_same_file(magnet: Magnet) -> None:
 def test_variations_have_the_seeds_that_follow(magnet: Magnet) -> None:
     assert magnet("gen", "rain", *QUICK, "-n", "3", "-o", "rain.wav").status == 0
     assert magnet("gen", "rain", *QUICK, "--seed", "7", "-o", "third.wav").status == 0
-    seeds = [(io.read(f"rain-{i}.wav").metadata or {})["seed"] for i in (1, 2, 3)]
+    seeds = [(sounds.read(f"rain-{i}.wav").metadata or {})["seed"] for i in (1, 2, 3)]
     assert seeds == [5, 6, 7]
     assert Path("rain-3.wav").read_bytes() == Path("third.wav").read_bytes()
 
@@ -71,7 +74,7 @@ def test_prompts_that_make_the_same_name_are_numbered(magnet: Magnet, home: Path
 def test_a_drawn_seed_is_said_and_makes_the_clip_again(magnet: Magnet) -> None:
     fresh = ("-m", SMALL, "--steps", "1", "-d", "0.2")
     outcome = magnet("gen", "rain", *fresh, "-o", "a.wav")
-    seed = (io.read("a.wav").metadata or {})["seed"]
+    seed = (sounds.read("a.wav").metadata or {})["seed"]
     assert f"--seed {seed}" in outcome.err
     magnet("gen", "rain", *fresh, "--seed", str(seed), "-o", "b.wav")
     assert Path("a.wav").read_bytes() == Path("b.wav").read_bytes()
@@ -83,7 +86,7 @@ def test_a_shorter_clip_has_its_length_and_is_generated_so(magnet: Magnet, secon
         "gen", "rain", "-m", SMALL, "--steps", "1", "-d", str(seconds), "-o", "a.wav", "--json"
     )
     assert outcome.status == 0
-    sound = io.read("a.wav")
+    sound = sounds.read("a.wav")
     assert sound.samples.shape[1] == round(seconds * 32_000)
     assert outcome.records[0]["settings"]["frames"] == int(np.ceil(seconds * 50 - 1e-6))
 
@@ -113,14 +116,14 @@ def test_a_prompt_is_read_from_stdin(magnet: Magnet) -> None:
     text = "\ufeffwarm\r\n  synth pad\n".encode()
     outcome = magnet("gen", "-", *QUICK, "-o", "a.wav", stdin=text)
     assert outcome.status == 0
-    assert (io.read("a.wav").metadata or {})["prompt"] == "warm synth pad"
+    assert (sounds.read("a.wav").metadata or {})["prompt"] == "warm synth pad"
 
 
 @pytest.mark.parametrize("name", ["wav", "flac", "ogg", "opus", "mp3"])
 def test_stdout_is_the_sound_and_nothing_else(magnet: Magnet, name: str) -> None:
     outcome = magnet("gen", "rain", *QUICK, "-o", "-", "--format", name)
     assert outcome.status == 0
-    sound = io.read(byte_streams.BytesIO(outcome.stdout))
+    sound = sounds.read(io.BytesIO(outcome.stdout))
     assert sound.duration == pytest.approx(0.2, abs=0.08)
     assert "Saved stdout" in outcome.err
 
@@ -139,7 +142,7 @@ def test_the_file_is_as_asked(magnet: Magnet) -> None:
         "--channels", "2", "--lufs", "-20", "--peak", "-3", "--fade", "0.05",
     )  # fmt: skip
     assert outcome.status == 0
-    sound = io.read("a.wav")
+    sound = sounds.read("a.wav")
     assert (sound.subtype, sound.sample_rate, sound.samples.shape) == ("PCM_24", 44_100, (2, 8820))
     assert measure(sound.samples, 44_100) == pytest.approx(-20, abs=0.2)
     assert np.abs(sound.samples).max() <= 10 ** (-3 / 20)
@@ -153,7 +156,7 @@ def test_without_normalising_the_level_is_the_models_own(magnet: Magnet) -> None
     model = magnet_cli.load_model(SMALL, device="cpu")
     config = magnet_cli.DecodingConfig(decoding_steps=(1,))
     result = model.generate(["rain"], config=config, seeds=[5], frames=10)
-    np.testing.assert_array_equal(io.read("a.wav").samples, result.audio[0].numpy())
+    np.testing.assert_array_equal(sounds.read("a.wav").samples, result.audio[0].numpy())
 
 
 def test_an_existing_file_is_replaced_only_by_force(magnet: Magnet) -> None:
@@ -163,7 +166,7 @@ def test_an_existing_file_is_replaced_only_by_force(magnet: Magnet) -> None:
     assert "--force" in outcome.err
     assert Path("a.wav").read_bytes() == b"mine"
     assert magnet("gen", "rain", *QUICK, "-o", "a.wav", "--force").status == 0
-    assert io.read("a.wav").duration == pytest.approx(0.2)
+    assert sounds.read("a.wav").duration == pytest.approx(0.2)
 
 
 @pytest.fixture
@@ -195,12 +198,12 @@ def test_a_file_that_appears_while_a_clip_is_made_is_left_alone(
     assert Path("a.wav").read_bytes() == Path("a.npz").read_bytes() == b"precious"
     (record,) = outcome.records
     assert (record["file"], record["codes"]) == ("a-2.wav", "a-2.npz")
-    assert io.read("a-2.wav").duration == pytest.approx(float(more[1]))
+    assert sounds.read("a-2.wav").duration == pytest.approx(float(more[1]))
     assert "a.wav appeared meanwhile and is left alone" in outcome.err
     assert "what was made is a-2.npz" in outcome.err
     outcome = magnet(*asked, "--force")
     assert (outcome.records[0]["file"], outcome.err) == ("a.wav", "")
-    assert io.read("a.wav").duration == pytest.approx(float(more[1]))
+    assert sounds.read("a.wav").duration == pytest.approx(float(more[1]))
     assert len(list(home.iterdir())) == 4
 
 
@@ -215,7 +218,7 @@ def test_a_file_that_appears_while_a_sound_is_edited_is_left_alone(
     assert "Saved a-2.wav" in outcome.err
     assert "what was made is a-2.wav" in outcome.err
     assert Path("a.wav").read_bytes() == b"precious"
-    assert io.read("a-2.wav").duration == pytest.approx(1)
+    assert sounds.read("a-2.wav").duration == pytest.approx(1)
 
 
 def test_a_link_to_nothing_is_not_replaced(magnet: Magnet, home: Path) -> None:
@@ -270,14 +273,14 @@ def test_an_autoregressive_model_is_a_model_like_any(magnet: Magnet) -> None:
 def test_one_failure_does_not_stop_the_others(
     magnet: Magnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = io.write
+    write = clips.write_sound
 
-    def sometimes(path: Path, *arguments: object, **more: object) -> Path:
+    def sometimes(path: Path, *arguments: Any, **more: Any) -> Written:
         if "wind" in str(path):
             raise UsageError("The wind broke it.", "Wait.")
-        return write(path, *arguments, **more)  # type: ignore[arg-type]
+        return write(path, *arguments, **more)
 
-    monkeypatch.setattr(io, "write", sometimes)
+    monkeypatch.setattr(clips, "write_sound", sometimes)
     outcome = magnet("gen", "rain", "wind", "fire", *QUICK, "--json")
     assert outcome.status == 4
     assert [record["status"] for record in outcome.records] == ["done", "failed", "done"]
@@ -291,15 +294,15 @@ def test_a_full_disk_stops_the_others(
     magnet: Magnet, home: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     """Every one of them was generated, for hours, and then could not be written."""
-    write, tried = io.write, []
+    write, tried = clips.write_sound, []
 
-    def full(path: Path, *arguments: Any) -> Path:
+    def full(path: Path, *arguments: Any, **more: Any) -> Written:
         tried.append(path)
         if len(tried) > room:
-            raise io.write_error(path, OSError(errno.ENOSPC, "No space left on device"))
-        return write(path, *arguments)
+            raise write_error(path, OSError(errno.ENOSPC, "No space left on device"))
+        return write(path, *arguments, **more)
 
-    monkeypatch.setattr(io, "write", full)
+    monkeypatch.setattr(clips, "write_sound", full)
     outcome = magnet("gen", "rain", *QUICK, "-n", "20", "-o", "a.wav", "--json")
     assert len(tried) == room + 1
     assert [record["status"] for record in outcome.records] == ["done"] * room + ["failed"]
@@ -316,7 +319,7 @@ def test_the_licence_is_said_once(magnet: Magnet) -> None:
 
 def test_a_prompt_may_begin_with_a_hyphen(magnet: Magnet) -> None:
     assert magnet("gen", *QUICK, "-o", "a.wav", "--", "--loud drums").status == 0
-    assert (io.read("a.wav").metadata or {})["prompt"] == "--loud drums"
+    assert (sounds.read("a.wav").metadata or {})["prompt"] == "--loud drums"
 
 
 def test_quiet_says_nothing(magnet: Magnet) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.audio import io
 from magnet_cli.cli.again import command_for
+from tests import sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 from tests.golden_cases import snapshot
 
@@ -34,16 +34,16 @@ def test_rescored_clips_can_be_made_again(magnet: Magnet, twin: str) -> None:
     assert outcome.status == 0
     assert "stream 1 of 4: 8 steps in " in outcome.err
     assert "(rescorer 0." in outcome.err
-    metadata = io.read("rescored.wav").metadata
+    metadata = sounds.read("rescored.wav").metadata
     assert metadata is not None
-    assert (io.read("plain.wav").samples != io.read("rescored.wav").samples).any()
+    assert (sounds.read("plain.wav").samples != sounds.read("rescored.wav").samples).any()
 
     shown = magnet("show", "rescored.wav").out
     assert "Rescorer  twin" in shown
     command = command_for(metadata, "again.wav")
     assert shlex.join(rescored) in shlex.join(command)
     assert magnet(*command[1:]).status == 0
-    assert (io.read("again.wav").samples == io.read("rescored.wav").samples).all()
+    assert (sounds.read("again.wav").samples == sounds.read("rescored.wav").samples).all()
 
 
 def test_weight_1_is_no_rescorer(magnet: Magnet, twin: str) -> None:
@@ -53,7 +53,7 @@ def test_weight_1_is_no_rescorer(magnet: Magnet, twin: str) -> None:
     )
     assert outcome.status == 0
     assert "(rescorer" not in outcome.err
-    assert (io.read("plain.wav").samples == io.read("one.wav").samples).all()
+    assert (sounds.read("plain.wav").samples == sounds.read("one.wav").samples).all()
 
 
 def test_two_models_make_a_clip_and_say_once_that_it_is_an_approximation(
@@ -65,11 +65,11 @@ def test_two_models_make_a_clip_and_say_once_that_it_is_an_approximation(
     assert outcome.err.count("approximation") == 1
     assert "all streams: 8 steps in " in outcome.err  # 5 frames, and 3 steps of delay
     assert outcome.err.count("stream 4 of 4") == 2
-    metadata = io.read("hybrid-1.wav").metadata
+    metadata = sounds.read("hybrid-1.wav").metadata
     assert metadata is not None
     command = command_for(metadata, "again.wav")
     assert magnet(*command[1:]).status == 0
-    assert (io.read("again.wav").samples == io.read("hybrid-1.wav").samples).all()
+    assert (sounds.read("again.wav").samples == sounds.read("hybrid-1.wav").samples).all()
 
 
 def test_an_autoregressive_model_works_like_any(magnet: Magnet) -> None:
@@ -77,11 +77,11 @@ def test_an_autoregressive_model_works_like_any(magnet: Magnet) -> None:
     outcome = magnet("gen", "piano", *clip, "--cfg-coef", "2", "-o", "a.wav")
     assert outcome.status == 0
     assert "all streams: 13 steps in " in outcome.err
-    metadata = io.read("a.wav").metadata
+    metadata = sounds.read("a.wav").metadata
     assert metadata is not None
     assert metadata["decoding"]["top_k"] == 250
     assert magnet(*command_for(metadata, "b.wav")[1:]).status == 0
-    assert (io.read("a.wav").samples == io.read("b.wav").samples).all()
+    assert (sounds.read("a.wav").samples == sounds.read("b.wav").samples).all()
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
-from magnet_cli.audio import io
 from magnet_cli.checkpoints import registry
+from tests import sounds
 from tests.checkpoints.hub_server import Hub, serving
 from tests.cli.conftest import QUICK, SMALL, Magnet
 from tests.golden_cases import HUB_CACHE, snapshot
@@ -85,7 +85,7 @@ def test_import_and_export_keep_the_sound(magnet: Magnet) -> None:
         outcome = magnet("gen", "rain", *QUICK, "-m", name, "-o", f"{len(name)}.wav")
         assert outcome.status == 0, outcome.err
     first, *others = [
-        io.read(f"{len(n)}.wav").samples for n in (SMALL, "./models/mine", "./released")
+        sounds.read(f"{len(n)}.wav").samples for n in (SMALL, "./models/mine", "./released")
     ]
     for other in others:
         np.testing.assert_array_equal(other, first)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from magnet_cli.audio import io
+from tests import sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
 MAGNET = (sys.executable, "-m", "magnet_cli")
@@ -89,7 +89,7 @@ def test_work_goes_on_where_nobody_hears_of_it(home: Path, way: str) -> None:
     if "/dev/full" in DEAF[way] and not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     assert in_shell(f"MAGNET {DEAF[way]}", "gen", "rain", *QUICK, "-o", "a.wav") == 0
-    assert io.read("a.wav").samples.shape == (1, 6400)
+    assert sounds.read("a.wav").samples.shape == (1, 6400)
     Path("prompts.txt").write_text("rain\nwind\n")
     assert in_shell(f"MAGNET {DEAF[way]}", "batch", "prompts.txt", "-O", "clips", *QUICK) == 0
     assert len(list((home / "clips").glob("*.wav"))) == 2
@@ -135,7 +135,7 @@ def test_ctrl_c_leaves_whole_files_alone(home: Path) -> None:
     assert "Traceback" not in said
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
     for path in folder.iterdir():
-        assert io.read(path).samples.shape == (1, 6400)
+        assert sounds.read(path).samples.shape == (1, 6400)
 
 
 @pytest.mark.parametrize("more", [(), ("-d", "10.5"), ("-d", "5", "--loop")], ids=str)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.audio import io
 from magnet_cli.cli.again import command_for
 from magnet_cli.settings import OutputConfig
+from tests import sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
 # Settings far from the defaults, one list a row.
@@ -110,7 +110,7 @@ def test_a_file_that_was_tampered_with_does_no_harm(
     magnet: Magnet, made: dict[str, object]
 ) -> None:
     samples = np.full((1, 8000), 0.1, np.float32)
-    io.write("a.wav", samples, 8000, "wav", OutputConfig(), made)
+    sounds.write("a.wav", samples, 8000, "wav", OutputConfig(), made)
     outcome = magnet("show", "a.wav")
     assert outcome.status == 0
     assert "\x1b" not in outcome.out
@@ -168,7 +168,7 @@ def test_a_sound_from_a_pipe_is_shown(magnet: Magnet, kind: str) -> None:
     assert record["settings"]["prompt"] == prompt.strip()
     again = magnet(*shlex.split(record["command"])[1:])
     assert again.status == 0, again.err
-    assert io.read(f"sound.{kind}").samples.shape[1] == round(
+    assert sounds.read(f"sound.{kind}").samples.shape[1] == round(
         record["duration"] * record["sample_rate"]
     )
     assert "stdin" in magnet("show", "-", stdin=made.stdout).out
@@ -192,10 +192,10 @@ def test_a_name_without_a_suffix_is_made_again_in_its_format(
     """The command was refused: `-o b` says no format."""
     assert magnet("gen", "rain", *QUICK, *words).status == 0
     shown = magnet("show", words[1], "--json").records[0]
-    first = io.read(words[1])
+    first = sounds.read(words[1])
     again = magnet(*shlex.split(shown["command"])[1:], "--force")
     assert again.status == 0, again.err
-    second = io.read(words[1])
+    second = sounds.read(words[1])
     assert (second.kind, second.subtype) == (first.kind, first.subtype)
     np.testing.assert_array_equal(second.samples, first.samples)
 
@@ -210,7 +210,7 @@ def test_an_edit_without_a_suffix_is_made_again_under_one(magnet: Magnet) -> Non
     shown = magnet("show", "piped", "--json").records[0]
     again = magnet(*shlex.split(shown["command"])[1:])
     assert again.status == 0, again.err
-    np.testing.assert_array_equal(io.read("piped.flac").samples, io.read("piped").samples)
+    np.testing.assert_array_equal(sounds.read("piped.flac").samples, sounds.read("piped").samples)
 
 
 @pytest.mark.parametrize("source", ["a.wav", "-"])
@@ -222,17 +222,17 @@ def test_what_is_edited_in_place_keeps_how_it_was_made(
 ) -> None:
     """Prompt and seed of the clip were lost with its file, so it could not be made again."""
     assert magnet("gen", "lofi piano", *QUICK, "-o", "a.wav").status == 0
-    original = io.read("a.wav").metadata
+    original = sounds.read("a.wav").metadata
     command, *flags = words
     quick = ("-m", SMALL, "--steps", "1", "--seed", "9", "-o", "a.wav", "--force")
     for prompt in ("wind", "rain"):
-        before = io.read("a.wav").metadata
+        before = sounds.read("a.wav").metadata
         data = Path("a.wav").read_bytes()
         to = ["--to", "0.5"] if command == "extend" and prompt == "rain" else flags
         outcome = magnet(command, source, prompt, *to, *quick, stdin=data)
         assert outcome.status == 0, outcome.err
         assert before is not None
-        kept = (io.read("a.wav").metadata or {})["edit"]["of"]
+        kept = (sounds.read("a.wav").metadata or {})["edit"]["of"]
         assert kept["prompt"] == before["prompt"]
         assert "of" not in kept.get("edit", {})
         if prompt == "wind":
@@ -248,14 +248,14 @@ def test_an_input_with_a_long_record_is_edited_without_it(magnet: Magnet) -> Non
     words = ("-m", SMALL, "--steps", "1", "--region", "0-0.1", "-o", "b.wav")
     outcome = magnet("edit", "a.wav", "z" * 15_000, *words)
     assert outcome.status == 0, outcome.err
-    assert "of" not in (io.read("b.wav").metadata or {})["edit"]
+    assert "of" not in (sounds.read("b.wav").metadata or {})["edit"]
 
 
 def test_a_partial_piece_is_called_one(magnet: Magnet) -> None:
     """Nothing told that --keep-partial had kept a third of it."""
     made = {"prompt": "rain", "partial": {"of": 30.0, "seconds": 10.0}}
     samples = np.full((1, 8000), 0.1, np.float32)
-    io.write("a.wav", samples, 8000, "wav", OutputConfig(), made)
+    sounds.write("a.wav", samples, 8000, "wav", OutputConfig(), made)
     assert "10 of 30 s" in magnet("show", "a.wav").out
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from magnet_cli import pipeline
-from magnet_cli.audio import io
 from magnet_cli.cli.app import run
+from tests import sounds
 from tests.golden_cases import HUB_CACHE
 
 TEXT = (Path(__file__).parents[2] / "docs" / "editing.md").read_text("utf-8")
@@ -42,7 +42,7 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             line = piped[2]
         status = run(shlex.split(f"{line} {QUICK}")[1:])
         assert status == 0, line
-    lengths = {path.name: round(io.read(path).duration, 2) for path in tmp_path.glob("*.*")}
+    lengths = {path.name: round(sounds.read(path).duration, 2) for path in tmp_path.glob("*.*")}
     assert lengths == {
         "long.wav": 15,
         "timed.wav": 12,

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.audio.stored import encoding_for, open_sound, write_patched
+from magnet_cli.audio.finish import write_patched
+from magnet_cli.audio.formats import encoding_for
+from magnet_cli.audio.sound import open_sound
 from magnet_cli.editing.pieces import Direction
 from magnet_cli.editing.splicing import CROSSFADE, crossfade, edit_regions, level_match
 from magnet_cli.editing.transcoding import encode_sound, frames_in
 from magnet_cli.editing.windows import Cue
 from magnet_cli.errors import AudioFileError, UsageError
+from tests import sounds
 from tests.editing.sounds import noise, numbers, write
 from tests.editing.tiny import FAST, tiny_model
 
@@ -141,11 +144,9 @@ def test_the_same_seed_makes_the_same_edit(tmp_path) -> None:
 
 
 def test_settings_say_what_was_made(tmp_path) -> None:
-    from magnet_cli.audio.io import read
-
     given = write(tmp_path / "in.wav", noise(1.5, 16_000), 16_000)
     edit(given, [(0.5, 0.7)], tmp_path / "out.wav")
-    kept = read(tmp_path / "out.wav").metadata
+    kept = sounds.read(tmp_path / "out.wav").metadata
     assert kept is not None
     assert kept["edit"]["regions"] == [[0.5, 0.7]]
     assert kept["frames"] == 75
@@ -169,10 +170,10 @@ def test_a_stream_is_edited_as_its_file(tmp_path) -> None:
         of_file = edit_regions(tiny_model(), PIANO, sound, [(0.5, 0.7)])
     with open_sound(io.BytesIO(given.read_bytes())) as sound:
         of_stream = edit_regions(tiny_model(), PIANO, sound, [(0.5, 0.7)])
-        target = io.BytesIO()
-        write_patched(sound, of_stream.patches, target, encoding_for(sound, None))
+        parts: list[bytes] = []
+        write_patched(sound, of_stream.patches, parts.append, encoding_for(sound, None))
     assert np.array_equal(of_file.patches[0].numbers, of_stream.patches[0].numbers)
-    assert target.getvalue()[:4] == b"RIFF"
+    assert parts[0][:4] == b"RIFF"
 
 
 def test_sounds_that_cannot_be_edited(tmp_path) -> None:

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 import torch
 
-from magnet_cli.audio import streaming
+from magnet_cli.audio import sound as reader
+from magnet_cli.audio.sound import open_sound
 from magnet_cli.data.manifests import read_clips
 from magnet_cli.data.tokens import TokenClip, TokenFolder, TokenWriter
 from magnet_cli.errors import DataError, MagnetError
@@ -271,14 +272,16 @@ def test_two_runs_on_one_folder_are_refused(tmp_path: Path) -> None:
         encode(sounds, tokens)
 
 
-def test_blocks_do_not_change_what_is_read(tmp_path: Path) -> None:
+def test_blocks_do_not_change_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tone(tmp_path, "a.wav", 3.0, rate=441, channels=3)
-    whole = streaming.read_as(path, RATE, 1, block_seconds=60)
-    blocks = streaming.read_as(path, RATE, 1, block_seconds=0.3)
-    assert whole.shape == blocks.shape == (1, 300)
-    np.testing.assert_allclose(whole, blocks, atol=1e-5)
-    assert streaming.read_as(path, RATE, 2).shape == (2, 300)
-    assert streaming.info(path).channels == 3
+    with open_sound(path) as sound:
+        whole = sound.read(RATE, 1)
+        monkeypatch.setattr(reader, "BLOCK", 132)
+        blocks = sound.read(RATE, 1)
+        assert whole.shape == blocks.shape == (1, 300)
+        np.testing.assert_allclose(whole, blocks, atol=1e-5)
+        assert sound.read(RATE, 2).shape == (2, 300)
+        assert sound.channels == 3
 
 
 def test_codes_are_those_of_the_codec(tmp_path: Path) -> None:
@@ -287,7 +290,8 @@ def test_codes_are_those_of_the_codec(tmp_path: Path) -> None:
     path = tone(sounds, "a.wav", 2.0)
     encode(sounds, tmp_path / "tokens")
     folder = TokenFolder(tmp_path / "tokens")
-    samples = torch.from_numpy(streaming.read_as(path, RATE, 1))
+    with open_sound(path) as sound:
+        samples = torch.from_numpy(sound.read(RATE, 1))
     assert torch.equal(folder.codes(folder.clips[0]), tiny_codec().encode(samples[None])[0])
 
 

@@ -13,12 +13,13 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.audio import stream_writer
-from magnet_cli.audio.finishing import finish, finish_loop
-from magnet_cli.audio.loudness import limit, measure
-from magnet_cli.audio.stream_writer import Meter, Store, write_stream
+from magnet_cli.audio import finish as writer
+from magnet_cli.audio.finish import Store, write_sound
+from magnet_cli.audio.loudness import Meter, measure
 from magnet_cli.errors import AudioFileError
 from magnet_cli.settings import OutputConfig
+from tests import sounds
+from tests.audio import whole as in_memory
 
 RATE = 16_000
 FLOAT = OutputConfig(bit_depth="float")
@@ -37,10 +38,10 @@ def cut(samples: np.ndarray, size: int) -> list[np.ndarray]:
     return [samples[:, i : i + size] for i in range(0, samples.shape[1], size)]
 
 
-def streamed(chunks, output=FLOAT, rate=RATE):
-    file = io.BytesIO()
-    written = write_stream(file, chunks, rate, "wav", output)
-    file.seek(0)
+def streamed(chunks, output=FLOAT, rate=RATE, loop=False):
+    parts = []
+    written = write_sound(parts.append, chunks, rate, "wav", output, loop=loop)
+    file = io.BytesIO(b"".join(parts))
     samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
     assert file_rate == written.sample_rate
     assert written.duration == len(samples) / file_rate
@@ -69,12 +70,12 @@ def test_the_meter_knows_silence_and_odd_rates() -> None:
 
 @pytest.mark.parametrize("release", [120.0, 1500.0])
 def test_the_limiter_in_blocks_is_the_limiter(monkeypatch, release) -> None:
-    monkeypatch.setattr(stream_writer, "BLOCK", 1000)
+    monkeypatch.setattr(writer, "BLOCK", 1000)
     samples = drums(1.0, 2)
     store = Store(io.BytesIO(), 2, RATE, fade=0.0)
     store.append(samples)
     blocks = np.concatenate([*store.limited(12.0, release, -1.0)], axis=1)
-    whole, reduction = limit(samples * np.float32(10 ** (12 / 20)), RATE, -1.0, release)
+    whole, reduction = in_memory.limit(samples * np.float32(10 ** (12 / 20)), RATE, -1.0, release)
     assert reduction > 6
     assert np.abs(blocks - whole).max() < 1e-6
 
@@ -90,15 +91,15 @@ def test_the_limiter_in_blocks_is_the_limiter(monkeypatch, release) -> None:
     ],
 )
 def test_a_stream_is_finished_as_in_memory(monkeypatch, output) -> None:
-    monkeypatch.setattr(stream_writer, "BLOCK", 7000)
+    monkeypatch.setattr(writer, "BLOCK", 7000)
     samples = drums(3.0)
     blocks, loudness = streamed(cut(samples, 4321), output)
-    whole, _, in_memory = finish(samples, RATE, "wav", output)
+    whole, _, other = in_memory.finish(samples, RATE, "wav", output)
     assert blocks.shape == whole.shape
     assert np.abs(blocks - whole).max() < 1e-4
-    assert abs(loudness.after - in_memory.after) < 1e-3
-    assert abs(loudness.reduction - in_memory.reduction) < 1e-3
-    assert abs(loudness.peak - in_memory.peak) < 1e-3
+    assert abs(loudness.after - other.after) < 1e-3
+    assert abs(loudness.reduction - other.reduction) < 1e-3
+    assert abs(loudness.peak - other.peak) < 1e-3
 
 
 def test_short_and_silent_streams() -> None:
@@ -116,22 +117,22 @@ def test_what_is_not_a_number_is_refused_and_leaves_nothing(tmp_path: Path) -> N
     bad = drums(1.0)
     bad[0, 500] = np.nan
     with pytest.raises(AudioFileError, match="not numbers"):
-        write_stream(tmp_path / "a.wav", cut(bad, 100), RATE, "wav", FLOAT)
+        write_sound(tmp_path / "a.wav", cut(bad, 100), RATE, "wav", FLOAT)
     assert [*tmp_path.iterdir()] == []
 
 
 def test_a_path_that_cannot_be_written_to(tmp_path: Path) -> None:
     with pytest.raises(AudioFileError, match="cannot be written"):
-        write_stream(tmp_path / "no" / "a.wav", [drums(1.0)], RATE, "wav", FLOAT)
+        write_sound(tmp_path / "no" / "a.wav", [drums(1.0)], RATE, "wav", FLOAT)
 
 
 def test_memory_does_not_grow_with_length(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(stream_writer, "BLOCK", 8000)
+    monkeypatch.setattr(writer, "BLOCK", 8000)
     chunk = drums(0.5)
 
     def peak(chunks: int) -> int:
         tracemalloc.start()
-        write_stream(tmp_path / "a.wav", (chunk for _ in range(chunks)), RATE, "wav", FLOAT)
+        write_sound(tmp_path / "a.wav", (chunk for _ in range(chunks)), RATE, "wav", FLOAT)
         _, highest = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return highest
@@ -141,11 +142,9 @@ def test_memory_does_not_grow_with_length(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_metadata_is_kept(tmp_path: Path) -> None:
-    from magnet_cli.audio.io import read
-
     path = tmp_path / "a.flac"
-    write_stream(path, [drums(1.0)], RATE, "flac", OutputConfig(), {"prompt": "drums"})
-    assert read(path).metadata == {"prompt": "drums"}
+    write_sound(path, [drums(1.0)], RATE, "flac", OutputConfig(), {"prompt": "drums"})
+    assert sounds.read(path).metadata == {"prompt": "drums"}
 
 
 @pytest.mark.parametrize("rate", [RATE, 48_000, 22_050])
@@ -154,8 +153,11 @@ def test_a_loop_stays_a_loop_when_it_is_finished(rate) -> None:
     places = np.arange(RATE)
     tone = np.sin(2 * np.pi * 40 * places / RATE) * (1 + 0.5 * np.sin(2 * np.pi * places / RATE))
     output = OutputConfig(bit_depth="float", sample_rate=rate, lufs=-6.0)
-    loop, out_rate, loudness = finish_loop(tone[None].astype(np.float32), RATE, "wav", output)
+    samples = tone[None].astype(np.float32)
+    loop, loudness = streamed(cut(samples, 4321), output, loop=True)
+    whole, out_rate, _ = in_memory.finish_loop(samples, RATE, "wav", output)
     assert out_rate == rate
+    assert np.abs(loop - whole).max() < 1e-4
     assert loop.shape == (1, rate)
     assert loudness.reduction > 1
     across = np.diff(np.concatenate([loop[0, -50:], loop[0, :50]]))
@@ -165,4 +167,4 @@ def test_a_loop_stays_a_loop_when_it_is_finished(rate) -> None:
 
 def test_a_loop_is_not_faded() -> None:
     with pytest.raises(AudioFileError, match="cannot be faded"):
-        finish_loop(drums(1.0), RATE, "wav", OutputConfig(fade=0.1))
+        streamed([drums(1.0)], OutputConfig(fade=0.1), loop=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io as byte_streams
+import io
 import json
 import os
 from pathlib import Path
@@ -16,12 +16,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.audio import io
 from magnet_cli.audio.formats import format_of, rate_for
-from magnet_cli.audio.io import Samples
 from magnet_cli.audio.metadata import from_comment, to_comment
+from magnet_cli.audio.sound import Samples, resample, with_channels
 from magnet_cli.errors import AudioFileError, MagnetError
 from magnet_cli.settings import AudioFormat, OutputConfig
+from tests import sounds
 
 FORMATS = get_args(AudioFormat)
 METADATA = {"prompt": 'lofi "piano" — ピアノ 🎹 مرحبا', "seed": 2**63 - 1, "given": {"top_p": 0.9}}
@@ -42,8 +42,8 @@ def test_what_is_written_is_read(tmp_path: Path, name: AudioFormat, channels: in
     path = tmp_path / f"clip.{name}"
     rate = rate_of(name)
     samples = tone(rate, channels=channels)
-    io.write(path, samples, rate, name, OutputConfig(), METADATA)
-    sound = io.read(path)
+    sounds.write(path, samples, rate, name, OutputConfig(), METADATA)
+    sound = sounds.read(path)
     assert (sound.sample_rate, sound.samples.shape[0]) == (rate, channels)
     assert sound.metadata == METADATA
     assert sound.duration == pytest.approx(1.0, abs=0.05)  # mp3 pads to frames
@@ -55,8 +55,8 @@ def test_what_is_written_is_read(tmp_path: Path, name: AudioFormat, channels: in
 @pytest.mark.parametrize("prompt", ["x" * 10_240, "🎹" * 2500, "ب" * 5000, "", "\\\"'\n\t"])
 def test_long_and_strange_prompts_are_kept(tmp_path: Path, name: AudioFormat, prompt: str) -> None:
     path = tmp_path / f"clip.{name}"
-    io.write(path, tone(rate_of(name), 0.1), rate_of(name), name, OutputConfig(), {"p": prompt})
-    assert io.read(path).metadata == {"p": prompt}
+    sounds.write(path, tone(rate_of(name), 0.1), rate_of(name), name, OutputConfig(), {"p": prompt})
+    assert sounds.read(path).metadata == {"p": prompt}
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_bit_depths(
     tmp_path: Path, name: AudioFormat, depth: Any, subtype: str, error: float
 ) -> None:
     path = tmp_path / f"clip.{name}"
-    io.write(path, tone(), 32_000, name, OutputConfig(bit_depth=depth), METADATA)
-    sound = io.read(path)
+    sounds.write(path, tone(), 32_000, name, OutputConfig(bit_depth=depth), METADATA)
+    sound = sounds.read(path)
     assert sound.subtype == subtype
     assert np.abs(sound.samples - tone()).max() <= error
 
@@ -87,7 +87,7 @@ def test_a_wav_file_is_whole_for_any_reader(tmp_path: Path, depth: Any) -> None:
 
     path = tmp_path / "clip.wav"
     samples = tone()[:, :1001]
-    io.write(path, samples, 32_000, "wav", OutputConfig(bit_depth=depth), {"a": "x"})
+    sounds.write(path, samples, 32_000, "wav", OutputConfig(bit_depth=depth), {"a": "x"})
     data = path.read_bytes()
     assert len(data) % 2 == 0
     assert int.from_bytes(data[4:8], "little") == len(data) - 8
@@ -95,7 +95,7 @@ def test_a_wav_file_is_whole_for_any_reader(tmp_path: Path, depth: Any) -> None:
     if depth != "float":
         with wave.open(str(path)) as reader:
             assert reader.getnframes() == 1001
-    assert io.read(path).metadata == {"a": "x"}
+    assert sounds.read(path).metadata == {"a": "x"}
 
 
 @pytest.mark.parametrize(
@@ -108,14 +108,14 @@ def test_a_wav_file_is_whole_for_any_reader(tmp_path: Path, depth: Any) -> None:
     ],
 )
 def test_the_same_sound_makes_the_same_bytes(name: AudioFormat, output: OutputConfig) -> None:
-    assert io.encode(tone(), 32_000, name, output, METADATA) == io.encode(
+    assert sounds.encode(tone(), 32_000, name, output, METADATA) == sounds.encode(
         tone(), 32_000, name, output, METADATA
     )
 
 
 def test_no_time_of_day_is_kept() -> None:
     """libsndfile notes the time in the PEAK chunk of float wav files."""
-    data = io.encode(tone(), 32_000, "wav", OutputConfig(bit_depth="float"), METADATA)
+    data = sounds.encode(tone(), 32_000, "wav", OutputConfig(bit_depth="float"), METADATA)
     at = data.index(b"PEAK")
     assert data[at + 12 : at + 16] == bytes(4)
 
@@ -141,10 +141,10 @@ def test_settings_too_long_for_a_file_are_refused() -> None:
 
 def test_a_wav_file_with_nonsense_chunks_is_read(tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
-    io.write(path, tone(), 32_000, "wav", OutputConfig(), None)
+    sounds.write(path, tone(), 32_000, "wav", OutputConfig(), None)
     with path.open("ab") as file:
         file.write(b"LIST\xff\xff\xff\xffINFOICMT\xff\xff\xff\x7fzzz")
-    sound = io.read(path)
+    sound = sounds.read(path)
     assert sound.metadata is None
     assert sound.samples.shape == (1, 32_000)
 
@@ -155,17 +155,17 @@ def test_broken_files_are_refused_kindly(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, cut: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "broken.wav"
-    whole = io.encode(tone(8000, 0.01), 8000, "wav", OutputConfig(), {"a": 1})
+    whole = sounds.encode(tone(8000, 0.01), 8000, "wav", OutputConfig(), {"a": 1})
     path.write_bytes(whole[:cut] + data)
     read = None
     with contextlib.suppress(AudioFileError):  # any other error is a failure
-        read = io.read(path)
+        read = sounds.read(path)
     assert read is None or (read.samples.ndim == 2 and read.samples.size > 0)
 
 
 def test_reading_from_a_stream() -> None:
-    data = io.encode(tone(), 32_000, "flac", OutputConfig(), METADATA)
-    sound = io.read(byte_streams.BytesIO(data))
+    data = sounds.encode(tone(), 32_000, "flac", OutputConfig(), METADATA)
+    sound = sounds.read(io.BytesIO(data))
     assert sound.kind == "FLAC"
     assert sound.metadata == METADATA
 
@@ -182,7 +182,7 @@ def test_what_is_no_sound_is_refused(tmp_path: Path, make: str) -> None:
     elif make == "silent":
         soundfile.write(path, np.zeros((0, 1)), 32_000)
     with pytest.raises(AudioFileError) as caught:
-        io.read(path)
+        sounds.read(path)
     assert caught.value.hint
 
 
@@ -190,7 +190,7 @@ def test_values_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
     samples = tone()
     samples[0, 7] = np.nan
     with pytest.raises(AudioFileError, match="not numbers"):
-        io.write(tmp_path / "clip.wav", samples, 32_000, "wav", OutputConfig())
+        sounds.write(tmp_path / "clip.wav", samples, 32_000, "wav", OutputConfig())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,30 +198,30 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     old = tmp_path / "clip.wav"
     old.write_bytes(b"the old one")
 
-    def full(self: Path, data: bytes) -> None:
+    def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MagnetError, match="no room") as caught:
-        io.write(old, tone(), 32_000, "wav", OutputConfig())
+        sounds.write(old, tone(), 32_000, "wav", OutputConfig())
     assert caught.value.exit_status == 1
     assert [path.name for path in tmp_path.iterdir()] == ["clip.wav"]
     assert old.read_bytes() == b"the old one"
 
 
 def test_resampling_keeps_pitch_and_length() -> None:
-    there = io.resample(tone(32_000), 32_000, 48_000)
+    there = resample(tone(32_000), 32_000, 48_000)
     assert there.shape == (1, 48_000)
     np.testing.assert_allclose(there[:, 500:-500], tone(48_000)[:, 500:-500], atol=1e-3)
-    assert io.resample(tone(), 32_000, 32_000) is not None
+    assert resample(tone(), 32_000, 32_000) is not None
 
 
 def test_channels() -> None:
     stereo = np.stack([np.ones(4), np.zeros(4)]).astype(np.float32)
-    np.testing.assert_array_equal(io.with_channels(stereo, 1), np.full((1, 4), 0.5))
-    assert io.with_channels(stereo[:1], 2).shape == (2, 4)
+    np.testing.assert_array_equal(with_channels(stereo, 1), np.full((1, 4), 0.5))
+    assert with_channels(stereo[:1], 2).shape == (2, 4)
     with pytest.raises(AudioFileError):
-        io.with_channels(np.ones((6, 4), np.float32), 2)
+        with_channels(np.ones((6, 4), np.float32), 2)
 
 
 def test_the_format_is_the_suffixs_or_the_one_asked_for() -> None:

@@ -13,8 +13,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.audio import stored
-from magnet_cli.audio.stored import Patch, encoding_for, open_sound, write_patched
+from magnet_cli.audio import sound as reader
+from magnet_cli.audio.finish import Patch, write_patched
+from magnet_cli.audio.formats import encoding_for, lost_chunks
+from magnet_cli.audio.sound import open_sound
 from magnet_cli.errors import AudioFileError
 
 
@@ -30,7 +32,7 @@ def wav(path: Path, subtype: str = "PCM_16", samples: int = 5000, channels: int 
     "subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"]
 )
 def test_numbers_survive_a_copy_and_a_change_of_type(tmp_path, monkeypatch, subtype) -> None:
-    monkeypatch.setattr(stored, "BLOCK", 700)
+    monkeypatch.setattr(reader, "BLOCK", 700)
     path = wav(tmp_path / "a.wav", subtype)
     with open_sound(path) as sound:
         write_patched(sound, [], tmp_path / "b.wav", encoding_for(sound, tmp_path / "b.wav"))
@@ -59,15 +61,15 @@ def test_patches_go_where_they_belong_whatever_the_blocks(spans, block) -> None:
         wanted[start:stop] = -start - 1
         end = stop
     file.seek(0)
-    target = io.BytesIO()
-    original = stored.BLOCK
-    stored.BLOCK = block
+    parts = []
+    original = reader.BLOCK
+    reader.BLOCK = block
     try:
         with open_sound(file) as sound:
-            write_patched(sound, patches, target, encoding_for(sound, None))
+            write_patched(sound, patches, parts.append, encoding_for(sound, None))
     finally:
-        stored.BLOCK = original
-    target.seek(0)
+        reader.BLOCK = original
+    target = io.BytesIO(b"".join(parts))
     assert np.array_equal(soundfile.read(target, dtype="int16", always_2d=True)[0], wanted)
 
 
@@ -212,7 +214,7 @@ def test_an_edit_keeps_tags_and_loop_points(tmp_path, sampler_loop, stream) -> N
     source = io.BytesIO(sampler_loop.read_bytes()) if stream else sampler_loop
     with open_sound(source) as sound:
         encoding = encoding_for(sound, Path("b.wav"))
-        assert stored.lost_chunks(sound, encoding) == ""
+        assert lost_chunks(sound, encoding) == ""
         write_patched(sound, [], tmp_path / "b.wav", encoding, {"made": "here"})
         first = sound.chunks
     assert [name for name, _ in first] == [b"smpl", b"cue ", b"LIST"]
@@ -234,7 +236,7 @@ def test_another_format_keeps_the_tags_and_says_what_it_cannot(tmp_path, sampler
     with open_sound(sampler_loop) as sound:
         encoding = encoding_for(sound, Path("b.flac"))
         write_patched(sound, [], tmp_path / "b.flac", encoding, {"made": "here"})
-        assert stored.lost_chunks(sound, encoding) == "smpl, cue, LIST"
+        assert lost_chunks(sound, encoding) == "smpl, cue, LIST"
     with open_sound(tmp_path / "b.flac") as copy:
         assert (copy.tags["title"], copy.tags["artist"]) == ("Riff", "Ann")
         assert copy.metadata == {"made": "here"}

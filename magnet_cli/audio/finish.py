@@ -1,0 +1,387 @@
+"""The writer of sound: rate, channels, fade, loudness, how it was made, in a file that is whole or not
+there. A clip, a loop and a piece of hours take the same way, in the memory of some blocks.
+
+Loudness comes last, so that what was measured and limited is what is written. It is known only at
+the end, so the sound is first kept as float32 while it is measured, then read again as often as the
+limiter needs, and once more to be written. Edits of a file (`write_patched`) are not finished: they
+share the file alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+from magnet_cli.audio import metadata as comments
+from magnet_cli.audio import sound as reader
+from magnet_cli.audio.formats import CONTAINERS, RIFF, rate_for, subtype_of
+from magnet_cli.audio.loudness import (
+    MOST_REDUCTION,
+    SILENCE,
+    Loudness,
+    Meter,
+    Silences,
+    envelope,
+    hold,
+    look_ahead,
+    measure,
+    peak_of,
+    reduction_needed,
+    settle,
+)
+from magnet_cli.audio.sound import Numbers, Samples, Sound, resampled, with_channels
+from magnet_cli.errors import AudioFileError
+from magnet_cli.files import draft, write_error
+from magnet_cli.settings import AudioFormat, OutputConfig
+
+BLOCK = 1 << 19  # samples that are in memory at a time, of each channel: 16 s at 32 kHz
+
+# Where a sound goes: a path, or a function that is given the bytes of the file, in order.
+Target = str | os.PathLike[str] | Callable[[bytes], object]
+
+_SENT = 1 << 20  # bytes that are sent at a time
+
+
+@dataclass(frozen=True)
+class Written:
+    """A sound that is written."""
+
+    loudness: Loudness
+    duration: float  # seconds
+    sample_rate: int  # Hz
+    channels: int
+    path: Path | None  # where it is; None: it was sent
+
+
+def write_sound(
+    target: Target,
+    chunks: Iterable[Samples],
+    sample_rate: int,
+    name: AudioFormat,
+    output: OutputConfig,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    replace: bool = True,
+    loop: bool = False,
+) -> Written:
+    """Finish a sound and write it, whole or not at all.
+
+    Args:
+        target: where to.
+        chunks: [C, n] each, in order, at `sample_rate` Hz, as the codec decodes them.
+        name: the format.
+        output: what the user asked for.
+        metadata: JSON-able, kept in the file.
+        replace: whether an existing file is replaced; otherwise the new one is numbered.
+        loop: the sound's end goes on into its beginning, and does so afterwards: three rounds are
+            finished and the middle one is kept, so resampling and limiter have come from where they
+            go to.
+
+    Raises:
+        AudioFileError: the sound holds values that are not numbers, or cannot be written in this
+            format, or not at this path.
+        MagnetError: the disk is full.
+    """
+    if loop:
+        check_loopable(output)
+        once = [*chunks]
+        chunks = once * 3
+    rate = rate_for(name, output, sample_rate)
+    folder = None if callable(target) else Path(target).absolute().parent
+    try:
+        # Two blocks or so stay in memory; what is longer is kept on the disk that the file goes to.
+        with tempfile.SpooledTemporaryFile(8 * BLOCK, dir=folder) as kept:
+            store = _store(kept, resampled(chunks, sample_rate, rate), rate, output)
+            start, stop = 0, store.length
+            if loop:
+                length = sum(chunk.shape[1] for chunk in once)
+                start, stop = (round(length * i * rate / sample_rate) for i in (1, 2))
+            blocks, loudness = _normalized(store, output)
+            silences, peak = Silences(rate), -math.inf
+
+            def write(file: BinaryIO) -> None:
+                nonlocal peak
+                form = (CONTAINERS[name].kind, subtype_of(name, output))
+                hint = "Take another --format, or another --sample-rate."
+                with _encoded(file, name, form, rate, store.channels, metadata, hint) as put:
+                    at = 0
+                    for block in blocks:
+                        peak = max(peak, peak_of(block))
+                        part = block[:, max(start - at, 0) : max(stop - at, 0)]
+                        at += block.shape[1]
+                        silences.add(part)
+                        # In pieces: libvorbis overflows its stack on a long block.
+                        for first in range(0, part.shape[1], rate):
+                            put(part[:, first : first + rate].T)
+
+            path = _placed(target, replace, write)
+    except OSError as error:
+        raise write_error("the temporary file" if callable(target) else target, error) from error
+    loudness = dataclasses.replace(loudness, peak=peak, silences=silences.found())
+    return Written(loudness, (stop - start) / rate, rate, store.channels, path)
+
+
+def check_loopable(output: OutputConfig) -> None:
+    """Refuse settings of a file that no loop can have.
+
+    Raises:
+        AudioFileError: a fade was asked for, which a loop has no place for.
+    """
+    if output.fade:
+        raise AudioFileError("A loop cannot be faded: its end would be heard.", "Leave --fade out.")
+
+
+# ------------------------------------------------------------------------------------- between passes
+
+
+class Store:
+    """A sound that is kept as float32.
+
+    Attributes:
+        channels, sample_rate: of what is kept.
+        length: samples of each channel so far.
+        fade: seconds to fade in and out when it is read.
+    """
+
+    def __init__(self, file: IO[bytes], channels: int, sample_rate: int, fade: float) -> None:
+        """`file` is empty, and open for reading and writing."""
+        self.channels, self.sample_rate, self.fade = channels, sample_rate, fade
+        self.length = 0
+        self._file = file
+
+    def append(self, samples: Samples) -> None:
+        """Keep [C, n] behind what is there.
+
+        Raises:
+            AudioFileError: it holds values that are not numbers, as a network's that went wrong.
+        """
+        if not np.isfinite(samples).all():
+            raise AudioFileError(
+                "The sound holds values that are not numbers.",
+                "Try --dtype float32, a lower --temperature or another --seed.",
+            )
+        self._file.write(np.ascontiguousarray(samples.T, dtype=np.float32).tobytes())
+        self.length += samples.shape[1]
+
+    def read(self, start: int, stop: int) -> Samples:
+        """[C, stop - start], faded: by half a cosine, which has no corner at either end."""
+        self._file.seek(start * 4 * self.channels)
+        data = self._file.read((stop - start) * 4 * self.channels)
+        samples = np.ascontiguousarray(np.frombuffer(data, np.float32).reshape(-1, self.channels).T)
+        # A sound that is shorter than two fades has half of it for each.
+        ramp = min(round(self.fade * self.sample_rate), self.length // 2)
+        if ramp and (start < ramp or stop > self.length - ramp):
+            places = np.arange(start, stop)
+            from_end = np.minimum(places, self.length - 1 - places)
+            risen = np.clip(from_end + 0.5, 0.0, ramp)
+            samples = samples * (0.5 - 0.5 * np.cos(np.pi * risen / ramp)).astype(np.float32)
+        return samples
+
+    def blocks(self) -> Iterator[Samples]:
+        """All of it, in order."""
+        for start in range(0, self.length, BLOCK):
+            yield self.read(start, min(start + BLOCK, self.length))
+
+    def limited(self, gain: float, release: float, peak: float) -> Iterator[Samples]:
+        """All of it, raised by `gain` dB and held under `peak` dBFS by a smooth gain.
+
+        Args:
+            gain: dB.
+            release: dB per second at which the gain recovers after a peak.
+            peak: the ceiling, the same for all channels.
+        """
+        margin = 2 * look_ahead(self.sample_rate)
+        factor = np.float32(10 ** (gain / 20))
+        before = 0.0
+        for start in range(0, self.length, BLOCK):
+            stop = min(start + BLOCK, self.length)
+            first, last = max(start - margin, 0), min(stop + margin, self.length)
+            louder = self.read(first, last) * factor
+            needed = reduction_needed(louder, peak)
+            if before == 0 and not needed.any():
+                yield louder[:, start - first : stop - first]
+                continue
+            reduction, released = envelope(needed, self.sample_rate, release, before)
+            inside = slice(start - first, stop - first)
+            yield hold(louder[:, inside], reduction[inside], peak)
+            if stop < self.length:
+                before = float(released[stop - margin - first - 1])
+
+    def loudness(self, blocks: Iterable[Samples]) -> float:
+        """LUFS of blocks of this store, however treated."""
+        # Whole where that takes no more memory, or is too short for a meter of blocks.
+        if self.length <= max(BLOCK, math.ceil(0.4 * self.sample_rate)):
+            return measure(np.concatenate([*blocks], axis=1), self.sample_rate)
+        meter = Meter(self.channels, self.sample_rate)
+        for block in blocks:
+            meter.add(block)
+        return meter.loudness()
+
+
+def _store(
+    file: IO[bytes], chunks: Iterable[Samples], sample_rate: int, output: OutputConfig
+) -> Store:
+    store: Store | None = None
+    for samples in chunks:
+        if output.channels is not None:
+            samples = with_channels(samples, output.channels)
+        if store is None:
+            store = Store(file, samples.shape[0], sample_rate, output.fade)
+        store.append(samples)
+    if store is None:
+        raise AudioFileError("There is no sound to write.", "Make it longer.")
+    return store
+
+
+def _normalized(store: Store, output: OutputConfig) -> tuple[Iterator[Samples], Loudness]:
+    """The blocks to write, and what loudness they have, but for their peak. Silence stays as it is."""
+    before = store.loudness(store.blocks())
+    peak = max((peak_of(block) for block in store.blocks()), default=-math.inf)
+    if not output.normalize or peak < SILENCE or not math.isfinite(before):
+        return store.blocks(), Loudness(before, before, 0.0, 0.0, peak)
+
+    def attempt(gain: float, release: float) -> float:
+        return store.loudness(store.limited(gain, release, output.peak))
+
+    most = output.peak - peak + MOST_REDUCTION
+    gain, release, after = settle(attempt, before, output.lufs, most)
+    reduction = max(peak + gain - output.peak, 0.0)
+    blocks = store.limited(gain, release, output.peak)
+    return blocks, Loudness(before, after, gain, reduction, peak)
+
+
+# ------------------------------------------------------------------------------------- edits of a file
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What takes the place of a file's numbers from `start` on."""
+
+    start: int
+    numbers: Numbers
+
+
+def write_patched(
+    sound: Sound,
+    patches: Sequence[Patch],
+    target: Target,
+    encoding: tuple[str, str],
+    metadata: Mapping[str, Any] | None = None,
+    replace: bool = True,
+) -> Path | None:
+    """Write `sound` again with `patches` in it; all other numbers are its own, and its tags.
+
+    From wav to wav, its other chunks are kept, too; see `formats.lost_chunks` for any other way.
+
+    Args:
+        patches: in order, apart.
+        target: where to.
+        encoding: container and encoding, of `formats.encoding_for`.
+        metadata: JSON-able, kept in the file where its container can.
+        replace: whether an existing file is replaced; otherwise the new one is numbered.
+
+    Returns:
+        where it is; None where it was sent.
+
+    Raises:
+        AudioFileError: the file cannot be written, or the sound is damaged.
+        MagnetError: the disk is full.
+    """
+
+    def write(file: BinaryIO) -> None:
+        what, rate, channels = encoding[0].lower(), sound.sample_rate, sound.channels
+        hint = "Name the output .wav."
+        with _encoded(file, what, encoding, rate, channels, metadata, hint, sound) as put:
+            for start in range(0, sound.length, reader.BLOCK):
+                stop = min(start + reader.BLOCK, sound.length)
+                block = sound.numbers(start, stop)
+                for patch in patches:
+                    first = max(patch.start, start)
+                    last = min(patch.start + len(patch.numbers), stop)
+                    if first < last:
+                        part = patch.numbers[first - patch.start : last - patch.start]
+                        block[first - start : last - start] = part
+                put(block)
+
+    try:
+        return _placed(target, replace, write)
+    except OSError as error:
+        raise write_error("the temporary file" if callable(target) else target, error) from error
+
+
+# ------------------------------------------------------------------------------------- the file
+
+
+@contextmanager
+def _encoded(
+    target: BinaryIO,
+    name: str,
+    encoding: tuple[str, str],
+    sample_rate: int,
+    channels: int,
+    metadata: Mapping[str, Any] | None,
+    hint: str,
+    of: Sound | None = None,
+) -> Iterator[Callable[[Numbers], None]]:
+    """A sound file in a seekable stream, to write in pieces [samples, channels]. Its tags, and how it
+    was made, are written here and nowhere else.
+
+    Args:
+        name: of the format, for messages.
+        encoding: libsndfile's names of container and encoding.
+        hint: what to do where libsndfile cannot.
+        of: the sound whose tags and chunks are kept.
+    """
+    kind, subtype = encoding
+    comment = None if metadata is None else comments.to_comment(metadata)
+    try:
+        with soundfile.SoundFile(
+            target, "w", samplerate=sample_rate, channels=channels, format=kind, subtype=subtype
+        ) as file:
+            for tag, text in of.tags.items() if of is not None else ():
+                with suppress(soundfile.LibsndfileError):
+                    setattr(file, tag, text)
+            if comment is not None and kind not in RIFF:
+                try:
+                    file.comment = comment
+                except soundfile.LibsndfileError:
+                    if of is None:  # some containers that are not ours have no place for it
+                        raise
+            yield file.write
+    except soundfile.LibsndfileError as error:
+        raise AudioFileError(
+            f"A {name} file of {channels} channels at {sample_rate} Hz could not be written: "
+            f"{error.error_string}",
+            hint,
+        ) from error
+    if kind in RIFF:
+        comments.finish_wav(target, comment, of.chunks if of is not None else ())
+
+
+def _placed(target: Target, replace: bool, write: Callable[[BinaryIO], None]) -> Path | None:
+    """Let a file be written and put it at its target, or send it there, once it is complete.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if not callable(target):
+        with draft(target, replace) as made, made.path.open("w+b") as file:
+            write(file)
+        return made.final
+    # libsndfile goes back to the header at the end, which a pipe cannot.
+    with tempfile.TemporaryFile() as kept:
+        write(kept)
+        kept.seek(0)
+        while data := kept.read(_SENT):
+            target(data)
+    return None

@@ -1,0 +1,294 @@
+"""The reader of sound: whole, block by block at another rate, or in the file's own numbers.
+
+Samples are float32 [channels, samples] in -1..1. An edit takes the numbers instead, so that what it
+does not touch is written back bit for bit. Decoding is libsndfile's, resampling soxr's.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from magnet_cli.audio import metadata as comments
+from magnet_cli.errors import AudioFileError
+
+Samples = npt.NDArray[np.float32]  # [channels, samples]
+Numbers = npt.NDArray[Any]  # [samples, channels], of the file's own type
+
+BLOCK = 65_536  # samples of each channel that are read at a time
+
+# The encodings that give back what they were given, and the numbers that hold all their bits.
+_EXACT = {
+    "PCM_S8": "int16",
+    "PCM_U8": "int16",
+    "PCM_16": "int16",
+    "PCM_24": "int32",
+    "PCM_32": "int32",
+    "FLOAT": "float32",
+    "DOUBLE": "float64",
+    "ULAW": "int16",
+    "ALAW": "int16",
+}
+
+
+class Sound:
+    """An open sound. Positions are samples of its own rate.
+
+    Attributes:
+        name: what to call it in messages.
+        sample_rate: Hz.
+        channels, length: channels, and samples of each.
+        kind, subtype: libsndfile's names of the container and the encoding: WAV, PCM_16.
+        metadata: how magnet made it; None for any other sound.
+        tags: title, artist and the like, by libsndfile's names; not the comment.
+        chunks: what else a wav file holds, such as loops and cue points: name and content.
+    """
+
+    def __init__(
+        self,
+        file: soundfile.SoundFile,
+        name: str,
+        metadata: dict[str, Any] | None = None,
+        chunks: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        self._file, self.name, self.metadata, self.chunks = file, name, metadata, chunks
+        self.sample_rate, self.channels = int(file.samplerate), int(file.channels)
+        self.kind, self.subtype = str(file.format), str(file.subtype)
+        self.length = int(file.frames)  # what the header says: all else asks here
+        self.tags = {tag: text for tag, text in file.copy_metadata().items() if tag != "comment"}
+        self._at = 0
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.length / self.sample_rate
+
+    @property
+    def exact(self) -> bool:
+        """Writing the same numbers again gives the same sound: the encoding loses nothing."""
+        return self.subtype in _EXACT
+
+    @property
+    def dtype(self) -> str:
+        """The type of the numbers: for a lossy encoding float32, which holds what it decodes to."""
+        return _EXACT.get(self.subtype, "float32")
+
+    def read(
+        self,
+        sample_rate: int | None = None,
+        channels: int | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        checked: bool = True,
+    ) -> Samples:
+        """Samples `start` up to `stop` in one array; arguments and errors as of `blocks`."""
+        blocks = [*self.blocks(sample_rate, channels, start, stop, checked)]
+        if not blocks:
+            return np.zeros((channels or self.channels, 0), np.float32)
+        return np.ascontiguousarray(np.concatenate(blocks, axis=1))
+
+    def blocks(
+        self,
+        sample_rate: int | None = None,
+        channels: int | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        checked: bool = True,
+    ) -> Iterator[Samples]:
+        """Samples `start` up to `stop`, in order, in the memory of a block.
+
+        Args:
+            sample_rate: Hz to resample to; None: the sound's own.
+            channels: how many to make; None: the sound's own. Many become others by their mean.
+            start, stop: None for the end.
+            checked: otherwise values that are not numbers pass, and the sound ends where its file
+                does, whatever the header says.
+
+        Raises:
+            AudioFileError: the file is damaged, or holds values that are not numbers.
+        """
+        width = self.channels if channels in (None, self.channels) else 1
+        wanted = channels or width
+
+        def mixed() -> Iterator[Samples]:
+            end = self.length if stop is None else stop
+            for first in range(start, end, BLOCK):
+                numbers = self._numbers(first, min(first + BLOCK, end), whole=checked)
+                yield with_channels(self._scaled(numbers, checked), width)
+
+        for block in resampled(mixed(), self.sample_rate, sample_rate or self.sample_rate):
+            yield with_channels(block, wanted)
+
+    def numbers(self, start: int, stop: int) -> Numbers:
+        """The file's own numbers [stop - start, channels].
+
+        Raises:
+            AudioFileError: the file is damaged there.
+        """
+        return self._numbers(start, stop, whole=True)
+
+    def samples(self, start: int, stop: int) -> Samples:
+        """The same as float32 [channels, stop - start] in -1..1.
+
+        Raises:
+            AudioFileError: the file is damaged there, or holds values that are not numbers.
+        """
+        return self._scaled(self.numbers(start, stop), checked=True)
+
+    def stored(self, samples: Samples) -> Numbers:
+        """float32 [channels, n] -> the file's own numbers [n, channels]; integers are held in range."""
+        scaled = samples.T.astype(np.float64) * self._scale
+        if self.dtype.startswith("float"):
+            return scaled.astype(self.dtype)
+        # 24 bits lie in the upper bytes of an int32: what is below them is lost in the file.
+        coarse = 256 if self.subtype == "PCM_24" else 1
+        whole = np.rint(scaled / coarse) * coarse
+        return np.clip(whole, -self._scale, self._scale - coarse).astype(self.dtype)
+
+    @property
+    def _scale(self) -> float:
+        return {"int16": 2.0**15, "int32": 2.0**31}.get(self.dtype, 1.0)
+
+    def _numbers(self, start: int, stop: int, whole: bool) -> Numbers:
+        try:
+            if start != self._at:  # a seek in an mp3 or opus file loses what the decoder had heard
+                self._file.seek(start)
+            read: Numbers = self._file.read(stop - start, dtype=self.dtype, always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise self._damaged(start) from error
+        self._at = start + len(read)
+        if whole and len(read) < stop - start:
+            raise self._damaged(self._at)
+        return read
+
+    def _scaled(self, numbers: Numbers, checked: bool) -> Samples:
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = (numbers.T / self._scale).astype(np.float32)
+        if checked and not np.isfinite(scaled).all():
+            raise AudioFileError(
+                f"{self.name} holds values that are not numbers.", "Repair it with another tool."
+            )
+        return np.ascontiguousarray(scaled)
+
+    def _damaged(self, at: int) -> AudioFileError:
+        return AudioFileError(
+            f"{self.name} is damaged at {at / self.sample_rate:.2f} s.",
+            "Give a file that is whole.",
+        )
+
+
+@contextmanager
+def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
+    """Open a sound of any format that libsndfile knows.
+
+    Args:
+        source: a path, or a binary stream such as stdin, which is kept in a temporary file.
+
+    Raises:
+        AudioFileError: there is no such file, it cannot be read, or it holds no sound.
+    """
+    with tempfile.TemporaryFile() as spool:
+        if isinstance(source, (str, os.PathLike)):
+            name, path = str(source), Path(source)
+            file: Any = path
+            if path.is_fifo():  # libsndfile wants to seek
+                with path.open("rb") as pipe:
+                    shutil.copyfileobj(pipe, spool)
+                file = spool
+            else:
+                check_readable(path)
+        else:
+            name, file = "the input", spool
+            shutil.copyfileobj(source, spool)
+        comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
+        chunks = comments.kept_chunks(file)
+        spool.seek(0)
+        try:
+            opened = soundfile.SoundFile(file)
+        except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
+            raise AudioFileError(
+                f"{name} is not a sound that can be read.",
+                "Give a wav, flac, ogg, opus, mp3 or aiff file that is whole.",
+            ) from error
+        with opened:
+            if opened.frames == 0:
+                raise AudioFileError(
+                    f"{name} holds no sound.", "Give a file with at least one sample."
+                )
+            made = comments.from_comment(comment or opened.comment)
+            yield Sound(opened, name, made, chunks)
+
+
+def check_readable(path: Path) -> None:
+    """Refuse a path that is no file, or an empty one.
+
+    Raises:
+        AudioFileError: saying which.
+    """
+    try:
+        if path.is_dir():
+            raise AudioFileError(f"{path} is a folder.", "Give a sound file.")
+        with path.open("rb") as file:
+            empty = path.is_file() and file.read(1) == b""
+    except FileNotFoundError as error:
+        raise AudioFileError(f"There is no file {path}.", "Check the name.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioFileError(f"{path} cannot be read: {reason}.", "Check the name.") from error
+    if empty:
+        raise AudioFileError(f"{path} is empty.", "Give a sound file that is whole.")
+
+
+def resample(samples: Samples, rate: int, to: int) -> Samples:
+    """`samples` [C, N] at `rate` Hz -> [C, N * to / rate] at `to` Hz, by soxr's high quality."""
+    if rate == to or samples.shape[1] == 0:
+        return samples
+    import soxr
+
+    return np.ascontiguousarray(soxr.resample(samples.T, rate, to, quality="HQ").T)
+
+
+def resampled(chunks: Iterable[Samples], rate: int, to: int) -> Iterator[Samples]:
+    """The same chunk by chunk; the same numbers as `resample` of all of it, up to rounding."""
+    if rate == to:
+        yield from chunks
+        return
+    import soxr
+
+    stream: soxr.ResampleStream | None = None
+    channels = 0
+    for chunk in chunks:
+        if stream is None:
+            channels = chunk.shape[0]
+            stream = soxr.ResampleStream(rate, to, channels, dtype="float32", quality="HQ")
+        yield stream.resample_chunk(np.ascontiguousarray(chunk.T)).reshape(-1, channels).T
+    if stream is not None:
+        nothing = np.zeros((0, channels), np.float32)
+        yield stream.resample_chunk(nothing, last=True).reshape(-1, channels).T
+
+
+def with_channels(samples: Samples, channels: int) -> Samples:
+    """`samples` [C, N] as [channels, N]: many to one by the mean, one to many by copies.
+
+    Raises:
+        AudioFileError: any other change, which has no one meaning.
+    """
+    here = samples.shape[0]
+    if here == channels:
+        return samples
+    if channels == 1:
+        return samples.mean(axis=0, keepdims=True, dtype=np.float32)
+    if here == 1:
+        return np.repeat(samples, channels, axis=0)
+    raise AudioFileError(
+        f"{here} channels cannot be made into {channels}.", "Take --channels 1, or leave it out."
+    )

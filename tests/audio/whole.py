@@ -1,0 +1,92 @@
+"""Finishing as one would write it down, the whole sound in memory: what the writer of streams is held to."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from magnet_cli.audio.formats import rate_for
+from magnet_cli.audio.loudness import (
+    MOST_REDUCTION,
+    SILENCE,
+    Loudness,
+    envelope,
+    hold,
+    measure,
+    peak_of,
+    reduction_needed,
+    settle,
+)
+from magnet_cli.audio.sound import Samples, resample, with_channels
+from magnet_cli.settings import AudioFormat, OutputConfig
+
+
+def finish(
+    samples: Samples, sample_rate: int, name: AudioFormat, output: OutputConfig
+) -> tuple[Samples, int, Loudness]:
+    """Make decoded audio ready to be written."""
+    rate = rate_for(name, output, sample_rate)
+    samples = resample(samples, sample_rate, rate)
+    if output.channels is not None:
+        samples = with_channels(samples, output.channels)
+    samples = fade(samples, rate, output.fade)
+    if output.normalize:
+        samples, loudness = normalize(samples, rate, output.lufs, output.peak)
+    else:
+        lufs = measure(samples, rate)
+        loudness = Loudness(lufs, lufs, 0.0, 0.0, peak_of(samples))
+    return samples, rate, loudness
+
+
+def finish_loop(
+    samples: Samples, sample_rate: int, name: AudioFormat, output: OutputConfig
+) -> tuple[Samples, int, Loudness]:
+    """As `finish`, for a sound whose end goes on into its beginning: so it does afterwards."""
+    rounds, rate, loudness = finish(np.tile(samples, (1, 3)), sample_rate, name, output)
+    start, stop = (round(samples.shape[1] * i * rate / sample_rate) for i in (1, 2))
+    return rounds[:, start:stop], rate, loudness
+
+
+def normalize(
+    samples: Samples, sample_rate: int, lufs: float, peak: float
+) -> tuple[Samples, Loudness]:
+    """Bring a sound to a loudness with no sample above a ceiling."""
+    before = measure(samples, sample_rate)
+    if peak_of(samples) < SILENCE or not math.isfinite(before):
+        return samples, Loudness(before, before, 0.0, 0.0, peak_of(samples))
+    limited, reduction = samples, 0.0
+
+    def attempt(gain: float, release: float) -> float:
+        nonlocal limited, reduction
+        louder = samples * np.float32(10 ** (gain / 20))
+        limited, reduction = limit(louder, sample_rate, peak, release)
+        return measure(limited, sample_rate)
+
+    most = peak - peak_of(samples) + MOST_REDUCTION
+    gain, _, after = settle(attempt, before, lufs, most)
+    return limited, Loudness(before, after, gain, reduction, peak_of(limited))
+
+
+def limit(samples: Samples, sample_rate: int, peak: float, release: float) -> tuple[Samples, float]:
+    """Hold a sound under a ceiling by a smooth gain, the same for all channels."""
+    needed = reduction_needed(samples, peak)
+    most = float(needed.max(initial=0.0))
+    if most == 0:
+        return samples, 0.0
+    smooth, _ = envelope(needed, sample_rate, release)
+    return hold(samples, smooth, peak), most
+
+
+def fade(samples: Samples, sample_rate: int, seconds: float) -> Samples:
+    """Fade [C, N] in and out over `seconds` each, or half of the sound where that is shorter."""
+    length = min(round(seconds * sample_rate), samples.shape[1] // 2)
+    if length == 0:
+        return samples
+    # Half a cosine: no corner at either end.
+    rise = (0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32)
+    envelope: npt.NDArray[np.float32] = np.ones(samples.shape[1], np.float32)
+    envelope[:length] = rise
+    envelope[len(envelope) - length :] = rise[::-1]
+    return samples * envelope
