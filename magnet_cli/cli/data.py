@@ -100,8 +100,8 @@ def encode(
     Sounds of any rate and number of channels are taken; broken ones are skipped and reported.
     """
     from magnet_cli.checkpoints.load import pick_device
-    from magnet_cli.training.encode import EncodeOptions, encode_clips
-    from magnet_cli.training.parts import codec_of, token_format
+    from magnet_cli.training.encode import EncodeOptions, encode_clips, token_format
+    from magnet_cli.training.parts import codec_of
 
     voice = Talk(talk)
     found = _clips_of(source)

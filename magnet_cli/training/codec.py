@@ -29,10 +29,17 @@ from magnet_cli.data.manifests import read_clips
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.files import atomic_path
 from magnet_cli.models.spectral_codec import SpectralCodec
-from magnet_cli.training.codebooks import nearest, power_left, residual_k_means
+from magnet_cli.training.batches import keyed_generator
 from magnet_cli.training.codec_config import CodecTrainConfig, check_codec_training
-from magnet_cli.training.growing import codec_key, grow, grown_config, take_over
-from magnet_cli.training.journal import Journal
+from magnet_cli.training.codec_start import (
+    codec_key,
+    grow,
+    grown_config,
+    nearest,
+    power_left,
+    residual_k_means,
+    take_over,
+)
 from magnet_cli.training.levels import (
     LevelFile,
     draw_crops,
@@ -43,7 +50,7 @@ from magnet_cli.training.levels import (
     weighted,
     write_levels,
 )
-from magnet_cli.training.sampling import keyed_generator
+from magnet_cli.training.output import Journal
 
 CHECKPOINT = "checkpoint.pt"
 LOUDNESS_BANDS = 48  # of the loudness loss, equally wide on the mel scale
@@ -277,7 +284,7 @@ class _Run:
 
     @torch.no_grad()
     def _grow(self, smaller: SpectralCodec) -> None:
-        """More streams, and perhaps components, for a codec that was trained already (growing.py)."""
+        """More streams, and perhaps components, for a codec that was trained already (codec_start.py)."""
         self.facts["basis_share"] = grow(
             smaller,
             self.codec,

@@ -22,9 +22,9 @@ from torch import Tensor
 from magnet_cli.audio.sound import open_sound
 from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
-from magnet_cli.errors import AudioFileError, DataError, MagnetError
+from magnet_cli.errors import AudioFileError, DataError, MagnetError, UsageError
 from magnet_cli.models.codec import AudioCodec, device_of
-from magnet_cli.training.sampling import keyed_generator
+from magnet_cli.training.batches import keyed_generator
 
 
 @dataclass(frozen=True)
@@ -265,3 +265,48 @@ def _check_duration(seconds: float, least: float) -> None:
 def _what(error: Exception) -> str:
     message = error.message if isinstance(error, MagnetError) else str(error)
     return " ".join(message.split()).rstrip(".")
+
+
+def token_format(codec: AudioCodec, name: str) -> TokenFormat:
+    """What the codes of a codec mean; `name` is for the user."""
+    return TokenFormat(
+        codec=name,
+        codec_hash=codec_hash(codec),
+        sample_rate=codec.sample_rate,
+        frame_rate=codec.frame_rate,
+        n_q=codec.n_q,
+        card=codec.card,
+    )
+
+
+def check_tokens(tokens: TokenFormat, codec: AudioCodec) -> None:
+    """Refuse tokens that another codec made.
+
+    Raises:
+        UsageError: it names both.
+    """
+    if tokens.codec_hash != codec_hash(codec):
+        raise UsageError(
+            f"The tokens were made with {tokens.codec}, which is not the codec of this model.",
+            "Encode the data again: `magnet data encode --codec` with the model's own.",
+        )
+
+
+def codec_hash(codec: AudioCodec) -> str:
+    """Equal where codes mean the same: of the codebooks, in half precision, as files keep them."""
+    digest = hashlib.sha256(f"{codec.hop_length} {codec.sample_rate}".encode())
+    vectors = codebooks_of(codec)
+    if vectors is not None:
+        tensors: dict[str, Tensor] = {"codebooks": vectors}
+    else:
+        tensors = dict(codec.state_dict())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().to("cpu", torch.float16).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def codebooks_of(codec: AudioCodec) -> Tensor | None:
+    """[K, card, d] of a codec with residual quantization; None of any other."""
+    books = getattr(getattr(codec, "quantizer", None), "codebooks", None)
+    return None if books is None else torch.stack([book.detach().float() for book in books])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from magnet_cli.errors import UsageError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
-from magnet_cli.training.sampling import keyed_generator
+from magnet_cli.training.batches import keyed_generator
 
 
 def initialise(lm: LanguageModel, seed: int) -> None:

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from magnet_cli.audio.sound import check_readable, open_sound
 from magnet_cli.files import atomic_path
 from magnet_cli.models.spectral_codec import SpectralCodec
-from magnet_cli.training.codebooks import Moments
-from magnet_cli.training.sampling import keyed_generator
+from magnet_cli.training.batches import keyed_generator
+from magnet_cli.training.codec_start import Moments
 
 
 @dataclass(frozen=True)

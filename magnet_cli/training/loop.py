@@ -23,14 +23,11 @@ from torch import Tensor
 
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.training import state
+from magnet_cli.training.batches import BatchDrawer
 from magnet_cli.training.config import TrainConfig
-from magnet_cli.training.journal import Journal
-from magnet_cli.training.module import TrainingModule, to_device
-from magnet_cli.training.objective import Batch, exact, mean_loss
+from magnet_cli.training.objective import Batch, TrainingModule, exact, mean_loss
 from magnet_cli.training.optimizers import make_optimizers, set_rates
-from magnet_cli.training.output import OutputModel
-from magnet_cli.training.sampling import Sampler
-from magnet_cli.training.validation import validate
+from magnet_cli.training.output import Journal, OutputModel
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,8 @@ class Trainer:
         self,
         config: TrainConfig,
         output: OutputModel,
-        train: Sampler,
-        valid: Sampler | None,
+        train: BatchDrawer,
+        valid: BatchDrawer | None,
         accelerator: Accelerator | None = None,
     ) -> None:
         """Prepare a run that starts at step 0.
@@ -135,8 +132,8 @@ class Trainer:
                         losses = validate(self.accelerator, self.model, self.valid)
                     tell("valid", {**dataclasses.asdict(losses), "mean": losses.mean})
                 sampling = self.config.sample_every and self._due(self.config.sample_every)
-                # Samples are the kept model's, and what is kept has a checkpoint: a run that is taken
-                # up where there is none starts from the model's file.
+                # Samples are the kept model's, and what is kept has a checkpoint: a run that is
+                # resumed where there is none starts from the model's file.
                 if sampling or self._stopping or self._due(self.config.checkpoint_every):
                     tell("checkpoint", {"path": str(self.checkpoint())})
                 if self._stopping and self.step < self.config.steps:
@@ -166,7 +163,7 @@ class Trainer:
             last = number == len(batches) - 1
             apart = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
             with apart:
-                both, by_stream = self.model(to_device(batch, device))
+                both, by_stream = self.model(batch.to(device))
                 loss = mean_loss(both, counts, self.config.prefix_weight)
                 # DDP and FSDP average gradients over processes; a sum is wanted.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
@@ -233,8 +230,47 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
+@dataclass(frozen=True)
+class ValidationLoss:
+    """Mean cross-entropy in nats; None where nothing of the kind is asked of the model."""
+
+    masked: list[float | None]  # by stream, over all mask rates alike, without a prefix
+    following: list[float | None]  # by stream, each code given all before it
+
+    @property
+    def mean(self) -> float:
+        """Over all that there is."""
+        values = [value for value in (*self.masked, *self.following) if value is not None]
+        return sum(values) / max(len(values), 1)
+
+
+@torch.no_grad()
+def validate(accelerator: Any, model: torch.nn.Module, drawer: BatchDrawer) -> ValidationLoss:
+    """The loss on clips that training never sees; each process takes its share of the batches."""
+    was_training = model.training
+    model.eval()
+    streams = drawer.lm.n_q
+    sums = torch.zeros(4, streams, dtype=exact(accelerator.device), device=accelerator.device)
+    for number, batch in enumerate(drawer.validation_batches()):
+        # Every process runs every forward pass's turn: under FSDP a pass is a collective.
+        mine = number % accelerator.num_processes == accelerator.process_index
+        _, by_stream = model(batch.to(accelerator.device))
+        if mine:
+            sums += by_stream
+    sums = accelerator.reduce(sums, "sum")
+    model.train(was_training)
+
+    def means(row: int) -> list[float | None]:
+        return [
+            float(total / count) if count > 0 else None
+            for total, count in zip(sums[row], sums[row + 1], strict=True)
+        ]
+
+    return ValidationLoss(means(0), means(2))
+
+
 class _Window:
-    """What has come together since the last line of the log."""
+    """What was gathered since the last line of the log."""
 
     def __init__(self, streams: int) -> None:
         self.began = time.monotonic()

@@ -12,18 +12,21 @@ Losses are sums, and each batch knows its counts before the forward pass, so tha
 of micro-batches and processes a step's loss is two sums over two global counts. The two objectives
 are means of their own: a whole prefix asks for every code of its items and a masked stage for a few
 hundred, and pooled over one count the masked loss would hardly be heard (the paper does not say).
-Every draw is an argument: `Draws`. Where they come from is `sampling.py`.
+Every draw is an argument: `Draws`. Where they come from is `batches.py`.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from magnet_cli.config import LMConfig
 from magnet_cli.masking import training_mask
@@ -60,6 +63,17 @@ class Batch:
         weights = following_weights or (1.0,) * len(asked)
         following = sum(w * count for w, count in zip(weights, asked, strict=True))
         return torch.tensor([int(self.masked.sum()), following], dtype=torch.float64)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with all its tensors on a device."""
+        return replace(
+            self,
+            codes=self.codes.to(device),
+            inputs=self.inputs.to(device),
+            masked=self.masked.to(device),
+            following=self.following.to(device),
+            conditions=tuple(None if c is None else c.to(device) for c in self.conditions),
+        )
 
 
 @dataclass
@@ -181,3 +195,42 @@ def _cross_entropy(
     """Sum over the wanted positions [B, T] of -log p(code), hidden [B, T, dim]; and their number."""
     logits = lm.head(hidden[wanted], stream)
     return F.cross_entropy(logits, codes[wanted], reduction="sum"), int(logits.shape[0])
+
+
+class TrainingModule(nn.Module):
+    """The language model with its loss: one call is one forward pass over a micro-batch.
+
+    It is what accelerate wraps, so that DDP and FSDP see forward and backward whole.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, following_weights: tuple[float, ...], checkpointing: bool
+    ) -> None:
+        super().__init__()
+        self.lm = lm
+        self.following_weights = following_weights
+        if checkpointing:
+            for block in lm.transformer.layers:
+                block.forward = _recomputed(block.forward)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The sums of both losses [2], and float64 [4, K]: sums and counts by stream.
+
+        Rows: masked loss, masked positions, next-token loss, next-token positions.
+        """
+        sums = batch_losses(self.lm, batch, self.following_weights)
+        by_stream = (sums.masked, sums.masked_count, sums.following, sums.following_count)
+        return sums.total, torch.stack(by_stream)
+
+
+def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A block's forward that keeps its input alone and computes the rest again going backward."""
+
+    @functools.wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        result: Tensor = checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return result
+
+    return run

@@ -17,19 +17,13 @@ from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DecodingConfig
+from magnet_cli.training.batches import BatchDrawer, Source, TextCache
 from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.encode import check_tokens, codebooks_of
 from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
 from magnet_cli.training.loop import Trainer
-from magnet_cli.training.module import TextCache
 from magnet_cli.training.output import OutputModel
-from magnet_cli.training.parts import (
-    check_tokens,
-    codebooks_of,
-    codec_of,
-    name_of_t5,
-    text_encoder_of,
-)
-from magnet_cli.training.sampling import Sampler, Source
+from magnet_cli.training.parts import codec_of, name_of_t5, text_encoder_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Parts:
 
 
 def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Trainer:
-    """A run in the directory `out`, new or taken up again.
+    """A run in the directory `out`, new or resumed.
 
     Raises:
         UsageError: settings are missing or do not fit each other, or `out` exists already.
@@ -85,12 +79,12 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     )
     output = OutputModel(out, parts.lm, parts.codec, parts.text_encoder, card)
     encode_text = TextCache(parts.text_encoder)
-    train = Sampler(source, parts.lm.config, config, encode_text)
+    train = BatchDrawer(source, parts.lm.config, config, encode_text)
     valid = None
     if config.valid is not None:
         held_out = Source((TokenFolder(config.valid),))
         Source((*source.folders, *held_out.folders))  # of one codec
-        valid = Sampler(held_out, parts.lm.config, config, encode_text)
+        valid = BatchDrawer(held_out, parts.lm.config, config, encode_text)
     trainer = Trainer(config, output, train, valid)
     if trainer.accelerator.is_main_process and not going_on:
         output.create(config)

@@ -30,11 +30,10 @@ from magnet_cli.data.tokens import TokenClip, TokenFolder
 from magnet_cli.files import atomic_path
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.word_pieces import WordPieceEncoder
+from magnet_cli.training.batches import BatchDrawer, Source
 from magnet_cli.training.config import TrainConfig, read_config
 from magnet_cli.training.objective import Batch, LossSums, batch_losses, mean_loss
 from magnet_cli.training.optimizers import rate_share
-from magnet_cli.training.sampling import Sampler, Source
-from magnet_cli.training.validation import validation_batches
 
 LAYERS = 2
 FRAMES = 100  # of each clip, 4 s
@@ -113,13 +112,13 @@ class Teacher:
             self.reader.load_state_dict(kept["reader"])
             self.optimizer.load_state_dict(kept["optimizer"])
 
-    def sampler(self, folders: Sequence[str], config: TrainConfig) -> Sampler:
+    def drawer(self, folders: Sequence[str], config: TrainConfig) -> BatchDrawer:
         """Batches whose conditions are what the table alone says."""
         source = Source(tuple(with_bare_prompts(TokenFolder(folder)) for folder in folders))
         rows = functools.lru_cache(maxsize=200_000)(self.encoder.rows)
-        sampler = Sampler(source, self.lm.config, config, rows)
-        sampler.frames = FRAMES
-        return sampler
+        drawer = BatchDrawer(source, self.lm.config, config, rows)
+        drawer.frames = FRAMES
+        return drawer
 
     def losses(self, batch: Batch) -> LossSums:
         """The language model's, with what the reader makes of the table's rows."""
@@ -127,9 +126,9 @@ class Teacher:
         with torch.autocast("cpu", torch.bfloat16):
             return batch_losses(self.lm, replace(batch, conditions=read), self.weights)
 
-    def take_step(self, sampler: Sampler) -> float:
+    def take_step(self, drawer: BatchDrawer) -> float:
         """One step of AdamW: the loss in nats."""
-        batches = [sampler.batch(self.step, micro) for micro in range(self.config.micro_batches)]
+        batches = [drawer.batch(self.step, micro) for micro in range(self.config.micro_batches)]
         counts = torch.stack([batch.counts(self.weights) for batch in batches]).sum(0)
         total = 0.0
         for batch in batches:
@@ -145,10 +144,10 @@ class Teacher:
         return total
 
     @torch.no_grad()
-    def validate(self, sampler: Sampler) -> str:
+    def validate(self, drawer: BatchDrawer) -> str:
         """Mean loss of the four coarse streams, masked and step by step."""
         sums = torch.zeros(4, self.lm.config.n_q, dtype=torch.float64)
-        for batch in validation_batches(sampler):
+        for batch in drawer.validation_batches():
             told = self.losses(batch)
             sums += torch.stack(
                 [told.masked, told.masked_count, told.following, told.following_count]
@@ -199,9 +198,9 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     state = given.out.with_name(given.out.name + ".state.pt")
     teacher = Teacher(loaded.lm.requires_grad_(False), encoder, config, state)
-    train = teacher.sampler(config.data, config)
+    train = teacher.drawer(config.data, config)
     still = replace(config, code_noise=0.0)
-    valid = teacher.sampler([config.valid], still) if config.valid else None
+    valid = teacher.drawer([config.valid], still) if config.valid else None
     began, losses = time.monotonic(), []
     while teacher.step < config.steps:
         if valid is not None and teacher.step % 500 == 0:

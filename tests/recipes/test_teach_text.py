@@ -10,9 +10,9 @@ import torch
 from magnet_cli.data.tokens import TokenFolder
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.encode import token_format
 from magnet_cli.training.initial import initialise
 from magnet_cli.training.objective import batch_losses
-from magnet_cli.training.parts import token_format
 from magnet_cli.training.setup import new_lm_config
 from recipes.nano.teach_text import FRAMES, Teacher, bare_prompts, grown, with_bare_prompts
 from tests.training.conftest import tiny_codec, tiny_text_encoder, write_tokens

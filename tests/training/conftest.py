@@ -15,7 +15,7 @@ from magnet_cli.config import CodecConfig
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
-from magnet_cli.training.parts import token_format
+from magnet_cli.training.encode import token_format
 
 WORDS = ["[UNK]", "rain", "piano", "slow", "fast", "on", "a", "roof", *"defghijklmnopqrstuvwxyz"]
 

@@ -22,8 +22,8 @@ from magnet_cli.training.encode import (
     encode_clips,
     mix,
     mixed_pairs,
+    token_format,
 )
-from magnet_cli.training.parts import token_format
 from tests.training.conftest import tiny_codec
 
 RATE = 100

@@ -13,8 +13,8 @@ from magnet_cli.checkpoints.load import load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.errors import UsageError
 from magnet_cli.models.encodec import EnCodec
+from magnet_cli.training.encode import codebooks_of, token_format
 from magnet_cli.training.initial import with_streams_of
-from magnet_cli.training.parts import codebooks_of, token_format
 from magnet_cli.training.setup import make_trainer
 from tests.training.conftest import tiny_codec, write_tokens
 from tests.training.test_loop import run, settings, weights

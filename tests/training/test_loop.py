@@ -15,9 +15,8 @@ from safetensors.torch import load_file
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig, read_config
-from magnet_cli.training.loop import NotANumberError, Progress, Trainer
+from magnet_cli.training.loop import NotANumberError, Progress, Trainer, validate
 from magnet_cli.training.setup import make_trainer
-from magnet_cli.training.validation import validate, validation_batches
 
 
 def settings(workshop: Path, **more: Any) -> TrainConfig:
@@ -145,7 +144,7 @@ def test_validation_reads_no_more_padding_than_training_does(workshop: Path) -> 
     trainer = make_trainer(settings(workshop, segment_duration=12.0), workshop / "padded")
     longest = max(clip.frames for _, clip in trainer.train.source.entries)
     assert longest < trainer.train.frames
-    for batch in validation_batches(trainer.train):
+    for batch in trainer.train.validation_batches():
         assert batch.codes.shape[-1] <= longest
 
 

@@ -9,7 +9,7 @@ import torch
 from magnet_cli.pipeline import load_model
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.config import TrainConfig
-from magnet_cli.training.parts import token_format
+from magnet_cli.training.encode import token_format
 from magnet_cli.training.setup import make_trainer
 from tests.training.conftest import tiny_codec, write_tokens
 

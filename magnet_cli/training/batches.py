@@ -1,15 +1,17 @@
 """What every step of training sees, decided by (seed, step, global item index) and nothing else.
 
 Item g of all items ever seen is clip `order[g % N]` of pass g // N over the data. A process that
-takes up the run at step s, or that works on one part of a step, draws exactly what one process
-from the start would have: there is no state to save and none to share.
+resumes the run at step s, or that works on one part of a step, draws exactly what one process
+from the start would have: there is no state to save and none to share. Validation assembles its
+batches in the same way, from draws that are the same every time.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenClip, TokenFolder
 from magnet_cli.errors import DataError
+from magnet_cli.models.text import TextEncoder
 from magnet_cli.patterns import DelayPattern
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.objective import Batch, Draws, mask_batch, with_code_noise
@@ -58,10 +61,7 @@ class Source:
     def clip_of(self, seed: int, item: int) -> tuple[TokenFolder, TokenClip]:
         """The clip that item `item` of the run is cut from."""
         round_, place = divmod(item, len(self.entries))
-        return self.entries[self._order(seed, round_)[place]]
-
-    def _order(self, seed: int, round_: int) -> list[int]:
-        return _permutation(len(self.entries), seed, round_)
+        return self.entries[_permutation(len(self.entries), seed, round_)[place]]
 
 
 @functools.lru_cache(maxsize=4)
@@ -72,44 +72,118 @@ def _permutation(size: int, seed: int, round_: int) -> list[int]:
     return order
 
 
-class Sampler:
-    """Makes the batches of a run."""
+class TextCache:
+    """A frozen text encoder that encodes a caption once, as far as memory allows."""
+
+    def __init__(self, encoder: TextEncoder, limit: int = 256 * 2**20) -> None:
+        """`limit` is what is kept, in bytes."""
+        self.encoder, self.limit = encoder, limit
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, text: str) -> Tensor:
+        """The text -> [L, width]."""
+        if text in self._kept:
+            self._kept.move_to_end(text)
+            return self._kept[text]
+        with torch.no_grad():
+            hidden = self.encoder.encode(text)
+        self._kept[text] = hidden
+        self._bytes += hidden.nbytes
+        while self._bytes > self.limit and len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            self._bytes -= oldest.nbytes
+        return hidden
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Segments of some clips, before anything is masked."""
+
+    codes: Tensor  # int64 [B, K, T]
+    valid: Tensor  # bool [B, T], false behind the end of a short clip
+    conditions: tuple[Tensor | None, ...]
+    names: tuple[str, ...]
+
+    def masked(self, draws: Draws, lm: LMConfig) -> Batch:
+        """The batch of one stage."""
+        batch = mask_batch(self.codes, self.valid, draws, lm)
+        return replace(batch, conditions=self.conditions, names=self.names)
+
+
+class BatchDrawer:
+    """Draws the batches of a run."""
 
     def __init__(
         self, source: Source, lm: LMConfig, config: TrainConfig, encode_text: EncodeText
     ) -> None:
         self.source, self.lm, self.config, self.encode_text = source, lm, config, encode_text
         self.frames = lm.segment_frames
+        self.size = config.batch_size // config.micro_batches  # items in a batch
 
     def batch(self, step: int, micro: int) -> Batch:
         """Micro-batch `micro` of a step; stage and prefix are one for the micro-batch."""
-        size = self.config.batch_size // self.config.micro_batches
-        first = step * self.config.batch_size + micro * size
-        items = range(first, first + size)
+        first = step * self.config.batch_size + micro * self.size
+        items = range(first, first + self.size)
         seed = self.config.seed
-        chance = keyed_generator(seed, "stage", first)
-        clips = [self.source.clip_of(seed, item) for item in items]
-        # Where all clips are shorter than a segment, nothing is computed for their padding.
-        frames = min(self.frames, max(clip.frames for _, clip in clips))
+        segments = self._segments(
+            [self.source.clip_of(seed, item) for item in items],
+            [keyed_generator(seed, "item", item) for item in items],
+            lambda clip, generator: caption_of(clip, self.config, generator),
+        )
+        frames = segments.codes.shape[-1]
         time, noise = spans_of(seed, items, frames)
+        chance = keyed_generator(seed, "stage", first)
         draws = Draws(self._stage(chance), time, noise, self._prefix_rows(chance, frames))
-        codes, valid, texts, names = [], [], [], []
-        for item, (folder, clip) in zip(items, clips, strict=True):
-            generator = keyed_generator(seed, "item", item)
-            cut, inside = crop(folder, clip, frames, self.lm.mask_id, generator)
-            codes.append(cut)
-            valid.append(inside)
-            texts.append(caption_of(clip, self.config, generator))
-            names.append(clip.id)
-        batch = mask_batch(torch.stack(codes), torch.stack(valid), draws, self.lm)
+        batch = segments.masked(draws, self.lm)
         if self.config.code_noise > 0:
             noise_chance = keyed_generator(seed, "code noise", first)
             batch = with_code_noise(batch, self.config.code_noise, self.lm.mask_id, noise_chance)
-        return replace(batch, conditions=self.conditions(texts), names=tuple(names))
+        return batch
 
-    def conditions(self, texts: Sequence[str | None]) -> tuple[Tensor | None, ...]:
-        """The text encoder's output for each text; None for no text."""
-        return tuple(self.encode_text(text) if text else None for text in texts)
+    def validation_batches(self) -> Iterator[Batch]:
+        """Clips spread over all, one segment each, the same every time.
+
+        Every stage over each of them, and then, with a prefix, a whole prefix.
+        """
+        entries = self.source.entries
+        count = min(self.config.valid_items, len(entries))
+        for first in range(0, count, self.size):
+            items = range(first, min(first + self.size, count))
+            segments = self._segments(
+                [entries[item * len(entries) // count] for item in items],
+                [keyed_generator("validation", item) for item in items],
+                lambda clip, generator: clip.captions[0],
+            )
+            frames = segments.codes.shape[-1]
+            # Mask rates spread evenly over the items, so that few of them say as much as many.
+            time = torch.tensor([(item * 0.618034 + 0.5) % 1.0 for item in items])
+            _, noise = spans_of(0, items, frames)
+            if self.lm.modeling != "autoregressive":
+                for stage in range(self.lm.n_q):
+                    yield segments.masked(Draws(stage, time, noise), self.lm)
+            if self.lm.modeling != "masked":
+                rows = DelayPattern(self.lm.delays).steps(frames)
+                yield segments.masked(Draws(0, time, noise, rows), self.lm)
+
+    def _segments(
+        self,
+        clips: Sequence[tuple[TokenFolder, TokenClip]],
+        generators: Sequence[torch.Generator],
+        caption: Callable[[TokenClip, torch.Generator], str | None],
+    ) -> Segments:
+        """A random segment of each clip and what is said of it, by the clip's own generator."""
+        # Where all clips are shorter than a segment, nothing is computed for their padding.
+        frames = min(self.frames, max(clip.frames for _, clip in clips))
+        codes, valid, conditions = [], [], []
+        for (folder, clip), generator in zip(clips, generators, strict=True):
+            cut, inside = crop(folder, clip, frames, self.lm.mask_id, generator)
+            codes.append(cut)
+            valid.append(inside)
+            text = caption(clip, generator)
+            conditions.append(self.encode_text(text) if text else None)
+        names = tuple(clip.id for _, clip in clips)
+        return Segments(torch.stack(codes), torch.stack(valid), tuple(conditions), names)
 
     def _stage(self, chance: torch.Generator) -> int:
         weights = self.config.stage_weights or (1.0,) * self.lm.n_q
@@ -157,7 +231,7 @@ def caption_of(clip: TokenClip, config: TrainConfig, generator: torch.Generator)
     """What the model is told of a clip this time: None where the condition is dropped.
 
     One of the captions; with the clip's tags merged in, or the tags alone, now and then; words
-    left out (reference.md, Training).
+    left out (docs/reference.md, Training).
     """
     # All of them are drawn every time, so that a changed share changes nothing else.
     dropped, merged, alone, which = torch.rand(4, generator=generator).tolist()
