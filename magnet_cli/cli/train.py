@@ -1,7 +1,8 @@
-"""`magnet train`: language models, from tokens to a model that `magnet gen` plays."""
+"""`magnet train`: language models, from tokens to a model that `magnet gen` plays, and codecs, from sounds."""
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,9 @@ import typer
 
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
-from magnet_cli.cli.train_codec import train_codec_command
 from magnet_cli.errors import UsageError
-from magnet_cli.training.config import TrainConfig, read_config
+from magnet_cli.models.spectral_config import SpectralCodecConfig
+from magnet_cli.training.config import CodecTrainConfig, TrainConfig, read_config
 
 if TYPE_CHECKING:
     from magnet_cli.training.loop import Progress, Trainer
@@ -25,9 +26,6 @@ app = typer.Typer(no_args_is_help=True, help="Train models.", rich_markup_mode="
 
 def register(program: typer.Typer) -> None:
     """Add the group to the program."""
-    app.command(
-        "codec", epilog="Example:\n\n    magnet train codec codecs/mine --data sounds/train.jsonl"
-    )(train_codec_command)
     program.add_typer(app, name="train")
 
 
@@ -123,3 +121,52 @@ def _say(voice: Talk, progress: Progress, steps: int) -> None:
 
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+@app.command(
+    "codec", epilog="Example:\n\n    magnet train codec codecs/mine --data sounds/train.jsonl"
+)
+@takes_flags
+def train_codec(
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the run and its codec go.")],
+    *,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="Manifest or folder of sounds.",
+            rich_help_panel="Data",
+            show_default=False,
+        ),
+    ],
+    talk: TalkOptions,
+    settings: Annotated[dict[str, Any], Given(CodecTrainConfig, SpectralCodecConfig)],
+) -> None:
+    """Train the light spectral codec of the built-in model.
+
+    It starts at the linear optimum (principal components and residual k-means) and goes on by
+    gradient descent. Interrupted, the same command goes on where it was.
+    """
+    sizes = {field.name for field in dataclasses.fields(SpectralCodecConfig)} & settings.keys()
+    codec = SpectralCodecConfig(**{name: settings.pop(name) for name in sizes})
+    config = CodecTrainConfig(
+        data=data, out=str(out), codec=codec, asked=tuple(sorted(sizes)), **settings
+    )
+    voice = Talk(talk)
+    from magnet_cli.training import codec as training
+
+    def say(record: dict[str, Any]) -> None:
+        voice.data(record)
+        facts = "  ".join(f"{name} {_shown(value)}" for name, value in record.items())
+        voice.note(facts)
+
+    made = training.train_codec(config, say)
+    voice.data({"kind": "finished", "path": str(made.directory), "loss": made.loss})
+    voice.note(f"Use it: magnet data encode --codec {made.directory}")
+
+
+def _shown(value: Any) -> Any:
+    """Fractions rounded, for the eye."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return [_shown(part) for part in value] if isinstance(value, list) else value

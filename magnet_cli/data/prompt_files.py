@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, Protocol, cast
 
 from magnet_cli.data.prompts import BadLine, PromptLine, clean_prompt, field_of, line_of, num_of
-from magnet_cli.data.records import LONGEST_RECORD, Readable, records
 from magnet_cli.errors import DataError, UsageError
 
 PromptFormat = Literal["txt", "csv", "tsv", "jsonl"]
@@ -33,6 +32,16 @@ _SUFFIXES: dict[str, PromptFormat] = {
     ".ndjson": "jsonl",
 }
 STDIN = "-"
+LONGEST_RECORD = 1_000_000  # bytes; a prompt file's line is a few hundred
+_CHUNK = 65_536
+
+
+class Readable(Protocol):
+    """A buffered binary stream: an open file, a pipe, stdin's buffer, BytesIO."""
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, as soon as there are any; none at the end."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,31 @@ def _is_whole(stream: BinaryIO) -> bool:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     except (OSError, ValueError, AttributeError):  # BytesIO and its like have no number
         return False
+
+
+def records(
+    stream: Readable, separator: bytes = b"\n", longest: int = LONGEST_RECORD
+) -> Iterator[bytes | None]:
+    """Yield each record (a line, or what stands between NULs) without its separator, once it is complete.
+
+    None stands for a record of more than `longest` bytes, which is read to its end and not kept: a
+    file without a line's end costs no memory. What stands behind the last separator is a record
+    where it is not empty.
+    """
+    kept, overlong = bytearray(), False
+    while chunk := stream.read1(_CHUNK):
+        *complete, rest = chunk.split(separator)
+        for piece in complete:
+            overlong = overlong or len(kept) + len(piece) > longest
+            yield None if overlong else bytes(kept + piece)
+            kept.clear()
+            overlong = False
+        kept += rest
+        if len(kept) > longest:
+            kept.clear()
+            overlong = True
+    if kept or overlong:
+        yield None if overlong else bytes(kept)
 
 
 def _decoded(raw: Iterator[bytes | None], what: str) -> Iterator[tuple[int, str] | BadLine]:

@@ -30,7 +30,6 @@ from magnet_cli.errors import DataError, UsageError
 from magnet_cli.files import atomic_path
 from magnet_cli.models.spectral_codec import SpectralCodec
 from magnet_cli.training.batches import keyed_generator
-from magnet_cli.training.codec_config import CodecTrainConfig, check_codec_training
 from magnet_cli.training.codec_start import (
     codec_key,
     grow,
@@ -40,6 +39,7 @@ from magnet_cli.training.codec_start import (
     residual_k_means,
     take_over,
 )
+from magnet_cli.training.config import CodecTrainConfig, check_codec_training
 from magnet_cli.training.levels import (
     LevelFile,
     draw_crops,

@@ -23,7 +23,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.training.batches import keyed_generator
-from magnet_cli.training.codec_config import CodecTrainConfig
+from magnet_cli.training.config import CodecTrainConfig
 
 _BLOCK = 16_384  # rows whose distances are held at once
 _GROWS = ("n_q", "dimension")

@@ -1,4 +1,7 @@
-"""Settings of a training run: one flat TOML file, every field overridable by a flag. No torch here."""
+"""Settings of a training run, every field overridable by a flag. No torch here.
+
+A language model's are one flat TOML file, too.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from typing import Any, Literal
 from magnet_cli.config import Modeling
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, cannot_be, check, setting, settings_of, typed
+from magnet_cli.models.spectral_config import SpectralCodecConfig
 
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
+Trains = Literal["decoder", "all"]
 
 _WEIGHTS: dict[str, Any] = {"low": 0, "words": "numbers from 0, one for each stream, not all 0"}
 _SHARE: dict[str, Any] = {"low": 0, "high": 1, "words": "a share from 0 to 1"}
@@ -23,7 +28,7 @@ _SHARE: dict[str, Any] = {"low": 0, "high": 1, "words": "a share from 0 to 1"}
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a run does. Defaults are the paper's where a small machine can
-    follow it (reference.md, Training)."""
+    follow it (docs/reference.md, Training)."""
 
     # Data
     data: tuple[str, ...] = setting(
@@ -287,3 +292,62 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value)  # a JSON string is a TOML basic string
     return repr(value)
+
+
+# ------------------------------------------------------------------------------ of a codec
+
+
+@dataclass(frozen=True)
+class CodecTrainConfig:
+    """How a spectral codec is trained."""
+
+    data: str  # manifest or folder of sounds
+    out: str  # folder of the run
+    codec: SpectralCodecConfig = dataclasses.field(default_factory=SpectralCodecConfig)
+    # Fields of `codec` that a `start_from` must have or grow to; None: those that are not at their default.
+    asked: tuple[str, ...] | None = None
+    valid: str | None = setting(None, "Data", "Manifest or folder of unseen sounds.")
+    max_clips: int = setting(0, "Data", "Use this many of the clips; 0: all.")
+    max_valid_clips: int = setting(100, "Data", "Use this many of the unseen ones; 0: all.")
+    segment_duration: float = setting(10.24, "Data", "Seconds of each clip that are used.")
+    start_from: str | None = setting(
+        None,
+        "Start",
+        "Go on from a trained codec's folder, whose sizes hold; with a larger --n-q or --dimension it grows.",
+    )
+    start_rows: int = setting(200_000, "Start", "Frames that k-means sees.", low=1)
+    start_iterations: int = setting(12, "Start", "Rounds of k-means, for each stream.")
+    trains: Trains = setting("decoder", "Training", "decoder: codes stay what they are; or all.")
+    steps: int = setting(2000, "Training", "Steps of gradient descent after the linear start.")
+    batch_size: int = setting(12, "Training", "Crops in a step.", low=1)
+    crop_frames: int = setting(64, "Training", "Frames of codes in a crop.", low=1)
+    learning_rate: float = setting(1e-3, "Training", "Its peak.")
+    warmup_steps: int = setting(100, "Training", "Linear, from 0.")
+    loudness_weight: float = setting(1.0, "Training", "Of the loss on the loudness of wide bands.")
+    motion_weight: float = setting(
+        1.0, "Training", "Of the loss on how levels change from one spectral frame to the next."
+    )
+    commitment: float = setting(
+        0.25, "Training", "With --trains all: how hard latents are drawn to their codes."
+    )
+    codebook_decay: float = setting(
+        0.99, "Training", "With --trains all: of the codebooks' moving averages."
+    )
+    report_every: int = setting(50, "Training", "Steps between two lines of the log.", low=1)
+    checkpoint_every: int = setting(200, "Training", "Steps between two checkpoints.", low=1)
+    seed: int = setting(0, "Training", "Of every draw.")
+    threads: int = setting(0, "Training", "Processor threads; 0: as torch chooses.")
+
+
+def check_codec_training(config: CodecTrainConfig) -> None:
+    """Refuse values that cannot mean anything.
+
+    Raises:
+        UsageError: naming the field and what it takes.
+    """
+    check(config)
+    if config.checkpoint_every % config.report_every:
+        raise UsageError(
+            "checkpoint_every is not a multiple of report_every.",
+            "Choose --checkpoint-every as a multiple of --report-every.",
+        )

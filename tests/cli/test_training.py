@@ -19,8 +19,7 @@ from magnet_cli.fields import settings_of
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.pipeline import load_model
 from magnet_cli.settings import DecodingConfig
-from magnet_cli.training.codec_config import CodecTrainConfig
-from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.config import CodecTrainConfig, TrainConfig
 from tests.cli.conftest import SMALL, Magnet
 from tests.cli.test_app import help_rows
 

@@ -13,9 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.data.prompt_files import PromptFormat, format_of, open_prompts, read_prompts
+from magnet_cli.data.prompt_files import (
+    PromptFormat,
+    format_of,
+    open_prompts,
+    read_prompts,
+    records,
+)
 from magnet_cli.data.prompts import BadLine, PromptLine
-from magnet_cli.data.records import records
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.settings import DecodingConfig
 

@@ -81,13 +81,13 @@ def test_it_learns_what_texts_tell_apart_and_only_that(tmp_path: Path) -> None:
     run, config = teacher(tmp_path, "a", steps=40)
     before = {name: p.clone() for name, p in run.lm.named_parameters()}
     table = run.encoder.table.clone()
-    sampler = run.sampler(config.data, config)
-    batch = sampler.batch(0, 0)
+    drawer = run.drawer(config.data, config)
+    batch = drawer.batch(0, 0)
     with torch.autocast("cpu", torch.bfloat16):
         plain = batch_losses(run.lm, batch, run.weights)
     assert torch.equal(run.losses(batch).total, plain.total)  # it starts as nothing
     for _ in range(40):
-        run.take_step(sampler)
+        run.take_step(drawer)
     assert run.losses(batch).total.sum().item() < 0.97 * plain.total.sum().item()
     assert all(torch.equal(before[name], p) for name, p in run.lm.named_parameters())
     assert torch.equal(run.encoder.table, table)
@@ -97,14 +97,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
     whole, config = teacher(tmp_path, "whole")
     broken, _ = teacher(tmp_path, "broken")
     for _ in range(6):
-        whole.take_step(whole.sampler(config.data, config))
+        whole.take_step(whole.drawer(config.data, config))
     for _ in range(3):
-        broken.take_step(broken.sampler(config.data, config))
+        broken.take_step(broken.drawer(config.data, config))
     broken.keep()
     resumed, _ = teacher(tmp_path, "broken")
     assert resumed.step == 3
     for _ in range(3):
-        resumed.take_step(resumed.sampler(config.data, config))
+        resumed.take_step(resumed.drawer(config.data, config))
     for ours, theirs in zip(whole.reader.parameters(), resumed.reader.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 

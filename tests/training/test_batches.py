@@ -28,7 +28,7 @@ def source(folder: Path, lengths: tuple[int, ...] = (5, 9, 30)) -> Source:
     return Source((TokenFolder(write_tokens(folder, codes, FORMAT)),))
 
 
-def drawer(folder: Path, modeling: str = "hybrid", **more: object) -> BatchDrawer:
+def drawer_of(folder: Path, modeling: str = "hybrid", **more: object) -> BatchDrawer:
     config = TrainConfig(**{"batch_size": 4, "micro_batch": 2, "condition_dropout": 0.5, **more})  # type: ignore[arg-type]
     lm = LMConfig(
         dim=16, num_heads=2, num_layers=1, n_q=2, card=16, modeling=modeling,  # type: ignore[arg-type]
@@ -42,13 +42,13 @@ def drawer(folder: Path, modeling: str = "hybrid", **more: object) -> BatchDrawe
 
 
 def test_a_batch_is_the_same_whoever_asks_and_when(tmp_path: Path) -> None:
-    one, other = drawer(tmp_path / "a"), drawer(tmp_path / "b")
+    one, other = drawer_of(tmp_path / "a"), drawer_of(tmp_path / "b")
     other.batch(0, 0)
     for step, micro in ((7, 1), (3, 0), (7, 0)):
         a, b = one.batch(step, micro), other.batch(step, micro)
         assert torch.equal(a.inputs, b.inputs)
         assert (a.stage, a.prefix_rows, a.names) == (b.stage, b.prefix_rows, b.names)
-    reseeded = drawer(tmp_path / "c", seed=1)
+    reseeded = drawer_of(tmp_path / "c", seed=1)
     drawn = [
         (s.batch(n, 0).stage, s.batch(n, 0).prefix_rows) for s in (one, reseeded) for n in range(8)
     ]
@@ -65,10 +65,10 @@ def test_every_clip_is_seen_once_a_round(tmp_path: Path) -> None:
 
 
 def test_crops_are_anywhere_and_padding_is_never_asked(tmp_path: Path) -> None:
-    sampled = drawer(tmp_path, "masked")
+    drawer = drawer_of(tmp_path, "masked")
     starts = set()
     for step in range(60):
-        batch = sampled.batch(step, 0)
+        batch = drawer.batch(step, 0)
         assert batch.codes.shape[-1] == max({"clip-0": 5}.get(name, 8) for name in batch.names)
         for row, name in enumerate(batch.names):
             length = {"clip-0": 5, "clip-1": 9, "clip-2": 30}[name]
@@ -85,8 +85,8 @@ def test_crops_are_anywhere_and_padding_is_never_asked(tmp_path: Path) -> None:
 
 
 def test_prefixes_come_as_often_as_asked(tmp_path: Path) -> None:
-    sampled = drawer(tmp_path, no_prefix_share=0.4, full_prefix_share=0.3)
-    batches = [sampled.batch(step, 0) for step in range(300)]
+    drawer = drawer_of(tmp_path, no_prefix_share=0.4, full_prefix_share=0.3)
+    batches = [drawer.batch(step, 0) for step in range(300)]
     # Two short clips make a short segment; what is drawn for them is cut at another length.
     rows = [batch.prefix_rows for batch in batches if batch.codes.shape[-1] == 8]
     steps = 8 + 1 + 1
@@ -95,15 +95,15 @@ def test_prefixes_come_as_often_as_asked(tmp_path: Path) -> None:
     assert 0.4 < sum(row == 1 for row in rows) / len(rows) < 0.55  # a drawn one may be 1, too
     assert 0.25 < sum(row == steps for row in rows) / len(rows) < 0.45
     assert len(set(rows)) > 7
-    masked = drawer(tmp_path / "m", "masked")
+    masked = drawer_of(tmp_path / "m", "masked")
     assert {masked.batch(n, 0).prefix_rows for n in range(9)} == {1}
 
 
 def test_stages_are_drawn_by_their_weights(tmp_path: Path) -> None:
-    equal = drawer(tmp_path)
+    equal = drawer_of(tmp_path)
     stages = [equal.batch(step, 0).stage for step in range(40)]
     assert {0, 1} == set(stages)
-    only = drawer(tmp_path / "only", stage_weights=(0.0, 1.0))
+    only = drawer_of(tmp_path / "only", stage_weights=(0.0, 1.0))
     assert {only.batch(step, 0).stage for step in range(20)} == {1}
 
 

@@ -21,8 +21,8 @@ from magnet_cli.errors import DataError, UsageError
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
 from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.training.codec import train_codec
-from magnet_cli.training.codec_config import CodecTrainConfig
 from magnet_cli.training.codec_start import Moments, k_means, nearest, power_left, residual_k_means
+from magnet_cli.training.config import CodecTrainConfig
 from magnet_cli.training.levels import draw_crops, draw_rows, sounds_key, write_levels
 
 TINY = SpectralCodecConfig(
