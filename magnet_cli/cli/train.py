@@ -1,4 +1,4 @@
-"""`magnet train`: language models, from tokens to a model that `magnet gen` plays, and codecs, from sounds."""
+"""`magnet train`: models that `magnet gen` plays, from tokens; codecs, from sounds."""
 
 from __future__ import annotations
 
