@@ -14,9 +14,7 @@ from torch import Tensor
 from magnet_cli.config import LMConfig
 from magnet_cli.decoding import resolving
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import DecodingConfig, required
-
-MAX_SEED = 2**63 - 1
+from magnet_cli.settings import MAX_SEED, DecodingConfig, required
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ SpanScoring = Literal["max", "prod"]
 AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
 BitDepth = Literal["16", "24", "float"]
 
+MAX_SEED = 2**63 - 1
+MOST_VARIATIONS = 10_000  # of one prompt
+
 DECODING, PARTNERS, OUTPUT = "Decoding", "More than one model", "Sound file"
 _decoding, _partners, _output = panel(DECODING), panel(PARTNERS), panel(OUTPUT)
 _NUMBER: dict[str, Any] = {"metavar": "X", "low": 0, "below": 1e4}

@@ -25,6 +25,8 @@ from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, Setting, panel, settings_of, typed
 from magnet_cli.settings import (
     DECODING,
+    MAX_SEED,
+    MOST_VARIATIONS,
     PARTNERS,
     PRESETS,
     DecodingConfig,
@@ -224,13 +226,13 @@ class SeedOptions:
         flags="--num -n",
         metavar="N",
         min=1,
-        max=10_000,
+        max=MOST_VARIATIONS,
     )
     seed: int | None = _clip(
         "The same seed and settings make the same sound. Default: drawn, and printed.",
         metavar="N",
         min=0,
-        max=2**63 - 1,
+        max=MAX_SEED,
     )
     negative: str | None = _clip("A text for guidance to lead away from.", metavar="TEXT")
 

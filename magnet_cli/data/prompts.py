@@ -14,9 +14,14 @@ from typing import Any, get_type_hints
 
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, Setting, settings_of, shown, typed
-from magnet_cli.settings import DecodingConfig, OutputConfig, check_preset, check_seconds
-
-MOST_VARIATIONS = 10_000
+from magnet_cli.settings import (
+    MAX_SEED,
+    MOST_VARIATIONS,
+    DecodingConfig,
+    OutputConfig,
+    check_preset,
+    check_seconds,
+)
 
 _NOTHING = DecodingConfig()  # one for all lines that say nothing
 
@@ -149,7 +154,7 @@ def _check_own(given: Mapping[str, Any]) -> None:
     num, seed, preset = given.get("num", 1), given.get("seed", 0), given.get("preset")
     if not 1 <= num <= MOST_VARIATIONS:
         raise UsageError(f"num cannot be {num}.", f"It takes 1 to {MOST_VARIATIONS}.")
-    if not 0 <= seed <= 2**63 - num:
+    if not 0 <= seed <= MAX_SEED + 1 - num:
         raise UsageError(f"seed cannot be {str(seed)[:40]}.", "It takes 0 to 2^63 - 1.")
     check_seconds("duration", given.get("duration"))
     check_preset(preset)
