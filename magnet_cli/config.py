@@ -25,6 +25,12 @@ class LMConfig:
     subcodes_context: int = 5  # frames that streams > 0 see on each side, where masked
     span_len: int = 3  # frames in a masked span
     delays: tuple[int, ...] = ()  # steps by which each stream is late, where autoregressive
+    stages: tuple[tuple[int, ...], ...] = ()  # streams that are masked together; (): each by itself
+
+    @property
+    def stage_streams(self) -> tuple[tuple[int, ...], ...]:
+        """The streams of each masked stage, in the order of decoding."""
+        return self.stages or tuple((stream,) for stream in range(self.n_q))
 
     @property
     def mask_id(self) -> int:

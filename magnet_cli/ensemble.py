@@ -88,6 +88,11 @@ def gather(
     if hybrid_model is model:
         hybrid_model = None  # a hybrid-trained model writes itself; a masked one is refused below
     _check_hybrid(model, config.over(model.defaults).hybrid, hybrid_model)
+    if rescorer is not None and config.over(model.defaults).span_order == "spread":
+        raise UsageError(
+            "A rescorer helps to decide which spans are masked again, and their places decide here.",
+            "Add --span-order certainty, or leave the rescorer out.",
+        )
     if rescorer == SELF:
         if model.modeling == "masked":
             raise UsageError(
@@ -165,6 +170,7 @@ def decode(
         make_generators(request.seeds),
         _rescore(ensemble.rescorer, request),
         on_step,
+        lm.config.stage_streams,
     )
     if not request.hybrid_frames:
         return iterative.decode(sessions.masked(), *known, decoding)

@@ -46,6 +46,33 @@ def top_mask(scores: Tensor, counts: Tensor) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, rank < counts[:, None])
 
 
+def spread_ranks(open_: Tensor, turn: Tensor) -> Tensor:
+    """When each of some places is decided, if the decided ones are to be spread evenly at any time.
+
+    The order is van der Corput's sequence: bits reversed, so that every beginning of it lies evenly.
+
+    Args:
+        open_: bool [B, n], the places that are to be decided.
+        turn: float [B] in [0, 1), by what share of the open places the order is turned.
+
+    Returns:
+        int64 [B, n], from 0; -1 where a place is not open.
+    """
+    size = open_.shape[-1]
+    bits = max(size - 1, 1).bit_length()
+    numbers = torch.arange(1 << bits, device=open_.device)
+    reversed_ = torch.zeros_like(numbers)
+    for bit in range(bits):
+        reversed_ |= ((numbers >> bit) & 1) << (bits - 1 - bit)
+    counts = open_.sum(-1, keepdim=True)  # [B, 1]
+    # rank[b, p]: how many places below the item's count come before place p.
+    ranks = (reversed_[None] < counts).cumsum(-1) - 1
+    of_place = torch.zeros_like(ranks).scatter(-1, reversed_.expand_as(ranks), ranks)
+    places = open_.cumsum(-1) - 1  # the open ones counted from 0
+    turned = (places + (turn[:, None] * counts).floor().long()) % counts.clamp(min=1)
+    return of_place.gather(-1, turned.clamp(min=0)).masked_fill(~open_, -1)
+
+
 def cover(starts: Tensor, span_len: int) -> Tensor:
     """Span starts bool [..., T] -> frames covered bool [..., T], clipped at the right edge."""
     covered = starts.clone()

@@ -289,11 +289,13 @@ class Model:
         Args:
             codes: int64 [B, K, T]; masked ones at `card`.
             prompts: one for each item; None is the null condition.
-            stage: the stream to predict, for masked and hybrid models; None asks a model that
-                decodes autoregressively for the teacher-forced logits of every code.
+            stage: the stage to predict (a stream, where they are not masked in groups), for masked
+                and hybrid models; None asks a model that decodes autoregressively for the
+                teacher-forced logits of every code.
 
         Returns:
-            float32 [B, T, card] for a stage; float32 [B, K, T, card] without one.
+            float32 [B, T, card] for a stage of one stream, [B, T, G, card] for one of several;
+            float32 [B, K, T, card] without one.
 
         Raises:
             UsageError: the model does not predict this way, there is no such stage, or the codes are
@@ -303,8 +305,9 @@ class Model:
             raise UsageError("A masked model predicts one stream at a time.", "Give a stage.")
         if stage is not None and self.modeling == "autoregressive":
             raise UsageError("An autoregressive model has no stages.", "Leave stage out.")
-        if stage is not None and not 0 <= stage < self.n_q:
-            raise UsageError(f"There is no stage {stage}.", f"Stages are 0 to {self.n_q - 1}.")
+        stages = len(self.lm.config.stage_streams)
+        if stage is not None and not 0 <= stage < stages:
+            raise UsageError(f"There is no stage {stage}.", f"Stages are 0 to {stages - 1}.")
         if codes.dim() != 3 or codes.shape[:2] != (len(prompts), self.n_q):
             raise UsageError(
                 f"The codes are {list(codes.shape)}, and there are {len(prompts)} prompts.",
@@ -319,7 +322,11 @@ class Model:
             if stage is None:
                 results.append(self.lm.teacher_forced(one, cross))
             else:
-                results.append(self.lm.head(self.lm.stage_hidden(one, stage, cross), stage))
+                rows = self.lm.rows_hidden(one, stage, cross)
+                everywhere = torch.ones(1, one.shape[-1], dtype=torch.bool, device=self.device)
+                said = self.lm.stage_logits(rows, stage, everywhere)
+                groups = len(self.lm.config.stage_streams[stage])
+                results.append(said[None] if groups == 1 else said.unflatten(0, (-1, groups))[None])
         return torch.cat(results).clone()
 
     def _condition(self, prompt: str | None) -> Tensor | None:

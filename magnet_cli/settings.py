@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 SpanArrangement = Literal["nonoverlap", "stride1"]
 SpanScoring = Literal["max", "prod"]
+SpanOrder = Literal["certainty", "spread"]
 AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
 BitDepth = Literal["16", "24", "float"]
 
@@ -100,6 +101,13 @@ class DecodingConfig:
         "Where spans lie: on a grid (nonoverlap) or anywhere (stride1). Default: {usual}.",
         flags="--spans --span-arrangement",
         usual="nonoverlap",
+        only="masked",
+    )
+    span_order: SpanOrder | None = _decoding(
+        "Which spans are decided first: those that the model is surest of (certainty), or such that lie "
+        "evenly over time (spread), which keeps small models from droning. Default: the checkpoint's own, "
+        "usually {usual}.",
+        usual="certainty",
         only="masked",
     )
     span_scoring: SpanScoring | None = _decoding(  # of the grid: stride1 always sums -log p

@@ -77,9 +77,9 @@ def test_a_rescorer_changes_what_is_decoded_on_its_streams(
     asked = []
     score = RescorerSession.__call__
 
-    def spy(session: RescorerSession, codes: torch.Tensor, stage: int) -> torch.Tensor:
-        asked.append(stage)
-        return score(session, codes, stage)
+    def spy(session: RescorerSession, codes: torch.Tensor, streams: list[int]) -> torch.Tensor:
+        asked.append(streams)
+        return score(session, codes, streams)
 
     monkeypatch.setattr(RescorerSession, "__call__", spy)
     plain = magnet.generate(PROMPTS, SHORT, [1, 2, 3], frames=FRAMES)
@@ -96,7 +96,7 @@ def test_a_rescorer_changes_what_is_decoded_on_its_streams(
     )
     assert torch.equal(plain.codes[:, 0], rescored.codes[:, 0])
     assert not torch.equal(plain.codes[:, 1], rescored.codes[:, 1])
-    assert asked == [1]  # two steps in the stream, and none is rescored at its last
+    assert asked == [[1]]  # two steps in the stream, and none is rescored at its last
     (step,) = (event for event in events if (event.stage, event.step) == (1, 1))
     assert step.rescorer_seconds > 0
 

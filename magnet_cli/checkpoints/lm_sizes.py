@@ -44,6 +44,11 @@ def check_lm(config: LMConfig, source: str) -> LMConfig:
     whole = isinstance(delays, tuple) and all(_is_whole(delay, least=0) for delay in delays)
     fitting = whole and len(delays) in (0, config.n_q)
     need(fitting, "delays", f"whole numbers from 0, one for each of {config.n_q} streams")
+    stages = config.stages
+    listed = isinstance(stages, tuple) and all(isinstance(stage, tuple) for stage in stages)
+    streams = [stream for stage in stages for stream in stage] if listed else []
+    in_order = listed and all(stages) and streams in ([], list(range(config.n_q)))
+    need(in_order, "stages", f"lists of streams that together are 0 to {config.n_q - 1}, in order")
     return dataclasses.replace(
         config,
         frame_rate=float(config.frame_rate),

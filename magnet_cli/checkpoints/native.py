@@ -159,8 +159,10 @@ def load(
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
     try:
+        said = config["lm"]
+        stages = tuple(tuple(stage) for stage in said.get("stages", ()))
         lm_config = check_lm(
-            LMConfig(**{**config["lm"], "delays": tuple(config["lm"]["delays"])}), source
+            LMConfig(**{**said, "delays": tuple(said["delays"]), "stages": stages}), source
         )
         card = ModelCard(
             name=config["name"],

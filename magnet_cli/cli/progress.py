@@ -189,6 +189,8 @@ def _row(event: StepEvent) -> str:
         return "codec"
     if event.part == "autoregressive":
         return "all streams"
+    if len(event.streams) > 1:
+        return f"streams {event.streams[0] + 1} to {event.streams[-1] + 1}"
     return f"stream {event.stage + 1} of {event.stages}"
 
 

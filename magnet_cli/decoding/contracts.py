@@ -16,16 +16,17 @@ from torch import Tensor
 from magnet_cli.settings import DecodingConfig
 
 # (codes [B, K, T] with masked ones at the mask id, stage, positions bool [B, T], with_null)
-#   -> float32 logits [N, card] at the N true positions in row-major order, conditional and null.
+#   -> float32 logits [N * G, card], conditional and null: at the N true positions in row-major
+#   order, for each of the G streams of the stage.
 StageLogits = Callable[[Tensor, int, Tensor, bool], tuple[Tensor, Tensor | None]]
 
-# (codes [B, K, T] complete up to the stage, stage) -> float32 [B, T]: the probability that a
-# rescorer gives to each code of that stream.
-CodeProbs = Callable[[Tensor, int], Tensor]
+# (codes [B, K, T] complete up to the last of G streams, those streams) -> float32 [B, T, G]: the
+# probability that a rescorer gives to each of their codes.
+CodeProbs = Callable[[Tensor, Sequence[int]], Tensor]
 
-# (codes [B, K, T] complete at the stage, stage, probabilities [B, T]) -> probabilities [B, T] that
-# the spans are scored by instead, another model's opinion mixed in.
-Rescore = Callable[[Tensor, int, Tensor], Tensor]
+# (codes [B, K, T] complete up to a stage, its G streams, probabilities [B, T, G]) -> probabilities
+# [B, T, G] that the spans are scored by instead, another model's opinion mixed in.
+Rescore = Callable[[Tensor, Sequence[int], Tensor], Tensor]
 
 
 class CausalLogits(Protocol):
@@ -59,7 +60,7 @@ class StepEvent:
     """One step is done."""
 
     part: Literal["masked", "autoregressive", "codec"]
-    stage: int  # the stream that is decoded; 0 where all are
+    stage: int  # the streams that are decoded; 0 where all are
     stages: int
     step: int  # from 1
     steps: int
@@ -68,6 +69,7 @@ class StepEvent:
     temperature: float
     remaining: int  # positions of the stage still to be decided, over the batch
     rescorer_seconds: float = 0.0  # spent in the rescorer at this step
+    streams: tuple[int, ...] = ()  # of a masked stage
 
 
 OnStep = Callable[[StepEvent], None]
@@ -82,3 +84,4 @@ class Decoding:
     generators: Sequence[torch.Generator]  # one per item; the loops draw from them
     rescore: Rescore | None = None
     on_step: OnStep | None = None  # called after every step
+    stages: Sequence[Sequence[int]] = ()  # streams that are masked together; (): each by itself

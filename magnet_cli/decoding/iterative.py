@@ -1,13 +1,15 @@
 """Masked decoding: one stream at a time, a few parallel steps each (paper, section 3; Algorithm 1).
 
 Each step reads: mask, guide, sample, score the spans, mask the least certain ones again. Details
-that released checkpoints depend on follow the reference's `_generate_stage`.
+that released checkpoints depend on follow the reference's `_generate_stage`. Two things are ours: a
+stage may be a group of streams, which are masked at the same frames; and spans may be decided in an
+order that is spread evenly over time, instead of by certainty.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +31,7 @@ from magnet_cli.masking import (
     mask_rates,
     masked_counts,
     spans_to_frames,
+    spread_ranks,
     stride1_mask,
     top_mask,
 )
@@ -41,7 +44,7 @@ DECIDED = -1e4
 def decode(
     logits: StageLogits, known_codes: Tensor, known_mask: Tensor, decoding: Decoding
 ) -> Tensor:
-    """Fill in every code that is not known, stream by stream.
+    """Fill in every code that is not known, stage by stage.
 
     Args:
         logits: the model.
@@ -53,53 +56,74 @@ def decode(
         int64 [B, K, T].
     """
     codes = torch.where(known_mask, known_codes, decoding.mask_id)
-    for stage in range(codes.shape[1]):
-        if not bool(known_mask[:, stage].all()):
-            decode_stage(logits, codes, known_mask[:, stage], stage, decoding)
+    stages = decoding.stages or [(stream,) for stream in range(codes.shape[1])]
+    for stage, streams in enumerate(stages):
+        known = known_mask[:, list(streams)].transpose(1, 2)
+        if not bool(known.all()):
+            decode_stage(logits, codes, known, stage, stages, decoding)
     return codes
 
 
 def decode_stage(
-    logits: StageLogits, codes: Tensor, known: Tensor, stage: int, decoding: Decoding
+    logits: StageLogits,
+    codes: Tensor,
+    known: Tensor,
+    stage: int,
+    stages: Sequence[Sequence[int]],
+    decoding: Decoding,
 ) -> None:
-    """Fill in one stream of `codes` [B, K, T], in place; `known` bool [B, T] says what stays."""
-    config = decoding.config
+    """Fill in the G streams of a stage in `codes` [B, K, T], in place.
+
+    What is masked, is masked in all of them: `mask` is bool [B, T]. `known` bool [B, T, G] stays.
+    """
+    config, streams = decoding.config, list(stages[stage])
+    batch, frames, group = known.shape
     sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
-    spans = Spans(config, known)
-    drawing = spans.open.any(-1).tolist()  # an item with nothing to decide draws no noise
+
+    def noise(count: int) -> Tensor:  # an item with nothing to decide draws none
+        return uniform_noise(decoding.generators, drawing, count, codes.device)
+
+    whole = known.all(-1)
+    drawing = (~whole).any(-1).tolist()
+    spans = Spans(config, whole) if config.span_order != "spread" else Spread(config, whole, noise)
     mask = spans.first_mask()
     for step in schedule(config, stage):
-        hide(codes, stage, mask & ~known, decoding.mask_id)
+        asked = mask[..., None].expand(known.shape)
+        hide(codes, streams, asked & ~known, decoding.mask_id)
         guided = guided_logits(logits, codes, stage, mask, step.cfg_coef)
-        noise = uniform_noise(decoding.generators, drawing, codes.shape[-1], codes.device)
-        tokens, token_probs = sampler(guided, step.temperature, noise[mask])
-        write(codes, stage, mask, known, tokens)
+        numbers = noise(frames * group).view(batch, frames, group)
+        tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
+        write(codes, streams, asked, known, tokens)
         rescorer_seconds = 0.0
         if step.next_rate is None:
             mask = torch.zeros_like(mask)
+        elif isinstance(spans, Spread):
+            mask = spans.next_mask(step.next_rate)
         else:
-            probs = torch.ones_like(noise).masked_scatter(mask, token_probs)
+            probs = torch.ones_like(numbers).masked_scatter(asked, token_probs)
             if decoding.rescore is not None:
                 began = time.perf_counter()
-                probs = decoding.rescore(codes, stage, probs)
+                probs = decoding.rescore(codes, streams, probs)
                 rescorer_seconds = time.perf_counter() - began
+            probs = probs.prod(-1)  # of all codes of a frame, which are kept or masked together
             if config.score_noise:
-                noise = uniform_noise(decoding.generators, drawing, codes.shape[-1], codes.device)
-                probs = disturbed(probs, config.score_noise * float(step.next_rate), noise)
+                scale = config.score_noise * float(step.next_rate)
+                probs = disturbed(probs, scale, noise(frames))
             mask = spans.next_mask(probs, mask, step.next_rate)
         if decoding.on_step is not None:
             decoding.on_step(
                 StepEvent(
                     part="masked",
                     stage=stage,
-                    stages=codes.shape[1],
+                    stages=len(stages),
                     step=step.number,
                     steps=step.of,
                     mask_rate=step.rate,
                     cfg_coef=step.cfg_coef,
                     temperature=max(step.temperature, MIN_TEMPERATURE),
-                    remaining=int((mask & ~known).sum()),
+                    remaining=int((mask[..., None] & ~known).sum()),
                     rescorer_seconds=rescorer_seconds,
+                    streams=tuple(streams),
                 )
             )
 
@@ -137,23 +161,24 @@ def schedule(config: DecodingConfig, stage: int) -> Iterator[Step]:
         )
 
 
-def hide(codes: Tensor, stage: int, mask: Tensor, mask_id: int) -> None:
-    """Put the mask id where `mask` bool [B, T] is true, in place."""
-    codes[:, stage] = codes[:, stage].masked_fill(mask, mask_id)
+def hide(codes: Tensor, streams: list[int], mask: Tensor, mask_id: int) -> None:
+    """Put the mask id where `mask` bool [B, T, G] is true, in place."""
+    codes[:, streams] = codes[:, streams].masked_fill(mask.transpose(1, 2), mask_id)
 
 
 def guided_logits(
     logits: StageLogits, codes: Tensor, stage: int, mask: Tensor, coef: float
 ) -> Tensor:
-    """float32 [N, card] at the N masked positions, guided where guidance changes anything."""
+    """float32 [N * G, card] at the N masked frames, guided where guidance changes anything."""
     cond, null = logits(codes, stage, mask, guidance_matters(coef))
     return guide(cond, null, coef)
 
 
-def write(codes: Tensor, stage: int, mask: Tensor, known: Tensor, tokens: Tensor) -> None:
-    """Write what was drawn [N] for the masked positions, in place; what is known stays."""
-    sampled = codes[:, stage].masked_scatter(mask, tokens)
-    codes[:, stage] = torch.where(known, codes[:, stage], sampled)
+def write(codes: Tensor, streams: list[int], mask: Tensor, known: Tensor, tokens: Tensor) -> None:
+    """Write what was drawn [N * G] where `mask` [B, T, G] is true, in place; what is known stays."""
+    here = codes[:, streams].transpose(1, 2)
+    sampled = here.masked_scatter(mask, tokens)
+    codes[:, streams] = torch.where(known, here, sampled).transpose(1, 2)
 
 
 class Spans:
@@ -198,6 +223,44 @@ class Spans:
         return spans_to_frames(spans, self.span_len, self.known.shape[-1])
 
 
+class Spread:
+    """Spans that are decided in an order spread evenly over time; `known` is bool [B, T].
+
+    What is decided in one step is drawn independently, and frames that lie far apart nearly are
+    independent (the Halton scheduler: Besnier et al., 2025, arXiv 2503.17076; in one dimension van
+    der Corput's sequence, here turned by chance for each item and stage). No score is asked for.
+    Under stride1 the grid of the spans begins at a frame drawn by chance.
+    """
+
+    def __init__(
+        self, config: DecodingConfig, known: Tensor, noise: Callable[[int], Tensor]
+    ) -> None:
+        """`noise(n)` draws float32 [B, n] in [0, 1) from the items' generators."""
+        span_len = required(config.span_len)
+        turn, start = noise(2).unbind(-1)
+        if config.span_arrangement != "stride1":
+            start = torch.zeros_like(start)
+        first = (start * span_len).floor().long()
+        places = (torch.arange(known.shape[-1], device=known.device) + first[:, None]) // span_len
+        spans = torch.zeros(
+            len(known), int(places.max()) + 1, dtype=torch.bool, device=known.device
+        )
+        open_ = spans.scatter_reduce(-1, places, ~known, "amax")
+        self._counts = open_.sum(-1)
+        # When each frame's span is decided, from 0; -1: never, it is known.
+        ranks = spread_ranks(open_, turn).gather(-1, places)
+        self._ranks = ranks.masked_fill(known, -1)
+
+    def first_mask(self) -> Tensor:
+        """bool [B, T]: what the first step predicts: everything open."""
+        return self._ranks >= 0
+
+    def next_mask(self, rate: Tensor) -> Tensor:
+        """bool [B, T]: the spans whose turn has not come when so large a share is masked."""
+        decided = self._counts - masked_counts(rate, self._counts)
+        return (self._ranks >= 0) & (self._ranks >= decided[:, None])
+
+
 def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> Rescore | None:
     """What mixes a rescorer's opinion of the sampled codes into the span scores.
 
@@ -216,10 +279,11 @@ def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> R
     if weight == 1:
         return None
 
-    def rescore(codes: Tensor, stage: int, probs: Tensor) -> Tensor:
-        if stage not in streams:
+    def rescore(codes: Tensor, stage_streams: Sequence[int], probs: Tensor) -> Tensor:
+        asked = [stream in streams for stream in stage_streams]
+        if not any(asked):
             return probs
-        opinion = code_probs(codes, stage)
+        opinion = code_probs(codes, stage_streams)
         if not bool(torch.isfinite(opinion).all()):
             raise MagnetError(
                 "The rescorer's output is not a number.",
@@ -227,6 +291,7 @@ def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> R
             )
         mixed = weight * probs + (1 - weight) * opinion
         # Scores take the logarithm: a code that the rescorer holds impossible stays a number.
-        return mixed.clamp(min=torch.finfo(mixed.dtype).tiny)
+        mixed = mixed.clamp(min=torch.finfo(mixed.dtype).tiny)
+        return torch.where(torch.tensor(asked, device=probs.device), mixed, probs)
 
     return rescore

@@ -17,6 +17,9 @@ from magnet_cli.settings import (
     required,
 )
 
+# What has no part where spans are decided in an order that is spread over time.
+_OF_SCORES = {"span_scoring", "score_noise"}
+
 
 def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> DecodingConfig:
     """Every field filled in: the user's, else the checkpoint's, else the paper's.
@@ -34,12 +37,14 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
             config = config.altered({top_p: 0.0})
         if asked_p and asked_k is None:
             config = config.altered({top_k: 0})
+    if config.span_order == "spread" and lm.modeling != "autoregressive":
+        _refuse_scores(given)
     if lm.modeling == "hybrid":
         # It writes both parts itself, so what is asked of one is asked of the other.
         config = _both_parts(given, config)
     return config.altered(
         {
-            "decoding_steps": _steps(given, config, lm.n_q),
+            "decoding_steps": _steps(given, config, lm),
             "rescore_streams": _streams(config, lm.n_q),
         }
     )
@@ -118,6 +123,8 @@ def used(
         config = config.altered({"hybrid": 0.0})
         if modeling == "masked":
             unused.add("hybrid")
+    if config.span_order == "spread":
+        unused |= _OF_SCORES
     if not rescored:
         unused |= RESCORER_ONLY
     return {name: value for name, value in config.given().items() if name not in unused}
@@ -136,6 +143,15 @@ def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
         )
 
 
+def _refuse_scores(given: DecodingConfig) -> None:
+    asked = [name for name in sorted(_OF_SCORES) if getattr(given, name)]
+    if asked:
+        raise UsageError(
+            f"{' and '.join(asked)} cannot be used: spans are decided by their places, not by scores.",
+            "Leave it out, or take --span-order certainty.",
+        )
+
+
 def _streams(config: DecodingConfig, n_q: int) -> tuple[int, ...]:
     streams = config.rescore_streams or tuple(range(n_q))
     if max(streams) >= n_q:
@@ -146,14 +162,15 @@ def _streams(config: DecodingConfig, n_q: int) -> tuple[int, ...]:
     return streams
 
 
-def _steps(given: DecodingConfig, config: DecodingConfig, n_q: int) -> tuple[int, ...]:
-    steps = required(config.decoding_steps)
-    if len(steps) == n_q:
+def _steps(given: DecodingConfig, config: DecodingConfig, lm: LMConfig) -> tuple[int, ...]:
+    steps, stages = required(config.decoding_steps), len(lm.stage_streams)
+    if len(steps) == stages:
         return steps
     if given.decoding_steps is None or len(steps) == 1:
-        # Defaults for another number of streams, or one number for all: the last holds for the rest.
-        return (*steps, *(steps[-1:] * n_q))[:n_q]
+        # Defaults for another number of stages, or one number for all: the last holds for the rest.
+        return (*steps, *(steps[-1:] * stages))[:stages]
+    what = "stages" if lm.stages else "streams"
     raise UsageError(
-        f"decoding_steps has {len(steps)} numbers, but the model has {n_q} streams.",
-        f"Give {n_q} numbers, such as {','.join(['20', *['10'] * (n_q - 1)])}, or one for all.",
+        f"decoding_steps has {len(steps)} numbers, but the model has {stages} {what}.",
+        f"Give {stages} numbers, such as {','.join(['20', *['10'] * (stages - 1)])}, or one for all.",
     )

@@ -81,19 +81,34 @@ class LanguageModel(nn.Module):
             return Attention.prefix(max(prefix_rows, 1), context)
         return Attention.full() if context is None else Attention.band(context)
 
+    def stage_logits(self, rows: Tensor, stage: int, positions: Tensor) -> Tensor:
+        """What a stage says at some frames, from the hidden states of all rows.
+
+        Args:
+            rows: [B, S, dim], as `rows_hidden` makes them for the stage.
+            positions: bool [B, T], N of them true.
+
+        Returns:
+            float32 [N * G, card]: for each position in row-major order the G streams of the stage.
+        """
+        frames = positions.shape[-1]
+        streams = self.config.stage_streams[stage]
+        said = [self.head(self.stream_hidden(rows, k, frames)[positions], k) for k in streams]
+        return said[0] if len(said) == 1 else torch.stack(said, dim=1).flatten(0, 1)
+
+    def stream_hidden(self, rows: Tensor, stream: int, frames: int) -> Tensor:
+        """Hidden states of all rows [B, S, dim] -> those at the frames of a masked stream [B, T, dim]."""
+        if self.config.modeling != "hybrid":
+            return rows
+        first = self.pattern.delays[stream] + 1
+        return rows[:, first : first + frames]
+
     def stage_hidden(
         self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix_rows: int = 0
     ) -> Tensor:
-        """Codes [B, K, T] with masked ones at `mask_id` -> hidden [B, T, dim] at the stage's frames.
-
-        This is the one place that lays codes out for masked prediction: training and decoding of a
-        hybrid model both come through it, so that prefix, mask and positions look the same.
-        """
-        hidden = self.rows_hidden(codes, stage, cross, prefix_rows)
-        if self.config.modeling != "hybrid":
-            return hidden
-        first = self.pattern.delays[stage] + 1
-        return hidden[:, first : first + codes.shape[-1]]
+        """Codes [B, K, T] with masked ones at `mask_id` -> hidden [B, T, dim] of the stage's first stream."""
+        rows = self.rows_hidden(codes, stage, cross, prefix_rows)
+        return self.stream_hidden(rows, self.config.stage_streams[stage][0], codes.shape[-1])
 
     def held_prefix(self, codes: Tensor, cross: CrossKeys | None, prefix_rows: int) -> HeldPrefix:
         """What a hybrid's masked stages see of the first `prefix_rows` rows of codes [B, K, T].
@@ -106,25 +121,27 @@ class LanguageModel(nn.Module):
         hidden = self(sequence[..., :prefix_rows], cross, Attention.causal(), cache)
         return HeldPrefix(cache, hidden)
 
-    def stage_hidden_after(
+    def rows_hidden_after(
         self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix: HeldPrefix
     ) -> Tensor:
-        """As `stage_hidden` of a hybrid, its prefix not computed again.
+        """As `rows_hidden` of a hybrid, its prefix not computed again.
 
-        All of it, for a span at the seam begins inside the prefix and is scored whole.
+        All rows, for a span at the seam begins inside the prefix and is scored whole.
         """
         rows = prefix.hidden.shape[1]
         sequence = self.pattern.apply(codes, self.config.mask_id)[..., rows:]
         hidden = self(sequence, cross, self.stage_attention(stage, rows), prefix.cache)
         prefix.cache.length = rows  # what follows it is of this step alone
-        first = self.pattern.delays[stage] + 1
-        whole = torch.cat([prefix.hidden, hidden], dim=1)
-        return whole[:, first : first + codes.shape[-1]]
+        return torch.cat([prefix.hidden, hidden], dim=1)
 
     def rows_hidden(
         self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix_rows: int = 0
     ) -> Tensor:
-        """Hidden states [B, S, dim] at every row of the model's layout, for training's next tokens."""
+        """Codes [B, K, T] with masked ones at `mask_id` -> hidden [B, S, dim] at every row of the layout.
+
+        This is the one place that lays codes out for masked prediction: training and decoding of a
+        hybrid model both come through it, so that prefix, mask and positions look the same.
+        """
         if self.config.modeling == "masked":
             return self(codes, cross, self.stage_attention(stage, prefix_rows))
         attention = (

@@ -74,7 +74,7 @@ class MaskedSession:
     def __call__(
         self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Codes [B, K, T], positions bool [B, T] -> float32 [N, card], conditional and null."""
+        """Codes [B, K, T], positions bool [B, T] -> float32 [N * G, card], conditional and null."""
         with_null = with_null and self.guided
         if not self.one_by_one:
             return self._batched(codes, stage, positions, with_null)
@@ -100,10 +100,10 @@ class MaskedSession:
     def _logits(self, codes: Tensor, stage: int, positions: Tensor, cross: CrossKeys) -> Tensor:
         if self.prefix_rows > 1:
             prefix = self._prefix(codes, cross)
-            hidden = self.lm.stage_hidden_after(codes, stage, cross, prefix)
+            rows = self.lm.rows_hidden_after(codes, stage, cross, prefix)
         else:
-            hidden = self.lm.stage_hidden(codes, stage, cross, self.prefix_rows)
-        return self.lm.head(hidden[positions], stage)
+            rows = self.lm.rows_hidden(codes, stage, cross, self.prefix_rows)
+        return self.lm.stage_logits(rows, stage, positions)
 
     def _prefix(self, codes: Tensor, cross: CrossKeys) -> HeldPrefix:
         """The prefix for a text, computed again only if its codes are others than last time."""
@@ -132,25 +132,29 @@ class RescorerSession:
         self.cross = [lm.cross_keys(group) for group in groups]
 
     @torch.inference_mode()
-    def __call__(self, codes: Tensor, stage: int) -> Tensor:
-        """Codes [B, K, T] complete up to the stage -> float32 [B, T], the stage's probabilities."""
+    def __call__(self, codes: Tensor, streams: Sequence[int]) -> Tensor:
+        """Codes [B, K, T] complete up to the last of G streams -> float32 [B, T, G], their probabilities."""
         groups = codes.split(1) if self.one_by_one else [codes]
         return torch.cat(
             [
-                self._probs(group, stage, cross)
+                self._probs(group, streams, cross)
                 for group, cross in zip(groups, self.cross, strict=True)
             ]
         )
 
-    def _probs(self, codes: Tensor, stage: int, cross: CrossKeys) -> Tensor:
-        special, delay = self.lm.config.mask_id, self.lm.pattern.delays[stage]
+    def _probs(self, codes: Tensor, streams: Sequence[int], cross: CrossKeys) -> Tensor:
+        special, frames = self.lm.config.mask_id, codes.shape[-1]
+        delays = [self.lm.pattern.delays[stream] for stream in streams]
         below = codes.clone()
-        below[:, stage + 1 :] = special
-        # Row s says what stands at step s + 1; behind the stage's last frame nothing is asked.
-        sequence = self.lm.pattern.apply(below, special)[..., : delay + codes.shape[-1]]
-        hidden = self.lm(sequence, cross, Attention.causal())[:, delay:]
-        probs = self.lm.head(hidden, stage).softmax(-1)
-        return probs.gather(-1, codes[:, stage, :, None])[..., 0]
+        below[:, max(streams) + 1 :] = special
+        # Row s says what stands at step s + 1; behind the last frame nothing is asked.
+        sequence = self.lm.pattern.apply(below, special)[..., : max(delays) + frames]
+        hidden = self.lm(sequence, cross, Attention.causal())
+        said = []
+        for stream, delay in zip(streams, delays, strict=True):
+            probs = self.lm.head(hidden[:, delay : delay + frames], stream).softmax(-1)
+            said.append(probs.gather(-1, codes[:, stream, :, None])[..., 0])
+        return torch.stack(said, dim=-1)
 
 
 class CausalSession:

@@ -160,7 +160,7 @@ class BatchDrawer:
             time = torch.tensor([(item * 0.618034 + 0.5) % 1.0 for item in items])
             _, noise = spans_of(0, items, frames)
             if self.lm.modeling != "autoregressive":
-                for stage in range(self.lm.n_q):
+                for stage in range(len(self.lm.stage_streams)):
                     yield segments.masked(Draws(stage, time, noise), self.lm)
             if self.lm.modeling != "masked":
                 rows = DelayPattern(self.lm.delays).steps(frames)
@@ -186,7 +186,7 @@ class BatchDrawer:
         return Segments(torch.stack(codes), torch.stack(valid), tuple(conditions), names)
 
     def _stage(self, chance: torch.Generator) -> int:
-        weights = self.config.stage_weights or (1.0,) * self.lm.n_q
+        weights = self.config.stage_weights or (1.0,) * len(self.lm.stage_streams)
         return int(torch.multinomial(torch.tensor(weights), 1, generator=chance))
 
     def _prefix_rows(self, chance: torch.Generator, frames: int) -> int:

@@ -60,6 +60,13 @@ class TrainConfig:
         5, "Sizes of a new model", "Frames that streams > 0 see on each side.", low=0
     )
     span_len: int = setting(3, "Sizes of a new model", "Frames in a masked span.", low=1)
+    stage_sizes: tuple[int, ...] = setting(
+        (),
+        "Sizes of a new model",
+        "Streams that are masked together, stage by stage, such as 4 4 4; empty: each by itself.",
+        low=1,
+        words="whole numbers from 1",
+    )
     segment_duration: float = setting(
         10.0, "Sizes of a new model", "Seconds in a training crop.", above=0
     )
@@ -68,7 +75,7 @@ class TrainConfig:
     )
     # The objective
     stage_weights: tuple[float, ...] = setting(
-        (), "Objective", "How often each stream is drawn; empty: equally often.", **_WEIGHTS
+        (), "Objective", "How often each stage is drawn; empty: equally often.", **_WEIGHTS
     )
     no_prefix_share: float = setting(
         0.25,

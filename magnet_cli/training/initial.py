@@ -92,7 +92,10 @@ def with_streams_of(lm: LanguageModel, codec: AudioCodec, vectors: Tensor | None
     added = codec.n_q - old.n_q
     later = max(old.delays, default=0) + 1
     delays = (*old.delays, *range(later, later + added)) if old.delays else ()
-    grown = LanguageModel(dataclasses.replace(old, n_q=codec.n_q, delays=delays))
+    # Streams that come in later are stages of their own.
+    stages = (*old.stages, *((k,) for k in range(old.n_q, codec.n_q))) if old.stages else ()
+    sizes = dataclasses.replace(old, n_q=codec.n_q, delays=delays, stages=stages)
+    grown = LanguageModel(sizes)
     initialise(grown, seed=0)
     if vectors is not None:
         initialise_from_codec(grown, vectors, seed=0)

@@ -38,7 +38,7 @@ from magnet_cli.patterns import DelayPattern
 class Draws:
     """What chance decides about a batch."""
 
-    stage: int  # the stream that is masked
+    stage: int  # the stage whose streams are masked
     time: Tensor  # float [B], u in 0..1: how far decoding has come
     noise: Tensor  # float [B, T], uniform: where spans start
     prefix_rows: int = 1  # rows of the delay layout that attend causally; 1: the special step alone
@@ -50,7 +50,7 @@ class Batch:
 
     codes: Tensor  # int64 [B, K, T]: the truth
     inputs: Tensor  # int64 [B, K, T]: the same with masked ones at `mask_id`
-    masked: Tensor  # bool [B, T]: positions of the stage's stream to predict
+    masked: Tensor  # bool [B, G, T]: positions of the stage's G streams to predict
     following: Tensor  # bool [B, K, T]: codes to predict from the rows before them
     stage: int
     prefix_rows: int
@@ -105,19 +105,21 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
     if config.modeling != "masked":
         # Row 0 is never generated; what stands in rows 1 .. prefix_rows - 1 is the prefix.
         causal = DelayPattern(config.delays).rows_within(draws.prefix_rows, frames).to(codes.device)
-    stage = draws.stage
+    stage, own = draws.stage, list(config.stage_streams[draws.stage])
     masked = torch.zeros(batch, frames, dtype=torch.bool, device=codes.device)
-    first = int(causal[stage].sum())  # the prefix is cut along the diagonal
+    first = int(causal[own].sum(-1).min())  # the prefix is cut along the diagonal
     if first < frames:
         rates = torch.cos(draws.time * (math.pi / 2))
         masked[:, first:] = training_mask(rates, draws.noise[:, first:], config.span_len)
+    together = masked[:, None] & ~causal[own]  # the same frames of all streams, behind the prefix
     inputs = codes.clone()
-    inputs[:, stage].masked_fill_(masked, config.mask_id)
-    inputs[:, stage + 1 :].masked_fill_(~causal[stage + 1 :], config.mask_id)
+    inputs[:, own] = inputs[:, own].masked_fill(together, config.mask_id)
+    above = own[-1] + 1
+    inputs[:, above:].masked_fill_(~causal[above:], config.mask_id)
     return Batch(
         codes=codes,
         inputs=inputs,
-        masked=masked & valid,
+        masked=together & valid[:, None],
         following=causal & valid[:, None],
         stage=stage,
         prefix_rows=draws.prefix_rows,
@@ -157,15 +159,16 @@ def batch_losses(
     cross = lm.cross_keys(conditions) if conditions else None
     hidden = lm.rows_hidden(batch.inputs, batch.stage, cross, batch.prefix_rows)
     streams, frames = batch.codes.shape[1:]
+    own = lm.config.stage_streams[batch.stage]
     sums = torch.zeros(4, streams, dtype=exact(hidden.device), device=hidden.device)
     asked = hidden.new_zeros((), dtype=torch.float32)
     followed = hidden.new_zeros((), dtype=torch.float32)
     for k in range(streams):
         late = lm.pattern.delays[k]
-        if k == batch.stage:
-            first = late + 1 if lm.config.modeling != "masked" else 0
-            here = hidden[:, first : first + frames]
-            loss, count = _cross_entropy(lm, here, batch.codes[:, k], batch.masked, k)
+        if k in own:
+            here = lm.stream_hidden(hidden, k, frames)
+            wanted = batch.masked[:, own.index(k)]
+            loss, count = _cross_entropy(lm, here, batch.codes[:, k], wanted, k)
             asked = asked + loss
             sums[0, k], sums[1, k] = loss.detach(), count
         if weights[k] > 0 and bool(batch.following[:, k].any()):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +61,13 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     if spec.init is not None:
         config = with_sizes_of(config, parts.lm.config)
     check_tokens(tokens, parts.codec)
-    for field in ("stage_weights", "stream_weights"):
-        given = len(getattr(config, field))
-        if given not in (0, tokens.n_q):
+    counts = {"stage": len(parts.lm.config.stage_streams), "stream": tokens.n_q}
+    for part, count in counts.items():
+        given = len(getattr(config, f"{part}_weights"))
+        if given not in (0, count):
             raise UsageError(
-                f"There are {given} {field} for {tokens.n_q} streams.",
-                "Give one for each stream, or none.",
+                f"There are {given} {part}_weights for {count} {part}s.",
+                f"Give one for each {part}, or none.",
             )
     card = ModelCard(
         name=out.resolve().name,
@@ -145,6 +148,7 @@ def with_sizes_of(config: TrainConfig, lm: LMConfig) -> TrainConfig:
         UsageError: a setting asks for another one.
     """
     ours = {name: getattr(lm, name) for name in _SIZES}
+    ours["stage_sizes"] = tuple(map(len, lm.stages))
     for name, value in ours.items():
         asked = getattr(config, name)
         if asked not in (value, getattr(TrainConfig, name)):
@@ -183,4 +187,16 @@ def new_lm_config(config: TrainConfig, tokens: TokenFormat, text_dim: int) -> LM
         subcodes_context=config.subcodes_context,
         span_len=config.span_len,
         delays=tuple(range(tokens.n_q)) if config.modeling != "masked" else (),
+        stages=_stages(config.stage_sizes, tokens.n_q),
     )
+
+
+def _stages(sizes: Sequence[int], n_q: int) -> tuple[tuple[int, ...], ...]:
+    """The streams of stages of such sizes, in order."""
+    if sum(sizes) not in (0, n_q):
+        raise UsageError(
+            f"The stages of {' '.join(map(str, sizes))} streams do not make {n_q}.",
+            f"Give stage_sizes that add up to {n_q}, or none.",
+        )
+    ends = list(itertools.accumulate(sizes))
+    return tuple(tuple(range(end - size, end)) for size, end in zip(sizes, ends, strict=True))

@@ -57,7 +57,7 @@ def token_by_token(lm: LanguageModel, codes: Tensor, text: Tensor | None, stage:
 @pytest.mark.parametrize("stage", range(4))
 def test_parallel_scores_are_those_of_step_by_step_reading(modeling: Modeling, stage: int) -> None:
     lm, codes = tiny_lm(modeling), some_codes(3)
-    got = RescorerSession(lm, texts())(codes, stage)
+    got = RescorerSession(lm, texts())(codes, [stage])[..., 0]
     want = torch.stack(
         [token_by_token(lm, codes[item], text, stage) for item, text in enumerate(texts())]
     )
@@ -71,18 +71,28 @@ def test_streams_above_the_stage_do_not_matter() -> None:
     session = RescorerSession(lm, [None])
     other = codes.clone()
     other[:, 2:] = 15 - other[:, 2:]
-    assert torch.equal(session(codes, 1), session(other, 1))
-    assert not torch.equal(session(codes, 2), session(other, 2))
+    assert torch.equal(session(codes, [1]), session(other, [1]))
+    assert not torch.equal(session(codes, [2]), session(other, [2]))
     masked = codes.clone()
     masked[:, 2:] = lm.config.mask_id
-    assert torch.equal(session(masked, 1), session(codes, 1))
+    assert torch.equal(session(masked, [1]), session(codes, [1]))
+
+
+def test_streams_of_a_group_are_each_scored_beside_the_others() -> None:
+    lm, codes = tiny_lm("autoregressive"), some_codes(1)
+    session = RescorerSession(lm, [None])
+    both = session(codes, [2, 3])
+    assert both.shape == (1, FRAMES, 2)
+    forced = lm.teacher_forced(codes, lm.cross_keys([None])).softmax(-1)
+    want = forced.gather(-1, codes[..., None])[0, 2:, :, 0].T
+    assert torch.allclose(both[0], want, atol=1e-6)
 
 
 def test_an_item_alone_is_the_item_in_a_batch() -> None:
     lm, codes = tiny_lm("hybrid"), some_codes(3)
-    together = RescorerSession(lm, texts())(codes, 2)
+    together = RescorerSession(lm, texts())(codes, [2])
     for item, text in enumerate(texts()):
-        alone = RescorerSession(lm, [text])(codes[item : item + 1], 2)
+        alone = RescorerSession(lm, [text])(codes[item : item + 1], [2])
         assert torch.equal(alone[0], together[item])
 
 
@@ -92,4 +102,4 @@ def test_all_items_in_one_pass_are_the_same() -> None:
     one_by_one = RescorerSession(lm, texts())
     batched = RescorerSession(lm, texts())
     batched.one_by_one, batched.cross = False, [lm.cross_keys(texts())]
-    assert torch.allclose(batched(codes, 3), one_by_one(codes, 3), atol=1e-6)
+    assert torch.allclose(batched(codes, [3]), one_by_one(codes, [3]), atol=1e-6)

@@ -79,7 +79,7 @@ def test_crops_are_anywhere_and_padding_is_never_asked(tmp_path: Path) -> None:
             expected = (torch.arange(here) + first).remainder(16)
             assert torch.equal(batch.codes[row, 0, :here], expected)
             assert (batch.codes[row, :, here:] == 16).all()
-            assert not batch.masked[row, here:].any()
+            assert not batch.masked[row, :, here:].any()
             assert not batch.following[row, :, here:].any()
     assert len(starts) > 10
 

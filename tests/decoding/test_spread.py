@@ -1,0 +1,156 @@
+"""The order that is spread evenly over time: every frame once, as many as the schedule says, evenly."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from magnet_cli.decoding import iterative
+from magnet_cli.decoding.contracts import Decoding, StepEvent
+from magnet_cli.decoding.sampling import make_generators
+from magnet_cli.masking import mask_rates, masked_counts, spread_ranks
+from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
+
+CARD = 8
+CONFIG = dataclasses.replace(DECODING_DEFAULTS, span_order="spread", decoding_steps=(7, 4))
+
+
+def asked_at_each_step(
+    config: DecodingConfig,
+    known: Tensor,
+    seeds: list[int],
+    stages: tuple[tuple[int, ...], ...] = (),
+) -> list[tuple[int, Tensor]]:
+    """(stage, positions bool [B, T]) of every call, over logits that are equal everywhere."""
+    calls: list[tuple[int, Tensor]] = []
+
+    def logits(codes: Tensor, stage: int, at: Tensor, with_null: bool) -> tuple[Tensor, None]:
+        calls.append((stage, at.clone()))
+        group = len(stages[stage]) if stages else 1
+        return torch.zeros(int(at.sum()) * group, CARD), None
+
+    codes = torch.zeros_like(known, dtype=torch.int64)
+    decoding = Decoding(config, CARD, make_generators(seeds), stages=stages)
+    made = iterative.decode(logits, codes, known, decoding)
+    assert bool((made < CARD).all())
+    return calls
+
+
+@given(
+    frames=st.integers(1, 90),
+    span_len=st.integers(1, 7),
+    steps=st.integers(1, 12),
+    arrangement=st.sampled_from(["nonoverlap", "stride1"]),
+    seed=st.integers(0, 2**32),
+)
+def test_every_open_frame_is_decided_once(
+    frames: int, span_len: int, steps: int, arrangement: str, seed: int
+) -> None:
+    known = torch.rand(2, 1, frames, generator=torch.Generator().manual_seed(seed)) < 0.3
+    config = dataclasses.replace(
+        CONFIG, span_len=span_len, decoding_steps=(steps,), span_arrangement=arrangement
+    )
+    calls = asked_at_each_step(config, known, [seed, seed + 1])
+    if not calls:
+        assert bool(known.all())
+        return
+    before = ~known[:, 0]
+    assert torch.equal(calls[0][1], before)  # the first step predicts all that is open
+    for _, at in calls[1:]:
+        assert bool((at <= before).all())  # what was decided is never masked again
+        before = at
+    assert len(calls) == steps
+
+
+@pytest.mark.parametrize("frames", [30, 64, 250])
+def test_as_many_are_masked_as_the_schedule_says(frames: int) -> None:
+    config = dataclasses.replace(CONFIG, span_len=1, decoding_steps=(10,))
+    known = torch.zeros(1, 1, frames, dtype=torch.bool)
+    counts = [int(at.sum()) for _, at in asked_at_each_step(config, known, [3])]
+    rates, whole = mask_rates(10), torch.tensor([frames])
+    assert counts == [frames, *(int(masked_counts(rate, whole)) for rate in rates[1:])]
+
+
+def test_a_clip_alone_is_the_clip_in_a_batch() -> None:
+    known = torch.zeros(3, 2, 40, dtype=torch.bool)
+    known[1, 0, :17] = True
+    together = asked_at_each_step(dataclasses.replace(CONFIG, span_len=3), known, [5, 6, 7])
+    for item, seed in enumerate([5, 6, 7]):
+        alone = asked_at_each_step(
+            dataclasses.replace(CONFIG, span_len=3), known[item : item + 1], [seed]
+        )
+        assert len(alone) == len(together)
+        for (_, one), (_, all_) in zip(alone, together, strict=True):
+            assert torch.equal(one[0], all_[item])
+
+
+@given(places=st.integers(1, 400), turn=st.floats(0, 1, exclude_max=True))
+def test_ranks_are_an_order_of_the_open_places(places: int, turn: float) -> None:
+    open_ = torch.rand(1, places, generator=torch.Generator().manual_seed(places)) < 0.7
+    ranks = spread_ranks(open_, torch.tensor([turn]))
+    assert ranks[open_].sort().values.tolist() == list(range(int(open_.sum())))
+    assert bool((ranks[~open_] == -1).all())
+
+
+@pytest.mark.parametrize("places", [32, 100, 250, 333])
+@pytest.mark.parametrize("turn", [0.0, 0.37])
+def test_every_beginning_of_the_order_lies_evenly(places: int, turn: float) -> None:
+    """The largest gap between decided places is a small multiple of the mean gap, at any time.
+
+    Van der Corput's sequence keeps it below twice the mean, a random order at several times it.
+    """
+    ranks = spread_ranks(torch.ones(1, places, dtype=torch.bool), torch.tensor([turn]))[0]
+    for decided in range(2, places):
+        at = (ranks < decided).nonzero()[:, 0]
+        round_ = torch.cat([at, at[:1] + places])  # the order is turned: ends meet
+        assert int(round_.diff().max()) <= 3 * places / decided + 1
+
+
+def test_spans_of_stride1_begin_at_a_frame_drawn_by_chance() -> None:
+    known = torch.zeros(1, 1, 30, dtype=torch.bool)
+    config = dataclasses.replace(CONFIG, span_len=5, decoding_steps=(6,))
+    stride1 = dataclasses.replace(config, span_arrangement="stride1")
+    edges = set()
+    for seed in range(12):
+        last = asked_at_each_step(stride1, known, [seed])[-1][1][0]
+        edges.add(int(last.nonzero()[0]) % 5)
+        grid = asked_at_each_step(config, known, [seed])[-1][1][0]
+        assert int(grid.nonzero()[0]) % 5 == 0
+    assert len(edges) > 1
+
+
+def test_streams_of_a_group_are_masked_at_the_same_frames_and_known_codes_stay() -> None:
+    known = torch.zeros(1, 4, 24, dtype=torch.bool)
+    known[0, 1, 3:9] = True
+    codes = torch.full((1, 4, 24), 5)
+    asked: list[tuple[int, Tensor, Tensor]] = []
+    events: list[StepEvent] = []
+
+    def logits(given: Tensor, stage: int, at: Tensor, with_null: bool) -> tuple[Tensor, None]:
+        asked.append((stage, at.clone(), given.clone()))
+        return torch.zeros(int(at.sum()) * 2, CARD), None
+
+    decoding = Decoding(
+        dataclasses.replace(CONFIG, span_len=1, decoding_steps=(5, 3)),
+        CARD,
+        make_generators([1]),
+        on_step=events.append,
+        stages=((0, 1), (2, 3)),
+    )
+    made = iterative.decode(logits, codes, known, decoding)
+    assert bool((made[known] == 5).all())
+    assert [stage for stage, *_ in asked] == [0] * 5 + [1] * 3
+    for stage, at, given_codes in asked:
+        for stream in (2 * stage, 2 * stage + 1):
+            hidden = given_codes[:, stream] == CARD
+            assert torch.equal(hidden, at & ~known[:, stream])
+        assert bool((given_codes[:, 2 * stage + 2 :] == CARD).all())  # what comes later is hidden
+    assert [event.streams for event in events] == [(0, 1)] * 5 + [(2, 3)] * 3
+    assert events[0].remaining == 2 * int(asked[1][1].sum()) - int(
+        (asked[1][1] & known[:, 1]).sum()
+    )
