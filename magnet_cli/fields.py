@@ -58,8 +58,10 @@ class Setting:
     @property
     def names(self) -> tuple[str, str | None]:
         """The flag that sets it, and the one that unsets it (None where there is none)."""
-        first = next((name for name in self.flags.split() if name.startswith("--")), None)
-        on, _, off = (first or "--" + self.name.replace("_", "-")).partition("/")
+        kebab = self.name.replace("_", "-")
+        is_pair = self.kind is bool and self.default is not False
+        own = f"--{kebab}/--no-{kebab}" if is_pair else f"--{kebab}"
+        on, _, off = next((x for x in self.flags.split() if x.startswith("--")), own).partition("/")
         return on, off or None
 
     @property

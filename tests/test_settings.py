@@ -10,9 +10,10 @@ from typing import Any, Literal
 import pytest
 
 from magnet_cli import settings
+from magnet_cli.cli.settings import DecodingOptions, ModelOptions, spelled
 from magnet_cli.decoding.resolving import for_prefix, resolve, used
 from magnet_cli.fields import NotOfTypeError, typed
-from magnet_cli.settings import DecodingConfig
+from magnet_cli.settings import DecodingConfig, OutputConfig
 from tests.models.tiny import tiny_lm
 
 ROOT = Path(__file__).parent.parent
@@ -96,6 +97,17 @@ def test_settings_that_come_from_checked_ones_are_not_checked_again(
     used(config, "hybrid", rescored=False, hybrid=0.5, prefix=for_prefix(config, own))
     with pytest.raises(AssertionError):
         DecodingConfig()
+
+
+def test_the_flags_that_set_values() -> None:
+    values = {"normalize": False, "lufs": -20.0, "format": None, "bit_depth": "24"}
+    words = ["--bit-depth", "24", "--no-normalize", "--lufs", "-20.0"]
+    assert spelled(OutputConfig, values) == words
+    assert spelled(OutputConfig, {"normalize": True}) == ["--normalize"]
+    values = {"decoding_steps": [2, 1], "use_sampling": False, "anneal_temperature": True}
+    assert spelled(DecodingOptions, values) == ["--steps", "2,1", "--anneal", "--greedy"]
+    assert spelled(ModelOptions, {"offline": True}) == ["--offline"]
+    assert spelled(ModelOptions, {"offline": False}) == []
 
 
 STEPS = tuple[int, ...]

@@ -66,7 +66,10 @@ def spelled(group: type, values: Mapping[str, Any]) -> list[str]:
             continue
         if isinstance(value, (list, tuple)):
             value = ",".join(map(str, value))
-        words += [on, str(value)] if off is None else [on if value else off]
+        if each.kind is bool:
+            words += [on] if value else [off] if off else []
+        else:
+            words += [on, str(value)]
     return words
 
 
@@ -142,7 +145,7 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
     """A setting as a parameter that typer makes a flag of."""
     kind, default, help = each.kind, each.default, each.help
     names, metavar = each.flags.split(), each.metavar
-    kebab = each.names[0]
+    on, off = each.names
     is_choice = get_origin(kind) is Literal
     if get_origin(kind) is tuple:
         kind = str if each.is_joined else list[get_args(kind)[0]]  # type: ignore[misc]
@@ -159,8 +162,8 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
     elif is_choice:
         metavar = "|".join(get_args(kind))
     if not names:
-        both = kind is bool and (over_a_file or default is not False)
-        names = [f"{kebab}/--no-{kebab[2:]}" if both else kebab]
+        off = f"--no-{on[2:]}" if kind is bool and over_a_file else off
+        names = [f"{on}/{off}" if off else on]
     flag = typer.Option(
         *names, metavar=metavar, help=help, rich_help_panel=each.panel, **{**option, **each.option}
     )
