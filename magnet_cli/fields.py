@@ -187,7 +187,7 @@ def typed(kind: Any, value: Any, *, text: bool = False, example: str = "") -> An
     Args:
         kind: int, float, bool, str, a Literal, or a tuple of one of them, `T | None` too.
         value: from JSON, TOML or Python; several of them may be one text, as "20,10,10,10".
-        text: `value` is text that stands for what is no text (CSV).
+        text: `value` is text that stands for a number, a flag or several (CSV).
         example: of several values.
 
     Raises:

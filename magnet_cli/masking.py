@@ -100,7 +100,7 @@ def stride1_mask(scores: Tensor, targets: Tensor, span_len: int) -> Tensor:
     span_len = min(span_len, frames)
     span_scores = scores.unfold(-1, span_len, 1).sum(-1)
     order = span_scores.argsort(dim=-1, descending=True, stable=True)
-    # rank[b, s]: the place of the span that starts at s; frames behind the last start have none.
+    # rank[b, s]: the place of the span that starts at s; frames after the last start have none.
     rank = torch.full(scores.shape, frames, dtype=torch.int64, device=scores.device)
     places = torch.arange(order.shape[-1], device=scores.device).expand_as(order)
     rank.scatter_(-1, order, places)

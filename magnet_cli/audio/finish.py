@@ -160,7 +160,7 @@ class Store:
         self._file = file
 
     def append(self, samples: Samples) -> None:
-        """Keep [C, n] behind what is there.
+        """Append [C, n] to what is there.
 
         Raises:
             AudioFileError: it holds values that are not numbers, as a network's that went wrong.

@@ -20,7 +20,7 @@ from magnet_cli.errors import AudioFileError
 # Opus, the narrowest of the formats, refuses comments beyond 60 kB.
 LONGEST_COMMENT = 50_000
 
-# Chunks of a wav file that say how or what its samples are, which whoever writes them says anew;
+# Chunks of a wav file that say how or what its samples are, which whoever writes them says again;
 # the others (loops, cue points and their labels, broadcast notes) hold as long as its length does.
 _OF_THE_SAMPLES = {b"fmt ", b"data", b"fact", b"PEAK", b"JUNK", b"PAD ", b"FLLR", b"ds64"}
 

@@ -156,7 +156,7 @@ class Planner:
         """The jobs of each line, as the lines come.
 
         A line that is bad takes indices all the same, one for each variation that it or else the batch
-        asks for: the clips behind it keep their names and seeds when it is repaired.
+        asks for: the clips after it keep their names and seeds when it is repaired.
         """
         for line in lines:
             if isinstance(line, BadLine):

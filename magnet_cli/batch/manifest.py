@@ -1,6 +1,6 @@
 """The manifest: one JSON line for each clip of a batch that was made or failed, in DIR/manifest.jsonl.
 
-Lines are appended and flushed to the disk one by one, behind their files: a line that says "done" is
+Lines are appended and flushed to the disk one by one, after their files: a line that says "done" is
 true. The last line of a file is the one that holds; between the manifests of several shards the
 newest one, by `at`. A line `{"run": ...}` opens every run.
 """

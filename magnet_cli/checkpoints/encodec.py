@@ -5,7 +5,7 @@
 
 Both store convolutions under weight norm, w = g · v / ‖v‖ with the norm over all but the first
 dimension (Salimans & Kingma, 2016, arXiv 1602.07868). It is folded when read, in float32 whatever
-the file holds, and made anew when written. Layers are numbered alike in all three layouts.
+the file holds, and made again when written. Layers are numbered alike in all three layouts.
 """
 
 from __future__ import annotations

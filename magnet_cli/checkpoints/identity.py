@@ -1,6 +1,6 @@
 """Which weights a model's name stands for now, told without loading them. No torch here.
 
-A name stays while what is behind it changes: the built-in model of another version of this program, a
+A name stays while what it stands for changes: the built-in model of another version of this program, a
 folder that was trained further, a branch on the hub. An id changes with the weights, and not with how
 the model is named.
 """

@@ -79,7 +79,7 @@ def resolve(
         revision: branch, tag or commit, where `spec` has none.
         offline: never touch the network, as HF_HUB_OFFLINE does, too.
         progress: told how far each download is.
-        repair: read all that the hub's cache has of it, and fetch anew what is damaged.
+        repair: read all that the hub's cache has of it, and fetch again what is damaged.
 
     Raises:
         ModelNotFoundError: it is nowhere, or could not be fetched.

@@ -3,7 +3,7 @@
 The text holds the interpolations of the tool that wrote it (OmegaConf), unresolved:
 `${sample_rate}`, `${encodec.causal}`. Plain dotted ones are resolved here; resolvers
 (`${oc.env:USER}`), relative ones (`${.x}`) and references to keys that are not there stay as the
-text they are, because no size of a model hangs on them. `value` refuses them where one is asked for
+text they are, because no size of a model depends on them. `value` refuses them where one is asked for
 after all.
 """
 

@@ -107,7 +107,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
     Args:
-        argv: the arguments behind the program's name; None reads the process's own.
+        argv: the arguments after the program's name; None reads the process's own.
 
     Returns:
         the exit status.

@@ -165,7 +165,7 @@ def _merged(first: Clip, more: Clip) -> Clip:
 
 
 def _id(path: Path, root: Path) -> str:
-    """The path from `root`, which moves with the data and hangs on nobody's working directory."""
+    """The path from `root`, which moves with the data and does not depend on the working directory."""
     try:
         return Path(os.path.relpath(path, root)).as_posix()
     except ValueError:  # another drive

@@ -140,8 +140,8 @@ def records(
     """Yield each record (a line, or what stands between NULs) without its separator, once it is complete.
 
     None stands for a record of more than `longest` bytes, which is read to its end and not kept: a
-    file without a line's end costs no memory. What stands behind the last separator is a record
-    where it is not empty.
+    file without a line's end costs no memory. What follows the last separator is a record
+    unless it is empty.
     """
     kept, overlong = bytearray(), False
     while chunk := stream.read1(_CHUNK):

@@ -8,7 +8,7 @@ A folder of shards is
                                metadata the clips: id, offset, frames, captions, tags
 
 A shard is written whole or not at all and holds everything about its clips, so a crash costs at
-most the shard in work, and the index can always be rebuilt. Shards are never changed: codes of a
+most the shard being written, and the index can always be rebuilt. Shards are never changed: codes of a
 clip that is encoded again or no longer listed stay in theirs, and are passed over. Frames come
 first in `codes`: a crop of a clip is one contiguous read from the memory-mapped file.
 """

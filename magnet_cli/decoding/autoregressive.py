@@ -50,7 +50,7 @@ def decode(
         rows: write only this many steps of the sequence (hybrid decoding); default all.
 
     Returns:
-        int64 [B, K, T]; what lies behind `rows` is the mask id.
+        int64 [B, K, T]; what lies past `rows` is the mask id.
     """
     config, special = decoding.config, decoding.mask_id
     batch, streams, frames = known_codes.shape

@@ -1,7 +1,7 @@
 """Seamless loops. The seam is made in codes, and decoded with the loop's own other end around it.
 
 The piece is turned by half, so that its end and its beginning meet in the middle of a window; the
-codes there are decoded anew with both sides known. What lay in the middle is now at the window's
+codes there are decoded again with both sides known. What lay in the middle is now at the window's
 ends, and goes on across them as it did before. No fade hides anything.
 """
 
@@ -23,7 +23,7 @@ from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Model
 
-SEAM_SECONDS = 1.0  # decoded anew in the first pass, at most a quarter of the piece
+SEAM_SECONDS = 1.0  # decoded again in the first pass, at most a quarter of the piece
 MOST_PASSES = 4
 SHORTEST = 8  # frames
 CONTEXT_SECONDS = 2.0  # of the loop's other end, decoded on either side and cut off
@@ -50,7 +50,7 @@ class Loop:
 def close_loop(
     model: Model, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
 ) -> Loop:
-    """Make a piece into a loop of the same length: decode anew where its end meets its beginning.
+    """Make a piece into a loop of the same length: decode again where its end meets its beginning.
 
     Where the seam can be told from the body it is decoded again, wider each time, and the best pass
     is kept.
@@ -112,7 +112,7 @@ def check_loop(model: Model, frames: int) -> None:
 def _close(
     model: Model, direction: Direction, codes: Tensor, width: int, on_step: OnStep | None
 ) -> Tensor:
-    """Decode `width` frames around the seam anew: half of a window before it, half behind it."""
+    """Decode `width` frames around the seam again: half of a window before it, half after it."""
     frames = codes.shape[-1]
     size = min(model.segment_frames, frames)
     before = size // 2

@@ -91,7 +91,7 @@ class Filler:
         self.overlap = overlap_frames(direction.overlap, model.segment_frames, model.frame_rate)
         self.config = direction.config or DecodingConfig()
         if model.modeling != "autoregressive":
-            # Every frame of a window is needed, also those behind the last whole span.
+            # Every frame of a window is needed, also those after the last whole span.
             self.config = dataclasses.replace(self.config, full_length=True)
             if self.config.hybrid:
                 # A window that goes on from a beginning is decoded as a clip is, habit included;
@@ -246,7 +246,7 @@ def inpaint(
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Piece:
-    """Decode the frames of `regions` anew, in all streams; every other code stays as it is.
+    """Decode the frames of `regions` again, in all streams; every other code stays as it is.
 
     Args:
         model: a masked or hybrid one.

@@ -1,4 +1,4 @@
-"""Edits of a sound file: regions made anew, all other samples its own, bit for bit.
+"""Edits of a sound file: regions made again, all other samples its own, bit for bit.
 
 A region is inpainted in codes, decoded, brought to the file's rate, channels and level, and put in
 its place. The crossfades lie outside the region, where what is decoded and what is there are the
@@ -41,7 +41,7 @@ class Edit:
     """What takes the place of parts of a sound."""
 
     patches: tuple[Patch, ...]  # in order, apart
-    regions: tuple[tuple[float, float], ...]  # seconds that were made anew, snapped to frames
+    regions: tuple[tuple[float, float], ...]  # seconds that were made again, snapped to frames
     settings: dict[str, Any]  # JSON-able
 
 
@@ -52,7 +52,7 @@ class Place:
     start: int
     stop: int
     fade_in: int  # samples before `start` that cross over into the region
-    fade_out: int  # samples behind `stop` that cross over out of it
+    fade_out: int  # samples after `stop` that cross over out of it
 
 
 def edit_regions(
@@ -64,7 +64,7 @@ def edit_regions(
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Edit:
-    """Make regions of a sound anew.
+    """Make regions of a sound again.
 
     Only what the model sees around the regions is read and decoded, so the file may be of any
     length. A model of one channel hears the mean of the sound's channels, and what it makes goes to
@@ -135,7 +135,7 @@ def splice(
     """Cut out of a decoded part of a sound what belongs at `places`, as the sound's own numbers.
 
     Args:
-        decoded: [C, N] at the model's rate: the part with its regions made anew.
+        decoded: [C, N] at the model's rate: the part with its regions made again.
         first: the frame of the sound that the part begins at.
         places: inside the part.
     """

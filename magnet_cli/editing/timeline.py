@@ -58,7 +58,7 @@ class MixedSessions:
         return MixedSession([one.causal() for one in self.sessions], self.weights, self.delays)
 
     def masked(self, prefix_rows: int = 0) -> MixedLogits:
-        """The mixture filling masks, behind a prefix of so many rows."""
+        """The mixture filling masks, after a prefix of so many rows."""
         return MixedLogits([one.masked(prefix_rows) for one in self.sessions], self.weights)
 
 

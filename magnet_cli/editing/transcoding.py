@@ -31,7 +31,7 @@ def frames_holding(model: Model, seconds: float) -> int:
 
 
 def samples_at(model: Model, sound: Sound, frame: int) -> int:
-    """Where a frame begins, in samples of the sound's own rate; never behind its end."""
+    """Where a frame begins, in samples of the sound's own rate; never past its end."""
     return min(round(frame / model.frame_rate * sound.sample_rate), sound.length)
 
 

@@ -1,4 +1,4 @@
-"""Variations: keep a share of a sound's codes, decode the rest anew."""
+"""Variations: keep a share of a sound's codes, decode the rest again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def vary(
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Piece:
-    """Decode a share of a sound's codes anew, with the others known.
+    """Decode a share of a sound's codes again, with the others known.
 
     Args:
         model: a masked or hybrid one.

@@ -18,7 +18,7 @@ from magnet_cli.errors import UsageError
 
 # Share of the segment that a window has in common with what was made before it, if not said.
 OVERLAP = 0.3
-# Seconds behind a sound that a region may end at before a model, and so its frame, is known.
+# Seconds past a sound that a region may end at before a model, and so its frame, is known.
 SLACK = 0.1
 
 
@@ -176,7 +176,7 @@ def regions_of(
 def check_spans(spans: Sequence[tuple[float, float]], seconds: float) -> None:
     """Refuse what no model could make a region of, in a sound of `seconds`.
 
-    A span may end a little behind the sound, by less than SLACK: by a frame, `regions_of` allows.
+    A span may end a little past the sound, by less than SLACK: by a frame, `regions_of` allows.
 
     Raises:
         UsageError: there is none, one is empty or backwards, or one lies outside the sound.

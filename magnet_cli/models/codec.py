@@ -36,7 +36,7 @@ class AudioCodec(nn.Module):
         """Audio [B, C, samples] at `sample_rate`, in -1..1 -> codes int64 [B, K, T].
 
         T = ceil(samples / hop_length): what is missing of the last frame counts as silence.
-        Long audio is worked off in chunks; the result is that of one pass.
+        Long audio is processed in chunks; the result is that of one pass.
         """
 
     @abstractmethod
@@ -58,7 +58,7 @@ class AudioCodec(nn.Module):
     def decode_loop(self, codes: Tensor, context: int) -> Tensor:
         """Codes [B, K, T] of a loop -> audio [B, C, T * hop_length], as if it had gone on forever.
 
-        The loop's end is decoded before its beginning and its beginning behind its end, `context`
+        The loop's end is decoded before its beginning and its beginning after its end, `context`
         frames each, so that convolutions and recurrent state know where they come from and go to;
         then that is cut off.
         """

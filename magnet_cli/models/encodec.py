@@ -17,10 +17,10 @@ from magnet_cli.errors import CheckpointError
 from magnet_cli.models import seanet
 from magnet_cli.models.codec import AudioCodec
 
-# Frames in work at once, all items of a batch together: 40 s at 50 frames/s, about 1 GB at the
+# Frames processed at once, all items of a batch together: 40 s at 50 frames/s, about 1 GB at the
 # released size. A single segment of a released model is one pass, as in the reference.
 FRAMES_AT_ONCE = 2000
-LEAST_CHUNK = 50  # below this the context read anew with every chunk costs too much
+LEAST_CHUNK = 50  # below this the context read again with every chunk costs too much
 STREAM_CHUNK = 250  # frames of a piece of `decode_chunks`: 5 s
 
 
@@ -55,7 +55,7 @@ class EnCodec(AudioCodec):
     """EnCodec of any size that a CodecConfig can say, for inference.
 
     Encoding and decoding run in chunks of `chunk_frames` frames (None: FRAMES_AT_ONCE shared among
-    the batch) that equal one pass up to rounding; memory beyond the input and the result hangs on
+    the batch) that equal one pass up to rounding; memory beyond the input and the result depends on
     the chunk, not on the length.
 
     Raises:

@@ -60,7 +60,7 @@ class LanguageModel(nn.Module):
         attention: Attention,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """Ids [B, K, S] in 0..card -> hidden states [B, S, dim], behind `out_norm`."""
+        """Ids [B, K, S] in 0..card -> hidden states [B, S, dim], after `out_norm`."""
         x = self.emb[0](sequence[:, 0])
         for k in range(1, self.config.n_q):
             x = x + self.emb[k](sequence[:, k])

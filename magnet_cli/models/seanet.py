@@ -2,8 +2,8 @@
 
 Convolutions, an LSTM at the frame rate, convolutions; the encoder and the decoder are two orders of
 the same parts (audiocraft's seanet.py and conv.py; Défossez et al., 2022, arXiv 2210.13438). Every
-layer here can say which range of its input a range of its output hangs on, and compute just that.
-So a long sound is worked off in pieces that equal one pass: the context of a piece is the exact
+layer here can say which range of its input a range of its output depends on, and compute just that.
+So a long sound is processed in pieces that equal one pass: the context of a piece is the exact
 receptive field, padding happens only where the sound truly ends, the LSTM's state is carried.
 
 Ranges are Python ranges of positions in the whole signal. `have` is what a tensor
@@ -38,7 +38,7 @@ class Layer(nn.Module, ABC):
         return total
 
     def window(self, want: range, total: int) -> range:
-        """The part of the input that the outputs `want` hang on."""
+        """The part of the input that the outputs `want` depend on."""
         return want
 
     @abstractmethod
@@ -279,7 +279,7 @@ class SEANet(nn.Module):
 
         Yields tensors [B, C, up to `most`] that joined are the output of one pass. `read(range)`
         gives that part of the input; what was read is not kept, and of the LSTM's output only
-        what later pieces need: memory hangs on `most`, not on `total`.
+        what later pieces need: memory depends on `most`, not on `total`.
         """
         layers = cast("list[Layer]", list(self.layers))
         head, tail = Chain(layers[: self.split]), Chain(layers[self.split + self.has_lstm :])

@@ -33,7 +33,7 @@ class TextSessions:
         return CausalSession(self.lm, *self._texts)
 
     def masked(self, prefix_rows: int = 0) -> MaskedSession:
-        """The model filling masks, behind a prefix of so many rows; the texts' keys are kept."""
+        """The model filling masks, after a prefix of so many rows; the texts' keys are kept."""
         if prefix_rows not in self._masked:
             self._masked[prefix_rows] = MaskedSession(self.lm, *self._texts, prefix_rows)
         return self._masked[prefix_rows]
@@ -147,7 +147,7 @@ class RescorerSession:
         delays = [self.lm.pattern.delays[stream] for stream in streams]
         below = codes.clone()
         below[:, max(streams) + 1 :] = special
-        # Row s says what stands at step s + 1; behind the last frame nothing is asked.
+        # Row s says what stands at step s + 1; after the last frame nothing is asked.
         sequence = self.lm.pattern.apply(below, special)[..., : max(delays) + frames]
         hidden = self.lm(sequence, cross, Attention.causal())
         said = []

@@ -96,7 +96,7 @@ class T5Encoder(TextEncoder):
 
 
 class T5Layer(nn.Module):
-    """Self-attention and feed-forward, each behind its RMS norm."""
+    """Self-attention and feed-forward, each after its RMS norm."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class RMSNorm(nn.Module):
 def relative_buckets(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
     """The bucket of each distance (key position - query position), both directions.
 
-    Half of the buckets are for keys behind the query, half for those ahead. In each half the nearer
+    Half of the buckets are for keys before the query, half for those after it. In each half the nearer
     ones hold one distance each, the farther ones logarithmically more, up to `max_distance`; all
     that is farther shares the last (arXiv 1910.10683, section 2.1; mesh-tensorflow's layout).
 

@@ -247,13 +247,13 @@ def _band_block_mask(length: int, context: int, device: torch.device) -> Tensor:
     band = (row - column).abs() <= context
     place = torch.arange(blocks)[:, None, None] * BAND_BLOCK + column
     seen = band & (place >= 0) & (place < length)
-    # Rows behind the end see themselves, so that no row of the softmax is empty.
+    # Rows past the end see themselves, so that no row of the softmax is empty.
     seen |= (row == column) & (place >= length)
     return seen[:, None].to(device)
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention, feed-forward, each behind its LayerNorm."""
+    """Self-attention, cross-attention, feed-forward, each after its LayerNorm."""
 
     def __init__(self, dim: int, num_heads: int, hidden_scale: int) -> None:
         super().__init__()

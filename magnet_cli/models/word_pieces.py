@@ -33,7 +33,7 @@ class WordPieceConfig:
     vocab_size: int
     dim: int  # of a piece's vector; the encoder's width is twice that
     max_pieces: int = 128  # what follows them in a text is not read
-    layers: int = 0  # of attention behind the table
+    layers: int = 0  # of attention after the table
 
 
 class WordPieceEncoder(TextEncoder):

@@ -101,7 +101,7 @@ class Segments:
     """Segments of some clips, before anything is masked."""
 
     codes: Tensor  # int64 [B, K, T]
-    valid: Tensor  # bool [B, T], false behind the end of a short clip
+    valid: Tensor  # bool [B, T], false past the end of a short clip
     conditions: tuple[Tensor | None, ...]
     names: tuple[str, ...]
 
@@ -216,7 +216,7 @@ def crop(
     """A random segment of a clip.
 
     Returns:
-        codes int64 [K, T], `filler` behind the end of a short clip, and bool [T], true where a
+        codes int64 [K, T], `filler` past the end of a short clip, and bool [T], true where a
         code stands.
     """
     last = max(clip.frames - frames, 0)

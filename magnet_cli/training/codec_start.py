@@ -6,7 +6,7 @@ codec changes, its convolutions included: new streams are residual k-means of wh
 With more components, the first ones of each group stay. New ones are the principal components of what
 those leave; an old code's vector gains the mean of what it stood for along them, and moves a little by
 k-means on the sound at hand; new streams are k-means of what is left. So most codes stay what they
-were, and a language model that knew them can go on from there. The convolutions start anew.
+were, and a language model that knew them can go on from there. The convolutions start from nothing again.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The file holds, for clip after clip, float16 log(1 + amplitude / floor) of up to `frames` spectral
 frames and all bands, neither centred nor weighted; so they serve every basis and weighting of the same
 spectra. A clip that is shorter leaves the rest of its place empty, and its length lies beside the
-file: whatever is drawn or summed here is of sound alone, never of the silence behind it.
+file: whatever is drawn or summed here is of sound alone, never of the silence after it.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Trainer:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ask `run` to end after the step in work, with a checkpoint; for one process, from a signal."""
+        """Ask `run` to end after the current step, with a checkpoint; for one process, from a signal."""
         self._stopping = True
 
     def resume(self) -> bool:

@@ -100,7 +100,7 @@ class Journal:
     """
 
     def __init__(self, out: Path, tensorboard: bool, steps_done: int) -> None:
-        """Open the log of a run that has done `steps_done` steps; what lies behind them is cut off.
+        """Open the log of a run that has done `steps_done` steps; later lines are cut off.
 
         Raises:
             UsageError: TensorBoard is wanted and not installed.

@@ -116,7 +116,7 @@ def save_checkpoint(
         if accelerator.is_main_process:
             (partial / "run.json").write_text(json.dumps({"step": step, "config": config}))
             _flush(partial)
-            shutil.rmtree(final, ignore_errors=True)  # of a run that was taken back
+            shutil.rmtree(final, ignore_errors=True)  # of a run that went back to an earlier one
             partial.rename(final)
             for old in _complete(out)[:-keep]:
                 shutil.rmtree(old, ignore_errors=True)
@@ -128,7 +128,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
-    """Take up what `save_checkpoint` saved; returns the steps that were done.
+    """Resume from what `save_checkpoint` saved; returns the steps that were done.
 
     Raises:
         CheckpointError: it does not fit the model or the number of processes.
@@ -140,7 +140,7 @@ def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{checkpoint} cannot be taken up: {reason}.",
+            f"{checkpoint} cannot be resumed: {reason}.",
             "Sizes of the model, optimizer and (under FSDP) the number of processes must be those "
             "of the run; or start a new one from its weights with --init.",
         ) from error
