@@ -10,6 +10,7 @@ share the file alone.
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import os
 import tempfile
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -97,7 +98,7 @@ def write_sound(
         once = [*chunks]
         chunks = once * 3
     rate = rate_for(name, output, sample_rate)
-    folder = None if callable(target) else Path(target).absolute().parent
+    folder = None if callable(target) else str(Path(target).absolute().parent)
     try:
         # Two blocks or so stay in memory; what is longer is kept on the disk that the file goes to.
         with tempfile.SpooledTemporaryFile(8 * BLOCK, dir=folder) as kept:
@@ -344,9 +345,10 @@ def _encoded(
     """
     kind, subtype = encoding
     comment = None if metadata is None else comments.to_comment(metadata)
+    kept = _ErrorKeeper(target)
     try:
         with soundfile.SoundFile(
-            target, "w", samplerate=sample_rate, channels=channels, format=kind, subtype=subtype
+            kept, "w", samplerate=sample_rate, channels=channels, format=kind, subtype=subtype
         ) as file:
             for tag, text in of.tags.items() if of is not None else ():
                 with suppress(soundfile.LibsndfileError):
@@ -357,7 +359,13 @@ def _encoded(
                 except soundfile.LibsndfileError:
                     if of is None:  # some containers that are not ours have no place for it
                         raise
-            yield file.write
+
+            def put(numbers: Numbers) -> None:
+                file.write(numbers)
+                kept.check()
+
+            yield put
+        kept.check()
     except soundfile.LibsndfileError as error:
         raise AudioFileError(
             f"A {name} file of {channels} channels at {sample_rate} Hz could not be written: "
@@ -366,6 +374,29 @@ def _encoded(
         ) from error
     if kind in RIFF:
         comments.finish_wav(target, comment, of.chunks if of is not None else ())
+
+
+class _ErrorKeeper:
+    """A file for libsndfile, which cannot pass on the errors of what it writes to: they are kept."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._error = file, cast(OSError | None, None)
+
+    def write(self, data: bytes) -> int:
+        try:
+            self._file.write(data)
+            self._file.flush()  # lest a seek finds out
+        except OSError as error:
+            self._file, self._error = io.BytesIO(), error  # what comes now goes nowhere
+        return len(data)
+
+    def check(self) -> None:
+        """Raise what went wrong, an OSError."""
+        if self._error is not None:
+            raise self._error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _placed(target: Target, replace: bool, write: Callable[[BinaryIO], None]) -> Path | None:

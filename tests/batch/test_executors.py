@@ -239,7 +239,7 @@ def test_a_full_disk_stops_the_run(
 ) -> None:
     """Whatever comes after would fail, too: no use in computing it."""
 
-    def full(path: Path, *_: object) -> None:
+    def full(path: Path, *_: object, **more: object) -> None:
         raise write_error(path, OSError(errno.ENOSPC, "No space left on device"))
 
     monkeypatch.setattr(clips, "write_sound", full)
