@@ -25,10 +25,10 @@ LENGTHS = (15.0, 30.0, 60.0, 120.0, 180.0)
 
 def make(model_name: str | None, seconds: float, steps: tuple[int, ...] | None) -> None:
     """Make one piece and print its figures as JSON."""
+    from magnet_cli.api import load_model
     from magnet_cli.audio.finish import write_sound
     from magnet_cli.editing.pieces import Direction, extend
     from magnet_cli.editing.transcoding import decode_stream, frames_holding
-    from magnet_cli.pipeline import load_model
     from magnet_cli.settings import DecodingConfig, OutputConfig
 
     model = load_model(model_name)

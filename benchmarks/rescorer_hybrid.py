@@ -24,9 +24,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import magnet_cli
+from magnet_cli.api import Model
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.files import atomic_path
-from magnet_cli.pipeline import Model
 from recipes.nano.evaluate import Case, Evaluation, composed_cases
 from recipes.nano.judges.hearing import Heard, listen
 from recipes.nano.judges.tagger import Tagger

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from magnet_cli.version import __version__
 
 if TYPE_CHECKING:
+    from magnet_cli.api import Model as Model
+    from magnet_cli.api import load_model as load_model
     from magnet_cli.errors import MagnetError as MagnetError
     from magnet_cli.pipeline import GenerationResult as GenerationResult
-    from magnet_cli.pipeline import Model as Model
-    from magnet_cli.pipeline import load_model as load_model
     from magnet_cli.request import GenerationRequest as GenerationRequest
     from magnet_cli.settings import DecodingConfig as DecodingConfig
 
@@ -27,8 +27,8 @@ _HOMES = {
     "MagnetError": "magnet_cli.errors",
     "GenerationRequest": "magnet_cli.request",
     "GenerationResult": "magnet_cli.pipeline",
-    "Model": "magnet_cli.pipeline",
-    "load_model": "magnet_cli.pipeline",
+    "Model": "magnet_cli.api",
+    "load_model": "magnet_cli.api",
 }
 
 __all__ = ["__version__", *_HOMES]

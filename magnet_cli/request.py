@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 import secrets
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from magnet_cli.checkpoints.load import LoadedCheckpoint as Parts
 from magnet_cli.config import LMConfig
 from magnet_cli.decoding import resolving
 from magnet_cli.errors import UsageError
+from magnet_cli.partners import NONE, Partners
 from magnet_cli.settings import MAX_SEED, DecodingConfig, required
 
 
@@ -28,6 +31,8 @@ class GenerationRequest:
     known_codes: Tensor  # int64 [B, K, frames]
     known_mask: Tensor  # bool [B, K, frames]; these codes stay as they are
     hybrid_frames: int = 0  # whole frames that are written autoregressively before the rest
+    prefix_config: DecodingConfig | None = None  # how they are written
+    partners: Partners = NONE
 
     @property
     def frames(self) -> int:
@@ -36,10 +41,9 @@ class GenerationRequest:
 
 
 def make_request(
+    asked: Parts,
     prompts: Sequence[str | None],
     *,
-    lm: LMConfig,
-    defaults: DecodingConfig,
     config: DecodingConfig | None = None,
     seeds: Sequence[int] | None = None,
     negative_prompts: Sequence[str | None] | str | None = None,
@@ -47,18 +51,18 @@ def make_request(
     prompt_codes: Tensor | None = None,
     known_codes: Tensor | None = None,
     known_mask: Tensor | None = None,
+    partners: Partners = NONE,
 ) -> GenerationRequest:
-    """Check the arguments of `pipeline.Model.generate` and fill in what they leave open.
-
-    Args:
-        lm: the model's shape.
-        defaults: the checkpoint's own decoding settings.
+    """Check the arguments of `Pipeline.generate` and fill in what they leave open.
 
     Raises:
         UsageError: an argument cannot be used, or does not fit the others.
     """
+    lm = asked.lm.config
     if isinstance(prompts, str):
         raise UsageError("prompts is one text.", "Give a list of texts: one clip for each.")
+    if not isinstance(prompts, Sequence):
+        raise UsageError(f"prompts cannot be {prompts!r}.", "Give a list of texts.")
     count = len(prompts)
     if count == 0:
         raise UsageError("There is no prompt.", "Give at least one; None is the null condition.")
@@ -67,27 +71,70 @@ def make_request(
     if negative_prompts is None or isinstance(negative_prompts, str):
         negative_prompts = [negative_prompts] * count
     for name, values in (("seeds", seeds), ("negative_prompts", negative_prompts)):
+        if not hasattr(values, "__len__"):
+            raise UsageError(f"{name} cannot be {values!r}.", "Give a list, one for each prompt.")
         if len(values) != count:
             raise UsageError(
                 f"There are {count} prompts, but {len(values)} {name}.", "Give one for each."
             )
+    for text in (*prompts, *negative_prompts):
+        if text is not None and not isinstance(text, str):
+            raise UsageError(f"{text!r} is no prompt.", "Give a text; None is the null condition.")
     seeds = [_seed(seed) for seed in seeds]
-    resolved = resolving.resolve(config or DecodingConfig(), defaults, lm)
+    given = DecodingConfig() if config is None else config
+    if not isinstance(given, DecodingConfig):
+        raise UsageError(f"config cannot be {given!r}.", "Give a DecodingConfig.")
+    resolved = resolving.resolve(given, asked.defaults, lm)
     shape = (count, lm.n_q, check_frames(frames, resolved, lm))
     codes, mask = _known(shape, lm.card, prompt_codes, known_codes, known_mask)
-    hybrid_frames = 0
+    hybrid_frames, prefix_config = 0, None
     if lm.modeling != "autoregressive":
-        seconds = required(resolved.hybrid)
-        hybrid_frames = min(round(seconds * lm.frame_rate), shape[2])
-        if config is not None and config.hybrid is not None:
-            check_hybrid(seconds, frames, lm)
-        elif not _opens(mask, hybrid_frames):
-            # Writing onwards, one does not see the known codes that lie ahead: a checkpoint's own habit
-            # is for clips from nothing, and for what goes on from a beginning.
-            hybrid_frames = 0
+        if given.hybrid is not None:
+            check_hybrid(given.hybrid, frames, lm)
+            hybrid_frames = min(round(given.hybrid * lm.frame_rate), shape[2])
+        else:
+            hybrid_frames = _habit(resolved, lm, mask)
+        if resolved.hybrid:
+            prefix_config = partners.prefix_config(resolved)
     return GenerationRequest(
-        tuple(prompts), tuple(negative_prompts), tuple(seeds), resolved, codes, mask, hybrid_frames
+        tuple(prompts),
+        tuple(negative_prompts),
+        tuple(seeds),
+        resolved,
+        codes,
+        mask,
+        hybrid_frames,
+        prefix_config,
+        partners,
     )
+
+
+def for_window(
+    request: GenerationRequest, lm: LMConfig, codes: Tensor, known: Tensor, seed: int
+) -> GenerationRequest:
+    """The same request of other known codes, int64 and bool [1, K, T], and another seed.
+
+    Its settings are resolved and checked already; a checkpoint's habit of hybrid decoding depends on
+    what is known.
+
+    Raises:
+        UsageError: a known code is out of range.
+    """
+    _check_range(codes, known, lm.card)
+    frames = 0 if lm.modeling == "autoregressive" else _habit(request.config, lm, known)
+    return dataclasses.replace(
+        request, seeds=(seed,), known_codes=codes, known_mask=known, hybrid_frames=frames
+    )
+
+
+def _habit(config: DecodingConfig, lm: LMConfig, known: Tensor) -> int:
+    """Frames that a checkpoint's own habit writes autoregressively, where bool [B, K, T] is known.
+
+    Writing onwards, one does not see the known codes that lie ahead: the habit is for clips from
+    nothing, and for what goes on from a beginning.
+    """
+    frames = min(round(required(config.hybrid) * lm.frame_rate), known.shape[-1])
+    return frames if _opens(known, frames) else 0
 
 
 def _seed(given: object) -> int:
@@ -198,9 +245,14 @@ def _known(
         _check_shape("known mask", known_mask, shape)
         mask = known_mask.to("cpu", torch.bool).expand(shape).clone()
         codes = torch.where(mask, known_codes.to("cpu", torch.int64), codes)
-    if not 0 <= int(codes.min()) <= int(codes.max()) < card:
-        raise UsageError("A known code is out of range.", f"Codes are 0 to {card - 1}.")
+    _check_range(codes, mask, card)
     return codes, mask
+
+
+def _check_range(codes: Tensor, known: Tensor, card: int) -> None:
+    within = torch.where(known, codes, 0)
+    if not 0 <= int(within.min()) <= int(within.max()) < card:
+        raise UsageError("A known code is out of range.", f"Codes are 0 to {card - 1}.")
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, int, int]) -> None:

@@ -14,10 +14,10 @@ import soundfile
 import torch
 
 import magnet_cli
+from magnet_cli.api import Model
 from magnet_cli.checkpoints import registry
 from magnet_cli.decoding.contracts import StepEvent
 from magnet_cli.decoding.sampling import make_generators
-from magnet_cli.pipeline import Model
 
 ROOT = Path(__file__).parent.parent
 

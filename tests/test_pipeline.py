@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import magnet_cli
-from magnet_cli import pipeline
+from magnet_cli import api
+from magnet_cli.api import Model
 from magnet_cli.decoding.contracts import StepEvent
 from magnet_cli.errors import ModelNotFoundError, UsageError
-from magnet_cli.pipeline import Model
 from magnet_cli.request import frames_for
 from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import golden_model, tiny_lm
@@ -209,7 +209,7 @@ def test_a_path_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         seen.append(name)
         raise ModelNotFoundError("No.", "No.")
 
-    monkeypatch.setattr(pipeline, "resolve", found)
+    monkeypatch.setattr(api, "resolve", found)
     for given in (tmp_path, Path("mine")):  # by itself, `mine` would be looked for among names
         with pytest.raises(ModelNotFoundError):
             magnet_cli.load_model(given)

@@ -248,7 +248,7 @@ class Engine:
     def _clips(self, jobs: Sequence[Job]) -> list[Save]:
         """Generate clips as one batch."""
         fitter = self._fitter
-        fit, helpers = fitter.fit(jobs[0]), fitter.helpers
+        fit, partners = fitter.fit(jobs[0]), fitter.partners
         result = fitter.model.generate(
             [job.target.prompt for job in jobs],
             config=fit.config,
@@ -256,8 +256,8 @@ class Engine:
             negative_prompts=[job.negative for job in jobs],
             frames=fit.frames,
             on_step=self._watched(self._on_begin(jobs)),
-            rescorer=helpers.rescorer,
-            hybrid_model=helpers.hybrid_model,
+            rescorer=partners.rescorer,
+            hybrid_model=partners.hybrid_model,
         )
         return [
             partial(save_item, result, item, job.target, fitter.making(job))

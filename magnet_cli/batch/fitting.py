@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from magnet_cli import ensemble
+from magnet_cli.api import Model
 from magnet_cli.batch.jobs import Job
+from magnet_cli.checkpoints.load import LoadedCheckpoint as Parts
 from magnet_cli.clips import Making
 from magnet_cli.data.prompts import BadLine
 from magnet_cli.editing.pieces import Direction, Filler
 from magnet_cli.editing.transcoding import frames_holding
-from magnet_cli.ensemble import ALONE, Ensemble
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.pipeline import Model
+from magnet_cli.partners import NONE, Partners, gather
 from magnet_cli.request import frames_for, make_request
 from magnet_cli.settings import DecodingConfig, with_preset
 
@@ -36,12 +36,12 @@ class Fitter:
     def __init__(
         self,
         model: Model,
-        helpers: Ensemble = ALONE,
+        partners: Partners = NONE,
         source: str | None = None,
         helper_sources: dict[str, str] | None = None,
     ) -> None:
         """`source`, `helper_sources`: folders that models were loaded from (`clips.Making`)."""
-        self.model, self.helpers = model, helpers
+        self.model, self.partners = model, partners
         self._source, self._helper_sources = source, helper_sources
         self._known: dict[tuple[DecodingConfig, str | None, float | None], Fit] = {}
 
@@ -73,19 +73,17 @@ class Fitter:
         )
 
     def _checked(self, job: Job) -> Fit:
-        model, helpers = self.model, self.helpers
+        model, partners = self.model, self.partners
         config = with_preset(job.decoding, job.preset, model.defaults)
         if job.duration is not None and job.duration > model.segment_duration:
             return self._piece(job.duration, config)
         frames = frames_for(job.duration, model.lm.config, model.name)
-        ensemble.gather(model, config, helpers.rescorer, helpers.hybrid_model, _never)
-        make_request(
-            [None], lm=model.lm.config, defaults=model.defaults, config=config, frames=frames
-        )
+        gather(model.parts, config, partners.rescorer, partners.hybrid_model, _never)
+        make_request(model.parts, [None], config=config, frames=frames)
         return Fit(config, frames)
 
     def _piece(self, seconds: float, config: DecodingConfig) -> Fit:
-        if self.helpers or config.hybrid:
+        if self.partners or config.hybrid:
             raise UsageError(
                 f"What is longer than the model's {self.model.segment_duration:g} seconds is made "
                 "by one model.",
@@ -140,5 +138,5 @@ def mates_matter(model: Model) -> bool:
     return model.device.type != "cpu" or model.modeling != "masked"
 
 
-def _never(name: str) -> Model:
+def _never(name: str) -> Parts:
     raise UsageError(f"{name} is not loaded.", "Load it before.")

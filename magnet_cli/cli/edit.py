@@ -36,10 +36,10 @@ from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
+    from magnet_cli.api import Model
     from magnet_cli.audio.sound import Sound
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.clips import Target
-    from magnet_cli.pipeline import Model
 
 EXAMPLES = """
 Examples:

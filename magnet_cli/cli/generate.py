@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each, say_saved
-from magnet_cli.cli.ensemble import folders, load_ensemble
 from magnet_cli.cli.output import Talk, write_stdout
+from magnet_cli.cli.partners import folders, load_partners
 from magnet_cli.cli.pieces import PieceMaker, check_cues, check_stdout, cues_of, say_seed, seeds_of
 from magnet_cli.cli.prompts import texts_of
 from magnet_cli.cli.settings import (
@@ -26,10 +26,10 @@ from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
+    from magnet_cli.api import Model
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.clips import Making, Target
-    from magnet_cli.ensemble import Ensemble
-    from magnet_cli.pipeline import Model
+    from magnet_cli.partners import Partners
 
 EXAMPLES = """
 Examples:
@@ -146,12 +146,11 @@ def gen(
     else:
         from magnet_cli.request import frames_for, make_request
 
-        shape = loaded.lm.config
-        frames = frames_for(clips.duration, shape, loaded.name)
+        frames = frames_for(clips.duration, loaded.lm.config, loaded.name)
         # What does not fit the model is refused here, once and not for every clip.
-        make_request(texts[:1], lm=shape, defaults=loaded.defaults, config=config, frames=frames)
-        helpers = load_ensemble(more, model, loaded, config, frames, voice)
-        make = _Maker(loaded, helpers, making, negative, frames, voice).make
+        make_request(loaded.parts, texts[:1], config=config, frames=frames)
+        partners = load_partners(more, model, loaded, config, frames, voice)
+        make = _Maker(loaded, partners, making, negative, frames, voice).make
 
     say_seed(clips, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
@@ -164,13 +163,13 @@ class _Maker:
     def __init__(
         self,
         model: Model,
-        helpers: Ensemble,
+        partners: Partners,
         making: Making,
         negative: str | None,
         frames: int | None,
         talk: Talk,
     ) -> None:
-        self.model, self.helpers, self.making = model, helpers, making
+        self.model, self.partners, self.making = model, partners, making
         self.negative, self.frames, self.talk = negative, frames, talk
 
     def make(self, target: Target, display: ClipDisplay) -> None:
@@ -185,8 +184,8 @@ class _Maker:
             negative_prompts=[self.negative],
             frames=self.frames,
             on_step=display.begin(target.prompt, target.seed),
-            rescorer=self.helpers.rescorer,
-            hybrid_model=self.helpers.hybrid_model,
+            rescorer=self.partners.rescorer,
+            hybrid_model=self.partners.hybrid_model,
         )
         saved = save_item(result, 0, target, self.making, write_stdout)
         display.done()

@@ -14,8 +14,8 @@ from magnet_cli.cli.output import Talk, stdin
 from magnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from magnet_cli.api import Model
     from magnet_cli.audio.sound import Sound
-    from magnet_cli.pipeline import Model
 
 STDIN = "-"
 _LONGEST_RECORD = 10_000  # characters: comments hold five times as many, prompts twice

@@ -16,7 +16,7 @@ from magnet_cli.cli.settings import ModelOptions
 from magnet_cli.errors import ModelNotFoundError
 
 if TYPE_CHECKING:
-    from magnet_cli.pipeline import Model
+    from magnet_cli.api import Model
 
 _LICENCES = {
     "CC-BY-NC-4.0": "CC-BY-NC 4.0: no commercial use "
@@ -35,7 +35,7 @@ def load(options: ModelOptions, talk: Talk) -> Model:
     with loading(talk, name) as on_download:
         import torch
 
-        from magnet_cli.pipeline import load_model
+        from magnet_cli.api import load_model
 
         if options.threads is not None:
             torch.set_num_threads(options.threads)
@@ -46,8 +46,8 @@ def load(options: ModelOptions, talk: Talk) -> Model:
             offline=options.offline,
             progress=on_download,
         )
-    if model.checkpoint.repo is not None:
-        say_licence(model.checkpoint.repo, model.checkpoint.licence, talk)
+    if model.parts.repo is not None:
+        say_licence(model.parts.repo, model.parts.licence, talk)
     # The loudness meter takes a second to import (scipy.signal does): while the model decodes,
     # which leaves Python idle, that costs nothing.
     threading.Thread(target=importlib.import_module, args=("pyloudnorm",), daemon=True).start()

@@ -21,11 +21,11 @@ from magnet_cli.errors import EXIT_INTERRUPTED, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from magnet_cli.api import Model
     from magnet_cli.cli.progress import ClipDisplay
     from magnet_cli.clips import Making, SavedClip, Target
     from magnet_cli.decoding.contracts import OnStep
     from magnet_cli.editing.pieces import Direction, Piece
-    from magnet_cli.pipeline import Model
 
 # A prompt and the second that it begins at.
 Cues = Sequence[tuple[float, str]]

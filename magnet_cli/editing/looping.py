@@ -21,7 +21,7 @@ from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.pieces import Direction, Filler, check_codes, need_masks
 from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
 from magnet_cli.errors import UsageError
-from magnet_cli.pipeline import Model
+from magnet_cli.pipeline import Pipeline
 
 SEAM_SECONDS = 1.0  # decoded again in the first pass, at most a quarter of the piece
 MOST_PASSES = 4
@@ -48,7 +48,7 @@ class Loop:
 
 
 def close_loop(
-    model: Model, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
+    model: Pipeline, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
 ) -> Loop:
     """Make a piece into a loop of the same length: decode again where its end meets its beginning.
 
@@ -73,7 +73,7 @@ def close_loop(
 
 
 def loops(
-    model: Model, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
+    model: Pipeline, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
 ) -> Iterator[Loop]:
     """One pass after the other, each with a wider seam and another seed. Arguments as `close_loop`."""
     check_codes(model, codes)
@@ -95,7 +95,7 @@ def loops(
         yield Loop(closed, audio, at_seam, in_body, settings)
 
 
-def check_loop(model: Model, frames: int) -> None:
+def check_loop(model: Pipeline, frames: int) -> None:
     """Refuse a loop that the model cannot close.
 
     Raises:
@@ -110,7 +110,7 @@ def check_loop(model: Model, frames: int) -> None:
 
 
 def _close(
-    model: Model, direction: Direction, codes: Tensor, width: int, on_step: OnStep | None
+    model: Pipeline, direction: Direction, codes: Tensor, width: int, on_step: OnStep | None
 ) -> Tensor:
     """Decode `width` frames around the seam again: half of a window before it, half after it."""
     frames = codes.shape[-1]
@@ -135,7 +135,7 @@ def _close(
 
 
 @torch.inference_mode()
-def decode_around(model: Model, codes: Tensor) -> Tensor:
+def decode_around(model: Pipeline, codes: Tensor) -> Tensor:
     """Codes [1, K, T] of a loop -> float32 [1, C, T * hop] on the CPU, as if it had gone on forever."""
     context = round(CONTEXT_SECONDS * model.frame_rate)
     return model.codec.decode_loop(codes.to(model.device), context).float().cpu().clone()

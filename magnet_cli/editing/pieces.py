@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magnet_cli.decoding import resolving
 from magnet_cli.decoding.contracts import OnStep, Sessions
 from magnet_cli.editing.timeline import MixedSessions, cue_weights
 from magnet_cli.editing.windows import (
@@ -30,8 +29,8 @@ from magnet_cli.editing.windows import (
     window_seed,
 )
 from magnet_cli.errors import UsageError
-from magnet_cli.pipeline import Model
-from magnet_cli.request import GenerationRequest, make_request
+from magnet_cli.pipeline import Pipeline
+from magnet_cli.request import GenerationRequest, for_window, make_request
 from magnet_cli.settings import DecodingConfig
 
 # (which window, from 1; how many) -> called before a window is decoded.
@@ -79,7 +78,7 @@ class Filler:
 
     def __init__(
         self,
-        model: Model,
+        model: Pipeline,
         direction: Direction,
         frames: int,
         on_step: OnStep | None = None,
@@ -99,7 +98,15 @@ class Filler:
                 raise UsageError(
                     "--hybrid is for clips of one prompt and one segment.", "Leave it out here."
                 )
-        self.resolved = resolving.resolve(self.config, model.defaults, model.lm.config)
+        # Checked and resolved once: the windows are this request of other codes and seeds.
+        self.request = make_request(
+            model.parts,
+            [self.cues[0].prompt],  # the texts themselves are in the sessions
+            config=self.config,
+            seeds=[direction.seed],
+            negative_prompts=direction.negative_prompt,
+            frames=min(frames, model.segment_frames),
+        )
         self._texts: list[Sessions] | None = None
 
     def fill(
@@ -118,7 +125,7 @@ class Filler:
             if self.on_window is not None:
                 self.on_window(index + 1, len(windows))
             part = slice(window.start, window.stop)
-            request = self._request(codes[..., part], ~open_[..., part], window_seed(seed, index))
+            request = self._window(codes[..., part], ~open_[..., part], window_seed(seed, index))
             sessions = self._sessions(window.start, window.stop)
             made = self.model.decode(request, self.on_step, sessions).to(codes.device)
             for start, stop in window.fill:
@@ -135,7 +142,7 @@ class Filler:
             more: what else the edit was told.
         """
         window = known[..., : self.model.segment_frames]
-        request = self._request(window.long() * 0, window, self.direction.seed)
+        request = self._window(window.long() * 0, window, self.direction.seed)
         edit = {
             "kind": kind,
             "overlap": self.overlap / self.model.frame_rate,
@@ -151,18 +158,8 @@ class Filler:
             "edit": edit | more,
         }
 
-    def _request(self, codes: Tensor, known: Tensor, seed: int) -> GenerationRequest:
-        return make_request(
-            [self.cues[0].prompt],  # the texts themselves are in the sessions
-            lm=self.model.lm.config,
-            defaults=self.model.defaults,
-            config=self.config,
-            seeds=[seed],
-            negative_prompts=self.direction.negative_prompt,
-            frames=codes.shape[-1],
-            known_codes=codes,
-            known_mask=known,
-        )
+    def _window(self, codes: Tensor, known: Tensor, seed: int) -> GenerationRequest:
+        return for_window(self.request, self.model.lm.config, codes, known, seed)
 
     def _sessions(self, start: int, stop: int) -> Sessions:
         """The model with its texts, weighted for a window. Texts are encoded once for all windows."""
@@ -178,7 +175,7 @@ class Filler:
 
 
 def extend(
-    model: Model,
+    model: Pipeline,
     direction: Direction,
     frames: int,
     beginning: Tensor | None = None,
@@ -205,7 +202,7 @@ def extend(
 
 
 def growing(
-    model: Model,
+    model: Pipeline,
     direction: Direction,
     frames: int,
     beginning: Tensor | None = None,
@@ -238,7 +235,7 @@ def growing(
 
 
 def inpaint(
-    model: Model,
+    model: Pipeline,
     direction: Direction,
     codes: Tensor,
     regions: Sequence[Region | tuple[int, int]],
@@ -279,7 +276,7 @@ def inpaint(
     return Piece(filled, filler.describe("inpaint", given, regions=[list(r) for r in joined]))
 
 
-def need_masks(model: Model, what: str) -> None:
+def need_masks(model: Pipeline, what: str) -> None:
     """Refuse to edit the middle of a sound with a model that only writes onward.
 
     Raises:
@@ -292,7 +289,7 @@ def need_masks(model: Model, what: str) -> None:
         )
 
 
-def check_codes(model: Model, codes: Tensor) -> None:
+def check_codes(model: Pipeline, codes: Tensor) -> None:
     """Refuse codes that are not one piece of this model's codec.
 
     Raises:

@@ -11,7 +11,7 @@ from magnet_cli.clips import Making, SavedClip, Target, save_clip
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.pieces import Piece
 from magnet_cli.editing.transcoding import decode_stream
-from magnet_cli.pipeline import Model
+from magnet_cli.pipeline import Pipeline
 
 
 def piece_record(
@@ -35,7 +35,7 @@ def piece_record(
 
 
 def save_piece(
-    model: Model,
+    model: Pipeline,
     piece: Piece,
     target: Target,
     making: Making,

@@ -29,7 +29,7 @@ from magnet_cli.editing.windows import (
     window_seed,
 )
 from magnet_cli.errors import UsageError
-from magnet_cli.pipeline import Model
+from magnet_cli.pipeline import Pipeline
 
 CROSSFADE = 0.02  # seconds on either side of a region
 MOST_GAIN = 4.0  # by which what is made is raised at most: 12 dB
@@ -56,7 +56,7 @@ class Place:
 
 
 def edit_regions(
-    model: Model,
+    model: Pipeline,
     direction: Direction,
     sound: Sound,
     spans: Sequence[tuple[float, float]],
@@ -117,7 +117,7 @@ def edit_regions(
     return Edit(tuple(patches), tuple(seconds), settings)
 
 
-def places_of(model: Model, sound: Sound, regions: Sequence[Region]) -> list[Place]:
+def places_of(model: Pipeline, sound: Sound, regions: Sequence[Region]) -> list[Place]:
     """Where regions lie in a sound, with crossfades that neither overlap nor leave the sound."""
     edges = [(samples_at(model, sound, r.start), samples_at(model, sound, r.stop)) for r in regions]
     fade = round(CROSSFADE * sound.sample_rate)
@@ -130,7 +130,7 @@ def places_of(model: Model, sound: Sound, regions: Sequence[Region]) -> list[Pla
 
 
 def splice(
-    model: Model, sound: Sound, decoded: Samples, first: int, places: Sequence[Place]
+    model: Pipeline, sound: Sound, decoded: Samples, first: int, places: Sequence[Place]
 ) -> list[Patch]:
     """Cut out of a decoded part of a sound what belongs at `places`, as the sound's own numbers.
 

@@ -13,29 +13,29 @@ from magnet_cli.audio.loudness import SILENCE, peak_of
 from magnet_cli.audio.sound import Samples, Sound
 from magnet_cli.decoding.contracts import OnStep, StepEvent
 from magnet_cli.errors import AudioFileError
-from magnet_cli.pipeline import Model
+from magnet_cli.pipeline import Pipeline
 
 SHORTEST = 0.1  # seconds
 LONGEST = 3600.0  # seconds that are encoded at once: an hour of mono at 32 kHz takes 460 MB
 MARGIN = 1.0  # seconds around a part that are encoded and decoded with it, then cut off
 
 
-def frames_in(model: Model, sound: Sound) -> int:
+def frames_in(model: Pipeline, sound: Sound) -> int:
     """Frames of the model's codec that hold the whole sound."""
     return frames_holding(model, sound.duration)
 
 
-def frames_holding(model: Model, seconds: float) -> int:
+def frames_holding(model: Pipeline, seconds: float) -> int:
     """The fewest frames that hold `seconds`: rounding adds none to a length of whole frames."""
     return max(1, math.ceil(seconds * model.frame_rate - 1e-6))
 
 
-def samples_at(model: Model, sound: Sound, frame: int) -> int:
+def samples_at(model: Pipeline, sound: Sound, frame: int) -> int:
     """Where a frame begins, in samples of the sound's own rate; never past its end."""
     return min(round(frame / model.frame_rate * sound.sample_rate), sound.length)
 
 
-def encode_sound(model: Model, sound: Sound) -> Tensor:
+def encode_sound(model: Pipeline, sound: Sound) -> Tensor:
     """The codes of a whole sound, int64 [1, K, frames_in] on the CPU.
 
     Raises:
@@ -44,14 +44,14 @@ def encode_sound(model: Model, sound: Sound) -> Tensor:
     return encode(model, hear(model, sound, 0, frames_in(model, sound)))
 
 
-def encode(model: Model, heard: Tensor) -> Tensor:
+def encode(model: Pipeline, heard: Tensor) -> Tensor:
     """Audio of whole frames, of `hear` -> codes int64 [1, K, frames] on the CPU."""
     with torch.inference_mode():
         codes = model.codec.encode(heard.to(model.device))
     return codes.cpu().clone()  # outside: a tensor that may be written to
 
 
-def hear(model: Model, sound: Sound, first: int, last: int) -> Tensor:
+def hear(model: Pipeline, sound: Sound, first: int, last: int) -> Tensor:
     """Frames `first` up to `last` of a sound as the model hears them, float32 [1, C, frames * hop].
 
     The sound is resampled, and mixed to the model's channels: many to one by the mean, one to many
@@ -84,7 +84,7 @@ def hear(model: Model, sound: Sound, first: int, last: int) -> Tensor:
 
 
 def decode_stream(
-    model: Model, codes: Tensor, length: int | None = None, on_step: OnStep | None = None
+    model: Pipeline, codes: Tensor, length: int | None = None, on_step: OnStep | None = None
 ) -> Iterator[Samples]:
     """Codes [1, K, T] -> consecutive samples [C, n], each as long as the codec makes it at once.
 

@@ -17,12 +17,12 @@ from magnet_cli.editing.pieces import (
 from magnet_cli.editing.windows import derived_seed, onward
 from magnet_cli.errors import UsageError
 from magnet_cli.masking import spans_to_frames
-from magnet_cli.pipeline import Model
+from magnet_cli.pipeline import Pipeline
 from magnet_cli.settings import required
 
 
 def vary(
-    model: Model,
+    model: Pipeline,
     direction: Direction,
     codes: Tensor,
     strength: float,
@@ -47,7 +47,7 @@ def vary(
     frames = codes.shape[-1]
     filler = Filler(model, direction, frames, on_step, on_window)
     generator = torch.Generator().manual_seed(derived_seed(direction.seed, "vary"))
-    span_len = required(filler.resolved.span_len)
+    span_len = required(filler.request.config.span_len)
     kept = kept_codes(model.n_q, frames, span_len, strength, generator)
     kept[:keep_streams] = True
 
@@ -59,7 +59,7 @@ def vary(
     return Piece(varied, settings)
 
 
-def check_variation(model: Model, strength: float, keep_streams: int) -> None:
+def check_variation(model: Pipeline, strength: float, keep_streams: int) -> None:
     """Refuse a variation that the model cannot make. Arguments as in `vary`.
 
     Raises:

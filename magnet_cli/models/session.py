@@ -6,13 +6,42 @@ cross-attention keys and values are computed for every layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from magnet_cli.models.lm import HeldPrefix, LanguageModel
+from magnet_cli.models.text import TextEncoder
 from magnet_cli.models.transformer import Attention, CrossKeys, KVCache
+
+
+@torch.inference_mode()
+def conditions_of(
+    lm: LanguageModel, text_encoder: TextEncoder, texts: Iterable[str | None]
+) -> dict[str | None, Tensor | None]:
+    """What texts are to the networks: for each [L, dim], or None for the null condition.
+
+    Every distinct text is encoded once, by itself, so that batch-mates cannot matter.
+    """
+    found: dict[str | None, Tensor | None] = {}
+    for text in {*texts}:
+        hidden = text_encoder.encode(text) if text else ()
+        found[text] = (
+            lm.project_text(hidden) if isinstance(hidden, Tensor) and len(hidden) else None
+        )
+    return found
+
+
+def text_sessions(
+    lm: LanguageModel,
+    text_encoder: TextEncoder,
+    prompts: Sequence[str | None],
+    negative_prompts: Sequence[str | None],
+) -> TextSessions:
+    """A model with its texts, as the decoding loops ask it: each text is encoded here, once."""
+    found = conditions_of(lm, text_encoder, [*prompts, *negative_prompts])
+    return TextSessions(lm, [found[p] for p in prompts], [found[n] for n in negative_prompts])
 
 
 class TextSessions:

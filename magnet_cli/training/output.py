@@ -76,7 +76,7 @@ class OutputModel:
 
     def samples(self, step: int, config: TrainConfig) -> Path:
         """Generate the sample prompts with the kept model, into `samples/step-…`."""
-        from magnet_cli.pipeline import load_model
+        from magnet_cli.api import load_model
 
         folder = self.directory / SAMPLES / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 import magnet_cli
+from magnet_cli.api import Model
 from magnet_cli.evaluation.metrics import frechet_distance
-from magnet_cli.pipeline import Model
 from recipes.nano.cases import Case, add_trained_option, composed_cases, compositions, human_cases
 from recipes.nano.judges.hearing import (
     QUESTIONS,

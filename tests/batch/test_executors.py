@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from magnet_cli import clips
+from magnet_cli.api import Model
 from magnet_cli.batch import executors as writing
 from magnet_cli.batch.executors import Engine, Writer
 from magnet_cli.batch.fitting import Fitter, batch_size, grouped, mates_matter
@@ -24,7 +25,7 @@ from magnet_cli.editing.pieces import Direction, extend
 from magnet_cli.editing.saving import save_piece
 from magnet_cli.errors import NoRoomError, UsageError
 from magnet_cli.files import write_error
-from magnet_cli.pipeline import GenerationResult, Model
+from magnet_cli.pipeline import GenerationResult
 from magnet_cli.settings import DecodingConfig
 from tests import sounds
 from tests.batch.batches import QUICK, SMALL, batch, jobs

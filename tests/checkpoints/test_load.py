@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from magnet_cli.api import Model
 from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.load import (
     LoadedCheckpoint,
@@ -23,7 +24,6 @@ from magnet_cli.checkpoints.load import (
 from magnet_cli.checkpoints.resolve import resolve, resolve_codec
 from magnet_cli.checkpoints.tensors import blank
 from magnet_cli.errors import CheckpointError, UsageError
-from magnet_cli.pipeline import Model
 from magnet_cli.settings import DecodingConfig
 from tests.golden_cases import snapshot
 

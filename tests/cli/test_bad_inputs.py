@@ -328,7 +328,7 @@ def test_too_little_memory_is_said(magnet: Magnet, monkeypatch: pytest.MonkeyPat
     def broken(*arguments: object, **more: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("magnet_cli.pipeline.Model.generate", broken)
+    monkeypatch.setattr("magnet_cli.api.Model.generate", broken)
     outcome = magnet("gen", "rain", *QUICK)
     assert outcome.status == 1
     assert "memory" in outcome.err

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from magnet_cli.api import Model
 from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import open_manifest
 from magnet_cli.checkpoints.load import import_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
-from magnet_cli.pipeline import Model
 from tests import sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli import pipeline
+from magnet_cli import api
 from magnet_cli.audio.loudness import measure
 from magnet_cli.decoding import iterative
 from magnet_cli.editing.looping import seam_flux
@@ -21,20 +21,20 @@ from tests import sounds
 from tests.cli.conftest import SMALL, Magnet
 from tests.editing.sounds import noise, numbers, write
 
-LOAD = pipeline.load_model
+LOAD = api.load_model
 FAST = ("-m", SMALL, "--steps", "1", "--seed", "5")
 MUSICGEN = ("-m", "facebook/musicgen-small", "--seed", "5")
 
 
 @functools.cache
-def loaded(name: str) -> pipeline.Model:
+def loaded(name: str) -> api.Model:
     return LOAD(name, device="cpu", offline=True)
 
 
 @pytest.fixture(autouse=True)
 def _load_each_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading is tested elsewhere, and is most of what these tests would take."""
-    monkeypatch.setattr(pipeline, "load_model", lambda name, **_: loaded(name))
+    monkeypatch.setattr(api, "load_model", lambda name, **_: loaded(name))
 
 
 @pytest.fixture
@@ -412,10 +412,10 @@ def test_what_can_never_work_is_refused_before_a_model_is_loaded(
 ) -> None:
     """It was said when 2 GB were downloaded, or once a clip was made, and again for every clip."""
 
-    def no_model(name: str, **_: object) -> pipeline.Model:
+    def no_model(name: str, **_: object) -> api.Model:
         raise AssertionError(f"{name} was loaded for nothing")
 
-    monkeypatch.setattr(pipeline, "load_model", no_model)
+    monkeypatch.setattr(api, "load_model", no_model)
     outcome = magnet(*words, *FAST, "-n", "3")
     assert outcome.status == 2, outcome.err
     assert outcome.err.count(says) == 1
@@ -447,8 +447,8 @@ def test_what_does_not_fit_the_model_is_said_once(
     def no_decoding(*_: object, **__: object) -> None:
         raise AssertionError("something was made of it")
 
-    monkeypatch.setattr(pipeline.Model, "decode", no_decoding)
-    monkeypatch.setattr(pipeline.Model, "generate", no_decoding)
+    monkeypatch.setattr(api.Model, "decode", no_decoding)
+    monkeypatch.setattr(api.Model, "generate", no_decoding)
     fast = [] if "--steps" in words or MUSICGEN[1] in words else ["--steps", "1"]
     model = [] if "-m" in words else ["-m", SMALL]
     outcome = magnet(*words, *model, *fast, "--seed", "5", "-n", "3")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from magnet_cli import pipeline
+from magnet_cli import api
 from magnet_cli.cli.app import run
 from tests import sounds
 from tests.golden_cases import HUB_CACHE
@@ -59,9 +59,10 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert (tmp_path / "timed.wav").read_bytes() == (tmp_path / "same.wav").read_bytes()
 
-    model = pipeline.load_model("facebook/magnet-small-10secs")
-    model.defaults = dataclasses.replace(model.defaults, decoding_steps=(1, 1, 1, 1))
-    monkeypatch.setattr(pipeline, "load_model", lambda name: model)
+    model = api.load_model("facebook/magnet-small-10secs")
+    quick = dataclasses.replace(model.defaults, decoding_steps=(1, 1, 1, 1))
+    model = api.Model(dataclasses.replace(model.parts, defaults=quick))
+    monkeypatch.setattr(api, "load_model", lambda name: model)
     names: dict[str, Any] = {}
     for block in blocks("python"):
         exec(block, names)

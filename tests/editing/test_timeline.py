@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from magnet_cli.api import Model
 from magnet_cli.decoding.sampling import guide
 from magnet_cli.editing.pieces import Direction, extend
 from magnet_cli.editing.timeline import MixedLogits, MixedSession, cue_weights
 from magnet_cli.editing.windows import Cue, check_cues
 from magnet_cli.errors import UsageError
-from magnet_cli.pipeline import Model
 from magnet_cli.settings import DecodingConfig
 from tests.editing.tiny import FAST, SEGMENT, codes_of, tiny_model
 
@@ -138,7 +138,7 @@ def test_a_checkpoints_habit_of_writing_onward_holds_for_prompts_by_time() -> No
     """nano's windows died out: with two prompts they were masked decoding alone."""
     plain = tiny_model("hybrid")
     habit = DecodingConfig(hybrid=0.4)  # 20 of the window's 50 frames
-    model = Model(dataclasses.replace(plain.checkpoint, defaults=habit))
+    model = Model(dataclasses.replace(plain.parts, defaults=habit))
     cues = (Cue(0, "piano"), Cue(2.1, "drums!"))
 
     def first_window(model: Model, direction: Direction) -> tuple[list[str], Tensor]:
@@ -160,7 +160,7 @@ def test_a_checkpoints_habit_of_writing_onward_holds_for_prompts_by_time() -> No
 
 def test_the_step_by_step_part_hears_both_prompts_where_they_cross() -> None:
     habit = DecodingConfig(hybrid=0.9)
-    model = Model(dataclasses.replace(tiny_model("hybrid").checkpoint, defaults=habit))
+    model = Model(dataclasses.replace(tiny_model("hybrid").parts, defaults=habit))
     cues = (Cue(0, "piano"), Cue(0.4, "drums!"))
     mixed = extend(model, Direction(cues, 3, config=FAST), SEGMENT).codes
     for text in ("piano", "drums!"):

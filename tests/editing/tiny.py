@@ -7,11 +7,11 @@ import functools
 import torch
 from torch import Tensor
 
+from magnet_cli.api import Model
 from magnet_cli.checkpoints.load import LoadedCheckpoint
 from magnet_cli.config import CodecConfig, Modeling
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.text import TextEncoder
-from magnet_cli.pipeline import Model
 from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import tiny_lm
 

@@ -6,9 +6,9 @@ import functools
 
 import torch
 
+from magnet_cli.api import Model, load_model
 from magnet_cli.config import LMConfig, Modeling
 from magnet_cli.models.lm import LanguageModel
-from magnet_cli.pipeline import Model, load_model
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from magnet_cli.pipeline import load_model
+from magnet_cli.api import load_model
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.encode import token_format

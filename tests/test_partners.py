@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from magnet_cli.api import Model
 from magnet_cli.decoding.contracts import StepEvent
 from magnet_cli.editing.pieces import Direction, extend
 from magnet_cli.editing.windows import Cue
 from magnet_cli.errors import UsageError
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import RescorerSession
-from magnet_cli.pipeline import Model
 from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import golden_model
 
@@ -35,8 +35,8 @@ def magnet() -> Model:
 @pytest.fixture
 def musicgen(magnet: Model) -> Model:
     """Golden's MusicGen with golden's MAGNeT's codec, as the released ones share theirs."""
-    checkpoint = golden_model("facebook/musicgen-small").checkpoint
-    return Model(dataclasses.replace(checkpoint, codec=magnet.codec))
+    parts = golden_model("facebook/musicgen-small").parts
+    return Model(dataclasses.replace(parts, codec=magnet.codec))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def nano(magnet: Model) -> Model:
     for parameter in lm.parameters():
         torch.nn.init.normal_(parameter, std=0.2, generator=generator)
     loaded = dataclasses.replace(
-        magnet.checkpoint, name="nano", repo=None, revision=None, lm=lm, lm_config=config
+        magnet.parts, name="nano", repo=None, revision=None, lm=lm, lm_config=config
     )
     return Model(loaded)
 
@@ -143,7 +143,7 @@ def test_a_hybrid_model_decodes_both_ways(nano: Model) -> None:
 
 def test_a_checkpoints_habit_of_hybrid_is_for_clips_from_nothing(nano: Model) -> None:
     habit = DecodingConfig(hybrid=0.2, hybrid_temperature=0.5)
-    model = Model(dataclasses.replace(nano.checkpoint, defaults=habit))
+    model = Model(dataclasses.replace(nano.parts, defaults=habit))
     known = torch.zeros(1, 4, FRAMES, dtype=torch.int64)
     mask = torch.zeros(1, 4, FRAMES, dtype=torch.bool)
     mask[..., -5:] = True
@@ -171,7 +171,7 @@ def test_a_checkpoints_habit_of_hybrid_is_for_clips_from_nothing(nano: Model) ->
 
 def test_a_piece_begins_as_the_clip_of_its_seed_does(nano: Model) -> None:
     habit = DecodingConfig(hybrid=0.2)
-    model = Model(dataclasses.replace(nano.checkpoint, defaults=habit))
+    model = Model(dataclasses.replace(nano.parts, defaults=habit))
     config = dataclasses.replace(SHORT, full_length=True)
     piece = extend(model, Direction.of("x", 1, config=config), FRAMES)
     assert torch.equal(piece.codes, model.generate(["x"], config, [1], frames=FRAMES).codes)
@@ -250,7 +250,7 @@ def test_settings_say_who_took_part(magnet: Model, musicgen: Model, nano: Model)
 def test_what_a_result_says_makes_it_again(nano: Model, asked: dict[str, Any], frames: int) -> None:
     """Where a habit of hybrid decoding was, or was not, is in what a result says of itself."""
     habit = dataclasses.replace(nano.defaults, decoding_steps=(4, 2, 2, 2), hybrid=0.2)
-    model = Model(dataclasses.replace(nano.checkpoint, defaults=habit))
+    model = Model(dataclasses.replace(nano.parts, defaults=habit))
     result = model.generate(["x"], DecodingConfig(**asked), [1], frames=frames)
     said = json.loads(json.dumps(result.settings))
     again = model.generate(
@@ -372,7 +372,7 @@ def test_a_rescorer_is_not_asked_to_read_more_than_it_was_trained_on(nano: Model
     short = dataclasses.replace(nano.lm.config, segment_duration=0.5)
     lm = LanguageModel(short).eval().requires_grad_(False)
     lm.load_state_dict(nano.lm.state_dict())
-    rescorer = Model(dataclasses.replace(nano.checkpoint, name="short", lm=lm, lm_config=short))
+    rescorer = Model(dataclasses.replace(nano.parts, name="short", lm=lm, lm_config=short))
     with pytest.raises(UsageError, match="trained on 0"):
         nano.generate(["x"], SHORT, [1], frames=FRAMES, rescorer=rescorer)
     nano.generate(["x"], SHORT, [1], frames=25, rescorer=rescorer)

@@ -10,18 +10,19 @@ from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.settings import DecodingConfig
 
 if TYPE_CHECKING:
-    from magnet_cli.ensemble import Ensemble
-    from magnet_cli.pipeline import Model
+    from magnet_cli.checkpoints.load import LoadedCheckpoint as Parts
+    from magnet_cli.partners import Partners
+    from magnet_cli.pipeline import Pipeline
 
 
-def load_ensemble(
+def load_partners(
     options: PartnerOptions,
     place: ModelOptions,
-    model: Model,
+    model: Pipeline,
     config: DecodingConfig,
     frames: int | None,
     talk: Talk,
-) -> Ensemble:
+) -> Partners:
     """Load the models that were named, on the device of `model`, and say what they are for.
 
     Args:
@@ -36,28 +37,28 @@ def load_ensemble(
         MagnetError: one cannot be loaded, or does not fit.
     """
     from magnet_cli.cli.loading import load
-    from magnet_cli.ensemble import gather
+    from magnet_cli.partners import gather
     from magnet_cli.request import check_hybrid
 
     if config.hybrid is not None:
         check_hybrid(config.hybrid, frames, model.lm.config)
-    loaded: dict[str, Model] = {}
+    loaded: dict[str, Parts] = {}
 
-    def load_beside(name: str) -> Model:
+    def load_beside(name: str) -> Parts:
         if name not in loaded:
             there = dataclasses.replace(
                 place, model=name, device=str(model.device), dtype=model.dtype
             )
-            loaded[name] = load(there, talk)
+            loaded[name] = load(there, talk).parts
         return loaded[name]
 
-    ensemble = gather(model, config, options.rescorer, options.hybrid_model, load_beside)
-    if ensemble.hybrid_model is not None and model.modeling == "masked":
+    partners = gather(model.parts, config, options.rescorer, options.hybrid_model, load_beside)
+    if partners.hybrid_model is not None and model.modeling == "masked":
         talk.note(
-            f"{ensemble.hybrid_model.name} writes the start, {model.name} the rest: an "
+            f"{partners.hybrid_model.name} writes the start, {model.name} the rest: an "
             "approximation of hybrid decoding, as neither was trained for it."
         )
-    return ensemble
+    return partners
 
 
 def folders(options: PartnerOptions, place: ModelOptions) -> dict[str, str]:
