@@ -2,7 +2,7 @@
 
     import magnet_cli
     model = magnet_cli.load_model("facebook/magnet-small-10secs")
-    result = model.generate(["lofi piano"], seeds=[1])
+    model.generate(["lofi piano"], seeds=[1]).save("piano.wav")
 
 Importing this package imports no torch: names are resolved when they are first used.
 """
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
     from magnet_cli.api import Model as Model
     from magnet_cli.api import load_model as load_model
     from magnet_cli.errors import MagnetError as MagnetError
-    from magnet_cli.pipeline import GenerationResult as GenerationResult
-    from magnet_cli.request import GenerationRequest as GenerationRequest
+    from magnet_cli.results import EditResult as EditResult
+    from magnet_cli.results import PieceResult as PieceResult
+    from magnet_cli.results import Result as Result
     from magnet_cli.settings import DecodingConfig as DecodingConfig
+    from magnet_cli.settings import OutputConfig as OutputConfig
 
 _HOMES = {
     "DecodingConfig": "magnet_cli.settings",
+    "OutputConfig": "magnet_cli.settings",
     "MagnetError": "magnet_cli.errors",
-    "GenerationRequest": "magnet_cli.request",
-    "GenerationResult": "magnet_cli.pipeline",
+    "EditResult": "magnet_cli.results",
+    "PieceResult": "magnet_cli.results",
+    "Result": "magnet_cli.results",
     "Model": "magnet_cli.api",
     "load_model": "magnet_cli.api",
 }

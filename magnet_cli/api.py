@@ -1,30 +1,59 @@
-"""What Python programs use: `load_model`, and a model that generates and edits.
+"""What Python programs use: `load_model`, a model that generates and edits, and results that are saved.
 
-model = load_model("small")
-model.generate(["lofi piano"], seeds=[1])
+    model = load_model("small")
+    model.generate(["lofi piano"], seeds=[1]).save("piano.wav")
+    model.extend("piano.wav", "drums enter", seconds=20).save("longer.wav")
+
+Every file keeps how it was made, as those of the command line do: see `magnet show`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from magnet_cli import provenance
+from magnet_cli.audio.sound import Sound, open_sound
 from magnet_cli.checkpoints.load import LoadedCheckpoint as Parts
 from magnet_cli.checkpoints.load import load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.clips import Making
 from magnet_cli.decoding.contracts import OnStep
+from magnet_cli.editing import looping, pieces, splicing, variation
+from magnet_cli.editing.pieces import Direction, Piece
+from magnet_cli.editing.transcoding import encode_sound, frames_holding, whole_frames_in
+from magnet_cli.editing.windows import Cue, regions_of
 from magnet_cli.errors import UsageError
 from magnet_cli.partners import gather
 from magnet_cli.pipeline import GenerationResult, Pipeline
-from magnet_cli.request import make_request
-from magnet_cli.settings import DecodingConfig
+from magnet_cli.request import frames_for, make_request
+from magnet_cli.results import EditResult, PieceResult, Result
+from magnet_cli.settings import OUTPUT_DEFAULTS, DecodingConfig
+
+# What an edit starts from: a sound file, codes [1, K, T], or what was made before.
+Source = str | os.PathLike[str] | Tensor | GenerationResult | PieceResult
+# A text for all of a piece, or texts with the second that each begins at.
+Prompt = str | None | Sequence[tuple[float, str | None]]
 
 
 class Model(Pipeline):
-    """A loaded model: see `Pipeline` for what is known of it."""
+    """A loaded model: see `Pipeline` for what is known of it.
+
+    The edits (`extend`, `inpaint`, `vary`, `loop`) also take `seed` (None draws one), `config` and
+    `negative_prompt` as `generate` has them, `overlap` (seconds that windows share with what is known;
+    None: 0.3 segments) and `on_step`. An argument of the wrong type or value is a UsageError.
+    """
+
+    def __init__(self, parts: Parts, folder: str | None = None) -> None:
+        """`folder`: where it was loaded from, as the user named it; None: by a name."""
+        super().__init__(parts)
+        self.folder = folder
 
     def generate(
         self,
@@ -41,7 +70,9 @@ class Model(Pipeline):
         rescorer_weight: float | None = None,
         hybrid: float | None = None,
         hybrid_model: Pipeline | Parts | str | None = None,
-    ) -> GenerationResult:
+        *,
+        duration: float | None = None,
+    ) -> Result:
         """Generate one clip for each prompt.
 
         Args:
@@ -62,41 +93,267 @@ class Model(Pipeline):
             hybrid: seconds to write autoregressively before the rest; sets `config.hybrid`.
             hybrid_model: what writes them, a model with the same codec or its name; a
                 hybrid-trained model needs none.
+            duration: length in seconds, in place of `frames`: the audio is cut to it.
 
         Raises:
             UsageError: an argument cannot be used, or does not fit the others.
             MagnetError: a model given by name cannot be loaded.
         """
+        if duration is not None:
+            if frames is not None:
+                raise UsageError("frames and duration are both given.", "Leave one of them out.")
+            duration = _length("duration", duration)
+            frames = frames_for(duration, self.lm.config, self.name)
+        given = _config(config)
         if rescorer_weight is not None or hybrid is not None:
-            extra = DecodingConfig(rescorer_weight=rescorer_weight, hybrid=hybrid)
-            config = extra.over(config or DecodingConfig())
+            given = DecodingConfig(rescorer_weight=rescorer_weight, hybrid=hybrid).over(given)
+        others = {"rescorer": rescorer, "hybrid_model": hybrid_model}
+        loaded: dict[str, Model] = {}
+
+        def load(name: str) -> Parts:
+            """Another model, on the same device and in the same precision."""
+            loaded[name] = load_model(name, device=str(self.device), dtype=self.dtype)
+            return loaded[name].parts
+
+        partners = gather(
+            self.parts,
+            given,
+            _parts_of("rescorer", rescorer),
+            _parts_of("hybrid_model", hybrid_model),
+            load,
+        )
         request = make_request(
             self.parts,
             prompts,
-            config=config,
+            config=given,
             seeds=seeds,
             negative_prompts=negative_prompts,
             frames=frames,
             prompt_codes=prompt_codes,
             known_codes=known_codes,
             known_mask=known_mask,
-            partners=gather(
-                self.parts,
-                config or DecodingConfig(),
-                _parts_of(rescorer),
-                _parts_of(hybrid_model),
-                self._load_beside,
-            ),
+            partners=partners,
         )
-        return self.run(request, on_step)
+        made = self.run(request, on_step)
+        if duration is not None:
+            length = max(1, round(duration * self.sample_rate))
+            made = replace(made, audio=made.audio[..., :length])
+        elif frames is not None:
+            duration = made.codes.shape[-1] / self.frame_rate
+        models = {
+            role: loaded.get(other) if isinstance(other, str) else other
+            for role, other in others.items()
+        }
+        folders = {
+            role: model.folder
+            for role, model in models.items()
+            if isinstance(model, Model) and model is not self and model.folder is not None
+        }
+        making = Making(given, OUTPUT_DEFAULTS, duration, self.folder, folders)
+        return Result(**vars(made), making=making)
 
-    def _load_beside(self, name: str) -> Parts:
-        """Another model, on the same device and in the same precision."""
-        return load_checkpoint(resolve(name), str(self.device), self.dtype)
+    def extend(
+        self, source: Source | None, prompt: Prompt, seconds: float, **how: Any
+    ) -> PieceResult:
+        """Continue a sound until all of it is `seconds` long, or make so long a piece from nothing.
 
+        Args:
+            source: what it begins with; None: nothing.
+            prompt: what is to be heard; with times, [(0, "soft piano"), (6, "drums enter")].
+            seconds: of the whole piece, to any length.
 
-def _parts_of(given: Pipeline | Parts | str | None) -> Parts | str | None:
-    return given.parts if isinstance(given, Pipeline) else given
+        Raises:
+            UsageError: the piece would not be longer than its beginning, or an argument cannot be used.
+            AudioFileError: the sound cannot be read.
+        """
+        seconds = _length("seconds", seconds)
+        direction, on_step = self._direction(prompt, **how)
+        known, command = None, _gen(direction, loop=False)
+        if source is not None:
+            flags = {"to": seconds, "overlap": direction.overlap}
+            known, _, command = self._codes(source, "extend", flags, whole=True)
+        frames = frames_holding(self, seconds)
+        piece = pieces.extend(self, direction, frames, known, on_step=on_step)
+        asked = seconds if source is None else None
+        return self._piece(piece, seconds, direction, command, asked)
+
+    def inpaint(
+        self,
+        source: Source,
+        prompt: str | None,
+        regions: Sequence[tuple[float, float]],
+        *,
+        through_codec: bool = False,
+        **how: Any,
+    ) -> PieceResult | EditResult:
+        """Make regions of a sound anew and leave the rest alone.
+
+        Args:
+            source: of a file, all samples outside the regions stay as they are (an EditResult). Codes
+                stay codes (a PieceResult).
+            prompt: what is to be heard.
+            regions: seconds, from - to; they grow to whole frames.
+            through_codec: send all of a file through the codec, too, so that it sounds alike.
+
+        Raises:
+            UsageError: the model is autoregressive, a region lies outside the sound, or an argument
+                cannot be used.
+            AudioFileError: the sound cannot be read.
+        """
+        pieces.need_masks(self, "fill in a region")
+        direction, on_step = self._direction(prompt, **how)
+        try:
+            spans = [(float(start), float(stop)) for start, stop in regions]
+        except (TypeError, ValueError):
+            raise UsageError(
+                f"regions cannot be {regions!r}.", "Give pairs of seconds: [(2.0, 5.5)]."
+            ) from None
+        flags = {
+            "region": [f"{start}-{stop}" for start, stop in spans],
+            "through_codec": through_codec,
+            "overlap": direction.overlap,
+        }
+        if isinstance(source, (str, os.PathLike)) and not through_codec:
+            file = Path(source)
+            with open_sound(file) as sound:
+                edit = splicing.edit_regions(self, direction, sound, spans, on_step=on_step)
+                command = _command(file, "edit", flags, sound)
+            making = self._making(direction)
+            return EditResult(file, edit.regions, edit.settings, edit, making, command)
+        codes, seconds, command = self._codes(source, "edit", flags)
+        found = regions_of(spans, self.frame_rate, codes.shape[-1])
+        piece = pieces.inpaint(self, direction, codes, found, on_step=on_step)
+        return self._piece(piece, seconds, direction, command)
+
+    def vary(
+        self,
+        source: Source,
+        prompt: str | None,
+        strength: float = 0.5,
+        *,
+        keep_streams: int = 0,
+        **how: Any,
+    ) -> PieceResult:
+        """Make a variation of a sound: a share of its codes is kept, the rest decoded anew.
+
+        Args:
+            strength: 0 keeps every code, 1 none.
+            keep_streams: streams that are kept whole, from the coarsest on.
+
+        Raises:
+            UsageError: the model is autoregressive, or an argument cannot be used.
+            AudioFileError: the sound cannot be read.
+        """
+        strength = _number("strength", strength)
+        if not isinstance(keep_streams, int):
+            raise UsageError(f"keep_streams cannot be {keep_streams!r}.", "Give a whole number.")
+        variation.check_variation(self, strength, keep_streams)
+        direction, on_step = self._direction(prompt, **how)
+        flags = {"strength": strength, "keep_streams": keep_streams, "overlap": direction.overlap}
+        codes, seconds, command = self._codes(source, "vary", flags)
+        piece = variation.vary(self, direction, codes, strength, keep_streams, on_step=on_step)
+        return self._piece(piece, seconds, direction, command)
+
+    def loop(
+        self,
+        prompt: Prompt,
+        seconds: float | None = None,
+        *,
+        source: Source | None = None,
+        **how: Any,
+    ) -> PieceResult:
+        """Make a loop without a seam, as long as whole frames of the codec.
+
+        Args:
+            seconds: its length; None: the segment's.
+            source: a sound to make into a loop, in place of a new one.
+
+        Raises:
+            UsageError: the model is autoregressive, the loop is too short, or an argument cannot be
+                used.
+            AudioFileError: the sound cannot be read.
+        """
+        pieces.need_masks(self, "close a loop")
+        direction, on_step = self._direction(prompt, **how)
+        command: Mapping[str, Any] = {}
+        if source is None:
+            asked = self.segment_duration if seconds is None else _length("seconds", seconds)
+            frames = frames_holding(self, asked)
+            looping.check_loop(self, frames)
+            command = _gen(direction, loop=True)
+            codes = pieces.extend(self, direction, frames, on_step=on_step).codes
+        elif seconds is None:
+            codes, asked, _ = self._codes(source, "loop", {}, whole=True)
+        else:
+            raise UsageError("A sound is as long as it is.", "Give source or seconds, not both.")
+        closed = looping.close_loop(self, direction, codes, on_step=on_step)
+        made = closed.audio.shape[-1] / self.sample_rate
+        making = self._making(direction, asked if command else None)
+        return PieceResult(closed.codes, made, closed.settings, self, making, command, closed)
+
+    def _direction(
+        self,
+        prompt: Prompt,
+        seed: int | None = None,
+        config: DecodingConfig | None = None,
+        negative_prompt: str | None = None,
+        overlap: float | None = None,
+        on_step: OnStep | None = None,
+    ) -> tuple[Direction, OnStep | None]:
+        """What the new codes are to be, of the right types."""
+        try:
+            timed = [(0.0, prompt)] if prompt is None or isinstance(prompt, str) else list(prompt)
+            cues = tuple(Cue(float(start), text) for start, text in timed)
+        except (TypeError, ValueError):
+            raise UsageError(
+                f"prompt cannot be {prompt!r}.",
+                'Give a text, or texts with their seconds: [(0, "soft piano"), (6, "drums enter")].',
+            ) from None
+        for text in (negative_prompt, *(cue.prompt for cue in cues)):
+            if text is not None and not isinstance(text, str):
+                raise UsageError(f"{text!r} is no prompt.", "Give a text, or None.")
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        overlap = None if overlap is None else _number("overlap", overlap)
+        return Direction(cues, seed, negative_prompt, _config(config), overlap), on_step
+
+    def _codes(
+        self, source: Source, command: str, flags: Mapping[str, Any], whole: bool = False
+    ) -> tuple[Tensor, float, dict[str, Any]]:
+        """Codes [1, K, T] of what an edit starts from, its seconds, and what says so in a file.
+
+        `whole` leaves out a last frame that holds less sound than a frame is long.
+        """
+        if isinstance(source, (str, os.PathLike)):
+            with open_sound(Path(source)) as sound:
+                codes = encode_sound(self, sound)
+                said = _command(Path(source), command, flags, sound)
+                return (
+                    codes[..., : whole_frames_in(self, sound)] if whole else codes,
+                    sound.duration,
+                    said,
+                )
+        made = source if isinstance(source, Tensor) else getattr(source, "codes", None)
+        if not isinstance(made, Tensor):
+            raise UsageError(
+                f"{source!r} is no sound.", "Give a file, codes [1, streams, frames] or a result."
+            )
+        pieces.check_codes(self, made)
+        seconds = made.shape[-1] / self.frame_rate
+        return made, min(seconds, getattr(source, "seconds", seconds)), {}
+
+    def _making(self, direction: Direction, duration: float | None = None) -> Making:
+        return Making(_config(direction.config), OUTPUT_DEFAULTS, duration, self.folder)
+
+    def _piece(
+        self,
+        piece: Piece,
+        seconds: float,
+        direction: Direction,
+        command: Mapping[str, Any],
+        duration: float | None = None,
+    ) -> PieceResult:
+        making = self._making(direction, duration)
+        return PieceResult(piece.codes, seconds, piece.settings, self, making, command)
 
 
 def load_model(
@@ -128,4 +385,47 @@ def load_model(
     if name is not None and not isinstance(name, str):
         raise UsageError(f"{name!r} is no model.", "Give a name, a hub id or a directory.")
     resolved = resolve(name, offline=offline, revision=revision, progress=progress)
-    return Model(load_checkpoint(resolved, device=device, dtype=dtype))
+    folder = name if resolved.repo is None and resolved.known is None else None
+    return Model(load_checkpoint(resolved, device=device, dtype=dtype), folder)
+
+
+def _command(file: Path, name: str, flags: Mapping[str, Any], sound: Sound) -> dict[str, Any]:
+    """The command that makes an edit of a file again, and how the file was made."""
+    of = provenance.of_input(sound.metadata)
+    return {"command": name, "input": str(file), "flags": dict(flags), **of}
+
+
+def _gen(direction: Direction, loop: bool) -> dict[str, Any]:
+    """The command that makes a piece from nothing again."""
+    return {"command": "gen", "flags": {"loop": loop, "overlap": direction.overlap}}
+
+
+def _config(given: object) -> DecodingConfig:
+    if given is None or isinstance(given, DecodingConfig):
+        return given or DecodingConfig()
+    raise UsageError(f"config cannot be {given!r}.", "Give a DecodingConfig.")
+
+
+def _parts_of(name: str, given: object) -> Parts | str | None:
+    if given is None or isinstance(given, (str, Parts)):
+        return given
+    if isinstance(given, Pipeline):
+        return given.parts
+    raise UsageError(f"{name} cannot be {given!r}.", "Give a loaded model, or its name.")
+
+
+def _number(name: str, given: object) -> float:
+    """A number of any kind, numpy's too."""
+    try:
+        if isinstance(given, (str, bytes)):
+            raise TypeError
+        return float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} cannot be {given!r}.", "Give a number.") from None
+
+
+def _length(name: str, given: object) -> float:
+    seconds = _number(name, given)
+    if not 0 < seconds < 1e6:
+        raise UsageError(f"{name} cannot be {seconds:g}.", "It takes seconds above 0.")
+    return seconds

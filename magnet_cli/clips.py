@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from magnet_cli import provenance
 from magnet_cli.audio.finish import write_sound
 from magnet_cli.audio.loudness import Loudness
 from magnet_cli.audio.sound import Samples
+from magnet_cli.errors import AudioFileError
 from magnet_cli.files import draft, write_error
 from magnet_cli.settings import AudioFormat, DecodingConfig, OutputConfig
 
@@ -190,3 +192,42 @@ def save_clip(
 
 def _finite(value: float) -> float | None:
     return round(value, 2) if math.isfinite(value) else None
+
+
+def check_writable(path: Path, force: bool) -> None:
+    """Refuse a path that a file should not, or cannot, be written to.
+
+    Raises:
+        AudioFileError: it exists and `force` is off, it is no regular file, or its folder is
+            missing or read-only.
+    """
+    try:
+        if "\0" in str(path):
+            raise ValueError("it holds a null byte")
+        if path.is_dir():
+            raise AudioFileError(f"{path} is a folder.", "Name a file.")
+        if path.exists() and not path.is_file():
+            raise AudioFileError(
+                f"{path} is not a regular file.", f"Write to stdout: -o - > {path}"
+            )
+        if os.path.lexists(path) and not force:  # a link to nothing would be lost as well
+            raise AudioFileError(
+                f"{path} exists.", "Replace it with --force, or choose another name."
+            )
+        folder = path.parent
+        if not folder.is_dir():
+            raise AudioFileError(f"There is no folder {folder}.", f"Make it: mkdir -p {folder}")
+        if not os.access(folder, os.W_OK):
+            raise AudioFileError(
+                f"The folder {folder} cannot be written to.",
+                "Choose another, or change its rights.",
+            )
+    except (OSError, ValueError) as error:
+        raise no_path(path, error) from error
+
+
+def no_path(path: Path, error: Exception) -> AudioFileError:
+    """A path that nothing can be written to."""
+    reason = getattr(error, "strerror", None) or str(error)
+    shown = str(path) if len(str(path)) <= 120 else f"{str(path)[:117]}..."
+    return AudioFileError(f"{shown!r} cannot be written to: {reason}.", "Choose another name.")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from magnet_cli.settings import OUTPUT_DEFAULTS, DecodingConfig, OutputConfig
+
+_LONGEST_RECORD = 10_000  # characters: comments hold five times as many, prompts twice
 
 
 def record(
@@ -44,6 +47,19 @@ def record(
     for part, folder in (helper_sources or {}).items():
         shared[part] = {**shared[part], "source": folder}
     return {**shared, **kept}
+
+
+def of_input(made: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an edit keeps of how its input was `made`: the input may be written over.
+
+    The input's own input is left out, lest records grow with every edit; so is a record that would
+    not leave room in the file's comment.
+    """
+    if made is None:
+        return {}
+    if isinstance(edit := made.get("edit"), Mapping):
+        made = {**made, "edit": {name: value for name, value in edit.items() if name != "of"}}
+    return {"of": dict(made)} if len(json.dumps(made)) <= _LONGEST_RECORD else {}
 
 
 def output_given(output: OutputConfig) -> dict[str, Any]:

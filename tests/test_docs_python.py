@@ -22,6 +22,7 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         exec(compile(block, str(DOCS), "exec"), names)
     assert names["result"].audio.shape == (2, 1, 320_000)
     assert names["longer"].codes.shape[-1] == 150
+    assert soundfile.info("longer.wav").duration == 4.0
     assert not names["away"].codes.equal(names["short"].codes)
     assert len(names["events"]) == 26
-    assert soundfile.info("clip-1.wav").duration == 10.0
+    assert soundfile.info("piano.flac").duration == 10.0

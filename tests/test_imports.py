@@ -43,7 +43,11 @@ ALLOWED: dict[str, set[str]] = {
     "request": {"checkpoints", "decoding", "partners"},
     "pipeline": {"checkpoints", "models", "decoding", "request", "partners"},
     "editing": {"pipeline", "request", "decoding", "audio", "models", "clips", "provenance"},
-    "api": {"checkpoints", "decoding", "partners", "pipeline", "request"},
+    "results": {"audio", "clips", "editing", "pipeline"},
+    "api": {
+        *("checkpoints", "decoding", "partners", "pipeline", "request", "editing", "clips"),
+        *("provenance", "audio", "results"),
+    },
     # one clip, from a result to its file: what the commands and batches share
     "clips": {"pipeline", "audio", "provenance"},
     "batch": {
@@ -52,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "training": {"models", "checkpoints", "decoding", "api", "data", "audio"},
     "evaluation": {"pipeline", "request", "data", "audio"},
-    "__init__": {"api", "pipeline", "request"},
+    "__init__": {"api", "results"},
     "__main__": {"cli"},
 }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each, say_beside
-from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
+from magnet_cli.cli.inputs import Source, input_sound, named_after, say_channels
 from magnet_cli.cli.output import Talk, write_stdout
 from magnet_cli.cli.pieces import (
     PieceMaker,
@@ -33,6 +33,7 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.errors import UsageError
+from magnet_cli.provenance import of_input
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def edit(
         loaded = load(model, voice)
         making = Making(decoding.over(loaded.defaults), output, None, source_of(model))
         flags = {"region": region, "through_codec": through_codec, "overlap": windows.overlap}
-        command = {"command": "edit", "input": source, "flags": flags, **input_record(given)}
+        command = {"command": "edit", "input": source, "flags": flags, **of_input(given.metadata)}
         maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
         need_masks(loaded, "fill in a region")
         regions_of(spans, loaded.frame_rate, frames_in(loaded, given))
@@ -173,8 +174,8 @@ def _targets(
 ) -> list[Target]:
     """Where the edits go. Without `output` they are of the input's own format, whatever that is."""
     from magnet_cli.audio.formats import encoding_for
-    from magnet_cli.cli.targets import check_writable, paths_for, plan
-    from magnet_cli.clips import Target
+    from magnet_cli.cli.targets import paths_for, plan
+    from magnet_cli.clips import Target, check_writable
 
     label = named_after(source, "edited")
     if output is not None:

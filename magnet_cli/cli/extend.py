@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each
-from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
+from magnet_cli.cli.inputs import Source, input_sound, named_after, say_channels
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.pieces import (
     PieceMaker,
@@ -30,6 +30,7 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.errors import UsageError
+from magnet_cli.provenance import of_input
 from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
@@ -100,18 +101,17 @@ def extend(
 
         from magnet_cli.cli.loading import load, source_of
         from magnet_cli.cli.progress import ClipDisplay
-        from magnet_cli.editing.transcoding import encode_sound
+        from magnet_cli.editing.transcoding import encode_sound, whole_frames_in
 
         loaded = load(model, voice)
         making = Making(decoding.over(loaded.defaults), output, None, source_of(model))
         flags = {"to": to, "overlap": pieces.overlap}
-        command = {"command": "extend", "input": source, "flags": flags, **input_record(given)}
+        command = {"command": "extend", "input": source, "flags": flags, **of_input(given.metadata)}
         maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
         maker.check(cues, to)
         say_channels(given, loaded, "the sound becomes the model's", voice)
-        # The last frame may hold less sound than a frame is long: silence is not continued.
-        whole = int(given.duration * loaded.frame_rate + 1e-6)
-        beginning = encode_sound(loaded, given)[..., :whole]
+        # What the last frame lacks of sound is silence, which is not continued.
+        beginning = encode_sound(loaded, given)[..., : whole_frames_in(loaded, given)]
 
     say_seed(variations, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from magnet_cli.audio.sound import Sound
 
 STDIN = "-"
-_LONGEST_RECORD = 10_000  # characters: comments hold five times as many, prompts twice
 
 # The first argument of every command that starts from a sound.
 Source = Annotated[
@@ -54,20 +52,6 @@ def say_channels(given: Sound, model: Model, becomes: str, talk: Talk) -> None:
         talk.note(
             f"{given.name} has {given.channels} {one}, {model.name} makes {model.channels}: {becomes}."
         )
-
-
-def input_record(given: Sound) -> dict[str, Any]:
-    """What an edit keeps of how its input was made: the input may be written over.
-
-    The input's own input is left out, lest records grow with every edit; so is a record that would
-    not leave room in the file's comment.
-    """
-    made = given.metadata
-    if made is None:
-        return {}
-    if isinstance(edit := made.get("edit"), dict):
-        made = {**made, "edit": {name: value for name, value in edit.items() if name != "of"}}
-    return {"of": made} if len(json.dumps(made)) <= _LONGEST_RECORD else {}
 
 
 def named_after(source: str, what: str) -> str:

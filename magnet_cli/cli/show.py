@@ -59,7 +59,7 @@ def show(
     talk: TalkOptions,
 ) -> None:
     """Show sound files: their level, how they were made, how to make them again."""
-    from magnet_cli.cli.targets import check_writable
+    from magnet_cli.clips import check_writable
 
     voice = Talk(talk)
     if spectrogram is not None:
@@ -114,7 +114,7 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         pictures.draw(spectrogram, heard, sound.sample_rate, file)
         voice.note(f"Drew {spectrogram}")
     made = sound.metadata
-    command = command_for(made, file, suffix) if made is not None else None
+    command = command_for(made, file, suffix) if made is not None and not _of_codes(made) else None
     if voice.json:
         voice.data(_record(name, sound, samples, lufs, peak, invalid, command))
         return
@@ -134,7 +134,9 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         voice.print("")
     for label, value in lines:
         voice.print(f"{label:<{width}}{printable(value)}")
-    if command is None:
+    if made is not None and command is None:
+        voice.print("\nIt was made in Python, from codes that no command can be given.")
+    elif command is None:
         voice.print("\nmagnet's settings are not in this file: it was made by something else.")
     else:
         voice.print("\nTo make it again:\n\n  " + printable(shlex.join(command)))
@@ -186,6 +188,12 @@ def _partial(made: Mapping[str, Any]) -> str:
     if not isinstance(seconds, (int, float)) or not isinstance(whole, (int, float)):
         return ""
     return f"{seconds:g} of {whole:g} s: it was interrupted, and the command below makes all of it"
+
+
+def _of_codes(made: Mapping[str, Any]) -> bool:
+    """Whether known codes had a part in it that did not come from a command's input."""
+    edit = made.get("edit")
+    return bool(made.get("known_codes")) and not (isinstance(edit, Mapping) and "command" in edit)
 
 
 def _input(made: Mapping[str, Any]) -> str:

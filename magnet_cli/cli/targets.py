@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magnet_cli.audio.formats import checked_format
-from magnet_cli.clips import Target
-from magnet_cli.errors import AudioFileError, UsageError
+from magnet_cli.clips import Target, check_writable, no_path
+from magnet_cli.errors import UsageError
 from magnet_cli.naming import Names, numbered, slug
 from magnet_cli.settings import OutputConfig
 
@@ -80,38 +80,6 @@ def paths_for(
     return [folder / names.unused(f"{slug(prompt)}-{seed}.{suffix}") for prompt, seed in clips]
 
 
-def check_writable(path: Path, force: bool) -> None:
-    """Refuse a path that a file should not, or cannot, be written to.
-
-    Raises:
-        AudioFileError: it exists and `force` is off, it is no regular file, or its folder is
-            missing or read-only.
-    """
-    try:
-        if "\0" in str(path):
-            raise ValueError("it holds a null byte")
-        if path.is_dir():
-            raise AudioFileError(f"{path} is a folder.", "Name a file.")
-        if path.exists() and not path.is_file():
-            raise AudioFileError(
-                f"{path} is not a regular file.", f"Write to stdout: -o - > {path}"
-            )
-        if os.path.lexists(path) and not force:  # a link to nothing would be lost as well
-            raise AudioFileError(
-                f"{path} exists.", "Replace it with --force, or choose another name."
-            )
-        folder = path.parent
-        if not folder.is_dir():
-            raise AudioFileError(f"There is no folder {folder}.", f"Make it: mkdir -p {folder}")
-        if not os.access(folder, os.W_OK):
-            raise AudioFileError(
-                f"The folder {folder} cannot be written to.",
-                "Choose another, or change its rights.",
-            )
-    except (OSError, ValueError) as error:
-        raise _no_path(path, error) from error
-
-
 def _folder(destination: str | None) -> Path | None:
     """The folder that names are to be made up in; None where a file is named."""
     if destination is None:
@@ -125,14 +93,8 @@ def _folder(destination: str | None) -> Path | None:
             return path
         return path if path.is_dir() else None
     except (OSError, ValueError) as error:
-        raise _no_path(path, error) from error
+        raise no_path(path, error) from error
 
 
 def _nth(path: Path, index: int, count: int) -> Path:
     return path if count == 1 else numbered(path, index + 1)
-
-
-def _no_path(path: Path, error: Exception) -> AudioFileError:
-    reason = getattr(error, "strerror", None) or str(error)
-    shown = str(path) if len(str(path)) <= 120 else f"{str(path)[:117]}..."
-    return AudioFileError(f"{shown!r} cannot be written to: {reason}.", "Choose another name.")

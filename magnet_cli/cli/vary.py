@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.clips import make_each
-from magnet_cli.cli.inputs import Source, input_record, input_sound, named_after, say_channels
+from magnet_cli.cli.inputs import Source, input_sound, named_after, say_channels
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.pieces import (
     PieceMaker,
@@ -30,6 +30,7 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.errors import UsageError
+from magnet_cli.provenance import of_input
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def vary(
         loaded = load(model, voice)
         making = Making(decoding.over(loaded.defaults), output, None, source_of(model))
         flags = {"strength": strength, "keep_streams": keep_streams, "overlap": windows.overlap}
-        command = {"command": "vary", "input": source, "flags": flags, **input_record(given)}
+        command = {"command": "vary", "input": source, "flags": flags, **of_input(given.metadata)}
         maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
         check_variation(loaded, strength, keep_streams)
         maker.check(cues, given.duration)

@@ -25,6 +25,11 @@ def frames_in(model: Pipeline, sound: Sound) -> int:
     return frames_holding(model, sound.duration)
 
 
+def whole_frames_in(model: Pipeline, sound: Sound) -> int:
+    """Frames that the sound fills: its last frame may hold less than a frame is long."""
+    return int(sound.duration * model.frame_rate + 1e-6)
+
+
 def frames_holding(model: Pipeline, seconds: float) -> int:
     """The fewest frames that hold `seconds`: rounding adds none to a length of whole frames."""
     return max(1, math.ceil(seconds * model.frame_rate - 1e-6))
