@@ -26,7 +26,7 @@ from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.clips import Making
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing import looping, pieces, splicing, variation
-from magnet_cli.editing.pieces import Direction, Piece
+from magnet_cli.editing.pieces import Direction
 from magnet_cli.editing.transcoding import encode_sound, frames_holding, whole_frames_in
 from magnet_cli.editing.windows import Cue, regions_of
 from magnet_cli.errors import UsageError
@@ -107,7 +107,6 @@ class Model(Pipeline):
         given = _config(config)
         if rescorer_weight is not None or hybrid is not None:
             given = DecodingConfig(rescorer_weight=rescorer_weight, hybrid=hybrid).over(given)
-        others = {"rescorer": rescorer, "hybrid_model": hybrid_model}
         loaded: dict[str, Model] = {}
 
         def load(name: str) -> Parts:
@@ -140,15 +139,11 @@ class Model(Pipeline):
             made = replace(made, audio=made.audio[..., :length])
         elif frames is not None:
             duration = made.codes.shape[-1] / self.frame_rate
-        models = {
-            role: loaded.get(other) if isinstance(other, str) else other
-            for role, other in others.items()
-        }
-        folders = {
-            role: model.folder
-            for role, model in models.items()
-            if isinstance(model, Model) and model is not self and model.folder is not None
-        }
+        folders = {}
+        for role, other in {"rescorer": rescorer, "hybrid_model": hybrid_model}.items():
+            model = loaded.get(other) if isinstance(other, str) else other
+            if isinstance(model, Model) and model is not self and model.folder is not None:
+                folders[role] = model.folder
         making = Making(given, OUTPUT_DEFAULTS, duration, self.folder, folders)
         return Result(**vars(made), making=making)
 
@@ -174,8 +169,8 @@ class Model(Pipeline):
             known, _, command = self._codes(source, "extend", flags, whole=True)
         frames = frames_holding(self, seconds)
         piece = pieces.extend(self, direction, frames, known, on_step=on_step)
-        asked = seconds if source is None else None
-        return self._piece(piece, seconds, direction, command, asked)
+        making = self._making(direction, seconds if source is None else None)
+        return PieceResult(piece, seconds, self, making, command)
 
     def inpaint(
         self,
@@ -218,12 +213,11 @@ class Model(Pipeline):
             with open_sound(file) as sound:
                 edit = splicing.edit_regions(self, direction, sound, spans, on_step=on_step)
                 command = _command(file, "edit", flags, sound)
-            making = self._making(direction)
-            return EditResult(file, edit.regions, edit.settings, edit, making, command)
+            return EditResult(file, edit, self._making(direction), command)
         codes, seconds, command = self._codes(source, "edit", flags)
         found = regions_of(spans, self.frame_rate, codes.shape[-1])
         piece = pieces.inpaint(self, direction, codes, found, on_step=on_step)
-        return self._piece(piece, seconds, direction, command)
+        return PieceResult(piece, seconds, self, self._making(direction), command)
 
     def vary(
         self,
@@ -252,7 +246,7 @@ class Model(Pipeline):
         flags = {"strength": strength, "keep_streams": keep_streams, "overlap": direction.overlap}
         codes, seconds, command = self._codes(source, "vary", flags)
         piece = variation.vary(self, direction, codes, strength, keep_streams, on_step=on_step)
-        return self._piece(piece, seconds, direction, command)
+        return PieceResult(piece, seconds, self, self._making(direction), command)
 
     def loop(
         self,
@@ -289,7 +283,7 @@ class Model(Pipeline):
         closed = looping.close_loop(self, direction, codes, on_step=on_step)
         made = closed.audio.shape[-1] / self.sample_rate
         making = self._making(direction, asked if command else None)
-        return PieceResult(closed.codes, made, closed.settings, self, making, command, closed)
+        return PieceResult(closed, made, self, making, command)
 
     def _direction(
         self,
@@ -326,12 +320,9 @@ class Model(Pipeline):
         if isinstance(source, (str, os.PathLike)):
             with open_sound(Path(source)) as sound:
                 codes = encode_sound(self, sound)
-                said = _command(Path(source), command, flags, sound)
-                return (
-                    codes[..., : whole_frames_in(self, sound)] if whole else codes,
-                    sound.duration,
-                    said,
-                )
+                if whole:
+                    codes = codes[..., : whole_frames_in(self, sound)]
+                return codes, sound.duration, _command(Path(source), command, flags, sound)
         made = source if isinstance(source, Tensor) else getattr(source, "codes", None)
         if not isinstance(made, Tensor):
             raise UsageError(
@@ -343,17 +334,6 @@ class Model(Pipeline):
 
     def _making(self, direction: Direction, duration: float | None = None) -> Making:
         return Making(_config(direction.config), OUTPUT_DEFAULTS, duration, self.folder)
-
-    def _piece(
-        self,
-        piece: Piece,
-        seconds: float,
-        direction: Direction,
-        command: Mapping[str, Any],
-        duration: float | None = None,
-    ) -> PieceResult:
-        making = self._making(direction, duration)
-        return PieceResult(piece.codes, seconds, piece.settings, self, making, command)
 
 
 def load_model(

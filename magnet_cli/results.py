@@ -71,13 +71,21 @@ class Result(GenerationResult):
 class PieceResult:
     """A piece that was made of codes: longer, mended, varied, or a loop."""
 
-    codes: Tensor  # int64 [1, K, T]
+    made: Piece | Loop
     seconds: float
-    settings: dict[str, Any]  # JSON-able
     model: Pipeline
     making: Making
     command: Mapping[str, Any]  # what makes it again on the command line, where something does
-    loop: Loop | None = None
+
+    @property
+    def codes(self) -> Tensor:
+        """int64 [1, K, T]."""
+        return self.made.codes
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What made it, JSON-able."""
+        return self.made.settings
 
     @property
     def sample_rate(self) -> int:
@@ -87,15 +95,16 @@ class PieceResult:
     @functools.cached_property
     def audio(self) -> Tensor:
         """float32 [1, C, samples], as decoded, not normalised; decoded when it is first asked for."""
-        if self.loop is not None:
-            return self.loop.audio
-        parts = list(decode_stream(self.model, self.codes, self._length))
+        if isinstance(self.made, Loop):
+            return self.made.audio
+        length = max(1, round(self.seconds * self.sample_rate))
+        parts = list(decode_stream(self.model, self.codes, length))
         return torch.from_numpy(np.concatenate(parts, axis=1))[None]
 
     @property
     def seamless(self) -> bool | None:
         """Of a loop: whether its seam stands out no more than its body does."""
-        return None if self.loop is None else self.loop.seamless
+        return self.made.seamless if isinstance(self.made, Loop) else None
 
     def save(
         self,
@@ -109,21 +118,16 @@ class PieceResult:
         said = self.settings["prompts"][0] or "", self.settings["seeds"][0]
         target = _target(said, path, output, codes, force)
         making = replace(self.making, output=output)
-        if self.loop is None:
-            piece = Piece(self.codes, self.settings)
-            saved = save_piece(self.model, piece, target, making, self.command, self.seconds)
+        if isinstance(self.made, Piece):
+            saved = save_piece(self.model, self.made, target, making, self.command, self.seconds)
         else:
             check_loopable(output)
             kept = piece_record(self.settings, making, self.command)
-            audio = [self.audio[0].numpy()]
+            audio = [self.made.audio[0].numpy()]
             saved = save_clip(
                 target, audio, self.sample_rate, self.codes[0], output, kept, loop=True
             )
         return _where(saved.target)
-
-    @property
-    def _length(self) -> int:
-        return max(1, round(self.seconds * self.sample_rate))
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,19 @@ class EditResult:
     """A sound file with regions made anew; every other sample is the file's own."""
 
     source: Path
-    regions: tuple[tuple[float, float], ...]  # seconds that were made anew: whole frames
-    settings: dict[str, Any]  # JSON-able
     edit: Edit
     making: Making
     command: Mapping[str, Any]
+
+    @property
+    def regions(self) -> tuple[tuple[float, float], ...]:
+        """Seconds that were made anew: whole frames."""
+        return self.edit.regions
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What made it, JSON-able."""
+        return self.edit.settings
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
         """Write it at the input's rate, channels and bit depth. Errors as `Result.save`."""
