@@ -20,7 +20,6 @@ from torch import Tensor
 
 from magnet_cli import provenance
 from magnet_cli.audio.sound import Sound, open_sound
-from magnet_cli.checkpoints.load import LoadedCheckpoint as Parts
 from magnet_cli.checkpoints.load import load_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
 from magnet_cli.clips import Making
@@ -30,6 +29,7 @@ from magnet_cli.editing.pieces import Direction
 from magnet_cli.editing.transcoding import encode_sound, frames_holding, whole_frames_in
 from magnet_cli.editing.windows import Cue, regions_of
 from magnet_cli.errors import UsageError
+from magnet_cli.models.parts import Parts
 from magnet_cli.partners import gather
 from magnet_cli.pipeline import GenerationResult, Pipeline
 from magnet_cli.request import frames_for, make_request

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from magnet_cli import partners
-from magnet_cli.checkpoints.load import LoadedCheckpoint as Parts
 from magnet_cli.decoding import autoregressive, hybrid, iterative, resolving
 from magnet_cli.decoding.contracts import Decoding, OnStep, Rescore, Sessions, StepEvent
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
+from magnet_cli.models.parts import Parts
 from magnet_cli.models.session import RescorerSession, TextSessions, conditions_of, text_sessions
 from magnet_cli.request import GenerationRequest
 from magnet_cli.settings import DecodingConfig, required
@@ -66,12 +66,12 @@ class Pipeline:
     @property
     def device(self) -> torch.device:
         """Where the language model is."""
-        return self.lm.out_norm.weight.device
+        return self.parts.device
 
     @property
     def dtype(self) -> str:
         """Precision of the language model: float32, float16 or bfloat16."""
-        return str(self.lm.out_norm.weight.dtype).removeprefix("torch.")
+        return self.parts.dtype
 
     def run(self, request: GenerationRequest, on_step: OnStep | None = None) -> GenerationResult:
         """Decode a request to codes, and the codes to audio."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magnet_cli.checkpoints.load import LoadedCheckpoint as Parts
 from magnet_cli.config import LMConfig
 from magnet_cli.decoding import resolving
 from magnet_cli.errors import UsageError
+from magnet_cli.models.parts import Parts
 from magnet_cli.partners import NONE, Partners
 from magnet_cli.settings import MAX_SEED, DecodingConfig, required
 
@@ -58,7 +58,7 @@ def make_request(
     Raises:
         UsageError: an argument cannot be used, or does not fit the others.
     """
-    lm = asked.lm.config
+    lm = asked.lm_config
     if isinstance(prompts, str):
         raise UsageError("prompts is one text.", "Give a list of texts: one clip for each.")
     if not isinstance(prompts, Sequence):

@@ -49,9 +49,7 @@ def nano(magnet: Model) -> Model:
     lm = LanguageModel(config).eval().requires_grad_(False)
     for parameter in lm.parameters():
         torch.nn.init.normal_(parameter, std=0.2, generator=generator)
-    loaded = dataclasses.replace(
-        magnet.parts, name="nano", repo=None, revision=None, lm=lm, lm_config=config
-    )
+    loaded = dataclasses.replace(magnet.parts, name="nano", repo=None, revision=None, lm=lm)
     return Model(loaded)
 
 
@@ -372,7 +370,7 @@ def test_a_rescorer_is_not_asked_to_read_more_than_it_was_trained_on(nano: Model
     short = dataclasses.replace(nano.lm.config, segment_duration=0.5)
     lm = LanguageModel(short).eval().requires_grad_(False)
     lm.load_state_dict(nano.lm.state_dict())
-    rescorer = Model(dataclasses.replace(nano.parts, name="short", lm=lm, lm_config=short))
+    rescorer = Model(dataclasses.replace(nano.parts, name="short", lm=lm))
     with pytest.raises(UsageError, match="trained on 0"):
         nano.generate(["x"], SHORT, [1], frames=FRAMES, rescorer=rescorer)
     nano.generate(["x"], SHORT, [1], frames=25, rescorer=rescorer)

@@ -8,12 +8,12 @@ from typing import Literal
 
 from magnet_cli.api import Model
 from magnet_cli.batch.jobs import Job
-from magnet_cli.checkpoints.load import LoadedCheckpoint as Parts
 from magnet_cli.clips import Making
 from magnet_cli.data.prompts import BadLine
 from magnet_cli.editing.pieces import Direction, Filler
 from magnet_cli.editing.transcoding import frames_holding
 from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.models.parts import Parts
 from magnet_cli.partners import NONE, Partners, gather
 from magnet_cli.request import frames_for, make_request
 from magnet_cli.settings import DecodingConfig, with_preset

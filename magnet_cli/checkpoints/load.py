@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.lm import LanguageModel
-from magnet_cli.models.text import TextEncoder
+from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
 _DTYPES = {
@@ -28,26 +27,9 @@ _DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class LoadedCheckpoint:
-    """A model in memory, and what is known of it."""
-
-    name: str
-    repo: str | None  # on the hub
-    revision: str | None  # the commit
-    licence: str | None  # of the weights, as an SPDX id; None: not known
-    kind: str | None  # music or sound
-    lm: LanguageModel
-    codec: AudioCodec
-    text_encoder: TextEncoder
-    text_encoder_name: str | None  # of the T5 it was trained with, for instance `t5-base`
-    lm_config: LMConfig
-    defaults: DecodingConfig  # every field given, span_len too
-
-
 def load_checkpoint(
     resolved: ResolvedCheckpoint, device: str = "auto", dtype: str = "auto"
-) -> LoadedCheckpoint:
+) -> Parts:
     """Build the model that these files hold, ready to generate (no gradients).
 
     Args:
@@ -185,9 +167,7 @@ def export_checkpoint(resolved: ResolvedCheckpoint, directory: Path) -> None:
     native.write_directory(directory, write)
 
 
-def _load_released(
-    resolved: ResolvedCheckpoint, dtype: torch.dtype, device: torch.device
-) -> LoadedCheckpoint:
+def _load_released(resolved: ResolvedCheckpoint, dtype: torch.dtype, device: torch.device) -> Parts:
     codec = _codec(resolved.codec, device)
     file = audiocraft.open_lm(resolved.directory / audiocraft.LM_FILE)
     config = audiocraft.lm_config(file, codec.frame_rate)
@@ -198,7 +178,7 @@ def _load_released(
     defaults = audiocraft.decoding_defaults(file)
     if known is not None:
         defaults = known.decoding.over(defaults)
-    return LoadedCheckpoint(
+    return Parts(
         name=resolved.name,
         repo=resolved.repo,
         revision=resolved.revision,
@@ -208,18 +188,15 @@ def _load_released(
         codec=codec,
         text_encoder=load_t5(resolved.text.directory, device),
         text_encoder_name=file.text_encoder,
-        lm_config=config,
         defaults=_complete(defaults, config),
     )
 
 
-def _load_native(
-    resolved: ResolvedCheckpoint, dtype: torch.dtype, device: torch.device
-) -> LoadedCheckpoint:
+def _load_native(resolved: ResolvedCheckpoint, dtype: torch.dtype, device: torch.device) -> Parts:
     model = native.load(resolved.directory, dtype, device)
     is_path = resolved.repo is None and resolved.known is None
     name = model.card.name if is_path else resolved.name
-    return LoadedCheckpoint(
+    return Parts(
         name=name,
         repo=resolved.repo,
         revision=resolved.revision,
@@ -229,7 +206,6 @@ def _load_native(
         codec=model.codec,
         text_encoder=model.text_encoder,
         text_encoder_name=model.card.provenance.get("text_encoder"),
-        lm_config=model.lm.config,
         defaults=_complete(model.card.defaults, model.lm.config),
     )
 
@@ -272,7 +248,7 @@ def _stored_dtype(resolved: ResolvedCheckpoint) -> str:
     return next((name for name, known in _DTYPES.items() if known == dtype), "float32")
 
 
-def _check_parts(loaded: LoadedCheckpoint, directory: Path) -> None:
+def _check_parts(loaded: Parts, directory: Path) -> None:
     """Refuse parts that do not belong together."""
     lm, codec, text = loaded.lm_config, loaded.codec, loaded.text_encoder
     problem = None

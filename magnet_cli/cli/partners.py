@@ -10,7 +10,7 @@ from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.settings import DecodingConfig
 
 if TYPE_CHECKING:
-    from magnet_cli.checkpoints.load import LoadedCheckpoint as Parts
+    from magnet_cli.models.parts import Parts
     from magnet_cli.partners import Partners
     from magnet_cli.pipeline import Pipeline
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from magnet_cli.api import Model
 from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.load import (
-    LoadedCheckpoint,
     export_checkpoint,
     import_checkpoint,
     load_checkpoint,
@@ -24,6 +23,7 @@ from magnet_cli.checkpoints.load import (
 from magnet_cli.checkpoints.resolve import resolve, resolve_codec
 from magnet_cli.checkpoints.tensors import blank
 from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DecodingConfig
 from tests.golden_cases import snapshot
 
@@ -36,7 +36,7 @@ NAMES = [
 ]
 
 
-def loaded(spec: str, dtype: str = "float32") -> LoadedCheckpoint:
+def loaded(spec: str, dtype: str = "float32") -> Parts:
     return load_checkpoint(resolve(spec), "cpu", dtype)
 
 

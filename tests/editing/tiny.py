@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from magnet_cli.api import Model
-from magnet_cli.checkpoints.load import LoadedCheckpoint
 from magnet_cli.config import CodecConfig, Modeling
 from magnet_cli.models.encodec import EnCodec
+from magnet_cli.models.parts import Parts
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import tiny_lm
@@ -57,11 +57,10 @@ def tiny_model(modeling: Modeling = "masked", channels: int = 1) -> Model:
         torch.nn.init.normal_(parameter, std=0.3, generator=generator)
     codec.requires_grad_(False)
     return Model(
-        LoadedCheckpoint(
+        Parts(
             lm=lm,
             codec=codec,
             text_encoder=Letters(),
-            lm_config=lm.config,
             defaults=DecodingConfig(),
             name=f"tiny-{modeling}",
             repo=None,
