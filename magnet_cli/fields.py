@@ -47,6 +47,9 @@ class Setting:
     below: float = math.inf
     words: str = ""  # what values it takes; "": said from type and bounds
     usual: Any = None  # what holds where the field is None and the checkpoint is silent
+    # What files were made with that do not say it, whatever `usual` and the default are now: the value that
+    # held before it was a setting.
+    before: Any = None
     example: str = ""  # of several values
     only: Only | None = None  # what alone has a use for it; None: all
     option: Mapping[str, Any] = field(default_factory=dict)  # what else typer.Option takes

@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from magnet_cli.settings import OUTPUT_DEFAULTS, DecodingConfig, OutputConfig
+from magnet_cli.checkpoints.identity import builtin_weights
+from magnet_cli.settings import UNRECORDED_OUTPUT, DecodingConfig, OutputConfig
 
 _LONGEST_RECORD = 10_000  # characters: comments hold five times as many, prompts twice
 
@@ -46,7 +47,18 @@ def record(
     shared = {key: value for key, value in settings.items() if key not in batch}
     for part, folder in (helper_sources or {}).items():
         shared[part] = {**shared[part], "source": folder}
-    return {**shared, **kept}
+    for part in ("rescorer", "hybrid_model"):
+        if part in shared:
+            shared[part] = _with_weights(shared[part])
+    return _with_weights({**shared, **kept})
+
+
+def _with_weights(model: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a model, with the id of its weights where it is built in: its name stays."""
+    if model.get("repo") is not None or model.get("source") is not None:
+        return model
+    weights = builtin_weights(model["model"])
+    return model if weights is None else {**model, "weights": weights}
 
 
 def of_input(made: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -63,12 +75,12 @@ def of_input(made: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def output_given(output: OutputConfig) -> dict[str, Any]:
-    """The settings of a file that differ from the defaults, but for the format, which it has itself."""
+    """The settings of a file that its silence would not say; its format it has itself."""
     fields = (field.name for field in dataclasses.fields(output) if field.name != "format")
     return {
         name: getattr(output, name)
         for name in fields
-        if getattr(output, name) != getattr(OUTPUT_DEFAULTS, name)
+        if getattr(output, name) != UNRECORDED_OUTPUT[name]
     }
 
 

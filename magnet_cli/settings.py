@@ -81,6 +81,7 @@ class DecodingConfig:
         "Step by step: what all that was written so far makes likely counts for more than what its last 15 "
         "frames alone would, so that a beat goes on and no tone does for ever.",
         usual=0.0,
+        before=0.0,
         only="autoregressive",
         **_NUMBER,
     )
@@ -88,6 +89,7 @@ class DecodingConfig:
         "Step by step: a code that fills more than 30 of its stream's last 50 frames becomes less likely by "
         "X nats for each more, so that long notes and silences end.",
         usual=0.0,
+        before=0.0,
         only="autoregressive",
         **_NUMBER,
     )
@@ -108,6 +110,7 @@ class DecodingConfig:
         "evenly over time (spread), which keeps small models from droning. Default: the checkpoint's own, "
         "usually {usual}.",
         usual="certainty",
+        before="certainty",
         only="masked",
     )
     span_scoring: SpanScoring | None = _decoding(  # of the grid: stride1 always sums -log p
@@ -119,6 +122,7 @@ class DecodingConfig:
         "Chance in which spans are masked again: held notes are the surest guess, and where only the surest "
         "stays, everything drones.",
         usual=0.0,
+        before=0.0,
         only="masked",
         **_NUMBER,
     )
@@ -220,7 +224,7 @@ class OutputConfig:
         words="1 (mono) or 2 (stereo)",
     )
     normalize: bool = _output(
-        "Bring the clip to --lufs under --peak, or leave its level alone.", True
+        "Bring the clip to --lufs under --peak, or leave its level alone.", True, before=True
     )
     lufs: float = _output(
         "Loudness in LUFS (ITU-R BS.1770-4).",
@@ -229,6 +233,7 @@ class OutputConfig:
         low=-70,
         high=0,
         words="a loudness from -70 to 0 LUFS",
+        before=-14.0,
     )
     peak: float = _output(
         "Ceiling in dBFS, held by a limiter.",
@@ -237,6 +242,7 @@ class OutputConfig:
         low=-60,
         high=0,
         words="a ceiling from -60 to 0 dBFS",
+        before=-1.0,
     )
     fade: float = _output(
         "Fade in and out this long.",
@@ -245,6 +251,7 @@ class OutputConfig:
         low=0,
         high=60,
         words="seconds from 0 to 60",
+        before=0.0,
     )
 
     def __post_init__(self) -> None:
@@ -288,6 +295,21 @@ AUTOREGRESSIVE_DEFAULTS = dataclasses.replace(
     DECODING_DEFAULTS, temperature=1.0, top_p=0.0, top_k=250
 )
 OUTPUT_DEFAULTS = OutputConfig()
+
+# What files that say nothing of a setting were made with: of decoding what was not always recorded, of the
+# sound file everything, as a file keeps only what differs from these; and which weights a built-in model
+# had (checkpoints/identity.py). What is here stays as it is, whatever the defaults become.
+UNRECORDED_DECODING = {
+    name: each.before
+    for name, each in settings_of(DecodingConfig).items()
+    if each.before is not None
+}
+UNRECORDED_OUTPUT = {
+    name: each.before for name, each in settings_of(OutputConfig).items() if name != "format"
+}
+UNRECORDED_WEIGHTS = {
+    "nano": "sha256:c8c1e1125eaf6307a7c9cfdd6f62b2454a5476c371fbc39abf07572fc1443fc6",
+}
 
 
 # What `--preset` multiplies the checkpoint's own decoding steps by.

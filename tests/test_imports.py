@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "audio": set(),
     "data": {"audio", "naming"},
     "naming": set(),
-    "provenance": set(),
+    "provenance": {"checkpoints"},  # which weights a built-in model has
     "decoding": set(),
     "checkpoints": {"models"},
     "partners": {"checkpoints", "models", "decoding"},

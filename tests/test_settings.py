@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 FIELD = """
     swing: float | None = _decoding(
         "How late every second beat is.", flags="--swing-by", metavar="X", low=0, high=1, usual=0.25,
-        only="masked",
+        only="masked", before=0.0,
     )
 """
 
@@ -69,10 +69,14 @@ try:
 except UsageError as error:
     assert "swing cannot be used" in error.message
 
-said = {"prompts": ["rain"], "negative_prompts": [None], "seeds": [1]}
+said = {"model": "small", "prompts": ["rain"], "negative_prompts": [None], "seeds": [1]}
 made = provenance.record(said, 0, DecodingConfig(swing=0.5), OutputConfig())
 assert made["given"] == {"swing": 0.5}
 assert command_for(made, "a.wav")[-5:] == ["--swing-by", "0.5", "-o", "a.wav", "rain"]
+# A file from before it was there swings as little as it did.
+decoding = {"decoding_steps": [20, 10, 10, 10], "temperature": 3.0}
+older = made | {"given": {}, "decoding": decoding}
+assert command_for(older, "a.wav")[-5:] == ["--swing-by", "0.0", "-o", "a.wav", "rain"]
 """
 
 

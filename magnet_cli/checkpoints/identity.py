@@ -7,7 +7,9 @@ the model is named.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +52,25 @@ def with_identities(models: Mapping[str, str]) -> dict[str, str]:
         if (known := identity(spec)) is not None:
             found[f"{part}_id"] = known
     return found
+
+
+def builtin_weights(name: str) -> str | None:
+    """The id of a built-in model's weights, whatever its decoding defaults are; None: there is none."""
+    known = registry.find(name)
+    if known is None or known.directory is None:
+        return None
+    return _weights(known.directory)
+
+
+@functools.cache  # an installed model stays what it is
+def _weights(folder: Path) -> str:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    digest = hashlib.sha256()
+    for part in ("lm", "codec", "text"):
+        digest.update(json.dumps(config[part], sort_keys=True).encode())
+    for name in sorted({*NATIVE.chosen(hub.file_names(folder)).values()} - {"config.json"}):
+        digest.update(f"{name}\0".encode() + _hashed(folder / name))
+    return f"sha256:{digest.hexdigest()}"
 
 
 def directory_of(spec: str) -> Path | None:

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from magnet_cli.audio.formats import CONTAINERS
-from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, spelled
-from magnet_cli.settings import OutputConfig
+from magnet_cli.checkpoints import registry
+from magnet_cli.checkpoints.identity import builtin_weights
+from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of, spelled
+from magnet_cli.config import LMConfig, Modeling
+from magnet_cli.decoding import resolving
+from magnet_cli.editing.windows import OVERLAP
+from magnet_cli.errors import MagnetError
+from magnet_cli.settings import (
+    OUTPUT_DEFAULTS,
+    UNRECORDED_DECODING,
+    UNRECORDED_OUTPUT,
+    UNRECORDED_WEIGHTS,
+    DecodingConfig,
+    OutputConfig,
+)
 
 # The models that take part in a clip beside its own, by the names of their flags' fields.
 HELPERS = ("rescorer", "hybrid_model")
 
 
+_DECODING = frozenset(field.name for field in dataclasses.fields(DecodingConfig))
+
+
 def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[str]:
     """The command line that makes a clip again, from what its file says.
+
+    It says all that was asked for, and beyond that what was used and would not be used now: defaults
+    change. What the file does not say is what held before files said it (settings.UNRECORDED_*).
 
     Args:
         made: `provenance.record`, perhaps by another version, perhaps tampered with: what is not
@@ -36,13 +57,13 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
     helpers = {
         part: model_of(made[part]) for part in HELPERS if isinstance(made.get(part), Mapping)
     }
+    told = _mapping(made, "given") | _sayable(made, _used_otherwise(made))
     for group, values in (
-        (PartnerOptions, helpers),
-        (PartnerOptions, made.get("given")),
-        (DecodingOptions, made.get("given")),
-        (OutputConfig, made.get("output")),
+        (PartnerOptions, {**helpers, **told}),
+        (DecodingOptions, told),
+        (OutputConfig, _output(made)),
     ):
-        arguments += spelled(group, values if isinstance(values, Mapping) else {})
+        arguments += spelled(group, values)
     default = "float16" if made.get("device") == "cuda" else "float32"
     if made.get("dtype") not in (None, default):
         arguments += ["--dtype", as_text(made["dtype"])]
@@ -52,9 +73,140 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
         elif suffix in CONTAINERS:
             arguments += ["--format", suffix]
     arguments += ["-o", name if not name.startswith("-") else f"./{name}"]
-    arguments += _edit_flags(edit)
+    arguments += [*_edit_flags(edit), *_overlap(made)]
     prompts = _timed(edit) or [as_text(made.get("prompt") or "")]
     return [*arguments, "--", *prompts] if prompts[0].startswith("-") else [*arguments, *prompts]
+
+
+def _mapping(made: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = made.get(key)
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def differences(made: Mapping[str, Any]) -> list[str]:
+    """Why the command of a clip makes other samples than its file has, in words; none: it does not."""
+    found = []
+    for model in (made, *(_mapping(made, part) for part in HELPERS)):
+        name = model.get("model")
+        if not isinstance(name, str) or model_of(model) != name or model.get("source"):
+            continue
+        then, now = model.get("weights", UNRECORDED_WEIGHTS.get(name)), builtin_weights(name)
+        if now is not None and then is not None and then != now:
+            found.append(f"the weights of {name} are another version's")
+    used = _used_otherwise(made)
+    silent = used.keys() - _sayable(made, used).keys()
+    silent |= _mapping(made, "decoding").keys() - _DECODING
+    silent |= {name for name, value in _output(made).items() if value is None}
+    if silent:
+        found.append(f"no flag says {', '.join(sorted(silent))} as it was")
+    return found
+
+
+def _sayable(made: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings of decoding that the command of a clip has flags for."""
+    takes = {each.name for each in flags_of(DecodingOptions)}
+    edit = _mapping(made, "edit")
+    if _called(edit) == ["gen"]:
+        takes |= {each.name for each in flags_of(PartnerOptions)}
+        if edit and used.get("hybrid"):
+            takes.remove("hybrid")  # of a piece it is the checkpoint's own, or none
+    return {name: value for name, value in used.items() if name in takes}
+
+
+def _output(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the sound file that are not today's defaults."""
+    edit = _mapping(made, "edit")
+    if edit.get("command") == "edit" and "--through-codec" not in _edit_flags(edit):
+        return {}  # the file is as its input is
+    today = dataclasses.asdict(OUTPUT_DEFAULTS)
+    recorded = UNRECORDED_OUTPUT | _mapping(made, "output")
+    return {name: value for name, value in recorded.items() if value != today.get(name)}
+
+
+def _used_otherwise(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of decoding that were used, not asked for, and would not be used now."""
+    recorded = {name: _tupled(value) for name, value in _mapping(made, "decoding").items()}
+    asked = {name: _tupled(value) for name, value in _mapping(made, "given").items()}
+    found: dict[str, Any] = {}
+    more = recorded
+    while more:  # what is said changes what else is used: one filter switches the other off
+        try:
+            now = _used_now(made, recorded, {**asked, **found})
+        except (MagnetError, TypeError, ValueError):  # tampered with: nothing can be made of it
+            break
+        then = UNRECORDED_DECODING | recorded
+        more = {
+            name: then[name]
+            for name, value in now.items()
+            if name in then and then[name] != value and name not in {*asked, *found}
+        }
+        found |= more
+    return found
+
+
+def _used_now(
+    made: Mapping[str, Any], recorded: Mapping[str, Any], asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of decoding that the clip would be made with now, if no more than `asked` were.
+
+    Raises:
+        MagnetError, TypeError, ValueError: of values that make no sense.
+    """
+    known = _known(made)
+    steps, seconds = recorded.get("decoding_steps"), recorded.get("hybrid")
+    modeling: Modeling = "autoregressive" if steps is None else "masked"
+    if known is not None:
+        modeling = known.modeling
+    elif seconds and "hybrid_model" not in made:
+        modeling = "hybrid"
+    shape = LMConfig(
+        dim=1, num_heads=1, num_layers=1, n_q=len(steps) if steps else 4, card=1, text_dim=1,
+        modeling=modeling, frame_rate=1.0, segment_duration=1.0,
+    )  # fmt: skip
+    own = known.decoding if known is not None else DecodingConfig()
+    config = resolving.resolve(DecodingConfig(**asked), own, shape)
+    beginning = config.hybrid or 0.0
+    if asked.get("hybrid") is None and beginning:
+        # A checkpoint's habit ends with the clip; a piece says it of its first window, if at all.
+        longest = made.get("duration") or (known.segment_duration if known is not None else 0.0)
+        longest = 0.0 if "edit" in made else longest
+        beginning = min(beginning, max(seconds or 0.0, longest))
+    prefix = None
+    if beginning and modeling != "autoregressive":
+        writer = _known(_mapping(made, "hybrid_model"))
+        writes = writer is not None and writer.modeling == "autoregressive"
+        prefix = resolving.for_prefix(
+            config, writer.decoding if writer is not None and writes else DecodingConfig()
+        )
+    return resolving.used(
+        config, modeling, rescored="rescorer" in made, hybrid=beginning, prefix=prefix
+    )
+
+
+def _known(made: Mapping[str, Any]) -> registry.KnownCheckpoint | None:
+    """What is known of a model without loading it; None: nothing, as of one that is not here."""
+    source = made.get("source")
+    if not isinstance(source, str):
+        name = made.get("repo") or made.get("model")
+        return registry.find(name) if isinstance(name, str) else None
+    try:
+        folder = Path(source).expanduser()
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        return registry.described(config, str(made.get("model")), folder)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return None
+
+
+def _overlap(made: Mapping[str, Any]) -> list[str]:
+    """The flag for the overlap that windows had by default, where that is another now."""
+    edit = _mapping(made, "edit")
+    flags, used, known = _mapping(edit, "flags"), edit.get("overlap"), _known(made)
+    if "overlap" not in flags or flags["overlap"] is not None or not isinstance(used, float):
+        return []
+    rounding = 0.02  # seconds: it is a whole number of frames
+    if known is not None and abs(used - OVERLAP * known.segment_duration) <= rounding:
+        return []
+    return ["--overlap", as_text(used)]
 
 
 def _says_format(name: str) -> bool:
@@ -107,6 +259,11 @@ def as_text(value: Any) -> str:
     """A value as a flag takes it."""
     if value is None:
         return ""
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return ",".join(map(as_text, value))
     return str(value)
+
+
+def _tupled(value: Any) -> Any:
+    """A value as settings have it: JSON knows no tuples."""
+    return tuple(value) if isinstance(value, list) else value

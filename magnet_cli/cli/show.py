@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.again import HELPERS, as_text, command_for, model_of
+from magnet_cli.cli.again import HELPERS, as_text, command_for, differences, model_of
 from magnet_cli.cli.inputs import STDIN
 from magnet_cli.cli.output import Talk, complain, printable, stdin
 from magnet_cli.cli.settings import TalkOptions, takes_flags
@@ -115,8 +115,10 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         voice.note(f"Drew {spectrogram}")
     made = sound.metadata
     command = command_for(made, file, suffix) if made is not None and not _of_codes(made) else None
+    other = differences(made) if made is not None and command is not None else []
     if voice.json:
-        voice.data(_record(name, sound, samples, lufs, peak, invalid, command))
+        record = _record(name, sound, samples, lufs, peak, invalid, command)
+        voice.data(record | {"approximation": other})
         return
     lines = [
         ("File", "stdin" if name == STDIN else name),
@@ -139,7 +141,11 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
     elif command is None:
         voice.print("\nmagnet's settings are not in this file: it was made by something else.")
     else:
-        voice.print("\nTo make it again:\n\n  " + printable(shlex.join(command)))
+        # Where the samples cannot be the same, that is said before the command is tried.
+        again = "To make it again"
+        if other:
+            again = f"To make something like it (an approximation: {printable('; '.join(other))})"
+        voice.print(f"\n{again}:\n\n  {printable(shlex.join(command))}")
 
 
 def _opened(name: str) -> AbstractContextManager[Sound]:

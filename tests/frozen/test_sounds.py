@@ -1,0 +1,265 @@
+"""Sound files that users have: their printed command makes the same samples again, whatever has changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from magnet_cli import settings
+from magnet_cli.checkpoints import registry
+from magnet_cli.cli.again import command_for, differences
+from magnet_cli.settings import DecodingConfig, OutputConfig
+from tests import sounds
+from tests.cli.conftest import Magnet
+from tests.frozen.make import SOUNDS, twin
+
+HERE = Path(__file__).parent
+FILES = sorted(path.name for path in (HERE / "sounds").iterdir())
+
+# Defaults that no version had, each far from the one that held when the files were made.
+DECODING = {
+    "temperature": 1.0,
+    "decoding_steps": (3, 3, 3, 3),
+    "anneal_temperature": False,
+    "top_p": 0.0,
+    "top_k": 7,
+    "max_cfg_coef": 2.0,
+    "min_cfg_coef": 2.0,
+    "cfg_coef": 1.5,
+    "coherence_boost": 1.0,
+    "frequency_penalty": 0.5,
+    "span_arrangement": "stride1",
+    "span_order": "spread",
+    "span_scoring": "prod",
+    "score_noise": 3.0,
+    "rescorer_weight": 0.1,
+    "rescore_streams": (1,),
+    "hybrid_temperature": 0.3,
+    "hybrid_top_k": 3,
+}
+OUTPUT = {"lufs": -22.0, "peak": -4.0, "fade": 0.1, "bit_depth": "24", "channels": 2}
+
+
+def test_every_example_is_here() -> None:
+    assert sorted([*SOUNDS, "input.wav"]) == FILES
+
+
+@pytest.fixture
+def work(home: Path) -> Path:
+    """A folder with what the examples were made from."""
+    twin(home / "twin")
+    shutil.copy(HERE / "sounds" / "input.wav", home)
+    return home
+
+
+def changed_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another default for every setting, of the program and of every known model."""
+    for name in ("DECODING_DEFAULTS", "AUTOREGRESSIVE_DEFAULTS"):
+        old = getattr(settings, name)
+        new = dataclasses.replace(old, **DECODING)
+        for module in [m for key, m in sys.modules.items() if key.startswith("magnet_cli")]:
+            if getattr(module, name, None) is old:
+                monkeypatch.setattr(module, name, new)
+    entries = []
+    for entry in registry.RELEASED:
+        values = {k: v for k, v in DECODING.items() if getattr(entry.decoding, k) is not None}
+        decoding = dataclasses.replace(entry.decoding, **values)
+        entries.append(dataclasses.replace(entry, decoding=decoding))
+    monkeypatch.setattr(registry, "RELEASED", tuple(entries))
+
+
+def made_again(name: str, magnet: Magnet) -> None:
+    shown = magnet("show", str(HERE / "sounds" / name), "--json").records[0]
+    assert shown["approximation"] == []
+    again = magnet(*shlex.split(shown["command"])[1:], "--force")
+    assert again.status == 0, again.err
+    old, new = sounds.read(HERE / "sounds" / name), sounds.read(name)
+    assert (new.kind, new.subtype, new.sample_rate) == (old.kind, old.subtype, old.sample_rate)
+    np.testing.assert_allclose(new.samples, old.samples, rtol=0, atol=1e-4)
+    assert new.metadata is not None
+    assert old.metadata is not None
+    for key in ("prompt", "negative", "seed", "frames", "output", "dtype"):
+        assert new.metadata[key] == old.metadata[key]
+    used = new.metadata["decoding"]
+    younger = {k: v for k, v in settings.UNRECORDED_DECODING.items() if k in used}
+    assert used == younger | old.metadata["decoding"]
+
+
+PLAIN = ["masked.wav", "steps-told.flac", "clip.opus", "loop.wav", "patched.wav", "varied.wav"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_printed_command_makes_the_same_samples(name: str, work: Path, magnet: Magnet) -> None:
+    made_again(name, magnet)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_does_after_every_default_has_changed(
+    name: str, work: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed_defaults(monkeypatch)
+    made_again(name, magnet)
+
+
+def record(name: str) -> dict[str, Any]:
+    kept = sounds.read(HERE / "sounds" / name).metadata
+    assert kept is not None
+    return dict(kept)
+
+
+def spoken(made: dict[str, Any]) -> str:
+    return shlex.join(command_for(made, "a.wav"))
+
+
+def test_a_setting_that_is_younger_than_a_file_is_said_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file cannot say that there was no noise; a default that has some must not get into it."""
+    made = record("masked.wav")
+    del made["decoding"]["score_noise"]
+    plain = spoken(made)
+    assert "--score-noise" not in plain
+    changed_defaults(monkeypatch)
+    assert "--score-noise 0.0" in spoken(made)
+    assert "--temperature 3.0" in spoken(made)
+
+
+def test_a_changed_default_of_the_sound_file_is_said_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = record("float.wav")
+    new = OutputConfig(**OUTPUT)
+    monkeypatch.setattr("magnet_cli.cli.again.OUTPUT_DEFAULTS", new)
+    command = spoken(made)
+    for words in ("--bit-depth float", "--lufs -20.0", "--peak -3.0", "--fade 0.05"):
+        assert words in command
+    command = spoken(record("masked.wav"))
+    for words in ("--lufs -14.0", "--peak -1.0", "--fade 0.0"):
+        assert words in command
+    # Nothing can ask for "as the model has it", now that two channels are the default.
+    assert differences(record("masked.wav")) == ["no flag says bit_depth, channels as it was"]
+
+
+def test_another_overlap_of_windows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = record("long.wav")
+    assert "--overlap" not in spoken(made)
+    monkeypatch.setattr("magnet_cli.cli.again.OVERLAP", 0.5)
+    assert "--overlap 3.0" in spoken(made)
+
+
+def test_what_was_used_by_default_is_not_said_twice() -> None:
+    """A model that is not here, or a folder that is gone: all that is not everyone's default is said."""
+    made = record("sound.flac") | {"repo": "someone/else", "revision": None}
+    assert "--temperature 3.5 --top-p 0.8 --max-cfg-coef 20.0 -o" in spoken(made)
+    made = record("masked.wav") | {"repo": "someone/else"}
+    assert spoken(made).count("--") == 2
+
+
+def test_every_setting_has_its_meaning_where_a_file_does_not_say_it() -> None:
+    """A new field says `before=`: the value that held before it was there."""
+    first = {
+        "decoding_steps", "temperature", "anneal_temperature", "top_p", "top_k", "use_sampling",
+        "max_cfg_coef", "min_cfg_coef", "cfg_coef", "span_len", "span_arrangement", "span_scoring",
+        "full_length", "rescorer_weight", "rescore_streams", "hybrid", "hybrid_temperature",
+        "hybrid_top_p", "hybrid_top_k",
+    }  # fmt: skip
+    names = {field.name for field in dataclasses.fields(DecodingConfig)}
+    assert names == first | settings.UNRECORDED_DECODING.keys()
+    DecodingConfig(**settings.UNRECORDED_DECODING)
+    names = {field.name for field in dataclasses.fields(OutputConfig)} - {"format"}
+    assert names == settings.UNRECORDED_OUTPUT.keys()
+    OutputConfig(**settings.UNRECORDED_OUTPUT)
+
+
+# What nano's files say, as far as it matters here.
+NANO = {
+    "prompt": "lofi piano", "model": "nano", "repo": None, "revision": None, "source": None,
+    "seed": 1, "duration": None, "frames": 250, "given": {}, "output": {}, "dtype": "float32",
+    "device": "cpu",
+    "decoding": {
+        "decoding_steps": [10, 6, 6, 6, 2, 2, 2, 2, 2, 2, 2, 2], "temperature": 1.0,
+        "anneal_temperature": True, "top_p": 0.9, "top_k": 0, "use_sampling": True,
+        "max_cfg_coef": 1.5, "min_cfg_coef": 1.5, "cfg_coef": 4.5, "coherence_boost": 0.5,
+        "frequency_penalty": 0.0, "span_len": 3, "span_arrangement": "nonoverlap",
+        "span_scoring": "max", "score_noise": 4.0, "full_length": True, "hybrid": 9.0,
+        "hybrid_temperature": 0.95, "hybrid_top_p": 0.9, "hybrid_top_k": 0,
+    },
+}  # fmt: skip
+
+
+def other_nano(monkeypatch: pytest.MonkeyPatch, folder: Path, **defaults: Any) -> None:
+    """The built-in model of another version: other defaults."""
+    shutil.copytree(registry.ASSETS / "nano", folder / "nano")
+    path = folder / "nano" / "config.json"
+    config = json.loads(path.read_text())
+    config["defaults"].update(defaults)
+    path.write_text(json.dumps(config))
+    monkeypatch.setattr(registry, "ASSETS", folder)
+
+
+def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plain = "magnet gen -m nano --seed 1 -o a.wav 'lofi piano'"
+    short = NANO | {"duration": 2.0, "frames": 50}
+    short["decoding"] = {**NANO["decoding"], "hybrid": 2.0}  # type: ignore[dict-item]
+    assert spoken(NANO) == plain
+    assert "--hybrid" not in spoken(short)
+    older = NANO | {"decoding": {**NANO["decoding"]}}  # type: ignore[dict-item]
+    del older["decoding"]["coherence_boost"]  # type: ignore[attr-defined]
+    assert "--coherence-boost 0.0" in spoken(older)
+    other_nano(monkeypatch, tmp_path, hybrid=1.0, temperature=2.0, hybrid_top_p=0.5)
+    assert spoken(NANO) == plain.replace(
+        " -o", " --hybrid 9.0 --hybrid-temperature 0.95 --hybrid-top-p 0.9 --temperature 1.0 -o"
+    )
+    assert "--hybrid 2.0" in spoken(short)
+    assert differences(NANO) == []
+    # What goes on from a beginning has the checkpoint's habit, for which `extend` has no flag.
+    edit = {"command": "extend", "input": "a.wav", "flags": {"to": 20.0}, "overlap": 3.0}
+    assert differences(NANO | {"edit": edit}) == [
+        "no flag says hybrid, hybrid_temperature, hybrid_top_p as it was"
+    ]
+
+
+def test_other_weights_of_the_built_in_model_are_said(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    samples = np.full((1, 8000), 0.1, np.float32)
+    sounds.write(Path("old.wav"), samples, 8000, "wav", OutputConfig(), NANO)
+    made = NANO | {"weights": "sha256:" + "0" * 64}
+    sounds.write(Path("other.wav"), samples, 8000, "wav", OutputConfig(), made)
+    partner = {"model": "nano", "repo": None, "revision": None, "weights": "sha256:1"}
+    sounds.write(
+        Path("part.wav"), samples, 8000, "wav", OutputConfig(), NANO | {"rescorer": partner}
+    )
+    old, other, part = magnet("show", "old.wav", "other.wav", "part.wav", "--json").records
+    assert old["approximation"] == []
+    assert other["approximation"] == ["the weights of nano are another version's"]
+    assert part["approximation"] == other["approximation"]
+    said = magnet("show", "other.wav").out
+    assert "(an approximation: the weights of nano are another version's):" in said
+    assert "To make it again:" in magnet("show", "old.wav").out
+    # A folder of the user's that is called so is not the built-in one.
+    folder = made | {"source": "nano"}
+    assert differences(folder) == []
+
+
+def test_clips_of_the_built_in_model_keep_the_id_of_its_weights(magnet: Magnet) -> None:
+    assert (
+        magnet("gen", "rain", "-m", "nano", "-d", "0.1", "--seed", "1", "-o", "a.wav").status == 0
+    )
+    kept = sounds.read("a.wav").metadata or {}
+    assert kept["weights"] == settings.UNRECORDED_WEIGHTS["nano"]
+    assert magnet("show", "a.wav", "--json").records[0]["approximation"] == []
+    assert (
+        magnet("gen", "rain", "-m", "small", "-d", "0.1", "--steps", "1", "-o", "b.wav").status == 0
+    )
+    assert "weights" not in (sounds.read("b.wav").metadata or {})
