@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint format install
+.PHONY: demo test test-slow lint format install
 
 $(BIN)/magnet: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,4 +30,8 @@ format: $(VENV)/dev
 	$(BIN)/ruff format .
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "not slow"
+
+# What takes minutes or needs other programs (see .ci/run for their Debian packages).
+test-slow: $(VENV)/dev
+	$(BIN)/python -m pytest -q -m slow

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from magnet_cli.cli.app import run
+from tests import processes
 from tests.commands import commands, options
 from tests.golden_cases import HUB_CACHE
 
@@ -62,6 +62,7 @@ def test_every_flag_is_in_the_reference(name: str, command: Any) -> None:
             assert str(option.default) in rows[row], f"{row}: its default is not said"
 
 
+@pytest.mark.slow
 def test_bash_completes_commands_flags_and_models(tmp_path: Path) -> None:
     (tmp_path / "magnet").symlink_to(Path(sys.executable).parent / "magnet")
     asked = [(1, "mod"), (2, "gen --temperat"), (4, "gen rain -m musicgen-")]
@@ -69,7 +70,7 @@ def test_bash_completes_commands_flags_and_models(tmp_path: Path) -> None:
     for position, words in asked:
         lines += [f"COMP_WORDS=(magnet {words}); COMP_CWORD={position}; _magnet_completion magnet"]
         lines += ['echo "${COMPREPLY[@]}"']
-    outcome = subprocess.run(
+    outcome = processes.run(
         ["bash", "-c", "\n".join(lines)],
         capture_output=True,
         text=True,
@@ -98,6 +99,7 @@ def test_readme_has_examples() -> None:
         assert any(line.startswith(f"magnet {command}") for line in examples())
 
 
+@pytest.mark.process
 def test_readmes_examples_work_line_by_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +113,7 @@ def test_readmes_examples_work_line_by_line(
     monkeypatch.delenv("MAGNET_MODEL", raising=False)
     for line in examples():
         if re.search(r"[|>]", line):
-            status = subprocess.run(["bash", "-c", line], capture_output=True).returncode
+            status = processes.run(["bash", "-c", line], capture_output=True).returncode
         else:
             status = run(shlex.split(line)[1:])
         assert status == 0, line

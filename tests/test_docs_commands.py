@@ -26,7 +26,7 @@ DOCUMENTS = {
     "docs/cli.md": 40,
     "docs/editing.md": 10,
     "docs/nano.md": 3,
-    "docs/python.md": 0,
+    "docs/python.md": 2,
     "docs/rescorer-hybrid.md": 6,
     "docs/training.md": 10,
     "recipes/nano/README.md": 10,
@@ -45,13 +45,14 @@ def wrong(text: str) -> list[str]:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_calls_in_documents_are_taken(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
-    assert len(list(calls_in_text(text))) >= DOCUMENTS[document]
+    assert len(list(calls_in_text(text))) >= DOCUMENTS[document] > 0
     assert wrong(text) == [], HELP
 
 
 def test_no_document_is_left_out() -> None:
-    found = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
-    assert found == {name for name in DOCUMENTS if name.startswith("docs/")}
+    for path in (ROOT / "docs").glob("*.md"):
+        calls = list(calls_in_text(path.read_text("utf-8")))
+        assert bool(calls) == (f"docs/{path.name}" in DOCUMENTS), path
 
 
 @pytest.mark.parametrize(("name", "command"), commands(), ids=[name for name, _ in commands()])

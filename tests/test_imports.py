@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import pkgutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 import magnet_cli
 from magnet_cli import cli
+from tests import processes
 
 ROOT = Path(magnet_cli.__file__).parent
 
@@ -97,13 +97,14 @@ def test_imports_follow_the_table(path: Path) -> None:
     assert not strangers, f"{path.relative_to(ROOT)} may not import {sorted(strangers)}"
 
 
+@pytest.mark.process
 def test_the_command_line_imports_torch_inside_its_commands_alone() -> None:
     """Else every `--help` and every mistake would wait for it."""
     names = [f"magnet_cli.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__)]
     assert len(names) >= 20
     late = "{'torch', 'scipy', 'huggingface_hub'}"
     code = f"import sys, {', '.join(names)}; sys.exit(str({late} & set(sys.modules) or ''))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = processes.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == ""
 
 

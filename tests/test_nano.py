@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from magnet_cli.api import Model
 from magnet_cli.checkpoints import registry
 from magnet_cli.decoding.contracts import StepEvent
 from magnet_cli.decoding.sampling import make_generators
+from tests import processes
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,7 +37,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(folder),
         str(ROOT),
     ]
-    subprocess.run(command, check=True, cwd=folder)
+    processes.run(command, check=True, cwd=folder)
     (wheel,) = folder.glob("*.whl")
     assert wheel.stat().st_size < 30_000_000
     with zipfile.ZipFile(wheel) as archive:
@@ -45,6 +45,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.slow
 def test_the_wheel_generates_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     arguments = ["gen", "lofi piano", "-o", "out.wav", "--seed", "1", "-d", "2", "--steps", "2"]
     environment = {
@@ -57,9 +58,9 @@ def test_the_wheel_generates_outside_the_checkout(installed: Path, tmp_path: Pat
     environment.pop("MAGNET_MODEL", None)
     code = "import magnet_cli; print(magnet_cli.__file__)"
     run = [sys.executable, "-P", "-c", code]
-    found = subprocess.run(run, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    found = processes.run(run, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert found.stdout.startswith(str(installed))
-    done = subprocess.run(
+    done = processes.run(
         [sys.executable, "-P", "-m", "magnet_cli", *arguments],
         env=environment,
         cwd=tmp_path,

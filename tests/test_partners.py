@@ -223,7 +223,9 @@ def test_settings_say_who_took_part(magnet: Model, musicgen: Model, nano: Model)
     rescored = magnet.generate(["x"], SHORT, [1], frames=9, rescorer=musicgen).settings
     assert rescored["rescorer"]["repo"] == "facebook/musicgen-small"
     assert rescored["decoding"]["rescore_streams"] == [0, 1, 2, 3]
-    assert 0 <= rescored["decoding"]["rescorer_weight"] <= 1
+    assert rescored["decoding"]["rescorer_weight"] == 0.5
+    told = magnet.generate(["x"], SHORT, [1], frames=9, rescorer=musicgen, rescorer_weight=0.25)
+    assert told.settings["decoding"]["rescorer_weight"] == 0.25
 
     both = nano.generate(["x"], SHORT, [1], frames=9, hybrid=0.1, rescorer="self").settings
     assert both["rescorer"] == {"model": "self"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from magnet_cli.decoding.contracts import StepEvent
 from magnet_cli.errors import ModelNotFoundError, UsageError
 from magnet_cli.request import frames_for
 from magnet_cli.settings import DecodingConfig
+from tests import processes
 from tests.models.tiny import golden_model, tiny_lm
 
 pytestmark = pytest.mark.usefixtures("hub_cache")
@@ -228,18 +228,20 @@ def test_a_segment_of_no_whole_number_of_frames_can_be_asked_for_by_its_seconds(
         frames_for(2.51, lm, "m")
 
 
+@pytest.mark.process
 def test_importing_the_package_imports_no_torch() -> None:
     code = "import magnet_cli, sys; magnet_cli.__version__; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert processes.run([sys.executable, "-c", code], check=False).returncode == 0
     assert "load_model" in dir(magnet_cli)
     with pytest.raises(AttributeError, match="nothing"):
         magnet_cli.nothing  # noqa: B018
 
 
+@pytest.mark.process
 def test_loading_a_model_starts_no_compiler() -> None:
     """torch.eye on the meta device imports torch._dynamo, which takes longer than all the rest."""
     code = (
         "import magnet_cli, sys; magnet_cli.load_model(None, offline=True); "
         "sys.exit('torch._dynamo' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert processes.run([sys.executable, "-c", code], check=False).returncode == 0

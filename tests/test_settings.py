@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from magnet_cli.cli.settings import DecodingOptions, ModelOptions, spelled
 from magnet_cli.decoding.resolving import for_prefix, resolve, used
 from magnet_cli.fields import NotOfTypeError, typed
 from magnet_cli.settings import DecodingConfig, OutputConfig
+from tests import processes
 from tests.models.tiny import tiny_lm
 
 ROOT = Path(__file__).parent.parent
@@ -80,9 +80,10 @@ assert command_for(older, "a.wav")[-5:] == ["--swing-by", "0.0", "-o", "a.wav", 
 """
 
 
+@pytest.mark.process
 def test_a_new_setting_is_one_field() -> None:
     program = [sys.executable, "-c", FINDS_IT, settings.__file__, FIELD]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT)
+    done = processes.run(program, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
 

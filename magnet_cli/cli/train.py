@@ -84,7 +84,10 @@ def train_lm(
 @contextmanager
 def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
     """Inside, the first Ctrl-C ends the run with a checkpoint, and the second at once."""
-    if trainer.accelerator.num_processes > 1:  # they would not stop at the same step
+    several = trainer.accelerator.num_processes > 1  # they would not stop at the same step
+    if (
+        several or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # in the background: not for us
         yield
         return
 

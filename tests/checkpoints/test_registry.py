@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from magnet_cli.checkpoints import audiocraft, registry
 from magnet_cli.errors import CheckpointError, ModelNotFoundError
+from tests import processes
 from tests.golden_cases import index, snapshot
 
 
@@ -101,10 +101,11 @@ def test_a_built_in_model_is_known_where_its_files_are(
         registry.find("nano")
 
 
+@pytest.mark.process
 def test_lists_need_no_torch() -> None:
     code = (
         "import sys; from magnet_cli.checkpoints import hub, layouts, registry; "
         "hub.cached('a/b'); registry.names(); assert 'torch' not in sys.modules; "
         "assert 'huggingface_hub' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    processes.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,6 @@ import os
 import re
 import resource
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from magnet_cli.errors import (
     PartialFailureError,
 )
 from magnet_cli.settings import DecodingConfig, OutputConfig
+from tests import processes
 from tests.cli.conftest import QUICK, Magnet
 from tests.commands import commands, options
 
@@ -40,6 +40,7 @@ sys.exit(f"{heavy} was imported" if heavy else status)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -52,15 +53,16 @@ sys.exit(f"{heavy} was imported" if heavy else status)
     ],
 )
 def test_help_and_lists_never_import_torch(home: Path, arguments: list[str]) -> None:
-    outcome = subprocess.run(
+    outcome = processes.run(
         [sys.executable, "-c", NO_TORCH, *arguments], capture_output=True, text=True
     )
     assert outcome.returncode == 0, outcome.stderr
 
 
+@pytest.mark.process
 def test_mistakes_are_told_before_torch_is_imported(home: Path) -> None:
     for arguments, status in ((["-m", "smal"], 3), (["-o", "a.xyz"], 2), (["--steps", "x"], 2)):
-        outcome = subprocess.run(
+        outcome = processes.run(
             [
                 sys.executable,
                 "-c",
@@ -74,9 +76,10 @@ def test_mistakes_are_told_before_torch_is_imported(home: Path) -> None:
         assert outcome.returncode == status, outcome.stderr
 
 
+@pytest.mark.process
 def test_completion_never_imports_torch_and_knows_models(home: Path) -> None:
     words = "magnet gen rain -m magnet-sm"
-    outcome = subprocess.run(
+    outcome = processes.run(
         [sys.executable, "-c", NO_TORCH],
         capture_output=True,
         text=True,
@@ -100,12 +103,13 @@ def seconds_of(*command: str) -> float:
 
     def once() -> float:
         before = spent()
-        subprocess.run([sys.executable, *command], capture_output=True, check=True)
+        processes.run([sys.executable, *command], capture_output=True, check=True)
         return spent() - before
 
     return min(once() for _ in range(8))
 
 
+@pytest.mark.slow
 def test_help_is_as_fast_as_its_libraries(home: Path) -> None:
     libraries = seconds_of("-c", "import typer, rich")
     assert seconds_of("-m", "magnet_cli", "--help") <= 1.5 * libraries

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,9 @@ from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import open_manifest
 from magnet_cli.checkpoints.load import import_checkpoint
 from magnet_cli.checkpoints.resolve import resolve
-from tests import sounds
+from tests import processes, sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
-MAGNET = (sys.executable, "-m", "magnet_cli")
 FAST = ("-m", SMALL, "--steps", "1", "-d", "0.2")
 
 
@@ -475,9 +473,10 @@ def test_hostile_lines_do_no_harm(magnet: Magnet, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.process
 def test_lines_are_made_as_they_arrive_and_ctrl_c_keeps_them(home: Path) -> None:
-    maker = subprocess.Popen(
-        [*MAGNET, "batch", "-", "-O", "clips", *QUICK, "--print"],
+    maker = processes.start(
+        [*processes.MAGNET, "batch", "-", "-O", "clips", *QUICK, "--print"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -499,10 +498,11 @@ def test_lines_are_made_as_they_arrive_and_ctrl_c_keeps_them(home: Path) -> None
     assert len(Path("clips/manifest.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.process
 def test_a_reader_that_leaves_ends_the_run(home: Path) -> None:
     Path("p.txt").write_text("rain\n" * 10_000)
-    maker = subprocess.Popen(
-        [*MAGNET, "batch", "p.txt", "-O", "clips", *QUICK, "--print", "-q"],
+    maker = processes.start(
+        [*processes.MAGNET, "batch", "p.txt", "-O", "clips", *QUICK, "--print", "-q"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests import sounds
+from tests import processes, sounds
 from tests.cli.conftest import SMALL
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "batch.md"
@@ -31,6 +30,7 @@ def folder(path: Path) -> list[str]:
     return sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # eight processes, each with its torch
 def test_the_recipes_do_what_they_say(home: Path, tmp_path: Path) -> None:
     for program in ("xargs", "parallel", "ffmpeg", "sox"):
@@ -50,7 +50,7 @@ def test_the_recipes_do_what_they_say(home: Path, tmp_path: Path) -> None:
     }
     said = ""
     for recipe in recipes():
-        outcome = subprocess.run(
+        outcome = processes.run(
             ["bash", "-euo", "pipefail", "-c", recipe],
             capture_output=True,
             text=True,

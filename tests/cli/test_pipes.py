@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import sounds
+from tests import processes, sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
-MAGNET = (sys.executable, "-m", "magnet_cli")
 WHOLE = ("-m", SMALL, "--steps", "1", "--seed", "1")  # ten seconds: more than a pipe holds
 
 READ_WAVE = """
@@ -26,15 +25,16 @@ with wave.open(sys.stdin.buffer) as reader:
 """
 
 
+@pytest.mark.process
 def test_text_in_sound_out(home: Path) -> None:
     """echo "lofi piano" | magnet gen - -o - | a program that reads wav from a pipe."""
-    maker = subprocess.Popen(
-        [*MAGNET, "gen", "-", "-o", "-", *WHOLE],
+    maker = processes.start(
+        [*processes.MAGNET, "gen", "-", "-o", "-", *WHOLE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    reader = subprocess.Popen(
+    reader = processes.start(
         [sys.executable, "-c", READ_WAVE], stdin=maker.stdout, stdout=subprocess.PIPE
     )
     assert maker.stdin is not None
@@ -48,14 +48,15 @@ def test_text_in_sound_out(home: Path) -> None:
     assert maker.wait() == 0
 
 
+@pytest.mark.process
 def test_a_reader_that_leaves_is_no_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """magnet gen ... -o - | head -c 100
 
     Unbuffered, Python writes as much as the pipe holds and says so: what was left was lost once.
     """
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")
-    maker = subprocess.Popen(
-        [*MAGNET, "gen", "rain", "-o", "-", "-q", *WHOLE],
+    maker = processes.start(
+        [*processes.MAGNET, "gen", "rain", "-o", "-", "-q", *WHOLE],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -77,12 +78,13 @@ DEAF = {
 
 def in_shell(command: str, *words: str) -> int:
     """The status of magnet in a shell, at the head of a pipe."""
-    line = f"sleep 0.1; {shlex.join([*MAGNET, *words])}"
+    line = f"sleep 0.1; {shlex.join([*processes.MAGNET, *words])}"
     called = command.replace("MAGNET", f"{{ {line}; echo $? > status; }}")
-    subprocess.run(["bash", "-c", called], check=False, timeout=120)
+    processes.run(["bash", "-c", called], check=False, timeout=120)
     return int(Path("status").read_text())
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("way", DEAF)
 def test_work_goes_on_where_nobody_hears_of_it(home: Path, way: str) -> None:
     """magnet gen ... 2>&1 | head -n 1, or a log on a full disk: it ended without a file or a word."""
@@ -98,10 +100,11 @@ def test_work_goes_on_where_nobody_hears_of_it(home: Path, way: str) -> None:
     assert in_shell(f"MAGNET {DEAF[way]}", "gen") == 2
 
 
+@pytest.mark.process
 def test_bars_whose_terminal_is_gone_are_no_error(home: Path) -> None:
     leader, follower = os.openpty()
-    maker = subprocess.Popen(
-        [*MAGNET, "gen", "rain", *QUICK, "-o", "a.wav"],
+    maker = processes.start(
+        [*processes.MAGNET, "gen", "rain", *QUICK, "-o", "a.wav"],
         stderr=follower,
         env={**os.environ, "TERM": "xterm-256color"},
     )
@@ -111,6 +114,7 @@ def test_bars_whose_terminal_is_gone_are_no_error(home: Path) -> None:
     assert Path("a.wav").exists()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "words", [("--help",), ("--version",), ("gen", "--help"), ("models", "-h")]
 )
@@ -119,9 +123,11 @@ def test_a_reader_that_leaves_help_is_told_by_the_status(home: Path, words: tupl
     assert Path("said").read_text() == ""
 
 
+@pytest.mark.process
 def test_ctrl_c_leaves_whole_files_alone(home: Path) -> None:
-    maker = subprocess.Popen(
-        [*MAGNET, "gen", "rain", *QUICK, "-n", "10000", "-o", "clips/"], stderr=subprocess.PIPE
+    maker = processes.start(
+        [*processes.MAGNET, "gen", "rain", *QUICK, "-n", "10000", "-o", "clips/"],
+        stderr=subprocess.PIPE,
     )
     folder = home / "clips"
     deadline = time.monotonic() + 120
@@ -158,6 +164,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "words",
     [("gen", "rain", *QUICK, "-o", "-"), ("gen", "rain", *QUICK, "--json"), ("models", "list")],
@@ -183,11 +190,12 @@ def test_sound_is_not_written_to_a_terminal(
     assert outcome.stdout == b""
 
 
+@pytest.mark.process
 def test_progress_on_a_terminal_keeps_stdout_clean(home: Path) -> None:
     """stderr is a terminal: the bars are drawn there, and the JSON on stdout is only JSON."""
     leader, follower = os.openpty()
-    maker = subprocess.Popen(
-        [*MAGNET, "gen", "rain", *QUICK, "-n", "2", "--json", "-o", "a.wav"],
+    maker = processes.start(
+        [*processes.MAGNET, "gen", "rain", *QUICK, "-n", "2", "--json", "-o", "a.wav"],
         stdout=subprocess.PIPE,
         stderr=follower,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},

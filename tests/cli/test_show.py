@@ -244,11 +244,14 @@ def test_what_is_edited_in_place_keeps_how_it_was_made(
 
 def test_an_input_with_a_long_record_is_edited_without_it(magnet: Magnet) -> None:
     """Together they would not fit into a file, and the edit would be refused for its input."""
-    magnet("gen", "x" * 15_000, *QUICK, "--negative", "y" * 15_000, "-o", "a.wav")
-    words = ("-m", SMALL, "--steps", "1", "--region", "0-0.1", "-o", "b.wav")
-    outcome = magnet("edit", "a.wav", "z" * 15_000, *words)
-    assert outcome.status == 0, outcome.err
-    assert "of" not in (sounds.read("b.wav").metadata or {})["edit"]
+    samples = np.full((1, 6400), 0.1, np.float32)
+    for length, kept in ((9_000, True), (11_000, False)):
+        made = {"prompt": "x" * length, "seed": 1}
+        sounds.write("a.wav", samples, 32_000, "wav", OutputConfig(), made)
+        words = ("-m", SMALL, "--steps", "1", "--region", "0-0.1", "-o", "b.wav", "--force")
+        outcome = magnet("edit", "a.wav", "wind", *words)
+        assert outcome.status == 0, outcome.err
+        assert ("of" in (sounds.read("b.wav").metadata or {})["edit"]) == kept
 
 
 def test_a_partial_piece_is_called_one(magnet: Magnet) -> None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow  # each run is a process with its torch
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,7 +35,7 @@ def take_step(workshop: Path, out: Path, processes: int) -> list[dict[str, Any]]
                 "MASTER_PORT": str(port),
             }
         running.append(
-            subprocess.Popen(
+            processes.start(
                 [sys.executable, "-m", "tests.training.one_step", str(workshop), str(out)],
                 cwd=ROOT,
                 env={**os.environ, **place, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},

@@ -1,0 +1,26 @@
+"""Processes that tests start: all of them here, by tests that are marked `process` or `slow`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+# The program, as a process of its own.
+MAGNET = (sys.executable, "-m", "magnet_cli")
+
+
+def start(command: Sequence[str], **more: Any) -> subprocess.Popen[Any]:
+    """Start a process. Ctrl-C ends it, even where it does not end the suite (one started with `&`)."""
+    return subprocess.Popen(command, preexec_fn=_heed_ctrl_c, **more)
+
+
+def run(command: Sequence[str], **more: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a process to its end. Arguments as `start`, and those of subprocess.run."""
+    return subprocess.run(command, preexec_fn=_heed_ctrl_c, **more)
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
