@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from magnet_cli.checkpoints import native
+from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.models.spectral_codec import SpectralCodec
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 
 
 def cpu_seconds(work: Callable[[], object], repeats: int) -> float:

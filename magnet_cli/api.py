@@ -20,8 +20,8 @@ from torch import Tensor
 
 from magnet_cli import provenance
 from magnet_cli.audio.sound import Sound, open_sound
-from magnet_cli.checkpoints.load import load_checkpoint
-from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.checkpoints.load import load_parts
+from magnet_cli.checkpoints.place import find_place
 from magnet_cli.clips import Making
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing import looping, pieces, splicing, variation
@@ -47,10 +47,7 @@ class Model(Pipeline):
 
     The edits (`extend`, `inpaint`, `vary`, `loop`) also take `seed` (None draws one), `config` and
     `negative_prompt` as `generate` has them, `overlap` (seconds that windows share with what is known;
-    None: 0.3 segments) and `on_step`.
-
-    Raises, all of them: UsageError: an argument has a wrong type or value, or the model cannot do it
-    (autoregressive ones only `extend`). AudioFileError: a sound cannot be read.
+    None: 0.3 segments) and `on_step`. An argument of the wrong type or value is a UsageError.
     """
 
     def __init__(self, parts: Parts, folder: str | None = None) -> None:
@@ -161,7 +158,8 @@ class Model(Pipeline):
             seconds: of the whole piece, to any length.
 
         Raises:
-            UsageError: the piece would not be longer than its beginning.
+            UsageError: the piece would not be longer than its beginning, or an argument cannot be used.
+            AudioFileError: the sound cannot be read.
         """
         seconds = _length("seconds", seconds)
         direction, on_step = self._direction(prompt, **how)
@@ -193,7 +191,9 @@ class Model(Pipeline):
             through_codec: send all of a file through the codec, too, so that it sounds alike.
 
         Raises:
-            UsageError: a region lies outside the sound.
+            UsageError: the model is autoregressive, a region lies outside the sound, or an argument
+                cannot be used.
+            AudioFileError: the sound cannot be read.
         """
         pieces.need_masks(self, "fill in a region")
         direction, on_step = self._direction(prompt, **how)
@@ -233,6 +233,10 @@ class Model(Pipeline):
         Args:
             strength: 0 keeps every code, 1 none.
             keep_streams: streams that are kept whole, from the coarsest on.
+
+        Raises:
+            UsageError: the model is autoregressive, or an argument cannot be used.
+            AudioFileError: the sound cannot be read.
         """
         strength = _number("strength", strength)
         if not isinstance(keep_streams, int):
@@ -259,7 +263,9 @@ class Model(Pipeline):
             source: a sound to make into a loop, in place of a new one.
 
         Raises:
-            UsageError: the loop is too short.
+            UsageError: the model is autoregressive, the loop is too short, or an argument cannot be
+                used.
+            AudioFileError: the sound cannot be read.
         """
         pieces.need_masks(self, "close a loop")
         direction, on_step = self._direction(prompt, **how)
@@ -347,7 +353,7 @@ def load_model(
         dtype: auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16.
         offline: never use the network (as HF_HUB_OFFLINE=1 does).
         revision: a branch, tag or commit of the hub repository.
-        progress: told of downloads, see `checkpoints.resolve.resolve`.
+        progress: told of downloads, see `checkpoints.place.find_place`.
 
     Raises:
         ModelNotFoundError: it is not here and cannot be had.
@@ -358,9 +364,9 @@ def load_model(
         name = os.path.join(".", os.fspath(name))
     if name is not None and not isinstance(name, str):
         raise UsageError(f"{name!r} is no model.", "Give a name, a hub id or a directory.")
-    resolved = resolve(name, offline=offline, revision=revision, progress=progress)
+    resolved = find_place(name, offline=offline, revision=revision, progress=progress)
     folder = name if resolved.repo is None and resolved.known is None else None
-    return Model(load_checkpoint(resolved, device=device, dtype=dtype), folder)
+    return Model(load_parts(resolved, device=device, dtype=dtype), folder)
 
 
 def _command(file: Path, name: str, flags: Mapping[str, Any], sound: Sound) -> dict[str, Any]:

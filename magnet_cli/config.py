@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
+
+from magnet_cli.errors import CheckpointError
+from magnet_cli.fields import setting
 
 Modeling = Literal["masked", "autoregressive", "hybrid"]
 
@@ -74,3 +79,132 @@ class CodecConfig:
         for ratio in self.ratios:
             hop *= ratio
         return hop
+
+
+_SIZES = "Sizes of a new codec"
+
+
+@dataclass(frozen=True)
+class SpectralCodecConfig:
+    """The spectral codec. Defaults are what the built-in model's began as: its own has 12 streams of 96
+    components (recipes/nano/README.md, Codec)."""
+
+    sample_rate: int = 24_000
+    spectral_hop: int = 320  # samples from one spectral frame to the next
+    overlap: int = 4  # hops in a window
+    stack: int = 3  # spectral frames in a frame of codes
+    linear_hz: float = 4000.0  # up to here each bin is a band
+    high_bands: int = 80  # mel bands above
+    floor: float = 5e-4  # amplitude that levels fade out below: log(1 + amplitude / floor)
+    mel_weight: float = 0.5  # a band counts by its width on the mel scale to this power
+    groups: int = setting(4, _SIZES, "Groups of neighbouring bands, coded apart.")
+    dimension: int = setting(48, _SIZES, "Principal components of each group.")
+    n_q: int = setting(8, _SIZES, "Streams, a multiple of the groups.")
+    card: int = setting(1024, _SIZES, "Codes in each stream.")
+    encoder_blocks: int = 0  # convolutional blocks over latents before the quantizer
+    latent_blocks: int = 2  # over latents after it
+    level_blocks: int = 2  # over the levels of spectral frames
+    block_width: int = 2  # hidden channels of a block over its channels
+    kernel_size: int = 7  # of a block, in frames
+    correction: float = 0.5  # share of what the trained convolutions add to the linear path
+    smoothing: float = (
+        0.15  # nepers; frames that differ by less are averaged (models/spectral_codec.py)
+    )
+    phase_iterations: int = 32
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples in a frame of codes."""
+        return self.spectral_hop * self.stack
+
+
+def check_config(config: SpectralCodecConfig) -> None:
+    """Refuse settings that cannot be built.
+
+    Raises:
+        CheckpointError: naming the setting.
+    """
+
+    def need(holds: bool, field: str, takes: str) -> None:
+        if not holds:
+            raise CheckpointError(
+                f"The codec's {field} is {getattr(config, field)!r}.", f"It must be {takes}."
+            )
+
+    for field in ("sample_rate", "spectral_hop", "stack", "groups", "dimension", "card"):
+        need(getattr(config, field) >= 1, field, "1 or more")
+    for field in ("encoder_blocks", "latent_blocks", "level_blocks", "phase_iterations"):
+        need(getattr(config, field) >= 0, field, "0 or more")
+    whole = config.n_q >= config.groups and config.n_q % config.groups == 0
+    need(whole, "n_q", "a multiple of groups")
+    need(config.spectral_hop % 2 == 0, "spectral_hop", "even")
+    need(config.overlap >= 2, "overlap", "2 or more")
+    need(
+        0 < config.linear_hz <= config.sample_rate / 2, "linear_hz", "within the sound's bandwidth"
+    )
+    need(config.high_bands >= 1, "high_bands", "1 or more")
+    need(config.floor > 0, "floor", "above 0")
+    need(config.smoothing >= 0, "smoothing", "0 or more")
+    need(0 <= config.correction <= 1, "correction", "from 0 to 1")
+    need(config.kernel_size % 2 == 1, "kernel_size", "odd")
+    need(config.block_width >= 1, "block_width", "1 or more")
+    need(config.channels == 1, "channels", "1")
+
+
+_COUNTS = ("dim", "num_heads", "num_layers", "n_q", "card", "text_dim", "hidden_scale", "span_len")
+
+
+def check_lm(config: LMConfig, source: str) -> LMConfig:
+    """`config`, whose fields may hold anything, refused where it is no language model's.
+
+    Args:
+        source: the file that says so, for messages.
+
+    Raises:
+        CheckpointError: naming the field.
+    """
+
+    def need(holds: bool, field: str, takes: str) -> None:
+        if not holds:
+            raise CheckpointError(
+                f"{source} is damaged: the language model's {field} is {getattr(config, field)!r}.",
+                f"It must be {takes}.",
+            )
+
+    for field in _COUNTS:
+        need(_is_whole(getattr(config, field), least=1), field, "a whole number from 1")
+    need(_is_whole(config.subcodes_context, least=0), "subcodes_context", "a whole number from 0")
+    for field in ("frame_rate", "segment_duration"):
+        value = getattr(config, field)
+        good = _is_number(value) and math.isfinite(value) and value > 0
+        need(good, field, "a number above 0")
+    modelings = get_args(Modeling)
+    known = isinstance(config.modeling, str) and config.modeling in modelings
+    need(known, "modeling", f"one of {', '.join(modelings)}")
+    need(config.dim % config.num_heads == 0, "num_heads", f"a divisor of dim, {config.dim}")
+    delays = config.delays
+    whole = isinstance(delays, tuple) and all(_is_whole(delay, least=0) for delay in delays)
+    fitting = whole and len(delays) in (0, config.n_q)
+    need(fitting, "delays", f"whole numbers from 0, one for each of {config.n_q} streams")
+    stages = config.stages
+    listed = isinstance(stages, tuple) and all(isinstance(stage, tuple) for stage in stages)
+    streams = [stream for stage in stages for stream in stage] if listed else []
+    in_order = listed and all(stages) and streams in ([], list(range(config.n_q)))
+    need(in_order, "stages", f"lists of streams that together are 0 to {config.n_q - 1}, in order")
+    return dataclasses.replace(
+        config,
+        frame_rate=float(config.frame_rate),
+        segment_duration=float(config.segment_duration),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -22,7 +22,7 @@ import yaml
 from torch import Tensor
 
 from magnet_cli.checkpoints import key_map, xp_cfg
-from magnet_cli.checkpoints.tensors import blank, read_pickle, read_tensors
+from magnet_cli.checkpoints.tensors import blank, check_state, read_pickle, read_tensors
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.files import atomic_path
@@ -300,7 +300,7 @@ def _checked(config: CodecConfig, state: dict[str, Tensor], where: str) -> dict[
     with blank():
         expected = EnCodec(config).state_dict()
     folded = _fold({name: tensor.float() for name, tensor in state.items()})
-    key_map.check(folded, expected, where)
+    check_state(folded, expected, where)
     return folded
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from magnet_cli.checkpoints import hub, registry
 from magnet_cli.checkpoints.layouts import NATIVE, model_layout
-from magnet_cli.errors import MagnetError, ModelNotFoundError
+from magnet_cli.checkpoints.place import folder_of
+from magnet_cli.errors import MagnetError
 
 _CHUNK = 1 << 20  # bytes
 
@@ -33,7 +33,7 @@ def identity(spec: str) -> str | None:
         known = registry.find(name)
         if known is not None and known.directory is not None:
             return None if revision else _of_folder(known.directory)
-        folder = directory_of(spec)
+        folder = folder_of(spec)
         if folder is not None:
             return _of_folder(folder)
         repo = known.repo if known is not None and known.repo is not None else name
@@ -71,31 +71,6 @@ def _weights(folder: Path) -> str:
     for name in sorted({*NATIVE.chosen(hub.file_names(folder)).values()} - {"config.json"}):
         digest.update(f"{name}\0".encode() + _hashed(folder / name))
     return f"sha256:{digest.hexdigest()}"
-
-
-def directory_of(spec: str) -> Path | None:
-    """The directory that `spec` names; None where it is no path.
-
-    Raises:
-        ModelNotFoundError: it is written as a path, and nothing is there.
-    """
-    if not spec:
-        return None
-    is_path = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1 or os.sep == "\\" in spec
-    path = Path(os.path.expanduser(spec))
-    try:
-        if path.is_dir():
-            # A folder that happens to be called as a model is, is taken where it holds one.
-            if is_path or registry.find(spec) is None or model_layout(hub.file_names(path)):
-                return path
-        elif is_path:
-            raise ModelNotFoundError(
-                f"There is no directory {spec[:200]!r}.",
-                "Check the path; `magnet models list` shows what is here.",
-            )
-    except (OSError, ValueError) as error:  # too long a name, a NUL in it, no permission
-        raise registry.unknown_name(spec) from error
-    return None
 
 
 def _of_folder(folder: Path) -> str | None:

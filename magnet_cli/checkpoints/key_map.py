@@ -18,8 +18,8 @@ from magnet_cli.errors import CheckpointError
 
 Table = Sequence[tuple[str, str]]
 
-_NAMED = 5  # keys named in a message; the rest are counted
-_HINT = "The file is damaged, or made by a version that this one does not know."
+MOST_NAMED = 5  # keys named in a message; the rest are counted
+HINT = "The file is damaged, or made by a version that this one does not know."
 
 
 def to_ours(
@@ -42,29 +42,6 @@ def from_ours(state: Mapping[str, Tensor], table: Table, where: str) -> dict[str
     return _rename(state, [(ours, theirs) for theirs, ours in table], (), where)
 
 
-def check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Hold `state` against what a model of this config has: the same keys, the same shapes.
-
-    `expected` is the `state_dict()` of such a model, best one on the meta device.
-
-    Raises:
-        CheckpointError: naming the keys that are missing, left over, of another shape or kind.
-    """
-    if missing := [key for key in expected if key not in state]:
-        raise CheckpointError(f"{where} lacks {_named(missing)}.", _HINT)
-    if left_over := [key for key in state if key not in expected]:
-        raise CheckpointError(f"{where} has more than the model: {_named(left_over)}.", _HINT)
-    for key, tensor in state.items():
-        if tensor.shape != expected[key].shape:
-            raise CheckpointError(
-                f"{where}: {key} is {list(tensor.shape)}, "
-                f"its settings make it {list(expected[key].shape)}.",
-                _HINT,
-            )
-        if tensor.is_floating_point() != expected[key].is_floating_point():
-            raise CheckpointError(f"{where}: {key} is {tensor.dtype}.", _HINT)
-
-
 def _rename(
     state: Mapping[str, Tensor], table: Table, drops: Sequence[str], where: str
 ) -> dict[str, Tensor]:
@@ -74,20 +51,20 @@ def _rename(
     left_over = []
     for key, tensor in state.items():
         if not isinstance(key, str):
-            raise CheckpointError(f"{where} has the name {key!r}, which is no text.", _HINT)
+            raise CheckpointError(f"{where} has the name {key!r}, which is no text.", HINT)
         _check_plain(key, tensor, where)
         for pattern, target in rows:
             if match := pattern.fullmatch(key):
                 name = target.format(*match.groups())
                 if name in renamed:
-                    raise CheckpointError(f"{where} holds {name} twice, once as {key}.", _HINT)
+                    raise CheckpointError(f"{where} holds {name} twice, once as {key}.", HINT)
                 renamed[name] = tensor
                 break
         else:
             if not any(pattern.fullmatch(key) for pattern in dropped):
                 left_over.append(key)
     if left_over:
-        raise CheckpointError(f"{where} has keys of no known use: {_named(left_over)}.", _HINT)
+        raise CheckpointError(f"{where} has keys of no known use: {named(left_over)}.", HINT)
     return renamed
 
 
@@ -95,15 +72,15 @@ def _check_plain(key: str, tensor: object, where: str) -> None:
     """Refuse what a pickle can hold in a tensor's place."""
     if not isinstance(tensor, Tensor):
         kind = type(tensor).__name__
-        raise CheckpointError(f"{where}: {key} is a {kind}, not a tensor.", _HINT)
+        raise CheckpointError(f"{where}: {key} is a {kind}, not a tensor.", HINT)
     if tensor.layout is not torch.strided or tensor.is_quantized:
-        raise CheckpointError(f"{where}: {key} is a sparse or quantized tensor.", _HINT)
+        raise CheckpointError(f"{where}: {key} is a sparse or quantized tensor.", HINT)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(r"(\d+)".join(re.escape(part) for part in pattern.split("{}")))
 
 
-def _named(keys: Sequence[str]) -> str:
-    more = len(keys) - _NAMED
-    return ", ".join(keys[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+def named(keys: Sequence[str]) -> str:
+    more = len(keys) - MOST_NAMED
+    return ", ".join(keys[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -46,6 +46,7 @@ NATIVE = Layout(
     ),
 )
 NATIVE_CODEC = Layout("native codec", (("config.json",), ("codec.safetensors",)))
+NATIVE_TEXT = Layout("native text encoder", (("config.json",), ("text.safetensors",)))
 ENCODEC = Layout("transformers", (("config.json",), _WEIGHTS))
 T5 = Layout("t5", (("config.json",), ("tokenizer.json",), _WEIGHTS))
 

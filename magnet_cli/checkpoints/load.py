@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from magnet_cli.checkpoints import audiocraft, audiocraft_export, encodec, native, registry
-from magnet_cli.checkpoints.layouts import ENCODEC, NATIVE, NATIVE_CODEC, needed
+from magnet_cli.checkpoints.layouts import ENCODEC, NATIVE, NATIVE_CODEC, NATIVE_TEXT, needed
 from magnet_cli.checkpoints.native import ModelCard
-from magnet_cli.checkpoints.resolve import ResolvedCheckpoint, ResolvedPart
+from magnet_cli.checkpoints.place import Place
 from magnet_cli.checkpoints.t5 import load_t5
 from magnet_cli.checkpoints.tensors import blank, fill
 from magnet_cli.config import LMConfig
@@ -18,6 +20,7 @@ from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.parts import Parts
+from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
 _DTYPES = {
@@ -27,9 +30,7 @@ _DTYPES = {
 }
 
 
-def load_checkpoint(
-    resolved: ResolvedCheckpoint, device: str = "auto", dtype: str = "auto"
-) -> Parts:
+def load_parts(place: Place, device: str = "auto", dtype: str = "auto") -> Parts:
     """Build the model that these files hold, ready to generate (no gradients).
 
     Args:
@@ -42,25 +43,38 @@ def load_checkpoint(
         CheckpointError: the files are damaged, or not of a model that can be built.
         UsageError: no such device or dtype.
     """
-    place = pick_device(device)
-    precision = pick_dtype(dtype, place)
-    load = _load_native if resolved.layout is NATIVE else _load_released
-    loaded = load(resolved, precision, place)
+    where = pick_device(device)
+    precision = pick_dtype(dtype, where)
+    load = _load_native if place.layout is NATIVE else _load_released
+    loaded = load(place, precision, where)
     for module in (loaded.lm, loaded.codec, loaded.text_encoder):
         module.eval().requires_grad_(False)
-    _check_parts(loaded, resolved.directory)
+    _check_parts(loaded, place.directory)
     return loaded
 
 
-def load_codec(part: ResolvedPart, device: str = "auto") -> AudioCodec:
-    """Build a codec alone (`resolve.resolve_codec`), in float32.
+def load_codec(place: Place, device: str = "auto") -> AudioCodec:
+    """Build a codec alone (`place.find_codec`), in float32.
 
     Raises:
-        CheckpointError, UsageError: as `load_checkpoint`.
+        CheckpointError, UsageError: as `load_parts`.
     """
-    codec = _codec(part, pick_device(device))
+    codec = _codec(place, pick_device(device))
     codec.eval().requires_grad_(False)
     return codec
+
+
+def load_text_encoder(place: Place) -> TextEncoder:
+    """Build a text encoder alone (`place.find_text_encoder`), in float32 on the CPU.
+
+    Raises:
+        CheckpointError: as `load_parts`.
+    """
+    native_one = place.layout is NATIVE_TEXT
+    load: Callable[[Path], TextEncoder] = native.load_text_encoder if native_one else load_t5
+    encoder = load(place.directory)
+    encoder.eval().requires_grad_(False)
+    return encoder
 
 
 def pick_device(name: str) -> torch.device:
@@ -111,9 +125,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def import_checkpoint(
-    resolved: ResolvedCheckpoint, directory: Path, overwrite: bool = False
-) -> None:
+def import_checkpoint(place: Place, directory: Path, overwrite: bool = False) -> None:
     """Write a model in magnet's own format (`magnet models import`).
 
     The language model is written in float16 where the released file has it so; the rest in float32.
@@ -123,7 +135,7 @@ def import_checkpoint(
         UsageError: the directory is there already.
         OSError: it cannot be written.
     """
-    loaded = load_checkpoint(resolved, "cpu", _stored_dtype(resolved))
+    loaded = load_parts(place, "cpu", _stored_dtype(place))
     provenance = {
         "repo": loaded.repo,
         "revision": loaded.revision,
@@ -133,7 +145,7 @@ def import_checkpoint(
     native.save(directory, loaded.lm, loaded.codec, loaded.text_encoder, card, overwrite=overwrite)
 
 
-def export_checkpoint(resolved: ResolvedCheckpoint, directory: Path) -> None:
+def export_checkpoint(place: Place, directory: Path) -> None:
     """Write a model in the released layout (`magnet models export`); its text encoder goes by name.
 
     Raises:
@@ -142,7 +154,7 @@ def export_checkpoint(resolved: ResolvedCheckpoint, directory: Path) -> None:
             model: a hybrid one, another codec than EnCodec, another text encoder than T5.
         OSError: it cannot be written.
     """
-    loaded = load_checkpoint(resolved, "cpu", _stored_dtype(resolved))
+    loaded = load_parts(place, "cpu", _stored_dtype(place))
     if not isinstance(loaded.codec, EnCodec) or loaded.text_encoder_name is None:
         raise UsageError(
             f"{loaded.name} cannot be exported: the released layout holds an EnCodec, and the "
@@ -167,50 +179,46 @@ def export_checkpoint(resolved: ResolvedCheckpoint, directory: Path) -> None:
     native.write_directory(directory, write)
 
 
-def _load_released(resolved: ResolvedCheckpoint, dtype: torch.dtype, device: torch.device) -> Parts:
-    codec = _codec(resolved.codec, device)
-    file = audiocraft.open_lm(resolved.directory / audiocraft.LM_FILE)
+def _load_released(place: Place, dtype: torch.dtype, device: torch.device) -> Parts:
+    assert place.codec is not None
+    assert place.text is not None
+    codec = _codec(place.codec, device)
+    file = audiocraft.open_lm(place.directory / audiocraft.LM_FILE)
     config = audiocraft.lm_config(file, codec.frame_rate)
     with blank():
         lm = LanguageModel(config)
     fill(lm, audiocraft.lm_state(file), str(file.path), dtype, device)
-    known = resolved.known
+    known = place.known
     defaults = audiocraft.decoding_defaults(file)
     if known is not None:
         defaults = known.decoding.over(defaults)
     return Parts(
-        name=resolved.name,
-        repo=resolved.repo,
-        revision=resolved.revision,
+        name=place.name,
+        repo=place.repo,
+        revision=place.revision,
         licence=known.licence if known is not None else audiocraft.licence(file),
         kind=known.kind if known is not None else audiocraft.kind(file, otherwise=_kind(codec)),
         lm=lm,
         codec=codec,
-        text_encoder=load_t5(resolved.text.directory, device),
+        text_encoder=load_t5(place.text.directory, device),
         text_encoder_name=file.text_encoder,
         defaults=_complete(defaults, config),
     )
 
 
-def _load_native(resolved: ResolvedCheckpoint, dtype: torch.dtype, device: torch.device) -> Parts:
-    model = native.load(resolved.directory, dtype, device)
-    is_path = resolved.repo is None and resolved.known is None
-    name = model.card.name if is_path else resolved.name
-    return Parts(
-        name=name,
-        repo=resolved.repo,
-        revision=resolved.revision,
-        licence=model.card.licence,
-        kind=model.card.kind,
-        lm=model.lm,
-        codec=model.codec,
-        text_encoder=model.text_encoder,
-        text_encoder_name=model.card.provenance.get("text_encoder"),
-        defaults=_complete(model.card.defaults, model.lm.config),
+def _load_native(place: Place, dtype: torch.dtype, device: torch.device) -> Parts:
+    parts = native.load(place.directory, dtype, device)
+    is_path = place.repo is None and place.known is None
+    return dataclasses.replace(
+        parts,
+        name=parts.name if is_path else place.name,
+        repo=place.repo,
+        revision=place.revision,
+        defaults=_complete(parts.defaults, parts.lm.config),
     )
 
 
-def _codec(part: ResolvedPart, device: torch.device) -> AudioCodec:
+def _codec(part: Place, device: torch.device) -> AudioCodec:
     if part.layout in (NATIVE, NATIVE_CODEC):
         return native.load_codec(part.directory, device)
     if part.layout is ENCODEC:
@@ -238,12 +246,12 @@ def _kind(codec: AudioCodec) -> registry.Kind:
     return "sound" if codec.sample_rate <= 16_000 else "music"
 
 
-def _stored_dtype(resolved: ResolvedCheckpoint) -> str:
+def _stored_dtype(place: Place) -> str:
     """The name of the dtype that the language model is stored in."""
-    if resolved.layout is NATIVE:
-        dtype = native.stored_dtype(resolved.directory)
+    if place.layout is NATIVE:
+        dtype = native.stored_dtype(place.directory)
     else:
-        file = audiocraft.open_lm(resolved.directory / audiocraft.LM_FILE)
+        file = audiocraft.open_lm(place.directory / audiocraft.LM_FILE)
         dtype = file.text_weight.dtype
     return next((name for name, known in _DTYPES.items() if known == dtype), "float32")
 

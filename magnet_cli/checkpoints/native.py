@@ -23,14 +23,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from magnet_cli.checkpoints import parts
-from magnet_cli.checkpoints.lm_sizes import check_lm
+from magnet_cli.checkpoints import kinds
 from magnet_cli.checkpoints.tensors import blank, fill, read_safetensors
-from magnet_cli.config import LMConfig
+from magnet_cli.config import LMConfig, check_lm
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.files import open_to_others
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.parts import Parts
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.version import __version__
@@ -44,7 +44,7 @@ CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE = (
     "text.safetensors",
 )
 # All that the format writes (layouts.NATIVE): a directory that holds more is not ours to replace.
-FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, parts.TOKENIZER_FILE)
+FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, kinds.TOKENIZER_FILE)
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,6 @@ class ModelCard:
     licence: str | None  # of the weights
     defaults: DecodingConfig
     provenance: dict[str, Any]  # where it comes from: repo, revision, how it was trained
-
-
-@dataclass(frozen=True)
-class NativeModel:
-    """A loaded directory."""
-
-    card: ModelCard
-    lm: LanguageModel
-    codec: AudioCodec
-    text_encoder: TextEncoder
 
 
 def save(
@@ -93,8 +83,8 @@ def save(
     """
     if overwrite and directory.exists():
         _check_replaceable(directory)
-    codec_said = parts.describe(codec, parts.CODECS)
-    text_said = parts.describe(text_encoder, parts.TEXT_ENCODERS)
+    codec_said = kinds.describe(codec, kinds.CODECS)
+    text_said = kinds.describe(text_encoder, kinds.TEXT_ENCODERS)
     config = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -113,8 +103,8 @@ def save(
         _save_tensors(lm, partial / LM_FILE, lm_dtype)
         _save_tensors(codec, partial / CODEC_FILE, part_dtype)
         _save_tensors(text_encoder, partial / TEXT_FILE, part_dtype)
-        parts.CODECS[codec_said["kind"]].save_files(codec, partial)
-        parts.TEXT_ENCODERS[text_said["kind"]].save_files(text_encoder, partial)
+        kinds.CODECS[codec_said["kind"]].save_files(codec, partial)
+        kinds.TEXT_ENCODERS[text_said["kind"]].save_files(text_encoder, partial)
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
 
@@ -147,8 +137,8 @@ def load(
     directory: Path,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> NativeModel:
-    """Load a model.
+) -> Parts:
+    """Load a model; its defaults are those that its file gives.
 
     Args:
         dtype: of the language model; codec and text encoder are in float32.
@@ -164,24 +154,24 @@ def load(
         lm_config = check_lm(
             LMConfig(**{**said, "delays": tuple(said["delays"]), "stages": stages}), source
         )
-        card = ModelCard(
-            name=config["name"],
-            kind=config["kind"],
-            licence=config["licence"],
-            defaults=DecodingConfig(**config["defaults"]),
-            provenance=dict(config["provenance"]),
-        )
+        card = {
+            "name": config["name"],
+            "kind": config["kind"],
+            "licence": config["licence"],
+            "defaults": DecodingConfig(**config["defaults"]),
+            "text_encoder_name": dict(config["provenance"]).get("text_encoder"),
+        }
         codec_said, text_said = config["codec"], config["text"]
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise CheckpointError(f"{source} is damaged: {type(error).__name__} {error}.") from error
     with blank():
         lm = LanguageModel(lm_config)
-        codec = parts.build(codec_said, directory, parts.CODECS, "codec", source)
-        text = parts.build(text_said, directory, parts.TEXT_ENCODERS, "text encoder", source)
+        codec = kinds.build(codec_said, directory, kinds.CODECS, "codec", source)
+        text = kinds.build(text_said, directory, kinds.TEXT_ENCODERS, "text encoder", source)
     _load_tensors(lm, directory / LM_FILE, dtype, device)
     _load_tensors(codec, directory / CODEC_FILE, torch.float32, device)
     _load_tensors(text, directory / TEXT_FILE, torch.float32, device)
-    return NativeModel(card, lm, codec, text)
+    return Parts(lm=lm, codec=codec, text_encoder=text, **card)
 
 
 def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCodec:
@@ -193,8 +183,8 @@ def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCode
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
     with blank():
-        codec: AudioCodec = parts.build(
-            config.get("codec"), directory, parts.CODECS, "codec", source
+        codec: AudioCodec = kinds.build(
+            config.get("codec"), directory, kinds.CODECS, "codec", source
         )
     _load_tensors(codec, directory / CODEC_FILE, torch.float32, device)
     return codec
@@ -256,8 +246,8 @@ def save_part(directory: Path, part: AudioCodec | TextEncoder) -> None:
         CheckpointError: it is of a kind that the format cannot hold.
     """
     is_codec = isinstance(part, AudioCodec)
-    table = parts.CODECS if is_codec else parts.TEXT_ENCODERS
-    said = parts.describe(part, table)
+    table = kinds.CODECS if is_codec else kinds.TEXT_ENCODERS
+    said = kinds.describe(part, table)
     config = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -283,8 +273,8 @@ def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> Te
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
     with blank():
-        encoder: TextEncoder = parts.build(
-            config.get("text"), directory, parts.TEXT_ENCODERS, "text encoder", source
+        encoder: TextEncoder = kinds.build(
+            config.get("text"), directory, kinds.TEXT_ENCODERS, "text encoder", source
         )
     _load_tensors(encoder, directory / TEXT_FILE, torch.float32, device)
     return encoder

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 
 from magnet_cli.checkpoints import hub, key_map
+from magnet_cli.checkpoints.kinds import read_tokenizer
 from magnet_cli.checkpoints.layouts import T5, needed
 from magnet_cli.checkpoints.tensors import blank, fill, read_pickle, read_safetensors
 from magnet_cli.errors import CheckpointError
@@ -91,20 +91,5 @@ def read_config(path: Path) -> T5Config:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is no T5 config: {type(error).__name__} {error}.",
-            hub.fetch_again(path),
-        ) from error
-
-
-def read_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer.json.
-
-    Raises:
-        CheckpointError: missing or unreadable.
-    """
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exceptions
-        raise CheckpointError(
-            f"{path} is no tokenizer that can be read: {error}.",
             hub.fetch_again(path),
         ) from error

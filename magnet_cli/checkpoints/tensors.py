@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from magnet_cli.checkpoints import hub, key_map
+from magnet_cli.checkpoints import hub
+from magnet_cli.checkpoints.key_map import HINT, named
 from magnet_cli.errors import CheckpointError
 
 
@@ -118,12 +119,35 @@ def fill(
     Raises:
         CheckpointError: a tensor is missing, left over, or of another shape; it names them.
     """
-    key_map.check(state, module.state_dict(), source)
+    check_state(state, module.state_dict(), source)
     converted = {
         name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in state.items()
     }
     module.load_state_dict(converted, strict=True, assign=True)
+
+
+def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
+    """Hold `state` against what a model of this config has: the same keys, the same shapes.
+
+    `expected` is the `state_dict()` of such a model, best one on the meta device.
+
+    Raises:
+        CheckpointError: naming the keys that are missing, left over, of another shape or kind.
+    """
+    if missing := [key for key in expected if key not in state]:
+        raise CheckpointError(f"{where} lacks {named(missing)}.", HINT)
+    if left_over := [key for key in state if key not in expected]:
+        raise CheckpointError(f"{where} has more than the model: {named(left_over)}.", HINT)
+    for key, tensor in state.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{where}: {key} is {list(tensor.shape)}, "
+                f"its settings make it {list(expected[key].shape)}.",
+                HINT,
+            )
+        if tensor.is_floating_point() != expected[key].is_floating_point():
+            raise CheckpointError(f"{where}: {key} is {tensor.dtype}.", HINT)
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

@@ -99,13 +99,13 @@ def encode(
 
     Sounds of any rate and number of channels are taken; broken ones are skipped and reported.
     """
-    from magnet_cli.checkpoints.load import pick_device
+    from magnet_cli.checkpoints.load import load_codec
+    from magnet_cli.checkpoints.place import find_codec
     from magnet_cli.training.encode import EncodeOptions, encode_clips, token_format
-    from magnet_cli.training.parts import codec_of
 
     voice = Talk(talk)
     found = _clips_of(source)
-    built = codec_of(codec).to(pick_device(device))
+    built = load_codec(find_codec(codec), device)
     options = EncodeOptions(min_duration=min_duration, mix_share=mix, mix_snr=mix_snr, seed=seed)
     with _counting(voice, "Encoding") as on_clip:
         report = encode_clips(found, built, token_format(built, codec), folder, options, on_clip)

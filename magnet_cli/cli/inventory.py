@@ -92,9 +92,9 @@ def in_folder(name: str) -> Entry:
         ModelNotFoundError: there is no such folder.
         CheckpointError: it holds no whole model, or its config.json is damaged.
     """
-    from magnet_cli.checkpoints.resolve import resolve
+    from magnet_cli.checkpoints.place import find_place
 
-    resolved = resolve(name, offline=True)
+    resolved = find_place(name, offline=True)
     directory = resolved.directory
     size = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
     known = _described(directory, name) if (directory / LM_FILE).is_file() else None

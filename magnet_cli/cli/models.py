@@ -15,7 +15,7 @@ from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
 from magnet_cli.errors import MagnetError
 
 if TYPE_CHECKING:
-    from magnet_cli.checkpoints.resolve import ResolvedCheckpoint
+    from magnet_cli.checkpoints.place import Place
     from magnet_cli.cli.inventory import Entry
 
 app = typer.Typer(
@@ -235,13 +235,13 @@ def remove(
     voice.data({"repo": entry.repo, "freed": freed})
 
 
-def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> ResolvedCheckpoint:
+def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> Place:
     from magnet_cli.cli.progress import loading
 
     with loading(voice, name) as on_download:
-        from magnet_cli.checkpoints.resolve import resolve
+        from magnet_cli.checkpoints.place import find_place
 
-        return resolve(name, offline=offline, progress=on_download, repair=repair)
+        return find_place(name, offline=offline, progress=on_download, repair=repair)
 
 
 def _delete(repo: str) -> int:

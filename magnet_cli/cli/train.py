@@ -14,8 +14,8 @@ import typer
 
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
+from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import UsageError
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.training.config import CodecTrainConfig, TrainConfig, read_config
 
 if TYPE_CHECKING:

@@ -1,12 +1,23 @@
-"""The contract that every audio codec meets, and the one thing all share: chunks."""
+"""The contract that every audio codec meets, what all share (chunks), and when two are the same.
+
+Only where two models share a codec do the codes of one mean the same to the other. Tensors and
+settings are compared, not names: MAGNeT's and MusicGen's files hold the same 32 kHz codec in
+different layouts and precisions. The encoder does not matter, as codes are read by the decoder.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from magnet_cli.config import CodecConfig, SpectralCodecConfig
 
 
 class AudioCodec(nn.Module):
@@ -100,3 +111,114 @@ def device_of(module: nn.Module) -> torch.device:
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+# The same tensor stored once in float16 and once in float32, under weight norm or folded, differs
+# by about this much of its largest element.
+ROUNDING = 2e-3
+
+# Settings that leave alone what codes mean. The padding is heard in a clip's first and last frames
+# only, and MusicGen's files say another than MAGNeT's, of the same codec.
+_NO_MATTER: dict[type, set[str]] = {
+    CodecConfig: {"pad_mode"},
+    SpectralCodecConfig: {"encoder_blocks", "correction", "smoothing", "phase_iterations"},
+}
+
+
+@dataclass(frozen=True)
+class CodecComparison:
+    """True where two codecs read the same codes alike; else it says what differs."""
+
+    differences: tuple[str, ...]  # sentences
+
+    def __bool__(self) -> bool:
+        return not self.differences
+
+
+def same_codec(a: AudioCodec, b: AudioCodec) -> CodecComparison:
+    """Compare what two codecs make of codes: sizes, settings, codebooks, decoder.
+
+    Tensors may differ by what half precision rounds off, settings by what is a matter of taste.
+    """
+    differences = []
+    if type(a) is not type(b):
+        differences.append(f"One is {type(a).__name__}, the other {type(b).__name__}.")
+    for field, words in (
+        ("sample_rate", "sample rates in Hz"),
+        ("hop_length", "samples in a frame"),
+        ("channels", "numbers of channels"),
+        ("n_q", "numbers of streams"),
+        ("card", "numbers of codes in a stream"),
+    ):
+        ours, theirs = getattr(a, field), getattr(b, field)
+        if ours != theirs:
+            differences.append(f"The {words} differ: {ours} and {theirs}.")
+    if not differences:
+        differences = [
+            *_settings_apart(_settings(a), _settings(b)),
+            *_compared(_decoding_tensors(a), _decoding_tensors(b)),
+        ]
+    return CodecComparison(tuple(differences))
+
+
+def _settings(codec: AudioCodec) -> dict[str, Any]:
+    """The settings that change what codes mean, equal where they come to the same."""
+    config: Any = getattr(codec, "config", None)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return {}
+    settings = dataclasses.asdict(config)
+    if isinstance(config, CodecConfig):
+        settings["ratios"] = tuple(config.ratios)
+        if config.n_residual_layers < 2:  # the first layer's dilation is 1, whatever the base
+            del settings["dilation_base"]
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in _NO_MATTER.get(type(config), ())
+    }
+
+
+def _settings_apart(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    return [
+        f"The settings differ in {name}: {a.get(name)} and {b.get(name)}."
+        for name in sorted(a.keys() | b.keys())
+        if not _equal(a.get(name), b.get(name))
+    ]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-6)
+    return bool(a == b)
+
+
+def _decoding_tensors(codec: AudioCodec) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for name, tensor in codec.state_dict().items()
+        if not name.startswith("encoder.")
+    }
+
+
+def _compared(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
+    differences = []
+    for name in sorted(a.keys() ^ b.keys()):
+        differences.append(f"Only one has {name}.")
+    for name in a.keys() & b.keys():
+        ours, theirs = a[name].detach().float().cpu(), b[name].detach().float().cpu()
+        if ours.shape != theirs.shape:
+            shapes = f"{list(ours.shape)} and {list(theirs.shape)}"
+            differences.append(f"The shapes of {name} differ: {shapes}.")
+            continue
+        if not ours.numel():
+            continue
+        apart = (ours - theirs).abs()
+        largest = torch.maximum(ours.abs().max(), theirs.abs().max())
+        # Written so that a NaN is a difference, too.
+        if not bool(apart.max() <= ROUNDING * largest):
+            share = (apart > ROUNDING * largest).float().mean()
+            differences.append(
+                f"{name} differs by up to {apart.max():.3g} (its largest element is "
+                f"{largest:.3g}), in {share:.0%} of its elements."
+            )
+    return sorted(differences)

@@ -1,4 +1,4 @@
-"""A loaded checkpoint: its networks, and what is known of it. Nothing here decodes."""
+"""Parts: a loaded checkpoint, from its name to its networks. Nothing here decodes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from magnet_cli.settings import DecodingConfig
 
 @dataclass(frozen=True)
 class Parts:
-    """A model in memory, and what is known of it."""
+    """The networks of a model, and what is known of it."""
 
     name: str
-    repo: str | None  # on the hub
-    revision: str | None  # the commit
-    licence: str | None  # of the weights, as an SPDX id; None: not known
-    kind: str | None  # music or sound
     lm: LanguageModel
     codec: AudioCodec
     text_encoder: TextEncoder
-    text_encoder_name: str | None  # of the T5 it was trained with, for instance `t5-base`
-    defaults: DecodingConfig  # every field given, span_len too
+    defaults: DecodingConfig  # of a model that was loaded to generate: every field given
+    repo: str | None = None  # on the hub
+    revision: str | None = None  # the commit
+    licence: str | None = None  # of the weights, as an SPDX id; None: not known
+    kind: str | None = None  # music or sound
+    text_encoder_name: str | None = None  # of the T5 it was trained with, for instance `t5-base`
 
     @property
     def lm_config(self) -> LMConfig:
-        """The language model's shape."""
+        """Sizes of the language model."""
         return self.lm.config
 
     @property

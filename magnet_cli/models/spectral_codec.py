@@ -10,21 +10,25 @@ linear path; they start at zero, so that training begins at the linear optimum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.models.codec import AudioCodec
-from magnet_cli.models.smoothing import REACH, steady
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.models.spectrum import Bands, Spectrum
 
 CHUNK_FRAMES = 512  # 20 s at 25 frames/s
 STREAM_CHUNK_FRAMES = 64
 PAST_FRAMES = 2  # of codes before a chunk whose sound is held while phases are found
 SEAM_FRAMES = 6  # on either side of a loop's seam whose phases are found again
+# Levels that waver are steadied over so many spectral frames.
+REACH = 4  # spectral frames on either side
+_SPREAD = 2.5  # spectral frames, of the Gaussian over time
+_NEIGHBOURS = 5  # bands whose difference decides together
 AHEAD_FRAMES = 8  # of codes after a chunk, so that its last samples are not at an edge
 
 
@@ -279,3 +283,44 @@ class SpectralCodec(AudioCodec):
 def _check_chunk(chunk_frames: int) -> None:
     if chunk_frames < 1:
         raise ValueError(f"chunk_frames must be 1 or more, not {chunk_frames}")
+
+
+def steady(amplitudes: Tensor, floor: float, tolerance: float) -> Tensor:
+    """Amplitudes [N, bands] averaged over up to `REACH` frames on either side that are alike.
+
+    Codes are chosen frame by frame, so that steady sound flickers between neighbouring codes: a buzz at
+    the frame rate. A bilateral filter in time (Tomasi and Manduchi, 1998) averages frames that are alike
+    and leaves frames that differ, onsets above all, as they are.
+
+    Amplitudes are averaged, not levels: the mean of a logarithm would make noise softer.
+
+    Args:
+        floor: amplitude that hardly counts; frames are compared by log(1 + amplitude / floor).
+        tolerance: difference, in nepers, at which a frame counts 1 / sqrt(e). 0: nothing changes.
+    """
+    if tolerance <= 0:
+        return amplitudes
+    frames = len(amplitudes)
+    levels = torch.log1p(amplitudes / floor)
+    total, weights = torch.zeros_like(levels), torch.zeros_like(levels)
+    # Beyond the ends the outermost frames go on.
+    around_levels, around = (_repeat_ends(x) for x in (levels, amplitudes))
+    for lag in range(2 * REACH + 1):
+        other = around_levels[lag : lag + frames]
+        difference = F.avg_pool1d(
+            (other - levels).square()[:, None],
+            _NEIGHBOURS,
+            stride=1,
+            padding=_NEIGHBOURS // 2,
+            count_include_pad=False,
+        )[:, 0]
+        nearness = math.exp(-((lag - REACH) ** 2) / (2 * _SPREAD**2))
+        weight = torch.exp(-difference / (2 * tolerance**2)) * nearness
+        total += weight * around[lag : lag + frames]
+        weights += weight
+    return total / weights
+
+
+def _repeat_ends(x: Tensor) -> Tensor:
+    """[N, bands] -> [REACH + N + REACH, bands]."""
+    return torch.cat([x[:1].expand(REACH, -1), x, x[-1:].expand(REACH, -1)])

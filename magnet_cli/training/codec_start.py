@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.training.batches import keyed_generator
 from magnet_cli.training.config import CodecTrainConfig
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from magnet_cli.config import Modeling
+from magnet_cli.config import Modeling, SpectralCodecConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, cannot_be, check, setting, settings_of, typed
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]

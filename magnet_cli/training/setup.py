@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_cli.checkpoints import native
-from magnet_cli.checkpoints.load import load_checkpoint
+from magnet_cli.checkpoints.load import load_codec, load_parts, load_text_encoder
 from magnet_cli.checkpoints.native import ModelCard
-from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder, source_of
 from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenFolder, TokenFormat
 from magnet_cli.errors import UsageError
-from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
-from magnet_cli.models.text import TextEncoder
+from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.batches import BatchDrawer, Source, TextCache
 from magnet_cli.training.config import TrainConfig
@@ -25,20 +23,6 @@ from magnet_cli.training.encode import check_tokens, codebooks_of
 from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
 from magnet_cli.training.loop import Trainer
 from magnet_cli.training.output import OutputModel
-from magnet_cli.training.parts import codec_of, name_of_t5, text_encoder_of
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a model consists of, and what is known of where it came from."""
-
-    lm: LanguageModel
-    codec: AudioCodec
-    text_encoder: TextEncoder
-    kind: str | None = None
-    licence: str | None = None
-    defaults: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
-    text_encoder_name: str | None = None
 
 
 def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Trainer:
@@ -57,7 +41,7 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     going_on = resume and (out / native.CONFIG_FILE).is_file()
     # What is there decides about codec, text encoder and sizes: the weights follow by `resume`.
     spec = dataclasses.replace(config, init=str(out.resolve())) if going_on else config
-    parts = load_parts(spec, tokens)
+    parts = parts_to_train(spec, tokens, out.resolve().name)
     if spec.init is not None:
         config = with_sizes_of(config, parts.lm.config)
     check_tokens(tokens, parts.codec)
@@ -99,7 +83,7 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     return trainer
 
 
-def load_parts(config: TrainConfig, tokens: TokenFormat) -> Parts:
+def parts_to_train(config: TrainConfig, tokens: TokenFormat, name: str) -> Parts:
     """The parts of the model to train: of a checkpoint, or from nothing."""
     if config.init is not None:
         return _from_checkpoint(config)
@@ -108,37 +92,31 @@ def load_parts(config: TrainConfig, tokens: TokenFormat) -> Parts:
             "A model from nothing needs a codec and a text encoder.",
             "Name them with --codec and --text-encoder, or fine-tune a model with --init.",
         )
-    codec = codec_of(config.codec)
-    text_encoder = text_encoder_of(config.text_encoder)
+    codec = load_codec(find_codec(config.codec), "cpu")
+    text_encoder = load_text_encoder(find_text_encoder(config.text_encoder))
     lm = LanguageModel(new_lm_config(config, tokens, text_encoder.width))
     initialise(lm, config.seed)
     vectors = codebooks_of(codec)
     if config.init_from_codec and vectors is not None:
         initialise_from_codec(lm, vectors, config.seed)
-    return Parts(lm, codec, text_encoder, text_encoder_name=name_of_t5(config.text_encoder))
+    # The name of a T5 stays in the model's card; a folder of the user's is nobody else's.
+    t5 = config.text_encoder if source_of(config.text_encoder) is None else None
+    return Parts(name, lm, codec, text_encoder, DecodingConfig(), text_encoder_name=t5)
 
 
 def _from_checkpoint(config: TrainConfig) -> Parts:
     assert config.init is not None
-    loaded = load_checkpoint(resolve(config.init), "cpu", "float32")
+    loaded = load_parts(find_place(config.init), "cpu", "float32")
     loaded.lm.requires_grad_(True)
     lm, codec, defaults = loaded.lm, loaded.codec, loaded.defaults
     if config.codec is not None:
-        codec = codec_of(config.codec)
+        codec = load_codec(find_codec(config.codec), "cpu")
         lm = with_streams_of(lm, codec, codebooks_of(codec) if config.init_from_codec else None)
         steps = defaults.decoding_steps
         if steps and len(steps) == loaded.lm.config.n_q:  # further streams take the last one's
             steps += steps[-1:] * (codec.n_q - len(steps))
             defaults = dataclasses.replace(defaults, decoding_steps=steps)
-    return Parts(
-        lm,
-        codec,
-        loaded.text_encoder,
-        loaded.kind,
-        loaded.licence,
-        defaults,
-        loaded.text_encoder_name,
-    )
+    return dataclasses.replace(loaded, lm=lm, codec=codec, defaults=defaults)
 
 
 def with_sizes_of(config: TrainConfig, lm: LMConfig) -> TrainConfig:

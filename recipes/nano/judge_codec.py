@@ -30,6 +30,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magnet_cli.audio.sound import open_sound
+from magnet_cli.checkpoints.load import load_codec
+from magnet_cli.checkpoints.place import find_codec
 from magnet_cli.evaluation.metrics import (
     modulation_depth,
     note_scores,
@@ -37,7 +39,6 @@ from magnet_cli.evaluation.metrics import (
     spectral_distance,
 )
 from magnet_cli.models.codec import AudioCodec
-from magnet_cli.training.parts import codec_of
 from recipes.nano.judges import tagger as tagging
 from recipes.nano.judges.notes import SAMPLE_RATE as NOTES_RATE
 from recipes.nano.judges.notes import NoteListener
@@ -181,7 +182,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     listener = NoteListener(given.notes) if given.notes else None
-    judge = CodecJudge(codec_of(given.codec), Tagger(given.tagger), listener)
+    judge = CodecJudge(load_codec(find_codec(given.codec), "cpu"), Tagger(given.tagger), listener)
     clips = unseen_clips(given.sounds, given.clips, given.splits)
     for number, clip in enumerate(clips, start=1):
         judge.hear(clip, given.sounds)

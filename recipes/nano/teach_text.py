@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from magnet_cli.checkpoints import native
-from magnet_cli.checkpoints.load import load_checkpoint
-from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.checkpoints.load import load_parts
+from magnet_cli.checkpoints.place import find_place
 from magnet_cli.data.tokens import TokenClip, TokenFolder
 from magnet_cli.files import atomic_path
 from magnet_cli.models.lm import LanguageModel
@@ -192,7 +192,7 @@ def main() -> None:
     if given.out.exists():
         parser.error(f"{given.out} exists already: choose another name, or remove it first")
     config = read_config(given.config, {**SETTINGS, "steps": given.steps})
-    loaded = load_checkpoint(resolve(given.model), "cpu", "float32")
+    loaded = load_parts(find_place(given.model), "cpu", "float32")
     assert isinstance(loaded.text_encoder, WordPieceEncoder)
     encoder = grown(loaded.text_encoder, given.layers, config.seed)
     given.out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ from huggingface_hub import constants
 
 from magnet_cli.checkpoints import hub
 from magnet_cli.checkpoints.layouts import AUDIOCRAFT
-from magnet_cli.checkpoints.load import import_checkpoint, load_checkpoint
-from magnet_cli.checkpoints.resolve import resolve, resolve_codec
+from magnet_cli.checkpoints.load import import_checkpoint, load_parts
+from magnet_cli.checkpoints.place import find_codec, find_place
 from magnet_cli.errors import CheckpointError, ModelNotFoundError
 from tests.checkpoints.hub_server import Hub, serving
 from tests.golden_cases import snapshot
@@ -49,7 +49,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def test_a_model_comes_with_its_codec_and_text_encoder(server: Hub) -> None:
     told: list[hub.Progress] = []
-    resolved = resolve("small-30", progress=told.append)
+    resolved = find_place("small-30", progress=told.append)
 
     assert resolved.repo == SMALL_30
     assert resolved.revision == server.repos[SMALL_30][0]
@@ -71,47 +71,47 @@ def test_a_model_comes_with_its_codec_and_text_encoder(server: Hub) -> None:
     assert all(0 <= p.done <= (p.total or 0) for p in told)
 
     before = len(server.requests)
-    again = resolve(SMALL_30)
+    again = find_place(SMALL_30)
     assert again.directory == resolved.directory
     assert len(server.requests) == before, "what is here is not asked for again"
-    assert resolve(SMALL_30, offline=True).directory == resolved.directory
-    assert load_checkpoint(again, "cpu").codec.card == 64
+    assert find_place(SMALL_30, offline=True).directory == resolved.directory
+    assert load_parts(again, "cpu").codec.card == 64
 
 
 def test_the_library_is_silent(server: Hub, capfd: pytest.CaptureFixture[str]) -> None:
-    resolve(SMALL_30)
+    find_place(SMALL_30)
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_pinned_revision_is_kept(server: Hub) -> None:
     commit = server.repos[SMALL_30][0]
-    assert resolve(f"{SMALL_30}@{commit}").revision == commit
-    assert resolve(SMALL_30, revision=commit, offline=True).revision == commit
-    assert resolve("small-30", revision=commit[:9], offline=True).revision == commit
+    assert find_place(f"{SMALL_30}@{commit}").revision == commit
+    assert find_place(SMALL_30, revision=commit, offline=True).revision == commit
+    assert find_place("small-30", revision=commit[:9], offline=True).revision == commit
     with pytest.raises(ModelNotFoundError, match="no revision 'v9'"):
-        resolve(f"{SMALL_30}@v9")
+        find_place(f"{SMALL_30}@v9")
 
 
 def test_a_private_model_needs_the_token(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     server.token = "hf_secret"
     with pytest.raises(ModelNotFoundError) as refused:
-        resolve(SMALL_30)
+        find_place(SMALL_30)
     assert "HF_TOKEN" in refused.value.hint
     assert refused.value.exit_status == 3
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    assert resolve(SMALL_30).repo == SMALL_30
+    assert find_place(SMALL_30).repo == SMALL_30
 
 
 def test_a_gated_model_says_where_to_ask(server: Hub) -> None:
     server.gated = True
     with pytest.raises(ModelNotFoundError, match="gated") as refused:
-        resolve(SMALL_30)
+        find_place(SMALL_30)
     assert "HF_TOKEN" in refused.value.hint
 
 
 def test_a_model_that_is_not_there_lists_near_names(server: Hub) -> None:
     with pytest.raises(ModelNotFoundError, match="no model facebook/magnet-smal-30secs") as error:
-        resolve("facebook/magnet-smal-30secs")
+        find_place("facebook/magnet-smal-30secs")
     assert "magnet-small-30secs" in error.value.hint
     assert not any("resolve" in request for request in server.requests)
 
@@ -123,17 +123,17 @@ def test_a_repository_of_something_else_is_refused_before_anything_is_fetched(
     (tmp_path / "other" / "weights.gguf").write_bytes(b"x")
     server.repos["someone/llm"] = ("ab" * 20, tmp_path / "other")
     with pytest.raises(CheckpointError, match="holds no model"):
-        resolve("someone/llm")
+        find_place("someone/llm")
     assert server.files() == []
 
 
 def test_a_broken_hub_and_no_network_are_said(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     server.broken = 500
     with pytest.raises(ModelNotFoundError, match="answered 500"):
-        resolve(SMALL_30)
+        find_place(SMALL_30)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nothing listens
     with pytest.raises(ModelNotFoundError, match="could not be downloaded") as error:
-        resolve(SMALL_30)
+        find_place(SMALL_30)
     assert "network" in error.value.hint
 
 
@@ -143,7 +143,7 @@ def test_a_hub_that_never_answers_is_given_up(server: Hub, monkeypatch: pytest.M
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
     server.silent = True
     with pytest.raises(ModelNotFoundError, match="could not be downloaded: timed out") as error:
-        resolve(SMALL_30)
+        find_place(SMALL_30)
     assert "Check the network" in error.value.hint
 
 
@@ -151,7 +151,7 @@ def test_a_broken_connection_is_resumed(server: Hub, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)
     server.cut_after, server.cuts = 65_536, 1
-    resolved = resolve(SMALL_30)
+    resolved = find_place(SMALL_30)
     source = server.repos[SMALL_30][1] / "state_dict.bin"
     assert (resolved.directory / "state_dict.bin").read_bytes() == source.read_bytes()
     assert server.ranges == ["bytes=65536-"]
@@ -172,19 +172,19 @@ def test_an_interrupted_download_leaves_nothing_that_looks_whole(
         return AUDIOCRAFT.missing(here.names())
 
     with pytest.raises(KeyboardInterrupt):
-        resolve(SMALL_30, progress=interrupt)
+        find_place(SMALL_30, progress=interrupt)
     assert missing() == ["compression_state_dict.bin"]
     with pytest.raises(ModelNotFoundError, match=r"compression_state_dict.bin is missing") as error:
-        resolve(SMALL_30, offline=True)
+        find_place(SMALL_30, offline=True)
     assert f"magnet models pull {SMALL_30}" in error.value.hint
-    resolve(SMALL_30)
+    find_place(SMALL_30)
     assert server.files().count("state_dict.bin") == 1, "what was whole is not fetched again"
     assert missing() == []
 
 
 def test_a_model_of_ours_that_lacks_its_last_file_is_completed(server: Hub, tmp_path: Path) -> None:
     """Stopped before tokenizer.json, it counted as whole, could not be loaded, and stayed so."""
-    import_checkpoint(resolve(SMALL_30), tmp_path / "ours")
+    import_checkpoint(find_place(SMALL_30), tmp_path / "ours")
     server.repos["me/ours"] = ("ab" * 20, tmp_path / "ours")
 
     def interrupt(progress: hub.Progress) -> None:
@@ -192,10 +192,10 @@ def test_a_model_of_ours_that_lacks_its_last_file_is_completed(server: Hub, tmp_
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        resolve("me/ours", progress=interrupt)
+        find_place("me/ours", progress=interrupt)
     with pytest.raises(ModelNotFoundError, match=r"only in part: tokenizer.json is missing"):
-        resolve("me/ours", offline=True)
-    load_checkpoint(resolve("me/ours"), "cpu")
+        find_place("me/ours", offline=True)
+    load_parts(find_place("me/ours"), "cpu")
 
 
 def damage(path: Path, how: str) -> bytes:
@@ -220,90 +220,90 @@ def damage(path: Path, how: str) -> bytes:
 )
 def test_a_damaged_file_is_fetched_again(server: Hub, of: str, name: str, how: str) -> None:
     """The advice was to delete it and pull: the hub's library linked to the same damaged file."""
-    resolve(SMALL_30)
+    find_place(SMALL_30)
     here = hub.cached(of)
     assert here is not None
     whole = damage(here.directory / name, how)
     del server.requests[:]
-    resolved = resolve(SMALL_30, repair=True)
+    resolved = find_place(SMALL_30, repair=True)
     assert server.files() == [name], "nothing else is fetched"
     assert (here.directory / name).read_bytes() == whole
-    load_checkpoint(resolved, "cpu")
-    resolve(SMALL_30, repair=True)
+    load_parts(resolved, "cpu")
+    find_place(SMALL_30, repair=True)
     assert server.files() == [name], "what is whole is left alone"
 
 
 def test_what_is_damaged_says_how_to_have_it_again(server: Hub, tmp_path: Path) -> None:
-    resolved = resolve(SMALL_30)
+    resolved = find_place(SMALL_30)
     for part in (resolved.text, resolved.codec):
         damage(part.directory / "model.safetensors", "cut")
         with pytest.raises(CheckpointError, match="cannot be read") as error:
-            load_checkpoint(resolved, "cpu")
+            load_parts(resolved, "cpu")
         assert "`magnet models pull`" in error.value.hint
     damage(resolved.directory / "state_dict.bin", "cut")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        resolve(SMALL_30)
+        find_place(SMALL_30)
     server.broken = 500
     with pytest.raises(ModelNotFoundError, match="answered 500"):
-        resolve(SMALL_30, repair=True)
+        find_place(SMALL_30, repair=True)
     server.broken = None
-    load_checkpoint(resolve(SMALL_30, repair=True), "cpu")
+    load_parts(find_place(SMALL_30, repair=True), "cpu")
 
     copy = tmp_path / "copy"
     shutil.copytree(resolved.directory, copy)
     damage(copy / "state_dict.bin", "cut")
     with pytest.raises(CheckpointError, match="Copy it again"):
-        resolve(str(copy), repair=True)
+        find_place(str(copy), repair=True)
 
 
 def test_a_repair_that_was_interrupted_is_begun_again(server: Hub) -> None:
     """A blob left behind is linked to as if it were whole."""
-    resolved = resolve(SMALL_30)
+    resolved = find_place(SMALL_30)
     whole = damage(resolved.directory / "state_dict.bin", "flipped")
 
     def interrupt(progress: hub.Progress) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        resolve(SMALL_30, progress=interrupt, repair=True)
-    resolve(SMALL_30)
+        find_place(SMALL_30, progress=interrupt, repair=True)
+    find_place(SMALL_30)
     assert (resolved.directory / "state_dict.bin").read_bytes() == whole
 
 
 def test_a_repair_needs_the_network_and_takes_nothing_away_before(
     server: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolved = resolve(SMALL_30)
+    resolved = find_place(SMALL_30)
     damage(resolved.codec.directory / "config.json", "flipped")
     before = (resolved.codec.directory / "config.json").read_bytes()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelNotFoundError, match=r"damaged: config.json must be fetched again"):
-        resolve(SMALL_30, repair=True)
+        find_place(SMALL_30, repair=True)
     assert (resolved.codec.directory / "config.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["state_dict.bin", "compression_state_dict.bin"])
 def test_a_cache_without_links_is_repaired(server: Hub, tmp_path: Path, name: str) -> None:
     """As on Windows: the snapshot holds the files themselves, and no checksum of them is known."""
-    directory = resolve(SMALL_30).directory
+    directory = find_place(SMALL_30).directory
     for path in list(directory.iterdir()):
         path.resolve().rename(tmp_path / "moved")
         path.unlink()
         (tmp_path / "moved").rename(path)
     whole = damage(directory / name, "cut")
     del server.requests[:]
-    resolve(SMALL_30, repair=True)
+    find_place(SMALL_30, repair=True)
     assert server.files() == [name]
     assert (directory / name).read_bytes() == whole
 
 
 def test_a_link_out_of_the_cache_is_replaced_and_its_file_kept(server: Hub, tmp_path: Path) -> None:
-    directory = resolve(SMALL_30).directory
+    directory = find_place(SMALL_30).directory
     mine = tmp_path / "mine.bin"
     mine.write_bytes(b"my own")
     (directory / "state_dict.bin").unlink()
     (directory / "state_dict.bin").symlink_to(mine)
-    resolve(SMALL_30, repair=True)
+    find_place(SMALL_30, repair=True)
     assert mine.read_bytes() == b"my own"
     assert (directory / "state_dict.bin").stat().st_size > 1000
 
@@ -320,13 +320,13 @@ def test_disk_trouble_is_said(
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(ModelNotFoundError, match=words) as error:
-        resolve(SMALL_30)
+        find_place(SMALL_30)
     assert "HF_HUB_CACHE" in error.value.hint
 
 
 def test_a_codec_is_fetched_alone(server: Hub) -> None:
-    part = resolve_codec(CODEC)
+    part = find_codec(CODEC)
     assert part.repo == CODEC
     assert sorted(server.files()) == ["config.json", "model.safetensors"]
     with pytest.raises(CheckpointError, match="holds no model"):
-        resolve(CODEC)
+        find_place(CODEC)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from magnet_cli.checkpoints import key_map
+from magnet_cli.checkpoints.tensors import check_state
 from magnet_cli.errors import CheckpointError
 
 TABLE = [
@@ -52,10 +53,10 @@ def test_many_left_over_keys_are_counted():
 
 def test_check_names_what_is_missing_left_over_or_of_another_shape():
     expected = state("a", "b")
-    key_map.check(state("b", "a"), expected, "x")
+    check_state(state("b", "a"), expected, "x")
     with pytest.raises(CheckpointError, match="lacks b"):
-        key_map.check(state("a"), expected, "x")
+        check_state(state("a"), expected, "x")
     with pytest.raises(CheckpointError, match="more than the model: c"):
-        key_map.check(state("a", "b", "c"), expected, "x")
+        check_state(state("a", "b", "c"), expected, "x")
     with pytest.raises(CheckpointError, match=r"b is \[3\], its settings make it \[2\]"):
-        key_map.check({"a": torch.zeros(2), "b": torch.zeros(3)}, expected, "x")
+        check_state({"a": torch.zeros(2), "b": torch.zeros(3)}, expected, "x")

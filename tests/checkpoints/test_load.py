@@ -13,17 +13,17 @@ from safetensors.torch import load_file, save_file
 from magnet_cli.api import Model
 from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.load import (
+    Parts,
     export_checkpoint,
     import_checkpoint,
-    load_checkpoint,
     load_codec,
+    load_parts,
     pick_device,
     pick_dtype,
 )
-from magnet_cli.checkpoints.resolve import resolve, resolve_codec
+from magnet_cli.checkpoints.place import find_codec, find_place
 from magnet_cli.checkpoints.tensors import blank
 from magnet_cli.errors import CheckpointError, UsageError
-from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DecodingConfig
 from tests.golden_cases import snapshot
 
@@ -37,7 +37,7 @@ NAMES = [
 
 
 def loaded(spec: str, dtype: str = "float32") -> Parts:
-    return load_checkpoint(resolve(spec), "cpu", dtype)
+    return load_parts(find_place(spec), "cpu", dtype)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,9 +46,9 @@ def test_imported_and_exported_it_makes_the_same(
 ) -> None:
     """Released -> ours -> released: every tensor equal, and so is what comes out."""
     original = loaded(name)
-    import_checkpoint(resolve(name), tmp_path / "ours")
+    import_checkpoint(find_place(name), tmp_path / "ours")
     ours = loaded(str(tmp_path / "ours"))
-    export_checkpoint(resolve(str(tmp_path / "ours")), tmp_path / "released")
+    export_checkpoint(find_place(str(tmp_path / "ours")), tmp_path / "released")
     released = loaded(str(tmp_path / "released"))
 
     for other in (ours, released):
@@ -102,8 +102,8 @@ def test_export_keeps_what_the_released_layout_has_no_place_for(
         original.text_encoder,
         native.ModelCard("mine", kind, "MIT", defaults, {"text_encoder": "t5-base"}),
     )
-    export_checkpoint(resolve(str(tmp_path / "ours")), tmp_path / "released")
-    import_checkpoint(resolve(str(tmp_path / "released")), tmp_path / "again")
+    export_checkpoint(find_place(str(tmp_path / "ours")), tmp_path / "released")
+    import_checkpoint(find_place(str(tmp_path / "released")), tmp_path / "again")
     expected = loaded(str(tmp_path / "ours"))
     for place in ("released", "again"):
         found = loaded(str(tmp_path / place))
@@ -115,7 +115,7 @@ def test_export_keeps_what_the_released_layout_has_no_place_for(
 def test_a_directory_of_ours_needs_nothing_else(
     hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import_checkpoint(resolve("small-30"), tmp_path / "ours")
+    import_checkpoint(find_place("small-30"), tmp_path / "ours")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     model = loaded(str(tmp_path / "ours"))
     assert model.codec.card == 64
@@ -126,7 +126,7 @@ def test_a_directory_of_ours_needs_nothing_else(
 
 
 def test_the_language_model_is_stored_as_it_was(hub_cache: Path, tmp_path: Path) -> None:
-    import_checkpoint(resolve(SMALL), tmp_path / "ours")
+    import_checkpoint(find_place(SMALL), tmp_path / "ours")
     for name, tensor in load_file(tmp_path / "ours" / native.LM_FILE).items():
         assert tensor.dtype == torch.float16, name
     config = json.loads((tmp_path / "ours" / native.CONFIG_FILE).read_text())
@@ -153,8 +153,8 @@ def test_defaults_differ_by_checkpoint(hub_cache: Path) -> None:
 
 def test_a_directory_takes_its_defaults_from_the_file(hub_cache: Path) -> None:
     """No registry entry stands for a directory, so that xp.cfg's generate.lm is what counts."""
-    resolved = resolve(str(snapshot("facebook/audio-magnet-small")))
-    model = load_checkpoint(resolved, "cpu")
+    resolved = find_place(str(snapshot("facebook/audio-magnet-small")))
+    model = load_parts(resolved, "cpu")
     assert (model.repo, model.licence, model.kind) == (None, None, "sound")
     assert model.defaults == loaded("facebook/audio-magnet-small").defaults
 
@@ -200,17 +200,17 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("spec", [SMALL, "facebook/encodec_32khz", "small-30"])
 def test_a_codec_alone_is_that_of_the_model(hub_cache: Path, tmp_path: Path, spec: str) -> None:
-    codec = load_codec(resolve_codec(spec), "cpu")
+    codec = load_codec(find_codec(spec), "cpu")
     model = loaded(SMALL if spec == SMALL else "small-30")
     for name, tensor in model.codec.state_dict().items():
         assert torch.equal(codec.state_dict()[name], tensor)
-    import_checkpoint(resolve("small-30"), tmp_path / "ours")
-    assert load_codec(resolve_codec(str(tmp_path / "ours")), "cpu").card == 64
+    import_checkpoint(find_place("small-30"), tmp_path / "ours")
+    assert load_codec(find_codec(str(tmp_path / "ours")), "cpu").card == 64
 
 
 def test_weights_can_be_trained_without_touching_the_file(hub_cache: Path, tmp_path: Path) -> None:
     """Tensors of the right dtype are mapped from the file: writing to them must not write there."""
-    import_checkpoint(resolve(SMALL), tmp_path / "ours")
+    import_checkpoint(find_place(SMALL), tmp_path / "ours")
     path = tmp_path / "ours" / native.LM_FILE
     before = path.read_bytes()
     model = loaded(str(tmp_path / "ours"), "float16")
@@ -221,8 +221,8 @@ def test_weights_can_be_trained_without_touching_the_file(hub_cache: Path, tmp_p
 
 
 def test_parts_of_two_models_do_not_go_together(hub_cache: Path, tmp_path: Path) -> None:
-    import_checkpoint(resolve(SMALL), tmp_path / "music")
-    import_checkpoint(resolve("facebook/audio-magnet-small"), tmp_path / "sound")
+    import_checkpoint(find_place(SMALL), tmp_path / "music")
+    import_checkpoint(find_place("facebook/audio-magnet-small"), tmp_path / "sound")
 
     def mixed(part: str, file: str) -> Path:
         directory = tmp_path / f"mixed-{part}"
@@ -247,13 +247,13 @@ def test_parts_of_two_models_do_not_go_together(hub_cache: Path, tmp_path: Path)
 def test_export_refuses_what_the_released_layout_cannot_say(
     hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import_checkpoint(resolve(SMALL), tmp_path / "ours")
+    import_checkpoint(find_place(SMALL), tmp_path / "ours")
     path = tmp_path / "ours" / native.CONFIG_FILE
     config = json.loads(path.read_text())
     del config["provenance"]["text_encoder"]
     path.write_text(json.dumps(config))
     with pytest.raises(UsageError, match="cannot be exported"):
-        export_checkpoint(resolve(str(tmp_path / "ours")), tmp_path / "released")
+        export_checkpoint(find_place(str(tmp_path / "ours")), tmp_path / "released")
     assert not (tmp_path / "released").exists()
 
 
@@ -261,7 +261,7 @@ def test_export_refuses_what_the_released_layout_cannot_say(
 def test_native_tensors_are_held_against_the_config(
     hub_cache: Path, tmp_path: Path, change: str
 ) -> None:
-    import_checkpoint(resolve(SMALL), tmp_path / "ours")
+    import_checkpoint(find_place(SMALL), tmp_path / "ours")
     path = tmp_path / "ours" / native.CODEC_FILE
     state = load_file(path)
     name = "quantizer.codebooks.0"

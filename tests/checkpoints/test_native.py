@@ -11,7 +11,7 @@ import torch
 
 from magnet_cli.checkpoints import native, parts
 from magnet_cli.checkpoints.native import ModelCard
-from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.settings import DecodingConfig
@@ -200,7 +200,7 @@ def test_parts_that_cannot_be_built_are_named(written: Path, change: dict) -> No
 def test_missing_files_are_named(written: Path) -> None:
     (written / native.TEXT_FILE).unlink()
     with pytest.raises(CheckpointError, match=r"has no text\.safetensors"):
-        resolve(str(written))
+        find_place(str(written))
     (written / native.CONFIG_FILE).write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
         native.read_config(written)

@@ -13,7 +13,7 @@ from magnet_cli.api import Model
 from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import open_manifest
 from magnet_cli.checkpoints.load import import_checkpoint
-from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.checkpoints.place import find_place
 from tests import processes, sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
@@ -165,7 +165,7 @@ def without_ids() -> None:
 @pytest.fixture
 def folder_model(home: Path) -> Path:
     """A model in a folder, in magnet's own format."""
-    import_checkpoint(resolve(SMALL), home / "m")
+    import_checkpoint(find_place(SMALL), home / "m")
     return home / "m"
 
 

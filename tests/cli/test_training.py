@@ -15,9 +15,9 @@ import pytest
 import soundfile
 
 from magnet_cli.api import load_model
+from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.data.tokens import TokenFolder
 from magnet_cli.fields import settings_of
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.config import CodecTrainConfig, TrainConfig
 from tests.cli.conftest import SMALL, Magnet

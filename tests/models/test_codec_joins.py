@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.spectral_codec import SpectralCodec
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 
 RATE, HOP, FRAMES = 8000, 160, 60
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from magnet_cli.models.smoothing import REACH, steady
+from magnet_cli.models.spectral_codec import REACH, steady
 
 FLOOR = 1e-3
 

@@ -17,10 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from magnet_cli.checkpoints import native
+from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.models.spectrum import Bands, Spectrum
 
 TINY = SpectralCodecConfig(

@@ -136,7 +136,8 @@ def test_a_codecs_settings_can_be_chosen_without_the_test_clips(
 
     monkeypatch.setattr(judge_codec, "CodecJudge", Judge)
     monkeypatch.setattr(judge_codec, "Tagger", str)
-    monkeypatch.setattr(judge_codec, "codec_of", str)
+    monkeypatch.setattr(judge_codec, "find_codec", str)
+    monkeypatch.setattr(judge_codec, "load_codec", lambda place, device: place)
     monkeypatch.setattr(judge_codec.torch, "set_num_threads", int)
     command = ["judge_codec", "--sounds", str(tmp_path), "--codec", "c", "--tagger", "t"]
     monkeypatch.setattr(sys, "argv", [*command, "--clips", "4"])

@@ -17,9 +17,9 @@ import torch
 
 from magnet_cli.checkpoints import native
 from magnet_cli.cli.app import run
+from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.training.codec import train_codec
 from magnet_cli.training.codec_start import Moments, k_means, nearest, power_left, residual_k_means
 from magnet_cli.training.config import CodecTrainConfig

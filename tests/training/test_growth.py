@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from magnet_cli.checkpoints import native
-from magnet_cli.checkpoints.load import load_checkpoint
-from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.checkpoints.load import load_parts
+from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import UsageError
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.training.encode import codebooks_of, token_format
@@ -33,7 +33,7 @@ def wide_codec() -> EnCodec:
 @pytest.mark.parametrize("modeling", ["masked", "autoregressive", "hybrid"])
 def test_what_a_model_said_of_its_streams_it_still_says(workshop: Path, modeling: str) -> None:
     run(workshop, "small", steps=2, modeling=modeling)
-    small = load_checkpoint(resolve(str(workshop / "small")), "cpu", "float32").lm
+    small = load_parts(find_place(str(workshop / "small")), "cpu", "float32").lm
     wide = wide_codec()
     grown = with_streams_of(small, wide, codebooks_of(wide))
     assert grown.config.n_q == len(grown.emb) == len(grown.linears) == 4
@@ -53,7 +53,7 @@ def test_what_a_model_said_of_its_streams_it_still_says(workshop: Path, modeling
 
 def test_only_a_codec_with_its_streams_will_do(workshop: Path) -> None:
     run(workshop, "small", steps=2)
-    small = load_checkpoint(resolve(str(workshop / "small")), "cpu", "float32").lm
+    small = load_parts(find_place(str(workshop / "small")), "cpu", "float32").lm
     assert with_streams_of(small, tiny_codec(), None) is small
     grown = with_streams_of(small, wide_codec(), None)
     with pytest.raises(UsageError, match="2 streams of 16 codes"):
@@ -79,5 +79,5 @@ def test_a_run_that_adds_streams_goes_on(workshop: Path) -> None:
     for name, weight in weights(first).items():
         torch.testing.assert_close(weights(going_on)[name], weight)
     going_on.run()
-    loaded = load_checkpoint(resolve(str(workshop / "grown")), "cpu", "float32")
+    loaded = load_parts(find_place(str(workshop / "grown")), "cpu", "float32")
     assert loaded.lm.config.n_q == loaded.codec.n_q == 4

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from magnet_cli.checkpoints.load import load_checkpoint
-from magnet_cli.checkpoints.resolve import resolve
+from magnet_cli.checkpoints.load import load_parts
+from magnet_cli.checkpoints.place import find_place
 from magnet_cli.config import LMConfig
 from magnet_cli.training.objective import (
     Draws,
@@ -25,7 +25,7 @@ from tests.golden_cases import case_id, cases, tensor
 @pytest.mark.parametrize("case", cases(section=6, prefix="train/loss/"), ids=case_id)
 @pytest.mark.usefixtures("hub_cache")
 def test_loss_and_gradients_are_the_references(case: dict[str, Any]) -> None:
-    lm = load_checkpoint(resolve(case["model"]), "cpu", "float32").lm
+    lm = load_parts(find_place(case["model"]), "cpu", "float32").lm
     lm.requires_grad_(True)
     given = {name: tensor(ref) for name, ref in case["inputs"].items()}
     stage = case["settings"]["stage"]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from magnet_cli.checkpoints import hub, layouts, registry
 from magnet_cli.checkpoints.layouts import AUDIOCRAFT, ENCODEC, NATIVE, T5
-from magnet_cli.checkpoints.load import import_checkpoint, load_checkpoint
-from magnet_cli.checkpoints.resolve import resolve, resolve_codec, resolve_text_encoder
+from magnet_cli.checkpoints.load import import_checkpoint, load_parts
+from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder
 from magnet_cli.errors import CheckpointError, MagnetError, ModelNotFoundError, UsageError
 from tests.golden_cases import HUB_CACHE, index, snapshot
 
@@ -46,7 +46,7 @@ def copied_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("spec", ["small", "magnet-small-10secs", SMALL, f"{SMALL}@main"])
 def test_names_and_hub_ids(hub_cache: Path, spec: str) -> None:
-    resolved = resolve(spec)
+    resolved = find_place(spec)
     commit = Path(index()["models"][SMALL]["path"]).name
     assert (resolved.name, resolved.repo) == ("magnet-small-10secs", SMALL)
     assert resolved.revision == commit
@@ -57,7 +57,7 @@ def test_names_and_hub_ids(hub_cache: Path, spec: str) -> None:
 
 
 def test_a_pointer_is_followed(hub_cache: Path) -> None:
-    resolved = resolve("small-30")
+    resolved = find_place("small-30")
     assert resolved.codec.layout is ENCODEC
     assert resolved.codec.repo == "facebook/encodec_32khz"
     assert resolved.codec.directory == snapshot("facebook/encodec_32khz")
@@ -65,47 +65,47 @@ def test_a_pointer_is_followed(hub_cache: Path) -> None:
 
 def test_revisions(hub_cache: Path) -> None:
     commit = snapshot(SMALL).name
-    assert resolve(f"{SMALL}@{commit}").revision == commit
-    assert resolve(f"small@{commit[:7]}").revision == commit
-    assert resolve(SMALL, revision=commit).revision == commit
+    assert find_place(f"{SMALL}@{commit}").revision == commit
+    assert find_place(f"small@{commit[:7]}").revision == commit
+    assert find_place(SMALL, revision=commit).revision == commit
     for spec, revision in ((f"{SMALL}@{commit}", "main"), (f"{SMALL}@", None)):
         with pytest.raises(UsageError, match="revision"):
-            resolve(spec, revision=revision)
+            find_place(spec, revision=revision)
     for missing in ("v2", "../../refs/main", "f" * 40, "0"):
         with pytest.raises(ModelNotFoundError, match="not on this machine"):
-            resolve(SMALL, revision=missing)
+            find_place(SMALL, revision=missing)
 
 
 def test_a_directory(hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(snapshot(SMALL), tmp_path / "mine")
-    resolved = resolve(str(tmp_path / "mine"))
+    resolved = find_place(str(tmp_path / "mine"))
     assert (resolved.name, resolved.repo, resolved.known) == ("mine", None, None)
     monkeypatch.chdir(tmp_path)
-    assert resolve("mine").directory == Path("mine")
-    assert resolve("./mine").name == "mine"
+    assert find_place("mine").directory == Path("mine")
+    assert find_place("./mine").name == "mine"
     monkeypatch.chdir("mine")
-    assert resolve(".").name == "mine"
+    assert find_place(".").name == "mine"
     with pytest.raises(UsageError, match="no revisions"):
-        resolve(".", revision="main")
+        find_place(".", revision="main")
 
 
 def test_a_built_in_model_comes_first(
     hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import_checkpoint(resolve(SMALL), tmp_path / "nano")
+    import_checkpoint(find_place(SMALL), tmp_path / "nano")
     monkeypatch.setattr(registry, "ASSETS", tmp_path)
     (tmp_path / "here" / "nano").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
     shutil.copytree(snapshot(SMALL_30), "nano", dirs_exist_ok=True)
     for spec in ("nano", None):
-        resolved = resolve(spec)
+        resolved = find_place(spec)
         assert (resolved.name, resolved.repo, resolved.layout) == ("nano", None, NATIVE)
         assert resolved.directory == tmp_path / "nano"
-        assert load_checkpoint(resolved, "cpu").name == "nano"
-    assert resolve("./nano").layout is AUDIOCRAFT
+        assert load_parts(resolved, "cpu").name == "nano"
+    assert find_place("./nano").layout is AUDIOCRAFT
     for spec, revision in (("nano@main", None), ("nano", "main")):
         with pytest.raises(UsageError, match="no revisions"):
-            resolve(spec, revision=revision)
+            find_place(spec, revision=revision)
 
 
 def test_a_directory_named_as_a_model_counts_where_it_holds_one(
@@ -113,24 +113,24 @@ def test_a_directory_named_as_a_model_counts_where_it_holds_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("small").mkdir()
-    assert resolve("small").repo == SMALL
+    assert find_place("small").repo == SMALL
     with pytest.raises(CheckpointError, match="holds no model"):
-        resolve("./small")
+        find_place("./small")
     shutil.copytree(snapshot(SMALL_30), "small", dirs_exist_ok=True)
-    assert resolve("small").repo is None
+    assert find_place("small").repo is None
 
 
 def test_a_directory_that_lacks_files_names_them(hub_cache: Path, tmp_path: Path) -> None:
     shutil.copytree(snapshot(SMALL), tmp_path / "mine")
     (tmp_path / "mine" / "compression_state_dict.bin").unlink()
     with pytest.raises(CheckpointError, match=r"has no compression_state_dict\.bin"):
-        resolve(str(tmp_path / "mine"))
+        find_place(str(tmp_path / "mine"))
 
 
 def test_a_path_that_is_not_there(hub_cache: Path) -> None:
     for spec in ("./nothing", "/nothing/at/all", "a/b/c", "~/nothing-of-the-kind"):
         with pytest.raises(ModelNotFoundError, match="no directory"):
-            resolve(spec)
+            find_place(spec)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_path_that_is_not_there(hub_cache: Path) -> None:
 )
 def test_what_is_no_name_at_all(hub_cache: Path, spec: str) -> None:
     with pytest.raises(ModelNotFoundError) as error:
-        resolve(spec)
+        find_place(spec)
     assert error.value.exit_status == 3
     assert error.value.hint
     assert len(error.value.message) < 1000
@@ -162,41 +162,41 @@ def test_what_is_no_name_at_all(hub_cache: Path, spec: str) -> None:
 def test_any_text_ends_in_an_error_of_ours(spec: str) -> None:
     found = None
     with contextlib.suppress(MagnetError):  # any other error is a failure
-        found = resolve(spec, offline=True)
+        found = find_place(spec, offline=True)
     assert found is None or found.directory.is_dir()
 
 
 def test_offline_and_not_here_says_what_to_do(hub_cache: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="not on this machine") as error:
-        resolve("medium")
+        find_place("medium")
     assert "magnet models pull" in error.value.hint
 
 
 def test_offline_by_the_argument_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(HUB_CACHE))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert resolve(SMALL, offline=True).repo == SMALL
+    assert find_place(SMALL, offline=True).repo == SMALL
     with pytest.raises(ModelNotFoundError, match="network is off"):
-        resolve("medium", offline=True)
-    assert resolve(SMALL).repo == SMALL, "what is here needs no network"
+        find_place("medium", offline=True)
+    assert find_place(SMALL).repo == SMALL, "what is here needs no network"
 
 
 def test_missing_codec_and_text_encoder_are_named(copied_cache: Path) -> None:
     shutil.rmtree(copied_cache / "models--facebook--encodec_32khz")
     with pytest.raises(ModelNotFoundError, match="facebook/encodec_32khz is not on"):
-        resolve(SMALL_30)
+        find_place(SMALL_30)
     shutil.rmtree(copied_cache / "models--t5-base")
     with pytest.raises(ModelNotFoundError, match="t5-base is not on"):
-        resolve(SMALL)
+        find_place(SMALL)
 
 
 def test_a_partial_cache_names_what_is_missing(copied_cache: Path) -> None:
     (copied_cache / snapshot(SMALL).relative_to(HUB_CACHE) / "compression_state_dict.bin").unlink()
     with pytest.raises(ModelNotFoundError, match=r"only in part: compression_state_dict\.bin"):
-        resolve(SMALL)
+        find_place(SMALL)
     (copied_cache / snapshot("t5-base").relative_to(HUB_CACHE) / "tokenizer.json").unlink()
     with pytest.raises(ModelNotFoundError, match=r"t5-base is here only in part: tokenizer\.json"):
-        resolve("musicgen-small")
+        find_place("musicgen-small")
 
 
 def test_a_broken_link_in_the_cache_counts_as_missing(copied_cache: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_broken_link_in_the_cache_counts_as_missing(copied_cache: Path) -> Non
     file.unlink()
     file.symlink_to("../../blobs/gone")
     with pytest.raises(ModelNotFoundError, match="only in part"):
-        resolve(SMALL)
+        find_place(SMALL)
 
 
 @pytest.mark.parametrize("name", ["t5-base", "google-t5/t5-base"])
@@ -215,7 +215,7 @@ def test_both_names_of_the_text_encoder(copied_cache: Path, name: str) -> None:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     folder = copied_cache / f"models--{name.replace('/', '--')}"
     shutil.copytree(HUB_CACHE / "models--t5-base", folder)
-    assert resolve(SMALL).text.repo == name
+    assert find_place(SMALL).text.repo == name
 
 
 def test_a_read_only_cache(copied_cache: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_read_only_cache(copied_cache: Path) -> None:
         folder.chmod(0o555)
     try:
         before = sorted(copied_cache.rglob("*"))
-        assert resolve(SMALL_30).repo == SMALL_30
+        assert find_place(SMALL_30).repo == SMALL_30
         assert sorted(copied_cache.rglob("*")) == before
     finally:
         for folder in folders:
@@ -246,7 +246,7 @@ def test_a_cache_that_may_not_be_searched(
     monkeypatch.setattr(Path, call, refuse)
     for spec in (SMALL, f"{SMALL}@{snapshot(SMALL).name[:7]}"):
         with pytest.raises(ModelNotFoundError, match="cannot be read: Permission denied") as error:
-            resolve(spec)
+            find_place(spec)
         assert "who may read it" in error.value.hint
 
 
@@ -275,29 +275,29 @@ def test_offline_by_the_environment(monkeypatch: pytest.MonkeyPatch, value: str,
 
 
 def test_a_codec_alone(hub_cache: Path) -> None:
-    assert resolve_codec("facebook/encodec_32khz").layout is ENCODEC
-    assert resolve_codec(str(snapshot("facebook/encodec_32khz"))).repo is None
-    assert resolve_codec("small").layout is AUDIOCRAFT
-    assert resolve_codec("small-30").repo == "facebook/encodec_32khz"
+    assert find_codec("facebook/encodec_32khz").layout is ENCODEC
+    assert find_codec(str(snapshot("facebook/encodec_32khz"))).repo is None
+    assert find_codec("small").layout is AUDIOCRAFT
+    assert find_codec("small-30").repo == "facebook/encodec_32khz"
     with pytest.raises(ModelNotFoundError):
-        resolve_codec("nothing")
+        find_codec("nothing")
 
 
 def test_a_text_encoder_alone(hub_cache: Path) -> None:
-    part = resolve_text_encoder("t5-large")
+    part = find_text_encoder("t5-large")
     assert part.layout is T5
     assert part.directory == snapshot("t5-large")
     with pytest.raises(ModelNotFoundError, match="not on this machine"):
-        resolve_text_encoder("t5-3b")
+        find_text_encoder("t5-3b")
     with pytest.raises(ModelNotFoundError, match="no model called"):
-        resolve_text_encoder("no such/../thing")
+        find_text_encoder("no such/../thing")
 
 
 def test_no_cache_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nowhere"))
     assert hub.cached(SMALL) is None
     with pytest.raises(ModelNotFoundError):
-        resolve(SMALL, offline=True)
+        find_place(SMALL, offline=True)
     assert not (tmp_path / "nowhere").exists()
 
 

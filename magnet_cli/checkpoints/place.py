@@ -1,26 +1,29 @@
-"""A name, a hub id or a directory -> the local files of everything that a model needs.
+"""From a name to a place: THE rule what a name is, and where everything lies that a model is loaded from.
 
-    resolve("small")                                  a known name
-    resolve("facebook/magnet-small-10secs@<commit>")  a hub id, at a revision or not
-    resolve("models/mine")                            a directory, in the released layout or ours
+    find_place("small")                                  a known name
+    find_place("facebook/magnet-small-10secs@<commit>")  a hub id, at a revision or not
+    find_place("models/mine")                            a folder, in the released layout or ours
 
-Tried in this order: built in, a directory, the hub's local cache, a download. What a checkpoint
-points to (its codec, its text encoder) is resolved with it, so that loading needs no network.
+Tried in this order: a built-in model, a folder (one that is called as a known model is, only where it
+holds a model), the hub's local cache, a download. What a checkpoint points to (its codec, its text
+encoder) is found with it, so that loading needs no network. No torch here.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_cli.checkpoints import audiocraft, hub, integrity, registry
-from magnet_cli.checkpoints.identity import directory_of
+from magnet_cli.checkpoints import hub, registry
 from magnet_cli.checkpoints.layouts import (
     AUDIOCRAFT,
     ENCODEC,
     NATIVE,
     NATIVE_CODEC,
+    NATIVE_TEXT,
     T5,
     Layout,
     model_layout,
@@ -31,27 +34,61 @@ from magnet_cli.errors import CheckpointError, ModelNotFoundError, UsageError
 
 
 @dataclass(frozen=True)
-class ResolvedPart:
-    """The files of one part of a model: all in one directory, in one layout."""
-
-    layout: Layout
-    directory: Path
-    repo: str | None  # on the hub; None: a directory of the user's, or built in
-    revision: str | None  # the commit
-
-
-@dataclass(frozen=True)
-class ResolvedCheckpoint:
-    """Where everything is that a model is loaded from."""
+class Place:
+    """The files of a model, or of one part of it: all in one folder, in one layout."""
 
     name: str
-    layout: Layout  # AUDIOCRAFT or NATIVE
+    layout: Layout
     directory: Path
-    repo: str | None
-    revision: str | None
-    known: KnownCheckpoint | None  # what the registry says about it
-    codec: ResolvedPart
-    text: ResolvedPart
+    repo: str | None = None  # on the hub; None: a folder of the user's, or built in
+    revision: str | None = None  # the commit
+    known: KnownCheckpoint | None = None  # what the registry says about it
+    codec: Place | None = None  # of a model: where its codec is, itself or another
+    text: Place | None = None  # likewise its text encoder
+
+
+def folder_of(spec: str) -> Path | None:
+    """The folder that `spec` names; None where it names none: a known model, or one on the hub.
+
+    Raises:
+        ModelNotFoundError: it is written as a path, and nothing is there.
+    """
+    if not spec:
+        return None
+    is_path = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1 or os.sep == "\\" in spec
+    path = Path(os.path.expanduser(spec))
+    try:
+        if path.is_dir():
+            # A folder that happens to be called as a model is, is taken where it holds one.
+            if is_path or registry.find(spec) is None or model_layout(hub.file_names(path)):
+                return path
+        elif is_path:
+            raise ModelNotFoundError(
+                f"There is no directory {spec[:200]!r}.",
+                "Check the path; `magnet models list` shows what is here.",
+            )
+    except (OSError, ValueError) as error:  # too long a name, a NUL in it, no permission
+        raise registry.unknown_name(spec) from error
+    return None
+
+
+def check_name(spec: str) -> None:
+    """Refuse what cannot be a model's name, before anything is loaded to look for it.
+
+    Raises:
+        ModelNotFoundError: it is no known name, no folder, and not written as a hub id.
+    """
+    name = spec.partition("@")[0]
+    if registry.find(name) is None and folder_of(spec) is None and "/" not in name:
+        raise registry.unknown_name(spec)
+
+
+def source_of(spec: str) -> str | None:
+    """`spec` itself where it names a folder, as files keep it to be made again; else None."""
+    try:
+        return spec if folder_of(spec) is not None else None
+    except ModelNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -63,14 +100,14 @@ class _Fetching:
     repair: bool = False  # damaged files count as missing
 
 
-def resolve(
+def find_place(
     spec: str | None,
     *,
     revision: str | None = None,
     offline: bool = False,
     progress: hub.ProgressHook | None = None,
     repair: bool = False,
-) -> ResolvedCheckpoint:
+) -> Place:
     """Find (or fetch) the files of a model.
 
     Args:
@@ -91,7 +128,7 @@ def resolve(
     name, at, said = spec.partition("@")
     known = registry.find(name)
     builtin = known if known is not None and known.repo is None else None
-    directory = builtin.directory if builtin is not None else directory_of(spec)
+    directory = builtin.directory if builtin is not None else folder_of(spec)
     if known is None and directory is None:
         _check_repo(spec, name)
     if at and (directory is None or builtin is not None):
@@ -110,20 +147,20 @@ def resolve(
     return _from_snapshot(_snapshot(repo, None, revision, how), known, how)
 
 
-def resolve_codec(
+def find_codec(
     spec: str, *, offline: bool = False, progress: hub.ProgressHook | None = None
-) -> ResolvedPart:
+) -> Place:
     """The codec alone: of a model, or of a repository or directory that holds a codec only.
 
     Raises:
-        ModelNotFoundError, CheckpointError: as `resolve`.
+        ModelNotFoundError, CheckpointError: as `find_place`.
     """
-    directory = directory_of(spec)
-    if directory is not None and model_layout(hub.file_names(directory)) is None:
-        names = hub.file_names(directory)
-        layout = NATIVE_CODEC if "codec.safetensors" in names else ENCODEC
+    directory = folder_of(spec)
+    names = [] if directory is None else hub.file_names(directory)
+    layout = NATIVE_CODEC if "codec.safetensors" in names else ENCODEC
+    if directory is not None and (layout is NATIVE_CODEC or model_layout(names) is None):
         needed(layout, names, str(directory))
-        return ResolvedPart(layout, directory, None, None)
+        return Place(directory.name, layout, directory)
     name, _, revision = spec.partition("@")
     if directory is None and registry.find(name) is None:
         _check_repo(spec, name)
@@ -131,17 +168,30 @@ def resolve_codec(
         snapshot = _snapshot(name, None, revision or None, how)
         if model_layout(snapshot.names()) is None:
             return _part(ENCODEC, snapshot)
-    return resolve(spec, offline=offline, progress=progress).codec
+    codec = find_place(spec, offline=offline, progress=progress).codec
+    assert codec is not None
+    return codec
 
 
-def resolve_text_encoder(
+def find_text_encoder(
     name: str, *, offline: bool = False, progress: hub.ProgressHook | None = None
-) -> ResolvedPart:
-    """A T5 alone, by the name that checkpoints have for it (`t5-base`) or by its repository.
+) -> Place:
+    """A text encoder alone: of a folder, or a T5 by the name that checkpoints have for it (`t5-base`).
 
     Raises:
         ModelNotFoundError: it is nowhere, or could not be fetched.
+        CheckpointError: the folder holds none.
     """
+    directory = folder_of(name)
+    if directory is not None:
+        names = hub.file_names(directory)
+        layout = NATIVE_TEXT if not NATIVE_TEXT.missing(names) else T5
+        if layout.missing(names):
+            raise CheckpointError(
+                f"{directory} holds no text encoder.",
+                f"It needs {_needs(NATIVE_TEXT)}, or the files of a T5: {_needs(T5)}.",
+            )
+        return Place(directory.name, layout, directory)
     if not hub.is_repo_id(name):
         raise registry.unknown_name(name)
     return _part(T5, _text_encoder(name, _Fetching(offline or hub.offline(), progress)))
@@ -152,9 +202,7 @@ def _check_repo(spec: str, name: str) -> None:
         raise registry.unknown_name(spec)
 
 
-def _from_directory(
-    directory: Path, known: KnownCheckpoint | None, how: _Fetching
-) -> ResolvedCheckpoint:
+def _from_directory(directory: Path, known: KnownCheckpoint | None, how: _Fetching) -> Place:
     names = hub.file_names(directory)
     layout = model_layout(names)
     if layout is None:
@@ -163,41 +211,31 @@ def _from_directory(
             f"A model has {_needs(AUDIOCRAFT)} (the released layout) or {_needs(NATIVE)} (ours).",
         )
     needed(layout, names, str(directory))
-    codec, text = _parts(layout, directory, None, None, how)
     name = known.name if known is not None else directory.resolve().name
-    return ResolvedCheckpoint(name, layout, directory, None, None, known, codec, text)
+    return _with_parts(Place(name, layout, directory, known=known), how)
 
 
-def _from_snapshot(
-    snapshot: hub.Snapshot, known: KnownCheckpoint | None, how: _Fetching
-) -> ResolvedCheckpoint:
+def _from_snapshot(snapshot: hub.Snapshot, known: KnownCheckpoint | None, how: _Fetching) -> Place:
     layout = model_layout(snapshot.names())
     if layout is None:
         raise _no_model(snapshot.repo)
-    repo, revision, directory = snapshot.repo, snapshot.revision, snapshot.directory
-    codec, text = _parts(layout, directory, repo, revision, how)
-    name = known.name if known is not None else repo
-    return ResolvedCheckpoint(name, layout, directory, repo, revision, known, codec, text)
+    name = known.name if known is not None else snapshot.repo
+    here = dataclasses.replace(_part(layout, snapshot), name=name, known=known)
+    return _with_parts(here, how)
 
 
-def _parts(
-    layout: Layout,
-    directory: Path,
-    repo: str | None,
-    revision: str | None,
-    how: _Fetching,
-) -> tuple[ResolvedPart, ResolvedPart]:
-    """The codec and the text encoder: of the same directory, or where it points to."""
-    here = ResolvedPart(layout, directory, repo, revision)
-    if layout is NATIVE:
-        return here, here
-    codec = here
-    pointer = audiocraft.codec_pointer(directory / audiocraft.CODEC_FILE)
-    if pointer is not None:
-        codec = _part(ENCODEC, _snapshot(pointer, ENCODEC, None, how))
-    wanted = audiocraft.open_lm(directory / audiocraft.LM_FILE).text_encoder
-    text = _part(T5, _text_encoder(wanted, how))
-    return codec, text
+def _with_parts(model: Place, how: _Fetching) -> Place:
+    """A model with its codec and its text encoder: of the same folder, or where it points to."""
+    codec = text = model
+    if model.layout is AUDIOCRAFT:
+        from magnet_cli.checkpoints import audiocraft
+
+        pointer = audiocraft.codec_pointer(model.directory / audiocraft.CODEC_FILE)
+        if pointer is not None:
+            codec = _part(ENCODEC, _snapshot(pointer, ENCODEC, None, how))
+        wanted = audiocraft.open_lm(model.directory / audiocraft.LM_FILE).text_encoder
+        text = _part(T5, _text_encoder(wanted, how))
+    return dataclasses.replace(model, codec=codec, text=text)
 
 
 def _text_encoder(name: str, how: _Fetching) -> hub.Snapshot:
@@ -222,6 +260,8 @@ def _snapshot(
     damaged: list[str] = []
     if snapshot is not None and how.repair:
         chosen = _expected(names, layout).chosen(names)
+        from magnet_cli.checkpoints import integrity
+
         damaged = integrity.damaged(snapshot.directory, list(chosen.values()))
         if damaged:
             revision = snapshot.revision  # the other files are of this commit
@@ -245,7 +285,7 @@ def _snapshot(
     def choose(names: Sequence[str]) -> Sequence[str]:
         found = layout or model_layout(names)
         if found is None and not ENCODEC.missing(names):
-            found = ENCODEC  # resolve_codec may want it; resolve says that it is no model
+            found = ENCODEC  # find_codec may want it; find_place says that it is no model
         if found is None:
             raise _no_model(repo)
         return needed(found, names, repo)
@@ -266,8 +306,8 @@ def _expected(names: Sequence[str], layout: Layout | None) -> Layout:
     return layout or model_layout(names) or otherwise
 
 
-def _part(layout: Layout, snapshot: hub.Snapshot) -> ResolvedPart:
-    return ResolvedPart(layout, snapshot.directory, snapshot.repo, snapshot.revision)
+def _part(layout: Layout, snapshot: hub.Snapshot) -> Place:
+    return Place(snapshot.repo, layout, snapshot.directory, snapshot.repo, snapshot.revision)
 
 
 def _needs(layout: Layout) -> str:

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from tokenizers import Tokenizer
 from torch import nn
 
-from magnet_cli.checkpoints.t5 import read_tokenizer
-from magnet_cli.config import CodecConfig
+from magnet_cli.checkpoints import hub
+from magnet_cli.config import CodecConfig, SpectralCodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.spectral_codec import SpectralCodec
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 from magnet_cli.models.text import T5Config, T5Encoder, TextEncoder
 from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
 
@@ -115,4 +115,19 @@ def build(
         # A config can hold anything, and torch has its own words for sizes that cannot be.
         raise CheckpointError(
             f"{source} does not describe a {what}: {type(error).__name__} {error}."
+        ) from error
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer.json.
+
+    Raises:
+        CheckpointError: missing or unreadable.
+    """
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise CheckpointError(
+            f"{path} is no tokenizer that can be read: {error}.",
+            hub.fetch_again(path),
         ) from error

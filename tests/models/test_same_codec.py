@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from magnet_cli.checkpoints.compat import same_codec
+from magnet_cli.config import SpectralCodecConfig
+from magnet_cli.models.codec import same_codec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.spectral_codec import SpectralCodec
-from magnet_cli.models.spectral_config import SpectralCodecConfig
 from tests.models.tiny import golden_model
 
 
