@@ -162,7 +162,7 @@ def load(
             "text_encoder_name": dict(config["provenance"]).get("text_encoder"),
         }
         codec_said, text_said = config["codec"], config["text"]
-    except (KeyError, TypeError, ValueError, UsageError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, UsageError) as error:
         raise CheckpointError(f"{source} is damaged: {type(error).__name__} {error}.") from error
     with blank():
         lm = LanguageModel(lm_config)

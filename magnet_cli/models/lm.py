@@ -98,7 +98,7 @@ class LanguageModel(nn.Module):
 
     def stream_hidden(self, rows: Tensor, stream: int, frames: int) -> Tensor:
         """Hidden states of all rows [B, S, dim] -> those at the frames of a masked stream [B, T, dim]."""
-        if self.config.modeling != "hybrid":
+        if self.config.modeling == "masked":
             return rows
         first = self.pattern.delays[stream] + 1
         return rows[:, first : first + frames]

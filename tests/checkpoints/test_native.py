@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from magnet_cli.checkpoints import native, parts
+from magnet_cli.checkpoints import kinds, native
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import CheckpointError, UsageError
@@ -43,9 +43,9 @@ def test_what_is_written_comes_back(written: Path) -> None:
     assert model.lm.config == expected.config
     for name, tensor in expected.state_dict().items():
         assert torch.equal(model.lm.state_dict()[name], tensor)
-    assert model.card.defaults == CARD.defaults
-    assert (model.card.name, model.card.kind, model.card.licence) == ("mine", "sound", "MIT")
-    assert model.card.provenance["steps"] == 7
+    assert model.defaults == CARD.defaults
+    assert (model.name, model.kind, model.licence) == ("mine", "sound", "MIT")
+    assert native.read_config(written)["provenance"]["steps"] == 7
     assert type(native.load_codec(written)) is type(model.codec)
     assert native.stored_dtype(written) == torch.float32
 
@@ -78,7 +78,7 @@ def test_nothing_is_overwritten_unasked(written: Path) -> None:
 @pytest.mark.parametrize("foreign", ["thesis.txt", "src/main.py", "tokenizer.json/notes.txt"])
 def test_files_of_others_are_not_replaced_with_a_model(written: Path, foreign: str) -> None:
     """Any folder with a config.json was replaced, and everything else in it was deleted."""
-    (written / native.parts.TOKENIZER_FILE).unlink()
+    (written / kinds.TOKENIZER_FILE).unlink()
     (written / foreign).parent.mkdir(exist_ok=True)
     (written / foreign).write_text("years of work")
     with pytest.raises(UsageError, match=f"more than a model: {Path(foreign).parts[0]}"):
@@ -208,4 +208,4 @@ def test_missing_files_are_named(written: Path) -> None:
 
 def test_a_part_of_no_known_kind_is_refused() -> None:
     with pytest.raises(CheckpointError, match="cannot be stored"):
-        parts.describe(object(), parts.CODECS)  # type: ignore[arg-type]
+        kinds.describe(object(), kinds.CODECS)  # type: ignore[arg-type]
