@@ -209,7 +209,7 @@ def test_a_path_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         seen.append(name)
         raise ModelNotFoundError("No.", "No.")
 
-    monkeypatch.setattr(api, "resolve", found)
+    monkeypatch.setattr(api, "find_place", found)
     for given in (tmp_path, Path("mine")):  # by itself, `mine` would be looked for among names
         with pytest.raises(ModelNotFoundError):
             magnet_cli.load_model(given)
