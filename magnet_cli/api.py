@@ -47,7 +47,10 @@ class Model(Pipeline):
 
     The edits (`extend`, `inpaint`, `vary`, `loop`) also take `seed` (None draws one), `config` and
     `negative_prompt` as `generate` has them, `overlap` (seconds that windows share with what is known;
-    None: 0.3 segments) and `on_step`. An argument of the wrong type or value is a UsageError.
+    None: 0.3 segments) and `on_step`.
+
+    Raises, all of them: UsageError: an argument has a wrong type or value, or the model cannot do it
+    (autoregressive ones only `extend`). AudioFileError: a sound cannot be read.
     """
 
     def __init__(self, parts: Parts, folder: str | None = None) -> None:
@@ -158,8 +161,7 @@ class Model(Pipeline):
             seconds: of the whole piece, to any length.
 
         Raises:
-            UsageError: the piece would not be longer than its beginning, or an argument cannot be used.
-            AudioFileError: the sound cannot be read.
+            UsageError: the piece would not be longer than its beginning.
         """
         seconds = _length("seconds", seconds)
         direction, on_step = self._direction(prompt, **how)
@@ -191,9 +193,7 @@ class Model(Pipeline):
             through_codec: send all of a file through the codec, too, so that it sounds alike.
 
         Raises:
-            UsageError: the model is autoregressive, a region lies outside the sound, or an argument
-                cannot be used.
-            AudioFileError: the sound cannot be read.
+            UsageError: a region lies outside the sound.
         """
         pieces.need_masks(self, "fill in a region")
         direction, on_step = self._direction(prompt, **how)
@@ -233,10 +233,6 @@ class Model(Pipeline):
         Args:
             strength: 0 keeps every code, 1 none.
             keep_streams: streams that are kept whole, from the coarsest on.
-
-        Raises:
-            UsageError: the model is autoregressive, or an argument cannot be used.
-            AudioFileError: the sound cannot be read.
         """
         strength = _number("strength", strength)
         if not isinstance(keep_streams, int):
@@ -263,9 +259,7 @@ class Model(Pipeline):
             source: a sound to make into a loop, in place of a new one.
 
         Raises:
-            UsageError: the model is autoregressive, the loop is too short, or an argument cannot be
-                used.
-            AudioFileError: the sound cannot be read.
+            UsageError: the loop is too short.
         """
         pieces.need_masks(self, "close a loop")
         direction, on_step = self._direction(prompt, **how)

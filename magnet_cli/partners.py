@@ -43,7 +43,7 @@ class Partners:
         """How the first seconds of a clip with `config`, every field given, are written."""
         own = DecodingConfig()
         writer = self.hybrid_model
-        if writer is not None and writer.lm.config.modeling == "autoregressive":
+        if writer is not None and writer.modeling == "autoregressive":
             own = writer.defaults
         return resolving.for_prefix(config, own)
 
@@ -71,7 +71,7 @@ def gather(
         UsageError: a partner is missing, of the wrong kind, or of another codec.
         MagnetError: whatever `load` raises.
     """
-    modeling = asked.lm.config.modeling
+    modeling = asked.modeling
     stranded = sorted(RESCORER_ONLY & config.given().keys())
     if rescorer is None and stranded and modeling != "autoregressive":
         raise UsageError(
@@ -98,11 +98,6 @@ def gather(
             "Name an autoregressive model with the same codec, such as "
             "--hybrid-model facebook/musicgen-small.",
         )
-    if rescorer is not None and (config.span_order or asked.defaults.span_order) == "spread":
-        raise UsageError(
-            "A rescorer helps to decide which spans are masked again, and their places decide here.",
-            "Add --span-order certainty, or leave the rescorer out.",
-        )
     if rescorer == SELF:
         if modeling == "masked":
             raise UsageError(
@@ -122,7 +117,7 @@ def check_length(partner: Parts, frames: int) -> None:
     Raises:
         UsageError: the clip of `frames` frames is longer.
     """
-    trained_on = partner.lm.config
+    trained_on = partner.lm_config
     if frames > trained_on.segment_frames:
         raise UsageError(
             f"{partner.name} was trained on {trained_on.segment_duration:g} s, and is asked to read "
@@ -138,7 +133,7 @@ def _fitting(
     if given is None:
         return None
     other = load(given) if isinstance(given, str) else given
-    if other.lm.config.modeling == "masked":
+    if other.modeling == "masked":
         raise UsageError(
             f"{other.name} cannot be the {role}: it fills masks, and does not write step by step.",
             "Take an autoregressive or hybrid model, such as facebook/musicgen-small.",
@@ -152,10 +147,10 @@ def _fitting(
             f"{comparison.differences[0]}",
             "Their codes do not mean the same. Take a model that was made with the same codec.",
         )
-    here, there = (one.lm.out_norm.weight.device for one in (asked, other))
-    if there != here:
+    if other.device != asked.device:
         raise UsageError(
-            f"{other.name} is on {there}, {asked.name} on {here}.", "Load both on one device."
+            f"{other.name} is on {other.device}, {asked.name} on {asked.device}.",
+            "Load both on one device.",
         )
     return other
 

@@ -84,7 +84,7 @@ def make_request(
     given = DecodingConfig() if config is None else config
     if not isinstance(given, DecodingConfig):
         raise UsageError(f"config cannot be {given!r}.", "Give a DecodingConfig.")
-    resolved = resolving.resolve(given, asked.defaults, lm)
+    resolved = resolving.resolve(given, asked.defaults, lm, partners.rescorer is not None)
     shape = (count, lm.n_q, check_frames(frames, resolved, lm))
     codes, mask = _known(shape, lm.card, prompt_codes, known_codes, known_mask)
     hybrid_frames, prefix_config = 0, None

@@ -164,7 +164,7 @@ def _used_now(
         modeling=modeling, frame_rate=1.0, segment_duration=1.0,
     )  # fmt: skip
     own = known.decoding if known is not None else DecodingConfig()
-    config = resolving.resolve(DecodingConfig(**asked), own, shape)
+    config = resolving.resolve(DecodingConfig(**asked), own, shape, "rescorer" in made)
     beginning = config.hybrid or 0.0
     if asked.get("hybrid") is None and beginning:
         # A checkpoint's habit ends with the clip; a piece says it of its first window, if at all.

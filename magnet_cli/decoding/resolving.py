@@ -21,11 +21,14 @@ from magnet_cli.settings import (
 _OF_SCORES = {"span_scoring", "score_noise"}
 
 
-def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> DecodingConfig:
+def resolve(
+    given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig, rescored: bool = False
+) -> DecodingConfig:
     """Every field filled in: the user's, else the checkpoint's, else the paper's.
 
     Raises:
-        UsageError: a field does not apply to this kind of model, or does not fit its streams.
+        UsageError: a field does not apply to this kind of model, or does not fit its streams or the
+            others, or the rescorer that takes part (`rescored`).
     """
     _refuse_strangers(given, lm)
     base = AUTOREGRESSIVE_DEFAULTS if lm.modeling == "autoregressive" else DECODING_DEFAULTS
@@ -38,7 +41,7 @@ def resolve(given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig) -> 
         if asked_p and asked_k is None:
             config = config.altered({top_k: 0})
     if config.span_order == "spread" and lm.modeling != "autoregressive":
-        _refuse_scores(given)
+        config = _by_scores(given, config, rescored)
     if lm.modeling == "hybrid":
         # It writes both parts itself, so what is asked of one is asked of the other.
         config = _both_parts(given, config)
@@ -143,13 +146,16 @@ def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
         )
 
 
-def _refuse_scores(given: DecodingConfig) -> None:
+def _by_scores(given: DecodingConfig, config: DecodingConfig, rescored: bool) -> DecodingConfig:
+    """Who asks for something about spans' scores has spans decided by them, and not by their places."""
     asked = [name for name in sorted(_OF_SCORES) if getattr(given, name)]
-    if asked:
+    asked += ["rescorer"] * rescored
+    if asked and given.span_order == "spread":
         raise UsageError(
             f"{' and '.join(asked)} cannot be used: spans are decided by their places, not by scores.",
             "Leave it out, or take --span-order certainty.",
         )
+    return config.altered({"span_order": "certainty"}) if asked else config
 
 
 def _streams(config: DecodingConfig, n_q: int) -> tuple[int, ...]:

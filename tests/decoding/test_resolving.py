@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -172,3 +174,15 @@ def test_over_keeps_what_is_given(temperature: float | None, top_k: int | None) 
     want = DECODING_DEFAULTS.temperature if temperature is None else temperature
     assert merged.temperature == want
     assert config.over(merged) == merged
+
+
+@pytest.mark.parametrize("asked", [{"span_scoring": "prod"}, {"score_noise": 2.0}])
+def test_who_asks_about_scores_has_spans_decided_by_them(asked: dict[str, Any]) -> None:
+    spread = DecodingConfig(span_order="spread")
+    assert resolve(DecodingConfig(), spread, MASKED).span_order == "spread"
+    assert resolve(DecodingConfig(**asked), spread, MASKED).span_order == "certainty"
+    assert resolve(DecodingConfig(), spread, MASKED, rescored=True).span_order == "certainty"
+    with pytest.raises(UsageError, match="by their places"):
+        resolve(DecodingConfig(span_order="spread", **asked), DecodingConfig(), MASKED)
+    with pytest.raises(UsageError, match="rescorer cannot be used"):
+        resolve(spread, DecodingConfig(), MASKED, rescored=True)
