@@ -15,7 +15,7 @@ Modeling = Literal["masked", "autoregressive", "hybrid"]
 
 @dataclass(frozen=True)
 class LMConfig:
-    """The language model: one transformer over `n_q` streams (reference.md, Model)."""
+    """The language model: one transformer over `n_q` streams (docs/reference.md, Model)."""
 
     dim: int  # width of the transformer
     num_heads: int
@@ -50,7 +50,7 @@ class LMConfig:
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """EnCodec as the released checkpoints have it (reference.md; audiocraft's seanet.py)."""
+    """EnCodec as the released checkpoints have it (docs/reference.md; audiocraft's seanet.py)."""
 
     sample_rate: int
     channels: int

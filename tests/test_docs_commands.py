@@ -24,6 +24,7 @@ DOCUMENTS = {
     "CHANGELOG.md": 5,
     "docs/batch.md": 6,
     "docs/cli.md": 40,
+    "docs/decisions.md": 1,
     "docs/editing.md": 10,
     "docs/nano.md": 3,
     "docs/python.md": 2,

@@ -1,6 +1,6 @@
 """The known checkpoints: names, repositories, licences, sizes, decoding defaults. No torch here.
 
-Facts from the model cards and from reference.md, Released checkpoints. What a checkpoint's own
+Facts from the model cards and from docs/reference.md, Released checkpoints. What a checkpoint's own
 `xp.cfg` says about its sizes is read from there when it is loaded; the figures here are for lists,
 and the decoding defaults are the ones its makers published.
 """

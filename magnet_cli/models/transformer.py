@@ -1,7 +1,7 @@
 """The transformer: attention (full, banded, causal, prefix, cross), block, stack.
 
 Pre-LayerNorm, no biases in attention and feed-forward, exact GELU, sinusoidal positions added once
-at the input (reference.md, Model; audiocraft's transformer.py). Parameter names are those of the
+at the input (docs/reference.md, Model; audiocraft's transformer.py). Parameter names are those of the
 released checkpoints, so that loading them is a table of equals.
 """
 
