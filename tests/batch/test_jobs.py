@@ -119,13 +119,13 @@ def test_settings_hold_all_that_decides() -> None:
     }  # fmt: skip
 
 
-def test_a_hundred_thousand_equal_lines_are_planned_in_seconds() -> None:
+def test_ten_thousands_of_equal_lines_are_planned_in_seconds() -> None:
     began = time.process_time()
-    lines = [PromptLine(i + 1, "rain", out="a/rain.wav") for i in range(100_000)]
+    lines = [PromptLine(i + 1, "rain", out="a/rain.wav") for i in range(20_000)]
     made = jobs(batch(HERE), *lines)
-    assert len({job.file for job in made}) == 100_000
+    assert len({job.file for job in made}) == 20_000
     assert isinstance(made[-1], Job)
-    assert time.process_time() - began < 30
+    assert time.process_time() - began < 6
 
 
 def test_shards_share_the_clips() -> None:
