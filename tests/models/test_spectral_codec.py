@@ -22,24 +22,9 @@ from magnet_cli.errors import CheckpointError
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
 from magnet_cli.models.spectrum import Bands, Spectrum
+from tests.models.tiny import TINY_SPECTRAL
 
-TINY = SpectralCodecConfig(
-    sample_rate=1600,
-    spectral_hop=16,
-    stack=2,
-    linear_hz=400,
-    high_bands=6,
-    floor=1e-3,
-    groups=2,
-    dimension=6,
-    n_q=4,
-    card=8,
-    encoder_blocks=1,
-    latent_blocks=1,
-    level_blocks=1,
-    kernel_size=3,
-    phase_iterations=6,
-)
+TINY = dataclasses.replace(TINY_SPECTRAL, encoder_blocks=1, phase_iterations=6)
 
 
 @pytest.fixture(scope="module")

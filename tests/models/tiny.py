@@ -7,8 +7,26 @@ import functools
 import torch
 
 from magnet_cli.api import Model, load_model
-from magnet_cli.config import LMConfig, Modeling
+from magnet_cli.config import LMConfig, Modeling, SpectralCodecConfig
 from magnet_cli.models.lm import LanguageModel
+
+# 100 frames of spectra a second, 50 of codes: two groups of bands, two streams each.
+TINY_SPECTRAL = SpectralCodecConfig(
+    sample_rate=1600,
+    spectral_hop=16,
+    stack=2,
+    linear_hz=400,
+    high_bands=6,
+    floor=1e-3,
+    groups=2,
+    dimension=6,
+    n_q=4,
+    card=8,
+    latent_blocks=1,
+    level_blocks=1,
+    kernel_size=3,
+    phase_iterations=4,
+)
 
 
 @functools.cache

@@ -17,30 +17,13 @@ import torch
 
 from magnet_cli.checkpoints import native
 from magnet_cli.cli.app import run
-from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
 from magnet_cli.training.codec import train_codec
 from magnet_cli.training.codec_start import Moments, k_means, nearest, power_left, residual_k_means
 from magnet_cli.training.config import CodecTrainConfig
 from magnet_cli.training.levels import draw_crops, draw_rows, sounds_key, write_levels
-
-TINY = SpectralCodecConfig(
-    sample_rate=1600,
-    spectral_hop=16,
-    stack=2,
-    linear_hz=400,
-    high_bands=6,
-    floor=1e-3,
-    groups=2,
-    dimension=6,
-    n_q=4,
-    card=8,
-    latent_blocks=1,
-    level_blocks=1,
-    kernel_size=3,
-    phase_iterations=4,
-)
+from tests.models.tiny import TINY_SPECTRAL
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +43,7 @@ def settings(sounds: Path, out: Path, **changes: Any) -> CodecTrainConfig:
     base = CodecTrainConfig(
         data=str(sounds),
         out=str(out),
-        codec=TINY,
+        codec=TINY_SPECTRAL,
         segment_duration=1.0,
         start_rows=300,
         start_iterations=4,
@@ -92,7 +75,7 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("trains", ["decoder", "all"])
 def test_a_killed_run_goes_on_to_the_same_codec(sounds: Path, tmp_path: Path, trains: str) -> None:
-    codec = dataclasses.replace(TINY, encoder_blocks=1)
+    codec = dataclasses.replace(TINY_SPECTRAL, encoder_blocks=1)
     changes = {"trains": trains, "codec": codec}
     whole = train_codec(settings(sounds, tmp_path / "whole", **changes))
 
@@ -166,7 +149,7 @@ def test_silence_behind_short_clips_is_not_learned(sounds: Path, tmp_path: Path)
     padded = train_codec(short)
     assert_equal(fitting.directory, padded.directory)
     assert dataclasses.replace(fitting, directory=padded.directory) == padded
-    changes = {"codec": dataclasses.replace(TINY, card=51), "max_clips": 1}
+    changes = {"codec": dataclasses.replace(TINY_SPECTRAL, card=51), "max_clips": 1}
     with pytest.raises(DataError, match="50 frames of sound are too few"):
         train_codec(settings(sounds, tmp_path / "few", segment_duration=10.0, **changes))
 
@@ -184,7 +167,7 @@ def noises(folder: Path, *seconds: float) -> list[Path]:
 
 def test_crops_and_rows_of_clips_of_different_lengths_are_sound(tmp_path: Path) -> None:
     clips = noises(tmp_path / "noises", 2.0, 1.0, 0.5, 0.01)
-    codec = SpectralCodec(TINY)
+    codec = SpectralCodec(TINY_SPECTRAL)
     levels = write_levels(tmp_path / "levels.f16", clips, "noises", codec, frames=75)
     assert levels.lengths == (150, 100, 50, 2)
     crops = draw_crops(levels, codec, 40, 30, torch.Generator().manual_seed(0))
@@ -198,7 +181,7 @@ def test_crops_and_rows_of_clips_of_different_lengths_are_sound(tmp_path: Path) 
 
 def test_a_clip_of_a_single_spectral_frame_has_no_motion(tmp_path: Path) -> None:
     noises(tmp_path / "noises", 1.0, 0.005)
-    codec = dataclasses.replace(TINY, stack=1)
+    codec = dataclasses.replace(TINY_SPECTRAL, stack=1)
     made = train_codec(settings(tmp_path / "noises", tmp_path / "run", codec=codec))
     assert math.isfinite(made.loss)
     assert all(torch.isfinite(tensor).all() for tensor in tensors(made.directory).values())
@@ -239,7 +222,7 @@ def test_another_starting_codec_of_the_same_name_is_another_run(
 def test_sounds_replaced_under_their_names_are_read_again(tmp_path: Path) -> None:
     folder = tmp_path / "noises"
     clips = noises(folder, 1.0, 1.0)
-    codec = SpectralCodec(TINY)
+    codec = SpectralCodec(TINY_SPECTRAL)
 
     def levels() -> Any:
         return write_levels(tmp_path / "l.f16", clips, sounds_key(clips, folder), codec, 50)
@@ -342,7 +325,7 @@ def test_grouped_components_are_each_groups_own_and_share_the_power() -> None:
 
 def test_a_codec_grows_and_keeps_what_it_had(sounds: Path, tmp_path: Path) -> None:
     small = train_codec(settings(sounds, tmp_path / "small", steps=0))
-    larger = dataclasses.replace(TINY, n_q=6, dimension=9)
+    larger = dataclasses.replace(TINY_SPECTRAL, n_q=6, dimension=9)
     changes = {"start_from": str(small.directory), "codec": larger}
     grown = train_codec(settings(sounds, tmp_path / "grown", steps=0, **changes))
     old, new = native.load_codec(small.directory), native.load_codec(grown.directory)
@@ -366,7 +349,10 @@ def test_a_codec_grows_and_keeps_what_it_had(sounds: Path, tmp_path: Path) -> No
 
 def test_growing_is_deterministic_and_resumes(sounds: Path, tmp_path: Path) -> None:
     small = train_codec(settings(sounds, tmp_path / "small", steps=0))
-    changes = {"start_from": str(small.directory), "codec": dataclasses.replace(TINY, n_q=6)}
+    changes = {
+        "start_from": str(small.directory),
+        "codec": dataclasses.replace(TINY_SPECTRAL, n_q=6),
+    }
     whole = train_codec(settings(sounds, tmp_path / "whole", **changes))
 
     def die(record: dict[str, Any]) -> None:
@@ -380,9 +366,12 @@ def test_growing_is_deterministic_and_resumes(sounds: Path, tmp_path: Path) -> N
 
 
 def test_convolutions_before_the_quantizer_do_not_grow(sounds: Path, tmp_path: Path) -> None:
-    codec = dataclasses.replace(TINY, encoder_blocks=1)
+    codec = dataclasses.replace(TINY_SPECTRAL, encoder_blocks=1)
     small = train_codec(settings(sounds, tmp_path / "small", steps=0, codec=codec))
-    changes = {"start_from": str(small.directory), "codec": dataclasses.replace(TINY, n_q=6)}
+    changes = {
+        "start_from": str(small.directory),
+        "codec": dataclasses.replace(TINY_SPECTRAL, n_q=6),
+    }
     with pytest.raises(UsageError, match="more streams"):
         train_codec(settings(sounds, tmp_path / "grown", **changes))
 
@@ -390,7 +379,10 @@ def test_convolutions_before_the_quantizer_do_not_grow(sounds: Path, tmp_path: P
 def test_new_streams_leave_a_trained_codec_as_it_is(sounds: Path, tmp_path: Path) -> None:
     """Old codes were moved by k-means, and the trained convolutions dropped."""
     small = train_codec(settings(sounds, tmp_path / "small", learning_rate=1e-2))
-    changes = {"start_from": str(small.directory), "codec": dataclasses.replace(TINY, n_q=6)}
+    changes = {
+        "start_from": str(small.directory),
+        "codec": dataclasses.replace(TINY_SPECTRAL, n_q=6),
+    }
     grown = train_codec(settings(sounds, tmp_path / "grown", steps=0, **changes))
     old, new = tensors(small.directory), tensors(grown.directory)
     assert new.keys() - old.keys() == {"quantizer.codebooks.4", "quantizer.codebooks.5"}
@@ -418,7 +410,7 @@ def test_a_codec_does_not_start_from_one_of_other_sizes(
 ) -> None:
     """The sizes that were asked for were left out of account without a word."""
     small = train_codec(settings(sounds, tmp_path / "small", steps=0))
-    codec = dataclasses.replace(TINY, **changes)
+    codec = dataclasses.replace(TINY_SPECTRAL, **changes)
     with pytest.raises(UsageError, match=says):
         train_codec(
             settings(sounds, tmp_path / "run", start_from=str(small.directory), codec=codec)
