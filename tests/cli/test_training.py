@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,16 @@ def test_from_a_folder_to_a_fine_tuned_model_that_plays(sounds: Path, magnet: Ma
     assert not np.array_equal(one, other)
 
 
+@pytest.fixture
+def usual() -> Iterator[Any]:
+    """What Ctrl-C does in a terminal, whatever it does to the suite."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_ends_with_a_checkpoint(
-    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch, usual: Any
 ) -> None:
     """README's 200 steps end before the first checkpoint is due: interrupted, all was lost."""
     magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
@@ -127,8 +136,12 @@ def test_ctrl_c_ends_with_a_checkpoint(
         return take_step(trainer)
 
     monkeypatch.setattr(Trainer, "take_step", interrupted)
-    usual = signal.getsignal(signal.SIGINT)
     run = ("train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--batch-size", "1")
+    # In the background (nohup, &) it is not meant for us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignored = magnet(*run[:2], "other", *run[3:], "--steps", "2")
+    assert (ignored.status, "Stopping" in ignored.err) == (0, False), ignored.err
+    signal.signal(signal.SIGINT, usual)
     stopped = magnet(*run, "--steps", "4")
     assert stopped.status == 130, stopped.err
     assert "Stopping after this step" in stopped.err
