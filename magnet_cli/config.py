@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from magnet_cli.errors import CheckpointError
-from magnet_cli.fields import setting
+from magnet_cli.fields import panel
 
 Modeling = Literal["masked", "autoregressive", "hybrid"]
 
@@ -81,7 +81,7 @@ class CodecConfig:
         return hop
 
 
-_SIZES = "Sizes of a new codec"
+_sizes = panel("Sizes of a new codec")
 
 
 @dataclass(frozen=True)
@@ -97,19 +97,18 @@ class SpectralCodecConfig:
     high_bands: int = 80  # mel bands above
     floor: float = 5e-4  # amplitude that levels fade out below: log(1 + amplitude / floor)
     mel_weight: float = 0.5  # a band counts by its width on the mel scale to this power
-    groups: int = setting(4, _SIZES, "Groups of neighbouring bands, coded apart.")
-    dimension: int = setting(48, _SIZES, "Principal components of each group.")
-    n_q: int = setting(8, _SIZES, "Streams, a multiple of the groups.")
-    card: int = setting(1024, _SIZES, "Codes in each stream.")
+    groups: int = _sizes("Groups of neighbouring bands, coded apart.", 4)
+    dimension: int = _sizes("Principal components of each group.", 48)
+    n_q: int = _sizes("Streams, a multiple of the groups.", 8)
+    card: int = _sizes("Codes in each stream.", 1024)
     encoder_blocks: int = 0  # convolutional blocks over latents before the quantizer
     latent_blocks: int = 2  # over latents after it
     level_blocks: int = 2  # over the levels of spectral frames
     block_width: int = 2  # hidden channels of a block over its channels
     kernel_size: int = 7  # of a block, in frames
     correction: float = 0.5  # share of what the trained convolutions add to the linear path
-    smoothing: float = (
-        0.15  # nepers; frames that differ by less are averaged (models/spectral_codec.py)
-    )
+    # Nepers; frames that differ by less are averaged (models/spectral_codec.py).
+    smoothing: float = 0.15
     phase_iterations: int = 32
     channels: int = 1
 
@@ -196,9 +195,7 @@ def check_lm(config: LMConfig, source: str) -> LMConfig:
     in_order = listed and all(stages) and streams in ([], list(range(config.n_q)))
     need(in_order, "stages", f"lists of streams that together are 0 to {config.n_q - 1}, in order")
     return dataclasses.replace(
-        config,
-        frame_rate=float(config.frame_rate),
-        segment_duration=float(config.segment_duration),
+        config, frame_rate=float(config.frame_rate), segment_duration=float(config.segment_duration)
     )
 
 

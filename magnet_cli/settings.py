@@ -308,7 +308,7 @@ UNRECORDED_OUTPUT = {
     name: each.before for name, each in settings_of(OutputConfig).items() if name != "format"
 }
 UNRECORDED_WEIGHTS = {
-    "nano": "sha256:c8c1e1125eaf6307a7c9cfdd6f62b2454a5476c371fbc39abf07572fc1443fc6",
+    "nano": "sha256:c8c1e1125eaf6307a7c9cfdd6f62b2454a5476c371fbc39abf07572fc1443fc6"
 }
 
 

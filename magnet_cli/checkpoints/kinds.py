@@ -128,6 +128,5 @@ def read_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions
         raise CheckpointError(
-            f"{path} is no tokenizer that can be read: {error}.",
-            hub.fetch_again(path),
+            f"{path} is no tokenizer that can be read: {error}.", hub.fetch_again(path)
         ) from error

@@ -23,11 +23,7 @@ from magnet_cli.models.parts import Parts
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
-_DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def load_parts(place: Place, device: str = "auto", dtype: str = "auto") -> Parts:

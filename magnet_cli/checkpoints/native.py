@@ -134,9 +134,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def load(
-    directory: Path,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    directory: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> Parts:
     """Load a model; its defaults are those that its file gives.
 

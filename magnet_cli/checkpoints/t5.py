@@ -90,6 +90,5 @@ def read_config(path: Path) -> T5Config:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} is no T5 config: {type(error).__name__} {error}.",
-            hub.fetch_again(path),
+            f"{path} is no T5 config: {type(error).__name__} {error}.", hub.fetch_again(path)
         ) from error

@@ -34,10 +34,7 @@ Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available,
 # Only the module of the command that is called is imported: `--help` should not wait for all.
 COMMANDS = {
     "gen": ("magnet_cli.cli.generate", "Generate sound from text."),
-    "batch": (
-        "magnet_cli.cli.batch",
-        "Generate a clip for each prompt of a file or stream.",
-    ),
+    "batch": ("magnet_cli.cli.batch", "Generate a clip for each prompt of a file or stream."),
     "show": (
         "magnet_cli.cli.show",
         "Show sound files: their level, how they were made, how to make them again.",

@@ -170,10 +170,7 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
     if default in (None, ()):
         kind, default = kind | None, None
     return inspect.Parameter(
-        each.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-        annotation=Annotated[kind, flag],
+        each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, flag]
     )
 
 

@@ -48,10 +48,7 @@ class TextSessions:
     """A model and its texts, encoded once: a session for each way of decoding, as often as asked."""
 
     def __init__(
-        self,
-        lm: LanguageModel,
-        conditions: Sequence[Tensor | None],
-        nulls: Sequence[Tensor | None],
+        self, lm: LanguageModel, conditions: Sequence[Tensor | None], nulls: Sequence[Tensor | None]
     ) -> None:
         """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
         self.lm, self._texts = lm, (conditions, nulls)
@@ -194,10 +191,7 @@ class CausalSession:
     """
 
     def __init__(
-        self,
-        lm: LanguageModel,
-        conditions: Sequence[Tensor | None],
-        nulls: Sequence[Tensor | None],
+        self, lm: LanguageModel, conditions: Sequence[Tensor | None], nulls: Sequence[Tensor | None]
     ) -> None:
         """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
         self.lm, self.items = lm, len(conditions)

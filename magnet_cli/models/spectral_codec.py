@@ -260,12 +260,7 @@ class SpectralCodec(AudioCodec):
         return made.float()
 
     def _sound(
-        self,
-        codes: Tensor,
-        low: int,
-        high: int,
-        past: Tensor | None,
-        future: Tensor | None = None,
+        self, codes: Tensor, low: int, high: int, past: Tensor | None, future: Tensor | None = None
     ) -> Tensor:
         """Codes [1, K, T], frames low..high -> samples [margin + (high - low) * hop_length + margin]."""
         latent_reach = self.config.latent_blocks * (self.config.kernel_size // 2)

@@ -303,11 +303,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(dim, num_heads, hidden_scale) for _ in range(num_layers))
 
     def forward(
-        self,
-        x: Tensor,
-        attention: Attention,
-        cross: CrossKeys | None,
-        cache: KVCache | None = None,
+        self, x: Tensor, attention: Attention, cross: CrossKeys | None, cache: KVCache | None = None
     ) -> Tensor:
         """x [B, S, dim] -> [B, S, dim]; with a cache, x are the S rows that follow what it holds."""
         start = 0 if cache is None else cache.length

@@ -13,13 +13,16 @@ from typing import Any, Literal
 
 from magnet_cli.config import Modeling, SpectralCodecConfig
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import NotOfTypeError, cannot_be, check, setting, settings_of, typed
+from magnet_cli.fields import NotOfTypeError, cannot_be, check, panel, settings_of, typed
 
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
 Trains = Literal["decoder", "all"]
 
+_data, _model, _sizes = map(panel, ("Data", "Model", "Sizes of a new model"))
+_goal, _captions, _steps = map(panel, ("Objective", "Captions", "Optimization"))
+_output, _start, _training = map(panel, ("Output", "Start", "Training"))
 _WEIGHTS: dict[str, Any] = {"low": 0, "words": "numbers from 0, one for each stream, not all 0"}
 _SHARE: dict[str, Any] = {"low": 0, "high": 1, "words": "a share from 0 to 1"}
 
@@ -30,155 +33,107 @@ class TrainConfig:
     follow it (docs/reference.md, Training)."""
 
     # Data
-    data: tuple[str, ...] = setting(
-        (), "Data", "Folders of token shards, as `magnet data encode` makes them."
+    data: tuple[str, ...] = _data(
+        "Folders of token shards, as `magnet data encode` makes them.", ()
     )
-    valid: str | None = setting(None, "Data", "A folder of token shards that training never sees.")
+    valid: str | None = _data("A folder of token shards that training never sees.")
     # Where the model comes from
-    init: str | None = setting(None, "Model", "Fine-tune: a known name, a directory or a hub id.")
-    codec: str | None = setting(
-        None,
-        "Model",
-        "A model or codec whose codec made the tokens. With init: its own unless one is named here;"
-        " streams that the model lacks are added to it.",
+    init: str | None = _model("Fine-tune: a known name, a directory or a hub id.")
+    codec: str | None = _model(
+        "A model or codec whose codec made the tokens. With init: its own unless one is named here; "
+        "streams that the model lacks are added to it."
     )
-    text_encoder: str | None = setting(
-        None, "Model", "A model or a text encoder's directory; with init: its own."
-    )
+    text_encoder: str | None = _model("A model or a text encoder's directory; with init: its own.")
     # The model, where it starts from nothing
-    modeling: Modeling = setting(
-        "masked",
-        "Sizes of a new model",
-        "masked, autoregressive, or hybrid: one model that decodes both ways.",
+    modeling: Modeling = _sizes(
+        "masked, autoregressive, or hybrid: one model that decodes both ways.", "masked"
     )
-    dim: int = setting(256, "Sizes of a new model", "Width of the transformer.", low=1)
-    num_heads: int = setting(4, "Sizes of a new model", "Attention heads.", low=1)
-    num_layers: int = setting(6, "Sizes of a new model", "Transformer blocks.", low=1)
-    hidden_scale: int = setting(4, "Sizes of a new model", "Feed-forward width over dim.", low=1)
-    subcodes_context: int = setting(
-        5, "Sizes of a new model", "Frames that streams > 0 see on each side.", low=0
-    )
-    span_len: int = setting(3, "Sizes of a new model", "Frames in a masked span.", low=1)
-    stage_sizes: tuple[int, ...] = setting(
-        (),
-        "Sizes of a new model",
+    dim: int = _sizes("Width of the transformer.", 256, low=1)
+    num_heads: int = _sizes("Attention heads.", 4, low=1)
+    num_layers: int = _sizes("Transformer blocks.", 6, low=1)
+    hidden_scale: int = _sizes("Feed-forward width over dim.", 4, low=1)
+    subcodes_context: int = _sizes("Frames that streams > 0 see on each side.", 5, low=0)
+    span_len: int = _sizes("Frames in a masked span.", 3, low=1)
+    stage_sizes: tuple[int, ...] = _sizes(
         "Streams that are masked together, stage by stage, such as 4 4 4; empty: each by itself.",
+        (),
         low=1,
         words="whole numbers from 1",
     )
-    segment_duration: float = setting(
-        10.0, "Sizes of a new model", "Seconds in a training crop.", above=0
-    )
-    init_from_codec: bool = setting(
-        True, "Sizes of a new model", "Start embeddings and heads from the codec's own vectors."
-    )
+    segment_duration: float = _sizes("Seconds in a training crop.", 10.0, above=0)
+    init_from_codec: bool = _sizes("Start embeddings and heads from the codec's own vectors.", True)
     # The objective
-    stage_weights: tuple[float, ...] = setting(
-        (), "Objective", "How often each stage is drawn; empty: equally often.", **_WEIGHTS
+    stage_weights: tuple[float, ...] = _goal(
+        "How often each stage is drawn; empty: equally often.", (), **_WEIGHTS
     )
-    no_prefix_share: float = setting(
-        0.25,
-        "Objective",
-        "Hybrid: share of batches that are masked from the first frame.",
-        **_SHARE,
+    no_prefix_share: float = _goal(
+        "Hybrid: share of batches that are masked from the first frame.", 0.25, **_SHARE
     )
-    full_prefix_share: float = setting(
-        0.25, "Objective", "Hybrid: share that is autoregressive to the end.", **_SHARE
+    full_prefix_share: float = _goal(
+        "Hybrid: share that is autoregressive to the end.", 0.25, **_SHARE
     )
-    prefix_weight: float = setting(
-        1.0,
-        "Objective",
-        "Hybrid: weight of the mean next-token loss against the mean masked one.",
-        low=0,
+    prefix_weight: float = _goal(
+        "Hybrid: weight of the mean next-token loss against the mean masked one.", 1.0, low=0
     )
-    stream_weights: tuple[float, ...] = setting(
-        (), "Objective", "Weight of each stream's next-token loss; empty: 1 for all.", **_WEIGHTS
+    stream_weights: tuple[float, ...] = _goal(
+        "Weight of each stream's next-token loss; empty: 1 for all.", (), **_WEIGHTS
     )
-    code_noise: float = setting(
+    code_noise: float = _goal(
+        "Largest share of the codes that are read as others of their stream; each item draws its own "
+        "share from 0 up to it. Teaches to go on from what is not quite right.",
         0.0,
-        "Objective",
-        "Largest share of the codes that are read as others of their stream; each item draws its own"
-        " share from 0 up to it. Teaches to go on from what is not quite right.",
         **_SHARE,
     )
     # Captions
-    condition_dropout: float = setting(
-        0.1, "Captions", "Share of items trained without any text (for guidance).", **_SHARE
+    condition_dropout: float = _captions(
+        "Share of items trained without any text (for guidance).", 0.1, **_SHARE
     )
-    word_dropout: float = setting(
-        0.0, "Captions", "Share of words left out of a caption.", **_SHARE
+    word_dropout: float = _captions("Share of words left out of a caption.", 0.0, **_SHARE)
+    merge_tags: float = _captions(
+        "Share of items whose tags are merged into the caption.", 0.25, **_SHARE
     )
-    merge_tags: float = setting(
-        0.25, "Captions", "Share of items whose tags are merged into the caption.", **_SHARE
+    drop_caption: float = _captions(
+        "Of merged items: share that keeps the tags alone.", 0.5, **_SHARE
     )
-    drop_caption: float = setting(
-        0.5, "Captions", "Of merged items: share that keeps the tags alone.", **_SHARE
-    )
-    drop_tag: float = setting(
-        0.5, "Captions", "Of merged items: share of the tags that is left out.", **_SHARE
+    drop_tag: float = _captions(
+        "Of merged items: share of the tags that is left out.", 0.5, **_SHARE
     )
     # Optimization
-    steps: int = setting(1000, "Optimization", "Optimizer steps.", low=1)
-    batch_size: int = setting(
-        16, "Optimization", "Items in a step, over all processes and micro-batches.", low=1
+    steps: int = _steps("Optimizer steps.", 1000, low=1)
+    batch_size: int = _steps("Items in a step, over all processes and micro-batches.", 16, low=1)
+    micro_batch: int = _steps(
+        "Items in one pass; a stage and a prefix are drawn for each; 0: all.", 0, low=0
     )
-    micro_batch: int = setting(
-        0,
-        "Optimization",
-        "Items in one pass; a stage and a prefix are drawn for each; 0: all.",
-        low=0,
+    optimizer: Optimizer = _steps("adamw, or muon: matrices by Muon, the rest by AdamW.", "adamw")
+    learning_rate: float = _steps("Its peak.", 1e-4, above=0)
+    muon_learning_rate: float = _steps("Its peak for the matrices under muon.", 2e-2, above=0)
+    schedule: Schedule = _steps("cosine, inverse_sqrt or constant, after the warm-up.", "cosine")
+    warmup_steps: int = _steps("Linear, from 0.", 100, low=0)
+    final_rate: float = _steps("Cosine: share of the peak that is left at the end.", 0.0, **_SHARE)
+    weight_decay: float = _steps("Of AdamW and Muon.", 0.1, low=0)
+    beta1: float = _steps("Of AdamW.", 0.9, **_SHARE)
+    beta2: float = _steps("Of AdamW.", 0.95, **_SHARE)
+    clip_norm: float = _steps(
+        "Length that all gradients together are clipped to; 0: off.", 1.0, low=0
     )
-    optimizer: Optimizer = setting(
-        "adamw", "Optimization", "adamw, or muon: matrices by Muon, the rest by AdamW."
+    ema_decay: float = _steps(
+        "Of the averaged weights, which are what is kept as the model.", 0.99, **_SHARE
     )
-    learning_rate: float = setting(1e-4, "Optimization", "Its peak.", above=0)
-    muon_learning_rate: float = setting(
-        2e-2, "Optimization", "Its peak for the matrices under muon.", above=0
+    ema_every: int = _steps("Steps between two averagings.", 10, low=1)
+    mixed_precision: Precision = _steps(
+        "no, bf16 (also faster on CPUs that know it) or fp16.", "no"
     )
-    schedule: Schedule = setting(
-        "cosine", "Optimization", "cosine, inverse_sqrt or constant, after the warm-up."
-    )
-    warmup_steps: int = setting(100, "Optimization", "Linear, from 0.", low=0)
-    final_rate: float = setting(
-        0.0, "Optimization", "Cosine: share of the peak that is left at the end.", **_SHARE
-    )
-    weight_decay: float = setting(0.1, "Optimization", "Of AdamW and Muon.", low=0)
-    beta1: float = setting(0.9, "Optimization", "Of AdamW.", **_SHARE)
-    beta2: float = setting(0.95, "Optimization", "Of AdamW.", **_SHARE)
-    clip_norm: float = setting(
-        1.0, "Optimization", "Length that all gradients together are clipped to; 0: off.", low=0
-    )
-    ema_decay: float = setting(
-        0.99,
-        "Optimization",
-        "Of the averaged weights, which are what is kept as the model.",
-        **_SHARE,
-    )
-    ema_every: int = setting(10, "Optimization", "Steps between two averagings.", low=1)
-    mixed_precision: Precision = setting(
-        "no", "Optimization", "no, bf16 (also faster on CPUs that know it) or fp16."
-    )
-    gradient_checkpointing: bool = setting(
-        False, "Optimization", "Less memory, a third more computing."
-    )
-    seed: int = setting(0, "Optimization", "Of every draw.", low=0)
+    gradient_checkpointing: bool = _steps("Less memory, a third more computing.", False)
+    seed: int = _steps("Of every draw.", 0, low=0)
     # Output
-    log_every: int = setting(10, "Output", "Steps between two lines of the log.", low=1)
-    valid_every: int = setting(
-        500, "Output", "Steps between two looks at the validation set.", low=1
-    )
-    valid_items: int = setting(
-        64, "Output", "Items of the validation set that are looked at.", low=1
-    )
-    checkpoint_every: int = setting(500, "Output", "Steps between two checkpoints.", low=1)
-    keep_checkpoints: int = setting(2, "Output", "How many, the newest, are kept.", low=1)
-    sample_every: int = setting(
-        0, "Output", "Steps between two rounds of sample audio; 0: off.", low=0
-    )
-    sample_prompts: tuple[str, ...] = setting((), "Output", "What the samples are asked for.")
-    tensorboard: bool = setting(
-        False, "Output", "Also write TensorBoard events (extra: tensorboard)."
-    )
+    log_every: int = _output("Steps between two lines of the log.", 10, low=1)
+    valid_every: int = _output("Steps between two looks at the validation set.", 500, low=1)
+    valid_items: int = _output("Items of the validation set that are looked at.", 64, low=1)
+    checkpoint_every: int = _output("Steps between two checkpoints.", 500, low=1)
+    keep_checkpoints: int = _output("How many, the newest, are kept.", 2, low=1)
+    sample_every: int = _output("Steps between two rounds of sample audio; 0: off.", 0, low=0)
+    sample_prompts: tuple[str, ...] = _output("What the samples are asked for.", ())
+    tensorboard: bool = _output("Also write TensorBoard events (extra: tensorboard).", False)
 
     def __post_init__(self) -> None:
         check_training(self)
@@ -312,37 +267,33 @@ class CodecTrainConfig:
     codec: SpectralCodecConfig = dataclasses.field(default_factory=SpectralCodecConfig)
     # Fields of `codec` that a `start_from` must have or grow to; None: those that are not at their default.
     asked: tuple[str, ...] | None = None
-    valid: str | None = setting(None, "Data", "Manifest or folder of unseen sounds.")
-    max_clips: int = setting(0, "Data", "Use this many of the clips; 0: all.")
-    max_valid_clips: int = setting(100, "Data", "Use this many of the unseen ones; 0: all.")
-    segment_duration: float = setting(10.24, "Data", "Seconds of each clip that are used.")
-    start_from: str | None = setting(
-        None,
-        "Start",
-        "Go on from a trained codec's folder, whose sizes hold; with a larger --n-q or --dimension it grows.",
+    valid: str | None = _data("Manifest or folder of unseen sounds.")
+    max_clips: int = _data("Use this many of the clips; 0: all.", 0)
+    max_valid_clips: int = _data("Use this many of the unseen ones; 0: all.", 100)
+    segment_duration: float = _data("Seconds of each clip that are used.", 10.24)
+    start_from: str | None = _start(
+        "Go on from a trained codec's folder, whose sizes hold; with a larger --n-q or --dimension it grows."
     )
-    start_rows: int = setting(200_000, "Start", "Frames that k-means sees.", low=1)
-    start_iterations: int = setting(12, "Start", "Rounds of k-means, for each stream.")
-    trains: Trains = setting("decoder", "Training", "decoder: codes stay what they are; or all.")
-    steps: int = setting(2000, "Training", "Steps of gradient descent after the linear start.")
-    batch_size: int = setting(12, "Training", "Crops in a step.", low=1)
-    crop_frames: int = setting(64, "Training", "Frames of codes in a crop.", low=1)
-    learning_rate: float = setting(1e-3, "Training", "Its peak.")
-    warmup_steps: int = setting(100, "Training", "Linear, from 0.")
-    loudness_weight: float = setting(1.0, "Training", "Of the loss on the loudness of wide bands.")
-    motion_weight: float = setting(
-        1.0, "Training", "Of the loss on how levels change from one spectral frame to the next."
+    start_rows: int = _start("Frames that k-means sees.", 200_000, low=1)
+    start_iterations: int = _start("Rounds of k-means, for each stream.", 12)
+    trains: Trains = _training("decoder: codes stay what they are; or all.", "decoder")
+    steps: int = _training("Steps of gradient descent after the linear start.", 2000)
+    batch_size: int = _training("Crops in a step.", 12, low=1)
+    crop_frames: int = _training("Frames of codes in a crop.", 64, low=1)
+    learning_rate: float = _training("Its peak.", 1e-3)
+    warmup_steps: int = _training("Linear, from 0.", 100)
+    loudness_weight: float = _training("Of the loss on the loudness of wide bands.", 1.0)
+    motion_weight: float = _training(
+        "Of the loss on how levels change from one spectral frame to the next.", 1.0
     )
-    commitment: float = setting(
-        0.25, "Training", "With --trains all: how hard latents are drawn to their codes."
+    commitment: float = _training(
+        "With --trains all: how hard latents are drawn to their codes.", 0.25
     )
-    codebook_decay: float = setting(
-        0.99, "Training", "With --trains all: of the codebooks' moving averages."
-    )
-    report_every: int = setting(50, "Training", "Steps between two lines of the log.", low=1)
-    checkpoint_every: int = setting(200, "Training", "Steps between two checkpoints.", low=1)
-    seed: int = setting(0, "Training", "Of every draw.")
-    threads: int = setting(0, "Training", "Processor threads; 0: as torch chooses.")
+    codebook_decay: float = _training("With --trains all: of the codebooks' moving averages.", 0.99)
+    report_every: int = _training("Steps between two lines of the log.", 50, low=1)
+    checkpoint_every: int = _training("Steps between two checkpoints.", 200, low=1)
+    seed: int = _training("Of every draw.", 0)
+    threads: int = _training("Processor threads; 0: as torch chooses.", 0)
 
 
 def check_codec_training(config: CodecTrainConfig) -> None:
