@@ -122,11 +122,7 @@ class SpectralCodecConfig:
 
 
 def check_config(config: SpectralCodecConfig) -> None:
-    """Refuse settings that cannot be built.
-
-    Raises:
-        CheckpointError: naming the setting.
-    """
+    """Refuse settings that cannot be built. Raises CheckpointError: naming the setting."""
 
     def need(holds: bool, field: str, takes: str) -> None:
         if not holds:
@@ -163,8 +159,7 @@ def check_lm(config: LMConfig, source: str) -> LMConfig:
     Args:
         source: the file that says so, for messages.
 
-    Raises:
-        CheckpointError: naming the field.
+    Raises CheckpointError: naming the field.
     """
 
     def need(holds: bool, field: str, takes: str) -> None:

@@ -163,10 +163,7 @@ def cannot_be(name: str, value: Any, takes: str) -> UsageError:
 
 def check(config: Any, refuse: Callable[[str, Any, str], Exception] = cannot_be) -> None:
     """Refuse values of a table's settings that they do not take.
-
-    Raises:
-        UsageError: or what `refuse` makes of name, value and what would be right.
-    """
+    Raises UsageError: or what `refuse` makes of name, value and what would be right."""
     for name, each in settings_of(config.__class__).items():
         value = getattr(config, name)
         if value is not None and not each.fits(value):
@@ -193,8 +190,7 @@ def typed(kind: Any, value: Any, *, text: bool = False, example: str = "") -> An
         text: `value` is text that stands for a number, a flag or several (CSV).
         example: of several values.
 
-    Raises:
-        NotOfTypeError: it cannot be one.
+    Raises NotOfTypeError: it cannot be one.
     """
     kind = without_none(kind)
     text = text and isinstance(value, str)

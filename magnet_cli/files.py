@@ -49,11 +49,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.
 
     The temporary file keeps the suffix (writers choose their format by it) and starts with a dot,
-    so that nothing takes it for a finished file. Flushed to disk before the rename, so that a
-    power cut leaves the old file or the new one.
-
-    Raises:
-        OSError: the folder cannot be written to.
+    so that nothing takes it for a finished file. Flushed to disk before the rename, so that a power
+    cut leaves the old file or the new one. Raises OSError: the folder cannot be written to.
     """
     with draft(path, replace=True) as made:
         yield made.path
@@ -68,8 +65,7 @@ def draft(path: str | os.PathLike[str], replace: bool) -> Iterator[Draft]:
         replace: what is there goes. Otherwise it stays, links to nothing too, and the file gets a
             number (out-2.wav): minutes of work are not thrown away for a name.
 
-    Raises:
-        OSError: the folder cannot be written to.
+    Raises OSError: the folder cannot be written to.
     """
     target = Path(path)
     handle, name = tempfile.mkstemp(prefix=".partial-", suffix=target.suffix, dir=target.parent)

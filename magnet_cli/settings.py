@@ -267,10 +267,7 @@ def _plain(value: Any) -> Any:
 
 def required(value: T | None) -> T:
     """A setting that must have been resolved by now.
-
-    Raises:
-        ValueError: it was not: a mistake of the caller's, not of the user's.
-    """
+    Raises ValueError: it was not: a mistake of the caller's, not of the user's."""
     if value is None:
         raise ValueError("a decoding setting was left open: complete it with DecodingConfig.over")
     return value
@@ -317,11 +314,7 @@ PRESETS = {"fast": 0.5, "default": 1.0, "best": 2.0}
 
 
 def check_preset(preset: str | None) -> None:
-    """Refuse what is none of PRESETS.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """Refuse what is none of PRESETS. Raises UsageError: it is none."""
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"There is no preset {preset!r}.", f"Take one of {', '.join(PRESETS)}.")
 
@@ -331,10 +324,8 @@ def with_preset(
 ) -> DecodingConfig:
     """`config` with the steps of a preset, scaled from a checkpoint's own; None leaves it alone.
 
-    There is at least one for each stream, and halves are rounded up.
-
-    Raises:
-        UsageError: there is no such preset, or the checkpoint has no steps to scale.
+    There is at least one for each stream, and halves are rounded up. Raises UsageError: there is no
+    such preset, or the checkpoint has no steps to scale.
     """
     if preset is None:
         return config
@@ -347,9 +338,6 @@ def with_preset(
 
 def check_seconds(flag: str, seconds: float | None) -> None:
     """Refuse what is no length of a sound, as `--duration`, `--to` and `--overlap` are.
-
-    Raises:
-        UsageError: it is not above zero, or no number.
-    """
+    Raises UsageError: it is not above zero, or no number."""
     if seconds is not None and not 0 < seconds < 1e6:
         raise UsageError(f"--{flag} cannot be {seconds:g}.", "It takes seconds above 0.")

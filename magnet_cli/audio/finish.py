@@ -134,10 +134,7 @@ def write_sound(
 
 def check_loopable(output: OutputConfig) -> None:
     """Refuse settings of a file that no loop can have.
-
-    Raises:
-        AudioFileError: a fade was asked for, which a loop has no place for.
-    """
+    Raises AudioFileError: a fade was asked for, which a loop has no place for."""
     if output.fade:
         raise AudioFileError("A loop cannot be faded: its end would be heard.", "Leave --fade out.")
 
@@ -161,11 +158,8 @@ class Store:
         self._file = file
 
     def append(self, samples: Samples) -> None:
-        """Append [C, n] to what is there.
-
-        Raises:
-            AudioFileError: it holds values that are not numbers, as a network's that went wrong.
-        """
+        """Append [C, n] to what is there. Raises AudioFileError: it holds values that are not
+        numbers, as a network's that went wrong."""
         if not np.isfinite(samples).all():
             raise AudioFileError(
                 "The sound holds values that are not numbers.",
@@ -401,10 +395,7 @@ class _ErrorKeeper:
 
 def _placed(target: Target, replace: bool, write: Callable[[BinaryIO], None]) -> Path | None:
     """Let a file be written and put it at its target, or send it there, once it is complete.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    Raises OSError: it cannot be written."""
     if not callable(target):
         with draft(target, replace) as made, made.path.open("w+b") as file:
             write(file)

@@ -61,11 +61,8 @@ CONTAINERS: dict[AudioFormat, Container] = {
 
 
 def format_of(path: Path | None, output: OutputConfig) -> AudioFormat:
-    """The format to write: the one asked for, else the suffix's, else (for no path) wav.
-
-    Raises:
-        AudioFileError: the suffix is unknown, or is that of another format than the one asked for.
-    """
+    """The format to write: the one asked for, else the suffix's, else (for no path) wav. Raises
+    AudioFileError: the suffix is unknown, or is that of another format than the one asked for."""
     known = ", ".join(get_args(AudioFormat))
     suffix = path.suffix.lower().removeprefix(".") if path is not None else ""
     by_suffix = next((name for name in CONTAINERS if name == suffix), None)
@@ -101,10 +98,7 @@ def suffix_of(kind: str, subtype: str) -> str:
 
 def checked_format(path: Path | None, output: OutputConfig) -> AudioFormat:
     """`format_of`, where the format can hold the bit depth and sample rate that were asked for.
-
-    Raises:
-        AudioFileError: it cannot, or as `format_of`.
-    """
+    Raises AudioFileError: it cannot, or as `format_of`."""
     name = format_of(path, output)
     subtype_of(name, output)
     rate_for(name, output, output.sample_rate or 48_000)
@@ -113,10 +107,7 @@ def checked_format(path: Path | None, output: OutputConfig) -> AudioFormat:
 
 def subtype_of(name: AudioFormat, output: OutputConfig) -> str:
     """libsndfile's name of the encoding for the bit depth asked for.
-
-    Raises:
-        AudioFileError: the format has no such bit depth.
-    """
+    Raises AudioFileError: the format has no such bit depth."""
     subtypes = CONTAINERS[name].subtypes
     if output.bit_depth not in subtypes:
         depths = ", ".join(depth for depth in subtypes if depth is not None)
@@ -127,10 +118,7 @@ def subtype_of(name: AudioFormat, output: OutputConfig) -> str:
 
 def rate_for(name: AudioFormat, output: OutputConfig, rate: int) -> int:
     """The sample rate in Hz to write: the one asked for, else `rate` or the next the format holds.
-
-    Raises:
-        AudioFileError: the rate asked for is one that the format cannot hold.
-    """
+    Raises AudioFileError: the rate asked for is one that the format cannot hold."""
     container = CONTAINERS[name]
     wanted = output.sample_rate
     if wanted is None:
@@ -154,8 +142,7 @@ def check_rate(kind: str, subtype: str, rate: int, name: str) -> None:
         kind, subtype: libsndfile's names of the container and the encoding.
         rate: Hz.
 
-    Raises:
-        AudioFileError: it cannot.
+    Raises AudioFileError: it cannot.
     """
     for format_, container in CONTAINERS.items():
         ours = container.kind == kind and (kind != "OGG" or subtype in container.subtypes.values())
@@ -185,8 +172,7 @@ def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
     Args:
         path: where to; None keeps the container.
 
-    Raises:
-        AudioFileError: the suffix is unknown, or the format cannot hold the sound's numbers.
+    Raises AudioFileError: the suffix is unknown, or the format cannot hold the sound's numbers.
     """
     import soundfile
 

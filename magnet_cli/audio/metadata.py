@@ -29,10 +29,7 @@ _KEY = "magnet"  # tells our comment from others'
 
 def to_comment(metadata: Mapping[str, Any]) -> str:
     """The comment that holds `metadata`.
-
-    Raises:
-        AudioFileError: it is too long for a file to hold.
-    """
+    Raises AudioFileError: it is too long for a file to hold."""
     comment = json.dumps({_KEY: metadata}, ensure_ascii=True, sort_keys=True)
     if len(comment) > LONGEST_COMMENT:
         raise AudioFileError(

@@ -43,11 +43,7 @@ _COLOURS = np.array(
 
 
 def draw(path: str | os.PathLike[str], samples: Samples, sample_rate: int, title: str = "") -> None:
-    """Draw [C, N] into a PNG file.
-
-    Raises:
-        AudioFileError: the file cannot be written.
-    """
+    """Draw [C, N] into a PNG file. Raises AudioFileError: the file cannot be written."""
     from PIL import Image, ImageDraw
 
     mono = samples.mean(axis=0)

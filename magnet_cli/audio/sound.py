@@ -113,8 +113,7 @@ class Sound:
             checked: otherwise values that are not numbers pass, and the sound ends where its file
                 does, whatever the header says.
 
-        Raises:
-            AudioFileError: the file is damaged, or holds values that are not numbers.
+        Raises AudioFileError: the file is damaged, or holds values that are not numbers.
         """
         width = self.channels if channels in (None, self.channels) else 1
         wanted = channels or width
@@ -130,18 +129,12 @@ class Sound:
 
     def numbers(self, start: int, stop: int) -> Numbers:
         """The file's own numbers [stop - start, channels].
-
-        Raises:
-            AudioFileError: the file is damaged there.
-        """
+        Raises AudioFileError: the file is damaged there."""
         return self._numbers(start, stop, whole=True)
 
     def samples(self, start: int, stop: int) -> Samples:
         """The same as float32 [channels, stop - start] in -1..1.
-
-        Raises:
-            AudioFileError: the file is damaged there, or holds values that are not numbers.
-        """
+        Raises AudioFileError: the file is damaged there, or holds values that are not numbers."""
         return self._scaled(self.numbers(start, stop), checked=True)
 
     def stored(self, samples: Samples) -> Numbers:
@@ -229,11 +222,7 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
 
 
 def check_readable(path: Path) -> None:
-    """Refuse a path that is no file, or an empty one.
-
-    Raises:
-        AudioFileError: saying which.
-    """
+    """Refuse a path that is no file, or an empty one. Raises AudioFileError: saying which."""
     try:
         if path.is_dir():
             raise AudioFileError(f"{path} is a folder.", "Give a sound file.")
@@ -278,10 +267,7 @@ def resampled(chunks: Iterable[Samples], rate: int, to: int) -> Iterator[Samples
 
 def with_channels(samples: Samples, channels: int) -> Samples:
     """`samples` [C, N] as [channels, N]: many to one by the mean, one to many by copies.
-
-    Raises:
-        AudioFileError: any other change, which has no one meaning.
-    """
+    Raises AudioFileError: any other change, which has no one meaning."""
     here = samples.shape[0]
     if here == channels:
         return samples

@@ -118,11 +118,8 @@ class LMFile:
 
 
 def open_lm(path: Path) -> LMFile:
-    """Open `state_dict.bin`.
-
-    Raises:
-        CheckpointError: unreadable, refused, not in this layout, or asking for what we cannot do.
-    """
+    """Open `state_dict.bin`. Raises CheckpointError: unreadable, refused, not in this layout, or
+    asking for what we cannot do."""
     package = read_pickle(path)
     state, text = package.get("best_state"), package.get("xp.cfg")
     if not isinstance(state, dict) or not isinstance(text, str):
@@ -143,10 +140,7 @@ def open_lm(path: Path) -> LMFile:
 
 def codec_pointer(path: Path) -> str | None:
     """The repository that `compression_state_dict.bin` points to; None where it holds the codec.
-
-    Raises:
-        CheckpointError: unreadable or refused.
-    """
+    Raises CheckpointError: unreadable or refused."""
     pointer = read_pickle(path).get("pretrained")
     if pointer is None:
         return None
@@ -160,11 +154,8 @@ def codec_pointer(path: Path) -> str | None:
 
 
 def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
-    """The sizes of the language model; `frame_rate` is its codec's.
-
-    Raises:
-        CheckpointError: a setting is missing, of the wrong kind, or of a kind we cannot build.
-    """
+    """The sizes of the language model; `frame_rate` is its codec's. Raises CheckpointError: a
+    setting is missing, of the wrong kind, or of a kind we cannot build."""
     settings = file.settings
 
     def number(key: str, kind: type[Any] = int) -> Any:
@@ -205,10 +196,8 @@ def lm_state(file: LMFile) -> dict[str, Tensor]:
 def decoding_defaults(file: LMFile) -> DecodingConfig:
     """What `generate.lm` says, which the reference never reads (tests/golden/README.md, 14).
 
-    Over it goes what this program added when it exported the model.
-
-    Raises:
-        CheckpointError: a setting is unknown, or cannot mean anything.
+    Over it goes what this program added when it exported the model. Raises CheckpointError: a
+    setting is unknown, or cannot mean anything.
     """
     said = xp_cfg.get(file.settings, "generate.lm", {})
     said = said if isinstance(said, dict) else {}

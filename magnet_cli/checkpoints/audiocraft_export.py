@@ -38,8 +38,7 @@ def write_lm(
         licence: of the weights, as an SPDX id.
         kind: music or sound.
 
-    Raises:
-        UsageError: a hybrid model, which the released layout has no place for.
+    Raises UsageError: a hybrid model, which the released layout has no place for.
     """
     package = {
         "best_state": key_map.from_ours(

@@ -142,11 +142,8 @@ TRANSFORMERS_DROPS = [f"quantizer.layers.{{}}.codebook.{name}" for name in _STAT
 
 def read_released(path: Path) -> tuple[CodecConfig, dict[str, Tensor]]:
     """`compression_state_dict.bin` -> settings, and the tensors that EnCodec(settings) has, float32.
-
-    Raises:
-        CheckpointError: unreadable, refused, not in this layout, asking for what does not exist
-            here, or a tensor is missing, left over or of another shape.
-    """
+    Raises CheckpointError: unreadable, refused, not in this layout, asking for what does not exist
+    here, or a tensor is missing, left over or of another shape."""
     package = read_pickle(path)
     state, text = package.get("best_state"), package.get("xp.cfg")
     if not isinstance(state, dict) or not isinstance(text, str):
@@ -163,10 +160,7 @@ def read_transformers(
     config_path: Path, weights_path: Path
 ) -> tuple[CodecConfig, dict[str, Tensor]]:
     """`config.json` and the weights beside it -> as `read_released`.
-
-    Raises:
-        CheckpointError: as `read_released`.
-    """
+    Raises CheckpointError: as `read_released`."""
     try:
         said = json.loads(config_path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -179,11 +173,8 @@ def read_transformers(
 
 
 def released_config(settings: dict[str, Any], where: str) -> CodecConfig:
-    """The codec that a parsed `xp.cfg` describes.
-
-    Raises:
-        CheckpointError: a setting is missing, of the wrong kind, or asks for what is not here.
-    """
+    """The codec that a parsed `xp.cfg` describes. Raises CheckpointError: a setting is missing, of
+    the wrong kind, or asks for what is not here."""
     for path, supported in _RELEASED_SUPPORTED.items():
         _support(where, path, xp_cfg.get(settings, path, supported[0]), supported)
     for name in xp_cfg.get(settings, "seanet.decoder", {}):
@@ -200,10 +191,7 @@ def released_config(settings: dict[str, Any], where: str) -> CodecConfig:
 
 def transformers_config(said: dict[str, Any], where: str) -> CodecConfig:
     """The codec that a `config.json` describes.
-
-    Raises:
-        CheckpointError: it is no EnCodec, or asks for what is not here.
-    """
+    Raises CheckpointError: it is no EnCodec, or asks for what is not here."""
     if not isinstance(said, dict) or said.get("model_type") != "encodec":
         raise CheckpointError(f"{where} is not the config of an EnCodec.")
     fields: dict[str, Any] = {}

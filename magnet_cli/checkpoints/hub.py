@@ -59,10 +59,7 @@ FileChoice = Callable[[Sequence[str]], Sequence[str]]
 
 def file_names(directory: Path) -> list[str]:
     """The names of the files in a directory; a broken link is not a file.
-
-    Raises:
-        ModelNotFoundError: it cannot be read.
-    """
+    Raises ModelNotFoundError: it cannot be read."""
     try:
         return sorted(path.name for path in directory.iterdir() if path.is_file())
     except OSError as error:
@@ -98,10 +95,7 @@ def repo_directory(repo: str) -> Path:
 
 def cached(repo: str, revision: str | None = None) -> Snapshot | None:
     """What the cache has of `repo` at a branch, tag or commit (short ones too); None: nothing.
-
-    Raises:
-        ModelNotFoundError: the cache cannot be read there.
-    """
+    Raises ModelNotFoundError: the cache cannot be read there."""
     folder = repo_directory(repo)
     try:
         commit = _commit(folder, revision or "main")
@@ -128,8 +122,7 @@ def download(
         revision: branch, tag or commit.
         again: names of files to fetch even so; then `revision` is the commit that they are of.
 
-    Raises:
-        ModelNotFoundError: no such repository or revision, no access, no network, no space.
+    Raises ModelNotFoundError: no such repository or revision, no access, no network, no space.
     """
     import huggingface_hub  # here, because it takes a third of a second and few runs download
 

@@ -26,19 +26,13 @@ def to_ours(
     state: Mapping[str, Tensor], table: Table, drops: Sequence[str], where: str
 ) -> dict[str, Tensor]:
     """`state` under our names; keys that match a pattern of `drops` are left out.
-
-    Raises:
-        CheckpointError: a key is in neither, or two keys have the same name among ours.
-    """
+    Raises CheckpointError: a key is in neither, or two keys have the same name among ours."""
     return _rename(state, table, drops, where)
 
 
 def from_ours(state: Mapping[str, Tensor], table: Table, where: str) -> dict[str, Tensor]:
     """Our `state` under their names: the table from right to left.
-
-    Raises:
-        CheckpointError: a key has no row.
-    """
+    Raises CheckpointError: a key has no row."""
     return _rename(state, [(ours, theirs) for theirs, ours in table], (), where)
 
 

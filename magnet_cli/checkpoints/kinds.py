@@ -73,10 +73,7 @@ TEXT_ENCODERS: dict[str, PartKind[Any]] = {
 
 def describe(part: AudioCodec | TextEncoder, table: Mapping[str, PartKind[Any]]) -> dict[str, Any]:
     """{"kind", "config"} of a part, JSON-able; its `config` must be a dataclass.
-
-    Raises:
-        CheckpointError: no row of the table has its class.
-    """
+    Raises CheckpointError: no row of the table has its class."""
     for kind, row in table.items():
         if type(part) is row.module:
             config: Any = part.config
@@ -92,8 +89,7 @@ def build(
     Args:
         what: the part's name, `source`: the file that says so; for messages.
 
-    Raises:
-        CheckpointError: an unknown kind, or a config that does not fit it.
+    Raises CheckpointError: an unknown kind, or a config that does not fit it.
     """
     try:
         kind, config = said["kind"], said["config"]
@@ -119,11 +115,7 @@ def build(
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer.json.
-
-    Raises:
-        CheckpointError: missing or unreadable.
-    """
+    """A tokenizer.json. Raises CheckpointError: missing or unreadable."""
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions

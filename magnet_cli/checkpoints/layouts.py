@@ -64,11 +64,7 @@ def model_layout(names: Sequence[str]) -> Layout | None:
 
 
 def needed(layout: Layout, names: Sequence[str], source: str) -> list[str]:
-    """The files to fetch or read.
-
-    Raises:
-        CheckpointError: some are not among `names`.
-    """
+    """The files to fetch or read. Raises CheckpointError: some are not among `names`."""
     missing = layout.missing(names)
     if missing:
         hint = f"It needs {', '.join(' or '.join(need) for need in layout.needs)}."

@@ -51,10 +51,7 @@ def load_parts(place: Place, device: str = "auto", dtype: str = "auto") -> Parts
 
 def load_codec(place: Place, device: str = "auto") -> AudioCodec:
     """Build a codec alone (`place.find_codec`), in float32.
-
-    Raises:
-        CheckpointError, UsageError: as `load_parts`.
-    """
+    Raises CheckpointError, UsageError: as `load_parts`."""
     codec = _codec(place, pick_device(device))
     codec.eval().requires_grad_(False)
     return codec
@@ -62,10 +59,7 @@ def load_codec(place: Place, device: str = "auto") -> AudioCodec:
 
 def load_text_encoder(place: Place) -> TextEncoder:
     """Build a text encoder alone (`place.find_text_encoder`), in float32 on the CPU.
-
-    Raises:
-        CheckpointError: as `load_parts`.
-    """
+    Raises CheckpointError: as `load_parts`."""
     native_one = place.layout is NATIVE_TEXT
     load: Callable[[Path], TextEncoder] = native.load_text_encoder if native_one else load_t5
     encoder = load(place.directory)
@@ -74,11 +68,7 @@ def load_text_encoder(place: Place) -> TextEncoder:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that `name` stands for, which must be there.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """The device that `name` stands for, which must be there. Raises UsageError: it is not."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -107,11 +97,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that `name` stands for on a device.
-
-    Raises:
-        UsageError: there is no such dtype.
-    """
+    """The dtype that `name` stands for on a device. Raises UsageError: there is no such dtype."""
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     if name not in _DTYPES:

@@ -113,10 +113,7 @@ def save(
 
 def read_config(directory: Path) -> dict[str, Any]:
     """config.json, checked to be of this format and of a version that we know.
-
-    Raises:
-        CheckpointError: it is not.
-    """
+    Raises CheckpointError: it is not."""
     path = directory / CONFIG_FILE
     try:
         config = json.loads(path.read_text("utf-8"))
@@ -141,8 +138,7 @@ def load(
     Args:
         dtype: of the language model; codec and text encoder are in float32.
 
-    Raises:
-        CheckpointError: files are missing or damaged, or do not fit what config.json says.
+    Raises CheckpointError: files are missing or damaged, or do not fit what config.json says.
     """
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
@@ -173,11 +169,7 @@ def load(
 
 
 def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCodec:
-    """The codec of a model alone, in float32.
-
-    Raises:
-        CheckpointError: as `load`.
-    """
+    """The codec of a model alone, in float32. Raises CheckpointError: as `load`."""
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
     with blank():
@@ -190,10 +182,7 @@ def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCode
 
 def stored_dtype(directory: Path) -> torch.dtype:
     """The dtype that the language model's weights are stored in.
-
-    Raises:
-        CheckpointError: lm.safetensors is unreadable.
-    """
+    Raises CheckpointError: lm.safetensors is unreadable."""
     path = directory / LM_FILE
     weights = read_safetensors(path, lambda name: name == "text_proj.weight")
     if not weights:
@@ -264,10 +253,7 @@ def save_part(directory: Path, part: AudioCodec | TextEncoder) -> None:
 
 def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> TextEncoder:
     """The text encoder of a model, or one that `save_part` wrote.
-
-    Raises:
-        CheckpointError: as `load`.
-    """
+    Raises CheckpointError: as `load`."""
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
     with blank():

@@ -49,10 +49,7 @@ class Place:
 
 def folder_of(spec: str) -> Path | None:
     """The folder that `spec` names; None where it names none: a known model, or one on the hub.
-
-    Raises:
-        ModelNotFoundError: it is written as a path, and nothing is there.
-    """
+    Raises ModelNotFoundError: it is written as a path, and nothing is there."""
     if not spec:
         return None
     is_path = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1 or os.sep == "\\" in spec
@@ -74,10 +71,7 @@ def folder_of(spec: str) -> Path | None:
 
 def check_name(spec: str) -> None:
     """Refuse what cannot be a model's name, before anything is loaded to look for it.
-
-    Raises:
-        ModelNotFoundError: it is no known name, no folder, and not written as a hub id.
-    """
+    Raises ModelNotFoundError: it is no known name, no folder, and not written as a hub id."""
     name = spec.partition("@")[0]
     if registry.find(name) is None and folder_of(spec) is None and "/" not in name:
         raise registry.unknown_name(spec)
@@ -151,10 +145,7 @@ def find_codec(
     spec: str, *, offline: bool = False, progress: hub.ProgressHook | None = None
 ) -> Place:
     """The codec alone: of a model, or of a repository or directory that holds a codec only.
-
-    Raises:
-        ModelNotFoundError, CheckpointError: as `find_place`.
-    """
+    Raises ModelNotFoundError, CheckpointError: as `find_place`."""
     directory = folder_of(spec)
     names = [] if directory is None else hub.file_names(directory)
     layout = NATIVE_CODEC if "codec.safetensors" in names else ENCODEC

@@ -148,10 +148,7 @@ def unknown_name(spec: str) -> ModelNotFoundError:
 
 def builtin_name() -> str:
     """The name of the model that is taken where none is chosen.
-
-    Raises:
-        ModelNotFoundError: this installation has none.
-    """
+    Raises ModelNotFoundError: this installation has none."""
     for name in BUILTIN_NAMES:
         if _builtin(name) is not None:
             return name
@@ -181,10 +178,7 @@ def _builtin(name: str) -> KnownCheckpoint | None:
 
 def described(config: dict[str, Any], name: str, directory: Path) -> KnownCheckpoint:
     """What the config.json of a model in magnet's own format (checkpoints/native.py) says of it.
-
-    Raises:
-        KeyError, TypeError: something is missing, or is of another type.
-    """
+    Raises KeyError, TypeError: something is missing, or is of another type."""
     lm, codec = config["lm"], config["codec"]["config"]
     return KnownCheckpoint(
         name=name,

@@ -43,10 +43,7 @@ T5_DROPS = ("lm_head.weight", _TIED)
 
 def load_t5(directory: Path, device: torch.device | str = "cpu") -> T5Encoder:
     """Build the encoder from a directory in the hub's layout, in float32.
-
-    Raises:
-        CheckpointError: files are missing, unreadable or do not belong together.
-    """
+    Raises CheckpointError: files are missing, unreadable or do not belong together."""
     names = [path.name for path in directory.iterdir()]
     files = T5.chosen(needed(T5, names, str(directory)))
     config = read_config(directory / "config.json")
@@ -67,10 +64,7 @@ def load_t5(directory: Path, device: torch.device | str = "cpu") -> T5Encoder:
 
 def read_config(path: Path) -> T5Config:
     """The sizes that a released config.json describes.
-
-    Raises:
-        CheckpointError: not the config of a T5 that we can build.
-    """
+    Raises CheckpointError: not the config of a T5 that we can build."""
     try:
         said: dict[str, Any] = json.loads(path.read_text("utf-8"))
         feed_forward = said.get("feed_forward_proj", "relu")

@@ -42,11 +42,8 @@ class _NoInitialValues(TorchFunctionMode):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """What torch.save wrote, memory-mapped. Nothing in the file is ever run.
-
-    Raises:
-        CheckpointError: unreadable, not a dictionary, or it would need code of its own to be run.
-    """
+    """What torch.save wrote, memory-mapped. Nothing in the file is ever run. Raises
+    CheckpointError: unreadable, not a dictionary, or it would need code of its own to be run."""
     try:
         try:
             loaded = _load(path, mmap=True)
@@ -80,10 +77,7 @@ def _load(path: Path, mmap: bool) -> Any:
 
 def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, only those that `wanted` takes.
-
-    Raises:
-        CheckpointError: not a safetensors file, or cut short.
-    """
+    Raises CheckpointError: not a safetensors file, or cut short."""
     try:
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118
@@ -94,10 +88,7 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) ->
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a pickled state dictionary.
-
-    Raises:
-        CheckpointError: as `read_safetensors` and `read_pickle`.
-    """
+    Raises CheckpointError: as `read_safetensors` and `read_pickle`."""
     return read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
 
 
@@ -116,8 +107,7 @@ def fill(
     Args:
         source: the file's name, for messages.
 
-    Raises:
-        CheckpointError: a tensor is missing, left over, or of another shape; it names them.
+    Raises CheckpointError: a tensor is missing, left over, or of another shape; it names them.
     """
     check_state(state, module.state_dict(), source)
     converted = {
@@ -130,10 +120,8 @@ def fill(
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
     """Hold `state` against what a model of this config has: the same keys, the same shapes.
 
-    `expected` is the `state_dict()` of such a model, best one on the meta device.
-
-    Raises:
-        CheckpointError: naming the keys that are missing, left over, of another shape or kind.
+    `expected` is the `state_dict()` of such a model, best one on the meta device. Raises
+    CheckpointError: naming the keys that are missing, left over, of another shape or kind.
     """
     if missing := [key for key in expected if key not in state]:
         raise CheckpointError(f"{where} lacks {named(missing)}.", HINT)

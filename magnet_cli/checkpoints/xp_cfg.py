@@ -23,9 +23,7 @@ _T = TypeVar("_T")
 
 def parse(text: str) -> dict[str, Any]:
     """The settings in `text`, nested as they are, plain interpolations replaced by what they name.
-
-    Raises:
-        CheckpointError: not YAML, not a mapping, or an interpolation that leads back to itself.
+    Raises CheckpointError: not YAML, not a mapping, or an interpolation that leads back to itself.
     """
     try:
         raw = yaml.safe_load(text)
@@ -40,10 +38,8 @@ def parse(text: str) -> dict[str, Any]:
 def value(settings: dict[str, Any], path: str, kind: type[_T]) -> _T:
     """The setting at a dotted path, for instance `value(settings, "seanet.n_filters", int)`.
 
-    A whole number is taken where a float is asked for; True and False are not numbers.
-
-    Raises:
-        CheckpointError: nothing is there, or it is not a `kind`, as an unresolved one is not.
+    A whole number is taken where a float is asked for; True and False are not numbers. Raises
+    CheckpointError: nothing is there, or it is not a `kind`, as an unresolved one is not.
     """
     try:
         found = _at(settings, path)

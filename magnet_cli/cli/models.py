@@ -270,10 +270,7 @@ def _folder_entry(name: str) -> Entry:
 
 def _default() -> str | None:
     """The model that is taken where none is named; None where there is none.
-
-    Raises:
-        UsageError: the preferences are broken.
-    """
+    Raises UsageError: the preferences are broken."""
     from magnet_cli.checkpoints import registry
     from magnet_cli.cli.preferences import default_model
 
@@ -300,10 +297,7 @@ def _path(name: str) -> Path | None:
 
 def _checked(name: str) -> str:
     """`name` as it is kept: folders by their full path, names as they are.
-
-    Raises:
-        ModelNotFoundError: it is neither a known name, nor a folder, nor could be a hub id.
-    """
+    Raises ModelNotFoundError: it is neither a known name, nor a folder, nor could be a hub id."""
     from magnet_cli.checkpoints import hub, registry
 
     plain = name.partition("@")[0]

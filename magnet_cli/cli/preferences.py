@@ -22,21 +22,13 @@ def preferences_path() -> Path:
 
 
 def default_model() -> str | None:
-    """What `magnet models use` set.
-
-    Raises:
-        UsageError: the file is broken.
-    """
+    """What `magnet models use` set. Raises UsageError: the file is broken."""
     name = _read().get("model")
     return name if isinstance(name, str) else None
 
 
 def set_default_model(name: str | None) -> None:
-    """Set the default model; None forgets it.
-
-    Raises:
-        MagnetError: the file cannot be written.
-    """
+    """Set the default model; None forgets it. Raises MagnetError: the file cannot be written."""
     settings = _read()
     settings.pop("model", None)
     _write(settings if name is None else {**settings, "model": name})

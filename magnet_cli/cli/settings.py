@@ -267,10 +267,7 @@ class DecodingOptions:
 
     def over(self, defaults: DecodingConfig) -> DecodingConfig:
         """The settings that were given, with the preset's steps scaled from a checkpoint's own.
-
-        Raises:
-            UsageError: the checkpoint has no steps to scale.
-        """
+        Raises UsageError: the checkpoint has no steps to scale."""
         return with_preset(self.config, self.preset, defaults)
 
 
@@ -303,10 +300,8 @@ class PartnerOptions:
     def refuse(self, what: str) -> None:
         """Refuse what cannot take part in `what`: a second model, and a beginning of another length.
 
-        A hybrid-trained model's own beginning can: how it draws, and that there is none (`--hybrid 0`).
-
-        Raises:
-            UsageError: one was given.
+        A hybrid-trained model's own beginning can: how it draws, and that there is none (`--hybrid
+        0`). Raises UsageError: one was given.
         """
         if self.rescorer is not None or self.hybrid_model is not None or self.config.hybrid:
             raise UsageError(

@@ -71,10 +71,7 @@ class ClipList:
 
 def read_clips(source: str | os.PathLike[str]) -> ClipList:
     """Clips of a manifest or a folder.
-
-    Raises:
-        DataError: there is no such manifest or folder, or it cannot be read.
-    """
+    Raises DataError: there is no such manifest or folder, or it cannot be read."""
     path = Path(source)
     if path.is_dir():
         return _read_folder(path)

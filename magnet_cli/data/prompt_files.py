@@ -62,11 +62,8 @@ class PromptSource:
 
 @contextmanager
 def open_prompts(name: str) -> Iterator[PromptSource]:
-    """Open a prompt file, or stdin where the name is "-".
-
-    Raises:
-        UsageError: it is a folder, is not there, cannot be read, or is a stdin that is closed.
-    """
+    """Open a prompt file, or stdin where the name is "-". Raises UsageError: it is a folder, is not
+    there, cannot be read, or is a stdin that is closed."""
     if name == STDIN:
         if sys.stdin is None:
             raise UsageError("stdin is closed.", "Pipe prompts in, or name a file.")
@@ -89,10 +86,7 @@ def open_prompts(name: str) -> Iterator[PromptSource]:
 
 def format_of(name: str) -> PromptFormat:
     """How a file's lines are read, by its suffix; txt for any that says nothing.
-
-    Raises:
-        UsageError: .json, which is one value and not lines.
-    """
+    Raises UsageError: .json, which is one value and not lines."""
     suffix = Path(name).suffix.lower()
     if suffix == ".json":
         raise UsageError(
@@ -214,10 +208,7 @@ def _from_json(texts: Iterator[tuple[int, str] | BadLine]) -> Iterator[PromptLin
 
 def _json_object(text: str) -> dict[str, Any]:
     """The fields of one JSON object.
-
-    Raises:
-        UsageError: it is none, or names a field that there is not, or one twice.
-    """
+    Raises UsageError: it is none, or names a field that there is not, or one twice."""
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values: dict[str, Any] = {}

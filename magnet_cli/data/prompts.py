@@ -31,10 +31,7 @@ LONGEST_PROMPT = 20_000
 
 def clean_prompt(text: str) -> str:
     """`text` on one line, without space around it; spaces, tabs and newlines become one space each.
-
-    Raises:
-        UsageError: it is empty, too long, not UTF-8, or holds control characters such as NUL.
-    """
+    Raises UsageError: it is empty, too long, not UTF-8, or holds control characters such as NUL."""
     one_line = " ".join(text.split())
     if not one_line:
         raise UsageError("The prompt is empty.", 'Describe a sound, such as "lofi piano".')
@@ -95,10 +92,7 @@ ALIASES = {short: name for short, name in _SHORT.items() if short != name}
 
 def field_of(name: str) -> str:
     """The field that a column or key means: "max-cfg-coef" and "steps" are known, too.
-
-    Raises:
-        UsageError: there is no such field; near ones are named.
-    """
+    Raises UsageError: there is no such field; near ones are named."""
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     plain = ALIASES.get(plain, plain)
     if plain in COLUMNS:
@@ -117,8 +111,7 @@ def line_of(number: int, values: Mapping[str, Any], *, text: bool) -> PromptLine
         values: by the names that `field_of` gives. None, and "" where values are text, are no value.
         text: the values are text that stands for numbers (csv), not numbers themselves (json).
 
-    Raises:
-        UsageError: a value cannot be used, or there is no prompt.
+    Raises UsageError: a value cannot be used, or there is no prompt.
     """
     given = {
         name: _value(name, value, text)

@@ -67,10 +67,7 @@ class TokenWriter:
         self, folder: str | os.PathLike[str], format_: TokenFormat, clips_per_shard: int = 256
     ) -> None:
         """Open a folder for writing, a new one or one to go on with.
-
-        Raises:
-            DataError: it holds codes of another codec, or is broken.
-        """
+        Raises DataError: it holds codes of another codec, or is broken."""
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.format = format_
@@ -106,10 +103,7 @@ class TokenWriter:
         self, id_: str, key: str, codes: Tensor, captions: tuple[str, ...], tags: tuple[str, ...]
     ) -> None:
         """Add a clip, codes [K, T]; a full shard is written at once.
-
-        Raises:
-            OSError: the disk is full, or not writable; earlier shards stay as they are.
-        """
+        Raises OSError: the disk is full, or not writable; earlier shards stay as they are."""
         type_ = torch.int16 if self.format.card <= 2**15 else torch.int32
         self._clips.append(
             {
@@ -170,10 +164,7 @@ class TokenFolder:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Read the index and every shard's list of clips.
-
-        Raises:
-            DataError: it is no folder of token shards, or a shard is broken.
-        """
+        Raises DataError: it is no folder of token shards, or a shard is broken."""
         self.folder = Path(folder)
         index = _read_index(self.folder)
         self.format = index.format

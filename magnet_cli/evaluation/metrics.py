@@ -22,8 +22,7 @@ def spectral_distance(reference: Tensor, other: Tensor, windows: Sequence[int] =
     Returns:
         Nepers (1 is 8.7 dB); 0 for equal sounds. Levels below -60 dB of full scale hardly count.
 
-    Raises:
-        ValueError: the sounds differ in length, or are shorter than half the longest window.
+    Raises ValueError: the sounds differ in length, or are shorter than half the longest window.
     """
     if reference.shape != other.shape or reference.dim() != 1:
         raise ValueError(f"sounds must be [N] both, not {reference.shape} and {other.shape}")
@@ -47,8 +46,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
         first: [N, D], one embedding a row; N should well exceed D.
         second: [M, D].
 
-    Raises:
-        ValueError: a set has fewer than two rows, or widths differ.
+    Raises ValueError: a set has fewer than two rows, or widths differ.
     """
     if first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
         raise ValueError(f"embeddings must be [2 or more, D], not {first.shape} and {second.shape}")
@@ -69,8 +67,7 @@ def rank_agreement(reference: Tensor, other: Tensor, among: int = 1) -> float:
         reference: scores [N, tags], one row a sound.
         other: scores [N, tags] of the same sounds made another way.
 
-    Raises:
-        ValueError: the shapes differ, or there is no sound.
+    Raises ValueError: the shapes differ, or there is no sound.
     """
     if reference.shape != other.shape or len(reference) == 0:
         raise ValueError(f"scores must be [N, tags] both, not {reference.shape} and {other.shape}")

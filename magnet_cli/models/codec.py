@@ -53,10 +53,7 @@ class AudioCodec(nn.Module):
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, K, T] -> audio float32 [B, C, T * hop_length]. Long codes are decoded in chunks.
-
-        Raises:
-            ValueError: a code is outside 0..card-1, or K is not `n_q`.
-        """
+        Raises ValueError: a code is outside 0..card-1, or K is not `n_q`."""
 
     def decode_chunks(self, codes: Tensor) -> Iterator[Tensor]:
         """As `decode`, in consecutive pieces [B, C, samples] that joined are all of it.
@@ -96,10 +93,7 @@ class AudioCodec(nn.Module):
 
     def check_codes(self, codes: Tensor) -> None:
         """Refuse codes that this codec cannot have made.
-
-        Raises:
-            ValueError: wrong number of streams, or a code outside 0..card-1.
-        """
+        Raises ValueError: wrong number of streams, or a code outside 0..card-1."""
         if codes.dim() != 3 or codes.shape[1] != self.n_q:
             raise ValueError(f"codes must be [B, {self.n_q}, T], not {list(codes.shape)}")
         if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.card):

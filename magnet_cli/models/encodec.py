@@ -56,10 +56,8 @@ class EnCodec(AudioCodec):
 
     Encoding and decoding run in chunks of `chunk_frames` frames (None: FRAMES_AT_ONCE shared among
     the batch) that equal one pass up to rounding; memory beyond the input and the result depends on
-    the chunk, not on the length.
-
-    Raises:
-        CheckpointError: the config asks for something that does not exist.
+    the chunk, not on the length. Raises CheckpointError: the config asks for something that does
+    not exist.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -78,10 +76,7 @@ class EnCodec(AudioCodec):
     @torch.no_grad()
     def encode(self, audio: Tensor, chunk_frames: int | None = None) -> Tensor:
         """Audio [B, C, samples] -> codes int64 [B, K, ceil(samples / hop_length)].
-
-        Raises:
-            ValueError: not three dimensions, or not the codec's number of channels.
-        """
+        Raises ValueError: not three dimensions, or not the codec's number of channels."""
         if audio.dim() != 3 or audio.shape[1] != self.channels:
             raise ValueError(
                 f"audio must be [B, {self.channels}, samples], not {list(audio.shape)}"
@@ -98,10 +93,7 @@ class EnCodec(AudioCodec):
 
     def decode(self, codes: Tensor, chunk_frames: int | None = None) -> Tensor:
         """Codes [B, K, T] -> audio float32 [B, C, T * hop_length].
-
-        Raises:
-            ValueError: a code is outside 0..card-1, or K is not `n_q`.
-        """
+        Raises ValueError: a code is outside 0..card-1, or K is not `n_q`."""
         pieces = list(self.decode_chunks(codes, chunk_frames))
         if not pieces:
             return torch.zeros(len(codes), self.channels, 0, device=codes.device)
@@ -127,10 +119,7 @@ class EnCodec(AudioCodec):
     @torch.no_grad()
     def decode_latent(self, codes: Tensor) -> Tensor:
         """Codes [B, K, T] -> the latent that the decoder reads, [B, dimension, T].
-
-        Raises:
-            ValueError: a code is outside 0..card-1, or K is not `n_q`.
-        """
+        Raises ValueError: a code is outside 0..card-1, or K is not `n_q`."""
         self.check_codes(codes)
         latent: Tensor = self.quantizer.decode(codes)
         return latent
@@ -138,10 +127,7 @@ class EnCodec(AudioCodec):
 
 def check_config(config: CodecConfig) -> None:
     """Refuse settings that cannot be built, or that the reference has no meaning for.
-
-    Raises:
-        CheckpointError: naming the setting.
-    """
+    Raises CheckpointError: naming the setting."""
 
     def need(holds: bool, field: str, takes: str) -> None:
         if not holds:

@@ -159,10 +159,7 @@ class SpectralCodec(AudioCodec):
     @torch.no_grad()
     def encode(self, audio: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
         """Audio [B, 1, samples] -> codes int64 [B, K, ceil(samples / hop_length)].
-
-        Raises:
-            ValueError: not three dimensions, or more than one channel.
-        """
+        Raises ValueError: not three dimensions, or more than one channel."""
         if audio.dim() != 3 or audio.shape[1] != self.channels:
             raise ValueError(f"audio must be [B, 1, samples], not {list(audio.shape)}")
         _check_chunk(chunk_frames)
@@ -186,10 +183,7 @@ class SpectralCodec(AudioCodec):
 
     def decode(self, codes: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
         """Codes [B, K, T] -> audio float32 [B, 1, T * hop_length].
-
-        Raises:
-            ValueError: a code is outside 0..card-1, or K is not `n_q`.
-        """
+        Raises ValueError: a code is outside 0..card-1, or K is not `n_q`."""
         pieces = list(self.decode_chunks(codes, chunk_frames))
         if not pieces:
             return torch.zeros(len(codes), self.channels, 0, device=codes.device)

@@ -154,10 +154,7 @@ def _far(distance: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 def grown_config(old: SpectralCodec, config: CodecTrainConfig) -> SpectralCodecConfig:
     """The settings of a codec that starts from `old`: its own, but for sizes that were asked to be larger.
-
-    Raises:
-        UsageError: `config` asks for what it cannot become.
-    """
+    Raises UsageError: `config` asks for what it cannot become."""
     wanted, asked = config.codec, config.asked
     if asked is None:
         fields = dataclasses.fields(wanted)

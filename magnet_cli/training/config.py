@@ -152,10 +152,7 @@ class TrainConfig:
 
 def check_training(config: TrainConfig) -> None:
     """Refuse values that cannot mean anything.
-
-    Raises:
-        UsageError: naming the field and the values it takes.
-    """
+    Raises UsageError: naming the field and the values it takes."""
 
     check(config)
 
@@ -187,10 +184,7 @@ def check_training(config: TrainConfig) -> None:
 
 def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
     """The settings of a TOML file, and over them those that were given by flags (not None).
-
-    Raises:
-        UsageError: the file is missing or not TOML, a field is unknown or of another type.
-    """
+    Raises UsageError: the file is missing or not TOML, a field is unknown or of another type."""
     fields: dict[str, Any] = {} if path is None else _read_toml(path)
     fields.update({name: value for name, value in overrides.items() if value is not None})
     return config_from(fields, str(path or "the flags"))
@@ -198,10 +192,7 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
 
 def config_from(fields: dict[str, Any], where: str) -> TrainConfig:
     """Settings from plain values, each checked against the field's type.
-
-    Raises:
-        UsageError: a field is unknown or of another type.
-    """
+    Raises UsageError: a field is unknown or of another type."""
     settings = settings_of(TrainConfig)
     values: dict[str, Any] = {}
     for name, value in fields.items():
@@ -298,10 +289,7 @@ class CodecTrainConfig:
 
 def check_codec_training(config: CodecTrainConfig) -> None:
     """Refuse values that cannot mean anything.
-
-    Raises:
-        UsageError: naming the field and what it takes.
-    """
+    Raises UsageError: naming the field and what it takes."""
     check(config)
     if config.checkpoint_every % config.report_every:
         raise UsageError(

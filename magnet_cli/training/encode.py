@@ -207,10 +207,7 @@ class _Encoding:
 
 def clip_key(clip: Clip) -> str:
     """Changes when the file, its captions or its tags do.
-
-    Raises:
-        AudioFileError: there is no such file.
-    """
+    Raises AudioFileError: there is no such file."""
     try:
         stat = clip.path.stat()
     except (OSError, ValueError) as error:
@@ -280,11 +277,7 @@ def token_format(codec: AudioCodec, name: str) -> TokenFormat:
 
 
 def check_tokens(tokens: TokenFormat, codec: AudioCodec) -> None:
-    """Refuse tokens that another codec made.
-
-    Raises:
-        UsageError: it names both.
-    """
+    """Refuse tokens that another codec made. Raises UsageError: it names both."""
     if tokens.codec_hash != codec_hash(codec):
         raise UsageError(
             f"The tokens were made with {tokens.codec}, which is not the codec of this model.",

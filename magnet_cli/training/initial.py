@@ -77,8 +77,7 @@ def with_streams_of(lm: LanguageModel, codec: AudioCodec, vectors: Tensor | None
     Args:
         vectors: [K, card, d], the codec's own vectors; None of a codec without.
 
-    Raises:
-        UsageError: the codec has fewer streams, other codes, or another frame rate.
+    Raises UsageError: the codec has fewer streams, other codes, or another frame rate.
     """
     old = lm.config
     if codec.n_q == old.n_q and codec.card == old.card and codec.frame_rate == old.frame_rate:

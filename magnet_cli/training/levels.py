@@ -67,8 +67,7 @@ def sounds_key(clips: Sequence[Path], source: Path) -> str:
         clips: sound files.
         source: the manifest or folder that names them; it may move together with them.
 
-    Raises:
-        AudioFileError: a clip cannot be read.
+    Raises AudioFileError: a clip cannot be read.
     """
     home = source if source.is_dir() else source.parent
     told = hashlib.sha256()
@@ -90,8 +89,7 @@ def write_levels(
         sounds: their key (`sounds_key`).
         codec: whose spectra, bands and floor are used.
 
-    Raises:
-        AudioFileError: a clip cannot be read.
+    Raises AudioFileError: a clip cannot be read.
     """
     config = codec.config
     shape = (len(clips), frames * config.stack, codec.bands.count)

@@ -67,10 +67,7 @@ class Trainer:
         accelerator: Accelerator | None = None,
     ) -> None:
         """Prepare a run that starts at step 0.
-
-        Raises:
-            UsageError: the micro-batches cannot be shared out evenly over the processes.
-        """
+        Raises UsageError: the micro-batches cannot be shared out evenly over the processes."""
         self.config, self.output, self.train, self.valid = config, output, train, valid
         self.accelerator = accelerator or make_accelerator(config)
         processes = self.accelerator.num_processes
@@ -199,10 +196,7 @@ class Trainer:
 
     def checkpoint(self) -> Path:
         """Save the state of the run, and the averaged weights as the model to generate with.
-
-        Raises:
-            MagnetError: the disk is full, or cannot be written to.
-        """
+        Raises MagnetError: the disk is full, or cannot be written to."""
         try:
             saved = state.save_checkpoint(
                 self.accelerator,

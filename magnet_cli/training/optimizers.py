@@ -17,9 +17,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
 
     Norms and biases are not decayed. Muon's step is orthogonal per matrix (Jordan et al., 2024), so
     the three projections packed in `in_proj_weight` share one; they are square blocks of one input.
-
-    Raises:
-        UsageError: this torch has no Muon.
+    Raises UsageError: this torch has no Muon.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if p.dim() == 2 and ".layers." in name]

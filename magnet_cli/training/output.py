@@ -46,10 +46,7 @@ class OutputModel:
 
     def create(self, config: TrainConfig) -> None:
         """Write the directory, before the first step.
-
-        Raises:
-            UsageError: something is there already.
-        """
+        Raises UsageError: something is there already."""
         if self.directory.is_dir() and not any(self.directory.iterdir()):
             self.directory.rmdir()
         if self.directory.exists():
@@ -101,10 +98,7 @@ class Journal:
 
     def __init__(self, out: Path, tensorboard: bool, steps_done: int) -> None:
         """Open the log of a run that has done `steps_done` steps; later lines are cut off.
-
-        Raises:
-            UsageError: TensorBoard is wanted and not installed.
-        """
+        Raises UsageError: TensorBoard is wanted and not installed."""
         self.path = out / LOG_NAME
         self._board: Any = None
         if tensorboard:

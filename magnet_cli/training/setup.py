@@ -121,10 +121,7 @@ def _from_checkpoint(config: TrainConfig) -> Parts:
 
 def with_sizes_of(config: TrainConfig, lm: LMConfig) -> TrainConfig:
     """The settings of a run that starts from a model: what it is, is the model's to say.
-
-    Raises:
-        UsageError: a setting asks for another one.
-    """
+    Raises UsageError: a setting asks for another one."""
     ours = {name: getattr(lm, name) for name in _SIZES}
     ours["stage_sizes"] = tuple(map(len, lm.stages))
     for name, value in ours.items():

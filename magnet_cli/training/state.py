@@ -96,9 +96,7 @@ def save_checkpoint(
 
     Written under another name and renamed when all of it is on the disk, so that a kill leaves the
     earlier checkpoints as they are and no half one. The oldest beyond `keep` are removed then.
-
-    Raises:
-        OSError: the disk is full, or not writable; what was written of it is removed.
+    Raises OSError: the disk is full, or not writable; what was written of it is removed.
     """
     folder = out / CHECKPOINTS
     partial, final = folder / f"{_PARTIAL}{step}", folder / f"{_PREFIX}{step:08d}"
@@ -129,10 +127,7 @@ def save_checkpoint(
 
 def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
     """Resume from what `save_checkpoint` saved; returns the steps that were done.
-
-    Raises:
-        CheckpointError: it does not fit the model or the number of processes.
-    """
+    Raises CheckpointError: it does not fit the model or the number of processes."""
     try:
         accelerator.load_state(str(checkpoint))
         saved = torch.load(checkpoint / _ema_name(accelerator), weights_only=True)
