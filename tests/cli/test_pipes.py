@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shlex
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -76,9 +78,22 @@ DEAF = {
 }
 
 
+# Several calls in one process, and what each came to.
+SEVERAL = """
+import json, sys
+from pathlib import Path
+from magnet_cli.cli.app import run
+Path("statuses").write_text(json.dumps([run(words) for words in json.loads(sys.argv[1])]))
+"""
+
+
 def in_shell(command: str, *words: str) -> int:
     """The status of magnet in a shell, at the head of a pipe."""
-    line = f"sleep 0.1; {shlex.join([*processes.MAGNET, *words])}"
+    return _in_shell(command, [*processes.MAGNET, *words])
+
+
+def _in_shell(command: str, words: Sequence[str]) -> int:
+    line = f"sleep 0.1; {shlex.join(words)}"
     called = command.replace("MAGNET", f"{{ {line}; echo $? > status; }}")
     processes.run(["bash", "-c", called], check=False, timeout=120)
     return int(Path("status").read_text())
@@ -90,14 +105,19 @@ def test_work_goes_on_where_nobody_hears_of_it(home: Path, way: str) -> None:
     """magnet gen ... 2>&1 | head -n 1, or a log on a full disk: it ended without a file or a word."""
     if "/dev/full" in DEAF[way] and not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    assert in_shell(f"MAGNET {DEAF[way]}", "gen", "rain", *QUICK, "-o", "a.wav") == 0
-    assert sounds.read("a.wav").samples.shape == (1, 6400)
     Path("prompts.txt").write_text("rain\nwind\n")
-    assert in_shell(f"MAGNET {DEAF[way]}", "batch", "prompts.txt", "-O", "clips", *QUICK) == 0
+    calls = [
+        ("gen", "rain", *QUICK, "-o", "a.wav"),
+        ("batch", "prompts.txt", "-O", "clips", *QUICK),
+        # What is wrong is still told by the status.
+        ("gen", "rain", "--debug", "-m", "smal"),
+        ("gen",),
+    ]
+    command = (sys.executable, "-c", SEVERAL, json.dumps(calls))
+    assert _in_shell(f"MAGNET {DEAF[way]}", command) == 0
+    assert json.loads(Path("statuses").read_text()) == [0, 0, 3, 2]
+    assert sounds.read("a.wav").samples.shape == (1, 6400)
     assert len(list((home / "clips").glob("*.wav"))) == 2
-    # What is wrong is still told by the status.
-    assert in_shell(f"MAGNET {DEAF[way]}", "gen", "rain", "--debug", "-m", "smal") == 3
-    assert in_shell(f"MAGNET {DEAF[way]}", "gen") == 2
 
 
 @pytest.mark.process

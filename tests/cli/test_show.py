@@ -159,7 +159,7 @@ def test_one_picture_is_of_one_file(magnet: Magnet) -> None:
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "opus", "mp3"])
 def test_a_sound_from_a_pipe_is_shown(magnet: Magnet, kind: str) -> None:
     """A long prompt, too: libsndfile alone loses the end of a wav file's comment."""
-    prompt = "lofi piano " * 500
+    prompt = "lofi piano " * 250
     made = magnet("gen", prompt, *QUICK, "-o", "-", "--format", kind)
     shown = magnet("show", "-", "--json", stdin=made.stdout)
     assert shown.status == 0, shown.err
