@@ -17,10 +17,10 @@ from magnet_cli.version import __version__
 if TYPE_CHECKING:
     from magnet_cli.api import Model as Model
     from magnet_cli.api import load_model as load_model
+    from magnet_cli.clips import Clip as Clip
+    from magnet_cli.clips import Edit as Edit
+    from magnet_cli.clips import Result as Result
     from magnet_cli.errors import MagnetError as MagnetError
-    from magnet_cli.results import EditResult as EditResult
-    from magnet_cli.results import PieceResult as PieceResult
-    from magnet_cli.results import Result as Result
     from magnet_cli.settings import DecodingConfig as DecodingConfig
     from magnet_cli.settings import OutputConfig as OutputConfig
 
@@ -28,9 +28,9 @@ _HOMES = {
     "DecodingConfig": "magnet_cli.settings",
     "OutputConfig": "magnet_cli.settings",
     "MagnetError": "magnet_cli.errors",
-    "EditResult": "magnet_cli.results",
-    "PieceResult": "magnet_cli.results",
-    "Result": "magnet_cli.results",
+    "Clip": "magnet_cli.clips",
+    "Edit": "magnet_cli.clips",
+    "Result": "magnet_cli.clips",
     "Model": "magnet_cli.api",
     "load_model": "magnet_cli.api",
 }

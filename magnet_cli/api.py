@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from magnet_cli import provenance
 from magnet_cli.audio.sound import Sound, open_sound
 from magnet_cli.checkpoints.load import load_parts
 from magnet_cli.checkpoints.place import find_place
-from magnet_cli.clips import Making
+from magnet_cli.clips import Clip, Edit, Making, Result
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing import looping, pieces, splicing, variation
 from magnet_cli.editing.pieces import Direction
@@ -33,11 +35,21 @@ from magnet_cli.models.parts import Parts
 from magnet_cli.partners import gather
 from magnet_cli.pipeline import GenerationResult, Pipeline
 from magnet_cli.request import frames_for, make_request
-from magnet_cli.results import EditResult, PieceResult, Result
-from magnet_cli.settings import OUTPUT_DEFAULTS, DecodingConfig
+from magnet_cli.settings import DecodingConfig
 
-# What an edit starts from: a sound file, codes [1, K, T], or what was made before.
-Source = str | os.PathLike[str] | Tensor | GenerationResult | PieceResult
+
+@dataclass(frozen=True)
+class Heard:
+    """A sound as a model's codec hears it: what edits start from, encoded once for several of them."""
+
+    codes: Tensor  # int64 [1, K, T]
+    seconds: float
+    input: str | None = None  # the file, as the command line has it; None: it was none
+    of: Mapping[str, Any] = field(default_factory=dict)  # how it was made, where it says so
+
+
+# What an edit starts from: a sound file or an open sound, codes [1, K, T], or what was made before.
+Source = str | os.PathLike[str] | Sound | Tensor | GenerationResult | Clip | Heard
 # A text for all of a piece, or texts with the second that each begins at.
 Prompt = str | None | Sequence[tuple[float, str | None]]
 
@@ -147,12 +159,11 @@ class Model(Pipeline):
             model = loaded.get(other) if isinstance(other, str) else other
             if isinstance(model, Model) and model is not self and model.folder is not None:
                 folders[role] = model.folder
-        making = Making(given, OUTPUT_DEFAULTS, duration, self.folder, folders)
-        return Result(**vars(made), making=making)
+        return Result(
+            **vars(made), model=self, making=Making(given, duration, self.folder, folders)
+        )
 
-    def extend(
-        self, source: Source | None, prompt: Prompt, seconds: float, **how: Any
-    ) -> PieceResult:
+    def extend(self, source: Source | None, prompt: Prompt, seconds: float, **how: Any) -> Clip:
         """Continue a sound until all of it is `seconds` long, or make so long a piece from nothing.
 
         Args:
@@ -163,16 +174,27 @@ class Model(Pipeline):
         Raises:
             UsageError: the piece would not be longer than its beginning.
         """
+        *_, whole = self.growing(source, prompt, seconds, **how)
+        return whole
+
+    def growing(
+        self, source: Source | None, prompt: Prompt, seconds: float, **how: Any
+    ) -> Iterator[Clip]:
+        """As `extend`, but yield what is finished after each window: who stops early keeps that."""
         seconds = _length("seconds", seconds)
-        direction, on_step = self._direction(prompt, **how)
+        direction, hooks = self._direction(prompt, **how)
         known, command = None, _gen(direction, loop=False)
         if source is not None:
-            flags = {"to": seconds, "overlap": direction.overlap}
-            known, _, command = self._codes(source, "extend", flags, whole=True)
+            heard = self.hear(source, whole=True)
+            known = heard.codes
+            command = _command(heard, "extend", {"to": seconds, "overlap": direction.overlap})
         frames = frames_holding(self, seconds)
-        piece = pieces.extend(self, direction, frames, known, on_step=on_step)
-        making = self._making(direction, seconds if source is None else None)
-        return PieceResult(piece, seconds, self, making, command)
+        making = self._making(direction, command, seconds if source is None else None)
+        for piece in pieces.growing(self, direction, frames, known, **hooks):
+            finished, settings = piece.frames / self.frame_rate, piece.settings
+            if piece.frames < frames:
+                settings = {**settings, "partial": {"seconds": finished, "of": seconds}}
+            yield Clip(self, piece.codes, settings, making, min(seconds, finished))
 
     def inpaint(
         self,
@@ -182,12 +204,12 @@ class Model(Pipeline):
         *,
         through_codec: bool = False,
         **how: Any,
-    ) -> PieceResult | EditResult:
+    ) -> Clip | Edit:
         """Make regions of a sound anew and leave the rest alone.
 
         Args:
-            source: of a file, all samples outside the regions stay as they are (an EditResult). Codes
-                stay codes (a PieceResult).
+            source: of a file, all samples outside the regions stay as they are (an Edit). Codes stay
+                codes (a Clip).
             prompt: what is to be heard.
             regions: seconds, from - to; they grow to whole frames.
             through_codec: send all of a file through the codec, too, so that it sounds alike.
@@ -196,7 +218,7 @@ class Model(Pipeline):
             UsageError: a region lies outside the sound.
         """
         pieces.need_masks(self, "fill in a region")
-        direction, on_step = self._direction(prompt, **how)
+        direction, hooks = self._direction(prompt, **how)
         try:
             spans = [(float(start), float(stop)) for start, stop in regions]
         except (TypeError, ValueError):
@@ -208,16 +230,18 @@ class Model(Pipeline):
             "through_codec": through_codec,
             "overlap": direction.overlap,
         }
-        if isinstance(source, (str, os.PathLike)) and not through_codec:
-            file = Path(source)
-            with open_sound(file) as sound:
-                edit = splicing.edit_regions(self, direction, sound, spans, on_step=on_step)
-                command = _command(file, "edit", flags, sound)
-            return EditResult(file, edit, self._making(direction), command)
-        codes, seconds, command = self._codes(source, "edit", flags)
-        found = regions_of(spans, self.frame_rate, codes.shape[-1])
-        piece = pieces.inpaint(self, direction, codes, found, on_step=on_step)
-        return PieceResult(piece, seconds, self, self._making(direction), command)
+        if isinstance(source, (str, os.PathLike, Sound)) and not through_codec:
+            opened = nullcontext(source) if isinstance(source, Sound) else open_sound(source)
+            with opened as sound:
+                edit = splicing.edit_regions(self, direction, sound, spans, **hooks)
+                heard = _heard(sound)
+            making = self._making(direction, _command(heard, "edit", flags))
+            return Edit(source if isinstance(source, Sound) else Path(source), edit, making)
+        heard = self.hear(source)
+        found = regions_of(spans, self.frame_rate, heard.codes.shape[-1])
+        piece = pieces.inpaint(self, direction, heard.codes, found, **hooks)
+        making = self._making(direction, _command(heard, "edit", flags))
+        return Clip(self, piece.codes, piece.settings, making, heard.seconds)
 
     def vary(
         self,
@@ -227,7 +251,7 @@ class Model(Pipeline):
         *,
         keep_streams: int = 0,
         **how: Any,
-    ) -> PieceResult:
+    ) -> Clip:
         """Make a variation of a sound: a share of its codes is kept, the rest decoded anew.
 
         Args:
@@ -238,11 +262,12 @@ class Model(Pipeline):
         if not isinstance(keep_streams, int):
             raise UsageError(f"keep_streams cannot be {keep_streams!r}.", "Give a whole number.")
         variation.check_variation(self, strength, keep_streams)
-        direction, on_step = self._direction(prompt, **how)
+        direction, hooks = self._direction(prompt, **how)
         flags = {"strength": strength, "keep_streams": keep_streams, "overlap": direction.overlap}
-        codes, seconds, command = self._codes(source, "vary", flags)
-        piece = variation.vary(self, direction, codes, strength, keep_streams, on_step=on_step)
-        return PieceResult(piece, seconds, self, self._making(direction), command)
+        heard = self.hear(source)
+        piece = variation.vary(self, direction, heard.codes, strength, keep_streams, **hooks)
+        making = self._making(direction, _command(heard, "vary", flags))
+        return Clip(self, piece.codes, piece.settings, making, heard.seconds)
 
     def loop(
         self,
@@ -251,7 +276,7 @@ class Model(Pipeline):
         *,
         source: Source | None = None,
         **how: Any,
-    ) -> PieceResult:
+    ) -> Clip:
         """Make a loop without a seam, as long as whole frames of the codec.
 
         Args:
@@ -262,22 +287,61 @@ class Model(Pipeline):
             UsageError: the loop is too short.
         """
         pieces.need_masks(self, "close a loop")
-        direction, on_step = self._direction(prompt, **how)
-        command: Mapping[str, Any] = {}
+        direction, hooks = self._direction(prompt, **how)
+        making = self._making(direction)
         if source is None:
             asked = self.segment_duration if seconds is None else _length("seconds", seconds)
             frames = frames_holding(self, asked)
             looping.check_loop(self, frames)
-            command = _gen(direction, loop=True)
-            codes = pieces.extend(self, direction, frames, on_step=on_step).codes
+            making = self._making(direction, _gen(direction, loop=True), asked)
+            codes = pieces.extend(self, direction, frames, **hooks).codes
         elif seconds is None:
-            codes, asked, _ = self._codes(source, "loop", {}, whole=True)
+            codes = self.hear(source, whole=True).codes
         else:
             raise UsageError("A sound is as long as it is.", "Give source or seconds, not both.")
-        closed = looping.close_loop(self, direction, codes, on_step=on_step)
-        made = closed.audio.shape[-1] / self.sample_rate
-        making = self._making(direction, asked if command else None)
-        return PieceResult(closed, made, self, making, command)
+        made = looping.close_loop(self, direction, codes, on_step=hooks["on_step"])
+        return Clip(self, made.codes, made.settings, making, decoded=made.audio[0], loop=made)
+
+    def hear(self, source: Source, whole: bool = False) -> Heard:
+        """A sound as codes, for several edits of it.
+
+        Args:
+            source: see `Source`.
+            whole: leave out a last frame that holds less sound than a frame is long.
+
+        Raises:
+            UsageError: it is no sound, or its codes are not of this model's codec.
+        """
+        if isinstance(source, (str, os.PathLike, Sound)):
+            opened = nullcontext(source) if isinstance(source, Sound) else open_sound(source)
+            with opened as sound:
+                codes = encode_sound(self, sound)
+                if whole:
+                    codes = codes[..., : whole_frames_in(self, sound)]
+                return replace(_heard(sound), codes=codes)
+        if isinstance(source, Heard):
+            return source
+        made = source if isinstance(source, Tensor) else getattr(source, "codes", None)
+        if not isinstance(made, Tensor):
+            raise UsageError(
+                f"{source!r} is no sound.", "Give a file, codes [1, streams, frames] or a result."
+            )
+        pieces.check_codes(self, made)
+        seconds, said = made.shape[-1] / self.frame_rate, getattr(source, "seconds", None)
+        return Heard(made, seconds if said is None else min(seconds, said))
+
+    def check_piece(self, prompt: Prompt, seconds: float, loop: bool = False, **how: Any) -> None:
+        """Refuse a piece that the model cannot make at all, before anything of it is made.
+
+        Raises:
+            UsageError: the settings, the overlap or the prompts' times do not fit the model; of a loop
+                that it is autoregressive, or the loop too short.
+        """
+        direction, _ = self._direction(prompt, **how)
+        frames = frames_holding(self, seconds)
+        pieces.Filler(self, direction, frames)
+        if loop:
+            looping.check_loop(self, frames)
 
     def _direction(
         self,
@@ -287,8 +351,9 @@ class Model(Pipeline):
         negative_prompt: str | None = None,
         overlap: float | None = None,
         on_step: OnStep | None = None,
-    ) -> tuple[Direction, OnStep | None]:
-        """What the new codes are to be, of the right types."""
+        on_window: pieces.OnWindow | None = None,
+    ) -> tuple[Direction, dict[str, Any]]:
+        """What the new codes are to be, of the right types, and who is told of it."""
         try:
             timed = [(0.0, prompt)] if prompt is None or isinstance(prompt, str) else list(prompt)
             cues = tuple(Cue(float(start), text) for start, text in timed)
@@ -302,32 +367,16 @@ class Model(Pipeline):
                 raise UsageError(f"{text!r} is no prompt.", "Give a text, or None.")
         seed = secrets.randbelow(2**32) if seed is None else seed
         overlap = None if overlap is None else _number("overlap", overlap)
-        return Direction(cues, seed, negative_prompt, _config(config), overlap), on_step
+        hooks = {"on_step": on_step, "on_window": on_window}
+        return Direction(cues, seed, negative_prompt, _config(config), overlap), hooks
 
-    def _codes(
-        self, source: Source, command: str, flags: Mapping[str, Any], whole: bool = False
-    ) -> tuple[Tensor, float, dict[str, Any]]:
-        """Codes [1, K, T] of what an edit starts from, its seconds, and what says so in a file.
-
-        `whole` leaves out a last frame that holds less sound than a frame is long.
-        """
-        if isinstance(source, (str, os.PathLike)):
-            with open_sound(Path(source)) as sound:
-                codes = encode_sound(self, sound)
-                if whole:
-                    codes = codes[..., : whole_frames_in(self, sound)]
-                return codes, sound.duration, _command(Path(source), command, flags, sound)
-        made = source if isinstance(source, Tensor) else getattr(source, "codes", None)
-        if not isinstance(made, Tensor):
-            raise UsageError(
-                f"{source!r} is no sound.", "Give a file, codes [1, streams, frames] or a result."
-            )
-        pieces.check_codes(self, made)
-        seconds = made.shape[-1] / self.frame_rate
-        return made, min(seconds, getattr(source, "seconds", seconds)), {}
-
-    def _making(self, direction: Direction, duration: float | None = None) -> Making:
-        return Making(_config(direction.config), OUTPUT_DEFAULTS, duration, self.folder)
+    def _making(
+        self,
+        direction: Direction,
+        command: Mapping[str, Any] | None = None,
+        duration: float | None = None,
+    ) -> Making:
+        return Making(_config(direction.config), duration, self.folder, command=command or {})
 
 
 def load_model(
@@ -363,10 +412,17 @@ def load_model(
     return Model(load_parts(resolved, device=device, dtype=dtype), folder)
 
 
-def _command(file: Path, name: str, flags: Mapping[str, Any], sound: Sound) -> dict[str, Any]:
-    """The command that makes an edit of a file again, and how the file was made."""
+def _heard(sound: Sound) -> Heard:
+    """What a file keeps of the sound that an edit began from."""
     of = provenance.of_input(sound.metadata)
-    return {"command": name, "input": str(file), "flags": dict(flags), **of}
+    return Heard(torch.zeros(1, 0, 0), sound.duration, sound.source, of)
+
+
+def _command(heard: Heard, name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The command that makes an edit again; empty where no command can: codes came from Python."""
+    if heard.input is None:
+        return {}
+    return {"command": name, "input": heard.input, "flags": dict(flags), **heard.of}
 
 
 def _gen(direction: Direction, loop: bool) -> dict[str, Any]:

@@ -1,34 +1,41 @@
-"""One generated clip: where it goes, how it is finished and written, what is reported of it.
+"""Clips: what a model made becomes a file that says how it was made. Target -> Clip -> SavedClip.
 
-`gen`, `batch` and editing share it, so a clip of one is a clip of all, bit for bit.
+`gen`, `batch`, `extend`, `edit`, `vary`, loops and Python programs share it, so a clip of one is a clip
+of all, bit for bit: `Clip` is codes with their sound, `Edit` a sound file with regions made again.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from magnet_cli import provenance
-from magnet_cli.audio.finish import write_sound
+from magnet_cli.audio.finish import write_patched, write_sound
+from magnet_cli.audio.formats import checked_format, encoding_for, lost_chunks
 from magnet_cli.audio.loudness import Loudness
-from magnet_cli.audio.sound import Samples
-from magnet_cli.errors import AudioFileError
+from magnet_cli.audio.sound import Samples, Sound, open_sound
+from magnet_cli.decoding.contracts import OnStep
+from magnet_cli.editing.looping import Loop
+from magnet_cli.editing.splicing import Edit as Patches
+from magnet_cli.editing.transcoding import decode_stream
+from magnet_cli.errors import AudioFileError, UsageError
 from magnet_cli.files import draft, write_error
-from magnet_cli.settings import AudioFormat, DecodingConfig, OutputConfig
+from magnet_cli.pipeline import GenerationResult, Pipeline
+from magnet_cli.settings import OUTPUT_DEFAULTS, AudioFormat, DecodingConfig, OutputConfig
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from magnet_cli.pipeline import GenerationResult
+Stdout = Callable[[bytes], None]
+AnyPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -56,9 +63,10 @@ class SavedClip:
     duration: float  # seconds
     sample_rate: int  # Hz
     channels: int
-    loudness: Loudness
+    loudness: Loudness | None  # of an edited file, which keeps its own: None
     settings: Mapping[str, Any]  # provenance.record: what is kept in the file
     asked: Target | None = None  # where it was to go, if not there
+    more: Mapping[str, Any] = field(default_factory=dict)  # what else its record says
 
     def record(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -70,76 +78,236 @@ class SavedClip:
             "prompt": self.target.prompt,
             "seed": self.target.seed,
             **self.measured(),
+            **self.more,
             "settings": dict(self.settings),
         }
 
     def measured(self) -> dict[str, Any]:
         """What the sound came to be, as JSON-able values; null is silence, JSON knows no infinity."""
+        heard = self.loudness
         return {
             "duration": self.duration,
             "sample_rate": self.sample_rate,
             "channels": self.channels,
-            "loudness": _finite(self.loudness.after),
-            "peak": _finite(self.loudness.peak),
-            "limiter_reduction": round(self.loudness.reduction, 2),
+            "loudness": None if heard is None else _finite(heard.after),
+            "peak": None if heard is None else _finite(heard.peak),
+            "limiter_reduction": None if heard is None else round(heard.reduction, 2),
         }
 
 
 @dataclass(frozen=True)
 class Making:
-    """What the clips of one request have in common beside what the model says of them."""
+    """How clips were asked for, beside what the model says of them."""
 
     given: DecodingConfig  # the decoding settings that were asked for
-    output: OutputConfig
     duration: float | None = None  # seconds that were asked for; None: the segment
     source: str | None = None  # the folder that the model was loaded from, as the user named it
-    helper_sources: Mapping[str, str] | None = None  # the same for rescorer and hybrid model
+    partner_sources: Mapping[str, str] = field(default_factory=dict)  # the same for partners
+    # Of a piece: the command that makes it again, its input and own flags.
+    command: Mapping[str, Any] = field(default_factory=dict)
+
+    def record(
+        self, settings: Mapping[str, Any], item: int, output: OutputConfig
+    ) -> dict[str, Any]:
+        """What is kept in the file of one item of what a model made with `settings`."""
+        if self.command:
+            settings = {**settings, "edit": {**settings["edit"], **self.command}}
+        return provenance.record(
+            settings,
+            item,
+            self.given,
+            output,
+            duration=self.duration,
+            source=self.source,
+            partner_sources=self.partner_sources,
+        )
 
 
-def save_item(
-    result: GenerationResult,
-    item: int,
-    target: Target,
-    making: Making,
-    stdout: Callable[[bytes], None] | None = None,
-) -> SavedClip:
-    """Cut one item of a result to length, finish it, and write it with how it was made.
+@dataclass(frozen=True)
+class Clip:
+    """What a model made: codes and their sound, of any length. Not a file yet."""
 
-    Args:
-        result: what `Model.generate` returned.
-        item: which of its items.
-        target: where to.
-        making: how it was asked for.
-        stdout: writes the file's bytes where the target is stdout.
+    model: Pipeline
+    codes: Tensor  # int64 [1, K, T]
+    settings: Mapping[str, Any]  # JSON-able: the model's account
+    making: Making
+    seconds: float | None = None  # its length; None: all of its codes
+    item: int = 0  # of the batch that `settings` are of
+    decoded: Tensor | None = None  # float32 [C, samples], where it is decoded already
+    loop: Loop | None = None  # its end goes on into its beginning
 
-    Raises:
-        MagnetError: it cannot be written.
-    """
-    samples = result.audio[item].numpy()
-    if making.duration is not None:
-        samples = samples[:, : max(1, round(making.duration * result.sample_rate))]
-    kept = provenance.record(
-        result.settings,
-        item,
-        making.given,
-        making.output,
-        duration=making.duration,
-        source=making.source,
-        helper_sources=making.helper_sources,
-    )
-    return save_clip(
-        target, [samples], result.sample_rate, result.codes[item], making.output, kept, stdout
-    )
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.model.sample_rate
+
+    @property
+    def seamless(self) -> bool | None:
+        """Of a loop: whether its seam stands out no more than its body does."""
+        return None if self.loop is None else self.loop.seamless
+
+    @functools.cached_property
+    def audio(self) -> Tensor:
+        """float32 [1, C, samples], as decoded, not normalised; decoded when it is first asked for."""
+        parts = list(self._chunks(None))
+        return torch.from_numpy(np.concatenate(parts, axis=1))[None]
+
+    def save(
+        self,
+        path: AnyPath,
+        *,
+        output: OutputConfig = OUTPUT_DEFAULTS,
+        codes: AnyPath | None = None,
+        force: bool = False,
+    ) -> Path:
+        """Write it, with loudness, limiter and format as the command line has them.
+
+        Args:
+            path: the file; its suffix says the format, if `output` does not.
+            output: how audio becomes a file.
+            codes: an .npz file to keep the codes in, too.
+            force: a file that is there is replaced.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            UsageError: an argument cannot be used.
+            AudioFileError: the file cannot be written, or is there already.
+        """
+        said = self.settings["prompts"][self.item] or "", self.settings["seeds"][self.item]
+        return _where(self.write(_target(said, path, output, codes, force), output))
+
+    def write(
+        self,
+        target: Target,
+        output: OutputConfig,
+        stdout: Stdout | None = None,
+        on_step: OnStep | None = None,
+    ) -> SavedClip:
+        """Finish it and write it, its codes as .npz where they are wanted: both or neither.
+
+        Args:
+            target: where to.
+            output: the settings of the file.
+            stdout: writes the file's bytes where the target is stdout.
+            on_step: told of the codec's parts.
+
+        Raises:
+            MagnetError: a file cannot be written, or the sound holds values that are not numbers.
+        """
+        kept = self.making.record(self.settings, self.item, output)
+        saved = save_sound(
+            target,
+            self._chunks(on_step),
+            self.sample_rate,
+            self.codes[0],
+            output,
+            kept,
+            stdout,
+            loop=self.loop is not None,
+        )
+        if "edit" in self.settings and self.settings["known_codes"] and self.loop is None:
+            # Its silences may be the input's own, which is no news to who gave it.
+            assert saved.loudness is not None
+            saved = replace(saved, loudness=replace(saved.loudness, silences=()))
+        return saved
+
+    def _chunks(self, on_step: OnStep | None) -> Iterable[Samples]:
+        length = None
+        if self.seconds is not None:
+            length = max(1, round(self.seconds * self.sample_rate))
+        if self.decoded is not None:
+            return [self.decoded[:, :length].numpy()]
+        whole = self.codes.shape[-1] * self.model.codec.hop_length
+        return decode_stream(self.model, self.codes, length or whole, on_step)
 
 
-def save_clip(
+@dataclass(frozen=True)
+class Result(GenerationResult):
+    """Clips that were generated as one batch."""
+
+    model: Pipeline
+    making: Making
+
+    def clip(self, item: int = 0, seconds: float | None = None) -> Clip:
+        """One of the clips; `seconds`: cut to another length than was asked for.
+
+        Raises:
+            UsageError: there is no such clip.
+        """
+        if not isinstance(item, int) or not 0 <= item < len(self.seeds):
+            raise UsageError(
+                f"There is no clip {item!r}.", f"Clips are 0 to {len(self.seeds) - 1}."
+            )
+        making = self.making if seconds is None else replace(self.making, duration=seconds)
+        codes, audio = self.codes[item : item + 1], self.audio[item]
+        return Clip(self.model, codes, self.settings, making, making.duration, item, audio)
+
+    def save(self, path: AnyPath, item: int = 0, **how: Any) -> Path:
+        """Write one of the clips: arguments, result and errors as `Clip.save`, or no such clip."""
+        return self.clip(item).save(path, **how)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A sound file with regions made again; every other sample is the file's own."""
+
+    source: Path | Sound
+    patches: Patches
+    making: Making
+
+    @property
+    def regions(self) -> tuple[tuple[float, float], ...]:
+        """Seconds that were made again: whole frames."""
+        return self.patches.regions
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What made it, JSON-able."""
+        return self.patches.settings
+
+    def save(self, path: AnyPath, *, force: bool = False) -> Path:
+        """Write it at the input's rate, channels and bit depth. Errors as `Clip.save`."""
+        file = _path(path)
+        check_writable(file, force)
+        said = self.settings["prompts"][0] or "", self.settings["seeds"][0]
+        return _where(self.write(Target(*said, file, "wav", None, force)))
+
+    def write(
+        self,
+        target: Target,
+        output: OutputConfig = OUTPUT_DEFAULTS,
+        stdout: Stdout | None = None,
+        on_step: OnStep | None = None,
+    ) -> SavedClip:
+        """As `Clip.write`; the file is like the input, whatever the output is, and no step is left.
+
+        Raises:
+            MagnetError: it cannot be written.
+        """
+        kept = self.making.record(self.settings, 0, OUTPUT_DEFAULTS)
+        opened = self.source
+        with nullcontext(opened) if isinstance(opened, Sound) else open_sound(opened) as sound:
+            encoding = encoding_for(sound, target.path)
+            place = _place(target, stdout)
+            at = write_patched(sound, self.patches.patches, place, encoding, kept, target.force)
+            more = {"regions": self.regions, "subtype": encoding[1]}
+            if lost := lost_chunks(sound, encoding):
+                more["lost"] = lost
+            where = replace(target, path=at)
+            size = sound.duration, sound.sample_rate, sound.channels
+        return SavedClip(where, *size, None, kept, target, more)
+
+
+def save_sound(
     target: Target,
     chunks: Iterable[Samples],
     sample_rate: int,
     codes: Tensor,
     output: OutputConfig,
     settings: Mapping[str, Any],
-    stdout: Callable[[bytes], None] | None = None,
+    stdout: Stdout | None = None,
     loop: bool = False,
 ) -> SavedClip:
     """Finish a sound and write it to its target, its codes as .npz where they are wanted: both or neither.
@@ -157,8 +325,7 @@ def save_clip(
     Raises:
         MagnetError: a file cannot be written, or the sound holds values that are not numbers.
     """
-    place = target.path if target.path is not None else stdout or (lambda data: None)
-    made = None
+    place, made = _place(target, stdout), None
     try:
         with nullcontext() if target.codes is None else draft(target.codes, target.force) as made:
             if made is not None:
@@ -178,20 +345,55 @@ def save_clip(
             )
     except OSError as error:
         raise write_error(target.codes or target.where, error) from error
-    at = dataclasses.replace(target, path=written.path, codes=None if made is None else made.final)
-    return SavedClip(
-        at,
-        written.duration,
-        written.sample_rate,
-        written.channels,
-        written.loudness,
-        settings,
-        target,
-    )
+    at = replace(target, path=written.path, codes=None if made is None else made.final)
+    size = written.duration, written.sample_rate, written.channels
+    return SavedClip(at, *size, written.loudness, settings, target)
+
+
+def _place(target: Target, stdout: Stdout | None) -> Path | Stdout:
+    return target.path if target.path is not None else stdout or (lambda data: None)
 
 
 def _finite(value: float) -> float | None:
     return round(value, 2) if math.isfinite(value) else None
+
+
+def _path(given: object) -> Path:
+    if not isinstance(given, (str, os.PathLike)):
+        raise UsageError(f"{given!r} is no file.", "Give its path.")
+    return Path(given)
+
+
+def _target(
+    said: tuple[str, int], path: object, output: object, codes: object, force: bool
+) -> Target:
+    """Where a clip of a prompt and a seed goes, refused where it cannot go there."""
+    file = _path(path)
+    if not isinstance(output, OutputConfig):
+        raise UsageError(f"output cannot be {output!r}.", "Give an OutputConfig.")
+    kind = checked_format(file, output)
+    kept = None if codes is None else _path(codes)
+    check_targets(file, kept, force)
+    return Target(*said, file, kind, kept, force)
+
+
+def _where(saved: SavedClip) -> Path:
+    assert saved.target.path is not None
+    return saved.target.path
+
+
+def check_targets(path: Path | None, codes: Path | None, force: bool) -> None:
+    """Refuse files that a clip and its codes should not, or cannot, be written to.
+
+    Raises:
+        UsageError: the codes are to be no .npz file.
+        AudioFileError: as `check_writable`.
+    """
+    if codes is not None and codes.suffix.lower() != ".npz":
+        raise UsageError(f"--codes {codes} is not an .npz file.", "End its name in .npz.")
+    for one in (path, codes):
+        if one is not None:
+            check_writable(one, force)
 
 
 def check_writable(path: Path, force: bool) -> None:

@@ -21,7 +21,7 @@ def record(
     *,
     duration: float | None = None,
     source: str | None = None,
-    helper_sources: Mapping[str, str] | None = None,
+    partner_sources: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What is kept of one item of a GenerationResult.
 
@@ -32,7 +32,7 @@ def record(
         output: how the file was made.
         duration: seconds that were asked for; None: the segment.
         source: the folder that the model was loaded from, as the user named it.
-        helper_sources: the same for the rescorer and the hybrid model, where they are folders.
+        partner_sources: the same for partners, where they are folders.
     """
     kept = {
         "prompt": settings["prompts"][item],
@@ -45,7 +45,7 @@ def record(
     }
     batch = ("prompts", "negative_prompts", "seeds")
     shared = {key: value for key, value in settings.items() if key not in batch}
-    for part, folder in (helper_sources or {}).items():
+    for part, folder in (partner_sources or {}).items():
         shared[part] = {**shared[part], "source": folder}
     for part in ("rescorer", "hybrid_model"):
         if part in shared:

@@ -39,6 +39,8 @@ _EXACT = {
     "ALAW": "int16",
 }
 
+STREAM = "the input"  # what a sound from a stream is called
+
 
 class Sound:
     """An open sound. Positions are samples of its own rate.
@@ -66,6 +68,11 @@ class Sound:
         self.length = int(file.frames)  # what the header says: all else asks here
         self.tags = {tag: text for tag, text in file.copy_metadata().items() if tag != "comment"}
         self._at = 0
+
+    @property
+    def source(self) -> str:
+        """Its file, or `-`, as a command takes it."""
+        return "-" if self.name == STREAM else self.name
 
     @property
     def duration(self) -> float:
@@ -200,7 +207,7 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
             else:
                 check_readable(path)
         else:
-            name, file = "the input", spool
+            name, file = STREAM, spool
             shutil.copyfileobj(source, spool)
         comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
         chunks = comments.kept_chunks(file)

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,17 +23,12 @@ from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.names import check_inside
 from magnet_cli.batch.report import OnOutcome, Outcome
 from magnet_cli.batch.resume import Standing
-from magnet_cli.clips import SavedClip, save_item
+from magnet_cli.clips import SavedClip
 from magnet_cli.decoding.contracts import OnStep, StepEvent
-from magnet_cli.editing.pieces import Direction, extend
-from magnet_cli.editing.saving import save_piece
 from magnet_cli.errors import MagnetError, NoRoomError
 from magnet_cli.settings import required
 
 Save = Callable[[], SavedClip]
-
-# The command that makes a piece again, as its file keeps it: batches make what `gen` makes.
-_AS_GEN = {"command": "gen", "flags": {"loop": False, "overlap": None}}
 
 # Called when jobs are begun; what it returns is told of their steps.
 OnBegin = Callable[[Sequence[Job]], OnStep | None]
@@ -248,32 +243,34 @@ class Engine:
     def _clips(self, jobs: Sequence[Job]) -> list[Save]:
         """Generate clips as one batch."""
         fitter = self._fitter
-        fit, partners = fitter.fit(jobs[0]), fitter.partners
+        fit = fitter.fit(jobs[0])
         result = fitter.model.generate(
             [job.target.prompt for job in jobs],
-            config=fit.config,
-            seeds=[job.target.seed for job in jobs],
-            negative_prompts=[job.negative for job in jobs],
-            frames=fit.frames,
+            fit.config,
+            [job.target.seed for job in jobs],
+            [job.negative for job in jobs],
+            fit.frames,
             on_step=self._watched(self._on_begin(jobs)),
-            rescorer=partners.rescorer,
-            hybrid_model=partners.hybrid_model,
+            **fitter.partners,
         )
+        result = replace(result, making=replace(result.making, duration=None))
+        clips = [result.clip(item, job.duration) for item, job in enumerate(jobs)]
         return [
-            partial(save_item, result, item, job.target, fitter.making(job))
-            for item, job in enumerate(jobs)
+            partial(one.write, job.target, job.output) for one, job in zip(clips, jobs, strict=True)
         ]
 
     def _piece(self, job: Job) -> Save:
         """Generate what is longer than the segment, window by window."""
-        fit, seconds = self._fitter.fit(job), required(job.duration)
-        direction = Direction.of(
-            job.target.prompt, job.target.seed, negative_prompt=job.negative, config=fit.config
+        clip = self._fitter.model.extend(
+            None,
+            job.target.prompt,
+            required(job.duration),
+            seed=job.target.seed,
+            negative_prompt=job.negative,
+            config=self._fitter.fit(job).config,
+            on_step=self._watched(self._on_begin([job])),
         )
-        model, on_step = self._fitter.model, self._watched(self._on_begin([job]))
-        piece = extend(model, direction, required(fit.frames), on_step=on_step)
-        making = self._fitter.making(job)
-        return partial(save_piece, model, piece, job.target, making, _AS_GEN, seconds)
+        return partial(clip.write, job.target, job.output)
 
     def _watched(self, on_step: OnStep | None) -> OnStep:
         """`on_step`, noticing between steps that the writer has stopped."""

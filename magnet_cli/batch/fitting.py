@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from magnet_cli.api import Model
 from magnet_cli.batch.jobs import Job
-from magnet_cli.clips import Making
 from magnet_cli.data.prompts import BadLine
-from magnet_cli.editing.pieces import Direction, Filler
-from magnet_cli.editing.transcoding import frames_holding
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.models.parts import Parts
-from magnet_cli.partners import NONE, Partners, gather
+from magnet_cli.partners import gather
 from magnet_cli.request import frames_for, make_request
 from magnet_cli.settings import DecodingConfig, with_preset
 
@@ -36,13 +33,11 @@ class Fitter:
     def __init__(
         self,
         model: Model,
-        partners: Partners = NONE,
-        source: str | None = None,
-        helper_sources: dict[str, str] | None = None,
+        partners: Mapping[str, Model | None] | None = None,
     ) -> None:
-        """`source`, `helper_sources`: folders that models were loaded from (`clips.Making`)."""
-        self.model, self.partners = model, partners
-        self._source, self._helper_sources = source, helper_sources
+        """`partners`: what `Model.generate` takes as `rescorer` and `hybrid_model`."""
+        self.model = model
+        self.partners: dict[str, Any] = dict(partners or {})
         self._known: dict[tuple[DecodingConfig, str | None, float | None], Fit] = {}
 
     def fit(self, job: Job) -> Fit:
@@ -66,32 +61,27 @@ class Fitter:
                 bad.setdefault(job.line, BadLine(job.line, str(error)))
         return list(bad.values())
 
-    def making(self, job: Job) -> Making:
-        """How a job's clip is finished and described."""
-        return Making(
-            self.fit(job).config, job.output, job.duration, self._source, self._helper_sources
-        )
-
     def _checked(self, job: Job) -> Fit:
         model, partners = self.model, self.partners
         config = with_preset(job.decoding, job.preset, model.defaults)
         if job.duration is not None and job.duration > model.segment_duration:
             return self._piece(job.duration, config)
         frames = frames_for(job.duration, model.lm.config, model.name)
-        gather(model.parts, config, partners.rescorer, partners.hybrid_model, _never)
+        parts = {role: None if one is None else one.parts for role, one in partners.items()}
+        rescorer, writer = parts.get("rescorer"), parts.get("hybrid_model")
+        gather(model.parts, config, rescorer, writer, _never)
         make_request(model.parts, [None], config=config, frames=frames)
         return Fit(config, frames)
 
     def _piece(self, seconds: float, config: DecodingConfig) -> Fit:
-        if self.partners or config.hybrid:
+        if any(self.partners.values()) or config.hybrid:
             raise UsageError(
                 f"What is longer than the model's {self.model.segment_duration:g} seconds is made "
                 "by one model.",
                 "Leave --rescorer and --hybrid out, or take a shorter duration.",
             )
-        frames = frames_holding(self.model, seconds)
-        Filler(self.model, Direction.of(None, 0, config=config), frames)
-        return Fit(config, frames, is_piece=True)
+        self.model.check_piece(None, seconds, config=config)
+        return Fit(config, None, is_piece=True)
 
 
 def grouped(jobs: Iterable[Job], fitter: Fitter, size: int) -> Iterator[list[Job]]:

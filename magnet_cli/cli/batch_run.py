@@ -11,9 +11,8 @@ from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
 from magnet_cli.cli.batch_progress import BatchDisplay
-from magnet_cli.cli.loading import load, source_of
+from magnet_cli.cli.loading import load, load_partners
 from magnet_cli.cli.output import Talk, complain, printable, stdout, write_stdout
-from magnet_cli.cli.partners import folders, load_partners
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.data.prompts import BadLine
 from magnet_cli.errors import PartialFailureError, UsageError
@@ -222,7 +221,7 @@ class BatchRun:
         partners = load_partners(self._more, self._model, model, config, None, self._talk)
         named = {part: spec for part, spec in self._models.items() if not part.endswith("_id")}
         self._models = with_identities(named)
-        return Fitter(model, partners, source_of(self._model), folders(self._more, self._model))
+        return Fitter(model, partners)
 
     def _asked(self) -> dict[str, str | int]:
         return {"seed": self._settings.seed, "name": self._settings.name}

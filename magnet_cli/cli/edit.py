@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.clips import make_each, say_beside
-from magnet_cli.cli.inputs import Source, input_sound, named_after, say_channels
-from magnet_cli.cli.output import Talk, write_stdout
-from magnet_cli.cli.pieces import (
-    PieceMaker,
+from magnet_cli.cli.clips import make_each
+from magnet_cli.cli.inputs import (
+    Source,
     check_stdout,
     cleaned,
-    cues_of,
+    input_sound,
+    named_after,
+    say_channels,
     say_seed,
     seeds_of,
-    told,
+    texts_of,
 )
-from magnet_cli.cli.prompts import texts_of
+from magnet_cli.cli.output import Talk
 from magnet_cli.cli.settings import (
     DecodingOptions,
     FileOptions,
@@ -33,14 +32,13 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.errors import UsageError
-from magnet_cli.provenance import of_input
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
     from magnet_cli.audio.sound import Sound
-    from magnet_cli.cli.progress import ClipDisplay
-    from magnet_cli.clips import Target
+    from magnet_cli.clips import Clip, Edit, Target
+    from magnet_cli.decoding.contracts import OnStep
 
 EXAMPLES = """
 Examples:
@@ -49,8 +47,6 @@ Examples:
     magnet edit walk.flac "birdsong" --region 0:58-1:03 --region 1:40-1:42.5 -o clean.flac
     magnet edit song.wav "piano solo" --region 2-5 --through-codec -o whole.wav
 """
-
-Spans = Sequence[tuple[float, float]]
 
 
 def register(app: typer.Typer) -> None:
@@ -97,7 +93,6 @@ def edit(
     bit for bit, at its rate, channels and bit depth; nothing is made louder. Regions grow to whole
     frames of the codec. A model of one channel makes all channels alike, each at its own level.
     """
-    from magnet_cli.clips import Making
     from magnet_cli.editing.windows import check_spans, regions_of
 
     voice = Talk(talk)
@@ -110,33 +105,38 @@ def edit(
             "Leave them out: the output is as the input is.",
         )
     with input_sound(source, [prompt]) as given:
-        cues = cues_of(texts_of([prompt], voice), None)
+        (text,) = texts_of([prompt], voice)
         check_spans(spans, given.duration)
         seeds = seeds_of(variations)
-        targets = _targets(source, given, seeds, files, None if not through_codec else output)
+        sound_file = output if through_codec else None
+        targets = _targets(source, text, given, seeds, files, sound_file)
 
-        from magnet_cli.cli.loading import load, source_of
+        from magnet_cli.cli.loading import load
         from magnet_cli.cli.progress import ClipDisplay
         from magnet_cli.editing.pieces import need_masks
         from magnet_cli.editing.transcoding import frames_in
 
         loaded = load(model, voice)
-        making = Making(decoding.over(loaded.defaults), output, None, source_of(model))
-        flags = {"region": region, "through_codec": through_codec, "overlap": windows.overlap}
-        command = {"command": "edit", "input": source, "flags": flags, **of_input(given.metadata)}
-        maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
+        config = decoding.over(loaded.defaults)
+        how: dict[str, Any] = {
+            "config": config,
+            "negative_prompt": negative,
+            "overlap": windows.overlap,
+        }
         need_masks(loaded, "fill in a region")
         regions_of(spans, loaded.frame_rate, frames_in(loaded, given))
-        maker.check(cues, given.duration)
+        loaded.check_piece(text, given.duration, **how)
         say_seed(variations, seeds, voice)
         _say_what_happens(given, loaded, through_codec, voice)
-        make = _through_codec if through_codec else _patch
+        start = loaded.hear(given) if through_codec else given
         with ClipDisplay(voice, len(targets)) as display:
-            make_each(
-                told(targets, cues),
-                lambda target: make(maker, given, spans, target, display),
-                voice,
-            )
+
+            def make(target: Target, on_step: OnStep | None) -> Clip | Edit:
+                told = {**how, "seed": target.seed, "on_step": on_step}
+                told |= {"on_window": display.window, "through_codec": through_codec}
+                return loaded.inpaint(start, text, spans, **told)
+
+            make_each(targets, make, output, voice, display)
 
 
 def parse_region(text: str) -> tuple[float, float]:
@@ -167,6 +167,7 @@ def _seconds(text: str) -> float:
 
 def _targets(
     source: str,
+    prompt: str,
     given: Sound,
     seeds: Sequence[int],
     files: FileOptions,
@@ -179,7 +180,7 @@ def _targets(
 
     label = named_after(source, "edited")
     if output is not None:
-        return plan([label], seeds, files.destination, None, output, files.force)
+        return plan([prompt], seeds, files.destination, None, output, files.force, label)
     clips = [(label, seed) for seed in seeds]
     suffix = Path(source).suffix.removeprefix(".") or given.kind.lower()
     paths = paths_for(clips, files.destination, suffix)
@@ -188,7 +189,7 @@ def _targets(
         if path is not None:
             check_writable(path, files.force)
     return [
-        Target(label, seed, path, "wav", None, files.force)
+        Target(prompt, seed, path, "wav", None, files.force)
         for path, seed in zip(paths, seeds, strict=True)
     ]
 
@@ -202,72 +203,3 @@ def _say_what_happens(given: Sound, model: Model, through_codec: bool, talk: Tal
             f"{given.name} is {given.subtype.lower().replace('_', ' ')}, which loses something each "
             "time it is written: name the output .wav to keep it as it is."
         )
-
-
-def _patch(
-    maker: PieceMaker, given: Sound, spans: Spans, target: Target, display: ClipDisplay
-) -> None:
-    """Make the regions anew and write the input with them in their places."""
-    from magnet_cli.audio.finish import write_patched
-    from magnet_cli.audio.formats import encoding_for, lost_chunks
-    from magnet_cli.editing.splicing import edit_regions
-
-    began = time.monotonic()
-    made = edit_regions(
-        maker.model,
-        maker.direction([(0.0, target.prompt)], target.seed),
-        given,
-        spans,
-        on_step=display.begin(target.prompt, target.seed),
-        on_window=display.window,
-    )
-    kept = maker.record(made.settings)
-    encoding = encoding_for(given, target.path)
-    place = write_stdout if target.path is None else target.path
-    at = write_patched(given, made.patches, place, encoding, kept, target.force)
-    display.done()
-    took = time.monotonic() - began
-    anew = ", ".join(f"{start:.2f}-{stop:.2f} s" for start, stop in made.regions)
-    where = str(at) if at is not None else target.where
-    maker.talk.note(f"Saved {where}: {anew} made anew (whole frames), in {took:.1f} s")
-    say_beside(target.path, at, maker.talk)
-    if lost := lost_chunks(given, encoding):
-        maker.talk.warn(f"Not kept, as only a wav holds it: {lost}. Name the output .wav.")
-    maker.talk.data(
-        {
-            "status": "done",
-            "file": where,
-            "prompt": target.prompt,
-            "seed": target.seed,
-            "regions": made.regions,
-            "duration": given.duration,
-            "sample_rate": given.sample_rate,
-            "channels": given.channels,
-            "subtype": encoding[1],
-            "settings": kept,
-            "seconds": round(took, 3),
-        }
-    )
-
-
-def _through_codec(
-    maker: PieceMaker, given: Sound, spans: Spans, target: Target, display: ClipDisplay
-) -> None:
-    """Make the regions anew in the codes of all of the input, and write those."""
-    from magnet_cli.editing.pieces import inpaint
-    from magnet_cli.editing.transcoding import encode_sound, frames_in
-    from magnet_cli.editing.windows import regions_of
-
-    began = time.monotonic()
-    on_step = display.begin(target.prompt, target.seed)
-    regions = regions_of(spans, maker.model.frame_rate, frames_in(maker.model, given))
-    piece = inpaint(
-        maker.model,
-        maker.direction([(0.0, target.prompt)], target.seed),
-        encode_sound(maker.model, given),
-        regions,
-        on_step=on_step,
-        on_window=display.window,
-    )
-    maker.save(target, piece, began, given.duration, on_step)
-    display.done()

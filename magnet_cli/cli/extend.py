@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.clips import make_each
-from magnet_cli.cli.inputs import Source, input_sound, named_after, say_channels
-from magnet_cli.cli.output import Talk
-from magnet_cli.cli.pieces import (
-    PieceMaker,
+from magnet_cli.cli.clips import grown, make_each
+from magnet_cli.cli.inputs import (
+    Source,
     check_cues,
     check_stdout,
     cleaned,
     cues_of,
+    input_sound,
+    named_after,
+    say_channels,
     say_seed,
     seeds_of,
-    told,
+    texts_of,
 )
-from magnet_cli.cli.prompts import texts_of
+from magnet_cli.cli.output import Talk
 from magnet_cli.cli.settings import (
     CodesFileOptions,
     DecodingOptions,
@@ -30,11 +31,11 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.errors import UsageError
-from magnet_cli.provenance import of_input
 from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
-    from magnet_cli.clips import Target
+    from magnet_cli.clips import Clip, Target
+    from magnet_cli.decoding.contracts import OnStep
 
 EXAMPLES = """
 Examples:
@@ -81,7 +82,6 @@ def extend(
     codec hears it, at the model's rate and channels. Works with MAGNeT, MusicGen and AudioGen.
     """
     from magnet_cli.cli.targets import plan
-    from magnet_cli.clips import Making
 
     voice = Talk(talk)
     check_stdout(files.destination, talk)
@@ -96,27 +96,30 @@ def extend(
             )
         check_cues(cues, to)
         seeds = seeds_of(variations)
-        label = [named_after(source, "extended")]
-        targets = plan(label, seeds, files.destination, files.codes, output, files.force)
+        label = named_after(source, "extended")
+        targets = plan(
+            [cues[0][1]], seeds, files.destination, files.codes, output, files.force, label
+        )
 
-        from magnet_cli.cli.loading import load, source_of
+        from magnet_cli.cli.loading import load
         from magnet_cli.cli.progress import ClipDisplay
-        from magnet_cli.editing.transcoding import encode_sound, whole_frames_in
 
         loaded = load(model, voice)
-        making = Making(decoding.over(loaded.defaults), output, None, source_of(model))
-        flags = {"to": to, "overlap": pieces.overlap}
-        command = {"command": "extend", "input": source, "flags": flags, **of_input(given.metadata)}
-        maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
-        maker.check(cues, to)
+        config = decoding.over(loaded.defaults)
+        how: dict[str, Any] = {
+            "config": config,
+            "negative_prompt": negative,
+            "overlap": pieces.overlap,
+        }
+        loaded.check_piece(cues, to, **how)
         say_channels(given, loaded, "the sound becomes the model's", voice)
-        # What the last frame lacks of sound is silence, which is not continued.
-        beginning = encode_sound(loaded, given)[..., : whole_frames_in(loaded, given)]
+        beginning = loaded.hear(given, whole=True)
 
     say_seed(variations, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
 
-        def make(target: Target) -> None:
-            maker.grow(target, cues, to, display, beginning, pieces.keep_partial)
+        def make(target: Target, on_step: OnStep | None) -> Clip:
+            told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
+            return grown(loaded.growing(beginning, cues, to, **told), pieces.keep_partial)
 
-        make_each(told(targets, cues), make, voice)
+        make_each(targets, make, output, voice, display)

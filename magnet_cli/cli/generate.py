@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.clips import make_each, say_saved
-from magnet_cli.cli.output import Talk, write_stdout
-from magnet_cli.cli.partners import folders, load_partners
-from magnet_cli.cli.pieces import PieceMaker, check_cues, check_stdout, cues_of, say_seed, seeds_of
-from magnet_cli.cli.prompts import texts_of
+from magnet_cli.cli.clips import grown, make_each
+from magnet_cli.cli.inputs import (
+    check_cues,
+    check_stdout,
+    cleaned,
+    cues_of,
+    say_seed,
+    seeds_of,
+    texts_of,
+)
+from magnet_cli.cli.output import Talk
 from magnet_cli.cli.settings import (
     ClipOptions,
     DecodingOptions,
@@ -22,14 +27,11 @@ from magnet_cli.cli.settings import (
     TalkOptions,
     takes_flags,
 )
-from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
-    from magnet_cli.api import Model
-    from magnet_cli.cli.progress import ClipDisplay
-    from magnet_cli.clips import Making, Target
-    from magnet_cli.partners import Partners
+    from magnet_cli.clips import Clip, Edit, SavedClip, Target
+    from magnet_cli.decoding.contracts import OnStep
 
 EXAMPLES = """
 Examples:
@@ -103,13 +105,12 @@ def gen(
     """
     from magnet_cli.audio.finish import check_loopable
     from magnet_cli.cli.targets import plan
-    from magnet_cli.clips import Making
 
     voice = Talk(talk)
     if loop:
         check_loopable(output)
     check_stdout(destination, talk)
-    negative = clean_prompt(clips.negative) if clips.negative is not None else None
+    negative = cleaned(clips.negative)
     check_seconds("duration", clips.duration)
     texts = texts_of(prompts, voice)
     # With times, the prompts are those of one piece, which is named after the first.
@@ -121,72 +122,66 @@ def gen(
     seeds = seeds_of(clips)
     targets = plan(texts[:1] if cues else texts, seeds, destination, codes, output, force)
 
-    from magnet_cli.cli.loading import load, source_of
+    from magnet_cli.cli.loading import load, load_partners
     from magnet_cli.cli.progress import ClipDisplay
+    from magnet_cli.request import frames_for, make_request
 
     # Before this nothing imports torch, which takes seconds: `load` shows that something happens.
     loaded = load(model, voice)
     config = more.config.over(decoding.over(loaded.defaults))
-    making = Making(config, output, clips.duration, source_of(model), folders(more, model))
     seconds = loaded.segment_duration if clips.duration is None else clips.duration
-    if loop or cues or seconds > loaded.segment_duration:
+    how: dict[str, Any] = {"config": config, "negative_prompt": negative, "overlap": pieces.overlap}
+    is_piece = loop or cues or seconds > loaded.segment_duration
+    partners: dict[str, Any] = {}
+    # What does not fit the model is refused here, once and not for every clip.
+    if is_piece:
         more.refuse(_BY_ONE_MODEL)
-        command = {"command": "gen", "flags": {"loop": loop, "overlap": pieces.overlap}}
-        maker = PieceMaker(loaded, making, negative, pieces.overlap, voice, command)
-        maker.check(cues or cues_of(texts[:1], None), seconds)
-        if loop:
-            maker.check_loop(seconds)
-
-        def make(target: Target, display: ClipDisplay) -> None:
-            told = cues or cues_of([target.prompt], None)
-            if loop:
-                maker.loop(target, told, seconds, display)
-            else:
-                maker.grow(target, told, seconds, display, keep_partial=pieces.keep_partial)
+        loaded.check_piece(cues or texts[0], seconds, loop, **how)
     else:
-        from magnet_cli.request import frames_for, make_request
-
         frames = frames_for(clips.duration, loaded.lm.config, loaded.name)
-        # What does not fit the model is refused here, once and not for every clip.
         make_request(loaded.parts, texts[:1], config=config, frames=frames)
         partners = load_partners(more, model, loaded, config, frames, voice)
-        make = _Maker(loaded, partners, making, negative, frames, voice).make
 
     say_seed(clips, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
-        make_each(targets, lambda target: make(target, display), voice)
+
+        def make(target: Target, on_step: OnStep | None) -> Clip:
+            if not is_piece:
+                result = loaded.generate(
+                    [target.prompt],
+                    config,
+                    [target.seed],
+                    negative,
+                    on_step=on_step,
+                    duration=clips.duration,
+                    **partners,
+                )
+                return result.clip()
+            told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
+            if loop:
+                return loaded.loop(cues or target.prompt, seconds, **told)
+            grows = loaded.growing(None, cues or target.prompt, seconds, **told)
+            return grown(grows, pieces.keep_partial)
+
+        def also(clip: Clip | Edit, saved: SavedClip) -> None:
+            if loop:
+                _say_loop(clip, saved, seconds, voice)
+
+        make_each(targets, make, output, voice, display, also)
 
 
-class _Maker:
-    """Makes clips one by one with one model and one set of settings."""
-
-    def __init__(
-        self,
-        model: Model,
-        partners: Partners,
-        making: Making,
-        negative: str | None,
-        frames: int | None,
-        talk: Talk,
-    ) -> None:
-        self.model, self.partners, self.making = model, partners, making
-        self.negative, self.frames, self.talk = negative, frames, talk
-
-    def make(self, target: Target, display: ClipDisplay) -> None:
-        """Generate, finish and write one clip, and say so."""
-        from magnet_cli.clips import save_item
-
-        began = time.monotonic()
-        result = self.model.generate(
-            [target.prompt],
-            config=self.making.given,
-            seeds=[target.seed],
-            negative_prompts=[self.negative],
-            frames=self.frames,
-            on_step=display.begin(target.prompt, target.seed),
-            rescorer=self.partners.rescorer,
-            hybrid_model=self.partners.hybrid_model,
+def _say_loop(clip: Clip | Edit, saved: SavedClip, seconds: float, talk: Talk) -> None:
+    """Say what should be known of a loop that was to be so many seconds long."""
+    made = getattr(clip, "loop", None)
+    assert made is not None
+    if not made.seamless:
+        talk.warn(
+            f"The seam can be told from the rest (flux {made.seam_flux:.1f} against "
+            f"{made.body_flux:.1f}): another --seed may do better."
         )
-        saved = save_item(result, 0, target, self.making, write_stdout)
-        display.done()
-        say_saved(saved, self.talk, self.making.output, time.monotonic() - began)
+    if abs(saved.duration - seconds) > 0.5 / saved.sample_rate:
+        talk.note(f"The loop is {saved.duration:g} s, not {seconds:g}: whole frames of the codec.")
+    if saved.target.format == "mp3":
+        talk.warn("mp3 pads its ends, so players leave a gap: take wav or flac to loop.")
+    if saved.target.format == "opus":
+        talk.warn("opus blurs its first 20 ms, so a seam is heard: take wav or flac to loop.")

@@ -1,7 +1,9 @@
-"""The sound that a command starts from: a file or stdin, what was kept in it, what it is called."""
+"""What commands start from: sounds and prompts, by name or from stdin, times and seeds."""
 
 from __future__ import annotations
 
+import math
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,14 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.output import Talk, stdin
+from magnet_cli.cli.output import Talk, refuse_terminal, stdin
+from magnet_cli.cli.settings import SeedOptions, TalkOptions
+from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import MAX_SEED
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
     from magnet_cli.audio.sound import Sound
 
 STDIN = "-"
+
+# A prompt and the second that it begins at.
+Cues = Sequence[tuple[float, str]]
 
 # The first argument of every command that starts from a sound.
 Source = Annotated[
@@ -57,3 +65,99 @@ def say_channels(given: Sound, model: Model, becomes: str, talk: Talk) -> None:
 def named_after(source: str, what: str) -> str:
     """What to name the outputs of a command after, where no name was given."""
     return f"{'sound' if source == STDIN else Path(source).stem} {what}"
+
+
+def texts_of(prompts: Sequence[str], talk: Talk) -> list[str]:
+    """The prompts, cleaned; `-` is read from stdin, and all of it is one prompt.
+
+    Raises:
+        UsageError: stdin is asked for twice, closed or no text, or a prompt cannot be one.
+    """
+    if prompts.count("-") > 1:
+        raise UsageError("stdin can be read only once.", "Give `-` once.")
+    texts = []
+    for prompt in prompts:
+        if prompt == "-":
+            if stdin().isatty():
+                talk.note("Type a prompt, then press Ctrl-D.")
+            try:
+                prompt = stdin().buffer.read().decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise UsageError("stdin is not UTF-8 text.", "Pipe a text in.") from error
+        texts.append(clean_prompt(prompt))
+    return texts
+
+
+def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:
+    """When each prompt begins, paired with it. The first may go without a time: it begins at 0.
+
+    Raises:
+        UsageError: there are more prompts or more times than that, or a time is none.
+    """
+    times = list(at or [])
+    if len(times) == len(prompts) - 1:
+        times.insert(0, 0.0)
+    if len(times) != len(prompts):
+        raise UsageError(
+            f"Prompts: {len(prompts)}; times (--at): {len(times)}.",
+            "Give a time for each prompt but the first: PROMPT --at 6 PROMPT.",
+        )
+    for seconds in times:
+        if not 0 <= seconds < 1e6:
+            raise UsageError(f"--at cannot be {seconds:g}.", "It takes seconds from 0.")
+    return list(zip(times, prompts, strict=True))
+
+
+def check_cues(cues: Cues, seconds: float | None) -> None:
+    """Refuse prompts whose times cannot be those of a piece, before a model is loaded for it.
+
+    Args:
+        cues: when each prompt begins.
+        seconds: length of the piece; None: not known yet.
+
+    Raises:
+        UsageError: nothing is said of the start, two begin at once, or one lies behind the end.
+    """
+    from magnet_cli.editing import windows as timed
+
+    times = [timed.Cue(start, prompt) for start, prompt in cues]
+    timed.check_cues(times, math.inf if seconds is None else seconds)
+
+
+def seeds_of(options: SeedOptions) -> range:
+    """The seeds of the variations, from the one that was given or else a drawn one.
+
+    Raises:
+        UsageError: the last one would be too large.
+    """
+    first = secrets.randbelow(2**32) if options.seed is None else options.seed
+    if first + options.num - 1 > MAX_SEED:
+        raise UsageError("The seeds would pass 2^63 - 1.", "Take a smaller --seed.")
+    return range(first, first + options.num)
+
+
+def say_seed(options: SeedOptions, seeds: range, talk: Talk) -> None:
+    """Say the first seed where it was drawn."""
+    if options.seed is None:
+        talk.note(f"Seed {seeds[0]} (say --seed {seeds[0]} for the same again)")
+
+
+def check_stdout(destination: str | None, talk: TalkOptions) -> None:
+    """Refuse to send sound to stdout where it cannot go there.
+
+    Raises:
+        UsageError: stdout is a terminal, or JSON goes there.
+    """
+    if destination == "-":
+        if talk.json:
+            raise UsageError("--json and -o - both write to stdout.", "Leave one of them out.")
+        refuse_terminal("The sound")
+
+
+def cleaned(text: str | None) -> str | None:
+    """A text as a prompt, where there is one.
+
+    Raises:
+        UsageError: it cannot be one.
+    """
+    return None if text is None else clean_prompt(text)

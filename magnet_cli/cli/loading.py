@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-import os
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.checkpoints import registry
+from magnet_cli.checkpoints.place import check_name
 from magnet_cli.cli import preferences
 from magnet_cli.cli.output import Talk
 from magnet_cli.cli.progress import loading
-from magnet_cli.cli.settings import ModelOptions
+from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.errors import ModelNotFoundError
+from magnet_cli.settings import DecodingConfig
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
@@ -31,7 +32,7 @@ def load(options: ModelOptions, talk: Talk) -> Model:
         MagnetError: whatever `load_model` raises, or that there is nothing to load.
     """
     name = choose(options, talk)
-    refuse_unknown(name)
+    check_name(name)  # before torch is imported to look for it
     with loading(talk, name) as on_download:
         import torch
 
@@ -77,29 +78,54 @@ def choose(options: ModelOptions, talk: Talk) -> str:
     return builtin[0]
 
 
-def refuse_unknown(name: str) -> None:
-    """Refuse a name that cannot be a model's before torch is imported to look for it.
+def load_partners(
+    options: PartnerOptions,
+    place: ModelOptions,
+    model: Model,
+    config: DecodingConfig,
+    frames: int | None,
+    talk: Talk,
+) -> dict[str, Model | None]:
+    """Load the partners that were named, on the device of `model`, and say what they are for.
+
+    Args:
+        options: the names.
+        place: how the asked model was loaded.
+        model: the asked model.
+        config: the settings that were given.
+        frames: length of the clips; None: the segment.
+        talk: where to say it.
+
+    Returns:
+        What `Model.generate` takes as `rescorer` and `hybrid_model`.
 
     Raises:
-        ModelNotFoundError: it is neither a known name, nor written as a hub id or a path.
+        MagnetError: one cannot be loaded, or does not fit.
     """
-    plain = name.partition("@")[0]
-    if "/" in plain or os.sep in plain or registry.find(plain) is not None:
-        return
-    try:
-        if Path(name).expanduser().is_dir():
-            return
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, no such user
-        raise registry.unknown_name(name) from error
-    raise registry.unknown_name(name)
+    from magnet_cli.models.parts import Parts
+    from magnet_cli.partners import SELF, gather
+    from magnet_cli.request import check_hybrid
 
+    if config.hybrid is not None:
+        check_hybrid(config.hybrid, frames, model.lm.config)
+    loaded: dict[str, Model] = {SELF: model}
 
-def source_of(options: ModelOptions) -> str | None:
-    """The folder that the model is in, as the user named it; None for names and hub ids."""
-    name = options.model or preferences.default_model()
-    if name is None or registry.find(name.partition("@")[0]) is not None:
-        return None
-    return name if Path(name).expanduser().is_dir() else None
+    def load_beside(name: str) -> Parts:
+        if name not in loaded:
+            there = dataclasses.replace(
+                place, model=name, device=str(model.device), dtype=model.dtype
+            )
+            loaded[name] = load(there, talk)
+        return loaded[name].parts
+
+    partners = gather(model.parts, config, options.rescorer, options.hybrid_model, load_beside)
+    if partners.hybrid_model is not None and model.modeling == "masked":
+        talk.note(
+            f"{partners.hybrid_model.name} writes the start, {model.name} the rest: an "
+            "approximation of hybrid decoding, as neither was trained for it."
+        )
+    names = {"rescorer": options.rescorer, "hybrid_model": options.hybrid_model}
+    return {role: None if name is None else loaded[name] for role, name in names.items()}
 
 
 def say_licence(repo: str, licence: str | None, talk: Talk) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magnet_cli.audio.formats import checked_format
-from magnet_cli.clips import Target, check_writable, no_path
+from magnet_cli.clips import Target, check_targets, no_path
 from magnet_cli.errors import UsageError
 from magnet_cli.naming import Names, numbered, slug
 from magnet_cli.settings import OutputConfig
@@ -22,6 +22,7 @@ def plan(
     codes: Path | None,
     output: OutputConfig,
     force: bool,
+    label: str | None = None,
 ) -> list[Target]:
     """A target for each prompt and seed.
 
@@ -34,23 +35,20 @@ def plan(
         codes: the .npz file for codes, numbered likewise.
         output: the settings of the files.
         force: existing files may be replaced, those that appear until the clip is written, too.
+        label: what names come from in place of the prompt.
 
     Raises:
         UsageError: several clips cannot all go to stdout, or --codes is not an .npz file.
         AudioFileError: a format is unknown or cannot be as asked, or a path cannot be written to.
     """
     clips = [(prompt, seed) for prompt in prompts for seed in seeds]
-    paths = paths_for(clips, destination, output.format or "wav")
+    named = [(prompt if label is None else label, seed) for prompt, seed in clips]
+    paths = paths_for(named, destination, output.format or "wav")
     codes_paths = [None if codes is None else _nth(codes, i, len(clips)) for i in range(len(clips))]
     targets = []
     for (prompt, seed), path, codes_path in zip(clips, paths, codes_paths, strict=True):
         name = checked_format(path, output)
-        if path is not None:
-            check_writable(path, force)
-        if codes_path is not None:
-            if codes_path.suffix.lower() != ".npz":
-                raise UsageError(f"--codes {codes} is not an .npz file.", "End its name in .npz.")
-            check_writable(codes_path, force)
+        check_targets(path, codes_path, force)
         targets.append(Target(prompt, seed, path, name, codes_path, force))
     return targets
 

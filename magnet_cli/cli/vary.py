@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from magnet_cli.cli.clips import make_each
-from magnet_cli.cli.inputs import Source, input_sound, named_after, say_channels
-from magnet_cli.cli.output import Talk
-from magnet_cli.cli.pieces import (
-    PieceMaker,
+from magnet_cli.cli.inputs import (
+    Source,
     check_stdout,
     cleaned,
-    cues_of,
+    input_sound,
+    named_after,
+    say_channels,
     say_seed,
     seeds_of,
-    told,
+    texts_of,
 )
-from magnet_cli.cli.prompts import texts_of
+from magnet_cli.cli.output import Talk
 from magnet_cli.cli.settings import (
     CodesFileOptions,
     DecodingOptions,
@@ -30,11 +29,11 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.errors import UsageError
-from magnet_cli.provenance import of_input
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
-    from magnet_cli.clips import Target
+    from magnet_cli.clips import Clip, Target
+    from magnet_cli.decoding.contracts import OnStep
 
 HALF = 0.5  # the strength, if nothing is said
 
@@ -90,7 +89,6 @@ def vary(
     rest. The more is kept, the more of its melody and rhythm stay.
     """
     from magnet_cli.cli.targets import plan
-    from magnet_cli.clips import Making
 
     voice = Talk(talk)
     check_stdout(files.destination, talk)
@@ -100,50 +98,32 @@ def vary(
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength cannot be {strength:g}.", "It takes a number from 0 to 1.")
     with input_sound(source, [prompt]) as given:
-        cues = cues_of(texts_of([prompt], voice), None)
+        (text,) = texts_of([prompt], voice)
         seeds = seeds_of(variations)
-        targets = plan(
-            [named_after(source, "varied")],
-            seeds,
-            files.destination,
-            files.codes,
-            output,
-            files.force,
-        )
+        label = named_after(source, "varied")
+        targets = plan([text], seeds, files.destination, files.codes, output, files.force, label)
 
-        from magnet_cli.cli.loading import load, source_of
+        from magnet_cli.cli.loading import load
         from magnet_cli.cli.progress import ClipDisplay
-        from magnet_cli.editing.transcoding import encode_sound
         from magnet_cli.editing.variation import check_variation
-        from magnet_cli.editing.variation import vary as vary_codes
 
         loaded = load(model, voice)
-        making = Making(decoding.over(loaded.defaults), output, None, source_of(model))
-        flags = {"strength": strength, "keep_streams": keep_streams, "overlap": windows.overlap}
-        command = {"command": "vary", "input": source, "flags": flags, **of_input(given.metadata)}
-        maker = PieceMaker(loaded, making, negative, windows.overlap, voice, command)
+        config = decoding.over(loaded.defaults)
+        how: dict[str, Any] = {
+            "config": config,
+            "negative_prompt": negative,
+            "overlap": windows.overlap,
+        }
         check_variation(loaded, strength, keep_streams)
-        maker.check(cues, given.duration)
+        loaded.check_piece(text, given.duration, **how)
         say_channels(given, loaded, "the sound becomes the model's", voice)
-        length = given.duration
-        known = encode_sound(loaded, given)
+        known = loaded.hear(given)
 
     say_seed(variations, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
 
-        def make(target: Target) -> None:
-            began = time.monotonic()
-            on_step = display.begin(target.prompt, target.seed)
-            piece = vary_codes(
-                loaded,
-                maker.direction(cues, target.seed),
-                known,
-                strength,
-                keep_streams,
-                on_step=on_step,
-                on_window=display.window,
-            )
-            maker.save(target, piece, began, length, on_step)
-            display.done()
+        def make(target: Target, on_step: OnStep | None) -> Clip:
+            told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
+            return loaded.vary(known, text, strength, keep_streams=keep_streams, **told)
 
-        make_each(told(targets, cues), make, voice)
+        make_each(targets, make, output, voice, display)

@@ -21,8 +21,6 @@ from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Outcome, Tally
 from magnet_cli.batch.resume import Standing
 from magnet_cli.data.prompts import PromptLine
-from magnet_cli.editing.pieces import Direction, extend
-from magnet_cli.editing.saving import save_piece
 from magnet_cli.errors import NoRoomError, UsageError
 from magnet_cli.files import write_error
 from magnet_cli.pipeline import GenerationResult
@@ -70,10 +68,10 @@ class Calls:
         self.prompts: list[list[str]] = []
         generate = model.generate
 
-        def watched(prompts: Sequence[str], **more: Any) -> GenerationResult:
+        def watched(prompts: Sequence[str], *given: Any, **more: Any) -> GenerationResult:
             self.prompts.append(list(prompts))
             trouble(list(prompts))
-            return generate(prompts, **more)
+            return generate(prompts, *given, **more)
 
         monkeypatch.setattr(model, "generate", watched)
 
@@ -84,10 +82,9 @@ def test_clips_equal_those_that_are_asked_for_alone(model: Model, tmp_path: Path
     assert statuses(manifest) == dict.fromkeys(("rain", "wind", "fire"), "done")
     for job in made:
         alone = model.generate(
-            [job.target.prompt], config=job.decoding, seeds=[job.target.seed], frames=10
+            [job.target.prompt], job.decoding, [job.target.seed], duration=job.duration
         )
-        target = clips.Target("x", 1, tmp_path / "alone.wav", "wav", None, force=True)
-        clips.save_item(alone, 0, target, clips.Making(job.decoding, job.output, job.duration))
+        alone.save(tmp_path / "alone.wav", output=job.output, force=True)
         assert job.target.path is not None
         sound, other = sounds.read(job.target.path), sounds.read(tmp_path / "alone.wav")
         assert (sound.samples == other.samples).all()
@@ -103,11 +100,9 @@ def test_what_is_longer_than_the_segment_equals_gens(model: Model, tmp_path: Pat
     (job,) = jobs(batch(tmp_path), PromptLine(1, "rain", duration=10.5, negative="voices"))
     manifest, _ = run(model, tmp_path, [job])
     assert manifest.clips[job.file]["duration"] == 10.5
-    direction = Direction.of("rain", job.target.seed, negative_prompt="voices", config=QUICK)
-    piece = extend(model, direction, 525)
-    target = clips.Target("rain", 1, tmp_path / "alone.wav", "wav", None)
-    command = {"command": "gen", "flags": {"loop": False, "overlap": None}}
-    save_piece(model, piece, target, clips.Making(QUICK, job.output, 10.5), command, 10.5)
+    how = {"seed": job.target.seed, "negative_prompt": "voices", "config": QUICK}
+    piece = model.extend(None, "rain", 10.5, **how)
+    piece.save(tmp_path / "alone.wav", output=job.output)
     assert (tmp_path / job.file).read_bytes() == (tmp_path / "alone.wav").read_bytes()
 
 
