@@ -226,7 +226,7 @@ class Model(Pipeline):
                 f"regions cannot be {regions!r}.", "Give pairs of seconds: [(2.0, 5.5)]."
             ) from None
         flags = {
-            "region": [f"{start}-{stop}" for start, stop in spans],
+            "region": ["-".join(str(t).removesuffix(".0") for t in span) for span in spans],
             "through_codec": through_codec,
             "overlap": direction.overlap,
         }

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from magnet_cli import clips
-from magnet_cli.clips import Target
 from magnet_cli.settings import OutputConfig
+from magnet_cli.targets import Target
 from tests.editing.tiny import FAST, SAMPLE_RATE, codes_of, tiny_model
 
 

@@ -42,21 +42,21 @@ ALLOWED: dict[str, set[str]] = {
     "partners": {"checkpoints", "models", "decoding"},
     "request": {"models", "decoding", "partners"},
     "pipeline": {"models", "decoding", "request", "partners"},
-    "editing": {"pipeline", "request", "decoding", "audio", "models", "clips", "provenance"},
-    "results": {"audio", "clips", "editing", "pipeline"},
+    "editing": {"pipeline", "request", "decoding", "audio", "models"},
     "api": {
         *("checkpoints", "models", "decoding", "partners", "pipeline", "request", "editing"),
-        *("clips", "provenance", "audio", "results"),
+        *("clips", "provenance", "audio"),
     },
     # one clip, from a result to its file: what the commands and batches share
-    "clips": {"pipeline", "audio", "provenance"},
+    "targets": set(),
+    "clips": {"pipeline", "decoding", "editing", "audio", "provenance", "targets"},
     "batch": {
         *("api", "pipeline", "request", "partners", "editing", "clips", "provenance", "data"),
-        *("audio", "naming", "decoding", "models"),
+        *("audio", "naming", "decoding", "models", "targets"),
     },
     "training": {"models", "checkpoints", "decoding", "api", "data", "audio"},
     "evaluation": {"pipeline", "request", "data", "audio"},
-    "__init__": {"api", "results"},
+    "__init__": {"api", "clips"},
     "__main__": {"cli"},
 }
 

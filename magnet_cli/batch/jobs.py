@@ -19,12 +19,12 @@ from magnet_cli.batch.names import (
     check_inside,
     check_relative,
 )
-from magnet_cli.clips import Target
 from magnet_cli.data.prompts import BadLine, PromptLine
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import Names, numbered
 from magnet_cli.provenance import output_given
 from magnet_cli.settings import DecodingConfig, OutputConfig
+from magnet_cli.targets import Target
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnet_cli.cli.progress import ClipDisplay
-    from magnet_cli.clips import Clip, Edit, SavedClip, Target
+    from magnet_cli.clips import Clip, Edit, SavedClip
     from magnet_cli.decoding.contracts import OnStep
+    from magnet_cli.targets import Target
 
 
 def make_each(

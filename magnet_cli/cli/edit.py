@@ -37,8 +37,9 @@ from magnet_cli.settings import OutputConfig
 if TYPE_CHECKING:
     from magnet_cli.api import Model
     from magnet_cli.audio.sound import Sound
-    from magnet_cli.clips import Clip, Edit, Target
+    from magnet_cli.clips import Clip, Edit
     from magnet_cli.decoding.contracts import OnStep
+    from magnet_cli.targets import Target
 
 EXAMPLES = """
 Examples:
@@ -176,7 +177,7 @@ def _targets(
     """Where the edits go. Without `output` they are of the input's own format, whatever that is."""
     from magnet_cli.audio.formats import encoding_for
     from magnet_cli.cli.targets import paths_for, plan
-    from magnet_cli.clips import Target, check_writable
+    from magnet_cli.targets import Target, check_writable
 
     label = named_after(source, "edited")
     if output is not None:

@@ -34,8 +34,9 @@ from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
-    from magnet_cli.clips import Clip, Target
+    from magnet_cli.clips import Clip
     from magnet_cli.decoding.contracts import OnStep
+    from magnet_cli.targets import Target
 
 EXAMPLES = """
 Examples:

@@ -30,8 +30,9 @@ from magnet_cli.cli.settings import (
 from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
-    from magnet_cli.clips import Clip, Edit, SavedClip, Target
+    from magnet_cli.clips import Clip, Edit, SavedClip
     from magnet_cli.decoding.contracts import OnStep
+    from magnet_cli.targets import Target
 
 EXAMPLES = """
 Examples:

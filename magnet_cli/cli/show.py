@@ -59,7 +59,7 @@ def show(
     talk: TalkOptions,
 ) -> None:
     """Show sound files: their level, how they were made, how to make them again."""
-    from magnet_cli.clips import check_writable
+    from magnet_cli.targets import check_writable
 
     voice = Talk(talk)
     if spectrogram is not None:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magnet_cli.audio.formats import checked_format
-from magnet_cli.clips import Target, check_targets, no_path
 from magnet_cli.errors import UsageError
 from magnet_cli.naming import Names, numbered, slug
 from magnet_cli.settings import OutputConfig
+from magnet_cli.targets import Target, check_targets, no_path
 
 STDOUT = "-"
 

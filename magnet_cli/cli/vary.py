@@ -32,8 +32,9 @@ from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
-    from magnet_cli.clips import Clip, Target
+    from magnet_cli.clips import Clip
     from magnet_cli.decoding.contracts import OnStep
+    from magnet_cli.targets import Target
 
 HALF = 0.5  # the strength, if nothing is said
 
