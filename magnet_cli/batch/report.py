@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import now
-from magnet_cli.clips import SavedClip
 from magnet_cli.errors import MagnetError, UsageError
+
+if TYPE_CHECKING:
+    from magnet_cli.clips import SavedClip
 
 
 class InTheWayError(UsageError):
