@@ -9,6 +9,7 @@ Every file keeps how it was made, as those of the command line do: see `magnet s
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magnet_cli import provenance
 from magnet_cli.audio.sound import Sound, open_sound
 from magnet_cli.checkpoints.load import load_parts
 from magnet_cli.checkpoints.place import find_place
@@ -52,6 +52,8 @@ class Heard:
 Source = str | os.PathLike[str] | Sound | Tensor | GenerationResult | Clip | Heard
 # A text for all of a piece, or texts with the second that each begins at.
 Prompt = str | None | Sequence[tuple[float, str | None]]
+
+_LONGEST_RECORD = 10_000  # characters: comments hold five times as many, prompts twice
 
 
 class Model(Pipeline):
@@ -414,7 +416,13 @@ def load_model(
 
 def _heard(sound: Sound) -> Heard:
     """What a file keeps of the sound that an edit began from."""
-    of = provenance.of_input(sound.metadata)
+    made, of = sound.metadata, {}
+    if made is not None:
+        # Its own input is left out, lest records grow with every edit, and what a comment has no room for.
+        if isinstance(edit := made.get("edit"), Mapping):
+            made = {**made, "edit": {name: value for name, value in edit.items() if name != "of"}}
+        if len(json.dumps(made)) <= _LONGEST_RECORD:
+            of = {"of": dict(made)}
     return Heard(torch.zeros(1, 0, 0), sound.duration, sound.source, of)
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnet_cli import provenance
 from magnet_cli.audio.finish import write_patched, write_sound
 from magnet_cli.audio.formats import checked_format, encoding_for, lost_chunks
 from magnet_cli.audio.loudness import Loudness
 from magnet_cli.audio.sound import Samples, Sound, open_sound
+from magnet_cli.checkpoints.identity import builtin_weights
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.looping import Loop
 from magnet_cli.editing.splicing import Edit as Patches
@@ -32,7 +32,7 @@ from magnet_cli.editing.transcoding import decode_stream
 from magnet_cli.errors import UsageError
 from magnet_cli.files import draft, write_error
 from magnet_cli.pipeline import GenerationResult, Pipeline
-from magnet_cli.settings import OUTPUT_DEFAULTS, DecodingConfig, OutputConfig
+from magnet_cli.settings import OUTPUT_DEFAULTS, DecodingConfig, OutputConfig, listed
 from magnet_cli.targets import Target, check_targets, check_writable
 
 Stdout = Callable[[bytes], None]
@@ -48,7 +48,7 @@ class SavedClip:
     sample_rate: int  # Hz
     channels: int
     loudness: Loudness | None  # of an edited file, which keeps its own: None
-    settings: Mapping[str, Any]  # provenance.record: what is kept in the file
+    settings: Mapping[str, Any]  # Making.record: what is kept in the file
     asked: Target | None = None  # where it was to go, if not there
     more: Mapping[str, Any] = field(default_factory=dict)  # what else its record says
 
@@ -93,18 +93,26 @@ class Making:
     def record(
         self, settings: Mapping[str, Any], item: int, output: OutputConfig
     ) -> dict[str, Any]:
-        """What is kept in the file of one item of what a model made with `settings`."""
+        """What the file of one item keeps of what a model made with `settings`: enough to make it again."""
+        batch = ("prompts", "negative_prompts", "seeds")
+        kept = {key: value for key, value in settings.items() if key not in batch}
+        kept |= {
+            "prompt": settings["prompts"][item],
+            "negative": settings["negative_prompts"][item],
+            "seed": settings["seeds"][item],
+            "duration": self.duration,
+            "given": listed(self.given.given()),
+            "output": output.given(),
+            "source": self.source,
+        }
         if self.command:
-            settings = {**settings, "edit": {**settings["edit"], **self.command}}
-        return provenance.record(
-            settings,
-            item,
-            self.given,
-            output,
-            duration=self.duration,
-            source=self.source,
-            partner_sources=self.partner_sources,
-        )
+            kept["edit"] = {**kept["edit"], **self.command}
+        for part in ("rescorer", "hybrid_model"):
+            if part in kept:
+                folder = self.partner_sources.get(part)
+                told = {} if folder is None else {"source": folder}
+                kept[part] = _with_weights({**kept[part], **told})
+        return _with_weights(kept)
 
 
 @dataclass(frozen=True)
@@ -302,7 +310,7 @@ def save_sound(
         sample_rate: Hz.
         codes: int64 [K, T].
         output: the settings of the file.
-        settings: `provenance.record`, kept in the file and beside the codes.
+        settings: `Making.record`, kept in the file and beside the codes.
         stdout: writes the file's bytes where the target is stdout.
         loop: its end goes on into its beginning.
 
@@ -364,3 +372,11 @@ def _target(
 def _where(saved: SavedClip) -> Path:
     assert saved.target.path is not None
     return saved.target.path
+
+
+def _with_weights(model: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a model, with the id of its weights where it is built in: its name stays."""
+    if model.get("repo") is not None or model.get("source") is not None:
+        return model
+    weights = builtin_weights(model["model"])
+    return model if weights is None else {**model, "weights": weights}

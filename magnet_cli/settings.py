@@ -254,6 +254,10 @@ class OutputConfig:
         before=0.0,
     )
 
+    def given(self) -> dict[str, Any]:
+        """The settings that a file's silence would not say, JSON-able; its format it has itself."""
+        return {name: value for name, value in vars(self).items() if value != _unrecorded(name)}
+
     def __post_init__(self) -> None:
         check(self)
 
@@ -341,3 +345,12 @@ def check_seconds(flag: str, seconds: float | None) -> None:
     Raises UsageError: it is not above zero, or no number."""
     if seconds is not None and not 0 < seconds < 1e6:
         raise UsageError(f"--{flag} cannot be {seconds:g}.", "It takes seconds above 0.")
+
+
+def _unrecorded(name: str) -> Any:
+    return getattr(OutputConfig, name) if name == "format" else UNRECORDED_OUTPUT[name]
+
+
+def listed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Tuples as lists: what JSON gives back."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

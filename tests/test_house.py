@@ -31,7 +31,7 @@ CHAIN = [
     "masking patterns",
     "models audio data decoding",
     "checkpoints",
-    "provenance partners",
+    "partners",
     "request pipeline",
     "editing targets",
     "clips",

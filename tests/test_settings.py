@@ -41,7 +41,7 @@ exec(source.replace(before, sys.argv[2] + before), vars(module))
 import io
 sys.path.insert(0, "docs")
 from generate import reference_text
-from magnet_cli import provenance
+from magnet_cli.clips import Making
 from magnet_cli.cli.again import command_for
 from magnet_cli.data.prompt_files import read_prompts
 from magnet_cli.decoding.resolving import resolve, used
@@ -70,7 +70,7 @@ except UsageError as error:
     assert "swing cannot be used" in error.message
 
 said = {"model": "small", "prompts": ["rain"], "negative_prompts": [None], "seeds": [1]}
-made = provenance.record(said, 0, DecodingConfig(swing=0.5), OutputConfig())
+made = Making(DecodingConfig(swing=0.5)).record(said, 0, OutputConfig())
 assert made["given"] == {"swing": 0.5}
 assert command_for(made, "a.wav")[-5:] == ["--swing-by", "0.5", "-o", "a.wav", "rain"]
 # A file from before it was there swings as little as it did.

@@ -22,7 +22,6 @@ from magnet_cli.batch.names import (
 from magnet_cli.data.prompts import BadLine, PromptLine
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import Names, numbered
-from magnet_cli.provenance import output_given
 from magnet_cli.settings import DecodingConfig, OutputConfig
 from magnet_cli.targets import Target
 
@@ -128,7 +127,7 @@ class Job:
             "preset": self.preset,
             "format": self.target.format,
             **self.decoding.given(),
-            **output_given(self.output),
+            **self.output.given(),
         }
         return {
             name: list(value) if isinstance(value, tuple) else value

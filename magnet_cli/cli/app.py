@@ -165,7 +165,7 @@ def _explain(error: Exception) -> int:
 
 
 def _say(text: str) -> None:
-    from magnet_cli.cli.output import stderr
+    from magnet_cli.cli.talk import stderr
 
     if (out := stderr()) is not None:
         out.write(f"{text}\n")
@@ -173,6 +173,6 @@ def _say(text: str) -> None:
 
 
 def _complain(message: str, hint: str = "") -> None:
-    from magnet_cli.cli.output import complain
+    from magnet_cli.cli.talk import complain
 
     complain(message, hint)

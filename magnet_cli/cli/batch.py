@@ -12,8 +12,7 @@ import typer
 
 from magnet_cli.batch.names import DEFAULT_NAME
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
-from magnet_cli.cli.output import Talk
-from magnet_cli.cli.preferences import default_model
+from magnet_cli.cli.loading import default_model
 from magnet_cli.cli.settings import (
     ClipOptions,
     DecodingOptions,
@@ -22,10 +21,10 @@ from magnet_cli.cli.settings import (
     TalkOptions,
     takes_flags,
 )
+from magnet_cli.cli.talk import Talk
 from magnet_cli.data.prompt_files import STDIN, PromptFormat, format_of, open_prompts, read_prompts
-from magnet_cli.data.prompts import clean_prompt
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import panel
+from magnet_cli.fields import clean_prompt, panel
 from magnet_cli.settings import OutputConfig, check_seconds
 
 EXAMPLES = """

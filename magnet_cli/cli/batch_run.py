@@ -10,10 +10,10 @@ from magnet_cli.batch.jobs import BatchSettings, Job, Shard
 from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
-from magnet_cli.cli.batch_progress import BatchDisplay
 from magnet_cli.cli.loading import load, load_partners
-from magnet_cli.cli.output import Talk, complain, printable, stdout, write_stdout
+from magnet_cli.cli.progress import BatchDisplay
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
+from magnet_cli.cli.talk import Talk, complain, printable, stdout, write_stdout
 from magnet_cli.data.prompts import BadLine
 from magnet_cli.errors import PartialFailureError, UsageError
 from magnet_cli.naming import some

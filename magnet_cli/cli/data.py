@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.output import Talk
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
+from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import DataError, PartialFailureError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.clips import make_each
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
@@ -21,7 +20,7 @@ from magnet_cli.cli.inputs import (
     seeds_of,
     texts_of,
 )
-from magnet_cli.cli.output import Talk
+from magnet_cli.cli.progress import make_each
 from magnet_cli.cli.settings import (
     DecodingOptions,
     FileOptions,
@@ -31,6 +30,7 @@ from magnet_cli.cli.settings import (
     WindowOptions,
     takes_flags,
 )
+from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig
 
@@ -114,10 +114,11 @@ def edit(
 
         from magnet_cli.cli.loading import load
         from magnet_cli.cli.progress import ClipDisplay
+
+        loaded = load(model, voice)
         from magnet_cli.editing.pieces import need_masks
         from magnet_cli.editing.transcoding import frames_in
 
-        loaded = load(model, voice)
         config = decoding.over(loaded.defaults)
         how: dict[str, Any] = {
             "config": config,
@@ -176,7 +177,7 @@ def _targets(
 ) -> list[Target]:
     """Where the edits go. Without `output` they are of the input's own format, whatever that is."""
     from magnet_cli.audio.formats import encoding_for
-    from magnet_cli.cli.targets import paths_for, plan
+    from magnet_cli.cli.inputs import paths_for, plan
     from magnet_cli.targets import Target, check_writable
 
     label = named_after(source, "edited")

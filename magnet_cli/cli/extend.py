@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.clips import grown, make_each
 from magnet_cli.cli.inputs import (
     Source,
     check_cues,
@@ -20,7 +19,7 @@ from magnet_cli.cli.inputs import (
     seeds_of,
     texts_of,
 )
-from magnet_cli.cli.output import Talk
+from magnet_cli.cli.progress import grown, make_each
 from magnet_cli.cli.settings import (
     CodesFileOptions,
     DecodingOptions,
@@ -30,6 +29,7 @@ from magnet_cli.cli.settings import (
     TalkOptions,
     takes_flags,
 )
+from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig, check_seconds
 
@@ -82,7 +82,7 @@ def extend(
     it become one sound: no waveforms are joined, so there is no joint. The input is heard as the
     codec hears it, at the model's rate and channels. Works with MAGNeT, MusicGen and AudioGen.
     """
-    from magnet_cli.cli.targets import plan
+    from magnet_cli.cli.inputs import plan
 
     voice = Talk(talk)
     check_stdout(files.destination, talk)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.clips import grown, make_each
 from magnet_cli.cli.inputs import (
     check_cues,
     check_stdout,
@@ -17,7 +16,7 @@ from magnet_cli.cli.inputs import (
     seeds_of,
     texts_of,
 )
-from magnet_cli.cli.output import Talk
+from magnet_cli.cli.progress import grown, make_each
 from magnet_cli.cli.settings import (
     ClipOptions,
     DecodingOptions,
@@ -27,6 +26,7 @@ from magnet_cli.cli.settings import (
     TalkOptions,
     takes_flags,
 )
+from magnet_cli.cli.talk import Talk
 from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def gen(
     same as if it were asked for alone. Every file keeps how it was made: see `magnet show`.
     """
     from magnet_cli.audio.finish import check_loopable
-    from magnet_cli.cli.targets import plan
+    from magnet_cli.cli.inputs import plan
 
     voice = Talk(talk)
     if loop:
@@ -125,10 +125,11 @@ def gen(
 
     from magnet_cli.cli.loading import load, load_partners
     from magnet_cli.cli.progress import ClipDisplay
-    from magnet_cli.request import frames_for, make_request
 
     # Before this nothing imports torch, which takes seconds: `load` shows that something happens.
     loaded = load(model, voice)
+    from magnet_cli.request import frames_for, make_request
+
     config = more.config.over(decoding.over(loaded.defaults))
     seconds = loaded.segment_duration if clips.duration is None else clips.duration
     how: dict[str, Any] = {"config": config, "negative_prompt": negative, "overlap": pieces.overlap}

@@ -1,28 +1,41 @@
-"""Which model a command uses, and loading it: chosen, default or built in; its licence said once."""
+"""Which model a command uses, and loading it: chosen, default or built in; its licence said once.
+
+What is remembered between runs (the default model, which licences were said) is one small JSON file in
+the user's configuration folder, which is read and written by commands alone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import threading
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from magnet_cli.checkpoints import registry
 from magnet_cli.checkpoints.place import check_name
-from magnet_cli.cli import preferences
-from magnet_cli.cli.output import Talk
-from magnet_cli.cli.progress import loading
+from magnet_cli.cli.progress import shortened
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
-from magnet_cli.errors import ModelNotFoundError
+from magnet_cli.cli.talk import Talk, printable, stdout_is_terminal
+from magnet_cli.errors import MagnetError, ModelNotFoundError, UsageError
+from magnet_cli.files import atomic_path
 from magnet_cli.settings import DecodingConfig
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from magnet_cli.api import Model
+    from magnet_cli.checkpoints.hub import Progress as Download
 
 _LICENCES = {
     "CC-BY-NC-4.0": "CC-BY-NC 4.0: no commercial use "
     "(https://creativecommons.org/licenses/by-nc/4.0/)",
 }
+_PLAIN_SECONDS = 15.0  # between two plain lines of one download
 
 
 def load(options: ModelOptions, talk: Talk) -> Model:
@@ -61,7 +74,7 @@ def choose(options: ModelOptions, talk: Talk) -> str:
     Raises:
         ModelNotFoundError: nothing was chosen, and nothing is built in.
     """
-    chosen = options.model or preferences.default_model()
+    chosen = options.model or default_model()
     if chosen:
         return chosen
     builtin = [entry.name for entry in registry.known_checkpoints() if entry.repo is None]
@@ -130,5 +143,134 @@ def load_partners(
 
 def say_licence(repo: str, licence: str | None, talk: Talk) -> None:
     """Say the licence of a downloaded model's weights, the first time that it is met."""
-    if licence is not None and preferences.note_licence(repo):
+    if licence is not None and note_licence(repo):
         talk.note(f"The weights of {repo} are licensed {_LICENCES.get(licence, licence)}.")
+
+
+def preferences_path() -> Path:
+    """Where the file is."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("magnet", appauthor=False)) / "settings.json"
+
+
+def default_model() -> str | None:
+    """What `magnet models use` set. Raises UsageError: the file is broken."""
+    name = _read().get("model")
+    return name if isinstance(name, str) else None
+
+
+def set_default_model(name: str | None) -> None:
+    """Set the default model; None forgets it. Raises MagnetError: the file cannot be written."""
+    settings = _read()
+    settings.pop("model", None)
+    _write(settings if name is None else {**settings, "model": name})
+
+
+def note_licence(repo: str) -> bool:
+    """Note that the licence of `repo` is being said; whether this is the first time."""
+    try:
+        settings = _read()
+        said = [entry for entry in settings.get("licences_said", []) if isinstance(entry, str)]
+        if repo in said:
+            return False
+        _write({**settings, "licences_said": [*said, repo]})
+    except MagnetError:
+        pass  # it cannot be noted, so it is said again
+    return True
+
+
+def _read() -> dict[str, Any]:
+    path = preferences_path()
+    try:
+        settings = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read.", "Mend it, or delete it.") from error
+    if not isinstance(settings, dict):
+        raise UsageError(f"{path} holds no settings.", "Delete it.")
+    return settings
+
+
+def _write(settings: dict[str, Any]) -> None:
+    path = preferences_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            partial.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    except OSError as error:
+        raise MagnetError(
+            f"{path} cannot be written: {error.strerror}.", "Set MAGNET_MODEL instead."
+        ) from error
+
+
+@contextmanager
+def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
+    """Show that a model is being loaded, and each download that it takes: yields the hook for them."""
+    name = shortened(name)
+    if not talk.live:
+        talk.note(f"Loading {name}")
+        yield _plain_downloads(talk)
+        return
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    spinner = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), console=talk.console, transient=True
+    )
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+        console=talk.console,
+        transient=True,
+    )
+    tasks: dict[tuple[str, str], TaskID] = {}
+
+    def on_download(progress: Download) -> None:
+        key = (progress.repo, progress.file)
+        if key not in tasks:
+            tasks[key] = bars.add_task(escape(printable(f"{progress.repo}: {progress.file}")))
+        bars.update(tasks[key], completed=progress.done, total=progress.total)
+
+    from rich.console import Group
+    from rich.live import Live
+
+    spinner.add_task(f"Loading {escape(printable(name))}")
+    with Live(
+        Group(spinner, bars),
+        console=talk.console,
+        transient=True,
+        refresh_per_second=10,
+        redirect_stdout=stdout_is_terminal(),
+    ):
+        yield on_download
+
+
+def _plain_downloads(talk: Talk) -> Callable[[Download], None]:
+    """A line when a download begins, now and then while it runs, and at its end."""
+    said: dict[tuple[str, str], float] = {}
+
+    def on_download(progress: Download) -> None:
+        key, now = (progress.repo, progress.file), time.monotonic()
+        complete = progress.total is not None and progress.done >= progress.total
+        if key in said and not complete and now - said[key] < _PLAIN_SECONDS:
+            return
+        if said.get(key) == float("inf"):
+            return
+        said[key] = float("inf") if complete else now
+        total = f" of {progress.total / 1e6:.0f}" if progress.total else ""
+        talk.note(f"  {progress.repo}: {progress.file}: {progress.done / 1e6:.0f}{total} MB")
+
+    return on_download

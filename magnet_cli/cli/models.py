@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.output import Talk, printable
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
+from magnet_cli.cli.talk import Talk, printable
 from magnet_cli.errors import MagnetError
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def use(
     talk: TalkOptions,
 ) -> None:
     """Set the model that commands take when none is named. --model and MAGNET_MODEL go before it."""
-    from magnet_cli.cli.preferences import default_model, set_default_model
+    from magnet_cli.cli.loading import default_model, set_default_model
     from magnet_cli.errors import UsageError
 
     voice = Talk(talk)
@@ -236,7 +236,7 @@ def remove(
 
 
 def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> Place:
-    from magnet_cli.cli.progress import loading
+    from magnet_cli.cli.loading import loading
 
     with loading(voice, name) as on_download:
         from magnet_cli.checkpoints.place import find_place
@@ -272,7 +272,7 @@ def _default() -> str | None:
     """The model that is taken where none is named; None where there is none.
     Raises UsageError: the preferences are broken."""
     from magnet_cli.checkpoints import registry
-    from magnet_cli.cli.preferences import default_model
+    from magnet_cli.cli.loading import default_model
 
     chosen = os.environ.get("MAGNET_MODEL") or default_model()
     return chosen or next((e.name for e in registry.known_checkpoints() if e.repo is None), None)

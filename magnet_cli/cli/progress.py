@@ -8,75 +8,38 @@ with ClipDisplay(talk) as display:
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from magnet_cli.cli.output import Talk, printable, stdout_is_terminal
+import typer
+
+from magnet_cli.cli.talk import (
+    Talk,
+    complain,
+    in_words,
+    printable,
+    say_saved,
+    stdout_is_terminal,
+    warn,
+    write_stdout,
+)
+from magnet_cli.errors import EXIT_INTERRUPTED, MagnetError, NoRoomError, PartialFailureError
+from magnet_cli.naming import some
+from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from magnet_cli.checkpoints.hub import Progress as Download
-    from magnet_cli.decoding.contracts import StepEvent
+    from magnet_cli.batch.jobs import Job
+    from magnet_cli.batch.report import Outcome, Tally
+    from magnet_cli.clips import Clip, Edit, SavedClip
+    from magnet_cli.decoding.contracts import OnStep, StepEvent
+    from magnet_cli.targets import Target
 
-_PLAIN_SECONDS = 15.0  # between two plain lines of one download
 _SPEED_SECONDS = 3600.0  # over which the time left is estimated: a clip may take a minute
-
-
-@contextmanager
-def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
-    """Show that a model is being loaded, and each download that it takes: yields the hook for them."""
-    name = _shortened(name)
-    if not talk.live:
-        talk.note(f"Loading {name}")
-        yield _plain_downloads(talk)
-        return
-    from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    spinner = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), console=talk.console, transient=True
-    )
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-        console=talk.console,
-        transient=True,
-    )
-    tasks: dict[tuple[str, str], TaskID] = {}
-
-    def on_download(progress: Download) -> None:
-        key = (progress.repo, progress.file)
-        if key not in tasks:
-            tasks[key] = bars.add_task(escape(printable(f"{progress.repo}: {progress.file}")))
-        bars.update(tasks[key], completed=progress.done, total=progress.total)
-
-    from rich.console import Group
-    from rich.live import Live
-
-    spinner.add_task(f"Loading {escape(printable(name))}")
-    with Live(
-        Group(spinner, bars),
-        console=talk.console,
-        transient=True,
-        refresh_per_second=10,
-        redirect_stdout=stdout_is_terminal(),
-    ):
-        yield on_download
 
 
 class ClipDisplay:
@@ -114,7 +77,7 @@ class ClipDisplay:
     def begin(self, label: str, seed: int) -> Callable[[StepEvent], None] | None:
         """Start the next clip: what `generate` takes as `on_step`."""
         self._begun += 1
-        text = printable(_shortened(label))
+        text = printable(shortened(label))
         which = f" {self._begun} of {self._clips}" if self._clips > 1 else ""
         if self._bars is None:
             if self._talk.quiet:
@@ -157,6 +120,89 @@ class ClipDisplay:
         self._rescorer_seconds += event.rescorer_seconds
         detail = _detail(event, self._rescorer_seconds)
         self._bars.update(self._tasks[key], completed=event.step, detail=detail)
+
+
+def make_each(
+    targets: Sequence[Target],
+    make: Callable[[Target, OnStep | None], Clip | Edit],
+    output: OutputConfig,
+    talk: Talk,
+    display: ClipDisplay,
+    also: Callable[[Clip | Edit, SavedClip], None] = lambda clip, saved: None,
+) -> None:
+    """Make every clip, write it and tell of it; one that fails does not stop the others, a full disk does.
+
+    Args:
+        make: makes the clip of a target, telling of its steps.
+        output: how files are written.
+        also: says what else is to be said of a clip.
+
+    Raises:
+        PartialFailureError: some failed, or were not tried.
+        MagnetError: none was made: the first one's error, or that the disk is full.
+        typer.Exit: a piece was interrupted, and what was finished is written.
+    """
+    failures: list[MagnetError] = []
+    failed: list[str] = []
+    made = 0
+    for target in targets:
+        try:
+            began = time.monotonic()
+            on_step = display.begin(target.prompt, target.seed)
+            clip = make(target, on_step)
+            saved = clip.write(target, output, write_stdout, on_step)
+            display.done()
+            say_saved(saved, talk, output, time.monotonic() - began)
+            if "partial" in clip.settings:
+                raise typer.Exit(EXIT_INTERRUPTED)
+            also(clip, saved)
+            made += 1
+        except MagnetError as error:
+            failures.append(error)
+            failed.append(target.where)
+            if len(targets) > 1:
+                if all(error.message != said.message for said in failures[:-1]):  # once is enough
+                    where = f" ({target.path})" if target.path is not None else ""
+                    complain(f"{error.message}{where}", error.hint)
+                talk.data(_failure(target, error))
+            if isinstance(error, NoRoomError):
+                # There will be none for the others: no use in hours of generating them.
+                if not made:
+                    raise
+                raise PartialFailureError(
+                    f"{made} of {len(targets)} clips were made before the disk was full.",
+                    "Make room, then ask for the others again, each by its seed.",
+                ) from error
+    if failures and not made:
+        raise failures[0]
+    if failures:
+        raise PartialFailureError(
+            f"{len(failures)} of {len(targets)} clips could not be made: {some(failed)}.",
+            "The reasons are above; the others are done.",
+        )
+
+
+def grown(pieces: Iterator[Clip], keep_partial: bool) -> Clip:
+    """The whole of a piece; on Ctrl-C what is finished of it, if that is to be kept."""
+    finished: Clip | None = None
+    try:
+        for clip in pieces:
+            finished = clip
+    except KeyboardInterrupt:
+        if finished is None or not keep_partial or "partial" not in finished.settings:
+            raise
+    assert finished is not None
+    return finished
+
+
+def _failure(target: Target, error: MagnetError) -> dict[str, Any]:
+    return {
+        "status": "failed",
+        "file": target.where,
+        "prompt": target.prompt,
+        "seed": target.seed,
+        "error": str(error),
+    }
 
 
 def _step_bars(talk: Talk) -> Progress:
@@ -224,25 +270,7 @@ def _plain_steps(talk: Talk) -> Callable[[StepEvent], None]:
     return on_step
 
 
-def _plain_downloads(talk: Talk) -> Callable[[Download], None]:
-    """A line when a download begins, now and then while it runs, and at its end."""
-    said: dict[tuple[str, str], float] = {}
-
-    def on_download(progress: Download) -> None:
-        key, now = (progress.repo, progress.file), time.monotonic()
-        complete = progress.total is not None and progress.done >= progress.total
-        if key in said and not complete and now - said[key] < _PLAIN_SECONDS:
-            return
-        if said.get(key) == float("inf"):
-            return
-        said[key] = float("inf") if complete else now
-        total = f" of {progress.total / 1e6:.0f}" if progress.total else ""
-        talk.note(f"  {progress.repo}: {progress.file}: {progress.done / 1e6:.0f}{total} MB")
-
-    return on_download
-
-
-def _shortened(text: str, longest: int = 60) -> str:
+def shortened(text: str, longest: int = 60) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
@@ -250,3 +278,71 @@ def _escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+class BatchDisplay(ClipDisplay):
+    """Bars on a terminal, a line for each finished clip elsewhere, and stdout for other programs.
+
+    `finished` is called from the thread that writes the clips, everything else from the main one.
+    """
+
+    def __init__(self, talk: Talk, tally: Tally, path_end: bytes | None) -> None:
+        """`path_end`: what ends the path of each finished file on stdout; None: none is written."""
+        super().__init__(talk)
+        self._tally, self._path_end = tally, path_end
+
+    def __enter__(self) -> BatchDisplay:
+        super().__enter__()
+        if self._bars is not None:
+            self._overall = self._bars.add_task("clips", total=self._tally.total, detail="")
+        return self
+
+    def begin_jobs(self, jobs: Sequence[Job]) -> OnStep | None:
+        """Jobs that are decoded together are begun: what is told of their steps."""
+        if self._bars is None:
+            return None
+        on_step = self.begin(jobs[0].target.prompt, jobs[0].target.seed)
+        self._show_overall()
+        return on_step
+
+    def less(self, size: int) -> None:
+        """The memory holds only so many clips at once."""
+        clips = "one clip" if size == 1 else f"{size} clips"
+        self._talk.warn(f"The memory is not enough: going on with {clips} at once.")
+
+    def finished(self, outcome: Outcome) -> None:
+        """A clip is written, or has failed."""
+        tally = self._tally
+        tally.count(outcome)
+        count = f"[{tally.finished}{f'/{tally.total}' if tally.total is not None else ''}]"
+        if outcome.saved is not None:
+            path = outcome.saved.target.path
+            left = f", {_rough(tally.seconds_left)} left" if tally.seconds_left else ""
+            self._talk.note(
+                f"{count} {in_words(outcome.saved)}, in {outcome.seconds:.1f} s "
+                f"({tally.clips_per_minute:.1f} clips/min{left})"
+            )
+            warn(outcome.saved, self._talk, outcome.job.output, f"{outcome.job.file}: ")
+            if self._path_end is not None and path is not None:
+                write_stdout(os.fsencode(path) + self._path_end)
+        elif outcome.error is not None:
+            where = f"{count} {outcome.job.file} (line {outcome.job.line})"
+            complain(f"{where}: {outcome.error.message}", outcome.error.hint)
+        self._talk.data({"event": "clip", **outcome.record()})
+        self._show_overall()
+
+    def _show_overall(self) -> None:
+        if self._bars is not None and self._overall is not None:
+            rate = self._tally.clips_per_minute
+            detail = f"{rate:.1f} clips/min" if self._tally.finished else ""
+            self._bars.update(self._overall, completed=self._tally.finished, detail=detail)
+
+
+def _rough(seconds: float | None) -> str:
+    """A time as people say it."""
+    seconds = seconds or 0.0
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -12,8 +12,8 @@ import typer
 
 from magnet_cli.cli.again import HELPERS, as_text, command_for, differences, model_of
 from magnet_cli.cli.inputs import STDIN
-from magnet_cli.cli.output import Talk, complain, printable, stdin
 from magnet_cli.cli.settings import TalkOptions, takes_flags
+from magnet_cli.cli.talk import Talk, complain, printable, stdin
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.output import Talk
 from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
+from magnet_cli.cli.talk import Talk
 from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.training.config import CodecTrainConfig, TrainConfig, read_config

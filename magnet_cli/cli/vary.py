@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.clips import make_each
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
@@ -18,7 +17,7 @@ from magnet_cli.cli.inputs import (
     seeds_of,
     texts_of,
 )
-from magnet_cli.cli.output import Talk
+from magnet_cli.cli.progress import make_each
 from magnet_cli.cli.settings import (
     CodesFileOptions,
     DecodingOptions,
@@ -28,6 +27,7 @@ from magnet_cli.cli.settings import (
     WindowOptions,
     takes_flags,
 )
+from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig
 
@@ -89,7 +89,7 @@ def vary(
     The input becomes codes; a share of them is kept, in short spans, and the model fills in the
     rest. The more is kept, the more of its melody and rhythm stay.
     """
-    from magnet_cli.cli.targets import plan
+    from magnet_cli.cli.inputs import plan
 
     voice = Talk(talk)
     check_stdout(files.destination, talk)
@@ -106,9 +106,10 @@ def vary(
 
         from magnet_cli.cli.loading import load
         from magnet_cli.cli.progress import ClipDisplay
-        from magnet_cli.editing.variation import check_variation
 
         loaded = load(model, voice)
+        from magnet_cli.editing.variation import check_variation
+
         config = decoding.over(loaded.defaults)
         how: dict[str, Any] = {
             "config": config,

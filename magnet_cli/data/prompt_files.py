@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, cast
 
-from magnet_cli.data.prompts import BadLine, PromptLine, clean_prompt, field_of, line_of, num_of
+from magnet_cli.data.prompts import BadLine, PromptLine, field_of, line_of, num_of
 from magnet_cli.errors import DataError, UsageError
+from magnet_cli.fields import clean_prompt
 
 PromptFormat = Literal["txt", "csv", "tsv", "jsonl"]
 

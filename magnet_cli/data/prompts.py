@@ -1,4 +1,4 @@
-"""Prompts: what a text must be for a model to be given it, and what a line of a prompt file may say beside.
+"""What a line of a prompt file may say.
 
 Its columns or keys are the fields of PromptLine and every setting of decoding and of the sound file.
 """
@@ -6,14 +6,12 @@ Its columns or keys are the fields of PromptLine and every setting of decoding a
 from __future__ import annotations
 
 import difflib
-import json
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import NotOfTypeError, Setting, settings_of, shown, typed
+from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, settings_of, shown, typed
 from magnet_cli.settings import (
     MAX_SEED,
     MOST_VARIATIONS,
@@ -24,33 +22,6 @@ from magnet_cli.settings import (
 )
 
 _NOTHING = DecodingConfig()  # one for all lines that say nothing
-
-# Escaped as JSON. Files keep their prompt as a comment, and opus takes no comment beyond 60 kB.
-LONGEST_PROMPT = 20_000
-
-
-def clean_prompt(text: str) -> str:
-    """`text` on one line, without space around it; spaces, tabs and newlines become one space each.
-    Raises UsageError: it is empty, too long, not UTF-8, or holds control characters such as NUL."""
-    one_line = " ".join(text.split())
-    if not one_line:
-        raise UsageError("The prompt is empty.", 'Describe a sound, such as "lofi piano".')
-    for at, character in enumerate(one_line):
-        category = unicodedata.category(character)
-        if category == "Cs":
-            raise UsageError("The prompt is not UTF-8 text.", "Save it as UTF-8.")
-        if category == "Cc":
-            raise UsageError(
-                f"The prompt holds a control character (U+{ord(character):04X}, at {at + 1}).",
-                "Remove it: a prompt is plain text.",
-            )
-    length = len(json.dumps(one_line))
-    if length > LONGEST_PROMPT:
-        raise UsageError(
-            f"The prompt is too long: {len(one_line)} characters.",
-            "A sentence or two say more to a model than a page.",
-        )
-    return one_line
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from magnet_cli.audio.loudness import Loudness
-from magnet_cli.cli.clips import make_each
-from magnet_cli.cli.output import Talk
-from magnet_cli.cli.progress import ClipDisplay
+from magnet_cli.cli.progress import ClipDisplay, make_each
 from magnet_cli.cli.settings import TalkOptions
+from magnet_cli.cli.talk import Talk
 from magnet_cli.clips import SavedClip
 from magnet_cli.errors import MagnetError, PartialFailureError
 from magnet_cli.settings import OutputConfig

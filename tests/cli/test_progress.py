@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from magnet_cli.checkpoints.hub import Progress as Download
-from magnet_cli.cli.output import Talk
-from magnet_cli.cli.progress import ClipDisplay, loading
+from magnet_cli.cli.loading import loading
+from magnet_cli.cli.progress import ClipDisplay
 from magnet_cli.cli.settings import TalkOptions
+from magnet_cli.cli.talk import Talk
 from magnet_cli.decoding.contracts import StepEvent
 
 

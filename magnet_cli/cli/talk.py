@@ -15,20 +15,25 @@ stdout that leaves ends the program (`pipe_closed`); one of stderr only misses w
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import typer
 
 from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.errors import EXIT_PIPE_CLOSED, MagnetError, UsageError
+from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from magnet_cli.clips import SavedClip
 
 
 class Talk:
@@ -251,3 +256,55 @@ def _harmless(character: str) -> bool:
     return unicodedata.category(character) not in ("Cc", "Cs") and not (
         "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
     )
+
+
+def say_saved(saved: SavedClip, talk: Talk, output: OutputConfig, took: float) -> None:
+    """Tell of a clip: a line on stderr, a JSON line on stdout; `took` is in seconds."""
+    record = {**saved.record(), "seconds": round(took, 3)}
+    if partial := saved.settings.get("partial"):
+        talk.warn(
+            f"Interrupted: keeping the first {partial['seconds']:g} of {partial['of']:g} seconds."
+        )
+        talk.note(f"Saved {saved.target.where}: {saved.duration:g} s")
+        record["status"] = "partial"
+    else:
+        talk.note(f"Saved {in_words(saved)}, in {took:.1f} s")
+    if saved.asked is not None:
+        _say_beside(saved.asked.path, saved.target.path, talk)
+        _say_beside(saved.asked.codes, saved.target.codes, talk)
+    if "partial" not in saved.settings:
+        warn(saved, talk, output)
+    talk.data(record)
+
+
+def warn(saved: SavedClip, talk: Talk, output: OutputConfig, where: str = "") -> None:
+    """Say what should be known of its loudness, if anything; `where` says which clip is meant."""
+    from magnet_cli.audio.loudness import remark
+
+    if saved.loudness is not None and (said := remark(saved.loudness, output)):
+        talk.warn(f"{where}{said}")
+    if lost := saved.more.get("lost"):
+        talk.warn(f"Not kept, as only a wav holds it: {lost}. Name the output .wav.")
+
+
+def _say_beside(asked: Path | None, path: Path | None, talk: Talk) -> None:
+    """Say that a name was taken by the time its file was made, if it was; said even if --quiet."""
+    if path != asked:
+        talk.warn(
+            f"{asked} appeared meanwhile and is left alone: what was made is {path}.", always=True
+        )
+
+
+def in_words(saved: SavedClip) -> str:
+    """The clip's name and what it came to be."""
+    if saved.loudness is None:
+        again = ", ".join(f"{start:.2f}-{stop:.2f} s" for start, stop in saved.more["regions"])
+        return f"{saved.target.where}: {again} made anew (whole frames)"
+    return (
+        f"{saved.target.where}: {saved.duration:g} s, {_level(saved.loudness.after, 'LUFS')}, "
+        f"peak {_level(saved.loudness.peak, 'dBFS')}"
+    )
+
+
+def _level(value: float, unit: str) -> str:
+    return f"{value:.1f} {unit}" if math.isfinite(value) else f"no {unit}"
