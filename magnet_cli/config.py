@@ -27,7 +27,7 @@ class LMConfig:
     frame_rate: float  # frames per second of the codec
     segment_duration: float  # seconds the model was trained on
     hidden_scale: int = 4  # feed-forward width over dim
-    subcodes_context: int = 5  # frames that streams > 0 see on each side, where masked
+    subcodes_context: int = 5  # frames that streams > 0 see on each side, where masked; -1: all
     span_len: int = 3  # frames in a masked span
     delays: tuple[int, ...] = ()  # steps by which each stream is late, where autoregressive
     stages: tuple[tuple[int, ...], ...] = ()  # streams that are masked together; (): each by itself
@@ -171,7 +171,8 @@ def check_lm(config: LMConfig, source: str) -> LMConfig:
 
     for field in _COUNTS:
         need(_is_whole(getattr(config, field), least=1), field, "a whole number from 1")
-    need(_is_whole(config.subcodes_context, least=0), "subcodes_context", "a whole number from 0")
+    takes = "a whole number from 0, or -1 for no restriction"
+    need(_is_whole(config.subcodes_context, least=-1), "subcodes_context", takes)
     for field in ("frame_rate", "segment_duration"):
         value = getattr(config, field)
         good = _is_number(value) and math.isfinite(value) and value > 0

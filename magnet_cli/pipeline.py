@@ -118,8 +118,9 @@ class Pipeline:
         if self.modeling == "autoregressive":
             causal = sessions.causal()
             return autoregressive.decode(causal, *known, decoding, pattern=self.lm.pattern)
+        context = request.config.subcodes_context
         if not request.hybrid_frames:
-            return iterative.decode(sessions.masked(), *known, decoding)
+            return iterative.decode(sessions.masked(0, context), *known, decoding)
         writer, writing = self.parts, sessions
         if request.partners.hybrid_model is not None:
             writer = request.partners.hybrid_model
@@ -132,7 +133,7 @@ class Pipeline:
         prefix = hybrid.Prefix(writer.lm.pattern, request.hybrid_frames, diagonal=own_rows)
         return hybrid.decode(
             writing.causal(),
-            sessions.masked(prefix.rows if own_rows else 0),
+            sessions.masked(prefix.rows if own_rows else 0, context),
             *known,
             decoding,
             prefix=prefix,

@@ -118,6 +118,13 @@ class DecodingConfig:
         usual="max",
         only="masked",
     )
+    subcodes_context: int | None = _decoding(
+        "Frames on each side that the streams after the first see; -1: all. Default: the checkpoint's own.",
+        metavar="N",
+        low=-1,
+        words="a whole number from 0, or -1 for no restriction",
+        only="masked",
+    )
     score_noise: float | None = _decoding(  # Gumbel noise on the spans' scores at the first step
         "Chance in which spans are masked again: held notes are the surest guess, and where only the surest "
         "stays, everything drones.",

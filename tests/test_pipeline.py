@@ -74,6 +74,18 @@ def test_seeds_make_the_difference(model: Model) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_a_context_can_be_asked_for_and_is_the_models_own_where_it_is_not(model: Model) -> None:
+    def codes(context: int | None) -> torch.Tensor:
+        config = dataclasses.replace(SHORT, subcodes_context=context)
+        return model.generate(["x"], config, [5], frames=40).codes
+
+    own = codes(None)
+    assert torch.equal(codes(model.lm.config.subcodes_context), own)
+    assert torch.equal(codes(-1)[:, 0], own[:, 0])  # the first stream sees everything anyway
+    assert not torch.equal(codes(-1), own)
+    assert torch.equal(codes(None), own)
+
+
 def test_known_codes_stay_wherever_they_are(model: Model) -> None:
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 64, (1, 4, 33), generator=generator)

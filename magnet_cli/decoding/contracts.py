@@ -51,7 +51,7 @@ class Sessions(Protocol):
     def causal(self) -> CausalLogits:
         """Asked step by step."""
 
-    def masked(self, prefix_rows: int = 0) -> StageLogits:
+    def masked(self, prefix_rows: int = 0, context: int | None = None) -> StageLogits:
         """Asked for what masks hide; it lays out the first `prefix_rows` steps as they were written."""
 
 

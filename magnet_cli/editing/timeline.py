@@ -57,9 +57,10 @@ class MixedSessions:
         """The mixture step by step."""
         return MixedSession([one.causal() for one in self.sessions], self.weights, self.delays)
 
-    def masked(self, prefix_rows: int = 0) -> MixedLogits:
+    def masked(self, prefix_rows: int = 0, context: int | None = None) -> MixedLogits:
         """The mixture filling masks, after a prefix of so many rows."""
-        return MixedLogits([one.masked(prefix_rows) for one in self.sessions], self.weights)
+        masked = [one.masked(prefix_rows, context) for one in self.sessions]
+        return MixedLogits(masked, self.weights)
 
 
 class MixedLogits:

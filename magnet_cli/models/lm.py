@@ -7,6 +7,8 @@ autoregressive model reads them in the delay layout; a hybrid model reads the de
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,16 +72,22 @@ class LanguageModel(nn.Module):
         """Hidden states [..., dim] -> float32 logits [..., card] of one stream."""
         return self.linears[stream](hidden).float()
 
+    def with_context(self, context: int) -> LanguageModel:
+        """The model, of the same weights, with another `subcodes_context`."""
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, subcodes_context=context)
+        return other
+
     def stage_attention(self, stage: int, prefix_rows: int = 0) -> Attention:
-        """What a masked stage sees: stream 0 everything, the others `subcodes_context` frames.
+        """What a masked stage sees: stream 0 everything, the others `subcodes_context` frames (-1: all).
 
         In a hybrid model the first rows of the delay layout attend causally: at least the special
         step, and the `prefix_rows` that were written autoregressively.
         """
-        context = self.config.subcodes_context if stage > 0 else None
+        context = self.config.subcodes_context if stage > 0 else -1
         if self.config.modeling == "hybrid":
-            return Attention.prefix(max(prefix_rows, 1), context)
-        return Attention.full() if context is None else Attention.band(context)
+            return Attention.prefix(max(prefix_rows, 1), None if context < 0 else context)
+        return Attention.full() if context < 0 else Attention.band(context)
 
     def stage_logits(self, rows: Tensor, stage: int, positions: Tensor) -> Tensor:
         """What a stage says at some frames, from the hidden states of all rows.

@@ -52,17 +52,22 @@ class TextSessions:
     ) -> None:
         """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
         self.lm, self._texts = lm, (conditions, nulls)
-        self._masked: dict[int, MaskedSession] = {}
+        self._masked: dict[tuple[int, int | None], MaskedSession] = {}
 
     def causal(self) -> CausalSession:
         """The model step by step."""
         return CausalSession(self.lm, *self._texts)
 
-    def masked(self, prefix_rows: int = 0) -> MaskedSession:
-        """The model filling masks, after a prefix of so many rows; the texts' keys are kept."""
-        if prefix_rows not in self._masked:
-            self._masked[prefix_rows] = MaskedSession(self.lm, *self._texts, prefix_rows)
-        return self._masked[prefix_rows]
+    def masked(self, prefix_rows: int = 0, context: int | None = None) -> MaskedSession:
+        """The model filling masks, after a prefix of so many rows; the texts' keys are kept.
+
+        `context`: the frames that streams > 0 see on each side, -1 all; None: the model's own.
+        """
+        key = prefix_rows, context
+        if key not in self._masked:
+            lm = self.lm if context is None else self.lm.with_context(context)
+            self._masked[key] = MaskedSession(lm, *self._texts, prefix_rows)
+        return self._masked[key]
 
 
 class MaskedSession:

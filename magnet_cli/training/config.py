@@ -52,7 +52,12 @@ class TrainConfig:
     num_heads: int = _sizes("Attention heads.", 4, low=1)
     num_layers: int = _sizes("Transformer blocks.", 6, low=1)
     hidden_scale: int = _sizes("Feed-forward width over dim.", 4, low=1)
-    subcodes_context: int = _sizes("Frames that streams > 0 see on each side.", 5, low=0)
+    subcodes_context: int = _sizes(
+        "Frames that streams > 0 see on each side; -1: all.",
+        5,
+        low=-1,
+        words="a whole number from 0, or -1 for no restriction",
+    )
     span_len: int = _sizes("Frames in a masked span.", 3, low=1)
     stage_sizes: tuple[int, ...] = _sizes(
         "Streams that are masked together, stage by stage, such as 4 4 4; empty: each by itself.",

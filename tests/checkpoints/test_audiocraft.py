@@ -366,6 +366,19 @@ def test_the_written_settings_hold_what_audiocraft_reads(tmp_path: Path) -> None
         assert found == expected, key
 
 
+def test_no_restriction_of_context_is_written_and_read_as_the_reference_has_it(
+    tmp_path: Path,
+) -> None:
+    # The paper's ablation of context: such a checkpoint was called damaged.
+    file = open_lm(SMALL)
+    config = dataclasses.replace(audiocraft.lm_config(file, 50), subcodes_context=-1)
+    state, path = audiocraft.lm_state(file), tmp_path / LM_FILE
+    write_lm(path, config, state, DecodingConfig(), text_encoder="t5-base", sample_rate=32_000)
+    again = open_lm(path)
+    assert again.settings["transformer_lm"]["subcodes_context"] == -1
+    assert audiocraft.lm_config(again, 50) == config
+
+
 def test_a_hybrid_model_cannot_be_exported(tmp_path: Path) -> None:
     config = LMConfig(8, 2, 1, 4, 16, "hybrid", 8, 50, 1, delays=(0, 1, 2, 3))
     with pytest.raises(UsageError, match="hybrid"):

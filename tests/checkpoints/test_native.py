@@ -165,6 +165,7 @@ def test_a_config_that_is_wrong_says_where(written: Path, change: dict, words: s
         ("hidden_scale", -1),
         ("text_dim", float("nan")),
         ("subcodes_context", "x"),
+        ("subcodes_context", -2),
         ("span_len", None),
         ("frame_rate", "fast"),
         ("frame_rate", float("nan")),

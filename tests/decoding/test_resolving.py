@@ -23,9 +23,11 @@ def test_the_user_wins_over_the_checkpoint_over_the_paper() -> None:
     config = resolve(DecodingConfig(temperature=1.0), checkpoint, MASKED)
     assert (config.temperature, config.top_p, config.max_cfg_coef) == (1.0, 0.8, 10.0)
     assert config.span_len == MASKED.span_len
-    # Whose temperature writes the first seconds is open until the writer is known.
+    # Whose temperature writes the first seconds is open until the writer is known; so is the context,
+    # which is then the model's.
     open_ = [name for name, value in vars(config).items() if value is None]
-    assert open_ == ["hybrid_temperature", "hybrid_top_p", "hybrid_top_k"]
+    writers = ["hybrid_temperature", "hybrid_top_p", "hybrid_top_k"]
+    assert open_ == ["subcodes_context", *writers]
 
 
 def test_the_first_seconds_have_the_writers_temperature_unless_theirs_is_said() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from magnet_cli.config import Modeling
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.transformer import Attention
 from tests.golden_cases import case, case_id, cases, tensor
@@ -74,6 +75,18 @@ def test_hybrid_stage_reads_the_delay_layout() -> None:
         for frame in range(9):
             step = frame + lm.pattern.delays[stage] + 1
             assert torch.equal(got[:, frame], rows[:, step])
+
+
+@pytest.mark.parametrize("modeling", ["masked", "hybrid"])
+@torch.inference_mode()
+def test_a_context_of_minus_one_restricts_nothing(modeling: Modeling) -> None:
+    lm = tiny_lm(modeling)
+    codes = torch.randint(16, (1, 4, 30), generator=torch.Generator().manual_seed(1))
+    banded = lm.stage_hidden(codes, 2, None)
+    wide = lm.with_context(64).stage_hidden(codes, 2, None)  # more rows than there are
+    torch.testing.assert_close(lm.with_context(-1).stage_hidden(codes, 2, None), wide)
+    assert torch.equal(lm.stage_hidden(codes, 2, None), banded)  # the model itself stays
+    assert not torch.allclose(banded, wide, atol=1e-3)
 
 
 def test_names_are_those_of_the_released_layout() -> None:

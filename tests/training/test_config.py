@@ -47,6 +47,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ("condition_dropout = 1.5", "condition_dropout cannot be"),
         ("batch_size = 6\nmicro_batch = 4", "micro_batch cannot be 4"),
         ("dim = 30", "dim cannot be 30"),
+        ("subcodes_context = -2", "subcodes_context cannot be -2"),
         ("stage_weights = [0.0, 0.0]", "stage_weights"),
         ("no_prefix_share = 0.8\nfull_prefix_share = 0.8", "full_prefix_share"),
     ],
@@ -56,6 +57,18 @@ def test_what_cannot_be_is_refused(tmp_path: Path, text: str, what: str) -> None
     path.write_text(text)
     with pytest.raises(UsageError, match=what):
         read_config(path, {})
+
+
+@pytest.mark.parametrize("name", ["music", "sound"])
+def test_the_papers_recipes_are_read(name: str) -> None:
+    config = read_config(Path(__file__).parents[2] / "recipes" / f"{name}.toml", {})
+    assert (config.dim, config.num_layers, config.span_len, config.modeling) == (
+        1024,
+        24,
+        3,
+        "masked",
+    )
+    assert config.condition_dropout == {"music": 0.3, "sound": 0.1}[name]
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

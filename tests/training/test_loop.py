@@ -65,6 +65,12 @@ def test_equal_settings_give_equal_weights(workshop: Path) -> None:
         assert torch.equal(weight, weights(second)[name]), name
 
 
+def test_a_model_without_restriction_of_context_is_trained_and_kept_as_such(workshop: Path) -> None:
+    trainer, _ = run(workshop, "wide", subcodes_context=-1, modeling="masked", steps=2)
+    kept = json.loads((workshop / "wide" / "config.json").read_text("utf-8"))["lm"]
+    assert kept["subcodes_context"] == trainer.output.lm.config.subcodes_context == -1
+
+
 def test_a_killed_run_goes_on_as_if_nothing_had_been(workshop: Path) -> None:
     """Kill -9 after step 5, between two checkpoints: what was not finished is as if never begun."""
     whole, _ = run(workshop, "whole")
