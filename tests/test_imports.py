@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
         *("audio", "naming", "decoding", "models", "targets"),
     },
     "training": {"models", "checkpoints", "decoding", "api", "data", "audio"},
-    "evaluation": {"pipeline", "request", "data", "audio"},
+    "evaluation": {"pipeline", "request", "data", "audio", "batch", "checkpoints", "naming"},
     "__init__": {"api", "clips"},
     "__main__": {"cli"},
 }

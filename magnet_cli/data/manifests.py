@@ -113,7 +113,7 @@ def _read_manifest(manifest: Path) -> ClipList:
 def _read_folder(folder: Path) -> ClipList:
     clips: list[Clip] = []
     problems: list[Problem] = []
-    for sound in _sounds(folder):
+    for sound in sound_files(folder):
         where = str(sound.relative_to(folder))
         try:
             clips.append(_clip(sound, folder, _sidecar(sound), where, problems))
@@ -122,7 +122,7 @@ def _read_folder(folder: Path) -> ClipList:
     return ClipList(tuple(clips), tuple(problems))
 
 
-def _sounds(folder: Path) -> Iterator[Path]:
+def sound_files(folder: Path) -> Iterator[Path]:
     """Sound files under a folder, sorted, so that every machine sees the same order."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

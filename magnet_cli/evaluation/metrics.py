@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from magnet_cli.evaluation.statistics import extrapolate
+
 WINDOWS = (256, 512, 1024, 2048)  # samples; of the multi-resolution distance
 _SILENCE = 1e-3  # amplitude that differences fade out below
 
@@ -58,6 +60,104 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     apart = (means[0] - means[1]).square().sum()
     distance = apart + one.trace() + two.trace() - 2 * values.sqrt().sum()
     return max(0.0, float(distance))
+
+
+def median_distance(rows: Tensor) -> float:
+    """The median Euclidean distance between two different rows of [N, D]: a kernel's bandwidth."""
+    some = rows[:: max(1, len(rows) // 4096)]  # of more rows the distances would fill the memory
+    return float(torch.pdist(some.double()).median())
+
+
+def kernel_distances(
+    first: Tensor,
+    second: Tensor,
+    bandwidth: float,
+    first_units: Sequence[int],
+    second_units: Sequence[int],
+) -> tuple[float, Tensor]:
+    """Kernel audio distance (Chung et al., 2025, arXiv 2502.15602): 100 times the unbiased MMD^2.
+
+    Of a Gaussian kernel. Rows of one unit (windows of a clip; clips of one prompt in both sets) depend
+    on each other and are not compared, which is what makes the estimate unbiased; it may come out a
+    little below zero.
+
+    Args:
+        first: embeddings [N, D].
+        second: [M, D].
+        bandwidth: of the kernel; the median distance within the reference.
+        first_units: for each row, the number of its unit, from 0; the same number is the same unit.
+        second_units: the same of `second`.
+
+    Returns:
+        the distance, and the distance without each unit [units], NaN where too few would be left.
+
+    Raises:
+        ValueError: a set has fewer than two units.
+    """
+    units = 1 + max(*first_units, *second_units)
+    sets = [(first.double(), first_units), (second.double(), second_units)]
+    members = []  # [rows, units], 1 where a row is of a unit
+    for rows, of in sets:
+        if len(set(of)) < 2 or len(of) != len(rows):
+            raise ValueError("each set needs two units or more, and a unit for each row")
+        members.append(
+            torch.nn.functional.one_hot(torch.tensor(list(of)), units).double().to(rows.device)
+        )
+
+    def similarity(one: int, two: int) -> Tensor:
+        """Mean kernel between different units: of all, and without each unit."""
+        gram = torch.cdist(sets[one][0], sets[two][0]).square().mul(-0.5 / bandwidth**2).exp()
+        sums = members[one].T @ gram @ members[two]  # [units, units]
+        pairs = torch.outer(members[one].sum(0), members[two].sum(0))
+        totals = []
+        for table in (sums, pairs):
+            apart = table - table.diag().diag()
+            without = apart.sum() - apart.sum(0) - apart.sum(1)
+            totals.append(torch.cat([apart.sum()[None], without]))
+        return totals[0] / totals[1]
+
+    both = similarity(0, 0) + similarity(1, 1) - 2 * similarity(0, 1)
+    distances = 100 * both.cpu()
+    return float(distances[0]), distances[1:]
+
+
+def extrapolated_frechet(first: Tensor, second: Tensor, fewest: int) -> float:
+    """The Fréchet distance that ever more clips tend to (arXiv 2311.01616): few clips raise it.
+
+    The second set is cut into one to four blocks, and the mean distance of each number of blocks is
+    extrapolated by a + b / size: every row is used at every size, so that chance has less of a say
+    than in random subsets.
+
+    Args:
+        first: the reference [N, D], used whole.
+        second: [M, D]; rows of one clip side by side, clips in an order that has nothing to do with
+            what they hold.
+        fewest: rows that a block must have.
+
+    Raises:
+        ValueError: there are not even rows for two blocks.
+    """
+    most = min(4, len(second) // fewest)
+    if most < 2:
+        raise ValueError(f"{len(second)} rows are fewer than twice {fewest}")
+    sizes, values = [], []
+    for blocks in range(1, most + 1):
+        cuts = second.tensor_split(blocks)
+        sizes.append(len(second) / blocks)
+        values.append(sum(frechet_distance(first, cut) for cut in cuts) / blocks)
+    return extrapolate(sizes, values)
+
+
+def divergences(reference: Tensor, other: Tensor) -> Tensor:
+    """KL(reference || other) of class probabilities [N, classes] -> [N], in nats."""
+    smallest = 1e-6  # as in audiocraft: no class is impossible
+    logs = [(probabilities.double() + smallest).log() for probabilities in (reference, other)]
+    return (reference.double() * (logs[0] - logs[1])).sum(-1)
+
+
+def cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine similarity of rows, [N, D] and [N, D] -> [N]."""
+    return torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=-1)
 
 
 def rank_agreement(reference: Tensor, other: Tensor, among: int = 1) -> float:

@@ -1,0 +1,371 @@
+"""Systems compared: each set of clips against a reference, by every judge, with a floor and a ceiling.
+
+The floor is the reference against itself, half against half; the ceiling is what no system should be
+beaten by: captions shuffled among the clips, and white noise. The first system is the baseline that
+the others are compared with, prompt by prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from magnet_cli.errors import UsageError
+from magnet_cli.evaluation.embedders import MEL, Classifier, Embedder, Judge, TextEmbedder
+from magnet_cli.evaluation.figures import (
+    Figure,
+    MeanFigure,
+    Rows,
+    fewest_rows,
+    frechet_figures,
+    kernel_figure,
+    noise,
+    parts_of,
+)
+from magnet_cli.evaluation.hearing import (
+    Cache,
+    HeardSet,
+    Hearing,
+    Listen,
+    OnClip,
+    hear_sets,
+    heard_rows,
+)
+from magnet_cli.evaluation.metrics import cosines, divergences, median_distance
+from magnet_cli.evaluation.sets import ClipSet, Fault
+from magnet_cli.evaluation.table import Column, Comparison, Line
+
+METRICS = ("kad", "fad", "kl", "clap")
+_FEW = 100  # clips, below which KAD says little
+_NOISES = 600  # windows of white noise at most
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who is asked, and for what.
+
+    Attributes:
+        metrics: of METRICS; None: all that the judges and the clips allow.
+        resamples: draws of the bootstrap.
+    """
+
+    embedders: Sequence[Embedder]
+    classifier: Classifier | None = None
+    metrics: Sequence[str] | None = None
+    resamples: int = 2000
+    cache: Cache = field(default_factory=lambda: Cache(None))
+
+    def check(self, with_reference: bool) -> None:
+        """Refuse metrics that cannot be had.
+
+        Raises:
+            UsageError: saying what is missing.
+        """
+        for metric in self.metrics or ():
+            if metric not in METRICS:
+                raise UsageError(
+                    f"There is no metric {metric[:40]!r}.", f"Take some of {', '.join(METRICS)}."
+                )
+        wanted = set(self.metrics or ())
+        if wanted & {"kad", "fad", "kl"} and not with_reference:
+            raise UsageError(
+                "kad, fad and kl compare with a reference.",
+                "Say --reference DIR, or --metrics clap.",
+            )
+        if "kl" in wanted and self.classifier is None:
+            raise UsageError(
+                "kl needs a classifier.",
+                "Say --classifier MIT/ast-finetuned-audioset-10-10-0.4593, or a folder.",
+            )
+        if "clap" in wanted and not self._readers:
+            raise UsageError(
+                "clap needs an embedder that reads text, too.",
+                "Say --embedder laion/larger_clap_music, or a folder.",
+            )
+        if self.metrics is None and not with_reference and not self._readers:
+            raise UsageError(
+                "Without a reference there is nothing to compare with.", "Say --reference DIR."
+            )
+
+    def wants(self, metric: str) -> bool:
+        """Whether a metric is to be had, if it can be."""
+        return self.metrics is None or metric in self.metrics
+
+    @property
+    def _readers(self) -> list[TextEmbedder]:
+        return [one for one in self.embedders if isinstance(one, TextEmbedder)]
+
+    def listeners(self) -> list[tuple[Judge, Listen]]:
+        """Each judge that is needed, with what it does."""
+        found: list[tuple[Judge, Listen]] = []
+        for one in self.embedders:
+            if self.wants("kad") or self.wants("fad") or one in self._readers:
+                found.append((one, one.embed))
+        if self.classifier is not None and self.wants("kl"):
+            found.append((self.classifier, self.classifier.classify))
+        return found
+
+
+def compare(
+    systems: Sequence[ClipSet],
+    reference: ClipSet | None,
+    judges: Judges,
+    on_clip: OnClip | None = None,
+) -> Comparison:
+    """Measure systems against a reference.
+
+    Clips that cannot be read, are silent or have no partner are named in `faults`, and left out where
+    they cannot be used.
+
+    Raises:
+        UsageError: a metric cannot be had, or nothing is left to measure.
+    """
+    judges.check(reference is not None)
+    hearing = hear_sets(systems, reference, judges.listeners(), judges.cache, on_clip)
+    return _Measuring(hearing, judges).result()
+
+
+class _Measuring:
+    def __init__(self, hearing: Hearing, judges: Judges) -> None:
+        self.judges, self.notes = judges, list[str]()
+        self.sets, self.reference, self.units = hearing.systems, hearing.reference, hearing.units
+        self.captions, self.faults = hearing.captions, list(hearing.faults)
+        self._check_prompts()
+
+    def _check_prompts(self) -> None:
+        """Say what has no partner; what needs one goes on without those clips."""
+        paired = self.judges.classifier is not None and self.judges.wants("kl")
+        sets = [*self.sets, *([self.reference] if self.reference is not None and paired else [])]
+        known = [{unit for unit in one.units if self.captions[unit]} for one in sets]
+        everywhere = set.intersection(*known)
+        for one, units in zip(sets, known, strict=True):
+            for unit in sorted(units - everywhere):
+                lacking = [o.name for o, k in zip(sets, known, strict=True) if unit not in k]
+                what = f"its prompt is not answered by {', '.join(lacking)}"
+                self.faults.append((one.name, Fault(f"{self.captions[unit]!r}", what)))
+
+    def result(self) -> Comparison:
+        columns: list[Column] = []
+        table: dict[tuple[str, str], dict[str, Figure]] = {}  # by name and role
+        for one in self.sets:
+            table[one.name, "system"] = {}
+
+        def add(column: Column, figures: Sequence[tuple[str, str, Figure]]) -> None:
+            columns.append(column)
+            for name, role, figure in figures:
+                table.setdefault((name, role), {})[column.key] = figure
+
+        for embedder in self.judges.embedders:
+            if embedder.name == MEL:
+                self.notes.append(
+                    "mel is no judge of perception: it compares spectra, and hears neither melody "
+                    "nor rhythm."
+                )
+            if self.reference is not None:
+                for column, figures in self._distances(embedder, self.reference):
+                    add(column, figures)
+            if isinstance(embedder, TextEmbedder) and self.judges.wants("clap"):
+                heading = f"CLAP score ({embedder.name}) ↑"
+                column = Column(f"clap:{embedder.name}", heading, "higher")
+                add(column, self._fits(embedder))
+        classifier = self.judges.classifier
+        if classifier is not None and self.reference is not None and self.judges.wants("kl"):
+            column = Column(f"kl:{classifier.name}", f"KL ({classifier.name}) ↓", "lower")
+            add(column, self._divergences(classifier, self.reference))
+        ranks = {"floor": 0, "system": 1, "ceiling": 2}
+        lines = [
+            Line(name, role, {key: figure.estimate() for key, figure in cells.items()})
+            for (name, role), cells in sorted(table.items(), key=lambda of: ranks[of[0][1]])
+        ]
+        first, *others = (table[one.name, "system"] for one in self.sets)
+        differences = [
+            Line(
+                one.name,
+                "system",
+                {key: cells[key].minus(first[key]) for key in cells if key in first},  # type: ignore[arg-type]
+            )
+            for one, cells in zip(self.sets[1:], others, strict=True)
+        ]
+        sets = [*self.sets, *([self.reference] if self.reference is not None else [])]
+        return Comparison(
+            self.reference.name if self.reference is not None else None,
+            {one.name: len(one.units) for one in sets},
+            tuple(columns),
+            tuple(lines),
+            self.sets[0].name,
+            tuple(differences),
+            tuple(self.faults),
+            tuple(self.notes),
+        )
+
+    def _distances(
+        self, embedder: Embedder, reference: HeardSet
+    ) -> Iterator[tuple[Column, list[tuple[str, str, Figure]]]]:
+        """KAD and FAD of every system, between the reference's halves, and of noise."""
+        points = _points(reference, embedder)
+        halves = [points.where(lambda unit, half=half: unit % 2 == half) for half in (0, 1)]  # type: ignore[misc]
+        count = min(len(points.rows), _NOISES)
+        noises = noise(embedder.sample_rate, embedder.window, count)
+        rows = self._noise_rows(embedder, embedder.embed, noises)
+        if isinstance(embedder, TextEmbedder):
+            rows = torch.nn.functional.normalize(rows, dim=-1)
+        # Each a unit of its own, behind all the others.
+        white = Rows(rows, tuple(range(self.units, self.units + count)), count)
+        sets = [(one.name, "system", points, _points(one, embedder)) for one in self.sets]
+        halves_name = f"{reference.name}, half against half"
+        pairs = [
+            (halves_name, "floor", halves[0], halves[1]),
+            *sets,
+            ("white noise", "ceiling", points, white),
+        ]
+        units = self.units + count
+        if self.judges.wants("kad"):
+            fewest = min([points.clips, *(one.clips for *_, one in sets)])
+            if fewest < _FEW:
+                self.notes.append(
+                    f"KAD takes about {_FEW} clips a set; here one has {fewest}: see the intervals."
+                )
+            bandwidth = median_distance(points.rows)
+            if bandwidth == 0:
+                self.notes.append(
+                    f"To {embedder.name}, half of the reference is one sound: no KAD."
+                )
+            heading = f"KAD ({embedder.name}) ↓"
+            yield (
+                Column(f"kad:{embedder.name}", heading, "lower"),
+                [
+                    (name, role, kernel_figure(one, two, bandwidth, units))
+                    for name, role, one, two in pairs
+                    if min(len(set(one.units)), len(set(two.units))) > 1 and bandwidth > 0
+                ],
+            )
+        if self.judges.wants("fad"):
+            yield from self._frechet(embedder, pairs, units)
+
+    def _frechet(
+        self, embedder: Embedder, pairs: Sequence[tuple[str, str, Rows, Rows]], units: int
+    ) -> Iterator[tuple[Column, list[tuple[str, str, Figure]]]]:
+        fewest = fewest_rows(pairs[0][2].rows.shape[1])
+        for name, role, *sets in pairs:
+            short = min(sets, key=lambda rows: len(rows.rows))
+            if role != "system" or len(short.rows) >= fewest:
+                continue
+            clips = -(-fewest * short.clips // len(short.rows))
+            problem = (
+                f"FAD ({embedder.name}) needs {fewest} windows in each set, so about {clips} clips"
+            )
+            if self.judges.metrics is not None:
+                raise UsageError(
+                    f"{problem}; {name} or its reference has {short.clips}.",
+                    "Make more clips, or say --metrics kad: it serves from about a hundred.",
+                )
+            self.notes.append(f"{problem}: left out.")
+            return
+        parts = parts_of(units, [rows.units for _, _, *sets in pairs for rows in sets])
+        plain, limit = list[tuple[str, str, Figure]](), list[tuple[str, str, Figure]]()
+        for name, role, one, two in pairs:
+            if min(len(one.rows), len(two.rows)) < fewest:
+                continue  # a half of the reference
+            figures = frechet_figures(one, two, parts, fewest)
+            plain.append((name, role, figures[0]))
+            if figures[1] is not None:
+                limit.append((name, role, figures[1]))
+        name = embedder.name
+        yield Column(f"fad:{name}", f"FAD ({name}) ↓", "lower"), plain
+        if any(role == "system" for _, role, _ in limit):
+            yield Column(f"fad-inf:{name}", f"FAD∞ ({name}) ↓", "lower"), limit
+
+    def _fits(self, embedder: TextEmbedder) -> list[tuple[str, str, Figure]]:
+        """How well sound and caption fit: of the reference, the systems, shuffled, and noise."""
+        sets = [*self.sets, *([self.reference] if self.reference is not None else [])]
+        texts = sorted({text for one in sets for text in one.captions.values()})
+        if not texts:
+            raise UsageError(
+                "clap compares sound with captions, and no clip has one.",
+                "Put captions beside the sounds (a .txt each), or take other --metrics.",
+            )
+        read = [embedder.embed_texts(texts[i : i + 32]) for i in range(0, len(texts), 32)]
+        points = dict(zip(texts, torch.cat(read), strict=True))
+
+        def fit(clips: dict[int, Tensor], captions: dict[int, str]) -> MeanFigure:
+            values = {
+                unit: float(cosines(clips[unit], points[text].expand_as(clips[unit])).mean())
+                for unit, text in captions.items()
+            }
+            return MeanFigure(values, self.judges.resamples)
+
+        found: list[tuple[str, str, Figure]] = []
+        for one in sets:
+            clips, own = one.pooled(embedder), one.captions
+            role = "floor" if one is self.reference else "system"
+            if own:
+                found.append((one.name, role, fit(clips, own)))
+            if role == "system" and len(own) > 1:
+                others = {unit: own[of] for unit, of in _shuffled(sorted(own)).items()}
+                name = f"{one.name}, captions shuffled"
+                found.append((name, "ceiling", fit(clips, others)))
+        texts = texts[:_NOISES]
+        noises = noise(embedder.sample_rate, embedder.window, len(texts))
+        rows = self._noise_rows(embedder, embedder.embed, noises)
+        white = {place: row[None] for place, row in enumerate(rows)}
+        found.append(("white noise", "ceiling", fit(white, dict(enumerate(texts)))))
+        return found
+
+    def _divergences(
+        self, classifier: Classifier, reference: HeardSet
+    ) -> list[tuple[str, str, Figure]]:
+        """KL of what the classifier hears in the reference from what it hears in the answer."""
+        asked = reference.pooled(classifier)
+
+        def apart(clips: dict[int, Tensor], target_of: dict[int, int]) -> MeanFigure:
+            values = {}
+            for unit, of in target_of.items():
+                pairs = [(a, b) for a in asked[of] for b in clips[unit]]
+                one, two = (torch.stack(side) for side in zip(*pairs, strict=True))
+                values[unit] = float(divergences(one, two).mean())
+            return MeanFigure(values, self.judges.resamples)
+
+        found: list[tuple[str, str, Figure]] = []
+        for one in self.sets:
+            clips = one.pooled(classifier)
+            both = sorted(unit for unit in clips.keys() & asked.keys() if self.captions[unit])
+            if not both:
+                raise UsageError(
+                    f"No prompt of {one.name} is a caption of the reference, so kl has no pairs.",
+                    "Make the batch from the reference's captions, or take other --metrics.",
+                )
+            found.append((one.name, "system", apart(clips, {unit: unit for unit in both})))
+            if len(both) > 1:
+                name = f"{one.name}, captions shuffled"
+                found.append((name, "ceiling", apart(clips, _shuffled(both))))
+        units = sorted(asked)[:_NOISES]
+        noises = noise(classifier.sample_rate, classifier.window, len(units))
+        rows = self._noise_rows(classifier, classifier.classify, noises)
+        white = {unit: row[None] for unit, row in zip(units, rows, strict=True)}
+        found.append(("white noise", "ceiling", apart(white, {unit: unit for unit in units})))
+        return found
+
+    def _noise_rows(self, judge: Judge, listen: Listen, noises: list[Tensor]) -> Tensor:
+        content = sha256(f"white noise, {len(noises)}".encode()).hexdigest()
+        rows = self.judges.cache.get(judge, content)
+        if rows is None:
+            rows = heard_rows(noises, listen)
+            self.judges.cache.put(judge, content, rows)
+        return rows
+
+
+def _points(one: HeardSet, embedder: Embedder) -> Rows:
+    """All windows of a set as points; of a space of angles, on the sphere."""
+    rows, units = one.windows(embedder)
+    if isinstance(embedder, TextEmbedder):
+        rows = torch.nn.functional.normalize(rows, dim=-1)
+    return Rows(rows, units, len(one.units))
+
+
+def _shuffled(units: list[int]) -> dict[int, int]:
+    """Another unit for each: the next one, in an order that is chance's already."""
+    return dict(zip(units, [*units[1:], units[0]], strict=True))

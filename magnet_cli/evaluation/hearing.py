@@ -1,0 +1,247 @@
+"""What judges hear of sets of sounds: each window once, kept on the disk by what is in the file.
+
+A file that is copied, renamed or measured again by another command costs nothing; another judge, or
+other sound, is another entry. The cache is the user's (platformdirs), and may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from magnet_cli.audio.loudness import SILENCE, peak_of
+from magnet_cli.audio.sound import open_sound, resample, with_channels
+from magnet_cli.errors import AudioFileError, MagnetError, UsageError
+from magnet_cli.evaluation.embedders import Judge, windows_of
+from magnet_cli.evaluation.sets import ClipSet, Fault, prompts_of
+from magnet_cli.files import atomic_path
+
+_CHUNK = 1 << 20  # bytes
+_AT_ONCE = 8  # windows
+
+Listen = Callable[[Sequence[Tensor]], Tensor]  # windows -> one row each
+
+
+class Cache:
+    """Rows that a judge made of a sound, by the content of its file."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """None: nothing is kept."""
+        self._folder = folder
+
+    def get(self, judge: Judge, content: str) -> Tensor | None:
+        """What is there; None: nothing that can be read."""
+        if self._folder is None:
+            return None
+        with suppress(OSError, ValueError, EOFError):
+            return torch.from_numpy(np.load(self._path(judge, content), allow_pickle=False))
+        return None
+
+    def put(self, judge: Judge, content: str, rows: Tensor) -> None:
+        """Keep rows; where nothing can be written, nothing is kept."""
+        if self._folder is None:
+            return
+        path = self._path(judge, content)
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as partial:
+                np.save(partial, rows.numpy())
+
+    def _path(self, judge: Judge, content: str) -> Path:
+        assert self._folder is not None
+        of = hashlib.sha256(judge.identity.encode()).hexdigest()[:16]
+        return self._folder / of / content[:2] / f"{content[2:]}.npy"
+
+
+def user_cache() -> Cache:
+    """The cache in the user's cache folder."""
+    import platformdirs
+
+    return Cache(Path(platformdirs.user_cache_dir("magnet", appauthor=False)) / "embeddings")
+
+
+class Heard:
+    """A sound file as judges hear it; it is read once, and resampled only for judges that are asked."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it.
+
+        Raises:
+            AudioFileError: it cannot be read, or is silent.
+        """
+        self.content = content_hash(path)
+        with open_sound(path) as sound:
+            samples, self._rate = sound.read(), sound.sample_rate
+        if peak_of(samples) < SILENCE:
+            raise AudioFileError(f"{path} is silent.", "Make it again.")
+        self._samples = with_channels(samples, 1)
+
+    def rows(self, judge: Judge, listen: Listen, cache: Cache) -> Tensor:
+        """One row for each window [windows, D], from the cache where it is there."""
+        kept = cache.get(judge, self.content)
+        if kept is not None:
+            return kept
+        samples = resample(self._samples, self._rate, judge.sample_rate)[0]
+        rows = heard_rows(windows_of(torch.from_numpy(samples.copy()), judge.window), listen)
+        cache.put(judge, self.content, rows)
+        return rows
+
+
+def heard_rows(windows: Sequence[Tensor], listen: Listen) -> Tensor:
+    """What a judge makes of windows, a few at a time.
+
+    Raises:
+        MagnetError: it makes what are not numbers, or not one row of each.
+    """
+    parts = [listen(windows[i : i + _AT_ONCE]) for i in range(0, len(windows), _AT_ONCE)]
+    rows = torch.cat(parts).float().cpu()
+    if rows.dim() != 2 or len(rows) != len(windows):
+        raise MagnetError(
+            f"The judge made {list(rows.shape)} of {len(windows)} windows.",
+            "It should make [windows, D] (docs/evaluation.md).",
+        )
+    if not torch.isfinite(rows).all():
+        raise MagnetError("The judge gave values that are not numbers.", "Try --device cpu.")
+    return rows
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        AudioFileError: it cannot be read.
+    """
+    digest: Any = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        reason = error.strerror or os.strerror(error.errno or 0)
+        raise AudioFileError(f"{path} cannot be read: {reason}.", "Check the name.") from error
+    return str(digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class HeardSet:
+    """A set as the judges heard it.
+
+    Attributes:
+        units: the unit of each clip: a number for each prompt, and for each clip that has none.
+        captions: of the units that have one: what the set's own clip was asked for.
+        heard: rows [windows, D] of each clip, by the judge's identity.
+    """
+
+    name: str
+    units: tuple[int, ...]
+    captions: dict[int, str]
+    heard: dict[str, list[Tensor]]
+
+    def windows(self, judge: Judge) -> tuple[Tensor, tuple[int, ...]]:
+        """The rows of all windows [N, D], and the unit of each."""
+        clips = self.heard[judge.identity]
+        units = tuple(u for u, clip in zip(self.units, clips, strict=True) for _ in clip)
+        return torch.cat(clips), units
+
+    def pooled(self, judge: Judge) -> dict[int, Tensor]:
+        """For each unit its clips [clips, D], each the mean of its windows."""
+        found: dict[int, list[Tensor]] = {}
+        for unit, clip in zip(self.units, self.heard[judge.identity], strict=True):
+            found.setdefault(unit, []).append(clip.mean(0))
+        return {unit: torch.stack(clips) for unit, clips in found.items()}
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """Sets that were heard, with their units numbered alike.
+
+    Attributes:
+        captions: of each unit; None where its clip has none.
+        faults: clips that could not be heard, by the set's name.
+    """
+
+    systems: tuple[HeardSet, ...]
+    reference: HeardSet | None
+    captions: tuple[str | None, ...]
+    faults: tuple[tuple[str, Fault], ...]
+
+    @property
+    def units(self) -> int:
+        """How many there are."""
+        return len(self.captions)
+
+
+OnClip = Callable[[int, int], None]  # clips done, clips in all
+
+
+def hear_sets(
+    systems: Sequence[ClipSet],
+    reference: ClipSet | None,
+    listeners: Sequence[tuple[Judge, Listen]],
+    cache: Cache,
+    on_clip: OnClip | None = None,
+) -> Hearing:
+    """Let judges hear all clips; what cannot be read or is silent is named, and left out.
+
+    Raises:
+        UsageError: fewer than two clips of a set can be heard.
+    """
+    sets = [*systems, *([reference] if reference is not None else [])]
+    faults = [(one.name, fault) for one in sets for fault in one.faults]
+    total, done = sum(len(one.items) for one in sets), 0
+    stands = prompts_of(sets)
+    found: list[list[_HeardClip]] = []
+    for one in sets:
+        clips = []
+        for item in one.items:
+            try:
+                heard = Heard(item.path)
+                rows = {j.identity: heard.rows(j, listen, cache) for j, listen in listeners}
+                unit = stands[item.prompt] if item.prompt else f"\0{heard.content}"
+                clips.append(_HeardClip(unit, item.prompt, heard.content, rows))
+            except AudioFileError as error:
+                faults.append((one.name, Fault(str(item.path), error.message)))
+            done += 1
+            if on_clip is not None:
+                on_clip(done, total)
+        if len(clips) < 2:
+            raise UsageError(
+                f"Fewer than two clips of {one.name} can be measured.",
+                "Give folders with about a hundred clips each, or more.",
+            )
+        found.append(clips)
+    # By a hash: neither the order of files nor what the prompts say decides on halves and parts.
+    names = {clip.unit for clips in found for clip in clips}
+    order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    numbers = {name: number for number, name in enumerate(order)}
+    heard_sets = [_set(one.name, numbers, clips) for one, clips in zip(sets, found, strict=True)]
+    last = heard_sets.pop() if reference is not None else None
+    captions = tuple(None if name.startswith("\0") else name for name in order)
+    return Hearing(tuple(heard_sets), last, captions, tuple(faults))
+
+
+@dataclass(frozen=True)
+class _HeardClip:
+    unit: str  # the caption that stands for its prompt; NUL and its content where it has none
+    caption: str | None
+    content: str
+    rows: dict[str, Tensor]
+
+
+def _set(name: str, numbers: dict[str, int], clips: Sequence[_HeardClip]) -> HeardSet:
+    clips = sorted(clips, key=lambda clip: (numbers[clip.unit], clip.content))
+    return HeardSet(
+        name,
+        tuple(numbers[clip.unit] for clip in clips),
+        {numbers[clip.unit]: clip.caption for clip in clips if clip.caption},
+        {identity: [clip.rows[identity] for clip in clips] for identity in clips[0].rows},
+    )

@@ -1,0 +1,219 @@
+"""Learned judges through transformers (the extra `eval`): CLAP hears sound and text, AST names what it hears.
+
+CLAP (Wu et al., 2023, arXiv 2211.06687) crops what is longer than its ten seconds at random, so it is
+given windows of exactly that length. AST (Gong et al., 2021, arXiv 2104.01778) names AudioSet's
+classes. Weights come from the hub's cache, a download or a folder, by the same rules as models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from magnet_cli.checkpoints import hub
+from magnet_cli.errors import CheckpointError, ModelNotFoundError, UsageError
+from magnet_cli.evaluation.embedders import short_name
+from magnet_cli.evaluation.hearing import content_hash
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
+_CLAP, _AST = "clap", "audio-spectrogram-transformer"
+
+
+class ClapEmbedder:
+    """CLAP: sound and text in one space."""
+
+    def __init__(self, folder: Path, name: str, device: str) -> None:
+        """Load it from a folder.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+        """
+        parts = _load(folder, _CLAP, ("ClapModel", "ClapFeatureExtractor", "AutoTokenizer"))
+        self._model, self._extractor, self._tokenizer = parts
+        self._model.to(device).eval()
+        self._device = device
+        self.name, self.identity = name, f"clap 1 {_identity(folder)}"
+        self.sample_rate = int(self._extractor.sampling_rate)
+        self.window = int(self._extractor.nb_max_samples)
+
+    @torch.inference_mode()
+    def embed(self, windows: Sequence[Tensor]) -> Tensor:
+        """See Embedder. Not normalised: what is pooled over a clip is normalised afterwards."""
+        inputs = self._extractor(
+            [window.numpy() for window in windows],
+            sampling_rate=self.sample_rate,
+            return_tensors="pt",
+        ).to(self._device)
+        # Of sounds that all fit, the extractor calls one drawn by chance longer, for models with fusion.
+        longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=self._device)
+        heard = self._model.audio_model(inputs["input_features"], is_longer=longer).pooler_output
+        found: Tensor = self._model.audio_projection(heard)
+        return found.float().cpu()
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """See TextEmbedder."""
+        inputs = self._tokenizer(
+            list(texts), padding=True, truncation=True, return_tensors="pt"
+        ).to(self._device)
+        read = self._model.text_model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        ).pooler_output
+        found: Tensor = self._model.text_projection(read)
+        return found.float().cpu()
+
+
+class AstClassifier:
+    """AST, as a classifier of sounds."""
+
+    def __init__(self, folder: Path, name: str, device: str) -> None:
+        """Load it from a folder.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+        """
+        wanted = ("ASTForAudioClassification", "ASTFeatureExtractor")
+        self._model, self._extractor = _load(folder, _AST, wanted)
+        self._model.to(device).eval()
+        self._device = device
+        self.name, self.identity = name, f"ast 1 {_identity(folder)}"
+        self.sample_rate = int(self._extractor.sampling_rate)
+        # Frames of 25 ms, every 10 ms.
+        hop, frame = self.sample_rate // 100, self.sample_rate // 40
+        self.window, self._frame = (int(self._extractor.max_length) - 1) * hop + frame, frame
+
+    @torch.inference_mode()
+    def classify(self, windows: Sequence[Tensor]) -> Tensor:
+        """See Classifier: softmax, as audiocraft's KL has it, though AST may find several classes at once."""
+        padded = [
+            torch.nn.functional.pad(window, (0, max(0, self._frame - len(window))))
+            for window in windows
+        ]
+        inputs = self._extractor(
+            [window.numpy() for window in padded],
+            sampling_rate=self.sample_rate,
+            return_tensors="pt",
+        ).to(self._device)
+        logits: Tensor = self._model(**inputs).logits
+        return logits.float().softmax(-1).cpu()
+
+
+def load_clap(
+    spec: str, *, device: str = "cpu", offline: bool = False, progress: Callable | None = None
+) -> ClapEmbedder:
+    """CLAP by its name on the hub or its folder.
+
+    Raises:
+        UsageError: the extra `eval` is not installed.
+        ModelNotFoundError, CheckpointError: it could not be had, or is another model.
+    """
+    _need_transformers()
+    return ClapEmbedder(_folder(spec, offline, progress), short_name(spec), device)
+
+
+def load_classifier(
+    spec: str, *, device: str = "cpu", offline: bool = False, progress: Callable | None = None
+) -> AstClassifier:
+    """AST by its name on the hub or its folder; errors as `load_clap`."""
+    _need_transformers()
+    return AstClassifier(_folder(spec, offline, progress), short_name(spec), device)
+
+
+def _need_transformers() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("transformers") is None:
+        raise UsageError(
+            "Learned judges need transformers.", "Install them: pip install 'magnet-cli[eval]'."
+        )
+
+
+def _folder(spec: str, offline: bool, progress: Callable | None) -> Path:
+    """Where the files of a judge are, fetched if need be."""
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        return folder
+    repo, _, revision = spec.partition("@")
+    if not hub.is_repo_id(repo) or "/" not in repo:
+        raise ModelNotFoundError(
+            f"There is no judge {spec[:200]!r}.",
+            "Give a folder, or a model on the hub such as laion/larger_clap_music.",
+        )
+    snapshot = hub.cached(repo, revision or None)
+    if snapshot is not None and not _missing(snapshot.names()):
+        return snapshot.directory
+    if offline or hub.offline():
+        raise ModelNotFoundError(
+            f"{repo} is not on this machine, and the network is off (--offline or HF_HUB_OFFLINE).",
+            "Run the command once without --offline, or give the folder of a copy.",
+        )
+    return hub.download(repo, _needed, revision or None, progress).directory
+
+
+def _missing(names: Sequence[str]) -> bool:
+    return "config.json" not in names or not any(name in names for name in _WEIGHTS)
+
+
+def _needed(names: Sequence[str]) -> list[str]:
+    """The settings, the vocabulary and one file of weights."""
+    weights = [name for name in _WEIGHTS if name in names][:1]
+    small = [
+        name for name in names if name.endswith((".json", "merges.txt")) and "index" not in name
+    ]
+    return [*weights, *small]
+
+
+def _load(folder: Path, kind: str, classes: Sequence[str]) -> list[Any]:
+    """The parts of a judge, each by the name of its class in transformers.
+
+    Raises:
+        CheckpointError: it is another model, or broken.
+    """
+    import json
+
+    import transformers
+
+    try:
+        found = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder} holds no judge: its config.json cannot be read.",
+            "A judge's folder is what transformers saves: config.json, weights and a preprocessor.",
+        ) from error
+    if found != kind:
+        role = "an embedder: CLAP" if kind == _CLAP else "a classifier: AST"
+        raise CheckpointError(
+            f"{folder} holds a model of type {found!r}, which cannot serve as {role} can.",
+            "--embedder takes CLAP (laion/larger_clap_music), --classifier takes AST "
+            "(MIT/ast-finetuned-audioset-10-10-0.4593).",
+        )
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        return [
+            getattr(transformers, name).from_pretrained(folder, local_files_only=True)
+            for name in classes
+        ]
+    except Exception as error:  # the library raises whatever the files lead it to
+        reason = str(error).partition("\n")[0].strip() or type(error).__name__
+        raise CheckpointError(
+            f"The judge in {folder} cannot be loaded: {reason}.".replace("..", "."),
+            "Fetch it again, or give another one.",
+        ) from error
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+def _identity(folder: Path) -> str:
+    """Of all that the numbers depend on: the weights and the settings beside them."""
+    digest = hashlib.sha256()
+    for name in sorted(_needed([path.name for path in folder.iterdir() if path.is_file()])):
+        digest.update(f"{name}\0".encode())
+        digest.update(content_hash(folder / name).encode())
+    return digest.hexdigest()

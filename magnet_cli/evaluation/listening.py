@@ -1,0 +1,338 @@
+"""Listening tests: a page that is one file, and the key that says what was heard in it.
+
+Listeners get `page/index.html`, which plays from a disk or any host and sends nothing anywhere; its
+clips bear drawn names. `key.json` says which system each is of, and stays with who asks.
+
+- mos: each clip alone, its quality and its fit to the text on a scale from 1 to 100 (as MusicGen's and
+  MAGNeT's studies).
+- mushra: the systems of a prompt side by side with the reference hidden among them and a low anchor,
+  the reference through a low-pass at 3.5 kHz (ITU-R BS.1534, as EnCodec's study).
+- ab: two systems, one choice a question.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from magnet_cli.audio.finish import write_sound
+from magnet_cli.audio.sound import Samples, open_sound
+from magnet_cli.errors import AudioFileError, UsageError
+from magnet_cli.evaluation.sets import ClipSet, Fault, Item, prompts_of
+from magnet_cli.files import atomic_path, write_error
+from magnet_cli.settings import OutputConfig
+
+ListeningTest = Literal["mos", "mushra", "ab"]
+KEY_FORMAT, ANSWERS_FORMAT = "magnet listening key 1", "magnet listening answers 1"
+PAGE, KEY = Path("page") / "index.html", Path("key.json")
+REFERENCE, ANCHOR = "hidden reference", "low anchor"
+
+LOUDNESS = -23.0  # LUFS; low enough that hardly a clip meets the limiter, which would be heard
+_CEILING = -1.0  # dBFS
+_ANCHOR_HZ = 3500.0
+_SLOTS = 24  # orders at least; one listener each, then from the first again
+_SCALE = ["bad", "poor", "fair", "good", "excellent"]
+_QUALITY = {"id": "quality", "text": "How good does it sound?", "scale": _SCALE}
+_RELEVANCE = {
+    "id": "relevance",
+    "text": "How well does it fit the description?",
+    "scale": ["not at all", "poorly", "fairly", "well", "perfectly"],
+}
+_WORDS: dict[str, dict[str, Any]] = {
+    "mos": {
+        "heading": "Listen, then rate the clip",
+        "questions": [_QUALITY, _RELEVANCE],
+        "instructions": [
+            "You will hear short clips, each made for the description above it. Hear each to its end, "
+            "as often as you like, and rate two things from 1 to 100: how good it sounds, and how well "
+            "it fits its description."
+        ],
+    },
+    "mushra": {
+        "heading": "Compare the clips with the reference",
+        "questions": [{**_QUALITY, "text": "How good does it sound, next to the reference?"}],
+        "instructions": [
+            "Each page has a reference and several clips. Hear all of them, as often as you like, and "
+            "rate each clip from 1 to 100 next to the reference. One of the clips is the reference "
+            "itself: it deserves 100."
+        ],
+    },
+    "ab": {
+        "heading": "Listen to both, then choose",
+        "questions": [
+            {"id": "quality", "text": "Which sounds better?"},
+            {"id": "relevance", "text": "Which fits the description better?"},
+        ],
+        "instructions": [
+            "Each page has two clips made for one description. Hear both to their ends, as often as you "
+            "like, then choose the one that sounds better, and the one that fits the description better."
+        ],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that was made.
+
+    Attributes:
+        prompts: how many prompts it asks about.
+        screens: how many pages a listener sees.
+        unshared: prompts that only some of the systems have answered.
+        faults: clips that could not be used, by the set's name.
+    """
+
+    page: Path
+    key: Path
+    prompts: int
+    screens: int
+    unshared: int
+    size: int  # bytes of the page
+    faults: tuple[tuple[str, Fault], ...]
+
+
+def make_study(
+    systems: Mapping[str, ClipSet],
+    reference: ClipSet | None,
+    test: ListeningTest,
+    folder: Path,
+    *,
+    title: str = "Listening test",
+    clips: int | None = None,
+    seed: int | None = None,
+    secret: str | None = None,
+) -> Study:
+    """Make a listening test of clips that answer the same prompts.
+
+    Args:
+        systems: by their names, which only the key holds.
+        reference: true sounds for the same prompts; mushra needs one.
+        folder: where the page and the key go.
+        clips: prompts that are drawn of those that all have answered; None: all, twenty at most.
+        seed: of that draw and of the orders; None: chance's.
+        secret: what the clips' names in the page are drawn from; None: chance's, as it should be.
+
+    Raises:
+        UsageError: the systems do not fit the test, or share no prompt.
+        MagnetError: the files cannot be written.
+    """
+    _check(systems, reference, test)
+    names = list(systems)
+    if reference is not None:
+        names += [REFERENCE, ANCHOR] if test == "mushra" else [REFERENCE]
+    sets = [*systems.values(), *([reference] if reference is not None else [])]
+    answers = [_by_prompt(one, prompts_of(sets)) for one in sets]
+    shared = sorted(set.intersection(*(set(one) for one in answers)))
+    faults = [(one.name, fault) for one in sets for fault in one.faults]
+    drawn = random.Random(secrets.randbits(64) if seed is None else seed)
+    drawn.shuffle(shared)
+    most = 20 if clips is None else clips
+    secret = secrets.token_hex(16) if secret is None else secret
+    screens: list[tuple[str, str, list[str]]] = []  # id, prompt, a token for each system
+    sounds: dict[str, bytes] = {}
+    key: dict[str, dict[str, str]] = {}
+    for prompt in shared:
+        if len(screens) == most:
+            break
+        items = [one[prompt] for one in answers]
+        try:
+            heard = _heard(items, test)
+        except AudioFileError as error:
+            faults.append(("", Fault(prompt, error.message)))
+            continue
+        said = next((item.prompt for item in items if item.prompt), prompt)
+        tokens = [_token(secret, prompt, name) for name in names]
+        for token, name, (flac, item) in zip(tokens, names, heard, strict=True):
+            sounds[token] = flac
+            key[token] = {"system": name, "prompt": said, "file": str(item.path)}
+        screens.append((_token(secret, prompt, ""), said, tokens))
+    if not screens:
+        raise UsageError(
+            "No prompt has a clip of every system that can be played.",
+            "Make the batches from one prompt file: magnet batch prompts.txt -O DIR.",
+        )
+    shown: list[dict[str, Any]] = []
+    for id_, said, tokens in sorted(screens):
+        shown.append({"id": id_, "prompt": said, "reference": None})
+        if test == "mushra":  # the open reference is the same sound under a name of its own
+            hidden = tokens[names.index(REFERENCE)]
+            open_ = _token(secret, hidden, "open")
+            shown[-1]["reference"], sounds[open_] = open_, sounds[hidden]
+    sounds["check"] = _flac(*_test_sound())
+    identity = _token(secret, "", "study")
+    study = {
+        "study": identity,
+        "answers": ANSWERS_FORMAT,
+        "title": title,
+        "test": test,
+        **_WORDS[test],
+        "screens": shown,
+        "orders": orders([(id_, tokens) for id_, _, tokens in screens], test, drawn),
+        "sounds": {token: base64.b64encode(sounds[token]).decode() for token in sorted(sounds)},
+    }
+    page = _page(study)
+    record = {
+        "format": KEY_FORMAT,
+        "study": identity,
+        "test": test,
+        "title": title,
+        "systems": list(systems),
+        "clips": key,
+        "screens": {id_: {"prompt": said, "clips": tokens} for id_, said, tokens in screens},
+    }
+    _write(folder / PAGE, page)
+    _write(folder / KEY, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    count = len(screens) * (len(names) if test == "mos" else 1)
+    size = len(page.encode())
+    unshared = len(set.union(*(set(one) for one in answers))) - len(shared)
+    return Study(folder / PAGE, folder / KEY, len(screens), count, unshared, size, tuple(faults))
+
+
+def orders(
+    screens: Sequence[tuple[str, Sequence[str]]], test: ListeningTest, drawn: random.Random
+) -> list[list[tuple[str, list[str]]]]:
+    """What each listener hears and in which order: the screens, and the clips on each.
+
+    Over listeners every system stands in every place equally often, and before and after each other one
+    equally often (Williams, 1949); within a listener's session nearly so. In a mos test, where a screen
+    has one clip, every prompt comes once before any comes again.
+    """
+    systems = len(screens[0][1])
+    rows = williams(systems)
+    slots = len(rows) * -(-_SLOTS // len(rows))
+    found = []
+    for slot in range(slots):
+        shuffled = list(screens)
+        drawn.shuffle(shuffled)
+        if test == "mos":
+            found.append(
+                [
+                    (id_, [tokens[rows[(slot + place) % len(rows)][turn]]])
+                    for turn in range(systems)
+                    for place, (id_, tokens) in enumerate(shuffled)
+                ]
+            )
+            continue
+        found.append(
+            [
+                (id_, [tokens[i] for i in rows[(slot + place) % len(rows)]])
+                for place, (id_, tokens) in enumerate(shuffled)
+            ]
+        )
+    return found
+
+
+def williams(count: int) -> list[list[int]]:
+    """Orders of so many things in which each follows each other one equally often: a Latin square, or two."""
+    first = [0]
+    for step in range(1, count):
+        first.append((first[-1] + (step if step % 2 else -step)) % count)
+    square = [[(place + shift) % count for place in first] for shift in range(count)]
+    return square if count % 2 == 0 else square + [row[::-1] for row in square]
+
+
+def _check(systems: Mapping[str, ClipSet], reference: ClipSet | None, test: ListeningTest) -> None:
+    if test not in get_args(ListeningTest):
+        raise UsageError(
+            f"There is no test {test!r}.", f"Take one of {', '.join(get_args(ListeningTest))}."
+        )
+    if test == "ab" and len(systems) != 2:
+        raise UsageError("An ab test compares two systems.", "Give A=DIR B=DIR.")
+    if test == "ab" and reference is not None:
+        raise UsageError(
+            "An ab test has no reference.", "Leave it out, or compare with it: A=DIR B=DIR."
+        )
+    if test == "mushra" and reference is None:
+        raise UsageError("A mushra test needs a reference.", "Say --reference DIR.")
+    for name in (REFERENCE, ANCHOR):
+        if name in systems:
+            raise UsageError(f"No system can be called {name!r}.", "Call it otherwise.")
+
+
+def _by_prompt(one: ClipSet, stands: Mapping[str, str]) -> dict[str, Item]:
+    """The first clip of each prompt."""
+    found: dict[str, Item] = {}
+    for item in sorted(one.items, key=lambda item: str(item.path)):
+        if item.prompt:
+            found.setdefault(stands[item.prompt], item)
+    return found
+
+
+def _heard(items: Sequence[Item], test: ListeningTest) -> list[tuple[bytes, Item]]:
+    """The clips of a prompt at equal loudness, as flac; for mushra the reference and the anchor behind.
+
+    Raises:
+        AudioFileError: one cannot be read, or is silent.
+    """
+    found = []
+    for item in items:
+        with open_sound(item.path) as sound:
+            found.append((_flac(sound.read(), sound.sample_rate, item.path), item))
+    if test == "mushra":
+        with open_sound(items[-1].path) as sound:
+            low = _low_passed(sound.read(), sound.sample_rate)
+            found.append((_flac(low, sound.sample_rate, items[-1].path), items[-1]))
+    return found
+
+
+def _flac(samples: Samples, rate: int, path: Path | None = None) -> bytes:
+    """A sound at LOUDNESS, without loss, in one or two channels.
+
+    Raises:
+        AudioFileError: it is silent.
+    """
+    parts: list[bytes] = []
+    channels = None if samples.shape[0] <= 2 else 1
+    output = OutputConfig(format="flac", lufs=LOUDNESS, peak=_CEILING, channels=channels)
+    written = write_sound(parts.append, [samples], rate, "flac", output)
+    if written.loudness.silent:
+        raise AudioFileError(f"{path} is silent.", "Make it again.")
+    return b"".join(parts)
+
+
+def _low_passed(samples: Samples, rate: int) -> Samples:
+    from scipy.signal import butter, sosfiltfilt
+
+    if rate <= 2 * _ANCHOR_HZ:
+        return samples
+    low = sosfiltfilt(butter(8, _ANCHOR_HZ, fs=rate, output="sos"), samples, axis=1)
+    return np.ascontiguousarray(low, dtype=np.float32)
+
+
+def _test_sound() -> tuple[Samples, int]:
+    """Two seconds of pink noise, as loud as the clips."""
+    rate = 32_000
+    spectrum = np.fft.rfft(np.random.default_rng(0).normal(size=2 * rate))
+    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20))
+    noise = np.fft.irfft(spectrum)[None].astype(np.float32)
+    return noise / np.abs(noise).max(), rate
+
+
+def _token(secret: str, prompt: str, name: str) -> str:
+    """A name that tells nothing without the secret."""
+    return hashlib.sha256(f"{secret}\0{prompt}\0{name}".encode()).hexdigest()[:12]
+
+
+def _page(study: Mapping[str, Any]) -> str:
+    """The page with a study in it; what could end the script is escaped."""
+    blank = Path(__file__).parent.parent / "assets" / "listening" / "index.html"
+    data = json.dumps(study).replace("<", "\\u003c")
+    return blank.read_text("utf-8").replace('{"study": null}', data, 1)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            partial.write_text(text, "utf-8")
+    except OSError as error:
+        raise write_error(path, error) from error

@@ -1,0 +1,119 @@
+"""The files of a listening test as they come back: the key, and what listeners answered, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.errors import DataError
+from magnet_cli.evaluation.listening import ANSWERS_FORMAT, KEY_FORMAT
+from magnet_cli.evaluation.sets import Fault
+
+QUESTIONS = ("quality", "relevance")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One listener's answers: of each question, a rating by clip, or by screen the clip chosen."""
+
+    name: str
+    complete: bool
+    answers: Mapping[str, Mapping[str, Any]]
+
+
+def read_key(path: Path) -> dict[str, Any]:
+    """The key that `make_study` wrote.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        key = json.loads(path.read_text("utf-8"))
+        if key["format"] != KEY_FORMAT:
+            raise ValueError(f"its format is {key['format']!r}")
+        for part in ("study", "test", "title", "systems", "clips", "screens"):
+            key[part]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is no key of a listening test ({error}).",
+            "Give the folder that magnet listen make wrote.",
+        ) from error
+    found: dict[str, Any] = key
+    return found
+
+
+def _files(answers: Iterable[Path]) -> list[Path]:
+    return [
+        file
+        for path in answers
+        for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])
+    ]
+
+
+def read_answers(
+    answers: Sequence[Path], key: Mapping[str, Any]
+) -> tuple[list[Listener], list[Fault]]:
+    """The listeners, by name; of one who sent two files the one with more answers counts."""
+    faults: list[Fault] = []
+    best: dict[str, tuple[int, str, Listener]] = {}
+    for path in _files(answers):
+        try:
+            record = json.loads(path.read_text("utf-8"))
+            listener = _listener(record, key)
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            faults.append(Fault(str(path), f"it cannot be used: {reason}"))
+            continue
+        rater, count = str(record["rater"]), sum(map(len, listener.answers.values()))
+        if rater in best:
+            faults.append(Fault(str(path), f"{listener.name} sent answers twice; the fuller count"))
+        if rater not in best or count > best[rater][0]:
+            best[rater] = (count, rater, listener)
+    seen: dict[str, int] = {}
+    listeners = []
+    for _, rater, one in sorted(best.values(), key=lambda of: (of[2].name, of[1])):
+        seen[one.name] = seen.get(one.name, 0) + 1
+        name = one.name if seen[one.name] == 1 else f"{one.name} ({rater[:6]})"
+        listeners.append(Listener(name, one.complete, one.answers))
+    return listeners, faults
+
+
+def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
+    """Answers that are checked.
+
+    Raises:
+        ValueError: they are none, or of another study.
+    """
+    if not isinstance(record, dict) or record.get("format") != ANSWERS_FORMAT:
+        raise ValueError("it is no file of answers")
+    if record.get("study") != key["study"]:
+        raise ValueError("it answers another study")
+    if not isinstance(record.get("answers"), list) or not isinstance(record.get("rater"), str):
+        raise ValueError("parts of it are missing")
+    found: dict[str, dict[str, Any]] = {question: {} for question in QUESTIONS}
+    for answer in record["answers"]:
+        if not isinstance(answer, dict) or answer.get("screen") not in key["screens"]:
+            raise ValueError("it names a screen that is not of the study")
+        screen = key["screens"][answer["screen"]]
+        for question in QUESTIONS:
+            given = answer.get(question)
+            if given is None:
+                continue
+            if key["test"] == "ab":
+                if given not in screen["clips"]:
+                    raise ValueError("it chooses a clip that is not of the study")
+                found[question][answer["screen"]] = given
+                continue
+            if answer.get("clip") not in screen["clips"]:
+                raise ValueError("it rates a clip that is not of the study")
+            if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= 100:
+                raise ValueError(f"it has a rating of {str(given)[:20]}, and not of 1 to 100")
+            found[question][answer["clip"]] = given
+    if not any(found.values()):
+        raise ValueError("it holds no answer")
+    rater, name = record["rater"], record.get("name")
+    said = name.strip() if isinstance(name, str) and name.strip() else f"listener {rater[:6]}"
+    return Listener(said, record.get("complete") is True, {q: a for q, a in found.items() if a})

@@ -1,0 +1,300 @@
+"""What listeners answered, by system: who is left out and why, means, differences, choices.
+
+Rules, stated beforehand: in a mushra test who rates the hidden reference under 90 in a fifth of the
+cases, or the low anchor over 80 in more than half (EnCodec's); in a mos test whose ratings
+agree with the others' by a correlation under 0.25 (CrowdMOS's), the worst first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from magnet_cli.errors import UsageError
+from magnet_cli.evaluation.listening import ANCHOR, KEY, REFERENCE
+from magnet_cli.evaluation.listening_answers import QUESTIONS, Listener, read_answers, read_key
+from magnet_cli.evaluation.sets import Fault
+from magnet_cli.evaluation.statistics import (
+    LEVEL,
+    Estimate,
+    Values,
+    crowd_estimate,
+    difference_p,
+    holm,
+    wilson,
+)
+from magnet_cli.evaluation.table import ABSENT, difference_in_words, in_words, markdown_table
+
+_AGREEMENT = 0.25  # correlation with the others, of CrowdMOS
+_CASES = 5  # ratings shared with others, below which a correlation says nothing
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two systems in one question."""
+
+    question: str
+    one: str
+    other: str
+    estimate: Estimate
+    p: float  # corrected for the number of comparisons (Holm)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a study came to.
+
+    Attributes:
+        ratings: for each question, the mean of each system; of an ab test, the share of choices.
+        dropped: listeners that the rule leaves out, with the reason.
+        faults: files that could not be used.
+    """
+
+    test: str
+    title: str
+    listeners: tuple[str, ...]
+    prompts: int
+    ratings: dict[str, dict[str, Estimate]]
+    differences: tuple[Difference, ...]
+    dropped: tuple[Fault, ...]
+    faults: tuple[Fault, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "test": self.test,
+            "title": self.title,
+            "listeners": list(self.listeners),
+            "prompts": self.prompts,
+            "ratings": {
+                question: {name: one.record() for name, one in of.items()}
+                for question, of in self.ratings.items()
+            },
+            "differences": [
+                {
+                    "question": one.question,
+                    "systems": [one.one, one.other],
+                    **one.estimate.record(),
+                    "p": one.p if math.isfinite(one.p) else None,
+                }
+                for one in self.differences
+            ],
+            "dropped": [vars(one) for one in self.dropped],
+            "faults": [vars(one) for one in self.faults],
+            "notes": list(self.notes),
+            "level": LEVEL,
+        }
+
+    def markdown(self) -> str:
+        """Tables, and who was left out."""
+        digits = 3 if self.test == "ab" else 1
+        questions = list(self.ratings)
+        systems = list(next(iter(self.ratings.values())))
+        rows = [
+            [name, *(in_words(self.ratings[q].get(name), digits) for q in questions)]
+            for name in systems
+        ]
+        heads = [f"{q}, share of choices" if self.test == "ab" else q for q in questions]
+        text = [
+            f"{self.title}: {self.test}, {len(self.listeners)} listeners, {self.prompts} prompts.",
+            markdown_table(["", *heads], rows),
+        ]
+        if self.differences:
+            rows = [
+                [
+                    one.question,
+                    f"{one.one} minus {one.other}",
+                    difference_in_words(one.estimate, digits),
+                    f"{one.p:.3f}" if math.isfinite(one.p) else ABSENT,
+                ]
+                for one in self.differences
+            ]
+            text.append(markdown_table(["", "difference", "", "p (Holm)"], rows))
+        said = [f"Left out: {one.where}: {one.what}." for one in self.dropped]
+        said += [*self.notes, f"In brackets: {100 * LEVEL:.0f} % intervals."]
+        text.append("\n".join(f"- {one}" for one in said))
+        return "\n\n".join(text)
+
+
+def read_results(study: Path, answers: Sequence[Path]) -> Results:
+    """Analyse the answers to a study.
+
+    Args:
+        study: the folder that `make_study` wrote, or its key.
+        answers: files that listeners sent, or folders of them.
+
+    Raises:
+        DataError: the key cannot be read.
+        UsageError: no answer can be used.
+    """
+    key = read_key(study / KEY if study.is_dir() else study)
+    listeners, faults = read_answers(answers, key)
+    if not listeners:
+        raise UsageError(
+            "No file holds answers to this study.",
+            "Give the JSON files that listeners downloaded, or their folder.",
+        )
+    dropped: list[Fault] = []
+    notes = []
+    if few := [one.name for one in listeners if not one.complete]:
+        notes.append(f"Did not come to the end, and count as far as they came: {', '.join(few)}.")
+    if key["test"] == "mushra":
+        listeners, dropped = _attentive(listeners, key)
+    elif key["test"] == "mos":
+        listeners, dropped = _agreeing(listeners, key)
+    if not listeners:
+        raise UsageError(
+            "The rule leaves no listener: "
+            + "; ".join(f"{one.where}: {one.what}" for one in dropped)
+            + ".",
+            "Ask more listeners.",
+        )
+    if len(listeners) < 5:
+        notes.append("The protocol asks for five listeners a clip at least.")
+    differences: list[Difference] = []
+    if key["test"] == "ab":
+        ratings = _choices(listeners, key)
+        notes.append(
+            "Wilson's interval takes choices as independent; those of one listener are not quite."
+        )
+    else:
+        ratings, differences = _opinions(listeners, key)
+        notes.append("Intervals of means and differences are CrowdMOS's: over raters and clips.")
+    return Results(
+        key["test"],
+        key["title"],
+        tuple(one.name for one in listeners),
+        len(key["screens"]),
+        ratings,
+        tuple(differences),
+        tuple(dropped),
+        tuple(faults),
+        tuple(notes),
+    )
+
+
+def _matrix(
+    listeners: Sequence[Listener], key: Mapping[str, Any], system: str, question: str
+) -> Values:
+    """Ratings [listeners, prompts] of a system, NaN where there is none."""
+    clips = [
+        next(clip for clip in screen["clips"] if key["clips"][clip]["system"] == system)
+        for screen in key["screens"].values()
+    ]
+    return np.array(
+        [
+            [float(one.answers.get(question, {}).get(clip, math.nan)) for clip in clips]
+            for one in listeners
+        ]
+    )
+
+
+def _systems(key: Mapping[str, Any]) -> list[str]:
+    """The systems in their order, and behind them the reference and the anchor."""
+    there = {clip["system"] for clip in key["clips"].values()}
+    return [*key["systems"], *(name for name in (REFERENCE, ANCHOR) if name in there)]
+
+
+def _opinions(
+    listeners: Sequence[Listener], key: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Estimate]], list[Difference]]:
+    ratings: dict[str, dict[str, Estimate]] = {}
+    differences: list[Difference] = []
+    systems = _systems(key)
+    for question in QUESTIONS:
+        matrices = {name: _matrix(listeners, key, name, question) for name in systems}
+        if all(np.isnan(one).all() for one in matrices.values()):
+            continue
+        ratings[question] = {name: crowd_estimate(one) for name, one in matrices.items()}
+        pairs, estimates, values = list(itertools.combinations(key["systems"], 2)), [], []
+        for one, other in pairs:
+            apart = matrices[one] - matrices[other]
+            estimates.append(crowd_estimate(apart))
+            known = ~np.isnan(apart)
+            values.append(
+                difference_p(estimates[-1], int(min(known.any(0).sum(), known.any(1).sum())) - 1)
+            )
+        differences += [
+            Difference(question, one, other, estimate, p)
+            for (one, other), estimate, p in zip(pairs, estimates, holm(values), strict=True)
+        ]
+    return ratings, differences
+
+
+def _choices(
+    listeners: Sequence[Listener], key: Mapping[str, Any]
+) -> dict[str, dict[str, Estimate]]:
+    found: dict[str, dict[str, Estimate]] = {}
+    for question in QUESTIONS:
+        chosen = [
+            key["clips"][clip]["system"]
+            for one in listeners
+            for clip in one.answers.get(question, {}).values()
+        ]
+        if chosen:
+            found[question] = {
+                name: wilson(chosen.count(name), len(chosen)) for name in key["systems"]
+            }
+    return found
+
+
+def _attentive(
+    listeners: Sequence[Listener], key: Mapping[str, Any]
+) -> tuple[list[Listener], list[Fault]]:
+    """EnCodec's rule (Défossez et al., 2022, section 4.3)."""
+    kept, dropped = [], []
+    for one in listeners:
+        ratings = {
+            name: row[~np.isnan(row)]
+            for name in (REFERENCE, ANCHOR)
+            for row in [_matrix([one], key, name, "quality")[0]]
+        }
+        low, high = (ratings[REFERENCE] < 90), (ratings[ANCHOR] > 80)
+        if len(low) and low.mean() >= 0.2:
+            what = f"the hidden reference is under 90 in {int(low.sum())} of {len(low)} cases"
+            dropped.append(Fault(one.name, what))
+        elif len(high) and high.mean() > 0.5:
+            what = f"the low anchor is over 80 in {int(high.sum())} of {len(high)} cases"
+            dropped.append(Fault(one.name, what))
+        else:
+            kept.append(one)
+    return kept, dropped
+
+
+def _agreeing(
+    listeners: Sequence[Listener], key: Mapping[str, Any]
+) -> tuple[list[Listener], list[Fault]]:
+    """CrowdMOS's rule (Ribeiro et al., 2011); of two listeners nobody can say which is the odd one."""
+    kept, dropped = list(listeners), list[Fault]()
+    while len(kept) > 2:
+        ratings = np.concatenate(
+            [_matrix(kept, key, name, "quality") for name in _systems(key)], axis=1
+        )
+        found = []
+        for place, row in enumerate(ratings):
+            others = np.delete(ratings, place, axis=0)
+            count = (~np.isnan(others)).sum(0)
+            shared = ~np.isnan(row) & (count > 0)
+            if shared.sum() < _CASES:
+                continue
+            mean = np.nansum(others[:, shared], axis=0) / count[shared]
+            spread = row[shared].std() * mean.std()
+            agreement = (
+                float(((row[shared] - row[shared].mean()) * (mean - mean.mean())).mean() / spread)
+                if spread > 0
+                else 0.0  # the same rating for everything says nothing
+            )
+            found.append((agreement, place))
+        if not found or min(found)[0] >= _AGREEMENT:
+            break
+        agreement, place = min(found)
+        what = f"agrees with the others by a correlation of {agreement:.2f}, under {_AGREEMENT}"
+        dropped.append(Fault(kept.pop(place).name, what))
+    return kept, dropped

@@ -1,0 +1,136 @@
+"""Figures with their intervals, drawn: a dot and a line for each row, in panels side by side."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from magnet_cli.evaluation.statistics import Estimate
+from magnet_cli.files import atomic_path, write_error
+
+_ROW, _PANEL, _NAMES, _PAD, _HEAD, _FOOT = 30, 330, 300, 24, 64, 44  # pixels
+_FONT = 15
+_PAPER, _INK, _FAINT, _MARK, _BASE = (
+    (255, 255, 255),
+    (40, 40, 40),
+    (215, 215, 215),
+    (47, 93, 158),
+    (176, 84, 44),
+)
+# What pillow's own font lacks.
+_WORDS = {"↓": "(lower is better)", "↑": "(higher is better)", "∞": " extrapolated", "−": "-"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure of all rows.
+
+    Attributes:
+        line: a value to draw a line at, such as 0 of differences or the baseline's.
+    """
+
+    heading: str
+    cells: Mapping[str, Estimate]
+    line: float | None = None
+
+
+def draw_intervals(
+    path: str | os.PathLike[str],
+    rows: Sequence[str],
+    panels: Sequence[Panel],
+    title: str = "",
+    marked: str | None = None,
+) -> None:
+    """Draw rows into a PNG file.
+
+    Args:
+        path: where to.
+        rows: names, from the top.
+        panels: what is drawn of them; rows that a panel does not have stay empty.
+        title: above all.
+        marked: the row in another colour, such as the baseline.
+
+    Raises:
+        AudioFileError: the file cannot be written.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(_FONT)
+    width = _NAMES + len(panels) * (_PANEL + _PAD) + _PAD
+    height = _HEAD + len(rows) * _ROW + _FOOT
+    image = Image.new("RGB", (width, height), _PAPER)
+    pen = ImageDraw.Draw(image)
+    pen.text((_PAD, 12), title, _INK, font)
+    for place, name in enumerate(rows):
+        middle = _HEAD + place * _ROW + _ROW // 2
+        pen.line([(_NAMES, middle), (width - _PAD, middle)], _FAINT)
+        colour = _BASE if name == marked else _INK
+        pen.text((_NAMES - 10, middle), _fitting(name, pen, font), colour, font, anchor="rm")
+    for number, panel in enumerate(panels):
+        left = _NAMES + number * (_PANEL + _PAD)
+        low, high, step = _scale(panel)
+
+        def x(value: float, left: int = left, low: float = low, high: float = high) -> float:
+            return left + 10 + (value - low) / (high - low) * (_PANEL - 20)
+
+        pen.text((left + _PANEL // 2, _HEAD - 18), _plain(panel.heading), _INK, font, anchor="mm")
+        bottom = _HEAD + len(rows) * _ROW
+        tick = math.ceil(low / step) * step
+        while tick <= high + step * 1e-9:
+            pen.line([(x(tick), _HEAD), (x(tick), bottom)], _FAINT)
+            pen.text((x(tick), bottom + 16), f"{tick:.6g}", _INK, font, anchor="mm")
+            tick = round(tick / step + 1) * step
+        if panel.line is not None and low <= panel.line <= high:
+            pen.line([(x(panel.line), _HEAD), (x(panel.line), bottom)], _BASE, 2)
+        for place, name in enumerate(rows):
+            cell = panel.cells.get(name)
+            if cell is None or not math.isfinite(cell.value):
+                continue
+            middle = _HEAD + place * _ROW + _ROW // 2
+            colour = _BASE if name == marked else _MARK
+            if math.isfinite(cell.low) and math.isfinite(cell.high):
+                pen.line([(x(cell.low), middle), (x(cell.high), middle)], colour, 3)
+            at = x(cell.value)
+            pen.ellipse([at - 5, middle - 5, at + 5, middle + 5], colour)
+    try:
+        with atomic_path(Path(path)) as partial:
+            image.save(partial, "PNG")
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def _plain(text: str) -> str:
+    """Text of characters that the font has."""
+    for sign, words in _WORDS.items():
+        text = text.replace(sign, words)
+    return text
+
+
+def _fitting(name: str, pen: object, font: object) -> str:
+    """A name that fits in front of the panels."""
+    while pen.textlength(name, font) > _NAMES - 20:  # type: ignore[attr-defined]
+        name = name[:-2].rstrip("…") + "…"
+    return name
+
+
+def _scale(panel: Panel) -> tuple[float, float, float]:
+    """Ends of a panel's axis, and the step between its ticks."""
+    values = [
+        value
+        for cell in panel.cells.values()
+        for value in (cell.low, cell.value, cell.high)
+        if math.isfinite(value)
+    ]
+    values += [panel.line] if panel.line is not None else []
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    room = 0.05 * (high - low)
+    low, high = low - room, high + room
+    rough = (high - low) / 5
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    return low, high, step

@@ -1,0 +1,231 @@
+"""Ablations: rows of one batch each, which differ from the baseline in what an axis varies.
+
+    span_len=1;2;3;5                            one setting; values part at `;`
+    max_cfg_coef:min_cfg_coef=10:1;10:10;3:3    settings that go together part at `:`
+
+One axis varies at a time, or all are crossed. Rows are folders of the same prompts and seeds, so that they
+resume as batches do and are compared prompt by prompt.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.config import Modeling
+from magnet_cli.data.prompts import field_of
+from magnet_cli.errors import UsageError
+from magnet_cli.evaluation.plots import Panel, draw_intervals
+from magnet_cli.evaluation.table import Comparison
+from magnet_cli.fields import NotOfTypeError, settings_of, typed
+from magnet_cli.naming import Names, slug
+from magnet_cli.settings import DecodingConfig
+
+BASELINE = "baseline"
+PAPER = "paper"
+SWEEP_PRESETS = (PAPER,)
+_MOST_ROWS = 200
+_MOST_COMBINATIONS = 5000
+
+# What a row of decoding settings alone does not show of the paper's ablation of the same name.
+TRAINED_ANEW = {
+    "span_len": "span_len is changed in decoding alone; where the paper trained each row anew, this is "
+    "not its ablation: add trained variants by --model NAME=DIR.",
+    "subcodes_context": "subcodes_context is changed in decoding alone, for a model that was trained with "
+    "its own; the paper trained each row: add trained variants by --model NAME=DIR.",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Settings that vary together, and the values that they take.
+
+    Attributes:
+        points: what stands in the row's name, and the settings.
+    """
+
+    points: tuple[tuple[str, Mapping[str, Any]], ...]
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """A row: the baseline but for some settings, or another model.
+
+    Attributes:
+        name: what the table calls it.
+        folder: below the sweep's folder.
+        model: another model than the baseline's.
+    """
+
+    name: str
+    folder: str
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+
+
+def parse_axis(text: str) -> Axis:
+    """An axis as `--vary` takes it.
+
+    Raises:
+        UsageError: there is no such setting, or a value cannot be one.
+    """
+    head, said, tail = text.partition("=")
+    if not said or not head.strip() or not tail.strip():
+        raise UsageError(
+            f"--vary cannot be {text[:80]!r}.", 'It takes SETTING=VALUE;VALUE, as "span_len=1;3;5".'
+        )
+    names = [_setting(name) for name in head.split(":")]
+    points = []
+    for words in (part.strip() for part in tail.split(";")):
+        values = words.split(":")
+        if len(values) != len(names):
+            raise UsageError(
+                f"--vary {head} has {len(names)} settings, and {words[:40]!r} {len(values)} values.",
+                "Values of settings that go together part at `:`, as max_cfg_coef:min_cfg_coef=10:1;3:3.",
+            )
+        point = {name: _value(name, value) for name, value in zip(names, values, strict=True)}
+        DecodingConfig(**point)  # checks it
+        points.append((f"{':'.join(names)}={words}", point))
+    return Axis(tuple(points))
+
+
+def rows_of(
+    axes: Sequence[Axis],
+    baseline: DecodingConfig,
+    models: Mapping[str, str] | None = None,
+    cross: bool = False,
+) -> list[SweepRow]:
+    """The baseline, and a row for each point that differs from it.
+
+    Args:
+        axes: what varies.
+        baseline: every setting that is known of it, the model's own too: points that equal it are it.
+        models: other models by the names of their rows.
+        cross: every combination of points, instead of one axis at a time.
+
+    Raises:
+        UsageError: nothing varies, rows would be too many, or two axes set one setting at once.
+    """
+    rows, folders = [SweepRow(BASELINE, BASELINE)], Names([BASELINE])
+    combinations: Iterable[tuple[tuple[str, Mapping[str, Any]], ...]]
+    if cross:
+        combinations = itertools.product(*(axis.points for axis in axes)) if axes else ()
+    else:
+        combinations = [(point,) for axis in axes for point in axis.points]
+    seen = [dict[str, Any]()]
+    count = math.prod(len(axis.points) for axis in axes) if cross else 0
+    for points in combinations if count <= _MOST_COMBINATIONS else ():
+        settings: dict[str, Any] = {}
+        for _, values in points:
+            if settings.keys() & values.keys():
+                twice = ", ".join(sorted(settings.keys() & values.keys()))
+                raise UsageError(f"Two axes vary {twice}.", "Vary it once, or leave --cross out.")
+            settings |= values
+        settings = {k: v for k, v in settings.items() if v != getattr(baseline, k)}
+        if settings in seen:
+            continue
+        seen.append(settings)
+        name = " ".join(name for name, _ in points)
+        rows.append(SweepRow(name, folders.unused(_folder(name)), settings))
+    if count > _MOST_COMBINATIONS or len(rows) > _MOST_ROWS:
+        raise UsageError(f"A sweep has {_MOST_ROWS} rows at most.", "Vary less at once.")
+    for name, model in (models or {}).items():
+        if name in (row.name for row in rows):
+            raise UsageError(f"There is a row {name!r} already.", "Call the model otherwise.")
+        rows.append(SweepRow(name, folders.unused(_folder(name)), {}, model))
+    if len(rows) == 1:
+        raise UsageError(
+            "Nothing differs from the baseline.", 'Say what varies: --vary "span_len=1;2;5".'
+        )
+    return rows
+
+
+def paper_axes(defaults: DecodingConfig, modeling: Modeling, rescorer: bool) -> list[Axis]:
+    """The paper's ablations, as far as decoding can show them.
+
+    Args:
+        defaults: the model's own settings; steps are scaled from its.
+        modeling: hybrid rows are for a model that can write its own beginning.
+        rescorer: one is named.
+
+    Raises:
+        UsageError: the model does not decode by masks.
+    """
+    if defaults.decoding_steps is None:
+        raise UsageError(
+            "The paper's ablations are of masked decoding, and this model writes step by step.",
+            "Take a masked or hybrid model, or say what to --vary.",
+        )
+    first, *others = defaults.decoding_steps
+
+    def steps(of_first: float, of_others: float) -> str:
+        scaled = [of_first * first, *(of_others * count for count in others)]
+        return ",".join(str(max(1, int(count + 0.5))) for count in scaled)
+
+    texts = [
+        "span_len=1;2;3;5;10",
+        "span_arrangement:span_scoring=nonoverlap:max;nonoverlap:prod;stride1:prod",
+        "max_cfg_coef:min_cfg_coef=10:1;10:10;3:3;1:1",
+        f"decoding_steps={';'.join(steps(scale, 1) for scale in (0.25, 0.5, 1, 2, 3))}",
+        "subcodes_context=5;-1",
+    ]
+    if others:
+        texts.append(f"decoding_steps={';'.join(steps(1, scale) for scale in (0.1, 0.5, 2))}")
+    if rescorer:
+        texts.append("rescorer_weight=0.25;0.5;0.75")
+    if modeling == "hybrid":
+        texts.append("hybrid=0;1;2;3;5")
+    return [parse_axis(text) for text in texts]
+
+
+def notes_on(rows: Sequence[SweepRow]) -> list[str]:
+    """What to know before rows are taken for the paper's."""
+    varied = {name for row in rows for name in row.decoding}
+    return [note for name, note in TRAINED_ANEW.items() if name in varied]
+
+
+def draw_sweep(path: Path, found: Comparison, title: str) -> None:
+    """Draw each row's difference from the baseline, one panel a figure.
+
+    Raises:
+        AudioFileError: the file cannot be written.
+    """
+    panels = [
+        Panel(
+            f"{column.heading} − {BASELINE}",
+            {
+                one.name: one.cells[column.key]
+                for one in found.differences
+                if column.key in one.cells
+            },
+            0.0,
+        )
+        for column in found.columns
+    ]
+    draw_intervals(path, [line.name for line in found.differences], panels, title)
+
+
+def _setting(name: str) -> str:
+    known = field_of(name)
+    if known not in settings_of(DecodingConfig):
+        raise UsageError(
+            f"{known} is no setting of decoding.", "Vary one of docs/cli.md's decoding settings."
+        )
+    return known
+
+
+def _value(name: str, words: str) -> Any:
+    each = settings_of(DecodingConfig)[name]
+    try:
+        return typed(each.kind, words, text=True, example=each.example)
+    except NotOfTypeError as error:
+        raise UsageError(f"{name} cannot be {words[:80]!r}.", f"It takes {error}.") from error
+
+
+def _folder(name: str) -> str:
+    """A folder's name for a row."""
+    return slug(name.replace("=-", " minus "))

@@ -1,0 +1,150 @@
+"""A comparison as people and programs read it: Markdown, and JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from magnet_cli.evaluation.sets import Fault
+from magnet_cli.evaluation.statistics import LEVEL, Estimate
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure and who judged it."""
+
+    key: str  # metric:judge
+    heading: str
+    better: str  # lower or higher
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table."""
+
+    name: str
+    role: str  # system, floor or ceiling
+    cells: dict[str, Estimate]  # by the column's key; a column that it cannot have is missing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of comparing systems.
+
+    Attributes:
+        reference: the name of the set they were compared with, if any.
+        clips: those that were measured, by the set's name.
+        baseline: the first system.
+        differences: of each other system from the baseline, over the prompts of both.
+        faults: what was left out, by the set's name.
+        notes: what to know before the figures are believed.
+    """
+
+    reference: str | None
+    clips: dict[str, int]
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    baseline: str
+    differences: tuple[Line, ...]
+    faults: tuple[tuple[str, Fault], ...]
+    notes: tuple[str, ...]
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+
+        def lines(of: Sequence[Line]) -> list[dict[str, Any]]:
+            return [
+                {
+                    "name": line.name,
+                    "role": line.role,
+                    "figures": {key: cell.record() for key, cell in line.cells.items()},
+                }
+                for line in of
+            ]
+
+        return {
+            "reference": self.reference,
+            "clips": self.clips,
+            "columns": [vars(column) for column in self.columns],
+            "rows": lines(self.lines),
+            "baseline": self.baseline,
+            "differences": lines(self.differences),
+            "faults": [{"set": name, **vars(fault)} for name, fault in self.faults],
+            "notes": list(self.notes),
+            "level": LEVEL,
+        }
+
+    def markdown(self, said: Mapping[str, str] | None = None) -> str:
+        """Tables of figures and of differences, with what to know about them.
+
+        Args:
+            said: what to call a row instead of its set's name.
+        """
+        said = said or {}
+        digits = {column.key: self._digits(column.key) for column in self.columns}
+        heads = [column.heading for column in self.columns]
+        rows = [
+            [
+                said.get(line.name, line.name),
+                str(self.clips[line.name]) if line.name in self.clips else ABSENT,
+                *(in_words(line.cells.get(c.key), digits[c.key]) for c in self.columns),
+            ]
+            for line in self.lines
+        ]
+        text = [markdown_table(["", "clips", *heads], rows)]
+        if self.differences:
+            rows = [
+                [
+                    said.get(line.name, line.name),
+                    *(
+                        difference_in_words(line.cells.get(c.key), digits[c.key])
+                        for c in self.columns
+                    ),
+                ]
+                for line in self.differences
+            ]
+            head = f"minus {said.get(self.baseline, self.baseline)}"
+            text.append(markdown_table([head, *heads], rows))
+        notes = [*self.notes, f"In brackets: {100 * LEVEL:.0f} % intervals over clips."]
+        if self.differences:
+            notes.append("Differences are paired by prompt; ≈ 0: the interval holds zero.")
+        text.append("\n".join(f"- {note}" for note in notes))
+        return "\n\n".join(text)
+
+    def _digits(self, key: str) -> int:
+        """Decimals that tell the figures of a column apart."""
+        values = [abs(line.cells[key].value) for line in self.lines if key in line.cells]
+        largest = max((value for value in values if math.isfinite(value)), default=0.0)
+        return 1 if largest >= 100 else 2 if largest >= 5 else 3
+
+
+def in_words(estimate: Estimate | None, digits: int = 2) -> str:
+    """ "1.23 [1.11, 1.35]", or as much of it as is known."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return ABSENT
+    value = f"{estimate.value:.{digits}f}"
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return value
+    return f"{value} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def difference_in_words(estimate: Estimate | None, digits: int = 2) -> str:
+    """The same with a sign, and a mark where the interval holds zero."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return ABSENT
+    value = f"{estimate.value:+.{digits}f}"
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return f"{value} (no interval)"
+    mark = " ≈ 0" if estimate.holds(0) else ""
+    return f"{value} [{estimate.low:+.{digits}f}, {estimate.high:+.{digits}f}]{mark}"
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; what would end a cell is escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)

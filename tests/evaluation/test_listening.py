@@ -1,0 +1,292 @@
+"""Studies: what is in the page and what is not, who hears what when, and what the answers come to."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from magnet_cli.audio.loudness import measure
+from magnet_cli.errors import DataError, UsageError
+from magnet_cli.evaluation.listening import (
+    ANCHOR,
+    ANSWERS_FORMAT,
+    REFERENCE,
+    make_study,
+    orders,
+    williams,
+)
+from magnet_cli.evaluation.listening_results import read_results
+from magnet_cli.evaluation.plots import Panel, draw_intervals
+from magnet_cli.evaluation.sets import read_set
+from magnet_cli.evaluation.statistics import Estimate
+from tests.evaluation.judges import folder_of
+
+PROMPTS = [f"tone <b>number</b> {i}" for i in range(6)]
+
+
+def study_in(page: Path) -> dict[str, Any]:
+    text = page.read_text("utf-8")
+    found = re.search(r'<script type="application/json" id="study">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    return {
+        name: folder_of(tmp_path / name, PROMPTS, shift=30 * i, noise=0.002 * 10**i, seed=50 * i)
+        for i, name in enumerate(("nonoverlap", "strideone", "truth"))
+    }
+
+
+def made(folders: dict[str, Path], tmp_path: Path, test: str, **more: Any) -> dict[str, Any]:
+    systems = {name: read_set(folders[name]) for name in ("nonoverlap", "strideone")}
+    reference = None if test == "ab" else read_set(folders["truth"])
+    study = make_study(systems, reference, test, tmp_path / "study", seed=3, secret="s", **more)
+    return study_in(study.page)
+
+
+@pytest.mark.parametrize("test", ["mos", "mushra", "ab"])
+def test_the_page_is_whole_and_names_no_system(
+    folders: dict[str, Path], tmp_path: Path, test: str
+) -> None:
+    study = made(folders, tmp_path, test, clips=4)
+    page = (tmp_path / "study" / "page" / "index.html").read_text("utf-8")
+    for hidden in ("nonoverlap", "strideone", "truth", str(tmp_path), REFERENCE, ANCHOR, ".wav"):
+        assert hidden not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<b>number" not in page  # a prompt cannot end the script, or speak HTML
+    key = json.loads((tmp_path / "study" / "key.json").read_text("utf-8"))
+    sounds = set(study["sounds"]) - {"check", *(s["reference"] for s in study["screens"])}
+    assert set(key["clips"]) == sounds
+    assert len(study["screens"]) == 4
+    per_prompt = {"mos": 3, "mushra": 4, "ab": 2}[test]
+    assert len(sounds) == 4 * per_prompt
+    assert sorted(path.name for path in (tmp_path / "study" / "page").iterdir()) == ["index.html"]
+
+
+def test_clips_are_equally_loud_and_the_anchor_is_dull(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for path in folders["truth"].glob("*.wav"):  # with much above the anchor's low-pass
+        noise = np.random.default_rng(1).normal(size=16_000) * 0.05
+        soundfile.write(path, noise, 16_000)
+    study = made(folders, tmp_path, "mushra", clips=2)
+    key = json.loads((tmp_path / "study" / "key.json").read_text("utf-8"))
+    high = {}
+    for token, clip in key["clips"].items():
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(study["sounds"][token])))
+        assert measure(samples[None], rate) == pytest.approx(-23, abs=0.2)
+        power = np.abs(np.fft.rfft(samples)) ** 2
+        high[clip["system"]] = power[len(power) // 2 :].sum() / power.sum()
+    assert high[ANCHOR] < 1e-3 < high[REFERENCE]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_every_system_stands_everywhere_and_behind_every_other_equally_often(count: int) -> None:
+    rows = williams(count)
+    for place in range(count):
+        assert len(set(Counter(row[place] for row in rows).values())) == 1
+    follows = Counter(pair for row in rows for pair in itertools.pairwise(row))
+    assert len(follows) == count * (count - 1)
+    assert len(set(follows.values())) == 1
+
+
+@pytest.mark.parametrize("test", ["mos", "mushra"])
+def test_orders_are_balanced_over_listeners(test: Any) -> None:
+    screens = [(f"s{i}", [f"{i}a", f"{i}b", f"{i}c"]) for i in range(6)]
+    found = orders(screens, test, random.Random(1))
+    assert len(found) == 24
+    for order in found:
+        heard = [token for _, tokens in order for token in tokens]
+        assert sorted(heard) == sorted(token for _, tokens in screens for token in tokens)
+        first = [screen for screen, _ in order][:6]
+        assert len(set(first)) == 6  # a mos test hears every prompt once before any again
+    firsts = Counter(order[0][1][0][-1] for order in found)
+    assert set(firsts.values()) == {8}
+
+
+def test_prompts_that_a_system_lacks_are_not_asked_and_the_draw_is_the_seeds(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    (folders["strideone"] / "002.wav").unlink()
+    (folders["nonoverlap"] / "003.wav").write_bytes(b"broken")
+    study = made(folders, tmp_path, "ab")
+    asked = {screen["prompt"] for screen in study["screens"]}
+    assert asked == {PROMPTS[i] for i in (0, 1, 4, 5)}
+    assert made(folders, tmp_path, "ab") == study
+
+
+@pytest.mark.parametrize(
+    ("test", "names", "reference", "said"),
+    [
+        ("ab", ["nonoverlap"], False, "two systems"),
+        ("ab", ["nonoverlap", "strideone"], True, "no reference"),
+        ("mushra", ["nonoverlap"], False, "needs a reference"),
+        ("abx", ["nonoverlap"], False, "no test 'abx'"),
+    ],
+)
+def test_what_does_not_fit_a_test_is_refused(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    test: Any,
+    names: list[str],
+    reference: bool,
+    said: str,
+) -> None:
+    systems = {name: read_set(folders[name]) for name in names}
+    truth = read_set(folders["truth"]) if reference else None
+    with pytest.raises(UsageError, match=said):
+        make_study(systems, truth, test, tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def answered(
+    tmp_path: Path, file: str, give: Callable[[str, str], Any], name: str = "", **more: Any
+) -> Path:
+    """A file as the page makes it, of a listener who gives what is said for a system and a question."""
+    study = study_in(tmp_path / "study" / "page" / "index.html")
+    key = json.loads((tmp_path / "study" / "key.json").read_text("utf-8"))
+    questions = [question["id"] for question in study["questions"]]
+    answers = []
+    for screen, tokens in study["orders"][0]:
+        if study["test"] == "ab":
+            by_system = {key["clips"][token]["system"]: token for token in tokens}
+            answers.append({"screen": screen} | {q: by_system[give("", q)] for q in questions})
+            continue
+        for token in tokens:
+            system = key["clips"][token]["system"]
+            answers.append(
+                {"screen": screen, "clip": token} | {q: give(system, q) for q in questions}
+            )
+    record = {
+        "format": ANSWERS_FORMAT,
+        "study": study["study"],
+        "rater": file,
+        "name": name,
+        "complete": True,
+        "answers": answers,
+    }
+    path = tmp_path / f"{file}.json"
+    path.write_text(json.dumps(record | more), "utf-8")
+    return path
+
+
+def test_mean_opinions_with_intervals_differences_and_an_odd_listener_left_out(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    made(folders, tmp_path, "mos")
+    rng = np.random.default_rng(0)
+    levels = {"nonoverlap": 40, "strideone": 60, REFERENCE: 85}
+
+    def honest(system: str, question: str) -> int:
+        return int(levels[system] + rng.integers(-8, 9))
+
+    files = [answered(tmp_path, f"r{i}", honest, name="Ada" if i < 2 else "") for i in range(6)]
+    files.append(answered(tmp_path, "contrary", lambda s, q: 100 - honest(s, q), name="Zed"))
+    found = read_results(tmp_path / "study", files)
+    assert [one.where for one in found.dropped] == ["Zed"]
+    assert "Ada" in found.listeners
+    assert "Ada (r1)" in found.listeners
+    quality = found.ratings["quality"]
+    assert quality["strideone"].holds(60)
+    assert quality["nonoverlap"].high < quality["strideone"].low
+    (difference, _) = found.differences
+    assert difference.estimate.holds(-20)
+    assert difference.p < 0.05
+    text = found.markdown()
+    assert "Left out: Zed" in text
+    assert json.loads(json.dumps(found.record(), allow_nan=False))["prompts"] == 6
+
+
+def test_mushra_leaves_out_who_misses_the_reference_or_praises_the_anchor(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    made(folders, tmp_path, "mushra")
+    good = {"nonoverlap": 50, "strideone": 70, REFERENCE: 97, ANCHOR: 20}
+    files = [
+        answered(tmp_path, "good", lambda s, q: good[s], name="good"),
+        answered(tmp_path, "low", lambda s, q: {**good, REFERENCE: 80}[s], name="low"),
+        answered(tmp_path, "high", lambda s, q: {**good, ANCHOR: 90}[s], name="high"),
+    ]
+    found = read_results(tmp_path / "study" / "key.json", files)
+    assert found.listeners == ("good",)
+    assert {one.where: one.what.partition(" in ")[0] for one in found.dropped} == {
+        "low": "the hidden reference is under 90",
+        "high": "the low anchor is over 80",
+    }
+    assert list(found.ratings) == ["quality"]
+    assert list(found.ratings["quality"]) == ["nonoverlap", "strideone", REFERENCE, ANCHOR]
+    with pytest.raises(UsageError, match="leaves no listener"):
+        read_results(tmp_path / "study", files[1:])
+
+
+def test_choices_are_shares_with_wilsons_interval(folders: dict[str, Path], tmp_path: Path) -> None:
+    made(folders, tmp_path, "ab")
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    for i in range(5):
+        better = "strideone" if i < 4 else "nonoverlap"
+        answered(tmp_path, f"r{i}", lambda s, q, b=better: b).rename(folder / f"r{i}.json")
+    found = read_results(tmp_path / "study", [folder])
+    share = found.ratings["quality"]["strideone"]
+    assert (share.value, share.count) == (0.8, 30)
+    assert share.low == pytest.approx(0.627, abs=0.001)
+    assert found.differences == ()
+    assert "share of choices" in found.markdown()
+
+
+def test_files_that_cannot_be_used_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    made(folders, tmp_path, "mos")
+    good = answered(tmp_path, "good", lambda s, q: 50)
+    again = answered(tmp_path, "more", lambda s, q: 60, rater="good")
+    other = answered(tmp_path, "other", lambda s, q: 50, study="000000000000")
+    much = answered(tmp_path, "much", lambda s, q: 101)
+    (tmp_path / "cut.json").write_text("{", "utf-8")
+    (tmp_path / "list.json").write_text("[]", "utf-8")
+    files = [good, again, other, much, *(tmp_path / f"{n}.json" for n in ("cut", "list", "gone"))]
+    found = read_results(tmp_path / "study", files)
+    said = {Path(one.where).name: one.what for one in found.faults}
+    assert set(said) == {
+        "more.json",
+        "other.json",
+        "much.json",
+        "cut.json",
+        "list.json",
+        "gone.json",
+    }
+    assert "twice" in said["more.json"]
+    assert "another study" in said["other.json"]
+    assert "rating of 101" in said["much.json"]
+    with pytest.raises(UsageError, match="No file holds answers"):
+        read_results(tmp_path / "study", [other])
+    with pytest.raises(DataError, match="no key"):
+        read_results(tmp_path / "cut.json", [good])
+
+
+def test_intervals_are_drawn(tmp_path: Path) -> None:
+    from PIL import Image
+
+    cells = {
+        "base": Estimate(1.0, 0.5, 1.5),
+        "a very long name " * 5: Estimate(-2.0),
+        "gone": Estimate(float("nan")),
+    }
+    draw_intervals(
+        tmp_path / "plot.png", list(cells), [Panel("KAD ↓", cells, 0.0)] * 2, "Title", "base"
+    )
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.size[0] > 900
