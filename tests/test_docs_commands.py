@@ -26,11 +26,14 @@ DOCUMENTS = {
     "docs/cli.md": 40,
     "docs/decisions.md": 1,
     "docs/editing.md": 10,
+    "docs/evaluation.md": 10,
+    "docs/from-audiocraft.md": 1,
     "docs/nano.md": 3,
     "docs/python.md": 2,
     "docs/rescorer-hybrid.md": 6,
     "docs/training.md": 10,
     "recipes/nano/README.md": 10,
+    "recipes/nano/ablations.md": 3,
 }
 
 

@@ -145,7 +145,7 @@ def batch(
         output=output,
         name=options.name,
         codes=options.codes,
-        models=with_identities(_models(model, more)),
+        models=with_identities(named_models(model, more)),
     )
     run = BatchRun(
         settings,
@@ -171,7 +171,7 @@ def batch(
             run.stream(prompts.name, planned)
 
 
-def _models(model: ModelOptions, more: PartnerOptions) -> dict[str, str]:
+def named_models(model: ModelOptions, more: PartnerOptions) -> dict[str, str]:
     """The models that take part, as they are named."""
     names = {
         "model": model.model or default_model() or BUILTIN_NAMES[0],

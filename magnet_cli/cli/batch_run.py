@@ -20,6 +20,7 @@ from magnet_cli.naming import some
 from magnet_cli.version import __version__
 
 if TYPE_CHECKING:
+    from magnet_cli.api import Model
     from magnet_cli.batch.fitting import Fitter
 
 _MOST_SHOWN = 20  # bad lines and failures that are listed; all of them are counted
@@ -42,8 +43,15 @@ class BatchRun:
         force: bool,
         skip_bad: bool,
         path_end: bytes | None,
+        loaded: Model | None = None,
     ) -> None:
-        """`path_end`: what ends each finished file's path on stdout; None: none is written."""
+        """Take what a run is of.
+
+        Args:
+            path_end: what ends each finished file's path on stdout; None: none is written.
+            loaded: the model that `model` names, where it is loaded already.
+        """
+        self._loaded = loaded
         self._settings, self._shard, self._size = settings, shard, size
         self._model, self._more, self._talk = model, more, talk
         self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
@@ -217,7 +225,7 @@ class BatchRun:
             # Lines say for how many seconds that model is; without any it would be refused.
             asked = next((job.decoding.hybrid for job in jobs if job.decoding.hybrid), None)
             config = dataclasses.replace(config, hybrid=asked)
-        model = load(self._model, self._talk)
+        model = self._loaded or load(self._model, self._talk)
         partners = load_partners(self._more, self._model, model, config, None, self._talk)
         named = {part: spec for part, spec in self._models.items() if not part.endswith("_id")}
         self._models = with_identities(named)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnet_cli.cli.progress import counting
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import DataError, PartialFailureError
 
 if TYPE_CHECKING:
     from magnet_cli.data.manifests import ClipList, Problem
-    from magnet_cli.training.encode import OnClip
 
 app = typer.Typer(
     no_args_is_help=True, help="Check and encode training data.", rich_markup_mode="markdown"
@@ -47,7 +46,7 @@ def check(source: Source, *, min_duration: Shortest = 0.5, talk: TalkOptions) ->
 
     voice = Talk(talk)
     found = _clips_of(source)
-    with _counting(voice, "Checking") as on_clip:
+    with counting(voice, "Checking") as on_clip:
         problems = check_clips(found, min_duration, on_clip)
     _tell(voice, problems)
     broken = sum(problem.skipped for problem in problems)
@@ -107,7 +106,7 @@ def encode(
     found = _clips_of(source)
     built = load_codec(find_codec(codec), device)
     options = EncodeOptions(min_duration=min_duration, mix_share=mix, mix_snr=mix_snr, seed=seed)
-    with _counting(voice, "Encoding") as on_clip:
+    with counting(voice, "Encoding") as on_clip:
         report = encode_clips(found, built, token_format(built, codec), folder, options, on_clip)
     _tell(voice, report.problems)
     voice.data(
@@ -163,23 +162,3 @@ def _tell(voice: Talk, problems: Sequence[Problem]) -> None:
         voice.warn(f"{problem.where}: {problem.what}")
     if len(problems) > _SHOWN:
         voice.warn(f"… and {len(problems) - _SHOWN} more (--json lists them all).")
-
-
-@contextmanager
-def _counting(voice: Talk, what: str) -> Iterator[OnClip]:
-    """A bar on a terminal; elsewhere a line for every tenth of the work."""
-    if voice.live:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        with Progress(
-            what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=voice.console
-        ) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, count: bar.update(task, completed=done, total=count)
-        return
-
-    def on_clip(done: int, count: int) -> None:
-        if done * 10 // count > (done - 1) * 10 // count:
-            voice.note(f"{what} {done}/{count}")
-
-    yield on_clip

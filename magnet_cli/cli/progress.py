@@ -42,6 +42,26 @@ if TYPE_CHECKING:
 _SPEED_SECONDS = 3600.0  # over which the time left is estimated: a clip may take a minute
 
 
+@contextmanager
+def counting(talk: Talk, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many of so many are done: a bar on a terminal; elsewhere a line for every tenth."""
+    if talk.live:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        with Progress(
+            what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=talk.console
+        ) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, count: bar.update(task, completed=done, total=count)
+        return
+
+    def on_clip(done: int, count: int) -> None:
+        if done * 10 // count > (done - 1) * 10 // count:
+            talk.note(f"{what} {done}/{count}")
+
+    yield on_clip
+
+
 class ClipDisplay:
     """The clips that are being made: a bar for each stream of the current one, then the codec.
 

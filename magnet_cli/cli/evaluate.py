@@ -1,0 +1,213 @@
+"""`magnet eval`: folders of clips measured against a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli.talk import Talk
+from magnet_cli.cli.loading import loading
+from magnet_cli.cli.progress import counting
+from magnet_cli.cli.settings import TalkOptions, takes_flags
+from magnet_cli.errors import PartialFailureError, UsageError
+from magnet_cli.fields import panel
+
+if TYPE_CHECKING:
+    from magnet_cli.evaluation.comparison import Judges
+    from magnet_cli.evaluation.sets import ClipSet, Fault
+    from magnet_cli.evaluation.table import Comparison
+
+EXAMPLES = """
+Examples:
+
+    magnet eval clips --reference test
+    magnet eval mine theirs --reference test --embedder laion/larger_clap_music --metrics kad,clap
+    magnet eval mine --reference test --embedder models/clap --classifier models/ast --offline --json
+"""
+
+_SHOWN = 20  # clips that are named; --json names all
+
+_judges, _place = panel("Judges"), panel("Model")
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Who judges, and what."""
+
+    reference: str | None = _judges(
+        "Folder of true sounds: a batch's, or sounds with .txt captions beside them.", metavar="DIR"
+    )
+    metrics: str | None = _judges(
+        "Of kad, fad, kl and clap, with commas. Default: all that the judges and the clips allow.",
+        metavar="NAME,NAME",
+    )
+    embedder: tuple[str, ...] = _judges(
+        "What places sounds: mel (no weights, no judge of perception), CLAP by hub id or folder, or a "
+        "plugin's NAME or NAME=ARGUMENT. May be given several times. Default: mel.",
+        (),
+        metavar="NAME",
+    )
+    classifier: str | None = _judges(
+        "What names sounds, for kl: AST by hub id or folder.", metavar="NAME"
+    )
+    bootstrap: int = _judges(
+        "Draws of the intervals of means.", 2000, metavar="N", min=100, max=1_000_000
+    )
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where judges run, and whether they may be fetched."""
+
+    device: str = _place(
+        "auto, cpu, cuda, cuda:1 or mps.", "auto", metavar="NAME", show_default=False
+    )
+    threads: int | None = _place(
+        "CPU threads. Default: torch's choice.", metavar="N", min=1, max=1024
+    )
+    offline: bool = _place("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("eval", epilog=EXAMPLES)(evaluate)
+
+
+@takes_flags
+def evaluate(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER",
+            help="Folders to measure: batches, or sounds with .txt captions beside them. The first is "
+            "the baseline of the differences.",
+            show_default=False,
+        ),
+    ],
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the figures, too.", show_default=False),
+    ] = None,
+    *,
+    judges: JudgeOptions,
+    place: PlaceOptions,
+    talk: TalkOptions,
+) -> None:
+    """Measure folders of clips: KAD, FAD, KL and CLAP score, each with its judge's name and an interval.
+
+    The table goes to stdout. It has a floor (the reference, half against half) and a ceiling (captions
+    shuffled, white noise). What a judge hears of a file is kept, so measuring again takes seconds. Clips
+    that are unreadable, silent or without a partner are named and left out: exit status 4.
+    """
+    from magnet_cli.evaluation.sets import name_apart, read_set
+
+    voice = Talk(talk)
+    check_plot(plot)
+    given = [*folders, *([Path(judges.reference)] if judges.reference is not None else [])]
+    names = name_apart(given)
+    sets = [read_set(folder, name) for folder, name in zip(given, names, strict=True)]
+    reference = sets.pop() if judges.reference is not None else None
+    asked = judges_of(judges, place, reference is not None, voice)
+    found = measured(sets, reference, asked, voice)
+    if voice.json:
+        voice.data(found.record())
+    else:
+        voice.print(found.markdown())
+    if plot is not None:
+        draw(found, plot)
+        voice.note(f"Drew {plot}")
+    say_faults([(f"{name}: {fault.where}", fault) for name, fault in found.faults], voice)
+
+
+def check_plot(plot: Path | None) -> None:
+    """Refuse a picture that cannot be written, before the work is done."""
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise UsageError(f"{plot} is no name of a picture.", "Pictures are .png files.")
+    if plot is not None and not plot.absolute().parent.is_dir():
+        raise UsageError(f"There is no folder for {plot}.", "Make it first.")
+
+
+def judges_of(
+    options: JudgeOptions, place: PlaceOptions, with_reference: bool, voice: Talk
+) -> Judges:
+    """The judges that the flags name, loaded.
+
+    Raises:
+        MagnetError: one cannot be had, or a metric needs another.
+    """
+    from magnet_cli.evaluation.embedders import MEL, find_embedder, short_name
+    from magnet_cli.evaluation.hearing import user_cache
+
+    names = options.embedder or (MEL,)
+    with loading(
+        voice, ", ".join(short_name(n) for n in (*names, options.classifier) if n)
+    ) as hook:
+        import torch
+
+        from magnet_cli.checkpoints.load import pick_device
+        from magnet_cli.evaluation.comparison import Judges
+        from magnet_cli.evaluation.judges import load_classifier
+
+        if place.threads is not None:
+            torch.set_num_threads(place.threads)
+        device = str(pick_device(place.device))
+        embedders = [
+            find_embedder(name, device=device, offline=place.offline, progress=hook)
+            for name in dict.fromkeys(names)
+        ]
+        classifier = None
+        if options.classifier is not None:
+            classifier = load_classifier(
+                options.classifier, device=device, offline=place.offline, progress=hook
+            )
+    metrics = None
+    if options.metrics is not None:
+        metrics = [name.strip().lower() for name in options.metrics.split(",") if name.strip()]
+    judges = Judges(embedders, classifier, metrics, options.bootstrap, user_cache())
+    judges.check(with_reference)
+    return judges
+
+
+def measured(
+    sets: Sequence[ClipSet], reference: ClipSet | None, judges: Judges, voice: Talk
+) -> Comparison:
+    """What judges make of sets of clips."""
+    from magnet_cli.evaluation.comparison import compare
+
+    with counting(voice, "Hearing") as on_clip:
+        return compare(sets, reference, judges, on_clip)
+
+
+def draw(found: Comparison, path: Path) -> None:
+    """Draw the figures of a comparison, one panel each."""
+    from magnet_cli.evaluation.plots import Panel, draw_intervals
+
+    panels = [
+        Panel(
+            column.heading,
+            {line.name: line.cells[column.key] for line in found.lines if column.key in line.cells},
+        )
+        for column in found.columns
+    ]
+    draw_intervals(path, [line.name for line in found.lines], panels, "", found.baseline)
+
+
+def say_faults(faults: Sequence[tuple[str, Fault]], voice: Talk) -> None:
+    """Name what was left out.
+
+    Raises:
+        PartialFailureError: something was.
+    """
+    for where, fault in faults[:_SHOWN]:
+        voice.warn(f"{where}: {fault.what}")
+    if len(faults) > _SHOWN:
+        voice.warn(f"… and {len(faults) - _SHOWN} more (--json names them all).")
+    if faults:
+        clips = "One clip" if len(faults) == 1 else f"{len(faults)} clips"
+        raise PartialFailureError(
+            f"{clips} could not be used, or have no partner.", "The others were."
+        )

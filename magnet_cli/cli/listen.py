@@ -1,0 +1,202 @@
+"""`magnet listen`: listening tests, made and analysed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_cli.cli.evaluate import check_plot, say_faults
+from magnet_cli.cli.talk import Talk
+from magnet_cli.cli.settings import TalkOptions, takes_flags
+from magnet_cli.errors import UsageError
+from magnet_cli.settings import MAX_SEED
+
+app = typer.Typer(
+    no_args_is_help=True, help="Make and analyse listening tests.", rich_markup_mode="markdown"
+)
+
+MAKE_EXAMPLES = """
+Examples:
+
+    magnet listen make ours=clips theirs=other -O study
+    magnet listen make ours=clips theirs=other --reference test --test mushra -O study
+"""
+RESULTS_EXAMPLES = """
+Examples:
+
+    magnet listen results study answers/
+    magnet listen results study answers-*.json --plot study.png --json
+"""
+
+
+def register(program: typer.Typer) -> None:
+    """Add the group to the program."""
+    program.add_typer(app, name="listen")
+
+
+@app.command("make", epilog=MAKE_EXAMPLES)
+@takes_flags
+def make(
+    systems: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=DIR",
+            help="Systems, each a name and a folder: a batch's, or sounds with .txt captions beside them.",
+            show_default=False,
+        ),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--output-dir",
+            "-O",
+            metavar="STUDY",
+            help="Folder for the page and the key.",
+            show_default=False,
+        ),
+    ],
+    test: Annotated[
+        str,
+        typer.Option(
+            metavar="mos|mushra|ab",
+            help="mos: each clip alone, quality and fit from 1 to 100. mushra: side by side with the "
+            "reference, hidden reference and low anchor among them. ab: a choice of two.",
+        ),
+    ] = "mos",
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="True sounds of the same prompts.", show_default=False),
+    ] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=1000,
+            help="Prompts, drawn of those that all have answered. Default: all, 20 at most.",
+            show_default=False,
+        ),
+    ] = None,
+    title: Annotated[
+        str, typer.Option(metavar="TEXT", help="What the page is called.")
+    ] = "Listening test",
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=MAX_SEED,
+            help="Of the draw and the orders. Default: drawn.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace a study that exists.")
+    ] = False,
+    *,
+    talk: TalkOptions,
+) -> None:
+    """Make a listening test: one page that is one file, and the key to it.
+
+    Give listeners STUDY/page/index.html: it works from a disk, a phone or any static host, sends nothing
+    anywhere, and gives each listener a JSON file to send back. Keep STUDY/key.json: it says which clip is
+    whose. Add ?listener=1, 2, … to the page's address to hand out the balanced orders one by one.
+    """
+    from magnet_cli.evaluation.listening import KEY, make_study
+    from magnet_cli.evaluation.sets import read_set
+
+    voice = Talk(talk)
+    if (folder / KEY).exists() and not force:
+        raise UsageError(
+            f"{folder} holds a study already, whose answers a new key cannot read.",
+            "Choose another folder with -O, or say --force.",
+        )
+    named: dict[str, Path] = {}
+    for text in systems:
+        name, said, path = text.partition("=")
+        if not said or not name.strip() or not path:
+            raise UsageError(f"{text[:80]!r} is no system.", "Give NAME=DIR, as ours=clips.")
+        if name in named:
+            raise UsageError(f"Two systems are called {name!r}.", "Call each otherwise.")
+        named[name] = Path(path)
+    sets = {name: read_set(path, name) for name, path in named.items()}
+    true = read_set(reference, "reference") if reference is not None else None
+    study = make_study(
+        sets,
+        true,
+        test,  # type: ignore[arg-type]  # checked there
+        folder,
+        title=title,
+        clips=clips,
+        seed=seed,
+    )
+    voice.data(
+        {
+            "page": str(study.page),
+            "key": str(study.key),
+            "prompts": study.prompts,
+            "screens": study.screens,
+            "unshared": study.unshared,
+            "bytes": study.size,
+            "faults": [{"set": name, **vars(fault)} for name, fault in study.faults],
+        }
+    )
+    voice.note(
+        f"Made {study.page} ({study.size / 1e6:.1f} MB): {study.prompts} prompts, {study.screens} pages "
+        f"for each listener. Keep {study.key} to yourself."
+    )
+    if study.unshared:
+        voice.note(f"{study.unshared} prompts, which not all have answered, are not asked about.")
+    say_faults(
+        [
+            (f"{name}: {fault.where}" if name else fault.where, fault)
+            for name, fault in study.faults
+        ],
+        voice,
+    )
+
+
+@app.command("results", epilog=RESULTS_EXAMPLES)
+@takes_flags
+def results(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="The folder that `magnet listen make` wrote.")
+    ],
+    answers: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="ANSWERS",
+            help="JSON files that listeners sent, or folders of them.",
+            show_default=False,
+        ),
+    ],
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the means, too.", show_default=False),
+    ] = None,
+    *,
+    talk: TalkOptions,
+) -> None:
+    """Analyse the answers to a listening test: means or shares, differences, and who was left out.
+
+    Means have CrowdMOS's intervals, differences are paired and corrected (Holm), choices have Wilson's.
+    Files that cannot be used are named: exit status 4.
+    """
+    from magnet_cli.evaluation.listening_results import read_results
+
+    voice = Talk(talk)
+    check_plot(plot)
+    found = read_results(study, answers)
+    if voice.json:
+        voice.data(found.record())
+    else:
+        voice.print(found.markdown())
+    if plot is not None:
+        from magnet_cli.evaluation.plots import Panel, draw_intervals
+
+        panels = [Panel(question, of) for question, of in found.ratings.items()]
+        draw_intervals(plot, list(next(iter(found.ratings.values()))), panels, found.title)
+        voice.note(f"Drew {plot}")
+    say_faults([(fault.where, fault) for fault in found.faults], voice)

@@ -1,0 +1,291 @@
+"""`magnet sweep`: ablations. A batch for each row, and what became of it, measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli.evaluate import JudgeOptions, PlaceOptions, judges_of, measured, say_faults
+from magnet_cli.cli.talk import Talk
+from magnet_cli.cli.settings import (
+    ClipOptions,
+    ModelOptions,
+    PartnerOptions,
+    TalkOptions,
+    complete_model,
+    part,
+    takes_flags,
+)
+from magnet_cli.errors import PartialFailureError, UsageError
+from magnet_cli.fields import panel
+from magnet_cli.settings import DECODING, DecodingConfig, OutputConfig
+
+if TYPE_CHECKING:
+    from magnet_cli.api import Model
+    from magnet_cli.evaluation.sweep import Axis, SweepRow
+
+EXAMPLES = """
+Examples:
+
+    magnet sweep prompts.txt -O spans --vary "span_len=1;2;3;5" --reference test
+    magnet sweep prompts.txt -O sweep --vary "max_cfg_coef:min_cfg_coef=10:1;10:10;3:3" \\
+      --vary "decoding_steps=20,10,10,10;60,10,10,10" --cross --seed 7
+    magnet sweep prompts.txt -O paper --preset paper --hybrid 0 --reference test --seed 7
+    magnet sweep prompts.txt -O trained --model small --model wide=models/wide --reference test
+"""
+
+_sweep, _model, _decoding = panel("Sweep"), panel("Model"), panel(DECODING)
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What varies."""
+
+    vary: tuple[str, ...] = _sweep(
+        "A setting of decoding and its values, which part at `;`: span_len=1;3;5. Settings that go "
+        "together part at `:`, their values too. May be given several times.",
+        (),
+        metavar="SETTING=VALUE;VALUE",
+    )
+    preset: str | None = _sweep(
+        "paper: the paper's ablations that decoding can show.", metavar="NAME"
+    )
+    cross: bool = _sweep("Every combination, not one axis at a time.", False)
+    dry_run: bool = _sweep("List the rows, and stop.", False)
+
+
+@dataclass(frozen=True)
+class SweepModelOptions(PlaceOptions):
+    """Which models, and where they and the judges run."""
+
+    model: tuple[str, ...] = _model(
+        "The baseline's model, as in `magnet gen`; NAME=DIR adds a row of another model. May be given "
+        "several times.",
+        (),
+        flags="--model -m",
+        metavar="NAME",
+        autocompletion=complete_model,
+    )
+    dtype: str = _model(
+        "auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16.",
+        "auto",
+        metavar="NAME",
+        show_default=False,
+    )
+
+
+@dataclass(frozen=True)
+class SweepDecodingOptions:
+    """How the baseline is decoded."""
+
+    config: DecodingConfig = part(DecodingConfig, DECODING)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("sweep", epilog=EXAMPLES)(sweep)
+
+
+@takes_flags
+def sweep(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="Prompts, as of `magnet batch`.", show_default=False),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--output-dir",
+            "-O",
+            metavar="DIR",
+            help="Folder for the rows and the tables.",
+            show_default=False,
+        ),
+    ],
+    force: Annotated[
+        bool,
+        typer.Option("--force", "-f", help="Make clips again whose settings changed."),
+    ] = False,
+    *,
+    options: SweepOptions,
+    clips: ClipOptions,
+    models: SweepModelOptions,
+    decoding: SweepDecodingOptions,
+    more: PartnerOptions,
+    judges: JudgeOptions,
+    output: OutputConfig,
+    talk: TalkOptions,
+) -> None:
+    """Make a batch for each of several settings, and measure what they do.
+
+    The baseline is decoded as the flags say; each row differs from it in what varies. All rows have the
+    same prompts and seeds, and are compared prompt by prompt: table.md, results.json and plot.png in DIR
+    hold the figures, the differences from the baseline and their intervals. Rows are batches: the same
+    command again makes what is missing. A rescorer takes part in the rows that vary its weight, or else
+    in all.
+    """
+    from magnet_cli.cli.loading import load
+    from magnet_cli.evaluation.sets import read_set
+    from magnet_cli.evaluation.sweep import (
+        SWEEP_PRESETS,
+        draw_sweep,
+        notes_on,
+        paper_axes,
+        parse_axis,
+        rows_of,
+    )
+
+    voice = Talk(talk)
+    axes = [parse_axis(text) for text in options.vary]
+    if options.preset not in (None, *SWEEP_PRESETS):
+        raise UsageError(
+            f"There is no preset {options.preset!r} of a sweep.",
+            f"Take {', '.join(SWEEP_PRESETS)}.",
+        )
+    if clips.seed is None and not options.dry_run:
+        raise UsageError(
+            "Rows are compared at equal seeds.",
+            "Say one, such as --seed 7: it makes the rows again.",
+        )
+    named = [name for name in models.model if "=" in name]
+    plain = [name for name in models.model if "=" not in name]
+    if len(plain) > 1:
+        raise UsageError("The baseline has one model.", "Add others as rows: --model NAME=DIR.")
+    others = dict(name.split("=", 1) for name in named)
+    place = ModelOptions(
+        plain[0] if plain else None, models.device, models.dtype, models.threads, models.offline
+    )
+    given = more.config.over(decoding.config)
+    asked = (
+        judges_of(judges, models, judges.reference is not None, voice)
+        if _measures(judges)
+        else None
+    )
+    reference = read_set(Path(judges.reference), "reference") if judges.reference else None
+    model = load(place, voice)
+    known = given.over(model.defaults)
+    if options.preset is not None:
+        axes += paper_axes(known, model.modeling, more.rescorer is not None)
+    rows = rows_of(axes, known, others, options.cross)
+    if options.dry_run:
+        for row in rows:
+            voice.data({"row": row.name, "folder": row.folder, "decoding": dict(row.decoding)})
+            if not voice.json:
+                voice.print(f"{row.name}  ({folder / row.folder})")
+        return
+    failed = _make_rows(
+        source, folder, rows, axes, clips, place, model, given, more, output, voice, force
+    )
+    if asked is not None:
+        sets = [read_set(folder / row.folder, row.name) for row in rows]
+        found = measured(sets, reference, asked, voice)
+        found = dataclasses.replace(found, notes=(*found.notes, *notes_on(rows)))
+        table = found.markdown()
+        _write(folder / "table.md", table + "\n")
+        _write(folder / "results.json", json.dumps(found.record(), indent=1) + "\n")
+        draw_sweep(
+            folder / "plot.png", found, f"{Path(source).name}: differences from the baseline"
+        )
+        if voice.json:
+            voice.data({"event": "table", **found.record()})
+        else:
+            voice.print(table)
+        voice.note(f"Wrote {folder / 'table.md'}, results.json and plot.png")
+        if not failed:
+            say_faults([(f"{name}: {fault.where}", fault) for name, fault in found.faults], voice)
+    if failed:
+        raise PartialFailureError(
+            f"Clips of {', '.join(failed)} could not be made.",
+            "The same command tries them again.",
+        )
+
+
+def _measures(judges: JudgeOptions) -> bool:
+    """Whether anything is to be measured: without a reference, only where an embedder was named."""
+    return judges.reference is not None or bool(judges.embedder) or judges.metrics is not None
+
+
+def _make_rows(
+    source: str,
+    folder: Path,
+    rows: list[SweepRow],
+    axes: list[Axis],
+    clips: ClipOptions,
+    place: ModelOptions,
+    model: Model,
+    given: DecodingConfig,
+    more: PartnerOptions,
+    output: OutputConfig,
+    voice: Talk,
+    force: bool,
+) -> list[str]:
+    """Make a batch for each row; the rows some of whose clips could not be made."""
+    from magnet_cli.batch.jobs import WHOLE, BatchSettings, Planner
+    from magnet_cli.batch.names import DEFAULT_NAME
+    from magnet_cli.checkpoints.identity import with_identities
+    from magnet_cli.cli.batch import named_models
+    from magnet_cli.cli.batch_run import BatchRun
+    from magnet_cli.data.prompt_files import format_of, open_prompts, read_prompts
+    from magnet_cli.data.prompts import clean_prompt
+
+    failed = []
+    varied = {name for axis in axes for _, point in axis.points for name in point}
+    assert clips.seed is not None
+    for number, row in enumerate(rows, 1):
+        voice.note(f"Row {number} of {len(rows)}: {row.name}")
+        rescored = "rescorer_weight" not in varied or "rescorer_weight" in row.decoding
+        beside = more if rescored else dataclasses.replace(more, rescorer=None, config=_NOTHING)
+        here = place if row.model is None else dataclasses.replace(place, model=row.model)
+        settings = BatchSettings(
+            folder=folder / row.folder,
+            seed=clips.seed,
+            num=clips.num,
+            duration=clips.duration,
+            negative=clean_prompt(clips.negative) if clips.negative is not None else None,
+            decoding=dataclasses.replace(given, **row.decoding),
+            output=output,
+            name=DEFAULT_NAME,
+            models=with_identities(named_models(here, beside)),
+        )
+        run = BatchRun(
+            settings,
+            WHOLE,
+            "auto",
+            here,
+            beside,
+            voice,
+            force=force,
+            skip_bad=False,
+            path_end=None,
+            loaded=model if row.model is None else None,
+        )
+        with open_prompts(source) as prompts:
+            if not prompts.whole:
+                raise UsageError("A sweep reads its prompts for each row.", "Give it a file.")
+            try:
+                lines = read_prompts(prompts.stream, format_of(source), False)
+                run.whole(prompts.name, Planner(settings).plan(lines))
+            except PartialFailureError as error:
+                voice.warn(str(error))
+                failed.append(row.name)
+            except UsageError as error:
+                raise UsageError(f"Row {row.name}: {error.message}", error.hint) from error
+    return failed
+
+
+_NOTHING = DecodingConfig()
+
+
+def _write(path: Path, text: str) -> None:
+    from magnet_cli.files import atomic_path, write_error
+
+    try:
+        with atomic_path(path) as partial:
+            partial.write_text(text, "utf-8")
+    except OSError as error:
+        raise write_error(path, error) from error

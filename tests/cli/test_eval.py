@@ -1,0 +1,183 @@
+"""`magnet eval`, `magnet sweep` and `magnet listen` on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from magnet_cli.evaluation.listening import ANSWERS_FORMAT
+from tests.cli.conftest import SMALL, Magnet
+from tests.evaluation.judges import folder_of, save_ast, save_clap
+
+PROMPTS = ["low tone", "high tone", "a middle tone", "no tone"]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folders(home: Path) -> None:
+    for i, name in enumerate(("ours", "theirs", "test")):
+        folder_of(home / name, PROMPTS, shift=50 * i, seed=10 * i)
+
+
+@pytest.mark.usefixtures("folders")
+def test_eval_prints_a_table_and_draws_it(magnet: Magnet) -> None:
+    found = magnet(
+        "eval", "ours", "theirs", "--reference", "test", "--plot", "plot.png", "--offline"
+    )
+    assert found.status == 0, found.err
+    assert "| theirs | 4 |" in found.out
+    assert "| minus ours |" in found.out
+    assert "no judge of perception" in found.out
+    assert Path("plot.png").stat().st_size > 1000
+    again = magnet("eval", "ours", "theirs", "--reference", "test", "--json", "-q")
+    (record,) = again.records
+    assert again.err == ""
+    assert [row["name"] for row in record["rows"] if row["role"] == "system"] == ["ours", "theirs"]
+
+
+@pytest.mark.usefixtures("folders")
+def test_eval_by_learned_judges_from_folders(magnet: Magnet) -> None:
+    clap, ast = str(save_clap(Path("clap"))), str(save_ast(Path("ast")))
+    arguments = ("--embedder", clap, "--embedder", "mel", "--classifier", ast, "--bootstrap", "100")
+    found = magnet("eval", "ours", "--reference", "test", *arguments, "--offline", "--json")
+    assert found.status == 0, found.err
+    keys = [column["key"] for column in found.records[0]["columns"]]
+    assert keys == ["kad:clap", "clap:clap", "kad:mel", "kl:ast"]
+    alone = magnet("eval", "ours", "--embedder", clap, "--metrics", "clap", "--offline")
+    assert alone.status == 0, alone.err
+    assert "| CLAP score (clap) ↑ |" in alone.out
+
+
+@pytest.mark.usefixtures("folders")
+def test_eval_names_what_it_leaves_out_and_says_so_in_its_status(magnet: Magnet) -> None:
+    soundfile.write("ours/000.wav", np.zeros(8000, np.float32), 16_000)
+    found = magnet("eval", "ours", "--reference", "test")
+    assert found.status == 4
+    assert "000.wav is silent" in found.err
+    assert "| ours | 3 |" in found.out
+
+
+@pytest.mark.usefixtures("folders")
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("ours",), 2, "Without a reference"),
+        (("nowhere", "--reference", "test"), 2, "no folder 'nowhere'"),
+        (("ours", "--reference", "test", "--metrics", "fad"), 2, "needs 500 windows"),
+        (("ours", "--reference", "test", "--metrics", "kl"), 2, "kl needs a classifier"),
+        (("ours", "--reference", "test", "--embedder", "laion/clap", "--offline"), 3, "laion/clap"),
+        (("ours", "--reference", "test", "--embedder", "clap"), 2, "no embedder 'clap'"),
+        (("ours", "--reference", "test", "--plot", "plot.jpg"), 2, "no name of a picture"),
+        (("ours", "--reference", "test", "--device", "cuda:77"), 2, "no device"),
+        (("ours", "ours", "--reference", "test"), 2, "given twice"),
+    ],
+)
+def test_eval_refuses(magnet: Magnet, arguments: tuple[str, ...], status: int, said: str) -> None:
+    found = magnet("eval", *arguments)
+    assert found.status == status, found.err
+    assert said in found.err
+
+
+SWEEP = ("-m", SMALL, "--steps", "1", "-d", "0.4", "--seed", "5", "-q")
+
+
+def test_a_sweep_makes_rows_resumes_and_compares_them(magnet: Magnet, home: Path) -> None:
+    Path("prompts.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS), "utf-8")
+    folder_of(home / "test", PROMPTS)
+    vary = ("--vary", "span_len=1;3", "--vary", "temperature=1", "--reference", "test")
+    found = magnet("sweep", "prompts.txt", "-O", "rows", *SWEEP, *vary)
+    assert found.status == 0, found.err
+    assert "| span_len=1 |" in found.out
+    assert "changed in decoding alone" in found.out
+    names = sorted(path.name for path in Path("rows").iterdir())
+    assert names == [
+        "baseline",
+        "plot.png",
+        "results.json",
+        "span-len-1",
+        "table.md",
+        "temperature-1",
+    ]
+    made = {path: path.stat().st_mtime_ns for path in Path("rows").rglob("*.wav")}
+    assert len(made) == 3 * len(PROMPTS)
+    record = json.loads(Path("rows/results.json").read_text("utf-8"))
+    assert [row["name"] for row in record["differences"]] == ["span_len=1", "temperature=1"]
+    next(iter(made)).unlink()
+    again = magnet("sweep", "prompts.txt", "-O", "rows", *SWEEP, *vary)
+    assert again.status == 0, again.err
+    assert again.out == found.out
+    kept = [path for path, time in made.items() if path.stat().st_mtime_ns == time]
+    assert len(kept) == len(made) - 1
+
+
+def test_a_sweep_shows_its_rows_and_refuses_what_cannot_vary(magnet: Magnet) -> None:
+    Path("prompts.txt").write_text("rain\n", "utf-8")
+    shown = magnet(
+        "sweep", "prompts.txt", "-O", "rows", "-m", SMALL, "--preset", "paper", "--dry-run", "-q"
+    )
+    assert shown.status == 0, shown.err
+    assert "subcodes_context=-1  (rows/subcodes-context-minus-1)" in shown.out
+    assert not Path("rows").exists()
+    for arguments, said in (
+        (("--vary", "span_lenn=1"), "Did you mean span_len"),
+        (("--vary", "span_len"), "--vary cannot be"),
+        ((), "Nothing differs"),
+        (("--preset", "fast"), "no preset 'fast'"),
+        (("-m", "musicgen", "--vary", "span_len=1"), "one model"),
+    ):
+        refused = magnet("sweep", "prompts.txt", "-O", "rows", *SWEEP, *arguments)
+        assert refused.status == 2, refused.err
+        assert said in refused.err
+    unseeded = magnet("sweep", "prompts.txt", "-O", "rows", "-m", SMALL, "--vary", "span_len=1")
+    assert "equal seeds" in unseeded.err
+
+
+@pytest.mark.usefixtures("folders")
+def test_a_study_is_made_and_its_answers_are_read(magnet: Magnet) -> None:
+    made = magnet("listen", "make", "a=ours", "b=theirs", "-O", "study", "--test", "ab", "--json")
+    assert made.status == 0, made.err
+    assert made.records[0]["screens"] == 4
+    key = json.loads(Path("study/key.json").read_text("utf-8"))
+    best = {clip["prompt"]: token for token, clip in key["clips"].items() if clip["system"] == "b"}
+    answers = [
+        {"screen": id_, "quality": best[screen["prompt"]], "relevance": best[screen["prompt"]]}
+        for id_, screen in key["screens"].items()
+    ]
+    record = {"format": ANSWERS_FORMAT, "study": key["study"], "rater": "r1", "answers": answers}
+    Path("answers.json").write_text(json.dumps(record), "utf-8")
+    Path("other.json").write_text("{}", "utf-8")
+    found = magnet("listen", "results", "study", "answers.json", "--plot", "plot.png")
+    assert found.status == 0, found.err
+    assert "| b | 1.000 [" in found.out
+    assert Path("plot.png").is_file()
+    partly = magnet("listen", "results", "study", "answers.json", "other.json", "--json")
+    assert partly.status == 4
+    assert partly.records[0]["ratings"]["quality"]["b"]["value"] == 1
+    assert "other.json" in partly.err
+
+
+@pytest.mark.usefixtures("folders")
+def test_a_study_is_not_replaced_and_systems_have_names(magnet: Magnet) -> None:
+    assert magnet("listen", "make", "a=ours", "-O", "study").status == 0
+    again = magnet("listen", "make", "a=ours", "-O", "study")
+    assert (again.status, "holds a study already" in again.err) == (2, True)
+    assert magnet("listen", "make", "a=ours", "-O", "study", "--force").status == 0
+    for arguments, said in (
+        (("ours",), "'ours' is no system"),
+        (("a=ours", "a=theirs"), "Two systems are called 'a'"),
+        (("a=ours", "--test", "abx"), "no test 'abx'"),
+        (("a=ours", "--test", "mushra"), "needs a reference"),
+    ):
+        refused = magnet("listen", "make", *arguments, "-O", "other")
+        assert refused.status == 2
+        assert said in refused.err
+    nothing = magnet("listen", "results", "nowhere", "answers.json")
+    assert (nothing.status, "no key" in nothing.err) == (2, True)
