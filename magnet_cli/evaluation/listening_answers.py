@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.data.manifests import clean_caption
 from magnet_cli.errors import DataError
 from magnet_cli.evaluation.listening import ANSWERS_FORMAT, KEY_FORMAT
 from magnet_cli.evaluation.sets import Fault
@@ -34,9 +35,15 @@ def read_key(path: Path) -> dict[str, Any]:
         key = json.loads(path.read_text("utf-8"))
         if key["format"] != KEY_FORMAT:
             raise ValueError(f"its format is {key['format']!r}")
-        for part in ("study", "test", "title", "systems", "clips", "screens"):
-            key[part]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        for part in ("study", "test", "title"):
+            if not isinstance(key[part], str):
+                raise ValueError(f"its {part} is no text")
+        there = {
+            key["clips"][clip]["system"] for one in key["screens"].values() for clip in one["clips"]
+        }
+        if not key["screens"] or not there >= set(key["systems"]):
+            raise ValueError("parts of it are missing")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is no key of a listening test ({error}).",
             "Give the folder that magnet listen make wrote.",
@@ -76,7 +83,8 @@ def read_answers(
     listeners = []
     for _, rater, one in sorted(best.values(), key=lambda of: (of[2].name, of[1])):
         seen[one.name] = seen.get(one.name, 0) + 1
-        name = one.name if seen[one.name] == 1 else f"{one.name} ({rater[:6]})"
+        again = f"{one.name} ({clean_caption(rater)[:6]})"
+        name = one.name if seen[one.name] == 1 else again
         listeners.append(Listener(name, one.complete, one.answers))
     return listeners, faults
 
@@ -95,9 +103,9 @@ def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
         raise ValueError("parts of it are missing")
     found: dict[str, dict[str, Any]] = {question: {} for question in QUESTIONS}
     for answer in record["answers"]:
-        if not isinstance(answer, dict) or answer.get("screen") not in key["screens"]:
+        if not isinstance(answer, dict) or str(answer.get("screen")) not in key["screens"]:
             raise ValueError("it names a screen that is not of the study")
-        screen = key["screens"][answer["screen"]]
+        screen = key["screens"][str(answer["screen"])]
         for question in QUESTIONS:
             given = answer.get(question)
             if given is None:
@@ -105,7 +113,7 @@ def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
             if key["test"] == "ab":
                 if given not in screen["clips"]:
                     raise ValueError("it chooses a clip that is not of the study")
-                found[question][answer["screen"]] = given
+                found[question][str(answer["screen"])] = given
                 continue
             if answer.get("clip") not in screen["clips"]:
                 raise ValueError("it rates a clip that is not of the study")
@@ -114,6 +122,8 @@ def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
             found[question][answer["clip"]] = given
     if not any(found.values()):
         raise ValueError("it holds no answer")
-    rater, name = record["rater"], record.get("name")
-    said = name.strip() if isinstance(name, str) and name.strip() else f"listener {rater[:6]}"
+    # Whoever sends a file chooses both.
+    rater = clean_caption(record["rater"])[:6]
+    name = clean_caption(record["name"])[:60] if isinstance(record.get("name"), str) else ""
+    said = name or f"listener {rater}"
     return Listener(said, record.get("complete") is True, {q: a for q, a in found.items() if a})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import Manifest
-from magnet_cli.batch.names import MANIFEST_STEM
+from magnet_cli.batch.names import MANIFEST_STEM, check_relative
 from magnet_cli.data.manifests import clean_caption, read_clips, sound_files
 from magnet_cli.errors import UsageError
 
@@ -96,6 +96,11 @@ def _of_batch(folder: Path) -> tuple[list[Item], list[Fault]]:
         faults.append(Fault(str(manifest.path), f"{manifest.damaged} lines cannot be read"))
     for file, record in sorted(manifest.clips.items()):
         path = folder / file
+        try:
+            check_relative(file)
+        except UsageError as error:  # a manifest may be anyone's
+            faults.append(Fault(file, error.message))
+            continue
         if record["status"] != "done":
             faults.append(Fault(file, "the batch could not make it"))
         elif not path.is_file():

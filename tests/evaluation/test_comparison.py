@@ -218,12 +218,14 @@ def test_a_batch_is_read_by_its_manifest(tmp_path: Path) -> None:
         {"file": "001.wav", "status": "done", "prompt": "b\tb"},
         {"file": "002.wav", "status": "failed", "prompt": "c", "error": "no room"},
         {"file": "003.wav", "status": "done", "prompt": "d"},
+        {"file": "../real/000.wav", "status": "done", "prompt": "e"},
     ]
     lines = [json.dumps(record) for record in ({"run": {}}, *records)]
     (folder / "manifest.jsonl").write_text("\n".join([*lines, "{cut"]), "utf-8")
     found = read_set(folder)
     assert [item.prompt for item in found.items] == ["a", "b b"]
-    assert [fault.where for fault in found.faults][1:] == ["002.wav", "003.wav"]
+    assert [fault.where for fault in found.faults][1:] == ["../real/000.wav", "002.wav", "003.wav"]
+    assert "may lead out of the folder" in found.faults[1].what
     with pytest.raises(UsageError, match="no folder"):
         read_set(tmp_path / "none")
     (tmp_path / "empty").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +46,7 @@ def test_they_work_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert run([*words, *short]) == 0, line
     assert Path("spans/table.md").read_text("utf-8").count("| span_len=") == 6
     assert Path("study/page/index.html").is_file()
+    (python,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(python, names)
+    assert names["found"].baseline == "ours"

@@ -252,29 +252,42 @@ def test_choices_are_shares_with_wilsons_interval(folders: dict[str, Path], tmp_
 def test_files_that_cannot_be_used_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
     made(folders, tmp_path, "mos")
     good = answered(tmp_path, "good", lambda s, q: 50)
-    again = answered(tmp_path, "more", lambda s, q: 60, rater="good")
-    other = answered(tmp_path, "other", lambda s, q: 50, study="000000000000")
-    much = answered(tmp_path, "much", lambda s, q: 101)
+    strange = answered(tmp_path, "strange", lambda s, q: 50, name="\x1b[2JEve\n" * 99)
+    answered(tmp_path, "more", lambda s, q: 60, rater="good")
+    answered(tmp_path, "other", lambda s, q: 50, study="000000000000")
+    answered(tmp_path, "much", lambda s, q: 101)
+    for i, screen in enumerate(([], {}, None, "s")):
+        answered(tmp_path, f"wrong{i}", lambda s, q: 50, answers=[{"screen": screen, "quality": 5}])
     (tmp_path / "cut.json").write_text("{", "utf-8")
     (tmp_path / "list.json").write_text("[]", "utf-8")
-    files = [good, again, other, much, *(tmp_path / f"{n}.json" for n in ("cut", "list", "gone"))]
+    bad = ["more", "other", "much", "cut", "list", "gone", *(f"wrong{i}" for i in range(4))]
+    files = [good, strange, *(tmp_path / f"{name}.json" for name in bad)]
     found = read_results(tmp_path / "study", files)
-    said = {Path(one.where).name: one.what for one in found.faults}
-    assert set(said) == {
-        "more.json",
-        "other.json",
-        "much.json",
-        "cut.json",
-        "list.json",
-        "gone.json",
-    }
-    assert "twice" in said["more.json"]
-    assert "another study" in said["other.json"]
-    assert "rating of 101" in said["much.json"]
+    said = {Path(one.where).stem: one.what for one in found.faults}
+    assert list(said) == bad
+    assert "twice" in said["more"]
+    assert "another study" in said["other"]
+    assert "rating of 101" in said["much"]
+    assert "\x1b" not in found.markdown()
+    assert any(name.startswith("[2JEve [2JEve") and len(name) <= 60 for name in found.listeners)
     with pytest.raises(UsageError, match="No file holds answers"):
-        read_results(tmp_path / "study", [other])
+        read_results(tmp_path / "study", [tmp_path / "other.json"])
     with pytest.raises(DataError, match="no key"):
         read_results(tmp_path / "cut.json", [good])
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("clips", {}), ("screens", {}), ("screens", []), ("title", 3)]
+)
+def test_a_damaged_key_is_no_key(
+    folders: dict[str, Path], tmp_path: Path, part: str, value: Any
+) -> None:
+    made(folders, tmp_path, "mos")
+    good = answered(tmp_path, "good", lambda s, q: 50)
+    path = tmp_path / "study" / "key.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {part: value}), "utf-8")
+    with pytest.raises(DataError, match="no key"):
+        read_results(tmp_path / "study", [good])
 
 
 def test_intervals_are_drawn(tmp_path: Path) -> None:
