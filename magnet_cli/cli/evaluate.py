@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.talk import Talk
 from magnet_cli.cli.loading import loading
 from magnet_cli.cli.progress import counting
 from magnet_cli.cli.settings import TalkOptions, takes_flags
+from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import PartialFailureError, UsageError
 from magnet_cli.fields import panel
 

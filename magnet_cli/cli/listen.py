@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from magnet_cli.cli.evaluate import check_plot, say_faults
-from magnet_cli.cli.talk import Talk
 from magnet_cli.cli.settings import TalkOptions, takes_flags
+from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import MAX_SEED
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.evaluate import JudgeOptions, PlaceOptions, judges_of, measured, say_faults
-from magnet_cli.cli.talk import Talk
 from magnet_cli.cli.settings import (
     ClipOptions,
     ModelOptions,
@@ -21,6 +20,7 @@ from magnet_cli.cli.settings import (
     part,
     takes_flags,
 )
+from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import PartialFailureError, UsageError
 from magnet_cli.fields import panel
 from magnet_cli.settings import DECODING, DecodingConfig, OutputConfig
