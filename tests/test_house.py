@@ -18,9 +18,10 @@ from tests.test_imports import FILES, home, imports
 
 ROOT = Path(magnet_cli.__file__).parent
 
-# TODO(house): what issue 20 asks for, when all have moved in: 19_500, 115, 40 and 45.
-MOST_LINES = 22_800
-MOST_MODULES = 132
+# TODO(house): what issue 20 asks for, when all have moved in: 19_500, 115, 40 and 45; and 3,650 lines in 16
+# modules for evaluation, sweeps and listening tests (docs/decisions.md).
+MOST_LINES = 25_200
+MOST_MODULES = 135
 MOST_FILES = {"gen": 56, "edit": 61}
 
 # Who may import whom: what is on a later line all that is on earlier lines, and never the other way.
