@@ -43,7 +43,10 @@ COMMANDS = {
     "edit": ("magnet_cli.cli.edit", "Make regions of a sound anew and leave the rest alone."),
     "vary": ("magnet_cli.cli.vary", "Make variations of a sound."),
     "eval": ("magnet_cli.cli.evaluate", "Measure folders of clips against a reference."),
-    "sweep": ("magnet_cli.cli.sweep", "Make ablations: a batch for each setting, measured."),
+    "sweep": (
+        "magnet_cli.cli.sweep",
+        "Make a batch for each of several settings, and measure them.",
+    ),
     "listen": ("magnet_cli.cli.listen", "Make and analyse listening tests."),
     "models": ("magnet_cli.cli.models", "List, fetch, convert and choose models."),
     "data": ("magnet_cli.cli.data", "Check and encode training data."),

@@ -97,11 +97,12 @@ def evaluate(
     place: PlaceOptions,
     talk: TalkOptions,
 ) -> None:
-    """Measure folders of clips: KAD, FAD, KL and CLAP score, each with its judge's name and an interval.
+    """Measure folders of clips against a reference.
 
-    The table goes to stdout. It has a floor (the reference, half against half) and a ceiling (captions
-    shuffled, white noise). What a judge hears of a file is kept, so measuring again takes seconds. Clips
-    that are unreadable, silent or without a partner are named and left out: exit status 4.
+    KAD, FAD, KL and CLAP score, each with its judge's name and an interval. The table goes to stdout. It
+    has a floor (the reference, half against half) and a ceiling (captions shuffled, white noise). What a
+    judge hears of a file is kept, so measuring again takes seconds. Clips that are unreadable, silent or
+    without a partner are named and left out: exit status 4.
     """
     from magnet_cli.evaluation.sets import name_apart, read_set
 

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-    magnet sweep prompts.txt -O spans --vary "span_len=1;2;3;5" --reference test
-    magnet sweep prompts.txt -O sweep --vary "max_cfg_coef:min_cfg_coef=10:1;10:10;3:3" \\
-      --vary "decoding_steps=20,10,10,10;60,10,10,10" --cross --seed 7
-    magnet sweep prompts.txt -O paper --preset paper --hybrid 0 --reference test --seed 7
-    magnet sweep prompts.txt -O trained --model small --model wide=models/wide --reference test
+    magnet sweep prompts.txt -O spans --seed 7 --vary "span_len=1;2;3;5" --reference test
+    magnet sweep prompts.txt -O sweep --seed 7 --vary "max_cfg_coef:min_cfg_coef=10:1;10:10;3:3"
+    magnet sweep prompts.txt -O crossed --seed 7 --vary "temperature=1;3" --vary "top_p=0.8;0.9" --cross
+    magnet sweep prompts.txt -O paper --seed 7 --preset paper --hybrid 0 --reference test
+    magnet sweep prompts.txt -O trained --seed 7 -m small -m wide=models/wide --reference test
 """
 
 _sweep, _model, _decoding = panel("Sweep"), panel("Model"), panel(DECODING)
@@ -121,7 +121,7 @@ def sweep(
     output: OutputConfig,
     talk: TalkOptions,
 ) -> None:
-    """Make a batch for each of several settings, and measure what they do.
+    """Make a batch for each of several settings, and measure them.
 
     The baseline is decoded as the flags say; each row differs from it in what varies. All rows have the
     same prompts and seeds, and are compared prompt by prompt: table.md, results.json and plot.png in DIR
