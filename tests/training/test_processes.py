@@ -18,17 +18,17 @@ pytestmark = pytest.mark.slow  # each run is a process with its torch
 ROOT = Path(__file__).parents[2]
 
 
-def take_step(workshop: Path, out: Path, processes: int) -> list[dict[str, Any]]:
+def take_step(workshop: Path, out: Path, count: int) -> list[dict[str, Any]]:
     out.mkdir(exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     running = []
-    for rank in range(processes):
+    for rank in range(count):
         place = {}
-        if processes > 1:
+        if count > 1:
             place = {
-                "WORLD_SIZE": str(processes),
+                "WORLD_SIZE": str(count),
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "MASTER_ADDR": "127.0.0.1",
@@ -47,7 +47,7 @@ def take_step(workshop: Path, out: Path, processes: int) -> list[dict[str, Any]]
     for process in running:
         said, _ = process.communicate(timeout=240)
         assert process.returncode == 0, said[-3000:]
-    return [torch.load(out / f"step-{rank}.pt", weights_only=True) for rank in range(processes)]
+    return [torch.load(out / f"step-{rank}.pt", weights_only=True) for rank in range(count)]
 
 
 def test_two_processes_give_the_loss_and_gradients_of_one(workshop: Path) -> None:
