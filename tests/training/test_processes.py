@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import processes
+
 pytestmark = pytest.mark.slow  # each run is a process with its torch
 
 ROOT = Path(__file__).parents[2]
