@@ -145,10 +145,11 @@ def test_defaults_differ_by_checkpoint(hub_cache: Path) -> None:
     for defaults in (music, sound, musicgen):
         open_ = [name for name, value in vars(defaults).items() if value is None]
         assert open_ == [
+            "subcodes_context",
             "hybrid_temperature",
             "hybrid_top_p",
             "hybrid_top_k",
-        ]  # the writing model's own, whichever that is
+        ]  # the model's own, and the writing model's, whichever that is
 
 
 def test_a_directory_takes_its_defaults_from_the_file(hub_cache: Path) -> None:
