@@ -5,12 +5,15 @@ The library raises these; only `cli.app` turns them into text and an exit status
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
 EXIT_MODEL = 3
 EXIT_PARTIAL = 4
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141  # what a shell reports for a program that SIGPIPE ended
+EXIT_TERMINATED = 143  # likewise SIGTERM
 
 
 class MagnetError(Exception):
@@ -18,13 +21,15 @@ class MagnetError(Exception):
 
     exit_status = EXIT_UNEXPECTED
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", details: Sequence[str] = ()) -> None:
+        """`details`: what else is to be said, a line each, between the two."""
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = tuple(details)
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        return " ".join(part for part in (self.message, *self.details, self.hint) if part)
 
 
 class UsageError(MagnetError):

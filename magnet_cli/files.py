@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import functools
 import itertools
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError
+
+PARTIAL = ".partial-"  # what the name of an unfinished file begins with
+_mark = contextvars.ContextVar("mark", default="")
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -30,6 +37,30 @@ def _umask() -> int:
     return umask
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Inside, Ctrl-C and a handled SIGTERM wait for the end.
+
+    A library that calls back into Python, as libsndfile does for every block it writes, loses the
+    exception that a signal raises there, and fails with words of its own instead.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread alone
+        return
+    came: list[tuple[int, Any]] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = {number: handler for number, handler in before.items() if callable(handler)}
+    for number in held:
+        signal.signal(number, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for first, frame in came[:1]:
+            held[signal.Signals(first)](first, frame)
+
+
 @dataclass
 class Draft:
     """A file that is being written.
@@ -42,6 +73,16 @@ class Draft:
 
     path: Path
     final: Path
+
+
+@contextlib.contextmanager
+def marked(mark: str) -> Iterator[None]:
+    """Inside, in this thread, unfinished files bear a mark: who finds one later knows whose it is."""
+    before = _mark.set(f"{mark}-")
+    try:
+        yield
+    finally:
+        _mark.reset(before)
 
 
 @contextlib.contextmanager
@@ -68,7 +109,8 @@ def draft(path: str | os.PathLike[str], replace: bool) -> Iterator[Draft]:
     Raises OSError: the folder cannot be written to.
     """
     target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=".partial-", suffix=target.suffix, dir=target.parent)
+    prefix = f"{PARTIAL}{_mark.get()}"
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=target.suffix, dir=target.parent)
     os.close(handle)
     made = Draft(Path(name), target)
     try:

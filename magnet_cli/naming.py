@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -34,6 +35,15 @@ def slug(text: str) -> str:
     if not short:
         return "clip"
     return f"{short}-clip" if short in _RESERVED else short
+
+
+def writable(name: str) -> str:
+    """A name as this system's files can have it: its bytes are UTF-8's where the locale knows no better."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return os.fsdecode(name.encode("utf-8", "replace"))
+    return name
 
 
 def numbered(path: PathT, number: int) -> PathT:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import operator
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from magnet_cli.config import LMConfig
 from magnet_cli.decoding import resolving
 from magnet_cli.errors import UsageError
+from magnet_cli.fields import shown
 from magnet_cli.models.parts import Parts
 from magnet_cli.partners import NONE, Partners
 from magnet_cli.settings import MAX_SEED, DecodingConfig, required
@@ -61,7 +62,7 @@ def make_request(
     lm = asked.lm_config
     if isinstance(prompts, str):
         raise UsageError("prompts is one text.", "Give a list of texts: one clip for each.")
-    if not isinstance(prompts, Sequence):
+    if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):
         raise UsageError(f"prompts cannot be {prompts!r}.", "Give a list of texts.")
     count = len(prompts)
     if count == 0:
@@ -71,7 +72,8 @@ def make_request(
     if negative_prompts is None or isinstance(negative_prompts, str):
         negative_prompts = [negative_prompts] * count
     for name, values in (("seeds", seeds), ("negative_prompts", negative_prompts)):
-        if not hasattr(values, "__len__"):
+        # numpy's arrays are no Sequences, and sets and mappings have no order to go by.
+        if not hasattr(values, "__len__") or isinstance(values, (Mapping, Set, bytes)):
             raise UsageError(f"{name} cannot be {values!r}.", "Give a list, one for each prompt.")
         if len(values) != count:
             raise UsageError(
@@ -148,6 +150,16 @@ def _seed(given: object) -> int:
     return seed
 
 
+def _whole(name: str, given: object) -> int:
+    """A whole number of any kind, numpy's too, as Python's own; True is none."""
+    try:
+        if isinstance(given, bool):
+            raise TypeError
+        return operator.index(given)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"{name} cannot be {shown(given)}.", "Give a whole number.") from None
+
+
 def _opens(known: Tensor, frames: int) -> bool:
     """Whether all that is known, bool [B, K, T], is whole frames from the first on, fewer than `frames`."""
     whole = known.all(1)
@@ -195,7 +207,7 @@ def check_frames(frames: int | None, config: DecodingConfig, lm: LMConfig) -> in
         UsageError: no frame, more than a segment, or less than a span.
     """
     longest = lm.segment_frames
-    frames = longest if frames is None else frames
+    frames = longest if frames is None else _whole("frames", frames)
     if not 1 <= frames <= longest:
         raise UsageError(
             f"A clip of {frames} frames ({frames / lm.frame_rate:.2f} s) cannot be made at once.",
@@ -221,6 +233,11 @@ def _known(
     known_mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Known codes and their mask, both of the full shape [B, K, T]; zeros where not known."""
+    for name, given in (
+        ("prompt_codes", prompt_codes), ("known_codes", known_codes), ("known_mask", known_mask)
+    ):  # fmt: skip
+        if given is not None and not isinstance(given, Tensor):
+            raise UsageError(f"{name} cannot be {shown(given)}.", "Give a tensor of torch.")
     if (known_codes is None) != (known_mask is None):
         raise UsageError("Half of the known codes is missing.", "Give known_codes and known_mask.")
     if prompt_codes is not None and known_codes is not None:

@@ -42,7 +42,7 @@ from magnet_cli.audio.loudness import (
 )
 from magnet_cli.audio.sound import Numbers, Samples, Sound, resampled, with_channels
 from magnet_cli.errors import AudioFileError
-from magnet_cli.files import draft, write_error
+from magnet_cli.files import draft, uninterrupted, write_error
 from magnet_cli.settings import AudioFormat, OutputConfig
 
 BLOCK = 1 << 19  # samples that are in memory at a time, of each channel: 16 s at 32 kHz
@@ -305,6 +305,12 @@ def write_patched(
                     last = min(patch.start + len(patch.numbers), stop)
                     if first < last:
                         part = patch.numbers[first - patch.start : last - patch.start]
+                        if not np.isfinite(part).all():
+                            raise AudioFileError(
+                                f"{sound.name} is too loud to be edited: what is made does not fit it "
+                                "in numbers.",
+                                "Scale it to -1..1 with another tool first.",
+                            )
                         block[first - start : last - start] = part
                 put(block)
 
@@ -341,9 +347,11 @@ def _encoded(
     comment = None if metadata is None else comments.to_comment(metadata)
     kept = _ErrorKeeper(target)
     try:
-        with soundfile.SoundFile(
-            kept, "w", samplerate=sample_rate, channels=channels, format=kind, subtype=subtype
-        ) as file:
+        with uninterrupted():
+            opened = soundfile.SoundFile(
+                kept, "w", samplerate=sample_rate, channels=channels, format=kind, subtype=subtype
+            )
+        with _closing(opened) as file:
             for tag, text in of.tags.items() if of is not None else ():
                 with suppress(soundfile.LibsndfileError):
                     setattr(file, tag, text)
@@ -355,7 +363,8 @@ def _encoded(
                         raise
 
             def put(numbers: Numbers) -> None:
-                file.write(numbers)
+                with uninterrupted():
+                    file.write(numbers)
                 kept.check()
 
             yield put
@@ -368,6 +377,16 @@ def _encoded(
         ) from error
     if kind in RIFF:
         comments.finish_wav(target, comment, of.chunks if of is not None else ())
+
+
+@contextmanager
+def _closing(file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
+    """Close it in the end, whole: libsndfile writes what it still holds, and goes back to the header."""
+    try:
+        yield file
+    finally:
+        with uninterrupted():
+            file.close()
 
 
 class _ErrorKeeper:

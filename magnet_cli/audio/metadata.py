@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from magnet_cli.errors import AudioFileError
+from magnet_cli.foreign import reading
 
 # Opus, the narrowest of the formats, refuses comments beyond 60 kB.
 LONGEST_COMMENT = 50_000
@@ -42,11 +43,22 @@ def to_comment(metadata: Mapping[str, Any]) -> str:
 def from_comment(comment: str) -> dict[str, Any] | None:
     """What `to_comment` was given, or None where the comment is not ours."""
     try:
-        found = json.loads(comment)
-    except (ValueError, RecursionError):
+        # What is no number was never written here: it is passed over, and the rest is read.
+        found = reading.json_of(comment, invalid=True)
+    except reading.ReadError:
         return None
     inner = found.get(_KEY) if isinstance(found, dict) else None
     return inner if isinstance(inner, dict) else None
+
+
+def problem_of(comment: str) -> str | None:
+    """Why a comment that begins as ours cannot be read; None: it can, or is another's."""
+    if comment[:40].replace(" ", "").startswith(f'{{"{_KEY}":'):
+        try:
+            reading.json_of(comment, invalid=True)
+        except reading.ReadError as error:
+            return str(error)
+    return None
 
 
 def finish_wav(

@@ -20,6 +20,7 @@ import soundfile
 
 from magnet_cli.audio import metadata as comments
 from magnet_cli.errors import AudioFileError
+from magnet_cli.foreign.bounds import BOUNDS
 
 Samples = npt.NDArray[np.float32]  # [channels, samples]
 Numbers = npt.NDArray[Any]  # [samples, channels], of the file's own type
@@ -51,6 +52,7 @@ class Sound:
         channels, length: channels, and samples of each.
         kind, subtype: libsndfile's names of the container and the encoding: WAV, PCM_16.
         metadata: how magnet made it; None for any other sound.
+        problem: why that cannot be read, where it is there; None: it can, or is not there.
         tags: title, artist and the like, by libsndfile's names; not the comment.
         chunks: what else a wav file holds, such as loops and cue points: name and content.
     """
@@ -61,7 +63,9 @@ class Sound:
         name: str,
         metadata: dict[str, Any] | None = None,
         chunks: tuple[tuple[bytes, bytes], ...] = (),
+        problem: str | None = None,
     ) -> None:
+        self.problem = problem
         self._file, self.name, self.metadata, self.chunks = file, name, metadata, chunks
         self.sample_rate, self.channels = int(file.samplerate), int(file.channels)
         self.kind, self.subtype = str(file.format), str(file.subtype)
@@ -213,19 +217,28 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
         chunks = comments.kept_chunks(file)
         spool.seek(0)
         try:
-            opened = soundfile.SoundFile(file)
+            # As bytes: soundfile would encode a name strictly, which not every name allows.
+            named = os.fsencode(file) if isinstance(file, Path) and os.name == "posix" else file
+            opened = soundfile.SoundFile(named)
         except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
             raise AudioFileError(
                 f"{name} is not a sound that can be read.",
                 "Give a wav, flac, ogg, opus, mp3 or aiff file that is whole.",
             ) from error
         with opened:
+            rate = BOUNDS["sample_rate"]
+            if not rate.holds(opened.samplerate):
+                raise AudioFileError(
+                    f"{name} is damaged: its header says {opened.samplerate:,} samples a second.",
+                    f"Sounds of up to {rate.high:,} can be used.",
+                )
             if opened.frames == 0:
                 raise AudioFileError(
                     f"{name} holds no sound.", "Give a file with at least one sample."
                 )
-            made = comments.from_comment(comment or opened.comment)
-            yield Sound(opened, name, made, chunks)
+            said = comment or opened.comment
+            made, problem = comments.from_comment(said), comments.problem_of(said)
+            yield Sound(opened, name, made, chunks, problem)
 
 
 def check_readable(path: Path) -> None:
@@ -233,6 +246,10 @@ def check_readable(path: Path) -> None:
     try:
         if path.is_dir():
             raise AudioFileError(f"{path} is a folder.", "Give a sound file.")
+        if path.is_char_device() or path.is_block_device():
+            raise AudioFileError(
+                f"{path} is a device, not a file.", "Give a sound file, or `-` for stdin."
+            )
         with path.open("rb") as file:
             empty = path.is_file() and file.read(1) == b""
     except FileNotFoundError as error:

@@ -26,6 +26,7 @@ from magnet_cli.batch.resume import Standing
 from magnet_cli.clips import SavedClip
 from magnet_cli.decoding.contracts import OnStep, StepEvent
 from magnet_cli.errors import MagnetError, NoRoomError
+from magnet_cli.files import marked
 from magnet_cli.settings import required
 
 Save = Callable[[], SavedClip]
@@ -112,6 +113,10 @@ class Writer:
         self.check()
 
     def _work(self) -> None:
+        with marked(self._manifest.mark):
+            self._work_marked()
+
+    def _work_marked(self) -> None:
         while (task := self._tasks.get()) is not None:
             if self._error is not None:
                 continue  # emptied, so that no one waits for room
@@ -291,7 +296,10 @@ def as_magnet_error(error: Exception) -> MagnetError:
         hint = "Take a shorter --duration, a smaller model, or --device cpu."
         return MagnetError("The memory is not enough for this clip.", hint)
     message = " ".join(str(error).split())[:500] or "no message"
-    return MagnetError(f"Unexpected {type(error).__name__}: {message}")
+    return MagnetError(
+        f"Unexpected {type(error).__name__}: {message}",
+        "Make this clip alone with `magnet gen --debug` to see where; it is worth a bug report.",
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -8,6 +8,7 @@ newest one, by `at`. A line `{"run": ...}` opens every run.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -22,7 +23,8 @@ from filelock import FileLock, Timeout
 from magnet_cli.batch.jobs import Shard
 from magnet_cli.batch.names import MANIFEST_STEM
 from magnet_cli.errors import UsageError
-from magnet_cli.files import write_error
+from magnet_cli.files import PARTIAL, write_error
+from magnet_cli.foreign import reading
 
 _LONGEST_LINE = 1_000_000  # bytes; prompts are far shorter (data.prompts)
 _STALE_SECONDS = 600.0  # a partial file that was not written to for so long belongs to no one
@@ -58,17 +60,19 @@ class Manifest:
         others = sorted(set(folder.glob(f"{MANIFEST_STEM}*.jsonl")) - {manifest.path})
         for path in (*others, manifest.path):  # its own last: that holds
             try:
-                data = path.read_bytes()
+                with reading.open_regular(path, follow=False) as file:
+                    while line := file.readline(_LONGEST_LINE + 1):
+                        manifest._take(line)
             except FileNotFoundError:
                 continue
-            except OSError as error:
-                reason = error.strerror or str(error)
-                raise UsageError(
-                    f"{path} cannot be read: {reason}.", "Choose another folder with -O."
-                ) from error
-            for line in data.splitlines():
-                manifest._take(line)
+            except (OSError, reading.ReadError) as error:
+                raise _unreadable(path, error) from error
         return manifest
+
+    @property
+    def mark(self) -> str:
+        """What the unfinished files of this folder's runs have in their names (files.marked)."""
+        return mark_of(self.path)
 
     @property
     def anything_done(self) -> bool:
@@ -104,7 +108,7 @@ class Manifest:
         if record is not None and isinstance(record.get("run"), dict):
             if not _is_older(record["run"], self.run):
                 self.run = record["run"]
-        elif record is not None and isinstance(record.get("file"), str) and "status" in record:
+        elif record is not None and _is_clip(record):
             if not _is_older(record, self.clips.get(record["file"], {})):
                 self.clips[record["file"]] = record
         else:
@@ -121,7 +125,9 @@ class Manifest:
             raise write_error(self.path, error) from error
 
     def _open(self) -> BinaryIO:
-        file = self.path.open("a+b")
+        # A link would have what it leads to cut and written to.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        file = os.fdopen(os.open(self.path, flags, 0o666), "a+b")
         # A line that a crash cut goes, so that it does not spoil the next; if only its end is
         # missing, it gets one.
         size = file.seek(0, os.SEEK_END)
@@ -150,15 +156,18 @@ def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
     """The manifest of a folder, which no one else can open meanwhile; the folder is made if need be.
 
     The lock is the operating system's: it goes with the process, however that ends. Files that a
-    killed run left half written are removed.
+    killed run of this folder left half written are removed; no others, whatever they are called.
 
     Raises:
         UsageError: another process works in the folder.
         MagnetError: the folder cannot be made or written to.
     """
+    path = folder / manifest_name(shard)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(_lock_of(folder / manifest_name(shard)), timeout=0)
+        for own in (path, _lock_of(path)):
+            _refuse_strange(own)
+        lock = FileLock(_lock_of(path), timeout=0)
         lock.acquire()
     except Timeout as error:
         raise _busy(folder) from error
@@ -166,7 +175,7 @@ def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
         raise write_error(folder, error) from error
     try:
         _refuse_other_shards(folder, shard)
-        _remove_stale(folder)
+        _remove_stale(folder, mark_of(path))
         manifest = Manifest.read(folder, shard)
         try:
             yield manifest
@@ -179,10 +188,31 @@ def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     """The object of a line; None where it is none."""
     try:
-        record = json.loads(line)
+        record = reading.json_of(line)
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
+
+
+def _is_clip(record: Mapping[str, Any]) -> bool:
+    """Whether a line tells of a clip: what resuming asks it for is of the right kind."""
+    return (
+        isinstance(record.get("file"), str)
+        and record.get("status") in ("done", "failed")
+        and isinstance(record.get("settings", {}), dict)
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"{path} cannot be read: {reading.reason(error)}.",
+        "Move it away, or choose another folder with -O.",
+    )
+
+
+def mark_of(manifest: Path) -> str:
+    """The mark of a folder's unfinished files: other batches, below it or above, have others."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(manifest))).hexdigest()[:12]
 
 
 def _is_older(record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
@@ -215,8 +245,23 @@ def _busy(folder: Path) -> UsageError:
     )
 
 
-def _remove_stale(folder: Path) -> None:
-    for path in folder.rglob(".partial-*"):
+def _refuse_strange(path: Path) -> None:
+    """Refuse a manifest or lock that is a link, a pipe or a folder: it is to be written to.
+
+    Raises:
+        UsageError: it is.
+    """
+    try:
+        reading.open_regular(path, follow=False).close()
+    except FileNotFoundError:
+        return
+    except (OSError, reading.ReadError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _remove_stale(folder: Path, mark: str) -> None:
+    for path in folder.rglob(f"{PARTIAL}{mark}-*"):
         with contextlib.suppress(OSError):
-            if path.is_file() and time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            stale = time.time() - path.lstat().st_mtime > _STALE_SECONDS
+            if stale and path.is_file() and not path.is_symlink():
                 path.unlink()

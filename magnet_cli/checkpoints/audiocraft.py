@@ -20,6 +20,8 @@ from magnet_cli.checkpoints import hub, key_map, xp_cfg
 from magnet_cli.checkpoints.tensors import read_pickle
 from magnet_cli.config import LMConfig, Modeling, check_lm
 from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.fields import shown
+from magnet_cli.foreign import bounds
 from magnet_cli.settings import DecodingConfig
 
 LM_FILE = "state_dict.bin"
@@ -132,7 +134,7 @@ def open_lm(path: Path) -> LMFile:
         said = xp_cfg.get(settings, key, supported)
         if said != supported:
             raise CheckpointError(
-                f"{path} asks for {key} = {said!r}, and only {supported!r} is supported.",
+                f"{path} asks for {key} = {shown(said)}, and only {supported!r} is supported.",
                 "Mono text-to-audio checkpoints of MAGNeT, MusicGen and AudioGen can be used.",
             )
     return LMFile(path, settings, state)
@@ -147,7 +149,7 @@ def codec_pointer(path: Path) -> str | None:
     repo = str(pointer).removeprefix("//pretrained/")
     if "/" not in repo or not hub.is_repo_id(repo):
         raise CheckpointError(
-            f"{path} points to the codec {pointer!r}, which is not supported.",
+            f"{path} points to the codec {shown(pointer)}, which is not supported.",
             "An EnCodec on the hub is, as facebook/encodec_32khz.",
         )
     return repo
@@ -166,7 +168,8 @@ def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
     said = xp_cfg.get(settings, "transformer_lm.compression_model_framerate", frame_rate)
     if said != frame_rate:
         raise CheckpointError(
-            f"{file.path} was made for {said} frames per second, and its codec has {frame_rate:g}.",
+            f"{file.path} was made for {shown(said)} frames per second, and its codec has "
+            f"{frame_rate:g}.",
             "The two files do not belong together.",
         )
     delays = () if masked else tuple(number("codebooks_pattern.delay.delays", list))
@@ -185,7 +188,10 @@ def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
         span_len=number("masking.span_len") if masked else 1,
         delays=delays,
     )
-    return check_lm(config, str(file.path))
+    check_lm(config, str(file.path))
+    counts = {name: getattr(config, name) for name in ("num_layers", "n_q")}
+    bounds.check_counts(counts, len(file.state), str(file.path))
+    return config
 
 
 def lm_state(file: LMFile) -> dict[str, Tensor]:
@@ -212,7 +218,10 @@ def decoding_defaults(file: LMFile) -> DecodingConfig:
     try:
         return DecodingConfig(**{**given, **more})
     except (UsageError, TypeError) as error:
-        raise CheckpointError(f"{file.path}: decoding settings in xp.cfg: {error}") from error
+        why = f": {error.message}" if isinstance(error, UsageError) else "."
+        raise CheckpointError(
+            f"The decoding settings in the xp.cfg of {file.path} cannot be used{why}", key_map.HINT
+        ) from error
 
 
 def licence(file: LMFile) -> str | None:

@@ -11,7 +11,6 @@ the file holds, and made again when written. Layers are numbered alike in all th
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +21,12 @@ import yaml
 from torch import Tensor
 
 from magnet_cli.checkpoints import key_map, xp_cfg
-from magnet_cli.checkpoints.tensors import blank, check_state, read_pickle, read_tensors
+from magnet_cli.checkpoints.tensors import blank, check_state, damaged, read_pickle, read_tensors
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
+from magnet_cli.fields import shown
 from magnet_cli.files import atomic_path
+from magnet_cli.foreign import bounds, reading
 from magnet_cli.models.encodec import EnCodec, check_config
 
 # A field of CodecConfig: where xp.cfg says it.
@@ -162,9 +163,9 @@ def read_transformers(
     """`config.json` and the weights beside it -> as `read_released`.
     Raises CheckpointError: as `read_released`."""
     try:
-        said = json.loads(config_path.read_text("utf-8"))
+        said = reading.read_json(config_path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{config_path} cannot be read: {error}.") from error
+        raise damaged(config_path, error) from error
     config = transformers_config(said, config_path.name)
     renamed = key_map.to_ours(
         read_tensors(weights_path), transformers_keys(config), TRANSFORMERS_DROPS, weights_path.name
@@ -177,9 +178,12 @@ def released_config(settings: dict[str, Any], where: str) -> CodecConfig:
     the wrong kind, or asks for what is not here."""
     for path, supported in _RELEASED_SUPPORTED.items():
         _support(where, path, xp_cfg.get(settings, path, supported[0]), supported)
-    for name in xp_cfg.get(settings, "seanet.decoder", {}):
+    decoder = xp_cfg.get(settings, "seanet.decoder", {})
+    for name in decoder if isinstance(decoder, dict) else [decoder]:
         if name not in _DECODER_SETTINGS:
-            raise CheckpointError(f"{where} sets seanet.decoder.{name}, for the decoder alone.")
+            raise CheckpointError(
+                f"{where} sets seanet.decoder.{name}, for the decoder alone.", _ONES_THAT_WORK
+            )
     optional = {"trim_right_ratio", "elu_alpha"}  # at the defaults of CodecConfig where not said
     fields: dict[str, Any] = {
         field: xp_cfg.value(settings, path, kind)
@@ -193,12 +197,16 @@ def transformers_config(said: dict[str, Any], where: str) -> CodecConfig:
     """The codec that a `config.json` describes.
     Raises CheckpointError: it is no EnCodec, or asks for what is not here."""
     if not isinstance(said, dict) or said.get("model_type") != "encodec":
-        raise CheckpointError(f"{where} is not the config of an EnCodec.")
+        raise CheckpointError(f"{where} is not the config of an EnCodec.", _ONES_THAT_WORK)
     fields: dict[str, Any] = {}
     for field, (name, default) in TRANSFORMERS_FIELDS.items():
         value = fields[field] = said.get(name, default)
-        if not isinstance(value, (int, float) if isinstance(default, float) else type(default)):
-            raise CheckpointError(f"{where} says {name}: {value!r}, which means nothing here.")
+        kinds = (int, float) if isinstance(default, float) else type(default)
+        is_flag = isinstance(value, bool) and not isinstance(default, bool)
+        if is_flag or not isinstance(value, kinds):
+            raise CheckpointError(
+                f"{where} says {name}: {shown(value)}, which means nothing here.", _ONES_THAT_WORK
+            )
     _support(where, "norm_type", said.get("norm_type", "weight_norm"), ("weight_norm",))
     _support(where, "normalize", said.get("normalize", False), (False,))
     _support(where, "chunk_length_s", said.get("chunk_length_s"), (None,))
@@ -210,8 +218,18 @@ def transformers_config(said: dict[str, Any], where: str) -> CodecConfig:
     frame_rate = math.ceil(config.sample_rate / config.hop_length)
     stream_rate = frame_rate * max(math.ceil(math.log2(config.card)), 1)
     bandwidths = said.get("target_bandwidths", [1.5, 3.0, 6.0, 12.0, 24.0])
+    if not isinstance(bandwidths, list) or not bandwidths:
+        raise CheckpointError(
+            f"{where} says target_bandwidths: {shown(bandwidths)}.", "It must be a list of numbers."
+        )
+    for bandwidth in bandwidths:
+        bounds.check_bound("bandwidth", bandwidth, f"{where}: the codec")
     n_q = math.floor(1000 * float(max(bandwidths)) / stream_rate + 1e-6)
+    bounds.check_bound("n_q", n_q, f"{where}: the codec")
     return dataclasses.replace(config, n_q=n_q)
+
+
+_ONES_THAT_WORK = "The EnCodec of MAGNeT, MusicGen and AudioGen can be used."
 
 
 def write_released(path: Path, config: CodecConfig, state: Mapping[str, Tensor]) -> None:
@@ -269,22 +287,23 @@ def settings_text(config: CodecConfig) -> str:
 
 
 def _config(fields: dict[str, Any], where: str) -> CodecConfig:
+    bounds.check_codec(fields, f"{where}: the codec")
     ratios = fields["ratios"]
-    if not all(isinstance(ratio, int) for ratio in ratios):
-        raise CheckpointError(f"{where} says the ratios {ratios}, which are not whole numbers.")
     return CodecConfig(**{**fields, "ratios": tuple(ratios)})
 
 
 def _support(where: str, path: str, said: Any, supported: tuple[Any, ...]) -> None:
     if said not in supported:
         raise CheckpointError(
-            f"{where} asks for {path} = {said!r}, and only {supported[0]!r} is supported.",
-            "The EnCodec of MAGNeT, MusicGen and AudioGen can be used.",
+            f"{where} asks for {path} = {shown(said)}, and only {supported[0]!r} is supported.",
+            _ONES_THAT_WORK,
         )
 
 
 def _checked(config: CodecConfig, state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """The folded tensors, held against the model they are for."""
+    counts = {name: getattr(config, name) for name in ("n_q", "n_residual_layers", "lstm_layers")}
+    bounds.check_counts(counts, len(state), f"{where}: the codec")
     with blank():
         expected = EnCodec(config).state_dict()
     folded = _fold({name: tensor.float() for name, tensor in state.items()})

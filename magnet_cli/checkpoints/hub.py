@@ -21,10 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from magnet_cli.errors import MagnetError, ModelNotFoundError
+from magnet_cli.foreign import reading
+from magnet_cli.naming import some
 from magnet_cli.version import __version__
 
 _PROGRAM = "magnet-cli"  # what the hub is told that we are
 _REPO = re.compile(r"[\w\-.]{1,96}(/[\w\-.]{1,96})?", re.ASCII)
+# As git allows for branches and tags, and nothing that is a path of its own.
+_REVISION = re.compile(r"[^\s/~^:?*\[\\\x00-\x1f\x7f][^\s~^:?*\[\\\x00-\x1f\x7f]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
@@ -176,12 +180,14 @@ def _path(text: str) -> Path:
 
 def _commit(folder: Path, revision: str) -> str | None:
     """The commit that a branch, tag or (short) commit stands for in the cache."""
-    if ".." in revision.split("/") or "\0" in revision:
+    if not _REVISION.fullmatch(revision) or ".." in revision:
         return None
     try:
-        return (folder / "refs" / revision).read_text("utf-8").strip()
-    except OSError:
+        commit = reading.read_text(folder / "refs" / revision, most=200).strip()
+    except (OSError, reading.ReadError):  # a pipe, a device, or not a name that was kept
         pass
+    else:
+        return commit if _COMMIT.fullmatch(commit) else None
     if not _SHORT_COMMIT.fullmatch(revision) or not (folder / "snapshots").is_dir():
         return None
     found = [path.name for path in (folder / "snapshots").iterdir()]
@@ -285,9 +291,25 @@ def fetch_again(path: Path) -> str:
     return "Copy it again from where it came from."
 
 
-def not_here(repo: str) -> ModelNotFoundError:
-    """The error for what is not in the cache while the network is off."""
+def not_here(repo: str, revision: str | None = None) -> ModelNotFoundError:
+    """The error for what is not in the cache while the network is off; another revision of it may be."""
+    if revision is not None and (other := _cached_revisions(repo)):
+        return ModelNotFoundError(
+            f"{repo} is on this machine at {other}; its revision {revision[:80]!r} is not on this machine, "
+            "and the network is off (--offline or HF_HUB_OFFLINE).",
+            f"Leave the revision out, or fetch it once with `magnet models pull {repo}@REVISION`.",
+        )
     return ModelNotFoundError(
         f"{repo} is not on this machine, and the network is off (--offline or HF_HUB_OFFLINE).",
         f"Fetch it once with `magnet models pull {repo}`.",
     )
+
+
+def _cached_revisions(repo: str) -> str:
+    """The branches and tags of a repository that the cache has, in words; empty where there are none."""
+    folder = repo_directory(repo) / "refs"
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return ""
+    return some([name for name in names if cached(repo, name) is not None])

@@ -17,6 +17,7 @@ from magnet_cli.checkpoints import hub, registry
 from magnet_cli.checkpoints.layouts import NATIVE, model_layout
 from magnet_cli.checkpoints.place import folder_of
 from magnet_cli.errors import MagnetError
+from magnet_cli.foreign import reading
 
 _CHUNK = 1 << 20  # bytes
 
@@ -64,7 +65,7 @@ def builtin_weights(name: str) -> str | None:
 
 @functools.cache  # an installed model stays what it is
 def _weights(folder: Path) -> str:
-    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config = reading.read_json(folder / "config.json")
     digest = hashlib.sha256()
     for part in ("lm", "codec", "text"):
         digest.update(json.dumps(config[part], sort_keys=True).encode())
@@ -92,7 +93,7 @@ def _of_folder(folder: Path) -> str | None:
 
 def _hashed(path: Path) -> bytes:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with reading.open_regular(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.digest()

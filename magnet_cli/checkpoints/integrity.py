@@ -8,7 +8,6 @@ then a file that can be opened counts as whole.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from magnet_cli.checkpoints.tensors import read_pickle, read_safetensors
 from magnet_cli.errors import CheckpointError
+from magnet_cli.foreign import reading
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")  # of large files
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")  # of the others, as git names its blobs
@@ -50,7 +50,7 @@ def _hashed(path: Path, digest: hashlib._Hash) -> str:
 def _opens(path: Path) -> bool:
     try:
         if path.suffix == ".json":
-            json.loads(path.read_text("utf-8"))
+            reading.read_json(path, most=64_000_000)  # tokenizers, too
         elif path.suffix == ".safetensors":
             read_safetensors(path, lambda name: False)
         else:

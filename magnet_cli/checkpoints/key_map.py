@@ -69,6 +69,9 @@ def _check_plain(key: str, tensor: object, where: str) -> None:
         raise CheckpointError(f"{where}: {key} is a {kind}, not a tensor.", HINT)
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise CheckpointError(f"{where}: {key} is a sparse or quantized tensor.", HINT)
+    if tensor.is_meta or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        # A stride of zero makes a number into as many as are wanted.
+        raise CheckpointError(f"{where}: {key} is larger than what is stored of it.", HINT)
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -6,6 +6,7 @@ A new kind is a row here; nothing else needs to know of it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any, Generic, TypeVar
 from tokenizers import Tokenizer
 from torch import nn
 
-from magnet_cli.checkpoints import hub
+from magnet_cli.checkpoints.key_map import HINT
+from magnet_cli.checkpoints.tensors import damaged
 from magnet_cli.config import CodecConfig, SpectralCodecConfig
 from magnet_cli.errors import CheckpointError
+from magnet_cli.fields import shown
+from magnet_cli.foreign import bounds, reading
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.spectral_codec import SpectralCodec
@@ -24,6 +28,7 @@ from magnet_cli.models.text import T5Config, T5Encoder, TextEncoder
 from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
 
 TOKENIZER_FILE = "tokenizer.json"
+_MOST_TOKENIZER = 64_000_000  # bytes: those of T5 have 2 million
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -40,11 +45,46 @@ class PartKind(Generic[M]):
     save_files: Callable[[M, Path], None] = lambda module, directory: None
 
 
+def check_fields(table: type, said: dict[str, Any], where: str) -> None:
+    """Refuse a config that lacks fields of its dataclass, has others, or has one of another type.
+
+    Raises:
+        CheckpointError: naming them.
+    """
+    fields = {each.name: each for each in dataclasses.fields(table)}
+    if more := [name for name in said if name not in fields]:
+        raise CheckpointError(f"{where} has the field {shown(more[0])}, which is not known.", HINT)
+    for name, each in fields.items():
+        if name not in said and each.default is dataclasses.MISSING:
+            raise CheckpointError(f"{where} does not say {name}.", HINT)
+        kinds = _TYPES.get(str(each.type))
+        if name in said and kinds is not None:
+            value = said[name]
+            is_flag = isinstance(value, bool) and bool not in kinds
+            if is_flag or not isinstance(value, kinds):
+                raise CheckpointError(f"{where} has {name} = {shown(value)}.", HINT)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise CheckpointError(f"{where} has {name} = {value}.", HINT)
+
+
+# What JSON has for a field's type, as dataclasses keep it; of all others the field's own check says more.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
 def _t5(config: dict[str, Any], directory: Path) -> T5Encoder:
+    check_fields(T5Config, config, "The text encoder")
+    bounds.check_bounds(config, "The text encoder")
     return T5Encoder(T5Config(**config), read_tokenizer(directory / TOKENIZER_FILE))
 
 
 def _word_pieces(config: dict[str, Any], directory: Path) -> WordPieceEncoder:
+    check_fields(WordPieceConfig, config, "The text encoder")
+    bounds.check_bounds(config, "The text encoder")
     return WordPieceEncoder(WordPieceConfig(**config), read_tokenizer(directory / TOKENIZER_FILE))
 
 
@@ -54,10 +94,14 @@ def _save_tokenizer(encoder: T5Encoder | WordPieceEncoder, directory: Path) -> N
 
 
 def _encodec(config: dict[str, Any], directory: Path) -> EnCodec:
+    check_fields(CodecConfig, config, "The codec")
+    bounds.check_codec(config, "The codec")
     return EnCodec(CodecConfig(**{**config, "ratios": tuple(config["ratios"])}))
 
 
 def _spectral(config: dict[str, Any], directory: Path) -> SpectralCodec:
+    check_fields(SpectralCodecConfig, config, "The codec")
+    bounds.check_codec(config, "The codec")
     return SpectralCodec(SpectralCodecConfig(**config))
 
 
@@ -78,7 +122,10 @@ def describe(part: AudioCodec | TextEncoder, table: Mapping[str, PartKind[Any]])
         if type(part) is row.module:
             config: Any = part.config
             return {"kind": kind, "config": dataclasses.asdict(config)}
-    raise CheckpointError(f"A {type(part).__name__} cannot be stored in a model's directory.")
+    raise CheckpointError(
+        f"A {type(part).__name__} cannot be stored in a model's directory.",
+        f"Kinds that can: {', '.join(table)}.",
+    )
 
 
 def build(
@@ -91,15 +138,24 @@ def build(
 
     Raises CheckpointError: an unknown kind, or a config that does not fit it.
     """
+    said = said if isinstance(said, dict) else {}
+    kind, config = said.get("kind"), said.get("config")
+    if not isinstance(kind, str) or not isinstance(config, dict):
+        raise CheckpointError(f"{source} does not describe a {what}.", HINT)
+    row = table.get(kind)
+    if row is None:
+        raise CheckpointError(
+            f"{source} asks for a {what} of the kind {shown(kind)}.",
+            f"This version knows {', '.join(table)}; a newer one may know it.",
+        )
     try:
-        kind, config = said["kind"], said["config"]
-        row = table.get(kind)
-        if row is None:
-            raise CheckpointError(
-                f"{source} asks for a {what} of the kind {kind!r}.",
-                f"This version knows {', '.join(table)}; a newer one may know it.",
-            )
         return row.build(dict(config), directory)
+    except CheckpointError as error:  # of its sizes; a tokenizer's is about a file of its own
+        if directory.name in error.message:
+            raise
+        raise CheckpointError(
+            f"{source} does not describe a {what}: {error.message}", error.hint
+        ) from error
     except (
         KeyError,
         TypeError,
@@ -110,15 +166,20 @@ def build(
     ) as error:
         # A config can hold anything, and torch has its own words for sizes that cannot be.
         raise CheckpointError(
-            f"{source} does not describe a {what}: {type(error).__name__} {error}."
+            f"{source} does not describe a {what}: {reading.reason(error)}.", HINT
         ) from error
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer.json. Raises CheckpointError: missing or unreadable."""
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exceptions
-        raise CheckpointError(
-            f"{path} is no tokenizer that can be read: {error}.", hub.fetch_again(path)
-        ) from error
+        # Read here, so that what the library is given is text, of a size that a tokenizer has.
+        return Tokenizer.from_str(reading.read_text(path, _MOST_TOKENIZER))
+    except (
+        BaseException
+    ) as error:  # the library raises bare Exceptions, and panics are not even those
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        if isinstance(error, (OSError, ValueError)):
+            raise damaged(path, error) from error
+        raise damaged(path, ValueError("it is no tokenizer of a version that is known")) from error

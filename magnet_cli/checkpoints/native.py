@@ -24,10 +24,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from magnet_cli.checkpoints import kinds
-from magnet_cli.checkpoints.tensors import blank, fill, read_safetensors
+from magnet_cli.checkpoints.key_map import HINT
+from magnet_cli.checkpoints.tensors import blank, damaged, fill, read_safetensors
 from magnet_cli.config import LMConfig, check_lm
 from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.fields import shown
 from magnet_cli.files import open_to_others
+from magnet_cli.foreign import bounds, headers, reading
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.parts import Parts
@@ -81,6 +84,7 @@ def save(
         CheckpointError: a part is of a kind that the format cannot hold.
         OSError: it cannot be written.
     """
+    _refuse_link(directory)
     if overwrite and directory.exists():
         _check_replaceable(directory)
     codec_said = kinds.describe(codec, kinds.CODECS)
@@ -116,15 +120,18 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises CheckpointError: it is not."""
     path = directory / CONFIG_FILE
     try:
-        config = json.loads(path.read_text("utf-8"))
+        config = reading.read_json(path)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+        raise damaged(path, error) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not the config of a model in magnet's own format.")
+        raise CheckpointError(
+            f"{path} is not the config of a model in magnet's own format.",
+            "Convert a released model with `magnet models import NAME FOLDER`.",
+        )
     if config.get("version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{directory} is in version {config.get('version')!r} of the format, and this program "
-            f"reads {FORMAT_VERSION}.",
+            f"{directory} is in version {shown(config.get('version'))} of the format, and this "
+            f"program reads {FORMAT_VERSION}.",
             "Upgrade it: pip install --upgrade magnet-cli",
         )
     return config
@@ -142,22 +149,10 @@ def load(
     """
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
-    try:
-        said = config["lm"]
-        stages = tuple(tuple(stage) for stage in said.get("stages", ()))
-        lm_config = check_lm(
-            LMConfig(**{**said, "delays": tuple(said["delays"]), "stages": stages}), source
-        )
-        card = {
-            "name": config["name"],
-            "kind": config["kind"],
-            "licence": config["licence"],
-            "defaults": DecodingConfig(**config["defaults"]),
-            "text_encoder_name": dict(config["provenance"]).get("text_encoder"),
-        }
-        codec_said, text_said = config["codec"], config["text"]
-    except (AttributeError, KeyError, TypeError, ValueError, UsageError) as error:
-        raise CheckpointError(f"{source} is damaged: {type(error).__name__} {error}.") from error
+    lm_config = _lm_config(_part(config, "lm", source), source)
+    card = _card(config, source)
+    codec_said, text_said = config.get("codec"), config.get("text")
+    _check_counts(lm_config, directory / LM_FILE, source)
     with blank():
         lm = LanguageModel(lm_config)
         codec = kinds.build(codec_said, directory, kinds.CODECS, "codec", source)
@@ -166,6 +161,62 @@ def load(
     _load_tensors(codec, directory / CODEC_FILE, torch.float32, device)
     _load_tensors(text, directory / TEXT_FILE, torch.float32, device)
     return Parts(lm=lm, codec=codec, text_encoder=text, **card)
+
+
+def _part(config: dict[str, Any], name: str, source: str) -> dict[str, Any]:
+    """What config.json says of a part."""
+    said = config.get(name)
+    if not isinstance(said, dict):
+        raise CheckpointError(
+            f"{source} is damaged: {name} is {reading.kind_of(said)}, not a mapping.", HINT
+        )
+    return said
+
+
+def _lm_config(said: dict[str, Any], source: str) -> LMConfig:
+    """The language model's sizes as config.json says them."""
+    lists = {"delays": said.get("delays"), "stages": said.get("stages", [])}
+    for name, value in lists.items():
+        nested = isinstance(value, list) and (
+            name == "delays" or all(isinstance(stage, list) for stage in value)
+        )
+        if not nested:
+            raise CheckpointError(
+                f"{source} is damaged: the language model's {name} is {shown(value)}.", HINT
+            )
+    delays, stages = tuple(lists["delays"] or ()), tuple(map(tuple, lists["stages"] or ()))
+    kinds.check_fields(LMConfig, said, f"{source}: the language model")
+    return check_lm(LMConfig(**{**said, "delays": delays, "stages": stages}), source)
+
+
+def _card(config: dict[str, Any], source: str) -> dict[str, Any]:
+    """What config.json says of the model beside its parts: fields of Parts."""
+    words = {name: config.get(name) for name in ("name", "kind", "licence")}
+    origin, defaults = config.get("provenance"), config.get("defaults")
+    encoder = origin.get("text_encoder") if isinstance(origin, dict) else None
+    for name, value in {**words, "text_encoder": encoder}.items():
+        if not isinstance(value, str) and (value is not None or name == "name"):
+            raise CheckpointError(f"{source} is damaged: {name} is {shown(value)}.", HINT)
+    try:
+        if not isinstance(defaults, dict) or not isinstance(origin, dict):
+            raise TypeError
+        given = DecodingConfig(**defaults)
+    except (TypeError, UsageError) as error:
+        why = f": {error.message}" if isinstance(error, UsageError) else "."
+        raise CheckpointError(
+            f"{source} is damaged: its defaults are no settings of decoding{why}", HINT
+        ) from error
+    return {**words, "defaults": given, "text_encoder_name": encoder}
+
+
+def _check_counts(config: LMConfig, path: Path, source: str) -> None:
+    """Refuse more layers or streams than there are weights for, before any is built."""
+    try:
+        tensors = len(headers.safetensors(path).shapes)
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+    counts = {name: getattr(config, name) for name in ("num_layers", "n_q")}
+    bounds.check_counts(counts, tensors, source)
 
 
 def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCodec:
@@ -186,7 +237,7 @@ def stored_dtype(directory: Path) -> torch.dtype:
     path = directory / LM_FILE
     weights = read_safetensors(path, lambda name: name == "text_proj.weight")
     if not weights:
-        raise CheckpointError(f"{path} has no text_proj.weight.")
+        raise CheckpointError(f"{path} has no text_proj.weight.", HINT)
     return weights["text_proj.weight"].dtype
 
 
@@ -203,6 +254,7 @@ def write_directory(
         UsageError: something is there, and is not to be replaced.
         OSError: it cannot be written.
     """
+    _refuse_link(directory)
     if directory.exists() and not overwrite:
         raise UsageError(f"{directory} exists already.", "Choose another name, or remove it first.")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -262,6 +314,12 @@ def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> Te
         )
     _load_tensors(encoder, directory / TEXT_FILE, torch.float32, device)
     return encoder
+
+
+def _refuse_link(directory: Path) -> None:
+    """Refuse a link: it would be renamed, not its folder, whose replacement nobody has asked for."""
+    if directory.is_symlink():
+        raise UsageError(f"{directory} is a link.", "Name the folder that it leads to.")
 
 
 def _check_replaceable(directory: Path) -> None:

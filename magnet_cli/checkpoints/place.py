@@ -31,6 +31,7 @@ from magnet_cli.checkpoints.layouts import (
 )
 from magnet_cli.checkpoints.registry import KnownCheckpoint
 from magnet_cli.errors import CheckpointError, ModelNotFoundError, UsageError
+from magnet_cli.fields import shown
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,10 @@ def find_place(
         CheckpointError: it is there, but files are missing or in no known layout.
         UsageError: two different revisions, or one for what is no repository.
     """
+    if revision is not None and not isinstance(revision, str):
+        raise UsageError(
+            f"The revision cannot be {shown(revision)}.", "Give a branch, tag or commit."
+        )
     how = _Fetching(offline or hub.offline(), progress, repair)
     spec = registry.builtin_name() if spec is None else spec
     name, at, said = spec.partition("@")
@@ -260,7 +265,7 @@ def _snapshot(
         return snapshot
     if how.offline:
         if snapshot is None:
-            raise hub.not_here(repo)
+            raise hub.not_here(repo, revision)
         if missing:
             raise ModelNotFoundError(
                 f"{repo} is here only in part: {', '.join(missing)} is missing, and the network "

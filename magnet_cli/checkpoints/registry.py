@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from magnet_cli.config import Modeling
-from magnet_cli.errors import CheckpointError, ModelNotFoundError
+from magnet_cli.errors import CheckpointError, ModelNotFoundError, UsageError
+from magnet_cli.foreign import reading
+from magnet_cli.foreign.bounds import BOUNDS
+from magnet_cli.foreign.reading import ReadError
 from magnet_cli.settings import DecodingConfig
 
 Kind = Literal["music", "sound"]
@@ -163,14 +165,17 @@ def _builtin(name: str) -> KnownCheckpoint | None:
     """The facts of a built-in checkpoint, read from its own config.json (checkpoints/native.py)."""
     directory = ASSETS / name
     try:
-        config: dict[str, Any] = json.loads((directory / "config.json").read_text("utf-8"))
+        said = described(reading.read_object(directory / "config.json"), name, directory)
     except FileNotFoundError:
         return None
-    try:
-        said = described(config, name, directory)
-    except (KeyError, TypeError) as error:
+    except NotADirectoryError as error:
         raise CheckpointError(
-            f"The built-in model {name} is damaged: {error} in its config.json.",
+            f"magnet runs from inside the file {ASSETS.parent.parent}, where its model cannot be read.",
+            "Unpack it, or install it with pip: a zipped installation is not supported.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"The built-in model {name} is damaged: {reading.reason(error)}.",
             "Install magnet again.",
         ) from error
     return dataclasses.replace(said, licence=said.licence or "MIT", kind=said.kind or "music")
@@ -178,20 +183,46 @@ def _builtin(name: str) -> KnownCheckpoint | None:
 
 def described(config: dict[str, Any], name: str, directory: Path) -> KnownCheckpoint:
     """What the config.json of a model in magnet's own format (checkpoints/native.py) says of it.
-    Raises KeyError, TypeError: something is missing, or is of another type."""
-    lm, codec = config["lm"], config["codec"]["config"]
+
+    Raises:
+        ReadError: something is missing, of another type, or out of its bounds.
+    """
+
+    def said(path: str, kinds: tuple[type, ...]) -> Any:
+        value: Any = config
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, kinds):
+            raise ReadError(f"its {path} is {reading.kind_of(value)}")
+        return value
+
+    def number(path: str) -> Any:
+        name = path.rpartition(".")[2]
+        value = said(path, (int, float))
+        if not BOUNDS[name].holds(value):
+            raise ReadError(f"its {path} is not {BOUNDS[name].takes}")
+        return value
+
+    nothing = type(None)
+    kind, modeling = said("kind", (str, nothing)), said("lm.modeling", (str,))
+    if kind not in (None, *get_args(Kind)) or modeling not in get_args(Modeling):
+        raise ReadError("its kind is not known")
+    try:
+        decoding = DecodingConfig(**said("defaults", (dict,)))
+    except (TypeError, UsageError) as error:
+        raise ReadError("its defaults are no settings of decoding") from error
     return KnownCheckpoint(
         name=name,
         aliases=(),
         repo=None,
-        licence=config["licence"],
-        kind=config["kind"],
-        modeling=lm["modeling"],
-        sample_rate=codec["sample_rate"],
-        segment_duration=lm["segment_duration"],
-        parameters=config["parameters"],
+        licence=said("licence", (str, nothing)),
+        kind=kind,
+        modeling=modeling,
+        sample_rate=number("codec.config.sample_rate"),
+        segment_duration=number("lm.segment_duration"),
+        parameters=number("parameters"),
         download_mb=0,
         text_encoder=None,
-        decoding=DecodingConfig(**config["defaults"]),
+        decoding=decoding,
         directory=directory,
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from magnet_cli.checkpoints import hub, key_map
+from magnet_cli.checkpoints import key_map
 from magnet_cli.checkpoints.kinds import read_tokenizer
 from magnet_cli.checkpoints.layouts import T5, needed
-from magnet_cli.checkpoints.tensors import blank, fill, read_pickle, read_safetensors
+from magnet_cli.checkpoints.tensors import blank, damaged, fill, read_pickle, read_safetensors
 from magnet_cli.errors import CheckpointError
+from magnet_cli.fields import shown
+from magnet_cli.foreign import bounds, reading
 from magnet_cli.models.text import T5Config, T5Encoder
 
 _BLOCK = "encoder.block.{}.layer"
@@ -56,6 +57,7 @@ def load_t5(directory: Path, device: torch.device | str = "cpu") -> T5Encoder:
     if "shared.weight" not in state and _TIED in state:
         state["shared.weight"] = state[_TIED]  # safetensors keeps one name of a tied tensor
     where = f"{directory / weights.name}"
+    bounds.check_counts({"num_layers": config.num_layers}, len(state), where)
     with blank():
         encoder = T5Encoder(config, read_tokenizer(directory / "tokenizer.json"))
     fill(encoder, key_map.to_ours(state, T5_KEYS, T5_DROPS, where), where, torch.float32, device)
@@ -66,23 +68,27 @@ def read_config(path: Path) -> T5Config:
     """The sizes that a released config.json describes.
     Raises CheckpointError: not the config of a T5 that we can build."""
     try:
-        said: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        feed_forward = said.get("feed_forward_proj", "relu")
-        if feed_forward not in ("relu", "gated-gelu"):
-            raise CheckpointError(f"{path} asks for a feed-forward part {feed_forward!r}.")
-        return T5Config(
-            vocab_size=int(said["vocab_size"]),
-            d_model=int(said["d_model"]),
-            d_kv=int(said["d_kv"]),
-            d_ff=int(said["d_ff"]),
-            num_layers=int(said["num_layers"]),
-            num_heads=int(said["num_heads"]),
-            gated=feed_forward == "gated-gelu",
-            relative_attention_num_buckets=int(said.get("relative_attention_num_buckets", 32)),
-            relative_attention_max_distance=int(said.get("relative_attention_max_distance", 128)),
-            layer_norm_epsilon=float(said.get("layer_norm_epsilon", 1e-6)),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said: dict[str, Any] = reading.read_object(path)
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+    feed_forward = said.get("feed_forward_proj", "relu")
+    if feed_forward not in ("relu", "gated-gelu"):
         raise CheckpointError(
-            f"{path} is no T5 config: {type(error).__name__} {error}.", hub.fetch_again(path)
-        ) from error
+            f"{path} asks for a feed-forward part {shown(feed_forward)}.",
+            "T5 (relu), T5 v1.1 and Flan (gated-gelu) can be used.",
+        )
+    fields = {**_USUAL, **{name: said[name] for name in (*_SIZES, *_USUAL) if name in said}}
+    if missing := [name for name in _SIZES if name not in fields]:
+        raise CheckpointError(
+            f"{path} is no T5 config: it does not say {missing[0]}.", key_map.HINT
+        )
+    bounds.check_bounds(fields, f"{path}: the text encoder")
+    return T5Config(**fields, gated=feed_forward == "gated-gelu")
+
+
+_SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+_USUAL = {
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+    "layer_norm_epsilon": 1e-6,
+}

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from magnet_cli.checkpoints import hub
 from magnet_cli.checkpoints.key_map import HINT, named
 from magnet_cli.errors import CheckpointError
+from magnet_cli.foreign import headers, reading
 
 
 @contextmanager
@@ -42,9 +43,14 @@ class _NoInitialValues(TorchFunctionMode):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """What torch.save wrote, memory-mapped. Nothing in the file is ever run. Raises
-    CheckpointError: unreadable, not a dictionary, or it would need code of its own to be run."""
+    """What torch.save wrote, memory-mapped. Nothing in the file is ever run.
+
+    Raises:
+        CheckpointError: unreadable, not a dictionary, it would need code of its own to be run, or it
+            would take more memory than it has bytes.
+    """
     try:
+        headers.check_pickle(path)
         try:
             loaded = _load(path, mmap=True)
         except RuntimeError as error:
@@ -55,9 +61,12 @@ def read_pickle(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:
         # A damaged pickle calls torch's own functions with anything: what they raise is their own.
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path.name} holds a {type(loaded).__name__}, not a model.")
+        raise CheckpointError(
+            f"{path.name} holds {reading.kind_of(loaded)}, not a model.",
+            "Take the file that the model's makers have released, whole.",
+        )
     return loaded
 
 
@@ -66,7 +75,7 @@ def _load(path: Path, mmap: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         if "weights only" not in str(error).lower():
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
         raise CheckpointError(
             f"{path} was refused: it is a pickle that holds more than tensors, and loading it "
             "would run code that came with the file.",
@@ -79,11 +88,12 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) ->
     """The tensors of a safetensors file by name, only those that `wanted` takes.
     Raises CheckpointError: not a safetensors file, or cut short."""
     try:
+        headers.safetensors(path)
         with safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118
             return {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise damaged(path, error) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -138,6 +148,11 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
             raise CheckpointError(f"{where}: {key} is {tensor.dtype}.", HINT)
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).partition("\n")[0].strip() or type(error).__name__
-    return CheckpointError(f"{path} cannot be read: {reason.rstrip('.')}.", hub.fetch_again(path))
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file of a model that cannot be read, and what to do about it."""
+    hint = hub.fetch_again(path)
+    if str(error) == reading.LFS_REASON:
+        hint = reading.LFS_HINT
+    elif isinstance(error, FileNotFoundError):
+        hint = "The model is not whole: take all of its files from where it came from."
+    return CheckpointError(f"{path} cannot be read: {reading.reason(error)}.", hint)

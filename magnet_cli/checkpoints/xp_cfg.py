@@ -12,12 +12,23 @@ from __future__ import annotations
 import re
 from typing import Any, TypeVar
 
-import yaml
-
 from magnet_cli.errors import CheckpointError
+from magnet_cli.fields import shown
+from magnet_cli.foreign import yaml_text
+from magnet_cli.foreign.reading import ReadError, check_depth, kind_of
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 _HINT = "The file is damaged, or of a kind that this version cannot read."
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    list: "a list",
+}
+_MOST_PARTS = (
+    100_000  # values, and 100 characters of a text count as one: released ones have a thousand
+)
 _T = TypeVar("_T")
 
 
@@ -26,13 +37,15 @@ def parse(text: str) -> dict[str, Any]:
     Raises CheckpointError: not YAML, not a mapping, or an interpolation that leads back to itself.
     """
     try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = str(error).replace("\n", " ")
-        raise CheckpointError(f"xp.cfg is not readable YAML: {reason}.", _HINT) from None
-    if not isinstance(raw, dict):
-        raise CheckpointError(f"xp.cfg holds a {type(raw).__name__}, not settings by name.", _HINT)
-    return {key: _resolve(node, raw, ()) for key, node in raw.items()}
+        raw = yaml_text.yaml_of(text)
+        if not isinstance(raw, dict):
+            raise ReadError(f"it holds {kind_of(raw)}, not settings by name")
+        resolver = _Resolver(raw)
+        settings = {key: resolver.resolve(node, ()) for key, node in raw.items()}
+        check_depth(settings)
+    except ReadError as error:
+        raise CheckpointError(f"xp.cfg cannot be read: {error}.", _HINT) from None
+    return settings
 
 
 def value(settings: dict[str, Any], path: str, kind: type[_T]) -> _T:
@@ -50,7 +63,7 @@ def value(settings: dict[str, Any], path: str, kind: type[_T]) -> _T:
     is_flag = isinstance(found, bool) and not issubclass(kind, bool)
     if is_flag or not isinstance(found, kind):
         raise CheckpointError(
-            f"xp.cfg says {path}: {found!r}, where a {kind.__name__} belongs.", _HINT
+            f"xp.cfg says {path}: {shown(found)}, where {_KINDS[kind]} belongs.", _HINT
         )
     return found
 
@@ -71,27 +84,38 @@ def _at(settings: Any, path: str) -> Any:
     return settings
 
 
-def _resolve(node: Any, root: dict[str, Any], trail: tuple[str, ...]) -> Any:
-    """`node` with its references replaced; `trail` holds the references that led here."""
-    if isinstance(node, dict):
-        return {key: _resolve(child, root, trail) for key, child in node.items()}
-    if isinstance(node, list):
-        return [_resolve(child, root, trail) for child in node]
-    if not isinstance(node, str):
-        return node
-    whole = _REFERENCE.fullmatch(node)
-    if whole:  # keeps its type: a number stays a number
-        return _follow(whole.group(1), root, trail, otherwise=node)
-    return _REFERENCE.sub(
-        lambda part: str(_follow(part.group(1), root, trail, otherwise=part.group(0))), node
-    )
+class _Resolver:
+    """Replaces references by what they name; what they come to is counted, since each can name many."""
 
+    def __init__(self, root: dict[str, Any]) -> None:
+        self._root = root
+        self._parts = 0
 
-def _follow(path: str, root: dict[str, Any], trail: tuple[str, ...], otherwise: str) -> Any:
-    if path in trail:
-        raise CheckpointError(f"xp.cfg: {path} is said to be itself.", _HINT)
-    try:
-        target = _at(root, path)
-    except KeyError:
-        return otherwise
-    return _resolve(target, root, (*trail, path))
+    def resolve(self, node: Any, trail: tuple[str, ...]) -> Any:
+        """`node` with its references replaced; `trail` holds the references that led here."""
+        self._parts += 1 + (len(node) // 100 if isinstance(node, str) else 0)
+        if self._parts > _MOST_PARTS or len(trail) > 20:
+            raise ReadError("its references come to more than a model has settings")
+        if isinstance(node, dict):
+            return {key: self.resolve(child, trail) for key, child in node.items()}
+        if isinstance(node, list):
+            return [self.resolve(child, trail) for child in node]
+        if not isinstance(node, str):
+            return node
+        whole = _REFERENCE.fullmatch(node)
+        if whole:  # keeps its type: a number stays a number
+            return self._follow(whole.group(1), trail, otherwise=node)
+        text = _REFERENCE.sub(
+            lambda part: str(self._follow(part.group(1), trail, otherwise=part.group(0))), node
+        )
+        self._parts += len(text) // 100
+        return text
+
+    def _follow(self, path: str, trail: tuple[str, ...], otherwise: str) -> Any:
+        if path in trail:
+            raise ReadError(f"{path[:80]} is said to be itself")
+        try:
+            target = _at(self._root, path)
+        except KeyError:
+            return otherwise
+        return self.resolve(target, (*trail, path))

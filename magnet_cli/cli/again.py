@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,13 @@ from typing import Any
 from magnet_cli.audio.formats import CONTAINERS
 from magnet_cli.checkpoints import registry
 from magnet_cli.checkpoints.identity import builtin_weights
+from magnet_cli.cli.recorded import HELPERS, protected, recorded
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of, spelled
 from magnet_cli.config import LMConfig, Modeling
 from magnet_cli.decoding import resolving
 from magnet_cli.editing.windows import OVERLAP
 from magnet_cli.errors import MagnetError
+from magnet_cli.foreign import reading
 from magnet_cli.settings import (
     OUTPUT_DEFAULTS,
     UNRECORDED_DECODING,
@@ -24,10 +25,6 @@ from magnet_cli.settings import (
     DecodingConfig,
     OutputConfig,
 )
-
-# The models that take part in a clip beside its own, by the names of their flags' fields.
-HELPERS = ("rescorer", "hybrid_model")
-
 
 _DECODING = frozenset(field.name for field in dataclasses.fields(DecodingConfig))
 
@@ -44,8 +41,8 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
         name: the file to write.
         suffix: what files of its format end in, such as wav; said where `name` does not end in one.
     """
-    edit = made.get("edit")
-    edit = edit if isinstance(edit, Mapping) else {}
+    made = recorded(made)
+    edit = made.get("edit", {})
     arguments = ["magnet", *_called(edit)]
     model = model_of(made)
     if model is not None:
@@ -75,7 +72,7 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
     arguments += ["-o", name if not name.startswith("-") else f"./{name}"]
     arguments += [*_edit_flags(edit), *_overlap(made)]
     prompts = _timed(edit) or [as_text(made.get("prompt") or "")]
-    return [*arguments, "--", *prompts] if prompts[0].startswith("-") else [*arguments, *prompts]
+    return protected(arguments, prompts)
 
 
 def _mapping(made: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -85,6 +82,7 @@ def _mapping(made: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def differences(made: Mapping[str, Any]) -> list[str]:
     """Why the command of a clip makes other samples than its file has, in words; none: it does not."""
+    made = recorded(made)
     found = []
     for model in (made, *(_mapping(made, part) for part in HELPERS)):
         name = model.get("model")
@@ -191,9 +189,9 @@ def _known(made: Mapping[str, Any]) -> registry.KnownCheckpoint | None:
         return registry.find(name) if isinstance(name, str) else None
     try:
         folder = Path(source).expanduser()
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = reading.read_object(folder / "config.json")
         return registry.described(config, str(made.get("model")), folder)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+    except (OSError, ValueError, RuntimeError):
         return None
 
 

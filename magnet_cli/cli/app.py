@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -15,9 +20,11 @@ import typer
 from magnet_cli.errors import (
     EXIT_INTERRUPTED,
     EXIT_PIPE_CLOSED,
+    EXIT_TERMINATED,
     EXIT_UNEXPECTED,
     EXIT_USAGE,
     MagnetError,
+    UsageError,
 )
 from magnet_cli.version import __version__
 
@@ -28,7 +35,7 @@ ABOUT = """Text to music and sound with MAGNeT.
 
 \b
 Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available,
-4 some items failed, 130 interrupted, 141 the reader of a pipe went away."""
+4 some items failed, 130 interrupted, 141 the reader of a pipe went away, 143 terminated."""
 
 # Every command: the module whose `register(program)` adds it, and its line in `magnet --help`.
 # Only the module of the command that is called is imported: `--help` should not wait for all.
@@ -118,8 +125,10 @@ def run(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MAGNET_DEBUG", "") not in ("", "0")
     try:
-        app = build_app(_called(arguments))
-        status = app(arguments, prog_name="magnet", standalone_mode=False)
+        with _terminable(), _undisturbed(debug):
+            _check_folder()
+            app = build_app(_called(arguments))
+            status = app(arguments, prog_name="magnet", standalone_mode=False)
         return _interrupted() if status == EXIT_INTERRUPTED else int(status or 0)
     except KeyboardInterrupt:
         return _interrupted()
@@ -129,11 +138,65 @@ def run(argv: Sequence[str] | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else EXIT_UNEXPECTED
     except Exception as error:
         if debug:
-            _say(traceback.format_exc().rstrip())
+            from magnet_cli.foreign.text import shown
+
+            # The lines are Python's; what stands in them may come from a file.
+            _say("\n".join(map(shown, traceback.format_exc().rstrip().split("\n"))))
         return _explain(error)
 
 
+_terminated = threading.Event()  # SIGTERM came: what follows is as after Ctrl-C, but for the status
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM ends the program as Ctrl-C does: what is half written goes."""
+    _terminated.clear()
+    alone = threading.current_thread() is not threading.main_thread()
+    if alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        _terminated.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def _undisturbed(debug: bool) -> Iterator[None]:
+    """Inside, warnings of libraries are for --debug, and for who asks Python for them: users can do
+    nothing about them, and what matters of them is said in our words."""
+    with warnings.catch_warnings():
+        before = logging.root.manager.disable
+        if not debug and not sys.warnoptions:
+            warnings.simplefilter("ignore")
+            logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _check_folder() -> None:
+    """Refuse to work in a folder that is gone, which libraries die of one by one."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            "The folder that this was started in is not there any more.", "Go to another: cd ~"
+        ) from error
+
+
 def _interrupted() -> int:
+    if _terminated.is_set():
+        _complain("Terminated.", "No file was left half written.")
+        return EXIT_TERMINATED
     _complain("Interrupted.", "No file was left half written.")
     return EXIT_INTERRUPTED
 
@@ -141,7 +204,7 @@ def _interrupted() -> int:
 def _explain(error: Exception) -> int:
     """Say what went wrong; the exit status it ends with."""
     if isinstance(error, MagnetError):
-        _complain(error.message, error.hint)
+        _complain(error.message, error.hint, error.details)
         return error.exit_status
     if isinstance(error, typer.Abort):
         return _interrupted()
@@ -155,7 +218,7 @@ def _explain(error: Exception) -> int:
             return EXIT_USAGE
         _complain(error.format_message(), f"See `{path} --help`.")
         return EXIT_USAGE
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in type(error).__name__:
+    if _is_out_of_memory(error):
         hint = "Take a shorter --duration, a smaller model, or --device cpu."
         _complain("The memory is not enough for this.", hint)
         return EXIT_UNEXPECTED
@@ -170,6 +233,30 @@ def _explain(error: Exception) -> int:
     return EXIT_UNEXPECTED
 
 
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "failed to map segment",  # of a library, when it is imported
+    "can't start new thread",
+    "could not create a primitive",  # oneDNN
+    "bad_alloc",
+)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether less memory would have done: each library says so in its own way."""
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in type(error).__name__:
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    said = str(error).lower()
+    return isinstance(error, (RuntimeError, ImportError, OSError)) and any(
+        words in said for words in _NO_MEMORY
+    )
+
+
 def _say(text: str) -> None:
     from magnet_cli.cli.talk import stderr
 
@@ -178,7 +265,7 @@ def _say(text: str) -> None:
         out.flush()
 
 
-def _complain(message: str, hint: str = "") -> None:
+def _complain(message: str, hint: str = "", details: Sequence[str] = ()) -> None:
     from magnet_cli.cli.talk import complain
 
-    complain(message, hint)
+    complain(message, hint, details)

@@ -12,6 +12,7 @@ import typer
 
 from magnet_cli.batch.names import DEFAULT_NAME
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
+from magnet_cli.cli.inputs import cleaned
 from magnet_cli.cli.loading import default_model
 from magnet_cli.cli.settings import (
     ClipOptions,
@@ -24,7 +25,7 @@ from magnet_cli.cli.settings import (
 from magnet_cli.cli.talk import Talk
 from magnet_cli.data.prompt_files import STDIN, PromptFormat, format_of, open_prompts, read_prompts
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import clean_prompt, panel
+from magnet_cli.fields import panel
 from magnet_cli.settings import OutputConfig, check_seconds
 
 EXAMPLES = """
@@ -139,7 +140,7 @@ def batch(
         seed=base,
         num=clips.num,
         duration=clips.duration,
-        negative=clean_prompt(clips.negative) if clips.negative is not None else None,
+        negative=cleaned(clips.negative),
         preset=decoding.preset,
         decoding=more.config.over(decoding.config),
         output=output,

@@ -343,19 +343,19 @@ class BatchRun:
             )
         if not (tally.failed or tally.bad_lines):
             return
-        said = []
+        said, details = [], []
         if tally.failed:
-            said.append(f"{tally.failed} of {tally.finished} clips could not be made:")
+            said.append(f"{tally.failed} of {tally.finished} clips could not be made.")
             for outcome in tally.failures[:_MOST_SHOWN]:
                 error = outcome.error
                 assert error is not None
-                said.append(f"  {outcome.job.file} (line {outcome.job.line}): {error.message}")
+                details.append(f"{outcome.job.file} (line {outcome.job.line}): {error.message}")
             if tally.failed > _MOST_SHOWN:
-                said.append(f"  and {tally.failed - _MOST_SHOWN} more")
+                details.append(f"and {tally.failed - _MOST_SHOWN} more")
         if tally.bad_lines:
             said.append(f"Lines that were left out: {tally.bad_lines}.")
         raise PartialFailureError(
-            "\n".join(said), "The same command makes what is missing, and nothing twice."
+            " ".join(said), "The same command makes what is missing, and nothing twice.", details
         )
 
 

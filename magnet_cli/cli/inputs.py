@@ -17,7 +17,7 @@ from magnet_cli.cli.settings import SeedOptions, TalkOptions
 from magnet_cli.cli.talk import Talk, refuse_terminal, stdin
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import clean_prompt
-from magnet_cli.naming import Names, numbered, slug
+from magnet_cli.naming import Names, numbered, slug, writable
 from magnet_cli.settings import MAX_SEED, OutputConfig
 from magnet_cli.targets import Target, check_targets, no_path
 
@@ -88,8 +88,17 @@ def texts_of(prompts: Sequence[str], talk: Talk) -> list[str]:
                 prompt = stdin().buffer.read().decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise UsageError("stdin is not UTF-8 text.", "Pipe a text in.") from error
-        texts.append(clean_prompt(prompt))
+        texts.append(clean_prompt(as_given(prompt)))
     return texts
+
+
+def as_given(text: str) -> str:
+    """An argument as the text that its bytes are: under a locale of another encoding, or of none
+    (LC_ALL=POSIX), Python keeps the bytes of UTF-8 that it cannot read as halves of pairs."""
+    try:
+        return text if text.isascii() else os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:
@@ -164,7 +173,7 @@ def cleaned(text: str | None) -> str | None:
     Raises:
         UsageError: it cannot be one.
     """
-    return None if text is None else clean_prompt(text)
+    return None if text is None else clean_prompt(as_given(text))
 
 
 def plan(
@@ -227,7 +236,8 @@ def paths_for(
         assert destination is not None
         return [_nth(Path(destination), i, len(clips)) for i in range(len(clips))]
     names = Names()
-    return [folder / names.unused(f"{slug(prompt)}-{seed}.{suffix}") for prompt, seed in clips]
+    named = (names.unused(f"{slug(prompt)}-{seed}.{suffix}") for prompt, seed in clips)
+    return [folder / writable(name) for name in named]
 
 
 def _folder(destination: str | None) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from magnet_cli.checkpoints import hub, registry
 from magnet_cli.checkpoints.layouts import T5, model_layout
 from magnet_cli.checkpoints.registry import KnownCheckpoint
 from magnet_cli.errors import CheckpointError
+from magnet_cli.foreign import reading
 
 LM_FILE = "lm.safetensors"  # what a model in magnet's own format is known by
 
@@ -124,11 +124,11 @@ def _cached(name: str, snapshot: hub.Snapshot, known: KnownCheckpoint | None) ->
 
 def _described(directory: Path, name: str) -> KnownCheckpoint:
     try:
-        config = json.loads((directory / "config.json").read_text("utf-8"))
-        return registry.described(config, name, directory)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return registry.described(reading.read_object(directory / "config.json"), name, directory)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"The model in {directory} is damaged: {error} in its config.json.", "Make it again."
+            f"The config.json of the model in {directory} cannot be used: {reading.reason(error)}.",
+            "Take it from where the model came from, or make the model again.",
         ) from error
 
 

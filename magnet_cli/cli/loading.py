@@ -23,6 +23,7 @@ from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.cli.talk import Talk, printable, stdout_is_terminal
 from magnet_cli.errors import MagnetError, ModelNotFoundError, UsageError
 from magnet_cli.files import atomic_path
+from magnet_cli.foreign import reading
 from magnet_cli.settings import DecodingConfig
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def load(options: ModelOptions, talk: Talk) -> Model:
     """
     name = choose(options, talk)
     check_name(name)  # before torch is imported to look for it
+    _check_memory()
     with loading(talk, name) as on_download:
         import torch
 
@@ -167,11 +169,33 @@ def set_default_model(name: str | None) -> None:
     _write(settings if name is None else {**settings, "model": name})
 
 
+_LEAST_MEMORY = (
+    600_000_000  # bytes of addresses that torch takes before any model; with less it aborts
+)
+
+
+def _check_memory() -> None:
+    """Refuse a limit of memory (`ulimit -v`) under which torch would end the process without a word."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limits
+        return
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most != resource.RLIM_INFINITY and most < _LEAST_MEMORY:
+        raise MagnetError(
+            f"This process may use {most / 1e6:.0f} MB of memory, and torch alone takes more.",
+            "Raise the limit: ulimit -v unlimited",
+        )
+
+
 def note_licence(repo: str) -> bool:
     """Note that the licence of `repo` is being said; whether this is the first time."""
     try:
         settings = _read()
-        said = [entry for entry in settings.get("licences_said", []) if isinstance(entry, str)]
+        noted = settings.get("licences_said")
+        said = (
+            [entry for entry in noted if isinstance(entry, str)] if isinstance(noted, list) else []
+        )
         if repo in said:
             return False
         _write({**settings, "licences_said": [*said, repo]})
@@ -183,7 +207,7 @@ def note_licence(repo: str) -> bool:
 def _read() -> dict[str, Any]:
     path = preferences_path()
     try:
-        settings = json.loads(path.read_text("utf-8"))
+        settings = reading.read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

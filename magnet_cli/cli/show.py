@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.again import HELPERS, as_text, command_for, differences, model_of
+from magnet_cli.cli.again import as_text, command_for, differences, model_of
 from magnet_cli.cli.inputs import STDIN
+from magnet_cli.cli.recorded import HELPERS, problem_of
 from magnet_cli.cli.settings import TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk, complain, printable, stdin
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
@@ -114,7 +115,10 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         pictures.draw(spectrogram, heard, sound.sample_rate, file)
         voice.note(f"Drew {spectrogram}")
     made = sound.metadata
-    command = command_for(made, file, suffix) if made is not None and not _of_codes(made) else None
+    problem = sound.problem or (problem_of(made) if made is not None else None)
+    command = None
+    if made is not None and problem is None and not _of_codes(made):
+        command = command_for(made, file, suffix)
     other = differences(made) if made is not None and command is not None else []
     if voice.json:
         record = _record(name, sound, samples, lufs, peak, invalid, command)
@@ -136,7 +140,9 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         voice.print("")
     for label, value in lines:
         voice.print(f"{label:<{width}}{printable(value)}")
-    if made is not None and command is None:
+    if problem is not None:
+        voice.print(f"\nmagnet's settings in this file cannot be used: {printable(problem)}.")
+    elif made is not None and command is None:
         voice.print("\nIt was made in Python, from codes that no command can be given.")
     elif command is None:
         voice.print("\nmagnet's settings are not in this file: it was made by something else.")

@@ -18,8 +18,7 @@ import json
 import math
 import os
 import sys
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, cast
@@ -28,6 +27,7 @@ import typer
 
 from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.errors import EXIT_PIPE_CLOSED, MagnetError, UsageError
+from magnet_cli.foreign.text import shown as printable
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Talk:
     def data(self, record: Mapping[str, Any]) -> None:
         """Write a JSON line to stdout, where JSON was asked for."""
         if self.json:
-            self.print(json.dumps(record))
+            self.print(json.dumps(_finite(record), allow_nan=False))
 
     def print(self, text: str) -> None:
         """Write a line to stdout, flushed: the reader may be waiting for it.
@@ -86,8 +86,8 @@ class Talk:
         out = stdout()
         encoding = out.encoding or "ascii"
         try:
-            # What the encoding of a terminal or a pipe cannot say becomes "?".
-            out.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+            # What the encoding of a terminal or a pipe cannot say is written as an escape: \\xe9.
+            out.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
             out.flush()
         except BrokenPipeError:
             pipe_closed()
@@ -134,11 +134,13 @@ def stderr() -> IO[str] | None:
     return None if stream is None else cast("IO[str]", Hearsay(stream))
 
 
-def complain(message: str, hint: str = "") -> None:
-    """Say on stderr what is wrong, and what to do next."""
+def complain(message: str, hint: str = "", details: Sequence[str] = ()) -> None:
+    """Say on stderr what is wrong, and what to do next; each of them on one line."""
     from rich.text import Text
 
     text = Text.assemble(("Error: ", "bold red"), printable(message))
+    for detail in details:
+        text.append(f"\n  {printable(detail)}")
     if hint:
         text.append(f"\n  {printable(hint)}")
     _stderr().print(text)
@@ -212,14 +214,13 @@ def pipe_closed() -> None:
     raise typer.Exit(EXIT_PIPE_CLOSED)
 
 
-def printable(text: str) -> str:
-    """`text` without what would move a terminal's cursor, change its colours or turn its writing.
-
-    Names and prompts come from files of unknown makers.
-    """
-    return "".join(
-        character if _harmless(character) else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+def _finite(value: Any) -> Any:
+    """A JSON-able value whose numbers JSON knows: it has no infinity, and what is no number is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _stderr() -> Console:
@@ -246,16 +247,6 @@ def _to_nowhere(stream: TextIO) -> None:
         os.dup2(nowhere, stream.fileno())
     finally:
         os.close(nowhere)
-
-
-def _harmless(character: str) -> bool:
-    if character in "\n\t":
-        return True
-    # Cc: control; Cs: half of a pair, which no encoding can write. The last are overrides of the
-    # direction of writing; marks that right-to-left text needs are not among them.
-    return unicodedata.category(character) not in ("Cc", "Cs") and not (
-        "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
-    )
 
 
 def say_saved(saved: SavedClip, talk: Talk, output: OutputConfig, took: float) -> None:

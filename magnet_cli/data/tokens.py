@@ -30,6 +30,9 @@ from torch import Tensor
 
 from magnet_cli.errors import DataError
 from magnet_cli.files import atomic_path
+from magnet_cli.foreign import headers, reading
+from magnet_cli.foreign.bounds import BOUNDS
+from magnet_cli.foreign.reading import ReadError
 
 INDEX_NAME = "index.json"
 FORMAT = 1
@@ -188,8 +191,13 @@ class TokenFolder:
             # Kept open: the file is memory-mapped, so this holds no data.
             opened = safe_open(self.folder / clip.shard, framework="pt")
             self._open[clip.shard] = opened.get_slice("codes")
-        rows = self._open[clip.shard][clip.offset + start : clip.offset + stop]
-        return rows.to(torch.int64).t().contiguous()
+        rows = self._open[clip.shard][clip.offset + start : clip.offset + stop].to(torch.int64)
+        if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < self.format.card:
+            raise DataError(
+                f"{self.folder / clip.shard} holds codes that are none of 0 to {self.format.card - 1}.",
+                "Remove it and run `magnet data encode` again.",
+            )
+        return rows.t().contiguous()
 
 
 @dataclass(frozen=True)
@@ -202,48 +210,89 @@ class _Index:
 def _read_index(folder: Path) -> _Index:
     path = folder / INDEX_NAME
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        format_ = TokenFormat(**index["codec"])
-        shards = tuple(Path(shard["file"]).name for shard in index["shards"])
-        left_out = frozenset(index.get("left_out", ()))  # folders of older versions have none
+        index = reading.read_object(path, _MOST_LIST)
+        format_ = _format(index.get("codec"))
+        listed = index.get("shards")
+        if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+            raise ReadError("its shards are no list of files")
+        names = [each.get("file") for each in listed]
+        left_out = index.get("left_out", [])  # folders of older versions have none
+        if not _are_texts(names) or not _are_texts(left_out):
+            raise ReadError("it names files by what is no text")
+        shards = tuple(Path(name).name for name in names)
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} is not a folder of tokens: it has no {INDEX_NAME}.",
             "Make one with `magnet data encode`.",
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{path} is broken: {error}.",
+            f"{path} is broken: {reading.reason(error)}.",
             "Run `magnet data encode` on the folder again: it rebuilds the index.",
         ) from error
-    return _Index(format_, shards, left_out)
+    return _Index(format_, shards, frozenset(left_out))
 
 
 def _read_shard(path: Path) -> tuple[TokenFormat, list[TokenClip]]:
     try:
+        header = headers.safetensors(path)
+        shape = header.shapes.get("codes", ())
+        if len(shape) != 2 or not {"format", "clips"} <= header.metadata.keys():
+            raise ReadError("it holds no codes")
         with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            rows, streams = opened.get_slice("codes").get_shape()
-        found = TokenFormat(**json.loads(metadata["format"]))
-        clips = [_token_clip(path.name, clip) for clip in json.loads(metadata["clips"])]
+            kind = opened.get_slice("codes").get_dtype()
+        if not kind.startswith(("I", "U")):
+            raise ReadError(f"its codes are {kind}, not whole numbers")
+        found = _format(reading.json_of(header.metadata["format"]))
+        said = reading.json_of(header.metadata["clips"])
+        if not isinstance(said, list):
+            raise ReadError("its clips are no list")
+        clips = [_token_clip(path.name, clip) for clip in said]
+        rows, streams = shape
         if streams != found.n_q:
-            raise ValueError(f"it has {streams} streams, and says {found.n_q}")
-        if any(clip.offset < 0 or clip.offset + clip.frames > rows for clip in clips):
-            raise ValueError(f"its clips reach past its {rows} frames")
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ReadError(f"it has {streams} streams, and says {found.n_q}")
+        if any(clip.offset + clip.frames > rows for clip in clips):
+            raise ReadError(f"its clips reach past its {rows} frames")
+    except (OSError, SafetensorError, ValueError) as error:
         raise DataError(
-            f"{path} is broken: {error}.", "Remove it and run `magnet data encode` again."
+            f"{path} is broken: {reading.reason(error)}.",
+            "Remove it and run `magnet data encode` again.",
         ) from error
     return found, clips
 
 
-def _token_clip(shard: str, clip: dict[str, Any]) -> TokenClip:
+_MOST_LIST = 500_000_000  # bytes of an index: a million clips that are left out take 100 million
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _format(said: Any) -> TokenFormat:
+    """What codes mean, as a file says it."""
+    names = [each.name for each in dataclasses.fields(TokenFormat)]
+    if not isinstance(said, dict) or sorted(said) != sorted(names):
+        raise ReadError("it does not say which codec made the codes")
+    for name in names:
+        bound = BOUNDS.get(name)
+        if not (bound.holds(said[name]) if bound else isinstance(said[name], str)):
+            raise ReadError(f"its codec's {name} is none")
+    return TokenFormat(**said)
+
+
+def _token_clip(shard: str, clip: Any) -> TokenClip:
+    if not isinstance(clip, dict):
+        raise ReadError("a clip is no mapping")
+    good = all(isinstance(clip.get(name), str) for name in ("id", "key"))
+    good = good and all(BOUNDS[name].holds(clip.get(name)) for name in ("offset", "frames"))
+    if not good or not _are_texts(clip.get("captions")) or not _are_texts(clip.get("tags")):
+        raise ReadError("a clip lacks what clips have, or has it of another kind")
     return TokenClip(
         id=clip["id"],
         key=clip["key"],
         shard=shard,
-        offset=int(clip["offset"]),
-        frames=int(clip["frames"]),
+        offset=clip["offset"],
+        frames=clip["frames"],
         captions=tuple(clip["captions"]),
         tags=tuple(clip["tags"]),
     )

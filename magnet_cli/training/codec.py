@@ -25,9 +25,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magnet_cli.checkpoints import native
+from magnet_cli.checkpoints.tensors import read_pickle
 from magnet_cli.data.manifests import read_clips
-from magnet_cli.errors import DataError, UsageError
+from magnet_cli.errors import CheckpointError, DataError, UsageError
 from magnet_cli.files import atomic_path
+from magnet_cli.foreign.reading import reason
 from magnet_cli.models.spectral_codec import SpectralCodec
 from magnet_cli.training.batches import keyed_generator
 from magnet_cli.training.codec_start import (
@@ -53,6 +55,7 @@ from magnet_cli.training.levels import (
 from magnet_cli.training.output import Journal
 
 CHECKPOINT = "checkpoint.pt"
+_RUN = {"settings", "step", "facts", "codec", "optimizer"}  # what it holds
 LOUDNESS_BANDS = 48  # of the loudness loss, equally wide on the mel scale
 
 
@@ -339,7 +342,11 @@ class _Run:
                     "Choose another folder.",
                 )
             return None
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state = read_pickle(path)
+        if not isinstance(state.get("settings"), dict) or not state.keys() >= _RUN:
+            raise CheckpointError(
+                f"{path} is not the state of a run.", "Choose another folder, or remove this one."
+            )
         # Older runs did not note what they were made from.
         unknown = self.origin.keys() - state["settings"].keys()
         settings = {k: v for k, v in self._settings().items() if k not in unknown}
@@ -351,9 +358,15 @@ class _Run:
         return state
 
     def _resume(self, state: dict[str, Any]) -> None:
-        self.step, self.facts = state["step"], state["facts"]
-        self.codec.load_state_dict(state["codec"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.step, self.facts = state["step"], state["facts"]
+            self.codec.load_state_dict(state["codec"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:  # torch raises anything of a state that is damaged
+            raise CheckpointError(
+                f"{self.out / CHECKPOINT} cannot be resumed: {reason(error)}.",
+                "Choose another folder, or remove this one to begin again.",
+            ) from error
 
     def _finish(self) -> CodecTraining:
         directory = self.out / "codec"

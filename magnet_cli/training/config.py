@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from magnet_cli.config import Modeling, SpectralCodecConfig
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import NotOfTypeError, cannot_be, check, panel, settings_of, typed
+from magnet_cli.fields import NotOfTypeError, cannot_be, check, panel, settings_of, shown, typed
+from magnet_cli.foreign import reading
 
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]
@@ -203,14 +204,14 @@ def config_from(fields: dict[str, Any], where: str) -> TrainConfig:
     for name, value in fields.items():
         if name not in settings:
             raise UsageError(
-                f"{where} has a field {name!r} that training does not know.",
+                f"{where} has a field {shown(name)} that training does not know.",
                 f"The fields are: {', '.join(settings)}.",
             )
         try:
             values[name] = None if value is None else typed(settings[name].kind, value)
         except NotOfTypeError as error:
             raise UsageError(
-                f"{name} in {where} must be {error}, not {value!r}.",
+                f"{name} in {where} must be {error}, not {shown(value)}.",
                 "docs/training.md lists the fields.",
             ) from None
     return TrainConfig(**values)
@@ -228,16 +229,14 @@ def to_toml(config: TrainConfig) -> str:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[import-not-found, no-redef, unused-ignore]
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return reading.toml_of(reading.read_text(path))
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error}.", "Check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"{path} is not TOML: {error}.", "docs/training.md shows a whole file."
+            f"{path} cannot be read: {reading.reason(error)}.", "Check the path."
+        ) from error
+    except reading.ReadError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}.", "docs/training.md shows a whole file."
         ) from error
 
 

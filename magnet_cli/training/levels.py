@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,7 @@ from torch.nn import functional as F
 
 from magnet_cli.audio.sound import check_readable, open_sound
 from magnet_cli.files import atomic_path
+from magnet_cli.foreign import reading
 from magnet_cli.models.spectral_codec import SpectralCodec
 from magnet_cli.training.batches import keyed_generator
 from magnet_cli.training.codec_start import Moments
@@ -100,9 +103,12 @@ def write_levels(
         "shape": list(shape),
     }
     said = path.with_suffix(".json")
-    told = json.loads(said.read_text(encoding="utf-8")) if said.is_file() else {}
+    told = _told(said)
     lengths = told.pop("lengths", [])
-    if told != key or not path.is_file():
+    # Nothing but what was written here is taken: the rest is made again.
+    size = 2 * math.prod(shape)
+    whole = path.is_file() and path.stat().st_size >= size and _are_lengths(lengths, shape)
+    if told != key or not whole:
         said.unlink(missing_ok=True)
         lengths = []
         with atomic_path(path) as partial:
@@ -116,6 +122,20 @@ def write_levels(
         with atomic_path(said) as partial:
             partial.write_text(json.dumps({**key, "lengths": lengths}), encoding="utf-8")
     return LevelFile(np.load(path, mmap_mode="r"), tuple(lengths))
+
+
+def _told(said: Path) -> dict[str, Any]:
+    """What is said beside the levels of an earlier run; nothing where it cannot be read."""
+    try:
+        return reading.read_object(said, most=500_000_000)
+    except (OSError, reading.ReadError):
+        return {}
+
+
+def _are_lengths(lengths: Any, shape: tuple[int, int, int]) -> bool:
+    if not isinstance(lengths, list) or len(lengths) != shape[0]:
+        return False
+    return all(type(length) is int and 0 <= length <= shape[1] for length in lengths)
 
 
 @torch.no_grad()

@@ -191,7 +191,9 @@ class Trainer:
         good = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
         return NotANumberError(
             f"The loss is not a number at step {self.step + 1}, in the batch of {clips}. {good}",
-            "Go on from it with --resume and a lower --learning-rate, or --mixed-precision no.",
+            "Go on from it with --resume and a lower --learning-rate, or --mixed-precision no."
+            if last
+            else "Begin again with a lower --learning-rate, or --mixed-precision no.",
         )
 
     def checkpoint(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.errors import UsageError
 from magnet_cli.files import atomic_path
+from magnet_cli.foreign import reading
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
@@ -110,7 +112,7 @@ class Journal:
                     "Install it with `pip install tensorboard`, or magnet with its `tensorboard` extra.",
                 ) from error
             self._board = SummaryWriter(str(out / "tensorboard"), purge_step=steps_done)
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= steps_done]
+        kept = [line for line in self._lines() if _step_of(line) <= steps_done]
         if self.path.exists():
             with atomic_path(self.path) as partial:
                 partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -137,6 +139,15 @@ class Journal:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; of one that cannot be read, one that never comes: it goes."""
+    try:
+        step = reading.json_of(line, invalid=True).get("step")
+    except (reading.ReadError, AttributeError):
+        return math.inf
+    return step if isinstance(step, int) else math.inf
 
 
 def _numbers(prefix: str, value: Any) -> list[tuple[str, float]]:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from magnet_cli.errors import CheckpointError
+from magnet_cli.foreign import reading
+from magnet_cli.foreign.bounds import BOUNDS
 
 CHECKPOINTS = "checkpoints"
 _PREFIX = "step-"
@@ -77,6 +79,8 @@ class Ema:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` gave."""
+        if not BOUNDS["updates"].holds(state["updates"]):
+            raise ValueError("its averages do not say how many they are of")
         self.updates = state["updates"]
         saved = {name.removeprefix(_WRAPPED): part for name, part in state["shadow"].items()}
         for name, average in zip(self.names, self.shadow, strict=True):
@@ -132,14 +136,15 @@ def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
         accelerator.load_state(str(checkpoint))
         saved = torch.load(checkpoint / _ema_name(accelerator), weights_only=True)
         ema.load_state_dict(saved)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        step: int = checkpoint_record(checkpoint)["step"]
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged files make accelerate, torch and pickle raise anything
         raise CheckpointError(
-            f"{checkpoint} cannot be resumed: {reason}.",
+            f"{checkpoint} cannot be resumed: {reading.reason(error)}.",
             "Sizes of the model, optimizer and (under FSDP) the number of processes must be those "
             "of the run; or start a new one from its weights with --init.",
         ) from error
-    step: int = checkpoint_record(checkpoint)["step"]
     return step
 
 
@@ -159,7 +164,16 @@ def latest_checkpoint(out: Path) -> Path | None:
 
 def checkpoint_record(checkpoint: Path) -> dict[str, Any]:
     """`step`: steps done; `config`: the settings it was made with."""
-    record: dict[str, Any] = json.loads((checkpoint / "run.json").read_text())
+    path = checkpoint / "run.json"
+    try:
+        record = reading.read_object(path)
+        if not BOUNDS["step"].holds(record.get("step")) or not isinstance(record["config"], dict):
+            raise reading.ReadError("it does not say step and config")
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {reading.reason(error)}.",
+            f"Remove {checkpoint}, and --resume goes on from the one before it.",
+        ) from error
     return record
 
 

@@ -184,7 +184,8 @@ def test_only_the_bad_one_of_a_group_fails(
     Calls(model, monkeypatch, trouble)
     manifest, less = run(model, tmp_path, jobs(batch(tmp_path), *"abcd"), size=4)
     assert statuses(manifest) == {"a": "done", "b": "failed", "c": "done", "d": "done"}
-    assert manifest.clips["0001-b-101.wav"]["error"] == "Unexpected ZeroDivisionError: by chance"
+    error = manifest.clips["0001-b-101.wav"]["error"]
+    assert error.startswith("Unexpected ZeroDivisionError: by chance")
     assert less == []
     assert not (tmp_path / "0001-b-101.wav").exists()
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.batch.jobs import WHOLE, Shard
-from magnet_cli.batch.manifest import Manifest, open_manifest
+from magnet_cli.batch.manifest import Manifest, mark_of, open_manifest
 from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.files import draft, marked
 
 
 def clip(file: str, status: str = "done") -> dict[str, object]:
@@ -135,14 +136,65 @@ def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
         pass
 
 
-def test_old_partial_files_are_removed(tmp_path: Path) -> None:
-    old, new = tmp_path / "a" / ".partial-x.wav", tmp_path / ".partial-y.wav"
+def test_old_partial_files_of_this_folder_are_removed(tmp_path: Path) -> None:
+    """And no others: any `.partial-*` below the folder went, whosever it was."""
+    mark = mark_of(tmp_path / "manifest.jsonl")
+    old, new = tmp_path / "a" / f".partial-{mark}-x.wav", tmp_path / f".partial-{mark}-y.wav"
+    foreign = tmp_path / "a" / ".partial-z.wav"
+    of_another = tmp_path / "a" / f".partial-{mark_of(tmp_path / 'a' / 'manifest.jsonl')}-z.wav"
     old.parent.mkdir()
-    for path in (old, new):
+    for path in (old, new, foreign, of_another):
         path.touch()
-    os.utime(old, (0, 0))
+    for path in (old, foreign, of_another):
+        os.utime(path, (0, 0))
     with open_manifest(tmp_path, WHOLE):
-        assert (old.exists(), new.exists()) == (False, True)
+        assert not old.exists()
+        assert new.exists()
+        assert foreign.exists()
+        assert of_another.exists()
+
+
+def test_what_a_run_leaves_bears_its_mark(tmp_path: Path) -> None:
+    mark = mark_of(tmp_path / "manifest.jsonl")
+    with marked(mark), draft(tmp_path / "a.wav", replace=True) as made:
+        assert made.path.name.startswith(f".partial-{mark}-")
+    with open_manifest(tmp_path, WHOLE) as manifest:
+        assert manifest.mark == mark
+
+
+@pytest.mark.parametrize("name", ["manifest.jsonl", ".manifest.jsonl.lock"])
+def test_a_link_is_no_manifest(tmp_path: Path, name: str) -> None:
+    """The file behind it was written to, and its last line cut."""
+    folder, precious = tmp_path / "clips", tmp_path / "precious.txt"
+    folder.mkdir()
+    precious.write_text("a letter without an end")
+    (folder / name).symlink_to(precious)
+    with pytest.raises(UsageError, match="it is a link"), open_manifest(folder, WHOLE) as manifest:
+        manifest.begin({"seed": 1})
+    assert precious.read_text() == "a letter without an end"
+
+
+def test_a_pipe_is_no_manifest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.shard-1-of-2.jsonl")
+    with pytest.raises(UsageError, match="pipe"), open_manifest(tmp_path, WHOLE):
+        pass
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"file": "a.wav", "status": "done", "settings": []}',
+        '{"file": "a.wav", "status": ["done"]}',
+        '{"file": 1, "status": "done"}',
+        "[" * 100_000,
+        '{"file": "a.wav", "status": "done", "file": "b.wav"}',
+        '{"file": "a.wav", "status": "done", "bytes": NaN}',
+    ],
+)
+def test_lines_that_cannot_be_of_a_clip_are_counted(tmp_path: Path, line: str) -> None:
+    (tmp_path / "manifest.jsonl").write_text(f"{line}\n")
+    manifest = Manifest.read(tmp_path, WHOLE)
+    assert (manifest.damaged, manifest.clips) == (1, {})
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:

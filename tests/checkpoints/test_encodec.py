@@ -235,7 +235,10 @@ def test_tensors_that_do_not_fit_are_named(change, names, tmp_path):
         ("seanet.pad_mode", "circular"),
         ("seanet.n_filters", "two"),
         ("seanet.n_filters", None),
-        ("seanet.ratios", ["x"]),
+        ("seanet.n_residual_layers", 10_000_000),
+        ("seanet.dilation_base", 10**9),
+        ("rvq.n_q", 10_000_000),
+        ("seanet.ratios", [2] * 400),
         ("rvq.bins", None),
     ],
 )

@@ -163,16 +163,20 @@ def test_a_config_that_is_wrong_says_where(written: Path, change: dict, words: s
         ("card", 0),
         ("num_heads", 7),  # dim is no multiple of it
         ("hidden_scale", -1),
-        ("text_dim", float("nan")),
+        ("text_dim", 2**40),
+        ("num_layers", 10_000_000),
         ("subcodes_context", "x"),
         ("subcodes_context", -2),
         ("span_len", None),
         ("frame_rate", "fast"),
-        ("frame_rate", float("nan")),
+        ("frame_rate", 1e30),
+        ("segment_duration", 1e9),
         ("segment_duration", 0),
         ("modeling", ["masked"]),
         ("delays", [0, 1]),  # of four streams
         ("delays", [0, "x", 2, 3]),
+        ("delays", [0, 1, 2, 10**12]),
+        ("stages", [[0], [1], [2], [True]]),
         ("delays", 3),
     ],
 )

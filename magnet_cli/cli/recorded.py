@@ -1,0 +1,191 @@
+"""What a file says of how it was made, as far as it can be true: what a printed command may be made of.
+
+Whoever made a file chose what stands in it, so nothing in it chooses a flag: the flags that each command
+records are listed here, values are of the types and within the bounds that the flags take, and names and
+prompts are texts on one line. What is otherwise is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of
+from magnet_cli.errors import UsageError
+from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, typed
+from magnet_cli.foreign.text import is_plain
+from magnet_cli.settings import MAX_SEED, OutputConfig
+
+_LONGEST_NAME = 4096  # characters of a path or a model's name
+_DTYPES = ("float32", "float16", "bfloat16")
+HELPERS = ("rescorer", "hybrid_model")
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and abs(value) < 1e6
+
+
+def _is_name(value: Any) -> bool:
+    fits = isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME
+    return fits and all(map(is_plain, value))
+
+
+def _is_model(value: Any) -> bool:
+    return _is_name(value) and not value.startswith("-")
+
+
+def _is_regions(value: Any) -> bool:
+    from magnet_cli.cli.edit import parse_region
+
+    try:
+        return isinstance(value, list) and bool(value) and all(map(parse_region, value))
+    except (UsageError, AttributeError, TypeError):
+        return False
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+# The flags that a command records beside those of its settings, and what their values may be.
+_FLAGS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "gen": {"loop": _is_flag, "overlap": _is_number},
+    "extend": {"to": _is_number, "overlap": _is_number},
+    "edit": {"region": _is_regions, "through_codec": _is_flag, "overlap": _is_number},
+    "vary": {"strength": _is_number, "keep_streams": _is_number, "overlap": _is_number},
+}
+
+_WORDS: dict[str, Callable[[Any], bool]] = {
+    "model": _is_model,
+    "repo": _is_model,
+    "revision": _is_model,
+    "source": _is_model,
+    "weights": _is_name,
+    "device": _is_name,
+    "dtype": lambda value: value in _DTYPES,
+    "seed": lambda value: type(value) is int and 0 <= value <= MAX_SEED,
+    "duration": lambda value: _is_number(value) and value > 0,
+}
+
+
+def recorded(made: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with what can be true in it, and nothing else; see the module's docstring.
+
+    Args:
+        made: as it stands in a file.
+    """
+    kept = {name: value for name, value in made.items() if name in _WORDS and _fits(name, value)}
+    for name in ("prompt", "negative"):
+        if isinstance(made.get(name), str) and (text := _prompt(made[name])) is not None:
+            kept[name] = text
+    for name, value in made.items():
+        if name in HELPERS and isinstance(value, Mapping):
+            kept[name] = {key: part for key, part in value.items() if _fits(key, part)}
+    for name in ("given", "output", "decoding"):
+        if isinstance(made.get(name), Mapping):
+            kept[name] = _settings(made[name], keep_unknown=name == "decoding")
+    if isinstance(made.get("edit"), Mapping):
+        kept["edit"] = _edit(made["edit"])
+    if made.get("known_codes"):
+        kept["known_codes"] = True
+    return kept
+
+
+def problem_of(made: Mapping[str, Any]) -> str | None:
+    """Why no command can be made of a record at all; None: one can."""
+    prompt = made.get("prompt")
+    if prompt and (not isinstance(prompt, str) or _prompt(prompt) in (None, "-")):
+        return "its prompt is none that a command takes"
+    return None
+
+
+def protected(arguments: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """Arguments and prompts as one command, in which no prompt is taken for a flag.
+
+    Args:
+        arguments: flags and their values.
+        prompts: a prompt, or several with the flags between them: `A --at 6 B`.
+    """
+    words, flags = list(prompts[:1]), list[str]()
+    for at in range(1, len(prompts), 3):
+        flags += prompts[at : at + 2]
+        words.append(prompts[at + 2])
+    if any(word.startswith("-") for word in words):
+        return [*arguments, *flags, "--", *words]
+    return [*arguments, *prompts]
+
+
+def _fits(name: str, value: Any) -> bool:
+    return name in _WORDS and _WORDS[name](value)
+
+
+def _prompt(text: str) -> str | None:
+    """A prompt, as the program would have cleaned it; None where it is none."""
+    try:
+        return clean_prompt(text) if text else ""
+    except UsageError:
+        return None
+
+
+def _table() -> dict[str, Setting]:
+    groups = (DecodingOptions, PartnerOptions, OutputConfig)
+    return {each.name: each for group in groups for each in flags_of(group)}
+
+
+def _settings(values: Mapping[str, Any], keep_unknown: bool) -> dict[str, Any]:
+    """The settings that are of the type and within the bounds of theirs.
+
+    Args:
+        keep_unknown: those that no flag has stay, to be named: no command is made of them.
+    """
+    table, kept = _table(), {}
+    for name, value in values.items():
+        each = table.get(name)
+        if each is None:
+            if keep_unknown:
+                kept[name] = value
+            continue
+        if value is None:
+            kept[name] = None
+            continue
+        try:
+            right = typed(each.kind, value)
+        except NotOfTypeError:
+            continue
+        is_text = each.kind is str
+        if each.fits(right) and (not is_text or _is_model(right)) and _is_finite(right):
+            kept[name] = value
+    return kept
+
+
+def _is_finite(value: Any) -> bool:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return all(math.isfinite(one) for one in values if isinstance(one, float))
+
+
+def _edit(edit: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    command = edit.get("command")
+    if isinstance(command, str) and command in _FLAGS:
+        kept["command"] = command
+    if _is_name(edit.get("input")):
+        kept["input"] = edit["input"]
+    flags, allowed = edit.get("flags"), _FLAGS.get(kept.get("command", "gen"), {})
+    if isinstance(flags, Mapping):
+        kept["flags"] = {
+            name: value
+            for name, value in flags.items()
+            if name in allowed and (value is None or allowed[name](value))
+        }
+    if _is_number(edit.get("overlap")):
+        kept["overlap"] = edit["overlap"]
+    cues = edit.get("cues")
+    if isinstance(cues, list):
+        pairs = [cue for cue in cues if isinstance(cue, list) and len(cue) == 2]
+        texts = [(at, _prompt(text)) for at, text in pairs if isinstance(text, str)]
+        if len(texts) == len(cues) and all(_is_number(at) and text for at, text in texts):
+            kept["cues"] = [[at, text] for at, text in texts]
+    return kept

@@ -1,0 +1,266 @@
+"""The one reader of JSON and TOML: each has a largest size and depth, and says a name once. YAML, which
+needs a library, is beside it (yaml_text.py).
+
+What cannot be read is a ReadError, a ValueError whose text is a reason such as "it is nested more than 64
+deep"; who asks says which file, and what to do. A file that is a pipe or a device is never read: it may
+have no end. JSON's numbers are finite.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+MOST_BYTES = (
+    16_000_000  # of a file that says what something is: those of models have a few thousand
+)
+MOST_DEPTH = 64  # of lists and mappings in each other: what is written here has six
+
+# A string (also one without its end, which holds no brackets either), or what opens and closes.
+_JSON_MARKS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)|[\[\]{}]', re.DOTALL)
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+class ReadError(ValueError):
+    """What a file says cannot be read: the reason, to be put behind the file's name."""
+
+
+def open_regular(path: Path, follow: bool = True) -> BinaryIO:
+    """Open a file for reading, and nothing but a file: a pipe without a writer would wait for ever.
+
+    Args:
+        follow: a link is followed.
+
+    Raises:
+        ReadError: it is a pipe, a device, a folder, or a link that is not to be followed.
+        OSError: it is not there, or may not be read.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        number = os.open(path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
+    except ValueError:
+        raise ReadError("its name holds a NUL") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise ReadError("it is a link") from error
+        if error.errno in (errno.ENXIO, errno.ENODEV):
+            raise ReadError("it is a pipe or a device, not a file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        folder = path.is_dir()
+        raise ReadError("it is a folder" if folder else "it is a pipe or a device, not a file")
+    return os.fdopen(number, "rb")
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """All of a file.
+
+    Raises:
+        ReadError: it is none (`open_regular`), has more than `most` bytes, or stands for a file that git
+            has not fetched.
+        OSError: it is not there, or may not be read.
+    """
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ReadError(f"it is larger than {_megabytes(most)}")
+    if data.startswith(_LFS_POINTER):
+        raise ReadError(LFS_REASON)
+    return data
+
+
+LFS_REASON = "it is a pointer that Git LFS left in the place of the file"
+LFS_HINT = "Fetch the files themselves: run `git lfs pull` in the folder that was cloned."
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what git leaves where the large file was not fetched."""
+    try:
+        with open_regular(path) as file:
+            return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except (OSError, ReadError):
+        return False
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """All of a file as UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        ReadError, OSError: as `read_bytes`; or it is no UTF-8 text.
+    """
+    try:
+        return read_bytes(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ReadError(f"byte {error.start + 1} is not UTF-8") from None
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+
+
+def read_json(path: Path, most: int = MOST_BYTES) -> Any:
+    """The JSON value of a file.
+
+    Raises:
+        ReadError, OSError: as `read_text` and `json_of`.
+    """
+    return json_of(read_text(path, most))
+
+
+def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        ReadError, OSError: as `read_json`; or it is a value of another kind.
+    """
+    value = read_json(path, most)
+    if not isinstance(value, dict):
+        raise ReadError(f"it holds {kind_of(value)}, not values by name")
+    return value
+
+
+def json_of(text: str | bytes, invalid: bool = False) -> Any:
+    """A JSON value.
+
+    Args:
+        invalid: numbers that are not finite become None, where they would be refused.
+
+    Raises:
+        ReadError: it is none, is nested too deeply, or says a name twice or a number that is none.
+    """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ReadError(f"byte {error.start + 1} is not UTF-8") from None
+    _check_json_depth(text)
+
+    def number(said: str) -> float | None:
+        value = float(said)
+        if math.isfinite(value):
+            return value
+        if invalid:
+            return None
+        raise ReadError(f"{said[:40]} is not a finite number")
+
+    def whole(said: str) -> int:
+        if len(said) > 310:  # of more digits than the largest float
+            raise ReadError("it holds a number of hundreds of digits")
+        return int(said)
+
+    try:
+        return json.loads(
+            text,
+            object_pairs_hook=_once,
+            parse_float=number,
+            parse_constant=number,
+            parse_int=whole,
+        )
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}" if "\n" in text.strip() else f"character {error.pos + 1}"
+        raise ReadError(f"it is not JSON: {_lower(error.msg)} at {where}") from None
+    except RecursionError:
+        raise ReadError(f"it is nested more than {MOST_DEPTH} deep") from None
+
+
+def _check_json_depth(text: str) -> None:
+    depth = 0
+    for mark in _JSON_MARKS.finditer(text):
+        character = text[mark.start()]
+        if character in "[{":
+            depth += 1
+            if depth > MOST_DEPTH:
+                raise ReadError(f"it is nested more than {MOST_DEPTH} deep")
+        elif character in "]}":
+            depth -= 1
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ReadError(f"it says {name[:40]!r} twice")
+        values[name] = value
+    return values
+
+
+# ------------------------------------------------------------------------------------------------ TOML
+
+
+def toml_of(text: str) -> dict[str, Any]:
+    """The values of a TOML text.
+
+    Raises:
+        ReadError: it is none, is too large, or is nested too deeply.
+    """
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[import-not-found, no-redef, unused-ignore]
+    if len(text) > 1_000_000:
+        raise ReadError("it is larger than 1 MB")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ReadError(f"it is not TOML: {_lower(str(error))}") from None
+    except RecursionError:
+        raise ReadError(f"it is nested more than {MOST_DEPTH} deep") from None
+    except (ValueError, OverflowError):
+        raise ReadError("it holds a number or a date that cannot be") from None
+    check_depth(values)
+    return values
+
+
+def check_depth(value: Any) -> None:
+    """Refuse values that are nested too deeply, without going there.
+
+    Raises:
+        ReadError: they are.
+    """
+    level = [value]
+    for _ in range(MOST_DEPTH + 1):
+        level = [
+            child
+            for each in level
+            if isinstance(each, (dict, list))
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return
+    raise ReadError(f"it is nested more than {MOST_DEPTH} deep")
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON, TOML or YAML value is, in words."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {int: "a number", float: "a number", str: "a text", list: "a list", dict: "a mapping"}
+    return kinds.get(type(value), "a value of another kind")
+
+
+def reason(error: BaseException) -> str:
+    """Why a file could not be read, for a sentence: of an OSError or a ReadError, or of a library's."""
+    said = getattr(error, "strerror", None) or str(error)
+    one_line = " ".join(str(said).split()).rstrip(".")
+    return _lower(one_line[:200]) or "it is damaged"
+
+
+def _lower(text: str) -> str:
+    """As it goes on in a sentence; names and abbreviations stay as they are."""
+    word = text.partition(" ")[0]
+    return text[:1].lower() + text[1:] if word == word.capitalize() else text
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:g} MB"

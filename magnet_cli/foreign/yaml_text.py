@@ -1,0 +1,53 @@
+"""YAML, as checkpoints keep their settings: read as reading.py reads JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from magnet_cli.foreign.reading import MOST_DEPTH, ReadError
+
+MOST_YAML = 300_000  # characters: PyYAML takes seconds for more, and released settings have 20,000
+
+
+def yaml_of(text: str) -> Any:
+    """A YAML value. Aliases are refused: a few lines of them can stand for more than memory holds.
+
+    Raises:
+        ReadError: it is none, is too large or too deep, or says a name twice.
+    """
+    if len(text) > MOST_YAML:
+        raise ReadError(f"it has more than {MOST_YAML:,} characters")
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ReadError(f"it is not YAML that can be read: {error.problem}{line}") from None
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        if isinstance(error, ReadError):
+            raise
+        raise ReadError("it is not YAML that can be read") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml.SafeLoader without aliases, with a largest depth, and with every name said once."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ReadError("it uses aliases, which are not read")
+        self.depth += 1
+        if self.depth > MOST_DEPTH:
+            raise ReadError(f"it is nested more than {MOST_DEPTH} deep")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ReadError(f"it says {twice[:40]!r} twice")
+        return super().construct_mapping(node, deep)
