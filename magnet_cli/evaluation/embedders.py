@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.errors import CheckpointError, MagnetError, UsageError
+from magnet_cli.foreign.reading import reason
 
 ENTRY_POINTS = "magnet_cli.embedders"
 MEL = "mel"
@@ -165,7 +166,7 @@ def _loaded(name: str, plugin: Callable[[], Load], argument: str | None, device:
         raise
     except Exception as error:  # anything may go wrong in code that is not ours
         raise CheckpointError(
-            f"The embedder {name} could not be loaded: {type(error).__name__}: {error}.",
+            f"The embedder {name} could not be loaded: {reason(error)}.",
             "It comes from another package; see what that one needs.",
         ) from error
     if not isinstance(embedder, Embedder):
