@@ -121,3 +121,29 @@ def test_what_cannot_be_saved_is_said(model: Model) -> None:
             clip.save(**arguments)
     with pytest.raises(MagnetError, match="no suffix"):
         clip.save("a")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seeds": 3},
+        {"seeds": {1: 2}},
+        {"seeds": {1}},
+        {"seeds": [1.5]},
+        {"frames": 10.5},
+        {"frames": "3"},
+        {"frames": True},
+        {"prompts": b"rain"},
+        {"prompts": [b"rain"]},
+        {"prompts": {"a": 1}},
+        {"config": {"temperature": 1}},
+        {"negative_prompts": {"a": 1}},
+        {"prompt_codes": [1]},
+        {"known_codes": np.zeros((1, 4, 5)), "known_mask": np.zeros((1, 4, 5))},
+    ],
+)
+def test_arguments_of_other_types_are_said(model: Model, wrong: dict) -> None:
+    """TypeErrors and AttributeErrors of torch came through, or a clip of another length."""
+    with pytest.raises(UsageError) as caught:
+        model.generate(**{"prompts": ["rain"], "config": QUICK, **wrong})
+    assert caught.value.hint

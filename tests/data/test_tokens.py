@@ -174,3 +174,36 @@ def test_the_same_codec_by_another_name_is_the_same(tmp_path: Path) -> None:
     assert (
         len(TokenWriter(tmp_path, dataclasses.replace(FORMAT, codec="./models/tiny")).written) == 2
     )
+
+
+def test_codes_out_of_range_are_refused_when_they_are_read(tmp_path: Path) -> None:
+    """They failed in an embedding, or trained on other rows."""
+    write(tmp_path, 1, dataclasses.replace(FORMAT, card=64))
+    index = json.loads((tmp_path / "index.json").read_text())
+    index["codec"]["card"] = 16
+    path = tmp_path / "shard-00000.safetensors"
+    data = path.read_bytes().replace(b'\\"card\\": 64', b'\\"card\\": 16')
+    path.write_bytes(data)
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    folder = TokenFolder(tmp_path)
+    with pytest.raises(DataError, match="holds codes that are none of 0 to 15"):
+        folder.codes(folder.clips[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shards": "x"},
+        {"shards": [{"file": 3}]},
+        {"codec": []},
+        {"codec": {"card": 10**12}},
+        {"left_out": [1]},
+    ],
+)
+def test_an_index_of_other_kinds_is_broken(tmp_path: Path, change: dict) -> None:
+    write(tmp_path, 1)
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(DataError, match="broken") as caught:
+        TokenFolder(tmp_path)
+    assert "Error" not in caught.value.message

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.errors import CheckpointError, MagnetError, UsageError
 from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig, read_config
 from magnet_cli.training.loop import NotANumberError, Progress, Trainer, validate
@@ -197,6 +197,51 @@ def test_a_loss_that_is_not_a_number_names_step_batch_and_checkpoint(workshop: P
     assert "step 5" in caught.value.message
     assert "clip-" in caught.value.message
     assert "step-00000004" in caught.value.message
+
+
+def test_a_loss_that_is_no_number_at_once_does_not_advise_to_resume(workshop: Path) -> None:
+    """There is no checkpoint yet: the advice was to go on from it."""
+    trainer = make_trainer(settings(workshop), workshop / "out")
+    with torch.no_grad():
+        trainer.output.lm.out_norm.weight.fill_(float("nan"))
+    with pytest.raises(NotANumberError) as caught:
+        trainer.run()
+    assert "There is no checkpoint yet" in caught.value.message
+    assert "--resume" not in caught.value.hint
+    assert "Begin again" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("run.json", b"{}"),
+        ("run.json", b"[" * 100_000),
+        ("run.json", b'{"step": -1, "config": {}}'),
+        ("ema-0.pt", b"hello"),
+        ("ema-0.pt", b""),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
+        ("optimizer.bin", b"x" * 100),
+    ],
+)
+def test_a_damaged_state_is_named(workshop: Path, name: str, data: bytes) -> None:
+    """Errors of torch, pickle and json came through."""
+    make_trainer(settings(workshop), workshop / "out").run()
+    latest = sorted((workshop / "out" / "checkpoints").iterdir())[-1]
+    (latest / name).write_bytes(data)
+    with pytest.raises(CheckpointError) as caught:
+        make_trainer(settings(workshop, steps=8), workshop / "out", resume=True)
+    assert str(latest) in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_damaged_log_loses_its_damaged_lines(workshop: Path) -> None:
+    make_trainer(settings(workshop), workshop / "out").run()
+    log = workshop / "out" / "log.jsonl"
+    kept = log.read_text()
+    log.write_text(kept + '{"step": "x"}\n{"a": [[[\n{}\n')
+    make_trainer(settings(workshop), workshop / "out", resume=True).run()
+    assert log.read_text().startswith(kept)
+    assert '"x"' not in log.read_text()
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(
