@@ -309,7 +309,7 @@ def test_a_failing_clip_is_noted_and_the_others_are_made(
         broken.setattr(Model, "generate", sometimes)
         outcome = magnet("batch", prompts, "-O", "clips", *QUICK)
     assert outcome.status == 4
-    assert "1 of 3 clips could not be made:" in outcome.err
+    assert "1 of 3 clips could not be made." in outcome.err
     assert "0001-wind-6.wav (line 3): Unexpected RuntimeError: the wind broke it" in outcome.err
     assert names() == ["0000-rain-5.wav", "0002-fire-7.wav", "manifest.jsonl"]
     outcome = magnet("batch", prompts, "-O", "clips", *QUICK)
