@@ -210,7 +210,10 @@ def typed(kind: Any, value: Any, *, text: bool = False, example: str = "") -> An
             try:
                 return kind(value)
             except (ValueError, OverflowError):
-                pass
+                # A spreadsheet writes 7 as 7.0. Beyond 2^53 such a number may be another one.
+                whole, point, rest = value.partition(".") if text else ("", "", "")
+                if kind is int and point and rest and not rest.strip("0") and len(whole) < 16:
+                    return typed(int, whole, text=True)
         raise NotOfTypeError(_named(kind))
     if not isinstance(value, kind):
         raise NotOfTypeError(_named(kind))

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from magnet_cli.audio import foreign_sound, whole
 from magnet_cli.audio import metadata as comments
 from magnet_cli.errors import AudioFileError
 from magnet_cli.foreign.bounds import BOUNDS
@@ -38,6 +39,10 @@ _EXACT = {
     "DOUBLE": "float64",
     "ULAW": "int16",
     "ALAW": "int16",
+    "ALAC_16": "int16",
+    "ALAC_20": "int32",
+    "ALAC_24": "int32",
+    "ALAC_32": "int32",
 }
 
 STREAM = "the input"  # what a sound from a stream is called
@@ -55,21 +60,23 @@ class Sound:
         problem: why that cannot be read, where it is there; None: it can, or is not there.
         tags: title, artist and the like, by libsndfile's names; not the comment.
         chunks: what else a wav file holds, such as loops and cue points: name and content.
+        remarks: what is wrong with it though it can be used, in sentences: that it ends early.
     """
 
     def __init__(
         self,
-        file: soundfile.SoundFile,
+        file: soundfile.SoundFile | whole.Links,
         name: str,
         metadata: dict[str, Any] | None = None,
         chunks: tuple[tuple[bytes, bytes], ...] = (),
         problem: str | None = None,
+        remarks: tuple[str, ...] = (),
     ) -> None:
-        self.problem = problem
+        self.problem, self.remarks = problem, remarks
         self._file, self.name, self.metadata, self.chunks = file, name, metadata, chunks
         self.sample_rate, self.channels = int(file.samplerate), int(file.channels)
         self.kind, self.subtype = str(file.format), str(file.subtype)
-        self.length = int(file.frames)  # what the header says: all else asks here
+        self.length = int(file.frames)  # `open_sound` sees to it that it is true
         self.tags = {tag: text for tag, text in file.copy_metadata().items() if tag != "comment"}
         self._at = 0
 
@@ -215,30 +222,55 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
             shutil.copyfileobj(source, spool)
         comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
         chunks = comments.kept_chunks(file)
-        spool.seek(0)
+        with _opened(file, name) as (opened, remarks, kind):
+            said = comment or opened.comment
+            made, problem = comments.from_comment(said), comments.problem_of(said)
+            sound = Sound(opened, name, made, chunks, problem, remarks)
+            sound.kind, sound.subtype = kind
+            yield sound
+
+
+@contextmanager
+def _opened(
+    file: Path | BinaryIO, name: str
+) -> Iterator[tuple[soundfile.SoundFile | whole.Links, tuple[str, ...], tuple[str, str]]]:
+    """A decoder that knows how long the sound is, what is wrong with it, and its container and
+    encoding."""
+    with ExitStack() as stack:
+        better, kind = stack.enter_context(foreign_sound.decoded(file, name))
+        better, frames, said = stack.enter_context(whole.true_length(better))
+        remarks = [f"{name} {what}." for what in said]
         try:
-            # As bytes: soundfile would encode a name strictly, which not every name allows.
-            named = os.fsencode(file) if isinstance(file, Path) and os.name == "posix" else file
-            opened = soundfile.SoundFile(named)
+            opened: Any = stack.enter_context(whole.linked(better))
+            if opened is None:
+                # As bytes: soundfile would encode a name strictly, which not every name allows.
+                is_path = isinstance(better, Path) and os.name == "posix"
+                encoded = os.fsencode(better) if is_path else better
+                opened = stack.enter_context(soundfile.SoundFile(encoded))
+                own = (str(opened.format), str(opened.subtype))
+                opened = stack.enter_context(whole.seekable(opened))
+                if frames is not None or not 0 < opened.frames < whole.UNKNOWN:
+                    opened = whole.Known(opened, frames)
+            else:
+                own = (str(opened.format), str(opened.subtype))
         except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
             raise AudioFileError(
                 f"{name} is not a sound that can be read.",
                 "Give a wav, flac, ogg, opus, mp3 or aiff file that is whole.",
             ) from error
-        with opened:
-            rate = BOUNDS["sample_rate"]
-            if not rate.holds(opened.samplerate):
-                raise AudioFileError(
-                    f"{name} is damaged: its header says {opened.samplerate:,} samples a second.",
-                    f"Sounds of up to {rate.high:,} can be used.",
-                )
-            if opened.frames == 0:
-                raise AudioFileError(
-                    f"{name} holds no sound.", "Give a file with at least one sample."
-                )
-            said = comment or opened.comment
-            made, problem = comments.from_comment(said), comments.problem_of(said)
-            yield Sound(opened, name, made, chunks, problem)
+        rate = BOUNDS["sample_rate"]
+        if not rate.holds(opened.samplerate):
+            raise AudioFileError(
+                f"{name} is damaged: its header says {opened.samplerate:,} samples a second.",
+                f"Sounds of up to {rate.high:,} can be used.",
+            )
+        if opened.frames <= 0:
+            raise AudioFileError(f"{name} holds no sound.", "Give a file with at least one sample.")
+        if left := getattr(opened, "left_out", 0):
+            remarks.append(
+                f"{name} goes on at another rate or in other channels: {left} parts are left out."
+            )
+        yield opened, tuple(remarks), (kind, "LOSSY") if kind is not None else own
 
 
 def check_readable(path: Path) -> None:

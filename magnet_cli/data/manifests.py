@@ -20,24 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.audio import foreign_sound
 from magnet_cli.errors import DataError
 
-SOUND_SUFFIXES = frozenset(
-    {
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".caf",
-        ".w64",
-    }
-)
+# What libsndfile reads, and what ffmpeg does where it is installed.
+SOUND_SUFFIXES = foreign_sound.SUFFIXES | {
+    *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
+}
 MAX_CAPTION = 4096  # characters; what is longer is cut, and said
 
 
@@ -92,6 +82,7 @@ def _read_manifest(manifest: Path) -> ClipList:
         lines = manifest.read_bytes().split(b"\n")
     except OSError as error:
         raise DataError(f"{manifest} cannot be read: {error}.", "Check its permissions.") from error
+    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -113,10 +104,10 @@ def _read_manifest(manifest: Path) -> ClipList:
 def _read_folder(folder: Path) -> ClipList:
     clips: list[Clip] = []
     problems: list[Problem] = []
-    for sound in sound_files(folder):
+    for sound, beside in _sounds(folder, problems):
         where = str(sound.relative_to(folder))
         try:
-            clips.append(_clip(sound, folder, _sidecar(sound), where, problems))
+            clips.append(_clip(sound, folder, _sidecar(sound, beside), where, problems))
         except (ValueError, OSError) as error:
             problems.append(Problem(where, str(error)))
     return ClipList(tuple(clips), tuple(problems))
@@ -124,23 +115,91 @@ def _read_folder(folder: Path) -> ClipList:
 
 def sound_files(folder: Path) -> Iterator[Path]:
     """Sound files under a folder, sorted, so that every machine sees the same order."""
-    for root, folders, names in os.walk(folder):
+    return (sound for sound, _ in _sounds(folder, []))
+
+
+def _sounds(folder: Path, problems: list[Problem]) -> Iterator[tuple[Path, dict[str, Path]]]:
+    """Sound files under a folder, sorted, so that every machine sees the same order, each with the
+    texts of its folder by their names in small letters. What is passed over is a problem."""
+
+    def unreadable(error: OSError) -> None:
+        where = os.path.relpath(error.filename, folder)
+        problems.append(Problem(where, f"the folder cannot be read: {error.strerror}"))
+
+    for root, folders, names in os.walk(folder, onerror=unreadable):
+        here = Path(root)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in SOUND_SUFFIXES:
-                yield Path(root) / name
+        for name in folders:
+            if (here / name).is_symlink():
+                where = str((here / name).relative_to(folder))
+                problems.append(
+                    Problem(
+                        where, "it is a link to a folder, which is not followed: give that, too"
+                    )
+                )
+        seen = [Path(name) for name in sorted(names) if not name.startswith(".")]
+        texts = {each.name.lower(): here / each for each in seen if _is_text(each)}
+        sounds = [each for each in seen if each.suffix.lower() in SOUND_SUFFIXES]
+        for each in sounds:
+            # The very name comes first, where another differs only in capitals.
+            own = {name: here / name for end in _TEXTS for name in (f"{each.stem}{end}",)}
+            yield here / each, texts | {k.lower(): v for k, v in own.items() if v.name in names}
+        taken = {each.stem.lower() for each in sounds}
+        for each in seen:
+            if _is_text(each) and each.stem.lower() not in taken and _is_caption(each, seen):
+                where = str((here / each).relative_to(folder))
+                problems.append(Problem(where, _no_sound(each, seen), skipped=False))
 
 
-def _sidecar(sound: Path) -> dict[str, Any]:
+_TEXTS = (".json", ".txt")
+
+
+def _is_text(name: Path) -> bool:
+    return name.suffix.lower() in _TEXTS
+
+
+def _is_caption(name: Path, beside: list[Path]) -> bool:
+    """Whether a text without a sound is a caption rather than a README or the like."""
+    return any(
+        each.stem.lower() == name.stem.lower() and not _is_text(each) for each in beside
+    ) or (name.suffix.lower() == ".txt" and name.stem.lower() not in ("readme", "license", "notes"))
+
+
+def _no_sound(name: Path, beside: list[Path]) -> str:
+    others = [each.name for each in beside if each.stem == name.stem and not _is_text(each)]
+    if others:
+        return f"it has no sound: {others[0]} is of no format that is known"
+    return "it has no sound: none of its name is beside it"
+
+
+def _sidecar(sound: Path, beside: dict[str, Path]) -> dict[str, Any]:
     """The fields beside a sound: .json first, then .txt, one caption a line."""
-    described = sound.with_suffix(".json")
-    if described.is_file():
-        return _parse(described.read_bytes())
-    text = sound.with_suffix(".txt")
-    if text.is_file():
-        lines = text.read_text(encoding="utf-8", errors="replace").splitlines()
+    stem = sound.stem.lower()
+    described = beside.get(f"{stem}.json")
+    if described is not None:
+        return _parse(described.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    text = beside.get(f"{stem}.txt")
+    if text is not None:
+        lines = _utf8(text).splitlines()
         return {"caption": [line for line in lines if line.strip()]}
-    raise ValueError(f"it has no caption: neither {text.name} nor {described.name} is beside it")
+    raise ValueError(
+        f"it has no caption: neither {sound.stem}.txt nor {sound.stem}.json is beside it"
+    )
+
+
+def _utf8(text: Path) -> str:
+    """What is in a text file. Raises ValueError: it is of another encoding, with its name."""
+    data = text.read_bytes()
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"its caption {text.name} is UTF-16 text: save it as UTF-8")
+    if b"\0" in data:
+        raise ValueError(f"its caption {text.name} holds a NUL: save it as UTF-8 text")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"its caption {text.name} is not UTF-8 (byte {error.start + 1}): save it as UTF-8"
+        ) from error
 
 
 def _parse(line: bytes) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Lines come as the stream brings them, so a pipe's first line can be used while i
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import stat
@@ -260,6 +261,15 @@ def _from_table(
     texts: Iterator[tuple[int, str] | BadLine], delimiter: str
 ) -> Iterator[PromptLine | BadLine]:
     """Rows under a header that names the fields. A quoted value may go over several lines."""
+    begun, texts = _first(texts)
+    if begun is not None and begun.strip().lower().startswith("sep=") and len(begun.strip()) == 5:
+        delimiter = begun.strip()[
+            4
+        ]  # a spreadsheet's way to say it; the header is on the next line
+        next(texts)
+    elif begun is not None and delimiter == "," and "," not in begun:
+        # Spreadsheets write a csv file with what stands between values where they are used.
+        delimiter = next((each for each in ";\t" if each in begun), delimiter)
     feed = _Feed(texts)
     columns: list[str] | None = None
     for number, row in _rows(feed, delimiter):
@@ -274,6 +284,18 @@ def _from_table(
         else:
             yield _table_line(number, row, columns)
     yield from feed.bad
+
+
+def _first(
+    texts: Iterator[tuple[int, str] | BadLine],
+) -> tuple[str | None, Iterator[tuple[int, str] | BadLine]]:
+    """The first line that says anything, and all lines from it on."""
+    for item in texts:
+        if isinstance(item, BadLine):
+            return None, itertools.chain([item], texts)
+        if item[1].strip():
+            return item[1], itertools.chain([item], texts)
+    return None, iter(())
 
 
 def _rows(feed: _Feed, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
