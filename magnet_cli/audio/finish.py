@@ -23,6 +23,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 import soundfile
 
+from magnet_cli.audio import id3
 from magnet_cli.audio import metadata as comments
 from magnet_cli.audio import sound as reader
 from magnet_cli.audio.formats import CONTAINERS, RIFF, rate_for, subtype_of
@@ -114,7 +115,9 @@ def write_sound(
                 nonlocal peak
                 form = (CONTAINERS[name].kind, subtype_of(name, output))
                 hint = "Take another --format, or another --sample-rate."
-                with _encoded(file, name, form, rate, store.channels, metadata, hint) as put:
+                with _encoded(
+                    file, name, form, rate, store.channels, stop - start, metadata, hint
+                ) as put:
                     at = 0
                     for block in blocks:
                         peak = max(peak, peak_of(block))
@@ -296,7 +299,9 @@ def write_patched(
     def write(file: BinaryIO) -> None:
         what, rate, channels = encoding[0].lower(), sound.sample_rate, sound.channels
         hint = "Name the output .wav."
-        with _encoded(file, what, encoding, rate, channels, metadata, hint, sound) as put:
+        with _encoded(
+            file, what, encoding, rate, channels, sound.length, metadata, hint, sound
+        ) as put:
             for start in range(0, sound.length, reader.BLOCK):
                 stop = min(start + reader.BLOCK, sound.length)
                 block = sound.numbers(start, stop)
@@ -330,6 +335,7 @@ def _encoded(
     encoding: tuple[str, str],
     sample_rate: int,
     channels: int,
+    length: int,
     metadata: Mapping[str, Any] | None,
     hint: str,
     of: Sound | None = None,
@@ -340,22 +346,28 @@ def _encoded(
     Args:
         name: of the format, for messages.
         encoding: libsndfile's names of container and encoding.
+        length: samples of each channel that will come.
         hint: what to do where libsndfile cannot.
         of: the sound whose tags and chunks are kept.
     """
     kind, subtype = encoding
     comment = None if metadata is None else comments.to_comment(metadata)
+    kind = large_kind(kind, subtype, length * channels)
     kept = _ErrorKeeper(target)
+    if kind == "MP3":
+        of_file = (of.tags, of.pictures) if of is not None else ({}, ())
+        kept.write(id3.tag_of(of_file[0], comment, of_file[1]))
+        kept.base = target.tell()
     try:
         with uninterrupted():
             opened = soundfile.SoundFile(
                 kept, "w", samplerate=sample_rate, channels=channels, format=kind, subtype=subtype
             )
         with _closing(opened) as file:
-            for tag, text in of.tags.items() if of is not None else ():
+            for tag, text in of.tags.items() if of is not None and kind != "MP3" else ():
                 with suppress(soundfile.LibsndfileError):
                     setattr(file, tag, text)
-            if comment is not None and kind not in RIFF:
+            if comment is not None and kind not in (*RIFF, "MP3"):
                 try:
                     file.comment = comment
                 except soundfile.LibsndfileError:
@@ -389,11 +401,35 @@ def _closing(file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
             file.close()
 
 
+_LARGEST_WAV = 2**32 - 2**20  # bytes: a header's lengths end there, and comment and tags want room
+_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}
+
+
+def large_kind(kind: str, subtype: str, numbers: int) -> str:
+    """RF64 in place of WAV where that could not say so many numbers; else `kind`."""
+    if kind in ("WAV", "WAVEX") and numbers * _BYTES.get(subtype, 4) > _LARGEST_WAV:
+        return "RF64"
+    return kind
+
+
 class _ErrorKeeper:
-    """A file for libsndfile, which cannot pass on the errors of what it writes to: they are kept."""
+    """A file for libsndfile, which cannot pass on the errors of what it writes to: they are kept.
+
+    Attributes:
+        base: where in the file that begins which libsndfile sees.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._error = file, cast(OSError | None, None)
+        self._file, self._error, self.base = file, cast(OSError | None, None), 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As a file's."""
+        at = self._file.seek(offset + self.base if whence == os.SEEK_SET else offset, whence)
+        return at - self.base
+
+    def tell(self) -> int:
+        """As a file's."""
+        return self._file.tell() - self.base
 
     def write(self, data: bytes) -> int:
         try:

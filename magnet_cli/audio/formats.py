@@ -12,11 +12,21 @@ from magnet_cli.settings import AudioFormat, OutputConfig, required
 if TYPE_CHECKING:
     from magnet_cli.audio.sound import Sound
 
-RIFF = ("WAV", "WAVEX")  # libsndfile's names of what has chunks of its own
+RIFF = ("WAV", "WAVEX", "RF64")  # libsndfile's names of what has chunks of its own
 
 # What other suffixes that an edit may have mean to libsndfile.
 _CONTAINERS = {"aif": "AIFF", "aiff": "AIFF", "opus": "OGG", "oga": "OGG"}
 _LOSSY = {"ogg": "VORBIS", "oga": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}
+
+
+# Lossless encodings of one container, and what holds the same bits in the others.
+_PCM_OF = {"ALAC_16": "PCM_16", "ALAC_20": "PCM_24", "ALAC_24": "PCM_24", "ALAC_32": "PCM_32"}
+
+# Encodings that are read and written again as what they decode to, which is 16 bits.
+ONCE_PCM = frozenset(
+    {"GSM610", "IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM", "G721_32", "G723_24", "G723_40"}
+    | {"NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32", "DWVW_12", "DWVW_16"}
+)
 
 
 @dataclass(frozen=True)
@@ -178,17 +188,25 @@ def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
 
     suffix = "" if path is None else path.suffix.lower().removeprefix(".")
     kind = sound.kind if path is None else _CONTAINERS.get(suffix, suffix.upper())
+    if path is None and sound.subtype == "LOSSY":  # as ffmpeg read it
+        kind = "WAV"
     if kind not in soundfile.available_formats():
         raise AudioFileError(
             f"{path} has no suffix that says a format that can be written.",
             "End the name in .wav, .flac, .aiff, .ogg, .opus or .mp3.",
         )
+    if sound.subtype in ONCE_PCM and (path is None or suffix not in _LOSSY):
+        # Writing it again would change all samples: what it decodes to is kept, in 16 bits.
+        if path is None:
+            kind = sound.kind
+        if soundfile.check_format(kind, "PCM_16"):
+            return kind, "PCM_16"
     same = sound.kind == kind or (kind == "WAV" and sound.kind in ("WAVEX", "RF64"))
     if same and (suffix != "opus" or sound.subtype == "OPUS"):
         return sound.kind, sound.subtype
     if suffix in _LOSSY:
         return kind, _LOSSY[suffix]
-    wanted = sound.subtype if sound.exact else "FLOAT"
+    wanted = _PCM_OF.get(sound.subtype, sound.subtype) if sound.exact else "FLOAT"
     if soundfile.check_format(kind, wanted):
         return kind, wanted
     # An 8-bit sound has a sign in one container and none in the other.
@@ -206,4 +224,7 @@ def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
 def lost_chunks(sound: Sound, encoding: tuple[str, str]) -> str:
     """The names of the chunks that a copy in `encoding` cannot keep, in words; empty for none."""
     names = [] if encoding[0] in RIFF else [name for name, _ in sound.chunks]
-    return ", ".join(name.decode("ascii", "replace").strip() for name in names)
+    lost = [name.decode("ascii", "replace").strip() for name in names]
+    if sound.has_picture and not (sound.pictures and encoding[0] == "MP3"):
+        lost.append("picture")
+    return ", ".join(lost)

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from magnet_cli.audio import id3
 from magnet_cli.errors import AudioFileError
 from magnet_cli.foreign import reading
 
@@ -88,8 +89,12 @@ def finish_wav(
             file.write(name + struct.pack("<I", len(content)) + content)
             file.write(b"\0" * (len(content) % 2))
         end = file.tell()
-        file.seek(4)
-        file.write(struct.pack("<I", min(end - 8, 0xFFFFFFFF)))
+        file.seek(0)
+        if file.read(4) == b"RF64":
+            file.seek(20)  # in ds64, which comes first
+            file.write(struct.pack("<Q", end - 8))
+        else:
+            file.write(struct.pack("<I", min(end - 8, 0xFFFFFFFF)))
     file.seek(0)
 
 
@@ -127,18 +132,59 @@ def read_wav_comment(source: Path | BinaryIO) -> str:
     return ""
 
 
+def moved_comment(source: Path | BinaryIO) -> str:
+    """The comment where ffmpeg keeps it: `DESCRIPTION` of flac and ogg, `TXXX:comment` of mp3; empty
+    where there is none of ours."""
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        file.seek(0)
+        head = file.read(4)
+        if head == b"fLaC" or head == b"OggS":
+            # The first 256 kB hold it: a comment has 50 kB, and a picture would come after it.
+            data = file.read(1 << 18)
+            mark = f'DESCRIPTION={{"{_KEY}"'.encode()
+            at = data.upper().find(mark.upper())
+            if at >= 4:
+                size = int.from_bytes(data[at - 4 : at], "little")
+                field = data[at : at + size]
+                if head == b"OggS" and b"OggS" in field:
+                    return ""  # it goes over pages
+                return field.partition(b"=")[2].decode("utf-8", "replace")
+            return ""
+        return id3.comment_in(file) if head[:3] == b"ID3" else ""
+
+
+def has_flac_picture(source: Path | BinaryIO) -> bool:
+    """Whether a flac file holds a picture."""
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        file.seek(0)
+        if file.read(4) != b"fLaC":
+            return False
+        while len(head := file.read(4)) == 4:
+            if head[0] & 127 == 6:
+                return True
+            if head[0] & 128:
+                return False
+            file.seek(int.from_bytes(head[1:], "big"), os.SEEK_CUR)
+    return False
+
+
 def _chunks(file: BinaryIO) -> list[tuple[bytes, int, int]]:
     """The chunks of a RIFF WAVE file: name, where the content starts, its size in bytes."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(12)
-    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+    if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         return []
     found = []
+    large = 0  # bytes of the samples where 32 bits cannot say it
     at = 12
     while at + 8 <= end:
         file.seek(at)
         name, size = struct.unpack("<4sI", file.read(8))
+        if name == b"ds64" and size >= 16:
+            large = struct.unpack("<8xQ", file.read(16))[0]
+        if name == b"data" and size == 0xFFFFFFFF and large:
+            size = large
         found.append((name, at + 8, size))
         at += 8 + size + size % 2
     return found

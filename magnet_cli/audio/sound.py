@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from magnet_cli.audio import foreign_sound, whole
+from magnet_cli.audio import foreign_sound, id3, whole
 from magnet_cli.audio import metadata as comments
 from magnet_cli.errors import AudioFileError
 from magnet_cli.foreign.bounds import BOUNDS
@@ -39,11 +39,19 @@ _EXACT = {
     "DOUBLE": "float64",
     "ULAW": "int16",
     "ALAW": "int16",
+    # What decodes to 16 bits each time, and is written again as those.
+    **dict.fromkeys(("GSM610", "IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM"), "int16"),
+    **dict.fromkeys(("G721_32", "G723_24", "G723_40"), "int16"),
+    **dict.fromkeys(("NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32"), "int16"),
     "ALAC_16": "int16",
     "ALAC_20": "int32",
     "ALAC_24": "int32",
     "ALAC_32": "int32",
 }
+
+_CANCELLED = (
+    0.001  # of the loudest channel: less is left of their mean where they cancel each other
+)
 
 STREAM = "the input"  # what a sound from a stream is called
 
@@ -60,6 +68,7 @@ class Sound:
         problem: why that cannot be read, where it is there; None: it can, or is not there.
         tags: title, artist and the like, by libsndfile's names; not the comment.
         chunks: what else a wav file holds, such as loops and cue points: name and content.
+        has_picture, pictures: whether it holds one; those of an mp3, as `id3` has them.
         remarks: what is wrong with it though it can be used, in sentences: that it ends early.
     """
 
@@ -73,6 +82,7 @@ class Sound:
         remarks: tuple[str, ...] = (),
     ) -> None:
         self.problem, self.remarks = problem, remarks
+        self.has_picture, self.pictures = False, cast(tuple[bytes, ...], ())
         self._file, self.name, self.metadata, self.chunks = file, name, metadata, chunks
         self.sample_rate, self.channels = int(file.samplerate), int(file.channels)
         self.kind, self.subtype = str(file.format), str(file.subtype)
@@ -221,12 +231,15 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
             name, file = STREAM, spool
             shutil.copyfileobj(source, spool)
         comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
-        chunks = comments.kept_chunks(file)
+        comment = comment or comments.moved_comment(file)
+        chunks, pictures = comments.kept_chunks(file), id3.pictures_of(file)
+        has_picture = bool(pictures) or comments.has_flac_picture(file)
         with _opened(file, name) as (opened, remarks, kind):
             said = comment or opened.comment
             made, problem = comments.from_comment(said), comments.problem_of(said)
             sound = Sound(opened, name, made, chunks, problem, remarks)
             sound.kind, sound.subtype = kind
+            sound.has_picture, sound.pictures = has_picture, pictures
             yield sound
 
 
@@ -271,6 +284,23 @@ def _opened(
                 f"{name} goes on at another rate or in other channels: {left} parts are left out."
             )
         yield opened, tuple(remarks), (kind, "LOSSY") if kind is not None else own
+
+
+def heard_with(
+    sound: Sound, sample_rate: int, channels: int, start: int = 0, stop: int | None = None
+) -> tuple[Samples, bool]:
+    """`sound.read` for a model, and whether its channels cancel each other: then the first one is
+    taken instead of their mean, which would be silence.
+    Raises AudioFileError: as `sound.read`."""
+    samples = sound.read(sample_rate, channels, start, stop)
+    if channels != 1 or sound.channels == 1:
+        return samples, False
+    with_all = sound.read(sample_rate, None, start, stop)
+    loudest = float(np.abs(with_all).max(initial=0.0))
+    if loudest < 1e-4 or float(np.abs(samples).max(initial=0.0)) > _CANCELLED * loudest:
+        return samples, False
+    first = int(np.abs(with_all).max(axis=1).argmax())
+    return np.ascontiguousarray(with_all[first : first + 1]), True
 
 
 def check_readable(path: Path) -> None:

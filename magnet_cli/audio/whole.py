@@ -147,7 +147,7 @@ def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
             first = frame
         tag = data[frame.at + frame.tag : frame.at + frame.tag + 12]
         if frame.layer == 3 and tag[:4] in (b"Xing", b"Info"):
-            if frame.at == first.at and tag[7] & 1:
+            if frame.at == first.at and len(tag) == 12 and tag[7] & 1:
                 claimed = struct.unpack(">I", tag[8:12])[0]
             extra.append(frame.at)
             continue
@@ -253,7 +253,7 @@ def _mpeg_in_wav(data: Any, said: list[str]) -> bytes | None:
     at, kind, per_second = 12, 0, 0
     while at + 8 <= len(data):
         name, size = struct.unpack("<4sI", data[at : at + 8])
-        if name == b"fmt " and size >= 16:
+        if name == b"fmt " and size >= 16 and at + 20 <= len(data):
             kind, _, _, per_second = struct.unpack("<HHII", data[at + 8 : at + 20])
         if name == b"data":
             here = len(data) - at - 8

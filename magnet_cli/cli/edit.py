@@ -105,7 +105,7 @@ def edit(
             "The flags of the sound file are for --through-codec.",
             "Leave them out: the output is as the input is.",
         )
-    with input_sound(source, [prompt]) as given:
+    with input_sound(source, [prompt], voice) as given:
         (text,) = texts_of([prompt], voice)
         check_spans(spans, given.duration)
         seeds = seeds_of(variations)

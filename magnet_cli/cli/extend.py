@@ -88,7 +88,7 @@ def extend(
     check_stdout(files.destination, talk)
     negative = cleaned(variations.negative)
     check_seconds("to", to)
-    with input_sound(source, prompts) as given:
+    with input_sound(source, prompts, voice) as given:
         cues = cues_of(texts_of(prompts, voice), pieces.at)
         if to <= given.duration:
             raise UsageError(

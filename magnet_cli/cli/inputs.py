@@ -40,7 +40,7 @@ Source = Annotated[
 
 
 @contextmanager
-def input_sound(name: str, prompts: Sequence[str]) -> Iterator[Sound]:
+def input_sound(name: str, prompts: Sequence[str], talk: Talk | None = None) -> Iterator[Sound]:
     """The sound that a command was given: a file, or `-` for stdin.
 
     Raises:
@@ -54,7 +54,22 @@ def input_sound(name: str, prompts: Sequence[str]) -> Iterator[Sound]:
     if name == STDIN and stdin().isatty():
         raise UsageError("The sound is to come from the terminal.", "Pipe one in, or name a file.")
     with open_sound(stdin().buffer if name == STDIN else Path(name)) as sound:
+        if talk is not None:
+            say_remarks(sound, talk)
         yield sound
+
+
+def say_remarks(sound: Sound, talk: Talk) -> None:
+    """Say what is wrong with a sound that can be used all the same, and what becomes of its encoding."""
+    from magnet_cli.audio.formats import ONCE_PCM
+
+    for remark in sound.remarks:
+        talk.warn(remark)
+    if sound.subtype in ONCE_PCM:
+        talk.note(
+            f"{sound.name} is {sound.subtype}, which would change each time that it is written: "
+            f"what is made of it is 16-bit PCM at the same {sound.sample_rate} Hz."
+        )
 
 
 def say_channels(given: Sound, model: Model, becomes: str, talk: Talk) -> None:
@@ -168,12 +183,12 @@ def check_stdout(destination: str | None, talk: TalkOptions) -> None:
 
 
 def cleaned(text: str | None) -> str | None:
-    """A text as a prompt, where there is one.
+    """A text as a prompt, where there is one: an empty one is none, as in a prompt file.
 
     Raises:
         UsageError: it cannot be one.
     """
-    return None if text is None else clean_prompt(as_given(text))
+    return None if text is None or not text.strip() else clean_prompt(as_given(text))
 
 
 def plan(

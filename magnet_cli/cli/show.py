@@ -101,6 +101,8 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
     from magnet_cli.audio import formats, loudness, pictures
 
     with _opened(name) as sound:
+        for remark in sound.remarks:
+            voice.warn(remark)
         samples = sound.read(checked=False)
     seconds = samples.shape[1] / sound.sample_rate
     invalid = int(samples.size - np.isfinite(samples).sum())

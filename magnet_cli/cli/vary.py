@@ -98,7 +98,7 @@ def vary(
         strength = 1.0 if keep_streams else HALF
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength cannot be {strength:g}.", "It takes a number from 0 to 1.")
-    with input_sound(source, [prompt]) as given:
+    with input_sound(source, [prompt], voice) as given:
         (text,) = texts_of([prompt], voice)
         seeds = seeds_of(variations)
         label = named_after(source, "varied")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.audio.loudness import SILENCE, peak_of
-from magnet_cli.audio.sound import Samples, Sound
+from magnet_cli.audio.sound import Samples, Sound, heard_with
 from magnet_cli.decoding.contracts import OnStep, StepEvent
 from magnet_cli.errors import AudioFileError
 from magnet_cli.pipeline import Pipeline
@@ -76,7 +76,7 @@ def hear(model: Pipeline, sound: Sound, first: int, last: int) -> Tensor:
             "Cut an hour or less out of it.",
         )
     start, stop = samples_at(model, sound, first), samples_at(model, sound, last)
-    samples = sound.read(model.sample_rate, model.channels, start, stop)
+    samples, _ = heard_with(sound, model.sample_rate, model.channels, start, stop)
     if peak_of(samples) < SILENCE:
         raise AudioFileError(
             f"{sound.name} is silent{_where(sound, start, stop)}.",

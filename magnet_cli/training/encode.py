@@ -19,7 +19,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from magnet_cli.audio.sound import open_sound
+from magnet_cli.audio.loudness import SILENCE, peak_of
+from magnet_cli.audio.sound import heard_with, open_sound
 from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
 from magnet_cli.errors import AudioFileError, DataError, MagnetError, UsageError
@@ -62,7 +63,10 @@ def check_clips(
         try:
             with open_sound(clip.path) as sound:
                 _check_duration(sound.duration, min_duration)
-                sound.numbers(0, min(sound.length, 1024))
+                problems += [Problem(str(clip.path), _end(each), False) for each in sound.remarks]
+                loudest = max((peak_of(block) for block in sound.blocks()), default=SILENCE)
+                if loudest < SILENCE:
+                    problems.append(Problem(str(clip.path), "it is silent", False))
         except (AudioFileError, ValueError) as error:
             problems.append(Problem(str(clip.path), _what(error)))
         on_clip(number, len(found.clips))
@@ -193,7 +197,14 @@ class _Encoding:
     def _audio(self, path: Path) -> Tensor:
         """The clip [C, samples] at the codec's rate and channels."""
         with open_sound(path) as sound:
-            samples = sound.read(self.codec.sample_rate, self.codec.channels)
+            samples, anti = heard_with(sound, self.codec.sample_rate, self.codec.channels)
+            said = [_end(each) for each in sound.remarks]
+        if anti:
+            said.append("its channels cancel each other: the first alone is used")
+        for each in said:
+            problem = Problem(str(path), each, False)
+            if problem not in self.problems:
+                self.problems.append(problem)
         _check_duration(samples.shape[1] / self.codec.sample_rate, self.options.min_duration)
         return torch.from_numpy(samples)
 
@@ -203,6 +214,10 @@ class _Encoding:
 
     def _mixture_key(self, a: Clip, b: Clip, snr: float) -> str:
         return _hash(clip_key(a), clip_key(b), snr, self.options.mix_duration)
+
+
+def _end(remark: str) -> str:
+    return remark.rstrip(".")
 
 
 def clip_key(clip: Clip) -> str:

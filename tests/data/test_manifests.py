@@ -138,7 +138,7 @@ def test_a_folder_has_captions_beside_its_sounds(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "a.txt").write_text("one\n\ntwo\n")
     (tmp_path / "b.json").write_text('{"caption": "three", "tags": ["t"]}')
-    (tmp_path / "sub" / "d.txt").write_bytes(b"caf\xe9 sounds")
+    (tmp_path / "sub" / "d.txt").write_bytes(b"caf\xc3\xa9 sounds")
     found = read_clips(tmp_path)
     assert [clip.path.name for clip in found.clips] == ["a.flac", "b.WAV", "d.ogg"]
     assert [clip.captions for clip in found.clips[:2]] == [("one", "two"), ("three",)]
@@ -151,3 +151,62 @@ def test_a_folder_has_captions_beside_its_sounds(tmp_path: Path) -> None:
 def test_nothing_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no manifest or folder"):
         read_clips(tmp_path / "none.jsonl")
+
+
+def test_captions_of_another_encoding_are_named_and_never_mangled(tmp_path: Path) -> None:
+    for name, text in (
+        ("latin", "café".encode("latin-1")),
+        ("utf16", "rain".encode("utf-16")),
+        ("bare16", "rain".encode("utf-16-le")),
+        ("bom", "café".encode("utf-8-sig")),
+    ):
+        (tmp_path / f"{name}.wav").write_bytes(b"")
+        (tmp_path / f"{name}.txt").write_bytes(text)
+    (tmp_path / "Loud.WAV").write_bytes(b"")
+    (tmp_path / "Loud.TXT").write_text("thunder")
+    found = read_clips(tmp_path)
+    captions = {clip.path.name: clip.captions for clip in found.clips}
+    assert captions == {"bom.wav": ("café",), "Loud.WAV": ("thunder",)}
+    said = {problem.where: problem.what for problem in found.problems}
+    assert sorted(said) == ["bare16.wav", "latin.wav", "utf16.wav"]
+    assert "latin.txt is not UTF-8 (byte 4)" in said["latin.wav"]
+    assert "utf16.txt is UTF-16" in said["utf16.wav"]
+
+
+def test_a_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    line = b"\xef\xbb\xbf" + json.dumps({"path": "b.wav", "caption": "rain"}).encode()
+    assert len(read_clips(manifest(tmp_path, line)).clips) == 1
+
+
+def test_what_a_scan_passes_over_is_named(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    data.mkdir()
+    elsewhere.mkdir()
+    for name in ("a.m4a", "b.aac", "c.webm", "d.wma", "e.wave", "f.rf64", "g.weird"):
+        (data / name).write_bytes(b"")
+        (data / name).with_suffix(".txt").write_text("rain")
+    (data / "alone.txt").write_text("no sound")
+    (data / "README.txt").write_text("about this folder")
+    (data / "link").symlink_to(elsewhere)
+    found = read_clips(data)
+    assert [clip.id for clip in found.clips] == [
+        *("a.m4a", "b.aac", "c.webm", "d.wma", "e.wave", "f.rf64")
+    ]
+    said = {problem.where: problem.what for problem in found.problems}
+    assert sorted(said) == ["alone.txt", "g.txt", "link"]
+    assert "g.weird" in said["g.txt"]
+    assert "not followed" in said["link"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "shut").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (problem,) = read_clips(tmp_path).problems
+    assert (problem.where, problem.what) == ("shut", "the folder cannot be read: Permission denied")
