@@ -347,11 +347,21 @@ def with_preset(
     return dataclasses.replace(config, decoding_steps=steps)
 
 
+def parse_seconds(text: str) -> float:
+    """ "5.5" -> 5.5; "1:02" -> 62.0; "1:00:02" -> 3602.0. Raises ValueError: it is no time."""
+    parts = [float(part) for part in text.split(":")]
+    if len(parts) > 3 or (len(parts) > 1 and not all(0 <= part < 1e6 for part in parts)):
+        raise ValueError(text)
+    return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
+
+
 def check_seconds(flag: str, seconds: float | None) -> None:
     """Refuse what is no length of a sound, as `--duration`, `--to` and `--overlap` are.
     Raises UsageError: it is not above zero, or no number."""
     if seconds is not None and not 0 < seconds < 1e6:
-        raise UsageError(f"--{flag} cannot be {seconds:g}.", "It takes seconds above 0.")
+        raise UsageError(
+            f"--{flag} cannot be {seconds:g}.", "It takes seconds above 0 and below 1,000,000."
+        )
 
 
 def _unrecorded(name: str) -> Any:

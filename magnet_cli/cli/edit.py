@@ -32,7 +32,7 @@ from magnet_cli.cli.settings import (
 )
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import OutputConfig
+from magnet_cli.settings import OutputConfig, parse_seconds
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
@@ -160,11 +160,10 @@ def parse_region(text: str) -> tuple[float, float]:
 
 
 def _seconds(text: str) -> float:
-    """ "5.5" -> 5.5; "1:02" -> 62.0; "1:00:02" -> 3602.0."""
-    parts = [float(part) for part in text.split(":")]
-    if len(parts) > 3 or any(not math.isfinite(part) or part < 0 for part in parts):
+    seconds = parse_seconds(text)
+    if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(text)
-    return sum(part * 60**power for power, part in enumerate(reversed(parts)))
+    return seconds
 
 
 def _targets(

@@ -27,6 +27,7 @@ from magnet_cli.cli.settings import (
     PieceOptions,
     SeedOptions,
     TalkOptions,
+    seconds_of,
     takes_flags,
 )
 from magnet_cli.cli.talk import Talk
@@ -64,7 +65,10 @@ def extend(
     to: Annotated[
         float,
         typer.Option(
-            "--to", metavar="SECONDS", help="Length of it all, the input included.", min=0
+            "--to",
+            metavar="SECONDS",
+            help="Length of it all, the input included, as 90 or 1:30.",
+            parser=seconds_of,
         ),
     ],
     *,

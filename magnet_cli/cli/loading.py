@@ -76,7 +76,7 @@ def choose(options: ModelOptions, talk: Talk) -> str:
     Raises:
         ModelNotFoundError: nothing was chosen, and nothing is built in.
     """
-    chosen = options.model or default_model()
+    chosen = options.model or default_model(talk)
     if chosen:
         return chosen
     builtin = [entry.name for entry in registry.known_checkpoints() if entry.repo is None]
@@ -156,9 +156,15 @@ def preferences_path() -> Path:
     return Path(platformdirs.user_config_dir("magnet", appauthor=False)) / "settings.json"
 
 
-def default_model() -> str | None:
-    """What `magnet models use` set. Raises UsageError: the file is broken."""
-    name = _read().get("model")
+def default_model(talk: Talk | None = None) -> str | None:
+    """What `magnet models use` set; None, and a warning, where the file cannot be read: nothing of it
+    is needed."""
+    try:
+        name = _read().get("model")
+    except UsageError as error:
+        if talk is not None:
+            talk.warn(f"{error.message} Its default model is not used. {error.hint}")
+        return None
     return name if isinstance(name, str) else None
 
 
@@ -207,11 +213,16 @@ def note_licence(repo: str) -> bool:
 def _read() -> dict[str, Any]:
     path = preferences_path()
     try:
-        settings = reading.read_json(path)
+        text = reading.read_text(path)
+        settings = reading.json_of(text) if text.strip() else {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read.", "Mend it, or delete it.") from error
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}.", "Check its permissions, or delete it."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} holds no JSON.", "Mend it, or delete it.") from error
     if not isinstance(settings, dict):
         raise UsageError(f"{path} holds no settings.", "Delete it.")
     return settings

@@ -32,6 +32,7 @@ from magnet_cli.settings import (
     DecodingConfig,
     check_preset,
     check_seconds,
+    parse_seconds,
     with_preset,
 )
 
@@ -237,14 +238,25 @@ class SeedOptions:
     negative: str | None = _clip("A text for guidance to lead away from.", metavar="TEXT")
 
 
+def seconds_of(text: str | float) -> float:
+    """A flag's time. Raises BadParameter: it is none."""
+    try:
+        return parse_seconds(str(text))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{str(text)[:80]!r} is no time. It takes seconds or minutes: 90 or 1:30."
+        ) from None
+
+
 @dataclass(frozen=True)
 class ClipOptions(SeedOptions):
     """Which clips to make of a prompt."""
 
     duration: float | None = _clip(
-        "Length. Default: the model's segment; what is longer is made window by window.",
+        "Length, as 90 or 1:30. Default: the model's segment; what is longer is made window by window.",
         flags="--duration -d",
         metavar="SECONDS",
+        parser=seconds_of,
     )
 
 

@@ -274,8 +274,12 @@ def warn(saved: SavedClip, talk: Talk, output: OutputConfig, where: str = "") ->
 
     if saved.loudness is not None and (said := remark(saved.loudness, output)):
         talk.warn(f"{where}{said}")
-    if lost := saved.more.get("lost"):
-        talk.warn(f"Not kept, as only a wav holds it: {lost}. Name the output .wav.")
+    lost = [name for name in str(saved.more.get("lost", "")).split(", ") if name]
+    if "picture" in lost:
+        lost.remove("picture")
+        talk.warn("Not kept: the input's picture, which goes from mp3 to mp3 alone.")
+    if lost:
+        talk.warn(f"Not kept, as only a wav holds it: {', '.join(lost)}. Name the output .wav.")
 
 
 def _say_beside(asked: Path | None, path: Path | None, talk: Talk) -> None:

@@ -334,10 +334,13 @@ def test_too_little_memory_is_said(magnet: Magnet, monkeypatch: pytest.MonkeyPat
     assert "memory" in outcome.err
 
 
-def test_a_broken_preferences_file_is_named(magnet: Magnet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"\xef\xbb\xbf{}", b"[]"])
+def test_a_broken_preferences_file_is_named_and_stops_nothing(
+    magnet: Magnet, tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "config" / "magnet" / "settings.json"
     path.parent.mkdir(parents=True)
-    path.write_text("{")
-    outcome = magnet("gen", "rain")
-    assert outcome.status == 2
-    assert str(path) in outcome.err
+    path.write_bytes(content)
+    outcome = magnet("gen", "rain", *QUICK)
+    assert outcome.status == 0
+    assert (str(path) in outcome.err) == (content in (b"{", b"\xff\xfe", b"[]"))
