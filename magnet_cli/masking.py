@@ -18,7 +18,9 @@ from torch import Tensor
 
 def mask_rates(steps: int) -> Tensor:
     """float32 [steps]: the share of spans that is masked at each decoding step, from 1 to ~0."""
-    return torch.cos(torch.linspace(0, 1, steps) * (math.pi * 0.5))
+    return torch.cos(
+        torch.linspace(0, 1, steps, dtype=torch.float32, device="cpu") * (math.pi * 0.5)
+    )
 
 
 def masked_counts(rate: Tensor, counts: Tensor) -> Tensor:

@@ -43,14 +43,14 @@ class DelayPattern:
 
     def valid(self, frames: int) -> Tensor:
         """bool [K, steps(T)]: where a code stands."""
-        step = torch.arange(self.steps(frames))
-        late = torch.tensor(self.delays)[:, None]
+        step = torch.arange(self.steps(frames), device="cpu")
+        late = torch.tensor(self.delays, device="cpu")[:, None]
         return (step > late) & (step <= late + frames)
 
     def rows_within(self, rows: int, frames: int) -> Tensor:
         """bool [K, T]: codes that stand in the first `rows` steps (a prefix cut along a diagonal)."""
-        frame = torch.arange(frames)
-        return frame[None, :] + torch.tensor(self.delays)[:, None] + 1 < rows
+        frame = torch.arange(frames, device="cpu")
+        return frame[None, :] + torch.tensor(self.delays, device="cpu")[:, None] + 1 < rows
 
     def rows_for(self, frames: int) -> int:
         """Steps that hold `frames` whole frames of every stream."""

@@ -38,7 +38,9 @@ def uniform_noise(
 ) -> Tensor:
     """float32 [B, count] in [0, 1): row b drawn from generator b, zeros where it does not draw."""
     rows = [
-        torch.rand(count, generator=generator) if draws else torch.zeros(count)
+        torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")
+        if draws
+        else torch.zeros(count, dtype=torch.float32, device="cpu")
         for generator, draws in zip(generators, drawing, strict=True)
     ]
     return torch.stack(rows).to(device)

@@ -105,7 +105,7 @@ class MixedSession:
         """`weights` [sessions, T] are for frames; `delays` say which frame a step writes."""
         used = [i for i in range(len(sessions)) if bool((weights[i] > 0).any())]
         self.sessions = [sessions[i] for i in used]
-        self.weights, self.delays = weights[used], torch.tensor(list(delays))
+        self.weights, self.delays = weights[used], torch.tensor(list(delays), device="cpu")
         self._read = 0
 
     def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:

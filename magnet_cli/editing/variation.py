@@ -46,7 +46,7 @@ def vary(
     check_variation(model, strength, keep_streams)
     frames = codes.shape[-1]
     filler = Filler(model, direction, frames, on_step, on_window)
-    generator = torch.Generator().manual_seed(derived_seed(direction.seed, "vary"))
+    generator = torch.Generator("cpu").manual_seed(derived_seed(direction.seed, "vary"))
     span_len = required(filler.request.config.span_len)
     kept = kept_codes(model.n_q, frames, span_len, strength, generator)
     kept[:keep_streams] = True

@@ -158,7 +158,7 @@ class Bands(nn.Module):
         """What sums the powers of bands into `count` wide ones, equal on the mel scale: [bands, count]."""
         middle = self.mel_width.cumsum(0) - self.mel_width / 2
         index = (middle / self.mel_width.sum() * count).long().clamp(max=count - 1)
-        sizes = torch.tensor(self.sizes).to(self.mel_width)
+        sizes = torch.tensor(self.sizes, device="cpu").to(self.mel_width)
         return F.one_hot(index, count) * sizes[:, None]
 
     def amplitudes(self, magnitudes: Tensor) -> Tensor:

@@ -328,12 +328,14 @@ class Transformer(nn.Module):
         given = [(row, c) for row, c in enumerate(conditions) if c is not None and len(c)]
         if not given:
             return CrossKeys([], None, [], len(conditions))
-        lengths = torch.tensor([len(c) for _, c in given])
+        lengths = torch.tensor([len(c) for _, c in given], device="cpu")
         device = given[0][1].device
         text = nn.utils.rnn.pad_sequence([c for _, c in given], batch_first=True)
         mask = None
         if int(lengths.min()) < text.shape[1]:
-            mask = (torch.arange(text.shape[1])[None] < lengths[:, None])[:, None, None].to(device)
+            mask = (torch.arange(text.shape[1], device="cpu")[None] < lengths[:, None])[
+                :, None, None
+            ].to(device)
         layers = [block.cross_attention.cross_keys(text) for block in self.layers]  # type: ignore[operator, union-attr]
         return CrossKeys(layers, mask, [row for row, _ in given], len(conditions))
 

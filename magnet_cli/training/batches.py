@@ -31,7 +31,7 @@ EncodeText = Callable[[str], Tensor]
 def keyed_generator(*key: int | str) -> torch.Generator:
     """A generator whose numbers depend on the whole key; near keys give unrelated numbers."""
     digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
 @dataclass(frozen=True)
