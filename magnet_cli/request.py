@@ -245,8 +245,8 @@ def _known(
             "prompt_codes and known_codes cannot both be given.",
             "Put the prompt's codes into known_codes.",
         )
-    codes = torch.zeros(shape, dtype=torch.int64)
-    mask = torch.zeros(shape, dtype=torch.bool)
+    codes = torch.zeros(shape, dtype=torch.int64, device="cpu")
+    mask = torch.zeros(shape, dtype=torch.bool, device="cpu")
     if prompt_codes is not None:
         length = prompt_codes.shape[-1]
         _check_shape("prompt codes", prompt_codes, (shape[0], shape[1], length))

@@ -294,9 +294,9 @@ def seekable(file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
         yield file
         return
     with tempfile.TemporaryFile() as copy:
-        form = {"format": "RF64", "subtype": "FLOAT"}
+        form = {"format": "RF64", "subtype": "PCM_16"}  # they decode to that
         with soundfile.SoundFile(copy, "w", file.samplerate, file.channels, **form) as out:
-            while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+            while len(block := file.read(_BLOCK, dtype="int16", always_2d=True)):
                 out.write(block)
         copy.seek(0)
         with soundfile.SoundFile(copy) as opened:

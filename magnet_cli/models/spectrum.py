@@ -27,7 +27,7 @@ class Spectrum(nn.Module):
         self.overlap = overlap  # hops in a window
         self.n_fft = hop * overlap
         # On the CPU by name: checkpoints are built on the meta device, and this is in no file.
-        window = torch.hann_window(self.n_fft, device="cpu")
+        window = torch.hann_window(self.n_fft, dtype=torch.float32, device="cpu")
         self.register_buffer("window", window, persistent=False)
         # The magnitude of a full-scale sine is half the sum of the window.
         self.scale = self.n_fft / 4
@@ -82,7 +82,7 @@ class Spectrum(nn.Module):
             Samples [margin + N * hop + margin]; equal input gives equal output, bit for bit.
         """
         magnitudes = bands.spread_evenly(amplitudes)
-        estimate = torch.polar(magnitudes, self._first_phases(magnitudes))
+        estimate = torch.polar(magnitudes, self._first_phases(magnitudes).to(magnitudes.dtype))
         before = torch.zeros_like(estimate)
         held = 0 if past is None else len(past)
         for round_ in range(iterations + 1):
@@ -145,14 +145,18 @@ class Bands(nn.Module):
         spans = [(bin_, bin_ + 1) for bin_ in range(self.linear)]
         spans += [(low, high) for low, high in itertools.pairwise(cuts) if high > low]
         self.count = len(spans)
-        pool = torch.zeros(bins - self.linear, self.count - self.linear, device="cpu")
+        pool = torch.zeros(
+            bins - self.linear, self.count - self.linear, dtype=torch.float32, device="cpu"
+        )
         for band, (low, high) in enumerate(spans[self.linear :]):
             pool[low - self.linear : high - self.linear, band] = 1 / (high - low)
         self.sizes = [high - low for low, high in spans]  # bins of each band
         width = [_mel(high * step) - _mel(low * step) for low, high in spans]
         self.register_buffer("pool", pool, persistent=False)  # means over the high bands
         self.register_buffer("owner", pool.argmax(dim=-1), persistent=False)  # of each high bin
-        self.register_buffer("mel_width", torch.tensor(width, device="cpu"), persistent=False)
+        self.register_buffer(
+            "mel_width", torch.tensor(width, dtype=torch.float32, device="cpu"), persistent=False
+        )
 
     def wide(self, count: int) -> Tensor:
         """What sums the powers of bands into `count` wide ones, equal on the mel scale: [bands, count]."""

@@ -197,6 +197,7 @@ def test_adpcm_is_written_as_pcm_of_the_same_samples(tmp_path, subtype) -> None:
     soundfile.write(path, tone(1.0, rate=8000), 8000, subtype=subtype)
     with open_sound(path) as sound:
         before = sound.numbers(0, sound.length)
+        assert np.abs(before).max() > 0.2 * 2**15
         for name, kind in (("b.wav", "WAV"), ("b.flac", "FLAC")):
             encoding = encoding_for(sound, tmp_path / name)
             assert encoding == (kind, "PCM_16")
