@@ -257,8 +257,9 @@ def _opened(
             opened: Any = stack.enter_context(whole.linked(better))
             if opened is None:
                 # As bytes: soundfile would encode a name strictly, which not every name allows.
-                is_path = isinstance(better, Path) and os.name == "posix"
-                encoded = os.fsencode(better) if is_path else better
+                encoded: Any = better
+                if isinstance(better, Path) and os.name == "posix":
+                    encoded = os.fsencode(better)
                 opened = stack.enter_context(soundfile.SoundFile(encoded))
                 own = (str(opened.format), str(opened.subtype))
                 opened = stack.enter_context(whole.seekable(opened))
