@@ -20,7 +20,7 @@ ROOT = Path(magnet_cli.__file__).parent
 
 # TODO(house): what issue 20 asks for, when all have moved in: 19_500, 115, 40 and 45; and 3,650 lines in 16
 # modules for evaluation, sweeps and listening tests (docs/decisions.md).
-MOST_LINES = 26_700
+MOST_LINES = 28_000
 MOST_MODULES = 139
 MOST_FILES = {"gen": 56, "edit": 61}
 
