@@ -88,17 +88,21 @@ def decode_stage(
     spans = Spans(config, whole) if config.span_order != "spread" else Spread(config, whole, noise)
     mask = spans.first_mask()
     for step in schedule(config, stage):
-        asked = mask[..., None].expand(known.shape)
-        hide(codes, streams, asked & ~known, decoding.mask_id)
-        guided = guided_logits(logits, codes, stage, mask, step.cfg_coef)
+        later = torch.zeros_like(mask)
+        if isinstance(spans, Spread) and step.next_rate is not None:
+            later = spans.next_mask(step.next_rate)  # known beforehand: nothing is drawn for it
+        asked = (mask & ~later)[..., None].expand(known.shape)
+        hide(codes, streams, mask[..., None].expand(known.shape) & ~known, decoding.mask_id)
         numbers = noise(frames * group).view(batch, frames, group)
-        tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
-        write(codes, streams, asked, known, tokens)
+        token_probs = numbers.new_zeros(0)
+        # Of few frames and many steps, some steps of the spread order have nothing to decide.
+        if bool(asked.any()):
+            guided = guided_logits(logits, codes, stage, asked[..., 0], step.cfg_coef)
+            tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
+            write(codes, streams, asked, known, tokens)
         rescorer_seconds = 0.0
-        if step.next_rate is None:
-            mask = torch.zeros_like(mask)
-        elif isinstance(spans, Spread):
-            mask = spans.next_mask(step.next_rate)
+        if step.next_rate is None or isinstance(spans, Spread):
+            mask = later
         else:
             probs = torch.ones_like(numbers).masked_scatter(asked, token_probs)
             if decoding.rescore is not None:
@@ -169,7 +173,7 @@ def hide(codes: Tensor, streams: list[int], mask: Tensor, mask_id: int) -> None:
 def guided_logits(
     logits: StageLogits, codes: Tensor, stage: int, mask: Tensor, coef: float
 ) -> Tensor:
-    """float32 [N * G, card] at the N masked frames, guided where guidance changes anything."""
+    """float32 [N * G, card] at the N true frames of `mask`, guided where guidance changes anything."""
     cond, null = logits(codes, stage, mask, guidance_matters(coef))
     return guide(cond, null, coef)
 
