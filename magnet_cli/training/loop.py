@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from magnet_cli.errors import MagnetError, UsageError
@@ -28,6 +26,9 @@ from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.objective import Batch, TrainingModule, exact, mean_loss
 from magnet_cli.training.optimizers import make_optimizers, set_rates
 from magnet_cli.training.output import Journal, OutputModel
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class NotANumberError(MagnetError):
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """The process's place in the run, as `accelerate launch` (or nobody) set it up."""
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
     # accelerate keeps the first precision for the whole process; a run asks for its own.
     AcceleratorState._reset_state()
     # A stage uses one head of K; which, differs from step to step.

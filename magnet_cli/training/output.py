@@ -11,7 +11,6 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from magnet_cli.audio.finish import write_sound
 from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.errors import UsageError
@@ -76,6 +75,7 @@ class OutputModel:
     def samples(self, step: int, config: TrainConfig) -> Path:
         """Generate the sample prompts with the kept model, into `samples/step-…`."""
         from magnet_cli.api import load_model
+        from magnet_cli.audio.finish import write_sound
 
         folder = self.directory / SAMPLES / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)

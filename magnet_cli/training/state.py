@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import DistributedType
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -149,7 +148,7 @@ def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
 
 
 def _is_sharded(accelerator: Any) -> bool:
-    return accelerator.distributed_type == DistributedType.FSDP
+    return accelerator.distributed_type == "FSDP"
 
 
 def _ema_name(accelerator: Any) -> str:
