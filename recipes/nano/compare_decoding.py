@@ -10,6 +10,10 @@ nothing at all from music:
 repeats   share of codes equal to the one before, by coarse stream
 distinct  different codes in a clip, by coarse stream
 silent    share of clips below -60 dBFS
+beat      mean regularity of onsets (judges/beat.py), of the clips whose rendering has drums
+
+Mind what the share of drums is a share of: it is as well of captions that ask for none as of those that
+ask for them, and the line before the table says how many there are of each.
 
 Clips whose notes, drum hits and kit are those of a training clip are passed over; nano was trained on
 more than train.jsonl of --sounds, so name the other manifests after --also-trained-on.
@@ -32,6 +36,7 @@ from magnet_cli.evaluation.metrics import frechet_distance
 from magnet_cli.settings import DecodingConfig
 from recipes.nano.cases import Case, add_trained_option, composed_cases, compositions
 from recipes.nano.evaluate import BATCH, Evaluation, faults
+from recipes.nano.judges.beat import regularity
 from recipes.nano.judges.hearing import Heard, judge, judged, percent_of, rates
 from recipes.nano.judges.tagger import Tagger
 
@@ -65,7 +70,16 @@ def row(
     shares = " | ".join(percent_of(share, counts[q]) for q, share in rates(verdicts).items())
     distance = frechet_distance(torch.cat([one.embeddings for one in heard]), reference)
     silent = faults(codes, clips)["silent"]
-    return f"| {name} | {' | '.join(habits(codes))} | {shares} | {distance:.1f} | {100 * silent:.0f} % |"
+    beats = [
+        regularity(clip.mean(0), evaluation.rate)
+        for clip, case in zip(clips, cases, strict=True)
+        if case.drums
+    ]
+    beat = f"{sum(beats) / len(beats):.2f}" if beats else "–"
+    return (
+        f"| {name} | {' | '.join(habits(codes))} | {shares} | {distance:.1f} | {100 * silent:.0f} % "
+        f"| {beat} |"
+    )
 
 
 def main() -> None:
@@ -94,8 +108,12 @@ def main() -> None:
     cases = rendered[: given.clips]
     coded = [model.codec.encode(clip[None])[0] for clip in clips[: given.clips]]
     rebuilt = [model.codec.decode(codes[None])[0] for codes in coded]
-    print("| settings | repeats | distinct | instrument | drums | tempo | Fréchet | silent |")
-    print("|---|---|---|---|---|---|---|---|")
+    asked = [case.wanted.drums for case in cases]
+    print(f"drums are asked for by {asked.count(True)} captions, none by {asked.count(False)}\n")
+    print(
+        "| settings | repeats | distinct | instrument | drums | tempo | Fréchet | silent | beat |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
 
     def show(name: str, codes: list[Tensor], audio: list[Tensor]) -> None:
         heard = evaluation.listen(audio)
