@@ -24,7 +24,7 @@ from magnet_cli.audio.finish import write_patched, write_sound
 from magnet_cli.audio.formats import checked_format, encoding_for, lost_chunks
 from magnet_cli.audio.loudness import Loudness
 from magnet_cli.audio.sound import Samples, Sound, open_sound
-from magnet_cli.checkpoints.identity import builtin_weights
+from magnet_cli.checkpoints.registry import builtin_weights
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.looping import Loop
 from magnet_cli.editing.splicing import Edit as Patches

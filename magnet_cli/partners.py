@@ -43,7 +43,7 @@ class Partners:
         """How the first seconds of a clip with `config`, every field given, are written."""
         own = DecodingConfig()
         writer = self.hybrid_model
-        if writer is not None and writer.modeling == "autoregressive":
+        if writer is not None and writer.lm.config.modeling == "autoregressive":
             own = writer.defaults
         return resolving.for_prefix(config, own)
 
@@ -71,7 +71,7 @@ def gather(
         UsageError: a partner is missing, of the wrong kind, or of another codec.
         MagnetError: whatever `load` raises.
     """
-    modeling = asked.modeling
+    modeling = asked.lm.config.modeling
     stranded = sorted(RESCORER_ONLY & config.given().keys())
     if rescorer is None and stranded and modeling != "autoregressive":
         raise UsageError(
@@ -117,7 +117,7 @@ def check_length(partner: Parts, frames: int) -> None:
     Raises:
         UsageError: the clip of `frames` frames is longer.
     """
-    trained_on = partner.lm_config
+    trained_on = partner.lm.config
     if frames > trained_on.segment_frames:
         raise UsageError(
             f"{partner.name} was trained on {trained_on.segment_duration:g} s, and is asked to read "
@@ -133,7 +133,7 @@ def _fitting(
     if given is None:
         return None
     other = load(given) if isinstance(given, str) else given
-    if other.modeling == "masked":
+    if other.lm.config.modeling == "masked":
         raise UsageError(
             f"{other.name} cannot be the {role}: it fills masks, and does not write step by step.",
             "Take an autoregressive or hybrid model, such as facebook/musicgen-small.",
@@ -147,9 +147,9 @@ def _fitting(
             f"{comparison.differences[0]}",
             "Their codes do not mean the same. Take a model that was made with the same codec.",
         )
-    if other.device != asked.device:
+    if other.lm.device != asked.lm.device:
         raise UsageError(
-            f"{other.name} is on {other.device}, {asked.name} on {asked.device}.",
+            f"{other.name} is on {other.lm.device}, {asked.name} on {asked.lm.device}.",
             "Load both on one device.",
         )
     return other

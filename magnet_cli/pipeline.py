@@ -66,12 +66,12 @@ class Pipeline:
     @property
     def device(self) -> torch.device:
         """Where the language model is."""
-        return self.parts.device
+        return self.lm.device
 
     @property
     def dtype(self) -> str:
         """Precision of the language model: float32, float16 or bfloat16."""
-        return self.parts.dtype
+        return self.lm.precision
 
     def run(self, request: GenerationRequest, on_step: OnStep | None = None) -> GenerationResult:
         """Decode a request to codes, and the codes to audio."""

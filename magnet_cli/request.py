@@ -59,7 +59,7 @@ def make_request(
     Raises:
         UsageError: an argument cannot be used, or does not fit the others.
     """
-    lm = asked.lm_config
+    lm = asked.lm.config
     if isinstance(prompts, str):
         raise UsageError("prompts is one text.", "Give a list of texts: one clip for each.")
     if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):

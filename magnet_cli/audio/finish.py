@@ -103,7 +103,8 @@ def write_sound(
     try:
         # Two blocks or so stay in memory; what is longer is kept on the disk that the file goes to.
         with tempfile.SpooledTemporaryFile(8 * BLOCK, dir=folder) as kept:
-            store = _store(kept, resampled(chunks, sample_rate, rate), rate, output)
+            at_rate = chunks if rate == sample_rate else resampled(chunks, sample_rate, rate)
+            store = _store(kept, at_rate, rate, output)
             start, stop = 0, store.length
             if loop:
                 length = sum(chunk.shape[1] for chunk in once)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from magnet_cli.checkpoints.registry import file_names, unreadable
 from magnet_cli.errors import MagnetError, ModelNotFoundError
 from magnet_cli.foreign import reading
 from magnet_cli.naming import some
@@ -61,15 +62,6 @@ ProgressHook = Callable[[Progress], None]
 FileChoice = Callable[[Sequence[str]], Sequence[str]]
 
 
-def file_names(directory: Path) -> list[str]:
-    """The names of the files in a directory; a broken link is not a file.
-    Raises ModelNotFoundError: it cannot be read."""
-    try:
-        return sorted(path.name for path in directory.iterdir() if path.is_file())
-    except OSError as error:
-        raise _unreadable(directory, error) from error
-
-
 def is_repo_id(text: str) -> bool:
     """Whether the hub could have a repository of this name."""
     good = bool(_REPO.fullmatch(text)) and "--" not in text and ".." not in text
@@ -108,7 +100,7 @@ def cached(repo: str, revision: str | None = None) -> Snapshot | None:
         directory = folder / "snapshots" / commit
         return Snapshot(repo, commit, directory) if directory.is_dir() else None
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise unreadable(folder, error) from error
 
 
 def download(
@@ -166,12 +158,6 @@ def download(
     if snapshot is None:
         raise ModelNotFoundError(f"Nothing in {repo} is needed.", "Check the name of the model.")
     return snapshot
-
-
-def _unreadable(directory: Path, error: OSError) -> ModelNotFoundError:
-    return ModelNotFoundError(
-        f"{directory} cannot be read: {error.strerror or error}.", "Check who may read it."
-    )
 
 
 def _path(text: str) -> Path:

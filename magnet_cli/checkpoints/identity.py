@@ -7,19 +7,14 @@ the model is named.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from magnet_cli.checkpoints import hub, registry
-from magnet_cli.checkpoints.layouts import NATIVE, model_layout
 from magnet_cli.checkpoints.place import folder_of
+from magnet_cli.checkpoints.registry import NATIVE, hashed, model_layout
 from magnet_cli.errors import MagnetError
-from magnet_cli.foreign import reading
-
-_CHUNK = 1 << 20  # bytes
 
 
 def identity(spec: str) -> str | None:
@@ -55,27 +50,8 @@ def with_identities(models: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def builtin_weights(name: str) -> str | None:
-    """The id of a built-in model's weights, whatever its decoding defaults are; None: there is none."""
-    known = registry.find(name)
-    if known is None or known.directory is None:
-        return None
-    return _weights(known.directory)
-
-
-@functools.cache  # an installed model stays what it is
-def _weights(folder: Path) -> str:
-    config = reading.read_json(folder / "config.json")
-    digest = hashlib.sha256()
-    for part in ("lm", "codec", "text"):
-        digest.update(json.dumps(config[part], sort_keys=True).encode())
-    for name in sorted({*NATIVE.chosen(hub.file_names(folder)).values()} - {"config.json"}):
-        digest.update(f"{name}\0".encode() + _hashed(folder / name))
-    return f"sha256:{digest.hexdigest()}"
-
-
 def _of_folder(folder: Path) -> str | None:
-    names = hub.file_names(folder)
+    names = registry.file_names(folder)
     layout = model_layout(names)
     if layout is None:
         return None
@@ -84,16 +60,8 @@ def _of_folder(folder: Path) -> str | None:
     for name in files:
         path = folder / name
         if layout is NATIVE:
-            digest.update(f"{name}\0".encode() + _hashed(path))
+            digest.update(f"{name}\0".encode() + hashed(path))
         else:
             status = path.stat()
             digest.update(f"{name}\0{status.st_size}\0{int(status.st_mtime)}\0".encode())
     return f"{'sha256' if layout is NATIVE else 'files'}:{digest.hexdigest()}"
-
-
-def _hashed(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with reading.open_regular(path) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.digest()

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from magnet_cli.checkpoints import audiocraft, audiocraft_export, encodec, native, registry
-from magnet_cli.checkpoints.layouts import ENCODEC, NATIVE, NATIVE_CODEC, NATIVE_TEXT, needed
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import Place
+from magnet_cli.checkpoints.registry import ENCODEC, NATIVE, NATIVE_CODEC, NATIVE_TEXT, needed
 from magnet_cli.checkpoints.t5 import load_t5
 from magnet_cli.checkpoints.tensors import blank, fill
 from magnet_cli.config import LMConfig
@@ -148,7 +148,7 @@ def export_checkpoint(place: Place, directory: Path) -> None:
     def write(partial: Path) -> None:
         audiocraft_export.write_lm(
             partial / audiocraft.LM_FILE,
-            loaded.lm_config,
+            loaded.lm.config,
             loaded.lm.state_dict(),
             loaded.defaults,
             text_encoder=text_encoder,
@@ -240,7 +240,7 @@ def _stored_dtype(place: Place) -> str:
 
 def _check_parts(loaded: Parts, directory: Path) -> None:
     """Refuse parts that do not belong together."""
-    lm, codec, text = loaded.lm_config, loaded.codec, loaded.text_encoder
+    lm, codec, text = loaded.lm.config, loaded.codec, loaded.text_encoder
     problem = None
     if (lm.n_q, lm.card) != (codec.n_q, codec.card):
         problem = (

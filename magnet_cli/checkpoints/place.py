@@ -18,18 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_cli.checkpoints import hub, registry
-from magnet_cli.checkpoints.layouts import (
+from magnet_cli.checkpoints.registry import (
     AUDIOCRAFT,
     ENCODEC,
     NATIVE,
     NATIVE_CODEC,
     NATIVE_TEXT,
     T5,
+    KnownCheckpoint,
     Layout,
+    file_names,
     model_layout,
     needed,
 )
-from magnet_cli.checkpoints.registry import KnownCheckpoint
 from magnet_cli.errors import CheckpointError, ModelNotFoundError, UsageError
 from magnet_cli.fields import shown
 
@@ -58,7 +59,7 @@ def folder_of(spec: str) -> Path | None:
     try:
         if path.is_dir():
             # A folder that happens to be called as a model is, is taken where it holds one.
-            if is_path or registry.find(spec) is None or model_layout(hub.file_names(path)):
+            if is_path or registry.find(spec) is None or model_layout(file_names(path)):
                 return path
         elif is_path:
             raise ModelNotFoundError(
@@ -90,9 +91,14 @@ def source_of(spec: str) -> str | None:
 class _Fetching:
     """How what is missing is had."""
 
-    offline: bool
+    forbidden: bool  # the network, by the caller's word
     progress: hub.ProgressHook | None
     repair: bool = False  # damaged files count as missing
+
+    @property
+    def offline(self) -> bool:
+        """Whether the network is off, by the caller's word or the environment's."""
+        return self.forbidden or hub.offline()
 
 
 def find_place(
@@ -122,7 +128,7 @@ def find_place(
         raise UsageError(
             f"The revision cannot be {shown(revision)}.", "Give a branch, tag or commit."
         )
-    how = _Fetching(offline or hub.offline(), progress, repair)
+    how = _Fetching(offline, progress, repair)
     spec = registry.builtin_name() if spec is None else spec
     name, at, said = spec.partition("@")
     known = registry.find(name)
@@ -152,7 +158,7 @@ def find_codec(
     """The codec alone: of a model, or of a repository or directory that holds a codec only.
     Raises ModelNotFoundError, CheckpointError: as `find_place`."""
     directory = folder_of(spec)
-    names = [] if directory is None else hub.file_names(directory)
+    names = [] if directory is None else file_names(directory)
     layout = NATIVE_CODEC if "codec.safetensors" in names else ENCODEC
     if directory is not None and (layout is NATIVE_CODEC or model_layout(names) is None):
         needed(layout, names, str(directory))
@@ -160,7 +166,7 @@ def find_codec(
     name, _, revision = spec.partition("@")
     if directory is None and registry.find(name) is None:
         _check_repo(spec, name)
-        how = _Fetching(offline or hub.offline(), progress)
+        how = _Fetching(offline, progress)
         snapshot = _snapshot(name, None, revision or None, how)
         if model_layout(snapshot.names()) is None:
             return _part(ENCODEC, snapshot)
@@ -180,7 +186,7 @@ def find_text_encoder(
     """
     directory = folder_of(name)
     if directory is not None:
-        names = hub.file_names(directory)
+        names = file_names(directory)
         layout = NATIVE_TEXT if not NATIVE_TEXT.missing(names) else T5
         if layout.missing(names):
             raise CheckpointError(
@@ -190,7 +196,7 @@ def find_text_encoder(
         return Place(directory.name, layout, directory)
     if not hub.is_repo_id(name):
         raise registry.unknown_name(name)
-    return _part(T5, _text_encoder(name, _Fetching(offline or hub.offline(), progress)))
+    return _part(T5, _text_encoder(name, _Fetching(offline, progress)))
 
 
 def _check_repo(spec: str, name: str) -> None:
@@ -199,7 +205,7 @@ def _check_repo(spec: str, name: str) -> None:
 
 
 def _from_directory(directory: Path, known: KnownCheckpoint | None, how: _Fetching) -> Place:
-    names = hub.file_names(directory)
+    names = file_names(directory)
     layout = model_layout(names)
     if layout is None:
         raise CheckpointError(

@@ -1,14 +1,19 @@
-"""The known checkpoints: names, repositories, licences, sizes, decoding defaults. No torch here.
+"""The known checkpoints, and the layouts that checkpoints are stored in: tables of facts. No torch here.
 
 Facts from the model cards and from docs/reference.md, Released checkpoints. What a checkpoint's own
 `xp.cfg` says about its sizes is read from there when it is loaded; the figures here are for lists,
-and the decoding defaults are the ones its makers published.
+and the decoding defaults are the ones its makers published. Of a repository, only the files that a
+layout needs are ever fetched, whatever else it holds.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,6 +31,8 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 BUILTIN_NAMES = ("nano",)
 
 META_LICENCE = "CC-BY-NC-4.0"
+
+_CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -226,3 +233,112 @@ def described(config: dict[str, Any], name: str, directory: Path) -> KnownCheckp
         decoding=decoding,
         directory=directory,
     )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one kind of model: for each need the names that meet it, the best first."""
+
+    name: str
+    needs: tuple[tuple[str, ...], ...]
+
+    def chosen(self, names: Sequence[str]) -> dict[str, str]:
+        """The file that meets each need, by the need's first name; what is missing is left out."""
+        found = {}
+        for need in self.needs:
+            name = next((name for name in need if name in names), None)
+            if name is not None:
+                found[need[0]] = name
+        return found
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """The needs that nothing among `names` meets."""
+        return [" or ".join(need) for need in self.needs if not set(need) & set(names)]
+
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+AUDIOCRAFT = Layout("audiocraft", (("state_dict.bin",), ("compression_state_dict.bin",)))
+NATIVE = Layout(
+    "native",
+    (
+        ("config.json",),
+        ("lm.safetensors",),
+        ("codec.safetensors",),
+        ("text.safetensors",),
+        ("tokenizer.json",),
+    ),
+)
+NATIVE_CODEC = Layout("native codec", (("config.json",), ("codec.safetensors",)))
+NATIVE_TEXT = Layout("native text encoder", (("config.json",), ("text.safetensors",)))
+ENCODEC = Layout("transformers", (("config.json",), _WEIGHTS))
+T5 = Layout("t5", (("config.json",), ("tokenizer.json",), _WEIGHTS))
+
+
+def model_layout(names: Sequence[str]) -> Layout | None:
+    """The layout that a directory or repository with these files is in; None: no model of ours.
+
+    One file of a layout that nothing else has is enough: `Layout.missing` tells what lacks.
+    """
+    if "state_dict.bin" in names:
+        return AUDIOCRAFT
+    if "lm.safetensors" in names:
+        return NATIVE
+    return None
+
+
+def needed(layout: Layout, names: Sequence[str], source: str) -> list[str]:
+    """The files to fetch or read. Raises CheckpointError: some are not among `names`."""
+    missing = layout.missing(names)
+    if missing:
+        hint = f"It needs {', '.join(' or '.join(need) for need in layout.needs)}."
+        if missing == ["tokenizer.json"] and "spiece.model" in names:
+            hint = (
+                "Its spiece.model alone is not read: take the repository's tokenizer.json too, "
+                "or make one with `T5TokenizerFast.from_pretrained(...).save_pretrained(...)`."
+            )
+        raise CheckpointError(f"{source} has no {', '.join(missing)}.", hint)
+    return list(layout.chosen(names).values())
+
+
+def file_names(directory: Path) -> list[str]:
+    """The names of the files in a directory; a broken link is not a file.
+    Raises ModelNotFoundError: it cannot be read."""
+    try:
+        return sorted(path.name for path in directory.iterdir() if path.is_file())
+    except OSError as error:
+        raise unreadable(directory, error) from error
+
+
+def unreadable(directory: Path, error: OSError) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"{directory} cannot be read: {error.strerror or error}.", "Check who may read it."
+    )
+
+
+def builtin_weights(name: str) -> str | None:
+    """The id of a built-in model's weights, whatever its decoding defaults are; None: there is none."""
+    known = find(name)
+    if known is None or known.directory is None:
+        return None
+    return _weights(known.directory)
+
+
+@functools.cache  # an installed model stays what it is
+def _weights(folder: Path) -> str:
+    config = reading.read_json(folder / "config.json")
+    digest = hashlib.sha256()
+    for part in ("lm", "codec", "text"):
+        digest.update(json.dumps(config[part], sort_keys=True).encode())
+    for name in sorted({*NATIVE.chosen(file_names(folder)).values()} - {"config.json"}):
+        digest.update(f"{name}\0".encode() + hashed(folder / name))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def hashed(path: Path) -> bytes:
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with reading.open_regular(path) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()

@@ -9,7 +9,7 @@ import torch
 
 from magnet_cli.checkpoints import key_map
 from magnet_cli.checkpoints.kinds import read_tokenizer
-from magnet_cli.checkpoints.layouts import T5, needed
+from magnet_cli.checkpoints.registry import T5, needed
 from magnet_cli.checkpoints.tensors import blank, damaged, fill, read_pickle, read_safetensors
 from magnet_cli.errors import CheckpointError
 from magnet_cli.fields import shown

@@ -9,7 +9,7 @@ from typing import Any
 
 from magnet_cli.audio.formats import CONTAINERS
 from magnet_cli.checkpoints import registry
-from magnet_cli.checkpoints.identity import builtin_weights
+from magnet_cli.checkpoints.registry import builtin_weights
 from magnet_cli.cli.recorded import HELPERS, protected, recorded
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of, spelled
 from magnet_cli.config import LMConfig, Modeling

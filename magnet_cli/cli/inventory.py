@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from magnet_cli.checkpoints import hub, registry
-from magnet_cli.checkpoints.layouts import T5, model_layout
-from magnet_cli.checkpoints.registry import KnownCheckpoint
+from magnet_cli.checkpoints.registry import T5, KnownCheckpoint, model_layout
 from magnet_cli.errors import CheckpointError
 from magnet_cli.foreign import reading
 

@@ -47,6 +47,16 @@ class LanguageModel(nn.Module):
         )
         self.pattern = DelayPattern(config.delays or (0,) * config.n_q)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.out_norm.weight.device
+
+    @property
+    def precision(self) -> str:
+        """float32, float16 or bfloat16."""
+        return str(self.out_norm.weight.dtype).removeprefix("torch.")
+
     def project_text(self, hidden: Tensor) -> Tensor:
         """The text encoder's output [L, text_dim] -> a condition [L, dim]."""
         return self.text_proj(hidden.to(self.text_proj.weight.dtype))

@@ -13,9 +13,9 @@ import pytest
 from huggingface_hub import constants
 
 from magnet_cli.checkpoints import hub
-from magnet_cli.checkpoints.layouts import AUDIOCRAFT
 from magnet_cli.checkpoints.load import import_checkpoint, load_parts
 from magnet_cli.checkpoints.place import find_codec, find_place
+from magnet_cli.checkpoints.registry import AUDIOCRAFT
 from magnet_cli.errors import CheckpointError, ModelNotFoundError
 from tests.checkpoints.hub_server import Hub, serving
 from tests.golden_cases import snapshot

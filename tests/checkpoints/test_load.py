@@ -52,7 +52,7 @@ def test_imported_and_exported_it_makes_the_same(
     released = loaded(str(tmp_path / "released"))
 
     for other in (ours, released):
-        assert other.lm_config == original.lm_config
+        assert other.lm.config == original.lm.config
         assert other.defaults == original.defaults
         assert other.text_encoder_name == original.text_encoder_name
         for part in ("lm", "codec", "text_encoder"):
@@ -109,7 +109,7 @@ def test_export_keeps_what_the_released_layout_has_no_place_for(
         found = loaded(str(tmp_path / place))
         assert found.defaults == expected.defaults
         assert (found.licence, found.kind) == ("MIT", kind)
-        assert found.lm_config == expected.lm_config
+        assert found.lm.config == expected.lm.config
 
 
 def test_a_directory_of_ours_needs_nothing_else(

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.checkpoints import hub, layouts, registry
-from magnet_cli.checkpoints.layouts import AUDIOCRAFT, ENCODEC, NATIVE, T5
+from magnet_cli.checkpoints import hub, registry
 from magnet_cli.checkpoints.load import import_checkpoint, load_parts
 from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder
+from magnet_cli.checkpoints.registry import AUDIOCRAFT, ENCODEC, NATIVE, T5
 from magnet_cli.errors import CheckpointError, MagnetError, ModelNotFoundError, UsageError
 from tests.golden_cases import HUB_CACHE, index, snapshot
 
@@ -305,13 +305,13 @@ def test_no_cache_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def test_only_the_files_of_a_layout_are_chosen() -> None:
     names = ["README.md", "config.json", "model.safetensors", "pytorch_model.bin", "spiece.model"]
-    assert layouts.needed(ENCODEC, names, "x") == ["config.json", "model.safetensors"]
+    assert registry.needed(ENCODEC, names, "x") == ["config.json", "model.safetensors"]
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
-        layouts.needed(T5, names, "x")
+        registry.needed(T5, names, "x")
     weights = ["lm.safetensors", "codec.safetensors", "text.safetensors"]
     native = ["config.json", *weights, "tokenizer.json"]
-    assert layouts.model_layout(native) is NATIVE
-    assert layouts.needed(NATIVE, [*native, "samples.wav"], "x") == native
+    assert registry.model_layout(native) is NATIVE
+    assert registry.needed(NATIVE, [*native, "samples.wav"], "x") == native
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
-        layouts.needed(NATIVE, native[:-1], "x")
-    assert layouts.model_layout(names) is None
+        registry.needed(NATIVE, native[:-1], "x")
+    assert registry.model_layout(names) is None

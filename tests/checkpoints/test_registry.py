@@ -104,7 +104,7 @@ def test_a_built_in_model_is_known_where_its_files_are(
 @pytest.mark.process
 def test_lists_need_no_torch() -> None:
     code = (
-        "import sys; from magnet_cli.checkpoints import hub, layouts, registry; "
+        "import sys; from magnet_cli.checkpoints import hub, place, registry; "
         "hub.cached('a/b'); registry.names(); assert 'torch' not in sys.modules; "
         "assert 'huggingface_hub' not in sys.modules"
     )
