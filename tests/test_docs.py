@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import re
@@ -122,3 +123,16 @@ def test_readmes_examples_work_line_by_line(
     assert {"piano.wav", "punk.flac", "short.mp3", "pad.wav"} <= sounds
     assert len(list((tmp_path / "clips").iterdir())) == 4
     assert (tmp_path / "piano.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_function_of_the_architecture_is_there() -> None:
+    """docs/architecture.md names them as module:name."""
+    said = re.findall(
+        r"`(magnet_cli[\w.]*):([\w.]+)`", (ROOT / "docs/architecture.md").read_text("utf-8")
+    )
+    assert len(said) >= 40
+    for module, name in said:
+        found: object = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        assert callable(found), f"{module}:{name}"
