@@ -22,6 +22,7 @@ HELP = (
 DOCUMENTS = {
     "README.md": 15,
     "CHANGELOG.md": 5,
+    "docs/architecture.md": 2,
     "docs/batch.md": 6,
     "docs/cli.md": 40,
     "docs/decisions.md": 1,

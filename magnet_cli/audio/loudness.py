@@ -248,8 +248,9 @@ class Silences:
         """(from, to) in seconds of each stretch longer than LONG_SILENCE whose peak is below SILENCE."""
         quiet = np.array([False, *(np.array(self._peaks) < 10 ** (SILENCE / 20)), False])
         edges = np.flatnonzero(quiet[1:] != quiet[:-1]).reshape(-1, 2)
-        spans = np.minimum(edges * self._cell, self._length) / self._rate
-        return tuple((float(a), float(b)) for a, b in spans if b - a > LONG_SILENCE)
+        spans = np.minimum(edges * self._cell, self._length)
+        longer = spans[spans[:, 1] - spans[:, 0] > LONG_SILENCE * self._rate]  # in samples: exact
+        return tuple((float(a), float(b)) for a, b in longer / self._rate)
 
 
 def remark(loudness: Loudness, output: OutputConfig) -> str:

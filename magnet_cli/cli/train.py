@@ -64,6 +64,8 @@ def train_lm(
     chosen = read_config(config, settings)
     voice = Talk(talk)
     try:
+        import accelerate  # noqa: F401  (without it, nothing of the data need be read)
+
         from magnet_cli.training.setup import make_trainer
     except ModuleNotFoundError as error:
         if error.name != "accelerate":

@@ -102,7 +102,6 @@ CASES = [
     gen("stdin that is not UTF-8", "-", says="not UTF-8", stdin=b"caf\xe9"),
     gen("NUL on stdin", "-", says="U+0000", stdin=b"rain\0"),
     gen("stdin twice", "-", "-", says="once", stdin=b"rain"),
-    gen("empty negative prompt", "rain", "--negative", " ", says="empty"),
     # Files
     gen("unknown suffix", "rain", "-o", "a.xyz", says=".xyz"),
     gen("no suffix", "rain", "-o", "sound", says="no suffix"),

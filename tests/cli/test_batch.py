@@ -430,7 +430,6 @@ def test_hostile_files_are_refused(magnet: Magnet, data: bytes, message: str) ->
         (("p.txt", "-O", "clips", "-d", "-1"), "--duration"),
         (("p.txt", "-O", "clips", "--from", "xls"), "--from"),
         (("p.txt", "-O", "clips", "--rescorer-weight", "0.5"), "none is named"),
-        (("p.txt", "-O", "clips", "--negative", ""), "prompt is empty"),
         (("-", "-O", "clips"), "stdin holds no prompt"),
     ],
 )

@@ -333,3 +333,13 @@ def test_plain_lines_where_stderr_is_no_terminal(magnet: Magnet) -> None:
     assert "stream 4 of 4: 1 step in" in outcome.err
     assert "\x1b" not in outcome.err
     assert "\r" not in outcome.err
+
+
+def test_an_empty_negative_prompt_is_none(magnet: Magnet) -> None:
+    """A script that has none for a prompt passes "": it was refused."""
+    for number, more in enumerate([(), ("--negative", ""), ("--negative", " ")]):
+        assert magnet("gen", "rain", *QUICK, *more, "-o", f"{number}.wav").status == 0
+    plain, empty, blank = (sounds.read(Path(f"{number}.wav")) for number in range(3))
+    for other in (empty, blank):
+        assert (other.samples == plain.samples).all()
+        assert (other.metadata or {})["negative"] is None
