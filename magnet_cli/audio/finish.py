@@ -360,11 +360,9 @@ def _encoded(
         kept.write(id3.tag_of(of_file[0], comment, of_file[1]))
         kept.base = target.tell()
     try:
-        with uninterrupted():
-            opened = soundfile.SoundFile(
-                kept, "w", samplerate=sample_rate, channels=channels, format=kind, subtype=subtype
-            )
-        with _closing(opened) as file:
+        with _opened(
+            kept, samplerate=sample_rate, channels=channels, format=kind, subtype=subtype
+        ) as file:
             for tag, text in of.tags.items() if of is not None and kind != "MP3" else ():
                 with suppress(soundfile.LibsndfileError):
                     setattr(file, tag, text)
@@ -393,13 +391,22 @@ def _encoded(
 
 
 @contextmanager
-def _closing(file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
-    """Close it in the end, whole: libsndfile writes what it still holds, and goes back to the header."""
+def _opened(kept: _ErrorKeeper, **form: Any) -> Iterator[soundfile.SoundFile]:
+    """A sound file to write, closed in the end, whole: libsndfile writes what it still holds, and goes
+    back to the header. Wherever a signal comes, it is closed before the file below it is, or writes
+    nowhere: its own finalizer would find that file closed and print what no user can use."""
+    file = None
     try:
+        with uninterrupted():
+            file = soundfile.SoundFile(kept, "w", **form)
         yield file
     finally:
-        with uninterrupted():
-            file.close()
+        try:
+            with uninterrupted():
+                if file is not None:
+                    file.close()
+        finally:
+            kept.let_go()
 
 
 _LARGEST_WAV = 2**32 - 2**20  # bytes: a header's lengths end there, and comment and tags want room
@@ -437,8 +444,13 @@ class _ErrorKeeper:
             self._file.write(data)
             self._file.flush()  # lest a seek finds out
         except OSError as error:
-            self._file, self._error = io.BytesIO(), error  # what comes now goes nowhere
+            self._error = error
+            self.let_go()
         return len(data)
+
+    def let_go(self) -> None:
+        """What comes from now on goes nowhere."""
+        self._file, self.base = io.BytesIO(), 0
 
     def check(self) -> None:
         """Raise what went wrong, an OSError."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import math
+import os
+import signal
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -119,6 +123,43 @@ def test_what_is_not_a_number_is_refused_and_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(AudioFileError, match="not numbers"):
         write_sound(tmp_path / "a.wav", cut(bad, 100), RATE, "wav", FLOAT)
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("moment", ["opened", "written", "closing"])
+def test_an_interrupt_at_any_moment_leaves_nothing_and_says_nothing(
+    tmp_path: Path, monkeypatch, moment: str
+) -> None:
+    """libsndfile's file was left open where Ctrl-C came right behind its opening, and closed itself
+    later on top of a closed one: six tracebacks that nothing could catch."""
+
+    class Interrupted(soundfile.SoundFile):
+        def __init__(self, *args, **more) -> None:
+            super().__init__(*args, **more)
+            if moment == "opened":
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def write(self, data) -> None:
+            super().write(data)
+            if moment == "written":
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def close(self) -> None:
+            if moment == "closing" and not self.closed:
+                os.kill(os.getpid(), signal.SIGINT)
+            super().close()
+
+    said: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: said.append(what.exc_value))
+    monkeypatch.setattr(soundfile, "SoundFile", Interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write_sound(tmp_path / "a.wav", [drums(0.2)], RATE, "wav", FLOAT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    assert said == []
 
 
 def test_a_path_that_cannot_be_written_to(tmp_path: Path) -> None:
