@@ -20,7 +20,7 @@ ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
 MOST_LINES = 28_000
-MOST_MODULES = 141
+MOST_MODULES = 142
 MOST_FILES = {"gen": 44, "edit": 51}
 
 # Who may import whom: what is on a later line all that is on earlier lines, and never the other way.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ def train_lm(
     if config is None and resume and (out / "train.toml").is_file():
         config = out / "train.toml"
     chosen = read_config(config, settings)
+    if resume and (out / "train.toml").is_file():
+        _same_start(read_config(out / "train.toml", {}), chosen, out)
     voice = Talk(talk)
     try:
         import accelerate  # noqa: F401  (without it, nothing of the data need be read)
@@ -75,7 +78,12 @@ def train_lm(
             "Install it with `pip install accelerate`, or magnet with its `train` extra.",
         ) from error
     trainer = make_trainer(chosen, out, resume)
-    if trainer.step:
+    if trainer.step >= chosen.steps:
+        voice.note(
+            f"{out} has done {trainer.step} steps, and {chosen.steps} were asked for: nothing is left "
+            "to do. Ask for more with --steps."
+        )
+    elif trainer.step:
         voice.note(f"Going on after step {trainer.step} of {chosen.steps}")
     elif resume:
         voice.note("No checkpoint is there yet: starting from step 0.")
@@ -83,26 +91,50 @@ def train_lm(
         trainer.run(lambda progress: _say(voice, progress, chosen.steps))
 
 
+def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
+    """Refuse to go on from another model than the run began with: its weights would not be read."""
+    if asked.init not in (None, began.init):
+        raise UsageError(
+            f"{out} began from {began.init or 'nothing'}, so it cannot go on from {asked.init}.",
+            "Leave --init out, or train into another folder without --resume.",
+        )
+
+
 @contextmanager
 def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
-    """Inside, the first Ctrl-C ends the run with a checkpoint, and the second at once."""
-    several = trainer.accelerator.num_processes > 1  # they would not stop at the same step
-    if (
-        several or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # in the background: not for us
-        yield
-        return
+    """Inside, the first Ctrl-C or SIGTERM ends the run with a checkpoint, and the second at once.
+
+    SIGTERM is what job queues, containers and machines that are taken back send before they kill.
+    With several processes it is enough that one of them hears it.
+    """
+    main = trainer.accelerator.is_main_process
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, before)
+        # The launcher of several processes passes Ctrl-C on to all of them, and then SIGTERM too.
+        if trainer.accelerator.num_processes == 1:
+            restore()
         trainer.stop()
-        voice.note("Stopping after this step, with a checkpoint. Ctrl-C again: at once.")
+        if main:
+            voice.note("Stopping after this step, with a checkpoint. Again: at once.")
 
-    before = signal.signal(signal.SIGINT, stop)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    # What is ignored (Ctrl-C in the background) is not for us.
+    heard = (signal.SIGINT, signal.SIGTERM)
+    before = {n: signal.getsignal(n) for n in heard if signal.getsignal(n) is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        if main:
+            where = shlex.quote(str(trainer.output.directory))
+            voice.note(f"Go on where it was left: magnet train lm {where} --resume")
+        raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def _say(voice: Talk, progress: Progress, steps: int) -> None:
@@ -125,7 +157,14 @@ def _say(voice: Talk, progress: Progress, steps: int) -> None:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    """A time for people: 45 s, 12 min, 5 h 20 min, 3 d 0 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 @app.command(

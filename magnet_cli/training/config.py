@@ -114,7 +114,9 @@ class TrainConfig:
     learning_rate: float = _steps("Its peak.", 1e-4, above=0)
     muon_learning_rate: float = _steps("Its peak for the matrices under muon.", 2e-2, above=0)
     schedule: Schedule = _steps("cosine, inverse_sqrt or constant, after the warm-up.", "cosine")
-    warmup_steps: int = _steps("Linear, from 0.", 100, low=0)
+    warmup_steps: int | None = _steps(
+        "Linear, from 0; left out: 100, and at most a tenth of steps.", None, low=0
+    )
     final_rate: float = _steps("Cosine: share of the peak that is left at the end.", 0.0, **_SHARE)
     weight_decay: float = _steps("Of AdamW and Muon.", 0.1, low=0)
     beta1: float = _steps("Of AdamW.", 0.9, **_SHARE)
@@ -148,6 +150,11 @@ class TrainConfig:
     def micro_batches(self) -> int:
         """Passes in a step, over all processes."""
         return self.batch_size // (self.micro_batch or self.batch_size)
+
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up: a short run has to reach its rate, too."""
+        return min(100, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
 
     def following_weights(self, n_q: int) -> tuple[float, ...]:
         """Weight of each stream's next-token loss against the other streams'."""

@@ -23,6 +23,7 @@ from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.training import state
 from magnet_cli.training.batches import BatchDrawer
 from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.lock import locked
 from magnet_cli.training.objective import Batch, TrainingModule, exact, mean_loss
 from magnet_cli.training.optimizers import make_optimizers, set_rates
 from magnet_cli.training.output import Journal, OutputModel
@@ -48,7 +49,8 @@ class NotANumberError(MagnetError):
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """The process's place in the run, as `accelerate launch` (or nobody) set it up."""
+    """The process's place in the run, as `accelerate launch` (or nobody) set it up.
+    Raises UsageError: fp16 is asked for where there is no GPU, so nothing would be in fp16."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
@@ -56,7 +58,31 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     AcceleratorState._reset_state()
     # A stage uses one head of K; which, differs from step to step.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[unused])
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[unused])
+    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise UsageError(
+            "--mixed-precision fp16 needs a GPU, and this run is on a CPU.",
+            "Choose --mixed-precision bf16 or no.",
+        )
+    return accelerator
+
+
+def shared_out(config: TrainConfig, processes: int) -> TrainConfig:
+    """The settings with a pass for each process, where none is asked for by `micro_batch`.
+    Raises UsageError: the items or passes cannot be shared out evenly over the processes."""
+    if not config.micro_batch and config.batch_size % processes:
+        raise UsageError(
+            f"{config.batch_size} items cannot be shared by {processes} processes.",
+            f"Choose a --batch-size that is a multiple of {processes}.",
+        )
+    if not config.micro_batch and processes > 1:
+        config = dataclasses.replace(config, micro_batch=config.batch_size // processes)
+    if config.micro_batches % processes:
+        raise UsageError(
+            f"{config.micro_batches} micro-batches cannot be shared by {processes} processes.",
+            "Choose --batch-size and --micro-batch so that their ratio is a multiple of that.",
+        )
+    return config
 
 
 class Trainer:
@@ -75,12 +101,7 @@ class Trainer:
         self.config, self.output, self.train, self.valid = config, output, train, valid
         self.accelerator = accelerator or make_accelerator(config)
         processes = self.accelerator.num_processes
-        if config.micro_batches % processes:
-            raise UsageError(
-                f"{config.micro_batches} micro-batches cannot be shared by {processes} processes.",
-                "Choose --batch-size and --micro-batch so that their ratio is a multiple of that.",
-            )
-        self.share = config.micro_batches // processes
+        self.share = shared_out(config, processes).micro_batches // processes
         self.following_weights = config.following_weights(output.lm.config.n_q)
         module = TrainingModule(output.lm, self.following_weights, config.gradient_checkpointing)
         # Together: FSDP puts its own parameters in the place of those that the optimizers hold.
@@ -92,7 +113,10 @@ class Trainer:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ask `run` to end after the current step, with a checkpoint; for one process, from a signal."""
+        """Ask `run` to end after the current step, with a checkpoint; from a signal, in any process.
+
+        All processes end after the same step, also where only one of them is asked.
+        """
         self._stopping = True
 
     def resume(self) -> bool:
@@ -108,8 +132,13 @@ class Trainer:
 
         Raises:
             NotANumberError: naming the step, the batch and the last good checkpoint.
+            UsageError: another run is writing this folder.
             KeyboardInterrupt: after `stop`, when the checkpoint is written.
         """
+        with locked(self.output.directory, self.accelerator.is_main_process):
+            self._run(on_progress)
+
+    def _run(self, on_progress: OnProgress) -> None:
         main = self.accelerator.is_main_process
         out = self.output.directory
         journal = Journal(out, self.config.tensorboard, self.step) if main else None
@@ -124,6 +153,7 @@ class Trainer:
             window = _Window(self.train.lm.n_q)
             while self.step < self.config.steps:
                 loss, norm, sums = self.take_step()
+                stopping = self._asked_to_stop()
                 window.add(loss, norm, sums)
                 if self._due(self.config.log_every):
                     tell("step", window.record(self._rate))
@@ -135,9 +165,9 @@ class Trainer:
                 sampling = self.config.sample_every and self._due(self.config.sample_every)
                 # Samples are the kept model's, and what is kept has a checkpoint: a run that is
                 # resumed where there is none starts from the model's file.
-                if sampling or self._stopping or self._due(self.config.checkpoint_every):
+                if sampling or stopping or self._due(self.config.checkpoint_every):
                     tell("checkpoint", {"path": str(self.checkpoint())})
-                if self._stopping and self.step < self.config.steps:
+                if stopping and self.step < self.config.steps:
                     raise KeyboardInterrupt
                 if sampling:
                     if main:
@@ -147,6 +177,13 @@ class Trainer:
         finally:
             if journal is not None:
                 journal.close()
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any process was: they have to end after the same step."""
+        if self.accelerator.num_processes == 1:
+            return self._stopping
+        asked = torch.tensor(float(self._stopping), device=self.accelerator.device)
+        return float(self._sum(asked)) > 0
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
@@ -172,10 +209,13 @@ class Trainer:
             sums += by_stream
         loss_here = float(self._sum(total))
         if not math.isfinite(loss_here):
-            raise self._not_a_number(batches)
+            raise self._not_a_number("The loss is not a number", batches)
         norm = self.accelerator.clip_grad_norm_(
             self.model.parameters(), self.config.clip_norm or math.inf
         )
+        # Under fp16 the scaler skips such a step and scales down.
+        if self.config.mixed_precision != "fp16" and not math.isfinite(float(norm)):
+            raise self._not_a_number("The gradients are not numbers", batches)
         self._rate = set_rates(self.optimizers, self.step, self.config)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -189,20 +229,28 @@ class Trainer:
         summed: Tensor = self.accelerator.reduce(tensor, "sum")
         return summed
 
-    def _not_a_number(self, batches: list[Batch]) -> NotANumberError:
-        last = state.latest_checkpoint(self.output.directory)
+    def _not_a_number(self, what: str, batches: list[Batch]) -> NotANumberError:
         clips = ", ".join(name for batch in batches for name in batch.names)
+        return self._lost(f"{what} at step {self.step + 1}, in the batch of {clips}.")
+
+    def _lost(self, what: str) -> NotANumberError:
+        last = state.latest_checkpoint(self.output.directory)
         good = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
+        again = "Go on from it with --resume and" if last else "Begin again with"
         return NotANumberError(
-            f"The loss is not a number at step {self.step + 1}, in the batch of {clips}. {good}",
-            "Go on from it with --resume and a lower --learning-rate, or --mixed-precision no."
-            if last
-            else "Begin again with a lower --learning-rate, or --mixed-precision no.",
+            f"{what} {good}", f"{again} a lower --learning-rate, or --mixed-precision no."
         )
 
     def checkpoint(self) -> Path:
         """Save the state of the run, and the averaged weights as the model to generate with.
-        Raises MagnetError: the disk is full, or cannot be written to."""
+
+        Raises:
+            NotANumberError: there are weights that are not numbers; nothing is written.
+            MagnetError: the disk is full, or cannot be written to.
+        """
+        here = sum(not bool(state.local(p).isfinite().all()) for p in self.model.parameters())
+        if float(self._sum(torch.tensor(float(here), device=self.accelerator.device))):
+            raise self._lost(f"Weights are not numbers after step {self.step}: they are not saved.")
         try:
             saved = state.save_checkpoint(
                 self.accelerator,
@@ -216,7 +264,7 @@ class Trainer:
         except (OSError, RuntimeError) as error:
             last = state.latest_checkpoint(self.output.directory)
             raise MagnetError(
-                f"The checkpoint after step {self.step} could not be written: {error}.",
+                f"The checkpoint after step {self.step} could not be written: {_reason(error)}.",
                 f"Make room and go on with --resume; the last one is {last or 'none'}.",
             ) from error
         return saved
@@ -228,6 +276,16 @@ class Trainer:
             if self.accelerator.is_main_process:
                 self.output.update(weights)
         self.accelerator.wait_for_everyone()
+
+
+def _reason(error: OSError | RuntimeError) -> str:
+    """Why something could not be written, without torch's insides."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    inside = ("PytorchStreamWriter", "unexpected pos", "inline_container", "No space left")
+    if any(word in str(error) for word in inside):
+        return "the disk is full, or cannot be written to"
+    return str(error).partition("\n")[0]
 
 
 @dataclass(frozen=True)

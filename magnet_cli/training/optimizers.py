@@ -49,7 +49,7 @@ def _adamw(
 
 def rate_share(step: int, config: TrainConfig) -> float:
     """The share of the peak learning rate at a step (0 is the first)."""
-    warmup = config.warmup_steps
+    warmup = config.warmup
     if step < warmup:
         return (step + 1) / warmup
     if config.schedule == "constant":

@@ -21,6 +21,7 @@ from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import OutputConfig
 from magnet_cli.training.config import TrainConfig, to_toml
+from magnet_cli.training.state import plain_name
 
 CONFIG_NAME = "train.toml"
 SAMPLES = "samples"
@@ -66,7 +67,7 @@ class OutputModel:
     def update(self, weights: Mapping[str, Tensor]) -> None:
         """Replace the language model's weights by a training module's state, named `lm.…`."""
         state = {
-            name.removeprefix("lm."): tensor.detach().cpu().contiguous().clone()
+            plain_name(name).removeprefix("lm."): tensor.detach().cpu().contiguous().clone()
             for name, tensor in weights.items()
         }
         with atomic_path(self.directory / native.LM_FILE) as partial:
@@ -92,6 +93,23 @@ class OutputModel:
         return folder
 
 
+def board_writer() -> Any:
+    """TensorBoard's SummaryWriter.
+    Raises UsageError: it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            "TensorBoard is not installed.",
+            "Install it with `pip install tensorboard`, or magnet with its `tensorboard` extra.",
+        ) from error
+    return SummaryWriter
+
+
+# By kind of record, where TensorBoard shows its numbers: training and validation apart.
+_BOARDS = {"step": "train/", "valid": "valid/"}
+
+
 class Journal:
     """The log: one JSON object a line, and TensorBoard events where they are wanted.
 
@@ -104,14 +122,7 @@ class Journal:
         self.path = out / LOG_NAME
         self._board: Any = None
         if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise UsageError(
-                    "TensorBoard is not installed.",
-                    "Install it with `pip install tensorboard`, or magnet with its `tensorboard` extra.",
-                ) from error
-            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=steps_done)
+            self._board = board_writer()(str(out / "tensorboard"), purge_step=steps_done)
         kept = [line for line in self._lines() if _step_of(line) <= steps_done]
         if self.path.exists():
             with atomic_path(self.path) as partial:
@@ -132,6 +143,7 @@ class Journal:
         if self._board is not None:
             for name, value in _numbers("", record):
                 if name != "step":
+                    name = _BOARDS.get(record.get("kind", ""), "") + name
                     self._board.add_scalar(name, value, record["step"])
 
     def close(self) -> None:

@@ -21,8 +21,9 @@ from magnet_cli.training.batches import BatchDrawer, Source, TextCache
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.encode import check_tokens, codebooks_of
 from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
-from magnet_cli.training.loop import Trainer
-from magnet_cli.training.output import OutputModel
+from magnet_cli.training.lock import locked
+from magnet_cli.training.loop import Trainer, make_accelerator, shared_out
+from magnet_cli.training.output import OutputModel, board_writer
 
 
 def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Trainer:
@@ -36,9 +37,20 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
         raise UsageError(
             "There is nothing to train on.", "Name folders of token shards with --data."
         )
+    going_on = resume and (out / native.CONFIG_FILE).is_file()
+    trained_on = config.valid is not None and _place(config.valid) in map(_place, config.data)
+    if trained_on and not going_on:  # runs that began so can end so
+        raise UsageError(
+            f"{config.valid} is trained on, so it cannot be the validation set too.",
+            "Name a folder of other clips with --valid, or none.",
+        )
+    # Before anything is made: a run that cannot begin leaves no folder behind.
+    if config.tensorboard:
+        board_writer()
+    accelerator = make_accelerator(config)
+    config = shared_out(config, accelerator.num_processes)
     source = Source(tuple(TokenFolder(folder) for folder in config.data))
     tokens = source.folders[0].format
-    going_on = resume and (out / native.CONFIG_FILE).is_file()
     # What is there decides about codec, text encoder and sizes: the weights follow by `resume`.
     spec = dataclasses.replace(config, init=str(out.resolve())) if going_on else config
     parts = parts_to_train(spec, tokens, out.resolve().name)
@@ -72,15 +84,20 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
         held_out = Source((TokenFolder(config.valid),))
         Source((*source.folders, *held_out.folders))  # of one codec
         valid = BatchDrawer(held_out, parts.lm.config, config, encode_text)
-    trainer = Trainer(config, output, train, valid)
+    trainer = Trainer(config, output, train, valid, accelerator)
     if trainer.accelerator.is_main_process and not going_on:
         output.create(config)
     trainer.accelerator.wait_for_everyone()
     if going_on:
         trainer.resume()
         if trainer.accelerator.is_main_process:
-            output.write_config(config)
+            with locked(out):
+                output.write_config(config)
     return trainer
+
+
+def _place(folder: str) -> Path:
+    return Path(folder).expanduser().resolve()
 
 
 def parts_to_train(config: TrainConfig, tokens: TokenFormat, name: str) -> Parts:

@@ -21,7 +21,14 @@ from magnet_cli.foreign.bounds import BOUNDS
 CHECKPOINTS = "checkpoints"
 _PREFIX = "step-"
 _PARTIAL = ".partial-"
-_WRAPPED = "module."  # what DDP puts before a parameter's name; one process does not
+_WRAPPED = ("module.", "_orig_mod.")  # what DDP and torch.compile put before a parameter's name
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name as it is without DDP and torch.compile."""
+    while name.startswith(_WRAPPED):
+        name = name.partition(".")[2]
+    return name
 
 
 class Ema:
@@ -35,9 +42,7 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.names = [
-            name.removeprefix(_WRAPPED) for name, p in model.named_parameters() if p.requires_grad
-        ]
+        self.names = [plain_name(name) for name, p in model.named_parameters() if p.requires_grad]
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.shadow = [p.detach().clone() for p in self._parameters]
 
@@ -71,7 +76,7 @@ class Ema:
     def state_dict(self) -> dict[str, Any]:
         """The number of updates, and by parameter name this process's part of the averages."""
         parts = {
-            name: _local(average).cpu()
+            name: local(average).cpu()
             for name, average in zip(self.names, self.shadow, strict=True)
         }
         return {"updates": self.updates, "shadow": parts}
@@ -81,12 +86,12 @@ class Ema:
         if not BOUNDS["updates"].holds(state["updates"]):
             raise ValueError("its averages do not say how many they are of")
         self.updates = state["updates"]
-        saved = {name.removeprefix(_WRAPPED): part for name, part in state["shadow"].items()}
+        saved = {plain_name(name): part for name, part in state["shadow"].items()}
         for name, average in zip(self.names, self.shadow, strict=True):
-            _local(average).copy_(saved[name])
+            local(average).copy_(saved[name])
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that FSDP has cut up; any other tensor as it is."""
     local: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return local

@@ -193,13 +193,16 @@ def training(out: Path) -> None:
         )
         Path(f"sounds/{number}.txt").write_text(caption)
     assert run("data", "encode", "sounds", "tokens", "--codec", "./codec") == 0
+    shutil.copytree(
+        "tokens", "held-out"
+    )  # what is trained on is no validation set under its own name
     torch.manual_seed(0)
     common = (
         "--data", "tokens", "--codec", "./codec", "--text-encoder", "./text", "--modeling",
         "hybrid", "--dim", "16", "--num-heads", "2", "--num-layers", "1", "--segment-duration",
         "2.4", "--batch-size", "4", "--micro-batch", "2", "--warmup-steps", "2", "--seed", "4",
         "--learning-rate", "0.01", "--log-every", "1", "--checkpoint-every", "2", "--ema-every",
-        "2", "--valid", "tokens", "--valid-every", "3", "--keep-checkpoints", "1",
+        "2", "--valid", "held-out", "--valid-every", "3", "--keep-checkpoints", "1",
     )  # fmt: skip
     from magnet_cli.training.loop import Trainer
 

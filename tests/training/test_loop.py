@@ -42,6 +42,11 @@ def settings(workshop: Path, **more: Any) -> TrainConfig:
     return TrainConfig(**{**base, **more})
 
 
+def held_out(workshop: Path) -> str:
+    """The same clips in a folder of their own."""
+    return str(shutil.copytree(workshop / "tokens", workshop / "held-out"))
+
+
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {k: v.detach().clone() for k, v in trainer.output.lm.state_dict().items()}
 
@@ -105,7 +110,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(workshop: Path) -> None:
 
 
 def test_what_a_run_keeps_is_its_averages_and_validation_speaks_of_them(workshop: Path) -> None:
-    trainer, heard = run(workshop, "kept", valid=str(workshop / "tokens"), valid_every=6)
+    trainer, heard = run(workshop, "kept", valid=held_out(workshop), valid_every=6)
     kept = load_file(workshop / "kept" / "lm.safetensors")
     averages = trainer.ema.state_dict()["shadow"]
     assert any(not torch.equal(weights(trainer)[name], tensor) for name, tensor in kept.items())
@@ -282,7 +287,7 @@ def test_resume_of_nothing_starts(workshop: Path) -> None:
 
 
 def test_validation_tells_every_stream(workshop: Path) -> None:
-    _, heard = run(workshop, "out", valid=str(workshop / "tokens"), valid_every=3, valid_items=4)
+    _, heard = run(workshop, "out", valid=held_out(workshop), valid_every=3, valid_items=4)
     records = [progress.record for progress in heard if progress.kind == "valid"]
     assert len(records) == 2
     assert all(value > 0 for record in records for value in record["masked"])

@@ -1,0 +1,200 @@
+"""What ends a run, or spoils it: signals, a second run in its folder, numbers that are none."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from magnet_cli.cli.train import _minutes, _same_start, _stopping_well
+from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.training import state
+from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.lock import locked
+from magnet_cli.training.loop import NotANumberError, Progress, shared_out
+from magnet_cli.training.output import Journal
+from magnet_cli.training.setup import make_trainer
+from tests.training.test_loop import settings
+
+
+class Voice:
+    """Hears what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_both_signals_end_a_run_with_a_checkpoint(workshop: Path, number: signal.Signals) -> None:
+    """SIGTERM, which queues and containers send, saved nothing at all."""
+    trainer = make_trainer(settings(workshop, checkpoint_every=6), workshop / "out")
+    voice: Any = Voice()
+
+    def after_three(progress: Progress) -> None:
+        if progress.kind == "step" and progress.step == 3:
+            os.kill(os.getpid(), number)
+
+    usual = {
+        n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        with pytest.raises(KeyboardInterrupt), _stopping_well(trainer, voice):
+            trainer.run(after_three)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        for one, before in usual.items():
+            signal.signal(one, before)
+    kept = state.latest_checkpoint(workshop / "out")
+    assert kept is not None
+    assert kept.name == "step-00000004"
+    assert "--resume" in voice.said[-1]
+
+
+def test_a_process_ends_when_another_is_asked_to(workshop: Path) -> None:
+    """Ctrl-C with several processes was left to kill them all, and nothing was saved."""
+    trainer = make_trainer(settings(workshop), workshop / "out")
+
+    class Two:
+        num_processes, device = 2, torch.device("cpu")
+
+        def reduce(self, tensor: torch.Tensor, how: str) -> torch.Tensor:
+            return tensor + 1  # the other one was asked
+
+    trainer.accelerator = Two()
+    assert trainer._asked_to_stop()
+
+
+def test_a_folder_takes_one_run_at_a_time(workshop: Path) -> None:
+    trainer = make_trainer(settings(workshop), workshop / "out")
+    with locked(workshop / "out"):
+        with pytest.raises(UsageError, match=f"process {os.getpid()}.*is writing"):
+            trainer.run()
+        assert not (workshop / "out" / "log.jsonl").exists()
+    trainer.run()  # and it is free again
+
+
+def test_gradients_that_are_not_numbers_change_no_weights(workshop: Path) -> None:
+    """The loss was a number, the weights were not any more, and the checkpoint was called good."""
+    trainer = make_trainer(settings(workshop), workshop / "out")
+    trainer.take_step()
+    weight = trainer.output.lm.out_norm.weight
+    weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(NotANumberError, match="gradients are not numbers at step 2"):
+        trainer.take_step()
+    assert all(torch.isfinite(p).all() for p in trainer.output.lm.parameters())
+
+
+def test_weights_that_are_not_numbers_are_not_saved(workshop: Path) -> None:
+    trainer = make_trainer(settings(workshop), workshop / "out")
+    before = (workshop / "out" / "lm.safetensors").read_bytes()
+    with torch.no_grad():
+        trainer.output.lm.out_norm.weight.fill_(float("inf"))
+    with pytest.raises(NotANumberError, match="are not saved"):
+        trainer.checkpoint()
+    assert state.latest_checkpoint(workshop / "out") is None
+    assert (workshop / "out" / "lm.safetensors").read_bytes() == before
+
+
+def test_processes_share_a_batch_without_being_told_how() -> None:
+    """`torchrun --nproc_per_node 2` failed with the defaults."""
+    assert shared_out(TrainConfig(), 2).micro_batch == 8
+    assert shared_out(TrainConfig(), 1) == TrainConfig()
+    with pytest.raises(UsageError, match="16 items cannot be shared by 3"):
+        shared_out(TrainConfig(), 3)
+    with pytest.raises(UsageError, match="1 micro-batches cannot be shared by 2"):
+        shared_out(TrainConfig(micro_batch=16), 2)
+
+
+def test_what_torch_compile_names_is_kept_under_the_models_own_names(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's file had `_orig_mod.` before every name, and nothing could load it."""
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "eager")
+    trainer = make_trainer(settings(workshop, steps=2), workshop / "out")
+    assert not [name for name in trainer.ema.names if "_orig_mod" in name]
+    state_of = {f"_orig_mod.{n}": t for n, t in trainer.model.state_dict().items()}
+    trainer.output.update(state_of)
+    kept = load_file(workshop / "out" / "lm.safetensors")
+    assert kept.keys() == trainer.output.lm.state_dict().keys()
+
+
+def test_a_full_disk_is_told_without_torchs_insides(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(settings(workshop), workshop / "out")
+
+    def full(folder: str) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:626] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(trainer.accelerator, "save_state", full)
+    with pytest.raises(MagnetError) as caught:
+        trainer.run()
+    assert "disk is full" in caught.value.message
+    assert "inline_container" not in caught.value.message
+
+
+def test_a_short_run_reaches_its_rate() -> None:
+    assert [TrainConfig(steps=steps).warmup for steps in (5, 200, 1000, 5000)] == [0, 20, 100, 100]
+    assert TrainConfig(steps=5, warmup_steps=7).warmup == 7
+
+
+def test_half_precision_on_a_cpu_is_refused(workshop: Path) -> None:
+    """It was float32 in silence."""
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        make_trainer(settings(workshop, mixed_precision="fp16"), workshop / "out")
+    assert not (workshop / "out").exists()
+
+
+def test_training_data_are_no_validation_set(workshop: Path) -> None:
+    twice = settings(workshop, valid=str(workshop / "x" / ".." / "tokens"))
+    with pytest.raises(UsageError, match="trained on"):
+        make_trainer(twice, workshop / "out")
+
+
+def test_a_board_that_is_not_there_is_told_before_a_folder_is_made(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UsageError, match="TensorBoard is not installed"):
+        make_trainer(settings(workshop, tensorboard=True), workshop / "out")
+    assert not (workshop / "out").exists()
+
+
+def test_the_board_shows_training_and_validation_apart(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, tensorboard=False, steps_done=0)
+    seen: list[str] = []
+
+    class Board:
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            seen.append(name)
+
+        def close(self) -> None: ...
+
+    journal._board = Board()
+    journal.write({"step": 1, "kind": "step", "loss": 2.0, "masked": [1.0]})
+    journal.write({"step": 1, "kind": "valid", "mean": 2.0, "masked": [1.0]})
+    journal.close()
+    assert seen == ["train/loss", "train/masked/0", "valid/mean", "valid/masked/0"]
+
+
+def test_a_run_goes_on_from_what_it_began_with(tmp_path: Path) -> None:
+    began = TrainConfig(init="small")
+    _same_start(began, began, tmp_path)
+    with pytest.raises(UsageError, match="began from small, so it cannot go on from medium"):
+        _same_start(began, TrainConfig(init="medium"), tmp_path)
+
+
+def test_times_are_for_people() -> None:
+    """4320 min left."""
+    assert _minutes(4320 * 60) == "3 d 0 h"
+    assert [_minutes(t) for t in (45, 12 * 60, 320 * 60)] == ["45 s", "12 min", "5 h 20 min"]
