@@ -30,7 +30,7 @@ format: $(VENV)/dev
 	$(BIN)/ruff format .
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist worksteal
 
 # What takes minutes or needs other programs (see .ci/run for their Debian packages).
 test-slow: $(VENV)/dev

@@ -68,6 +68,9 @@ def median_distance(rows: Tensor) -> float:
     return float(torch.pdist(some.double()).median())
 
 
+_ROWS = 1024  # of a kernel's matrix at a time: no more memory for more clips
+
+
 def kernel_distances(
     first: Tensor,
     second: Tensor,
@@ -95,26 +98,30 @@ def kernel_distances(
         ValueError: a set has fewer than two units.
     """
     units = 1 + max(*first_units, *second_units)
-    sets = [(first.double(), first_units), (second.double(), second_units)]
-    members = []  # [rows, units], 1 where a row is of a unit
-    for rows, of in sets:
+    sets = []
+    for rows, of in ((first, first_units), (second, second_units)):
         if len(set(of)) < 2 or len(of) != len(rows):
             raise ValueError("each set needs two units or more, and a unit for each row")
-        members.append(
-            torch.nn.functional.one_hot(torch.tensor(list(of)), units).double().to(rows.device)
-        )
+        sets.append((rows.double(), torch.tensor(list(of), device=rows.device)))
 
     def similarity(one: int, two: int) -> Tensor:
         """Mean kernel between different units: of all, and without each unit."""
-        gram = torch.cdist(sets[one][0], sets[two][0]).square().mul(-0.5 / bandwidth**2).exp()
-        sums = members[one].T @ gram @ members[two]  # [units, units]
-        pairs = torch.outer(members[one].sum(0), members[two].sum(0))
-        totals = []
-        for table in (sums, pairs):
-            apart = table - table.diag().diag()
-            without = apart.sum() - apart.sum(0) - apart.sum(1)
-            totals.append(torch.cat([apart.sum()[None], without]))
-        return totals[0] / totals[1]
+        (rows, of), (others, of_others) = sets[one], sets[two]
+        sums = rows.new_zeros(
+            2, units
+        )  # of what lies between a unit and all others, from both sides
+        for block, unit in zip(rows.split(_ROWS), of.split(_ROWS), strict=True):
+            gram = torch.cdist(block, others).square().mul(-0.5 / bandwidth**2).exp()
+            gram.masked_fill_(unit[:, None] == of_others, 0)
+            sums[0].index_add_(0, unit, gram.sum(1))
+            sums[1].index_add_(0, of_others, gram.sum(0))
+        counts = [torch.bincount(each, minlength=units).double() for each in (of, of_others)]
+        pairs = torch.stack([counts[i] * (counts[1 - i].sum() - counts[1 - i]) for i in (0, 1)])
+        values, numbers = (
+            torch.cat([table[0].sum()[None], table[0].sum() - table.sum(0)])
+            for table in (sums, pairs)
+        )
+        return values / numbers
 
     both = similarity(0, 0) + similarity(1, 1) - 2 * similarity(0, 1)
     distances = 100 * both.cpu()

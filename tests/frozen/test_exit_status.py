@@ -59,7 +59,10 @@ class TorchOutOfMemoryError(Exception):
         (SystemExit(0), 0),
         (SystemExit(7), 7),
         (SystemExit("text"), 1),
-        *((kind("It is wrong.", "Mend it."), kind.exit_status) for kind in kinds(MagnetError)),
+        *(
+            (kind("It is wrong.", "Mend it."), kind.exit_status)
+            for kind in sorted(kinds(MagnetError), key=lambda kind: kind.__name__)
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
