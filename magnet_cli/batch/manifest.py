@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,14 +59,14 @@ class Manifest:
         manifest = cls(folder / manifest_name(shard))
         others = sorted(set(folder.glob(f"{MANIFEST_STEM}*.jsonl")) - {manifest.path})
         for path in (*others, manifest.path):  # its own last: that holds
-            try:
-                with reading.open_regular(path, follow=False) as file:
-                    while line := file.readline(_LONGEST_LINE + 1):
-                        manifest._take(line)
-            except FileNotFoundError:
-                continue
-            except (OSError, reading.ReadError) as error:
-                raise _unreadable(path, error) from error
+            manifest._take_file(path)
+        return manifest
+
+    @classmethod
+    def read_one(cls, folder: Path, shard: Shard) -> Manifest:
+        """What the manifest of one shard alone says. Errors as `read`."""
+        manifest = cls(folder / manifest_name(shard))
+        manifest._take_file(manifest.path)
         return manifest
 
     @property
@@ -102,6 +102,16 @@ class Manifest:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _take_file(self, path: Path) -> None:
+        try:
+            with reading.open_regular(path, follow=False) as file:
+                while line := file.readline(_LONGEST_LINE + 1):
+                    self._take(line)
+        except FileNotFoundError:
+            return
+        except (OSError, reading.ReadError) as error:
+            raise _unreadable(path, error) from error
 
     def _take(self, line: bytes) -> None:
         record = _parsed(line)
@@ -143,7 +153,7 @@ class Manifest:
 
 def now() -> str:
     """The time, as manifests note it: ISO 8601, UTC, so that later is greater."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def manifest_name(shard: Shard) -> str:

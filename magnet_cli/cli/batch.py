@@ -35,6 +35,7 @@ Examples:
     magnet batch prompts.csv -O clips --preset fast --dry-run
     generate-prompts | magnet batch - -O clips --print0 | xargs -0 -n 1 play
     magnet batch prompts.txt -O clips --seed 7 --shard "$SLURM_ARRAY_TASK_ID/8"
+    magnet batch --status clips
 """
 
 _batch = panel("Batch")
@@ -69,28 +70,31 @@ class BatchOptions:
     dry_run: bool = _batch("Check the lines, list what would be made, and stop.", False)
     print_paths: bool = _batch("Write each finished file's path to stdout.", False, flags="--print")
     print0: bool = _batch("The same, each path ended by a NUL.", False)
+    status: Path | None = _batch(
+        "Say how far the batch in DIR is, on this machine or others, and stop.", metavar="DIR"
+    )
 
 
 @takes_flags
 def batch(
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="FILE",
             help="Prompts: .txt (one a line, `#` comments), .csv, .tsv or .jsonl; `-` reads stdin.",
             show_default=False,
         ),
-    ],
+    ] = None,
     folder: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--output-dir",
             "-O",
             metavar="DIR",
-            help="Folder for the clips and their manifest.",
+            help="Folder for the clips and their manifest. Needed but for --status.",
             show_default=False,
         ),
-    ],
+    ] = None,
     force: Annotated[
         bool,
         typer.Option(
@@ -117,8 +121,19 @@ def batch(
     from magnet_cli.batch.manifest import Manifest
     from magnet_cli.checkpoints.identity import with_identities
     from magnet_cli.cli.batch_run import BatchRun
+    from magnet_cli.cli.batch_status import say_status
 
     voice = Talk(talk)
+    if options.status is not None:
+        if source is not None or folder is not None:
+            raise UsageError(
+                "--status takes its folder, and neither prompts nor -O.", "Leave them out."
+            )
+        say_status(options.status, voice)
+        return
+    if source is None or folder is None:
+        missing = "FILE, the prompts" if source is None else "-O DIR, a folder for the clips"
+        raise UsageError(f"There is no {missing}.", "Say both: magnet batch prompts.txt -O clips")
     if sum((options.print_paths, options.print0, talk.json)) > 1:
         raise UsageError("--print, --print0 and --json all write to stdout.", "Choose one.")
     kind = "txt" if source == STDIN or options.null else format_of(source)

@@ -57,6 +57,9 @@ class BatchRun:
         self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
         self._models = settings.models  # with the ids that are known
         self._tally = Tally()
+        self._clips: dict[
+            str, int
+        ] = {}  # that all the lines ask for, and this shard's; {}: not known
         if path_end is not None:
             stdout()  # refuses one that is closed
 
@@ -68,6 +71,7 @@ class BatchRun:
             PartialFailureError: some were skipped, or some clips failed.
         """
         everything, jobs = self._checked(name, planned)
+        part = len(jobs)
         with open_manifest(self._settings.folder, self._shard) as manifest:
             self._say_damage(manifest)
             check_run(manifest, self._asked(), self._force)
@@ -88,6 +92,7 @@ class BatchRun:
                 self._refuse_bad(name, misfits := fitter.misfits(jobs))
                 lines = {bad.number for bad in misfits}
                 jobs = [job for job in jobs if job.line not in lines]
+                self._clips = {"clips": len(everything), "part": part}
                 if not self._begin(manifest, fitter, whole=True):
                     make = jobs  # the model has become another one, and --force was said
                 missing = {job.index for job in make if job.line not in lines}
@@ -248,6 +253,7 @@ class BatchRun:
             "dtype": model.dtype,
             "batch_size": batch_size(self._size, model, whole),
             "magnet": __version__,
+            **self._clips,
         }
         goes_on = check_run(manifest, run, self._force)
         if manifest.anything_done:

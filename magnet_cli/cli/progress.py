@@ -338,7 +338,7 @@ class BatchDisplay(ClipDisplay):
         count = f"[{tally.finished}{f'/{tally.total}' if tally.total is not None else ''}]"
         if outcome.saved is not None:
             path = outcome.saved.target.path
-            left = f", {_rough(tally.seconds_left)} left" if tally.seconds_left else ""
+            left = f", {rough(tally.seconds_left)} left" if tally.seconds_left else ""
             self._talk.note(
                 f"{count} {in_words(outcome.saved)}, in {outcome.seconds:.1f} s "
                 f"({tally.clips_per_minute:.1f} clips/min{left})"
@@ -359,7 +359,7 @@ class BatchDisplay(ClipDisplay):
             self._bars.update(self._overall, completed=self._tally.finished, detail=detail)
 
 
-def _rough(seconds: float | None) -> str:
+def rough(seconds: float | None) -> str:
     """A time as people say it."""
     seconds = seconds or 0.0
     if seconds < 90:

@@ -218,6 +218,28 @@ def test_a_forced_run_that_was_interrupted_is_gone_on_with(
     assert "[2/2]" in outcome.err
 
 
+def test_status_tells_how_far_it_is(magnet: Magnet, prompts: str) -> None:
+    assert magnet("batch", prompts, "-O", "clips", *QUICK).status == 0
+    Path("clips/0001-wind-6.wav").unlink()
+    outcome = magnet("batch", "--status", "clips")
+    assert outcome.status == 0
+    heading, row = (line.split() for line in outcome.out.splitlines())
+    assert heading[:5] == ["clips", "done", "failed", "missing", "clips/min"]
+    assert row[:5] == ["all", "3", "2", "0", "1"]
+    assert row[-1] == "ago"
+    (record,) = magnet("batch", "--status", "clips", "--json").records
+    assert (record["name"], record["clips"], record["missing"]) == ("all", 3, 1)
+    assert magnet("batch", prompts, "-O", "parts", *QUICK, "--shard", "2/3").status == 0
+    outcome = magnet("batch", "--status", "parts", "--json")
+    assert [(r["name"], r["clips"], r["done"]) for r in outcome.records] == [
+        ("all", 3, 1),
+        ("2/3", 1, 1),
+    ]
+    assert "2 shards have not begun." in outcome.err
+    for wrong in (("--status", "clips", "-O", "clips"), (prompts,), ("-O", "clips")):
+        assert magnet("batch", *wrong).status == 2
+
+
 def test_files_of_others_are_not_replaced(magnet: Magnet, prompts: str) -> None:
     Path("clips").mkdir()
     Path("clips/0001-wind-6.wav").write_text("mine")

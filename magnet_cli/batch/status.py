@@ -1,0 +1,175 @@
+"""How far a batch is, told from its manifests alone: nothing is loaded, planned or locked.
+
+What a manifest cannot know is None: how many clips the lines ask for, where they came from a pipe or
+where an earlier version noted the run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.batch.jobs import WHOLE, Shard
+from magnet_cli.batch.manifest import Manifest
+from magnet_cli.batch.names import MANIFEST_STEM
+from magnet_cli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Count:
+    """Clips of a batch, or of a part of it."""
+
+    name: str  # "1/4"; of the whole batch "all"
+    clips: int | None  # that are asked for
+    done: int  # made, and their files are there
+    failed: int
+    rate: float | None  # clips a minute of its last run, from its start to its last clip
+    last: str | None  # when its last clip was noted, as manifests say it
+
+    @property
+    def missing(self) -> int | None:
+        """Clips that are neither done nor failed."""
+        return None if self.clips is None else max(0, self.clips - self.done - self.failed)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return {
+            "name": self.name,
+            "clips": self.clips,
+            "done": self.done,
+            "failed": self.failed,
+            "missing": self.missing,
+            "rate": self.rate,
+            "last": self.last,
+        }
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole, and its shards where there are any."""
+
+    whole: Count
+    shards: tuple[Count, ...] = ()  # those that have begun
+    to_begin: int = 0  # shards that have not
+    damaged: int = 0  # lines that could not be read
+
+
+def status_of(folder: Path) -> Status:
+    """How far the batch of a folder is.
+
+    A clip is known by its number, so that what a changed prompt file no longer asks for is not counted
+    beside what it asks for now.
+
+    Raises:
+        UsageError: the folder holds no manifest.
+        MagnetError: a manifest cannot be read.
+    """
+    everything = Manifest.read(folder, WHOLE)
+    shards, count = _shards(folder)
+    own = {shard: Manifest.read_one(folder, shard) for shard in (WHOLE, *shards)}
+    if not shards and not own[WHOLE].path.exists():
+        raise UsageError(
+            f"{folder} holds no manifest of a batch.",
+            "Name the folder that -O named: --status DIR.",
+        )
+    clips = _newest(everything.clips.values())
+    counts = []
+    for shard in shards:
+        part = [clip for index, clip in clips.items() if shard.has(index)]
+        manifest = own[shard]
+        counts.append(
+            Count(
+                f"{shard.number}/{shard.count}",
+                _number(manifest.run.get("part")),
+                *_sorted(folder, part),
+                rate=_rate(manifest),
+                last=_last(manifest),
+            )
+        )
+    # Shards run beside each other, so their rates add up; a run without --shard behind them is alone.
+    rates = [rate for shard in shards if (rate := _rate(own[shard])) is not None]
+    newest = max(own.values(), key=lambda each: _began(each) or "")
+    rate = _rate(own[WHOLE]) if newest is own[WHOLE] or not rates else round(sum(rates), 1)
+    whole = Count(
+        "all",
+        _number(newest.run.get("clips")),
+        *_sorted(folder, clips.values()),
+        rate=rate,
+        last=_last(everything),
+    )
+    return Status(whole, tuple(counts), count - len(shards), everything.damaged)
+
+
+def _shards(folder: Path) -> tuple[list[Shard], int]:
+    """The shards that have begun, and into how many it was divided (of two divisions, the larger)."""
+    pattern = re.compile(rf"{MANIFEST_STEM}\.shard-(\d{{1,6}})-of-(\d{{1,6}})\.jsonl")
+    found = [
+        Shard(int(name[1]), int(name[2]))
+        for path in folder.glob(f"{MANIFEST_STEM}.shard-*.jsonl")
+        if (name := pattern.fullmatch(path.name))
+    ]
+    count = max((shard.count for shard in found), default=0)
+    return sorted((s for s in found if s.count == count), key=lambda shard: shard.number), count
+
+
+def _newest(clips: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The last that is known of each clip, by its number."""
+    found: dict[int, dict[str, Any]] = {}
+    for clip in clips:
+        index = clip.get("index")
+        if not isinstance(index, int):
+            continue
+        known = found.get(index)
+        if known is None or str(clip.get("at", "")) >= str(known.get("at", "")):
+            found[index] = clip
+    return found
+
+
+def _sorted(folder: Path, clips: Iterable[dict[str, Any]]) -> tuple[int, int]:
+    """How many of some clips are done, their files being there, and how many failed."""
+    done = failed = 0
+    for clip in clips:
+        if clip["status"] == "failed":
+            failed += 1
+        elif (folder / clip["file"]).is_file():
+            done += 1
+    return done, failed
+
+
+def _rate(manifest: Manifest) -> float | None:
+    """Clips a minute of a manifest's last run."""
+    began, ended = _began(manifest), _last(manifest)
+    if began is None or ended is None:
+        return None
+    count = sum(
+        _is_time(clip.get("at")) and clip["at"] >= began for clip in manifest.clips.values()
+    )
+    seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+    return round(60 * count / seconds, 1) if count and seconds > 0 else None
+
+
+def _began(manifest: Manifest) -> str | None:
+    at = manifest.run.get("at")
+    return at if isinstance(at, str) and _is_time(at) else None
+
+
+def _last(manifest: Manifest) -> str | None:
+    return max((c["at"] for c in manifest.clips.values() if _is_time(c.get("at"))), default=None)
+
+
+def _number(value: object) -> int | None:
+    """A number of clips, as a run has noted it."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _is_time(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False

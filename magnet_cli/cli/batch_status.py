@@ -1,0 +1,46 @@
+"""`magnet batch --status DIR`: how far a batch is, as a table or as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from magnet_cli.batch.status import Count, status_of
+from magnet_cli.cli.progress import rough
+from magnet_cli.cli.talk import Talk
+
+_HEADINGS = ("", "clips", "done", "failed", "missing", "clips/min", "last clip")
+
+
+def say_status(folder: Path, talk: Talk) -> None:
+    """Write a row for the whole batch, and one for each shard that has begun.
+
+    Raises:
+        MagnetError: the folder holds no manifest, or one that cannot be read.
+    """
+    status = status_of(folder)
+    counts = (status.whole, *status.shards)
+    if talk.json:
+        for count in counts:
+            talk.data({"event": "status", **count.record()})
+    else:
+        rows = [_HEADINGS, *map(_row, counts)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            first, *numbers = (text.rjust(width) for text, width in zip(row, widths, strict=True))
+            talk.print("  ".join((first.strip().ljust(widths[0]), *numbers)).rstrip())
+    if status.to_begin:
+        shards = "One shard has" if status.to_begin == 1 else f"{status.to_begin} shards have"
+        talk.note(f"{shards} not begun.")
+    if status.damaged:
+        lines = "a line" if status.damaged == 1 else f"{status.damaged} lines"
+        talk.warn(f"The manifests hold {lines} that cannot be read, as a crash leaves them.")
+
+
+def _row(count: Count) -> tuple[str, ...]:
+    numbers = (count.clips, count.done, count.failed, count.missing, count.rate)
+    ago = "-"
+    if count.last is not None:
+        seconds = (datetime.now(timezone.utc) - datetime.fromisoformat(count.last)).total_seconds()
+        ago = f"{rough(max(0.0, seconds))} ago"
+    return (count.name, *("-" if number is None else str(number) for number in numbers), ago)
