@@ -8,7 +8,7 @@ to do more than it can do unheard.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,42 @@ def measure(samples: Samples, sample_rate: int) -> float:
     if len(heard) < block:
         heard = np.tile(heard, (math.ceil(block / len(heard)), 1))
     return float(pyloudnorm.Meter(sample_rate).integrated_loudness(heard))
+
+
+@dataclass(frozen=True)
+class Level:
+    """What can be measured of any sound.
+
+    Attributes:
+        length: samples of each channel.
+        invalid: how many values of all channels are not numbers.
+        lufs, peak: LUFS and dBFS, -inf for silence; None where values are not numbers.
+    """
+
+    length: int
+    invalid: int
+    lufs: float | None
+    peak: float | None
+
+
+def level_of(blocks: Iterable[Samples], channels: int, sample_rate: int) -> Level:
+    """The level of [channels, n] each, in the memory of one."""
+    meter, beginning = Meter(channels, sample_rate), np.zeros((channels, 0), np.float32)
+    shortest = math.ceil(_BLOCK * sample_rate) + 1
+    length = invalid = 0
+    loudest = 0.0
+    for block in blocks:
+        length += block.shape[1]
+        invalid += int(block.size - np.isfinite(block).sum())
+        if not invalid:
+            meter.add(block)
+            loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
+        if beginning.shape[1] < shortest:
+            beginning = np.concatenate([beginning, block[:, :shortest]], axis=1)
+    if invalid:
+        return Level(length, invalid, None, None)
+    lufs = measure(beginning, sample_rate) if length < shortest else meter.loudness()
+    return Level(length, 0, lufs, _decibels(loudest))
 
 
 class Meter:

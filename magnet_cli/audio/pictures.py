@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,8 @@ from magnet_cli.files import atomic_path, write_error
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
+
+Mono = npt.NDArray[np.float32]  # [samples]
 
 _WIDTH, _WAVE, _HEIGHT = 1100, 110, 420  # pixels of the plots: columns, rows of each
 _LEFT, _TOP, _GAP, _RIGHT, _BOTTOM = 84, 48, 18, 96, 54  # pixels around and between them
@@ -42,19 +45,17 @@ _COLOURS = np.array(
 )
 
 
-def draw(path: str | os.PathLike[str], samples: Samples, sample_rate: int, title: str = "") -> None:
-    """Draw [C, N] into a PNG file. Raises AudioFileError: the file cannot be written."""
+def draw(path: str | os.PathLike[str], portrait: Portrait, title: str = "") -> None:
+    """Draw what was heard into a PNG file. Raises AudioFileError: the file cannot be written."""
     from PIL import Image, ImageDraw
 
-    mono = samples.mean(axis=0)
     size = (_LEFT + _WIDTH + _RIGHT, _TOP + _WAVE + _GAP + _HEIGHT + _BOTTOM)
     image = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(image)
     spectrum_top = _TOP + _WAVE + _GAP
-    levels = spectrogram(mono, sample_rate, _WIDTH, _HEIGHT)
-    image.paste(Image.fromarray(_colour(levels / _RANGE + 1.0)), (_LEFT, spectrum_top))
-    _draw_wave(pen, mono)
-    _draw_axes(pen, spectrum_top, len(mono) / sample_rate, sample_rate)
+    image.paste(Image.fromarray(_colour(portrait.levels() / _RANGE + 1.0)), (_LEFT, spectrum_top))
+    _draw_wave(pen, portrait)
+    _draw_axes(pen, spectrum_top, portrait.length / portrait.sample_rate, portrait.sample_rate)
     _draw_scale(pen, spectrum_top)
     pen.text((_LEFT, _TOP // 2), _shortened(title), fill=_INK, font=_font(_FONT + 2), anchor="lm")
     try:
@@ -64,27 +65,77 @@ def draw(path: str | os.PathLike[str], samples: Samples, sample_rate: int, title
         raise write_error(path, error) from error
 
 
-def spectrogram(
-    mono: npt.NDArray[np.float32], sample_rate: int, columns: int, rows: int
-) -> npt.NDArray[np.float32]:
-    """Levels [rows, columns] in dB under the loudest, -80..0; frequency falls from top to bottom.
+class Portrait:
+    """What a picture shows of a sound that comes in pieces, in the memory of a piece.
 
-    Rows are spaced by the logarithm of frequency, as the ear hears it.
+    Attributes:
+        length, sample_rate: samples of each channel, and Hz.
+        low, high: the lowest and the highest sample of each column.
     """
-    frames = columns * _FRAMES_A_COLUMN
-    centres = np.linspace(0, len(mono), frames, endpoint=False) + len(mono) / frames / 2
-    padded = np.pad(mono, _WINDOW // 2)
-    index = centres.astype(np.int64)[:, None] + np.arange(_WINDOW)
-    window = np.hanning(_WINDOW).astype(np.float32)
-    power = np.abs(np.fft.rfft(padded[index] * window, axis=1)) ** 2  # [frames, bins]
-    power = power.reshape(columns, _FRAMES_A_COLUMN, -1).mean(axis=1)
-    wanted = np.geomspace(sample_rate / 2, _LOWEST, rows) * _WINDOW / sample_rate
-    below = np.minimum(wanted.astype(np.int64), power.shape[1] - 2)
-    part = (wanted - below).astype(np.float32)
-    lines = power[:, below] * (1 - part) + power[:, below + 1] * part  # [columns, rows]
-    decibels = 10 * np.log10(np.maximum(lines, 1e-20))
-    loudest = decibels.max() if power.max() > 1e-12 else math.inf
-    return np.clip(decibels - loudest, -_RANGE, 0.0).T.astype(np.float32)
+
+    def __init__(
+        self, length: int, sample_rate: int, columns: int = _WIDTH, rows: int = _HEIGHT
+    ) -> None:
+        self.length, self.sample_rate = length, sample_rate
+        self.low, self.high = np.zeros(columns), np.zeros(columns)
+        frames = columns * _FRAMES_A_COLUMN
+        centres = np.linspace(0, length, frames, endpoint=False) + length / frames / 2
+        self._starts = centres.astype(np.int64)  # of the windows, half a window of silence before
+        self._lines = np.zeros((columns, rows))  # power
+        self._done = 0  # frames
+        self._at = 0  # where in the sound, and that silence, `_kept` begins
+        self._kept = np.zeros(_WINDOW // 2, np.float32)
+        self._seen = 0
+
+    def watched(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """The same [C, n], each seen. Values that are not numbers are a gap."""
+        for block in blocks:
+            mono = np.nan_to_num(block, posinf=0.0, neginf=0.0).mean(axis=0)
+            self._wave(mono)
+            self._spectra(mono)
+            yield block
+        self._spectra(np.zeros(_WINDOW, np.float32))
+
+    def _wave(self, mono: Mono) -> None:
+        edges = np.linspace(0, self.length, len(self.low) + 1).astype(np.int64)
+        starts, stops = edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)
+        first, last = self._seen, self._seen + len(mono)
+        self._seen = last
+        begin, end = np.searchsorted(stops, first, "right"), np.searchsorted(starts, last)
+        for column in range(int(begin), int(end)):
+            piece = mono[max(starts[column] - first, 0) : stops[column] - first]
+            low, high = float(piece.min()), float(piece.max())
+            fresh = starts[column] >= first  # what is there is no sample yet
+            self.low[column] = low if fresh else min(low, self.low[column])
+            self.high[column] = high if fresh else max(high, self.high[column])
+
+    def _spectra(self, mono: Mono) -> None:
+        self._kept = np.concatenate([self._kept, mono])
+        ready = np.searchsorted(self._starts, self._at + len(self._kept) - _WINDOW, "right")
+        window = np.hanning(_WINDOW).astype(np.float32)
+        rows = self._lines.shape[1]
+        wanted = np.geomspace(self.sample_rate / 2, _LOWEST, rows) * _WINDOW / self.sample_rate
+        below = np.minimum(wanted.astype(np.int64), _WINDOW // 2 - 1)
+        part = wanted - below
+        for first in range(self._done, int(ready), 256):
+            frames = np.arange(first, min(first + 256, int(ready)))
+            index = (self._starts[frames] - self._at)[:, None] + np.arange(_WINDOW)
+            power = np.abs(np.fft.rfft(self._kept[index] * window, axis=1)) ** 2  # [frames, bins]
+            lines = power[:, below] * (1 - part) + power[:, below + 1] * part
+            np.add.at(self._lines, frames // _FRAMES_A_COLUMN, lines / _FRAMES_A_COLUMN)
+        self._done = int(ready)
+        used = int(self._starts[self._done]) - self._at if self._done < len(self._starts) else 0
+        used = min(max(used, 0), len(self._kept))
+        self._kept, self._at = self._kept[used:].copy(), self._at + used
+
+    def levels(self) -> npt.NDArray[np.float32]:
+        """Levels [rows, columns] in dB under the loudest, -80..0; frequency falls from top to bottom.
+
+        Rows are spaced by the logarithm of frequency, as the ear hears it.
+        """
+        decibels = 10 * np.log10(np.maximum(self._lines, 1e-20))
+        loudest = decibels.max() if self._lines.max() > 1e-12 else math.inf
+        return np.clip(decibels - loudest, -_RANGE, 0.0).T.astype(np.float32)
 
 
 def time_ticks(duration: float) -> list[float]:
@@ -108,13 +159,11 @@ def _colour(shares: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     ).astype(np.uint8)
 
 
-def _draw_wave(pen: ImageDraw, mono: npt.NDArray[np.float32]) -> None:
+def _draw_wave(pen: ImageDraw, portrait: Portrait) -> None:
     """The lowest and highest sample of every column, over -1..1."""
-    edges = np.linspace(0, len(mono), _WIDTH + 1).astype(np.int64)
     middle, half = _TOP + _WAVE / 2, _WAVE / 2
     for column in range(_WIDTH):
-        piece = mono[edges[column] : max(edges[column + 1], edges[column] + 1)]
-        low, high = (float(np.clip(value, -1, 1)) for value in (piece.min(), piece.max()))
+        low, high = np.clip([portrait.low[column], portrait.high[column]], -1, 1).tolist()
         x = _LEFT + column
         pen.line([(x, middle - high * half), (x, middle - low * half)], fill=_WAVE_INK)
     pen.rectangle((_LEFT - 1, _TOP, _LEFT + _WIDTH, _TOP + _WAVE), outline=_FAINT)

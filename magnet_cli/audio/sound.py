@@ -49,9 +49,7 @@ _EXACT = {
     "ALAC_32": "int32",
 }
 
-_CANCELLED = (
-    0.001  # of the loudest channel: less is left of their mean where they cancel each other
-)
+_CANCELLED = 0.001  # of the loudest channel: no more is left of the mean where they cancel
 
 STREAM = "the input"  # what a sound from a stream is called
 
@@ -258,9 +256,12 @@ def _opened(
             if opened is None:
                 # As bytes: soundfile would encode a name strictly, which not every name allows.
                 encoded: Any = better
-                if isinstance(better, Path) and os.name == "posix":
+                if isinstance(better, Path) and better.suffix.lower() == ".raw":
+                    # It would ask what samples those are, whatever the file's own header says.
+                    encoded = stack.enter_context(better.open("rb")).fileno()
+                elif isinstance(better, Path) and os.name == "posix":
                     encoded = os.fsencode(better)
-                opened = stack.enter_context(soundfile.SoundFile(encoded))
+                opened = stack.enter_context(soundfile.SoundFile(encoded, closefd=False))
                 own = (str(opened.format), str(opened.subtype))
                 opened = stack.enter_context(whole.seekable(opened))
                 if frames is not None or not 0 < opened.frames < whole.UNKNOWN:
@@ -290,18 +291,41 @@ def _opened(
 def heard_with(
     sound: Sound, sample_rate: int, channels: int, start: int = 0, stop: int | None = None
 ) -> tuple[Samples, bool]:
-    """`sound.read` for a model, and whether its channels cancel each other: then the first one is
+    """`sound.read` for a model, and whether its channels cancel each other: then the loudest is
     taken instead of their mean, which would be silence.
     Raises AudioFileError: as `sound.read`."""
     samples = sound.read(sample_rate, channels, start, stop)
-    if channels != 1 or sound.channels == 1:
+    # What is louder than this is no silence, whatever it is the mean of.
+    if channels != 1 or sound.channels == 1 or _loudest(samples) > 10 * _CANCELLED:
         return samples, False
-    with_all = sound.read(sample_rate, None, start, stop)
-    loudest = float(np.abs(with_all).max(initial=0.0))
-    if loudest < 1e-4 or float(np.abs(samples).max(initial=0.0)) > _CANCELLED * loudest:
-        return samples, False
-    first = int(np.abs(with_all).max(axis=1).argmax())
-    return np.ascontiguousarray(with_all[first : first + 1]), True
+    return mono_of(sound.read(sample_rate, None, start, stop), samples)
+
+
+def mono_of(samples: Samples, mean: Samples | None = None) -> tuple[Samples, bool]:
+    """[C, N] -> [1, N]: the mean of the channels, or where they cancel each other, which is said,
+    the loudest of them."""
+    mean = with_channels(samples, 1) if mean is None else mean
+    if not _cancelled(_loudest(samples), _loudest(mean)):
+        return mean, False
+    first = int(np.abs(samples).max(axis=1).argmax())
+    return np.ascontiguousarray(samples[first : first + 1]), True
+
+
+def cancels(sound: Sound) -> bool:
+    """Whether the channels of a whole sound cancel each other; it is read block by block.
+    Raises AudioFileError: it is damaged."""
+    loudest = left = 0.0
+    for block in sound.blocks():
+        loudest, left = max(loudest, _loudest(block)), max(left, _loudest(with_channels(block, 1)))
+    return _cancelled(loudest, left)
+
+
+def _cancelled(loudest: float, left: float) -> bool:
+    return loudest >= 1e-4 and left <= _CANCELLED * loudest
+
+
+def _loudest(samples: Samples) -> float:
+    return float(np.abs(samples).max(initial=0.0))
 
 
 def check_readable(path: Path) -> None:

@@ -10,6 +10,7 @@ from magnet_cli.batch.jobs import BatchSettings, Job, Shard
 from magnet_cli.batch.manifest import Manifest, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
+from magnet_cli.cli.inputs import say_unknown
 from magnet_cli.cli.loading import load, load_partners
 from magnet_cli.cli.progress import BatchDisplay
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
@@ -97,6 +98,7 @@ class BatchRun:
                     make = jobs  # the model has become another one, and --force was said
                 missing = {job.index for job in make if job.line not in lines}
                 self._tally.total = len(missing)
+                self._say_unknown(fitter, [job for job in jobs if job.index in missing])
                 self._make(manifest, fitter, jobs, lambda job: job.index in missing, whole=True)
         self._end()
 
@@ -125,7 +127,9 @@ class BatchRun:
                     return False
                 missing = again or bool(review.make)
                 already += not missing
-                if not missing:
+                if missing:
+                    self._say_unknown(fitter, [job])
+                else:
                     doubts.unsaid += review.unsaid
                     doubts.smaller += review.smaller
                 return missing
@@ -290,6 +294,10 @@ class BatchRun:
         ):
             engine = Engine(fitter, writer, size, display.begin_jobs, display.less)
             engine.run(jobs, wanted)
+
+    def _say_unknown(self, fitter: Fitter, jobs: list[Job]) -> None:
+        prompts = dict.fromkeys(text for job in jobs for text in (job.target.prompt, job.negative))
+        say_unknown([*prompts], fitter.model, self._talk)
 
     def _say_doubts(self, review: Review) -> None:
         if count := len(review.unsaid):

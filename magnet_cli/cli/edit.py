@@ -17,6 +17,7 @@ from magnet_cli.cli.inputs import (
     named_after,
     say_channels,
     say_seed,
+    say_unknown,
     seeds_of,
     texts_of,
 )
@@ -128,6 +129,7 @@ def edit(
         need_masks(loaded, "fill in a region")
         regions_of(spans, loaded.frame_rate, frames_in(loaded, given))
         loaded.check_piece(text, given.duration, **how)
+        say_unknown([text, negative], loaded, voice)
         say_seed(variations, seeds, voice)
         _say_what_happens(given, loaded, through_codec, voice)
         start = loaded.hear(given) if through_codec else given

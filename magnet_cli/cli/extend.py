@@ -16,6 +16,7 @@ from magnet_cli.cli.inputs import (
     named_after,
     say_channels,
     say_seed,
+    say_unknown,
     seeds_of,
     texts_of,
 )
@@ -120,6 +121,7 @@ def extend(
         say_channels(given, loaded, "the sound becomes the model's", voice)
         beginning = loaded.hear(given, whole=True)
 
+    say_unknown([*(text for _, text in cues), negative], loaded, voice)
     say_seed(variations, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
 

@@ -13,6 +13,7 @@ from magnet_cli.cli.inputs import (
     cleaned,
     cues_of,
     say_seed,
+    say_unknown,
     seeds_of,
     texts_of,
 )
@@ -144,6 +145,7 @@ def gen(
         make_request(loaded.parts, texts[:1], config=config, frames=frames)
         partners = load_partners(more, model, loaded, config, frames, voice)
 
+    say_unknown([*texts, negative], loaded, voice)
     say_seed(clips, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
 

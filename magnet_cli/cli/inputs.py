@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.audio.formats import checked_format
+from magnet_cli.cli.progress import shortened
 from magnet_cli.cli.settings import SeedOptions, TalkOptions
 from magnet_cli.cli.talk import Talk, refuse_terminal, stdin
 from magnet_cli.errors import UsageError
@@ -78,6 +79,25 @@ def say_channels(given: Sound, model: Model, becomes: str, talk: Talk) -> None:
         one = "channel" if given.channels == 1 else "channels"
         talk.note(
             f"{given.name} has {given.channels} {one}, {model.name} makes {model.channels}: {becomes}."
+        )
+    if given.channels > 1 == model.channels:
+        from magnet_cli.audio.sound import cancels
+
+        if cancels(given):
+            talk.warn(
+                f"The channels of {given.name} cancel each other: the loudest alone is heard, as "
+                "their mean is silence."
+            )
+
+
+def say_unknown(prompts: Sequence[str | None], model: Model, talk: Talk) -> None:
+    """Say which prompts hold no word that the model knows: they are made as if nothing were asked."""
+    unknown = [text for text in prompts if text and not model.parts.text_encoder.knows(text)]
+    if unknown:
+        more = "" if len(unknown) == 1 else f" and of {len(unknown) - 1} more"
+        talk.warn(
+            f"{model.name} knows no word of {shortened(unknown[0])!r}{more}: what it makes is left to "
+            "chance. Describe the sound in English."
         )
 
 

@@ -18,7 +18,8 @@ from magnet_cli.cli.talk import Talk, complain, printable, stdin
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:
-    from magnet_cli.audio.sound import Samples, Sound
+    from magnet_cli.audio.loudness import Level
+    from magnet_cli.audio.sound import Sound
 
 EXAMPLES = """
 Examples:
@@ -96,25 +97,21 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
     Raises:
         MagnetError: it cannot be read, or the picture cannot be written.
     """
-    import numpy as np
-
     from magnet_cli.audio import formats, loudness, pictures
 
     with _opened(name) as sound:
         for remark in sound.remarks:
             voice.warn(remark)
-        samples = sound.read(checked=False)
-    seconds = samples.shape[1] / sound.sample_rate
-    invalid = int(samples.size - np.isfinite(samples).sum())
-    # What is no number has no level: nothing is said of it.
-    lufs = loudness.measure(samples, sound.sample_rate) if not invalid else None
-    peak = loudness.peak_of(samples) if not invalid else None
-    # A sound from stdin has no name to be made again under.
-    suffix = formats.suffix_of(sound.kind, sound.subtype)
-    file = f"sound.{suffix}" if name == STDIN else Path(name).name
+        # A sound from stdin has no name to be made again under.
+        suffix = formats.suffix_of(sound.kind, sound.subtype)
+        file = f"sound.{suffix}" if name == STDIN else Path(name).name
+        blocks = sound.blocks(checked=False)
+        if spectrogram is not None:
+            portrait = pictures.Portrait(sound.length, sound.sample_rate)
+            blocks = portrait.watched(blocks)
+        level = loudness.level_of(blocks, sound.channels, sound.sample_rate)
     if spectrogram is not None:
-        heard = np.nan_to_num(samples, posinf=0.0, neginf=0.0)  # invalid samples are a gap
-        pictures.draw(spectrogram, heard, sound.sample_rate, file)
+        pictures.draw(spectrogram, portrait, file)
         voice.note(f"Drew {spectrogram}")
     made = sound.metadata
     problem = sound.problem or (problem_of(made) if made is not None else None)
@@ -123,19 +120,20 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         command = command_for(made, file, suffix)
     other = differences(made) if made is not None and command is not None else []
     if voice.json:
-        record = _record(name, sound, samples, lufs, peak, invalid, command)
+        record = _record(name, sound, level, command)
         voice.data(record | {"approximation": other})
         return
     lines = [
         ("File", "stdin" if name == STDIN else name),
         ("Format", f"{sound.kind} {sound.subtype}"),
-        ("Length", f"{seconds:.2f} s, {sound.channels} channels, "
+        ("Length", f"{level.length / sound.sample_rate:.2f} s, {sound.channels} channels, "
          f"{sound.sample_rate} Hz"),
-        ("Loudness", _decibels(lufs, "LUFS")),
-        ("Peak", _decibels(peak, "dBFS")),
+        ("Loudness", _decibels(level.lufs, "LUFS")),
+        ("Peak", _decibels(level.peak, "dBFS")),
     ]  # fmt: skip
-    if invalid:
-        lines.append(("Invalid", f"{invalid} of {samples.size} samples are not numbers"))
+    if level.invalid:
+        of = level.length * sound.channels
+        lines.append(("Invalid", f"{level.invalid} of {of} samples are not numbers"))
     lines += _making(made) if made is not None else []
     width = max(len(label) for label, _ in lines) + 2
     if apart:
@@ -224,25 +222,18 @@ def _input(made: Mapping[str, Any]) -> str:
     return f"{source}: " + ", ".join(f"{name} {value}" for name, value in said if value)
 
 
-def _record(
-    name: str,
-    sound: Sound,
-    samples: Samples,
-    lufs: float | None,
-    peak: float | None,
-    invalid: int,
-    command: list[str] | None,
-) -> dict[str, Any]:
+def _record(name: str, sound: Sound, level: Level, command: list[str] | None) -> dict[str, Any]:
+    lufs, peak = level.lufs, level.peak
     return {
         "file": name,
         "format": sound.kind,
         "subtype": sound.subtype,
-        "duration": samples.shape[1] / sound.sample_rate,
+        "duration": level.length / sound.sample_rate,
         "channels": sound.channels,
         "sample_rate": sound.sample_rate,
         "loudness": round(lufs, 2) if lufs is not None and lufs > -1000 else None,
         "peak": round(peak, 2) if peak is not None and peak > -1000 else None,
-        "invalid_samples": invalid,
+        "invalid_samples": level.invalid,
         "settings": sound.metadata,
         "command": shlex.join(command) if command is not None else None,
     }

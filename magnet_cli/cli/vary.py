@@ -14,6 +14,7 @@ from magnet_cli.cli.inputs import (
     named_after,
     say_channels,
     say_seed,
+    say_unknown,
     seeds_of,
     texts_of,
 )
@@ -121,6 +122,7 @@ def vary(
         say_channels(given, loaded, "the sound becomes the model's", voice)
         known = loaded.hear(given)
 
+    say_unknown([text, negative], loaded, voice)
     say_seed(variations, seeds, voice)
     with ClipDisplay(voice, len(targets)) as display:
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.audio.loudness import SILENCE, peak_of
-from magnet_cli.audio.sound import open_sound, resample, with_channels
+from magnet_cli.audio.sound import mono_of, open_sound, resample
 from magnet_cli.errors import AudioFileError, MagnetError, UsageError
 from magnet_cli.evaluation.embedders import Judge, windows_of
 from magnet_cli.evaluation.sets import ClipSet, Fault, prompts_of
@@ -80,10 +80,9 @@ class Heard:
         """
         self.content = content_hash(path)
         with open_sound(path) as sound:
-            samples, self._rate = sound.read(), sound.sample_rate
-        if peak_of(samples) < SILENCE:
+            self._samples, self._rate = mono_of(sound.read())[0], sound.sample_rate
+        if peak_of(self._samples) < SILENCE:
             raise AudioFileError(f"{path} is silent.", "Make it again.")
-        self._samples = with_channels(samples, 1)
 
     def rows(self, judge: Judge, listen: Listen, cache: Cache) -> Tensor:
         """One row for each window [windows, D], from the cache where it is there."""

@@ -33,6 +33,11 @@ class TextEncoder(nn.Module):
     def encode(self, text: str) -> Tensor:
         """A text -> float32 [L, width]; the empty text has L = 0, which is the null condition."""
 
+    def knows(self, text: str) -> bool:
+        """Whether the encoder was made for any word of a text: not for one in a script that it has no
+        letters of, which says nothing to a model."""
+        return True
+
 
 @dataclass(frozen=True)
 class T5Config:
@@ -92,6 +97,11 @@ class T5Encoder(TextEncoder):
         """The ids of a text's pieces, with the end token."""
         ids: list[int] = self.tokenizer.encode(text).ids
         return ids
+
+    def knows(self, text: str) -> bool:
+        """As `TextEncoder.knows`: any piece is more than the mark of a word's beginning or end."""
+        nothing = {self.tokenizer.token_to_id(piece) for piece in ("<unk>", "\u2581", "</s>")}
+        return any(number not in nothing for number in self.token_ids(text))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids [B, L] without padding -> hidden states [B, L, d_model]."""

@@ -84,6 +84,12 @@ class WordPieceEncoder(TextEncoder):
         ids: list[int] = self.tokenizer.encode(readable, add_special_tokens=False).ids
         return ids[: self.config.max_pieces]
 
+    def knows(self, text: str) -> bool:
+        """As `TextEncoder.knows`: any piece is more than a letter. Words that are not in the vocabulary
+        break into pieces, and what is none into single letters."""
+        pieces = (self.tokenizer.id_to_token(number) or "" for number in self.piece_ids(text))
+        return any(len(piece.removeprefix("##")) > 1 for piece in pieces if piece != "[UNK]")
+
     def vectors(self, ids: Tensor) -> Tensor:
         """Ids [L] -> float32 [L, dim]."""
         return self.table[ids].float() * self.scale[ids].float()[:, None]

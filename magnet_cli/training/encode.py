@@ -200,7 +200,7 @@ class _Encoding:
             samples, anti = heard_with(sound, self.codec.sample_rate, self.codec.channels)
             said = [_end(each) for each in sound.remarks]
         if anti:
-            said.append("its channels cancel each other: the first alone is used")
+            said.append("its channels cancel each other: the loudest alone is used")
         for each in said:
             problem = Problem(str(path), each, False)
             if problem not in self.problems:

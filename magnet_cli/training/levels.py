@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from magnet_cli.audio.sound import check_readable, open_sound
+from magnet_cli.audio.sound import check_readable, mono_of, open_sound
 from magnet_cli.files import atomic_path
 from magnet_cli.foreign import reading
 from magnet_cli.models.spectral_codec import SpectralCodec
@@ -145,7 +145,7 @@ def clip_levels(path: Path, codec: SpectralCodec, frames: int) -> Tensor:
     A clip that does not fill its last frame of codes ends in silence there, as in encoding.
     """
     with open_sound(path) as sound:
-        samples = torch.from_numpy(sound.read(codec.sample_rate, 1, checked=False))
+        samples = torch.from_numpy(mono_of(sound.read(codec.sample_rate, checked=False))[0])
     own = min(frames, max(1, -(-samples.shape[1] // codec.hop_length)))
     wanted = own * codec.hop_length
     samples = F.pad(samples[:, :wanted], (0, max(0, wanted - samples.shape[1])))

@@ -15,7 +15,7 @@ from magnet_cli.audio import foreign_sound, id3, whole
 from magnet_cli.audio.finish import large_kind, write_patched
 from magnet_cli.audio.formats import encoding_for, lost_chunks
 from magnet_cli.audio.metadata import finish_wav, read_wav_comment
-from magnet_cli.audio.sound import heard_with, open_sound
+from magnet_cli.audio.sound import cancels, heard_with, open_sound
 from magnet_cli.errors import AudioFileError
 
 RATE = 44_100
@@ -225,11 +225,13 @@ def test_channels_that_cancel_each_other_are_noticed(tmp_path) -> None:
     with open_sound(path) as sound:
         heard, cancelled = heard_with(sound, RATE, 1)
         assert cancelled
+        assert cancels(sound)
         assert np.allclose(heard[0], wave[:, 0])
     soundfile.write(path, np.concatenate([wave, wave / 2], 1), RATE, subtype="FLOAT")
     with open_sound(path) as sound:
         heard, cancelled = heard_with(sound, RATE, 1)
         assert not cancelled
+        assert not cancels(sound)
         assert np.allclose(heard[0], wave[:, 0] * 0.75, atol=1e-6)
 
 

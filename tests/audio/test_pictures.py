@@ -9,12 +9,54 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magnet_cli.audio.pictures import draw, frequency_ticks, spectrogram, time_ticks
+from magnet_cli.audio.pictures import Portrait, draw, frequency_ticks, time_ticks
 from magnet_cli.errors import AudioFileError
 
 
 def sine(hertz: float, rate: int = 32_000, seconds: float = 1.0) -> np.ndarray:
     return np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate).astype(np.float32)
+
+
+def portrait(
+    mono: np.ndarray, rate: int, columns: int = 1100, rows: int = 420, block: int = 5000
+) -> Portrait:
+    """Of a sound that comes in blocks."""
+    made = Portrait(len(mono), rate, columns, rows)
+    parts = (mono[None, at : at + block].astype(np.float32) for at in range(0, len(mono), block))
+    assert sum(part.shape[1] for part in made.watched(parts)) == len(mono)
+    return made
+
+
+def spectrogram(mono: np.ndarray, rate: int, columns: int, rows: int) -> np.ndarray:
+    return portrait(mono, rate, columns, rows).levels()
+
+
+def slow(mono: np.ndarray, rate: int, columns: int, rows: int) -> np.ndarray:
+    """All of it at once: four spectra a column, 2048 samples each, around evenly spaced places."""
+    centres = np.linspace(0, len(mono), 4 * columns, endpoint=False) + len(mono) / columns / 8
+    padded = np.pad(mono, 2048)
+    found = np.zeros((columns, 1025))
+    for number, centre in enumerate(centres.astype(int)):
+        window = padded[centre + 1024 : centre + 3072] * np.hanning(2048)
+        found[number // 4] += np.abs(np.fft.rfft(window)) ** 2 / 4
+    wanted = np.geomspace(rate / 2, 40, rows) * 2048 / rate
+    lines = np.stack([np.interp(wanted, np.arange(1025), one) for one in found])
+    levels = 10 * np.log10(np.maximum(lines, 1e-20))
+    return np.clip(levels - levels.max(), -80, 0).T
+
+
+@pytest.mark.parametrize("block", [97, 5000, 65_536])
+@pytest.mark.parametrize("length", [3000, 40_000])
+def test_blocks_and_all_at_once_are_one_picture(length: int, block: int) -> None:
+    mono = sine(440, seconds=2)[:length] + 0.1 * np.random.default_rng(0).standard_normal(length)
+    mono = mono.astype(np.float32)
+    seen = portrait(mono, 32_000, 50, 100, block)
+    expected = slow(mono, 32_000, 50, 100)
+    np.testing.assert_allclose(seen.levels(), expected, atol=0.05)
+    edges = np.linspace(0, length, 51).astype(int)
+    for column in range(50):
+        piece = mono[edges[column] : edges[column + 1]]
+        assert (seen.low[column], seen.high[column]) == (piece.min(), piece.max())
 
 
 @pytest.mark.parametrize("hertz", [100, 440, 1000, 5000])
@@ -44,7 +86,7 @@ def test_levels_are_decibels_under_the_loudest() -> None:
 @pytest.mark.parametrize("sound", [np.zeros(10), np.zeros(32_000), np.ones(1), sine(50, 8000, 3)])
 def test_any_sound_can_be_drawn(tmp_path: Path, sound: np.ndarray) -> None:
     path = tmp_path / "picture.png"
-    draw(path, sound.astype(np.float32)[None], 8000, "a title – ピアノ")
+    draw(path, portrait(sound, 8000), "a title – ピアノ")
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert picture.size[0] > 1000
@@ -52,7 +94,7 @@ def test_any_sound_can_be_drawn(tmp_path: Path, sound: np.ndarray) -> None:
 
 def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(AudioFileError):
-        draw(tmp_path / "nowhere" / "picture.png", sine(440)[None], 32_000)
+        draw(tmp_path / "nowhere" / "picture.png", portrait(sine(440), 32_000))
 
 
 @pytest.mark.parametrize("duration", [0.01, 0.4, 1, 10, 29.9, 180, 4000])

@@ -455,3 +455,19 @@ def test_what_does_not_fit_the_model_is_said_once(
     assert outcome.status == 2, outcome.err
     assert outcome.err.count(says) == 1
     assert "Seed" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("edit", "--region", "0.2-0.6"), ("extend", "--to", "2.2"), ("vary",)],
+    ids=lambda words: words[0],
+)
+def test_channels_that_cancel_each_other_are_said(magnet: Magnet, words: tuple[str, ...]) -> None:
+    """Their mean is silence, which an edit was refused for, or went on from."""
+    one = noise(2.0, 32_000, 1)
+    command, *flags = words
+    for other, said in ((-one, True), (one, False)):
+        soundfile.write("a.wav", np.concatenate([one, other], axis=1), 32_000)
+        outcome = magnet(command, "a.wav", "rain", *flags, *FAST, "-o", "b.wav", "--force")
+        assert outcome.status == 0, outcome.err
+        assert ("channels of a.wav cancel each other" in outcome.err) == said

@@ -343,3 +343,22 @@ def test_an_empty_negative_prompt_is_none(magnet: Magnet) -> None:
     for other in (empty, blank):
         assert (other.samples == plain.samples).all()
         assert (other.metadata or {})["negative"] is None
+
+
+@pytest.mark.parametrize("words", [("钢琴",), ("rain", "ピアノ", "пианино")], ids=["one", "some"])
+def test_a_prompt_of_which_the_model_knows_no_word_is_named(
+    magnet: Magnet, words: tuple[str, ...]
+) -> None:
+    """nano made something of it without a word, as if nothing had been asked."""
+    nano = ("-m", "nano", "-d", "0.2", "--preset", "fast", "--seed", "1", "-o", "clips/", "--force")
+    outcome = magnet("gen", *words, *nano)
+    assert outcome.status == 0, outcome.err
+    said = [line for line in outcome.err.splitlines() if "knows no word of" in line]
+    assert len(said) == 1
+    assert repr(words[-2] if len(words) > 1 else words[0]) in said[0]
+    assert ("and of 1 more" in said[0]) == (len(words) > 1)
+    assert "knows no word" not in magnet("gen", "rain", *nano).err
+    Path("lines.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    batch = magnet("batch", "lines.txt", *nano[:-3], "-O", "batch")
+    assert batch.status == 0, batch.err
+    assert batch.err.count("knows no word of") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -273,3 +274,32 @@ def test_what_is_no_number_is_not_called_silence(magnet: Magnet, value: float) -
     assert "3 of 8000 samples are not numbers" in shown.out
     record = magnet("show", "a.wav", "--json").records[0]
     assert (record["loudness"], record["peak"], record["invalid_samples"]) == (None, None, 3)
+
+
+@pytest.mark.parametrize("words", [(), ("--spectrogram", "a.png", "--force")], ids=["", "picture"])
+def test_a_long_sound_is_shown_in_the_memory_of_a_block(
+    magnet: Magnet, words: tuple[str, ...]
+) -> None:
+    """It took twelve times the file, all of it as float32 and as float64 at once."""
+    soundfile.write("a.wav", np.full(8000, 0.25), 16_000)
+    assert magnet("show", "a.wav", *words).status == 0  # what is imported is so
+    most = []
+    for seconds in (6, 30):
+        noise = np.random.default_rng(0).integers(-9000, 9000, (seconds * 48_000, 2), np.int16)
+        soundfile.write("a.wav", noise, 48_000)
+        tracemalloc.start()
+        shown = magnet("show", "a.wav", "--json", *words)
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert shown.records[0]["duration"] == seconds
+    assert most[1] - most[0] < 1e6  # 24 seconds are 4.6 MB in the file
+
+
+def test_a_sound_of_another_name_is_what_its_header_says(magnet: Magnet) -> None:
+    """soundfile asks what samples a .raw holds, though this one says it; a real one has none to say."""
+    soundfile.write("a.wav", np.full(8000, 0.25), 16_000)
+    Path("a.wav").rename("A.RAW")
+    assert magnet("show", "A.RAW", "--json").records[0]["duration"] == 0.5
+    Path("b.raw").write_bytes(bytes(range(256)) * 99)
+    refused = magnet("show", "b.raw")
+    assert (refused.status, "not a sound that can be read" in refused.err) == (2, True)

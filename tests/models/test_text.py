@@ -80,6 +80,12 @@ def test_equal_to_transformers(tmp_path: Path, feed_forward: str, pickled: bool)
     assert ids.shape[1] > 512
 
 
+def test_a_text_of_another_script_holds_no_word_that_is_known(t5_base: T5Encoder) -> None:
+    assert t5_base.knows("lofi piano")
+    for text in ("钢琴", "♥", " "):
+        assert not t5_base.knows(text), text
+
+
 def test_equal_buckets_to_transformers() -> None:
     from transformers.models.t5.modeling_t5 import T5Attention
 

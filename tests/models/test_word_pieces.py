@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from magnet_cli.checkpoints import native
-from magnet_cli.models.word_pieces import WordPieceEncoder
+from magnet_cli.checkpoints.registry import ASSETS
+from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
 from recipes.nano.teach_text import grown
 from tests.training.conftest import tiny_text_encoder
+
+
+def load_nano_text() -> WordPieceEncoder:
+    """nano's own, by its files alone."""
+    folder = ASSETS / "nano"
+    said = json.loads((folder / "config.json").read_text())["text"]["config"]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return WordPieceEncoder(WordPieceConfig(**said), tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +59,14 @@ def test_unknown_words_break_up_and_unknown_signs_are_one_piece(encoder: WordPie
     assert len(encoder.piece_ids("zyx")) == 3
     assert encoder.piece_ids("🎹") == [0]
     assert encoder.piece_ids("RAIN") == encoder.piece_ids("rain") == encoder.piece_ids("raïn")
+
+
+def test_a_text_of_another_script_holds_no_word_that_is_known() -> None:
+    encoder = load_nano_text()
+    for text in ("钢琴", "пианино", "ピアノ", "ελληνικά", "♥ ♥", "", "...", "b"):
+        assert not encoder.knows(text), text
+    for text in ("piano", "Klavier", "808", "钢琴 piano", "tïhm"):
+        assert encoder.knows(text), text
 
 
 @given(st.text(max_size=40))
