@@ -138,10 +138,26 @@ class SelfAttention(nn.Module):
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.out_proj = nn.Linear(dim, dim, bias=False)
+        self.updates: nn.ModuleDict | None = None  # low-rank ones of q, k, v (models/lora.py)
+
+    def _project(self, x: Tensor, parts: str = "qkv") -> tuple[Tensor, ...]:
+        """x [B, S, dim] -> of each of the parts, neighbours in "qkv", [B, heads, S, head_dim]."""
+        dim, first = x.shape[-1], "qkv".index(parts)
+        weight: Tensor = self.in_proj_weight
+        if parts != "qkv":
+            weight = weight[first * dim : (first + len(parts)) * dim]
+        packed = F.linear(x, weight)
+        if self.updates is not None:
+            rows = list(packed.chunk(len(parts), dim=-1))
+            for place, part in enumerate(parts):
+                if part in self.updates:
+                    rows[place] = rows[place] + self.updates[part](x)
+            packed = torch.cat(rows, dim=-1)
+        return self._heads(packed, len(parts))
 
     def forward(self, x: Tensor, attention: Attention) -> Tensor:
         """x [B, S, dim] -> [B, S, dim]."""
-        q, k, v = self._heads(F.linear(x, self.in_proj_weight), 3)
+        q, k, v = self._project(x)
         if attention.kind == "band" and attention.context is not None:
             out = banded_attention(q, k, v, attention.context)
         elif q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:
@@ -158,7 +174,7 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """x [B, n, dim], the rows from `start` on, against a cache [B, heads, S, head_dim]."""
         end = start + x.shape[1]
-        q, k, v = self._heads(F.linear(x, self.in_proj_weight), 3)
+        q, k, v = self._project(x)
         keys[:, :, start:end], values[:, :, start:end] = k, v
         parts = []
         for items, rule in attention.groups(len(x)):
@@ -175,14 +191,12 @@ class SelfAttention(nn.Module):
 
     def cross_keys(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Text [N, L, dim] -> keys, values [N, heads, L, head_dim] (used as cross-attention)."""
-        dim = text.shape[-1]
-        k, v = self._heads(F.linear(text, self.in_proj_weight[dim:]), 2)
+        k, v = self._project(text, "kv")
         return k, v
 
     def cross(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """x [N, S, dim] over text keys and values [N, heads, L, head_dim] -> [N, S, dim]."""
-        dim = x.shape[-1]
-        (q,) = self._heads(F.linear(x, self.in_proj_weight[:dim]), 1)
+        (q,) = self._project(x, "q")
         out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 

@@ -20,6 +20,7 @@ Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
 Trains = Literal["decoder", "all"]
+LORA_TARGETS = ("self", "cross", "feed")
 
 _data, _model, _sizes = map(panel, ("Data", "Model", "Sizes of a new model"))
 _goal, _captions, _steps = map(panel, ("Objective", "Captions", "Optimization"))
@@ -45,6 +46,12 @@ class TrainConfig:
         "streams that the model lacks are added to it."
     )
     text_encoder: str | None = _model("A model or a text encoder's directory; with init: its own.")
+    lora_rank: int = _model("With init: train a LoRA of this rank; 0: all weights.", 0, low=0)
+    lora_alpha: float | None = _model("Its strength; left out: the rank.", above=0)
+    lora_targets: tuple[str, ...] = _model(
+        "What it updates: self, cross (attention to the text), feed (the feed-forward).",
+        LORA_TARGETS,
+    )
     # The model, where it starts from nothing
     modeling: Modeling = _sizes(
         "masked, autoregressive, or hybrid: one model that decodes both ways.", "masked"
@@ -173,6 +180,13 @@ def check_training(config: TrainConfig) -> None:
         if not holds:
             raise cannot_be(field, getattr(config, field), takes)
 
+    need(not config.lora_rank or config.init is not None, "lora_rank", "0 without --init")
+    chosen = set(config.lora_targets)
+    need(
+        bool(chosen) and chosen <= set(LORA_TARGETS),
+        "lora_targets",
+        "one or more of self, cross and feed",
+    )
     need(config.dim % (2 * config.num_heads) == 0, "dim", "a multiple of twice num_heads")
     need(
         config.micro_batch == 0 or config.batch_size % config.micro_batch == 0,

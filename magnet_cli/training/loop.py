@@ -108,6 +108,8 @@ class Trainer:
         self.model, *self.optimizers = self.accelerator.prepare(
             module.train(), *make_optimizers(module, config)
         )
+        if any(not p.requires_grad for p in self.model.parameters()):
+            state.keep_only_trained(self.accelerator)
         self.ema = state.Ema(self.model, config.ema_decay)
         self.step = 0  # steps done
         self._stopping = False

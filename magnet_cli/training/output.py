@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from magnet_cli.checkpoints import native
+from magnet_cli.checkpoints.adapters import marks_of, save_adapter
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.errors import UsageError
 from magnet_cli.files import atomic_path
 from magnet_cli.foreign import reading
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.lora import adapters, merged, plain_state, updates_of
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import OutputConfig
 from magnet_cli.training.config import TrainConfig, to_toml
@@ -45,6 +48,7 @@ class OutputModel:
     ) -> None:
         self.directory, self.lm, self.codec = directory, lm, codec
         self.text_encoder, self.card = text_encoder, card
+        self._marks = marks_of(plain_state(lm)) if any(adapters(lm)) else []
 
     def create(self, config: TrainConfig) -> None:
         """Write the directory, before the first step.
@@ -56,7 +60,12 @@ class OutputModel:
                 f"{self.directory} exists already.",
                 "Go on with what it holds by --resume, or choose another directory.",
             )
-        native.save(self.directory, self.lm, self.codec, self.text_encoder, self.card)
+        plain = self.lm
+        if any(adapters(self.lm)):
+            with torch.device("meta"):
+                plain = LanguageModel(self.lm.config)
+            plain.load_state_dict(plain_state(self.lm), assign=True)
+        native.save(self.directory, plain, self.codec, self.text_encoder, self.card)
         self.write_config(config)
 
     def write_config(self, config: TrainConfig) -> None:
@@ -65,7 +74,16 @@ class OutputModel:
             partial.write_text(to_toml(config), encoding="utf-8")
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        """Replace the language model's weights by a training module's state, named `lm.…`."""
+        """Replace the language model's weights by a training module's state, named `lm.…`.
+
+        A model with adapters (the weights being its own) is kept twice: merged, which is what plays,
+        and as the adapter's own small files.
+        """
+        updates = updates_of(self.lm)
+        if updates:
+            base = self.card.provenance.get("init")
+            save_adapter(self.directory, updates, self.lm.config, base, self._marks)
+            weights = merged(plain_state(self.lm), updates)
         state = {
             plain_name(name).removeprefix("lm."): tensor.detach().cpu().contiguous().clone()
             for name, tensor in weights.items()

@@ -7,7 +7,11 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from magnet_cli.checkpoints import native
+from magnet_cli.checkpoints.adapters import WEIGHTS_FILE as ADAPTER_FILE
+from magnet_cli.checkpoints.adapters import check_base, load_adapter
 from magnet_cli.checkpoints.load import load_codec, load_parts, load_text_encoder
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder, source_of
@@ -15,6 +19,7 @@ from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenFolder, TokenFormat
 from magnet_cli.errors import UsageError
 from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.lora import add_adapters
 from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.batches import BatchDrawer, Source, TextCache
@@ -52,11 +57,22 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     source = Source(tuple(TokenFolder(folder) for folder in config.data))
     tokens = source.folders[0].format
     # What is there decides about codec, text encoder and sizes: the weights follow by `resume`.
-    spec = dataclasses.replace(config, init=str(out.resolve())) if going_on else config
+    # An adapter's base is the model that it began from: the folder's own has the adapter merged.
+    own = going_on and not config.lora_rank
+    spec = config
+    if own:
+        spec = dataclasses.replace(config, init=str(out.resolve()), text_encoder=None)
     parts = parts_to_train(spec, tokens, out.resolve().name)
     if spec.init is not None:
         config = with_sizes_of(config, parts.lm.config)
     check_tokens(tokens, parts.codec)
+    if config.lora_rank:
+        if going_on and (out / ADAPTER_FILE).is_file():
+            check_base(
+                load_adapter(out), parts.lm.config, parts.lm.state_dict(), config.init or "it"
+            )
+        alpha = config.lora_alpha or float(config.lora_rank)
+        add_adapters(parts.lm, config.lora_rank, alpha, config.lora_targets, config.seed)
     counts = {"stage": len(parts.lm.config.stage_streams), "stream": tokens.n_q}
     for part, count in counts.items():
         given = len(getattr(config, f"{part}_weights"))
@@ -126,14 +142,37 @@ def _from_checkpoint(config: TrainConfig) -> Parts:
     loaded = load_parts(find_place(config.init), "cpu", "float32")
     loaded.lm.requires_grad_(True)
     lm, codec, defaults = loaded.lm, loaded.codec, loaded.defaults
+    if config.text_encoder is not None and not _is_text_encoder(config.text_encoder, loaded):
+        raise UsageError(
+            f"{config.init} cannot be given the text encoder {config.text_encoder}: it has its own.",
+            "Leave --text-encoder out, or train a model from nothing, without --init.",
+        )
     if config.codec is not None:
         codec = load_codec(find_codec(config.codec), "cpu")
+        if config.lora_rank and (codec.n_q, codec.card) != (lm.config.n_q, lm.config.card):
+            raise UsageError(
+                f"A LoRA cannot add streams to {config.init}: its own weights stay as they are.",
+                "Leave --codec out, or train all weights, without --lora-rank.",
+            )
         lm = with_streams_of(lm, codec, codebooks_of(codec) if config.init_from_codec else None)
         steps = defaults.decoding_steps
         if steps and len(steps) == loaded.lm.config.n_q:  # further streams take the last one's
             steps += steps[-1:] * (codec.n_q - len(steps))
             defaults = dataclasses.replace(defaults, decoding_steps=steps)
     return dataclasses.replace(loaded, lm=lm, codec=codec, defaults=defaults)
+
+
+def _is_text_encoder(asked: str, loaded: Parts) -> bool:
+    """Whether a text encoder, as `--text-encoder` has it, is the model's own."""
+    if asked == loaded.text_encoder_name:
+        return True
+    if loaded.text_encoder_name is not None and source_of(asked) is None:
+        return False  # two names of T5s: neither is fetched to compare them
+    ours = loaded.text_encoder.state_dict()
+    theirs = load_text_encoder(find_text_encoder(asked)).state_dict()
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(ours[name], theirs[name]) for name in ours
+    )
 
 
 def with_sizes_of(config: TrainConfig, lm: LMConfig) -> TrainConfig:

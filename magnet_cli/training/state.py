@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from magnet_cli.errors import CheckpointError
+from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.foreign import reading
 from magnet_cli.foreign.bounds import BOUNDS
 
@@ -95,6 +96,31 @@ def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that FSDP has cut up; any other tensor as it is."""
     local: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return local
+
+
+def keep_only_trained(accelerator: Any) -> None:
+    """Leave what is frozen out of checkpoints: the run has it from the model that it began with.
+    Raises UsageError: the run is under FSDP, whose checkpoints are the whole model's."""
+    if _is_sharded(accelerator):
+        raise UsageError("A LoRA cannot be trained under FSDP.", "Use DDP: its base fits one GPU.")
+
+    def save(models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
+        for number, model in enumerate(models):
+            trained = {plain_name(n) for n, p in model.named_parameters() if p.requires_grad}
+            weights[number] = {
+                plain_name(n): t for n, t in weights[number].items() if plain_name(n) in trained
+            }
+
+    def load(models: list[nn.Module], folder: str) -> None:
+        model = models.pop()  # what is left in the list, accelerate loads
+        saved = load_file(Path(folder) / "model.safetensors")
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(saved[plain_name(name)])
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
 
 
 def save_checkpoint(

@@ -113,6 +113,22 @@ def test_from_a_folder_to_a_fine_tuned_model_that_plays(sounds: Path, magnet: Ma
     assert not np.array_equal(one, other)
 
 
+def test_a_lora_is_trained_by_flags_and_its_folder_plays(sounds: Path, magnet: Magnet) -> None:
+    (sounds / "broken.wav").unlink()
+    magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
+    run = ("train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--steps", "1",
+           "--batch-size", "1", "--lora-rank", "2")  # fmt: skip
+    wrong = magnet(*run, "--lora-targets", "nose")
+    assert wrong.status == 2
+    assert "self, cross and feed" in wrong.err
+    trained = magnet(*run, "--lora-targets", "self", "--lora-targets", "cross")
+    assert trained.status == 0, trained.err
+    assert 'lora_targets = ["self", "cross"]' in Path("mine/train.toml").read_text()
+    assert magnet("train", "lm", "mine", "--resume", "--steps", "2").status == 0
+    assert magnet("gen", "rain", "-m", "./mine", "-o", "out.wav", "-d", "1").status == 0
+    assert magnet("train", "lm", "other", "--data", "tokens", "--lora-rank", "2").status == 2
+
+
 @pytest.fixture
 def usual() -> Iterator[Any]:
     """What Ctrl-C does in a terminal, whatever it does to the suite."""

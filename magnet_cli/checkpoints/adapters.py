@@ -1,0 +1,219 @@
+"""Adapters as files, in PEFT's layout: `adapter_model.safetensors` and `adapter_config.json`.
+
+The names are those that `peft` gives the updates of transformers' MusicgenForConditionalGeneration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from magnet_cli.checkpoints.tensors import damaged
+from magnet_cli.config import LMConfig
+from magnet_cli.errors import CheckpointError
+from magnet_cli.files import atomic_path
+from magnet_cli.foreign import headers, reading
+from magnet_cli.models.lora import PLACES, Place, Update
+
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+_NAME = re.compile(
+    r"base_model\.model\.(?:decoder\.)?model\.decoder\.layers\.(\d{1,4})\.(.+)\.lora_([AB])\.weight"
+)
+# What of a model has to be the adapter's, beyond the shapes of the matrices.
+_FIELDS = ("modeling", "dim", "num_heads", "num_layers", "n_q", "card", "text_dim")
+_WANTED = "An adapter is a folder with adapter_model.safetensors and adapter_config.json."
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """An adapter as its files have it."""
+
+    updates: dict[Place, Update]
+    base: str | None  # the name of the model that it was trained on
+    sizes: dict[str, Any]  # of that model; empty in files of other programs
+    marks: list[float]  # of its weights, see `marks_of`; as empty
+
+
+def marks_of(state: Mapping[str, Tensor]) -> list[float]:
+    """Two values out of each matrix of a plain model, float32: they tell whose weights these are.
+
+    They hold in any precision and in any layout of files, where a digest of a file would not.
+    """
+    marks = []
+    for _, matrix in sorted(state.items()):
+        if matrix.ndim == 2:
+            values = matrix.detach().reshape(-1)
+            marks += [float(values[len(values) * third // 3]) for third in (1, 2)]
+    return marks
+
+
+def save_adapter(
+    folder: Path,
+    updates: Mapping[Place, Update],
+    config: LMConfig,
+    base: str | None,
+    marks: list[float],
+) -> None:
+    """Write both files into a folder, over those of an earlier state.
+
+    Args:
+        config, base, marks: of the model that it was trained on: its sizes, its name, `marks_of` it.
+
+    Raises OSError: they cannot be written.
+    """
+    tensors, places = {}, sorted({place for _, place in updates})
+    for (layer, place), update in updates.items():
+        stem = f"base_model.model.decoder.model.decoder.layers.{layer}.{place}"
+        tensors[f"{stem}.lora_A.weight"] = update.a.detach().cpu().float().contiguous()
+        tensors[f"{stem}.lora_B.weight"] = update.b.detach().cpu().float().contiguous()
+    first = next(iter(updates.values()))
+    rank = first.a.shape[0]
+    ours = {"sizes": {name: getattr(config, name) for name in _FIELDS}, "marks": marks}
+    names = "|".join(re.escape(place) for place in places)
+    settings = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": first.scale * rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        # A text is matched whole: the text encoder and the codec have layers of like names.
+        "target_modules": rf"(.*\.)?model\.decoder\.layers\.\d+\.({names})",
+    }
+    with atomic_path(folder / WEIGHTS_FILE) as partial:
+        save_file(tensors, partial, {"format": "pt", "magnet": json.dumps(ours)})
+    with atomic_path(folder / CONFIG_FILE) as partial:
+        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def load_adapter(path: Path) -> Adapter:
+    """Read an adapter: its folder, or the weights' file with the settings beside it.
+    Raises CheckpointError: it is not there, damaged, or of a kind that cannot be merged."""
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    settings_file = file.parent / CONFIG_FILE
+    try:
+        settings = reading.read_object(settings_file)
+    except (OSError, reading.ReadError) as error:
+        raise CheckpointError(
+            f"{path} is no adapter: {settings_file} cannot be read: {reading.reason(error)}.",
+            _WANTED,
+        ) from error
+    ours, tensors = _tensors(file)
+    scale = _scale(settings, path)
+    pairs: dict[Place, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = _NAME.fullmatch(name)
+        if match is None or match[2] not in PLACES:
+            raise CheckpointError(
+                f"{path} updates {name[:120]}, which no model here has.",
+                "It takes updates of self-attention, cross-attention and feed-forward layers.",
+            )
+        pairs.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor
+    rank = settings["r"]
+    for (layer, place), pair in pairs.items():
+        shapes = [list(pair[half].shape) for half in "AB" if half in pair]
+        if len(shapes) != 2 or shapes[0][:1] != [rank] or shapes[1][1:] != [rank]:
+            raise CheckpointError(
+                f"{path}: {place} of layer {layer} is no pair of A and B of rank {rank}.", _WANTED
+            )
+        if not all(bool(half.isfinite().all()) for half in pair.values()):
+            raise CheckpointError(
+                f"{path}: {place} of layer {layer} holds values that are not numbers.",
+                "Take an earlier checkpoint of its training.",
+            )
+    if not pairs:
+        raise CheckpointError(f"{path} updates nothing.", _WANTED)
+    base = settings.get("base_model_name_or_path")
+    return Adapter(
+        {place: Update(pair["A"], pair["B"], scale) for place, pair in pairs.items()},
+        base if isinstance(base, str) else None,
+        ours.get("sizes", {}),
+        ours.get("marks", []),
+    )
+
+
+def check_base(adapter: Adapter, config: LMConfig, state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse a model that an adapter was not made for.
+
+    Args:
+        config, state: of the plain model, in any precision.
+        name: the model's, for the message.
+
+    Raises CheckpointError: naming what differs.
+    """
+    ours = {field: getattr(config, field) for field in _FIELDS}
+    other = [
+        f"{field} {adapter.sizes[field]} there and {value} here"
+        for field, value in ours.items()
+        if adapter.sizes.get(field, value) != value
+    ]
+    layers = 1 + max(layer for layer, _ in adapter.updates)
+    if not other and layers > config.num_layers:
+        other = [f"{layers} layers there and {config.num_layers} here"]
+    if not other and adapter.marks:
+        here = torch.tensor(marks_of(state))
+        there = torch.tensor(adapter.marks)
+        # Half precision rounds, and bfloat16 by up to 0.4 %.
+        if here.shape != there.shape or not torch.allclose(here, there, rtol=0.01, atol=1e-6):
+            other = ["the sizes are the same, the weights are others"]
+    if other:
+        raise CheckpointError(
+            f"The adapter is not for {name}: {', '.join(other)}.",
+            f"Use it with {adapter.base or 'the model that it was trained on'}.",
+        )
+
+
+def _tensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the weights' file says of the base, and its tensors."""
+    try:
+        headers.safetensors(file)
+        with safe_open(file, framework="pt") as opened:
+            said = (opened.metadata() or {}).get("magnet", "{}")
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        ours = reading.json_of(said)
+        sizes, marks = ours.get("sizes", {}), ours.get("marks", [])
+        if not isinstance(sizes, dict) or not all(isinstance(mark, float) for mark in marks):
+            raise reading.ReadError("it does not say what it was trained on")
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+        raise damaged(file, error) from error
+    return ours, tensors
+
+
+def _scale(settings: Mapping[str, Any], path: Path) -> float:
+    """What the product of an adapter's matrices is multiplied by.
+    Raises CheckpointError: it is of a kind that is not merged so."""
+    others = [
+        name
+        for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
+        if settings.get(name)
+    ]
+    if settings.get("peft_type") != "LORA":
+        others.append(f"peft_type {settings.get('peft_type')!r}")
+    if settings.get("bias", "none") != "none":
+        others.append(f"bias {settings['bias']!r}")
+    rank, alpha = settings.get("r"), settings.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1:
+        others.append(f"r {rank!r}")
+    if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        others.append(f"lora_alpha {alpha!r}")
+    if others:
+        raise CheckpointError(
+            f"{path} is an adapter of a kind that is not known here: {', '.join(others)[:200]}.",
+            "Use a plain LoRA.",
+        )
+    assert isinstance(rank, int)
+    assert isinstance(alpha, (int, float))
+    return alpha / rank

@@ -1,0 +1,159 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021): a frozen model, and small updates beside its matrices.
+
+An update acts on activations, (x A^T) B^T, and not on the weight: the gradient of a whole matrix is
+never computed. Which matrices: `TARGETS`. An adapter's tensors are named by place (`PLACES`), with
+the packed projection as separate q, k and v, as transformers' MusicGen has them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.transformer import SelfAttention
+
+# What `--lora-targets` names -> the part of a place before its dot.
+TARGETS = {"self": "self_attn", "cross": "encoder_attn", "feed": "fc"}
+# A place in a block -> the parameter that it updates, and which third of it (None: all of it).
+PLACES: dict[str, tuple[str, int | None]] = {
+    f"{theirs}.{name}": (f"{ours}.out_proj.weight", None)
+    if part is None
+    else (f"{ours}.in_proj_weight", part)
+    for theirs, ours in (("self_attn", "self_attn"), ("encoder_attn", "cross_attention"))
+    for name, part in (("q_proj", 0), ("k_proj", 1), ("v_proj", 2), ("out_proj", None))
+}
+PLACES |= {"fc1": ("linear1.weight", None), "fc2": ("linear2.weight", None)}
+
+Place = tuple[int, str]  # layer, and a key of PLACES
+
+
+@dataclass(frozen=True)
+class Update:
+    """What is added to a matrix: scale * B @ A."""
+
+    a: Tensor  # [rank, in]
+    b: Tensor  # [out, rank]
+    scale: float
+
+    @property
+    def delta(self) -> Tensor:
+        """float32 [out, in]."""
+        return self.scale * (self.b.float() @ self.a.float())
+
+
+class LowRank(nn.Module):
+    """x [..., in] -> scale * (x A^T) B^T [..., out]; zero until it is trained."""
+
+    def __init__(self, weight: Tensor, rank: int, scale: float, generator: torch.Generator) -> None:
+        super().__init__()
+        out, into = weight.shape
+        bound = 1 / math.sqrt(into)
+        drawn = torch.rand(rank, into, generator=generator) * 2 - 1
+        self.a = nn.Parameter((drawn * bound).to(weight.device))
+        self.b = nn.Parameter(torch.zeros(out, rank, device=weight.device))
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the class says."""
+        return self.scale * F.linear(F.linear(x, self.a), self.b)
+
+
+class AdaptedLinear(nn.Linear):
+    """A linear layer of the same weight, with a low-rank update beside it."""
+
+    def __init__(self, of: nn.Linear, update: LowRank) -> None:
+        super().__init__(1, 1, bias=False, device="meta")
+        self.in_features, self.out_features, self.weight = (
+            of.in_features,
+            of.out_features,
+            of.weight,
+        )
+        self.update = update
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out]."""
+        updated: Tensor = super().forward(x) + self.update(x)
+        return updated
+
+
+def add_adapters(
+    lm: LanguageModel, rank: int, alpha: float, targets: Sequence[str], seed: int
+) -> None:
+    """Freeze the model and put an update beside each matrix of the targets (keys of TARGETS)."""
+    lm.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    starts = tuple(TARGETS[target] for target in targets)
+    for layer in lm.transformer.layers:
+        for place, (name, part) in PLACES.items():
+            if not place.startswith(starts):
+                continue
+            owner = layer.get_submodule(name.rpartition(".")[0])
+            weight = layer.get_parameter(name)
+            rows = weight if part is None else weight.chunk(3)[part]
+            update = LowRank(rows, rank, alpha / rank, generator)
+            if part is None:
+                assert isinstance(owner, nn.Linear)
+                layer.set_submodule(name.rpartition(".")[0], AdaptedLinear(owner, update))
+            else:
+                assert isinstance(owner, SelfAttention)
+                if owner.updates is None:
+                    owner.updates = nn.ModuleDict()
+                owner.updates["qkv"[part]] = update
+
+
+def adapters(lm: LanguageModel) -> Iterator[tuple[Place, LowRank]]:
+    """Every update of a model, with its place."""
+    for number, layer in enumerate(lm.transformer.layers):
+        for place, (name, part) in PLACES.items():
+            owner = layer.get_submodule(name.rpartition(".")[0])
+            if part is None and isinstance(owner, AdaptedLinear):
+                yield (number, place), owner.update
+            elif part is not None and isinstance(owner, SelfAttention):
+                updates = owner.updates
+                if updates is not None and "qkv"[part] in updates:
+                    update = updates["qkv"[part]]
+                    assert isinstance(update, LowRank)
+                    yield (number, place), update
+
+
+def updates_of(lm: LanguageModel) -> dict[Place, Update]:
+    """The updates as they are now."""
+    return {place: Update(low.a.detach(), low.b.detach(), low.scale) for place, low in adapters(lm)}
+
+
+def plain_state(lm: LanguageModel) -> dict[str, Tensor]:
+    """The weights of the model without its adapters, under the names of a plain model."""
+    own = {id(p) for _, low in adapters(lm) for p in low.parameters()}
+    return {name: p.detach() for name, p in lm.named_parameters() if id(p) not in own}
+
+
+def merged(
+    state: Mapping[str, Tensor], updates: Mapping[Place, Update], scale: float = 1.0
+) -> dict[str, Tensor]:
+    """A plain model's weights with the updates added, each in its own dtype; sums are in float32.
+
+    Raises:
+        KeyError: the model has no such place.
+        ValueError: a matrix of it has another shape.
+    """
+    state = dict(state)
+    for (layer, place), update in updates.items():
+        name, part = PLACES[place]
+        name = f"transformer.layers.{layer}.{name}"
+        sum_ = state[name].detach().float().clone()
+        rows = sum_ if part is None else sum_.chunk(3)[part]
+        delta = update.delta.to(rows.device)
+        if rows.shape != delta.shape:
+            raise ValueError(
+                f"{place} of layer {layer} is {list(rows.shape)} in the model "
+                f"and {list(delta.shape)} in the adapter"
+            )
+        rows += scale * delta
+        state[name] = sum_.to(state[name].dtype)
+    return state

@@ -1,0 +1,215 @@
+"""Adapters: what they compute, what is saved, and that a run of them goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from magnet_cli.checkpoints.adapters import check_base, load_adapter
+from magnet_cli.checkpoints.load import load_parts
+from magnet_cli.checkpoints.place import find_place
+from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.lora import adapters, merged, plain_state, updates_of
+from magnet_cli.models.transformer import Attention
+from magnet_cli.training.loop import Trainer
+from magnet_cli.training.setup import make_trainer
+from tests.training.conftest import tiny_codec, tiny_text_encoder
+from tests.training.test_loop import losses, run, settings
+
+
+def lora(workshop: Path, out: str, **more: Any) -> Trainer:
+    if not (workshop / "base").exists():
+        run(workshop, "base", steps=2)
+    asked = {"init": str(workshop / "base"), "lora_rank": 2, **more}
+    return make_trainer(settings(workshop, **asked), workshop / out)
+
+
+def test_a_new_adapter_changes_nothing_and_a_trained_one_merges(workshop: Path) -> None:
+    """Merged weights say what the adapter says beside them, in all of its places."""
+    trainer = lora(workshop, "out")
+    lm = trainer.output.lm
+    base = LanguageModel(lm.config).eval()
+    base.load_state_dict(plain_state(lm))
+    lm.eval()
+    ids = torch.randint(0, 16, (2, 2, 9), generator=torch.Generator().manual_seed(0))
+    text = [torch.randn(3, lm.config.dim), torch.randn(2, lm.config.dim)]
+
+    def said(model: LanguageModel) -> torch.Tensor:
+        with torch.no_grad():
+            return model(ids, model.cross_keys(text), Attention.full())
+
+    torch.testing.assert_close(said(lm), said(base), rtol=0, atol=1e-6)
+    with torch.no_grad():
+        for _, low in adapters(lm):
+            low.b.normal_(generator=torch.Generator().manual_seed(1))
+    updates = updates_of(lm)
+    assert len(updates) == 10 * lm.config.num_layers
+    assert (said(lm) - said(base)).abs().max() > 0.01
+    base.load_state_dict(merged(plain_state(lm), updates))
+    torch.testing.assert_close(said(lm), said(base), rtol=1e-4, atol=1e-4)
+
+
+def test_only_what_is_trained_is_saved_and_a_run_goes_on(workshop: Path) -> None:
+    whole = lora(workshop, "whole")
+    frozen = {name: tensor.clone() for name, tensor in plain_state(whole.output.lm).items()}
+    whole.run()
+    for name, tensor in plain_state(whole.output.lm).items():
+        assert torch.equal(tensor, frozen[name]), name
+
+    class Killed(BaseException):
+        pass
+
+    def kill(progress: Any) -> None:
+        if progress.kind == "step" and progress.step == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        lora(workshop, "killed").run(kill)
+    saved = load_file(workshop / "killed/checkpoints/step-00000004/model.safetensors")
+    trained = sum(p.numel() for p in whole.output.lm.parameters() if p.requires_grad)
+    assert sum(tensor.numel() for tensor in saved.values()) == trained
+    again = settings(workshop, init=str(workshop / "base"), lora_rank=2)
+    resumed = make_trainer(again, workshop / "killed", resume=True)
+    assert resumed.step == 4
+    resumed.run()
+    assert losses(workshop / "killed") == losses(workshop / "whole")
+    for place, update in updates_of(whole.output.lm).items():
+        assert torch.equal(update.b, updates_of(resumed.output.lm)[place].b), place
+
+
+def test_the_folder_plays_and_holds_the_adapter_in_pefts_layout(workshop: Path) -> None:
+    trainer = lora(workshop, "out", steps=2, lora_alpha=4.0)
+    trainer.run()
+    out = workshop / "out"
+    kept = load_parts(find_place(str(out)), "cpu", "float32").lm.state_dict()
+    base = load_parts(find_place(str(workshop / "base")), "cpu", "float32").lm
+    adapter = load_adapter(out)
+    again = merged(base.state_dict(), adapter.updates)
+    for name, tensor in kept.items():
+        torch.testing.assert_close(tensor, again[name], rtol=0, atol=1e-6, msg=name)
+    assert any(not torch.equal(kept[name], base.state_dict()[name]) for name in kept)
+    names = load_file(out / "adapter_model.safetensors")
+    stem = "base_model.model.decoder.model.decoder.layers.0."
+    assert names[f"{stem}encoder_attn.k_proj.lora_A.weight"].shape == (2, 16)
+    assert names[f"{stem}fc1.lora_B.weight"].shape == (64, 2)
+    written = json.loads((out / "adapter_config.json").read_text())
+    assert (written["r"], written["lora_alpha"], written["peft_type"]) == (2, 4.0, "LORA")
+
+
+def test_targets_are_what_is_updated(workshop: Path) -> None:
+    trainer = lora(workshop, "out", lora_targets=("cross",))
+    assert {place.partition(".")[0] for _, place in updates_of(trainer.output.lm)} == {
+        "encoder_attn"
+    }
+
+
+def test_a_wrong_base_is_refused_with_what_differs(workshop: Path) -> None:
+    lora(workshop, "out", steps=2).run()
+    adapter = load_adapter(workshop / "out")
+    run(workshop, "wide", steps=2, dim=32)
+    other = load_parts(find_place(str(workshop / "wide")), "cpu", "float32")
+    with pytest.raises(CheckpointError, match="dim 16 there and 32 here"):
+        check_base(adapter, other.lm.config, other.lm.state_dict(), "wide")
+    with pytest.raises(CheckpointError, match="wide is no adapter"):
+        load_adapter(workshop / "wide")
+
+
+def test_a_base_of_equal_sizes_is_told_by_its_weights(workshop: Path) -> None:
+    lora(workshop, "out", steps=2).run()
+    adapter = load_adapter(workshop / "out")
+    base = load_parts(find_place(str(workshop / "base")), "cpu", "float32").lm
+    for dtype in (torch.float16, torch.bfloat16):
+        state = {name: tensor.to(dtype) for name, tensor in base.state_dict().items()}
+        check_base(adapter, base.config, state, "base")
+    # What was trained is another model, though it began as this one.
+    other = load_parts(find_place(str(workshop / "out")), "cpu", "float32").lm
+    with pytest.raises(CheckpointError, match="sizes are the same, the weights are others"):
+        check_base(adapter, other.config, other.state_dict(), "out")
+    # And a run does not go on from another base.
+    (workshop / "base" / "lm.safetensors").write_bytes(
+        (workshop / "out" / "lm.safetensors").read_bytes()
+    )
+    with pytest.raises(CheckpointError, match="weights are others"):
+        make_trainer(
+            settings(workshop, init=str(workshop / "base"), lora_rank=2, steps=3),
+            workshop / "out",
+            resume=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"peft_type": "IA3"}, "peft_type 'IA3'"),
+        ({"r": 0}, "r 0"),
+        ({"r": 3}, "no pair of A and B of rank 3"),
+        ({"lora_alpha": "4"}, "lora_alpha '4'"),
+        ({"rank_pattern": {"fc1": 4}}, "rank_pattern"),
+    ],
+)
+def test_adapters_of_other_kinds_are_refused(
+    workshop: Path, change: dict[str, Any], said: str
+) -> None:
+    lora(workshop, "out", steps=1).run()
+    config = workshop / "out" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(CheckpointError, match=said):
+        load_adapter(workshop / "out")
+
+
+def test_a_damaged_adapter_is_refused(workshop: Path) -> None:
+    lora(workshop, "out", steps=1).run()
+    file = workshop / "out" / "adapter_model.safetensors"
+    whole = load_file(file)
+    save_file({name: t for name, t in whole.items() if "fc1.lora_B" not in name}, file)
+    with pytest.raises(CheckpointError, match="fc1 of layer 0 is no pair"):
+        load_adapter(workshop / "out")
+    save_file({name: t * float("nan") for name, t in whole.items()}, file)
+    with pytest.raises(CheckpointError, match="not numbers"):
+        load_adapter(workshop / "out")
+    save_file({"text_model.q.lora_A.weight": torch.zeros(2, 2)}, file)
+    with pytest.raises(CheckpointError, match=r"updates text_model\.q"):
+        load_adapter(workshop / "out")
+    file.write_bytes(b"x" * 100)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_adapter(workshop / "out")
+
+
+def test_a_lora_adds_no_streams(workshop: Path) -> None:
+    from magnet_cli.checkpoints import native
+    from magnet_cli.config import CodecConfig
+    from magnet_cli.models.encodec import EnCodec
+
+    run(workshop, "base", steps=1)
+    config = dataclasses.replace(tiny_codec().config, n_q=3)
+    assert isinstance(config, CodecConfig)
+    native.save_part(workshop / "more", EnCodec(config).eval())
+    with pytest.raises(UsageError, match="cannot add streams"):
+        lora(workshop, "out", codec=str(workshop / "more"))
+
+
+def test_another_text_encoder_is_refused(workshop: Path) -> None:
+    """It was ignored in silence."""
+    from magnet_cli.checkpoints import native
+
+    run(workshop, "base", steps=1)
+    other = tiny_text_encoder()
+    other.weight.fill_(2.0)
+    native.save_part(workshop / "other", other)
+    more = {"init": str(workshop / "base"), "text_encoder": str(workshop / "other")}
+    with pytest.raises(UsageError, match="it has its own"):
+        make_trainer(settings(workshop, **more), workshop / "out")
+    assert not (workshop / "out").exists()
+
+
+def test_a_lora_needs_a_model_to_begin_from(workshop: Path) -> None:
+    with pytest.raises(UsageError, match="without --init"):
+        settings(workshop, lora_rank=2)
