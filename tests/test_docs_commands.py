@@ -32,6 +32,7 @@ DOCUMENTS = {
     "docs/nano.md": 3,
     "docs/python.md": 2,
     "docs/rescorer-hybrid.md": 6,
+    "docs/scale.md": 3,
     "docs/training.md": 10,
     "recipes/nano/README.md": 10,
     "recipes/nano/ablations.md": 3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ Examples:
     magnet batch prompts.txt -O clips
     magnet batch prompts.csv -O clips --preset fast --dry-run
     generate-prompts | magnet batch - -O clips --print0 | xargs -0 -n 1 play
-    magnet batch prompts.txt -O clips --seed 7 --shard "$SLURM_ARRAY_TASK_ID/8"
+    magnet batch prompts.txt -O clips --seed 7 --shard auto
     magnet batch --status clips
 """
 
@@ -64,7 +65,11 @@ class BatchOptions:
         "auto",
         metavar="N",
     )
-    shard: str | None = _batch("Make only part I of N, from 1/N. Needs --seed.", metavar="I/N")
+    shard: str | None = _batch(
+        "Make only part I of N, from 1/N; auto or auto/N: the part that SLURM, RANK or Kubernetes says. "
+        "Needs --seed.",
+        metavar="I/N",
+    )
     skip_bad: bool = _batch("Go on without the lines that cannot be used.", False)
     codes: bool = _batch("Keep each clip's codes beside it, as .npz.", False)
     dry_run: bool = _batch("Check the lines, list what would be made, and stop.", False)
@@ -117,8 +122,9 @@ def batch(
     one line: prompt, out, seed, num, duration, negative, preset, and every setting of decoding and
     sound. Each clip equals what `magnet gen` makes with its seed (in batches: up to rounding).
     """
-    from magnet_cli.batch.jobs import BatchSettings, Planner, parse_batch_size, parse_shard
+    from magnet_cli.batch.jobs import BatchSettings, Planner, parse_batch_size
     from magnet_cli.batch.manifest import Manifest
+    from magnet_cli.batch.sharding import shard_of
     from magnet_cli.checkpoints.identity import with_identities
     from magnet_cli.cli.batch_run import BatchRun
     from magnet_cli.cli.batch_status import say_status
@@ -141,7 +147,7 @@ def batch(
     if options.null and kind != "txt":
         raise UsageError(f"-0 separates plain prompts, not {kind}.", "Leave one of them out.")
     check_seconds("duration", clips.duration)
-    shard, size = parse_shard(options.shard), parse_batch_size(options.batch_size)
+    shard, size = shard_of(options.shard, os.environ), parse_batch_size(options.batch_size)
     if shard.count > 1 and clips.seed is None:
         raise UsageError("Shards need the same --seed.", "Say one, such as --seed 7.")
     base = clips.seed

@@ -47,6 +47,8 @@ def test_the_recipes_do_what_they_say(home: Path, tmp_path: Path) -> None:
         "PATH": f"{programs}:{os.environ['PATH']}",
         "SLURM_ARRAY_TASK_ID": "2",
         "SLURM_ARRAY_TASK_COUNT": "8",
+        "SLURM_ARRAY_TASK_MIN": "1",
+        "SLURM_ARRAY_TASK_MAX": "8",
     }
     said = ""
     for recipe in recipes():

@@ -96,6 +96,7 @@ CALLS = [
     ("batch text.txt", 2), ("batch text.txt -O clips -m nothing", 3),
     ("batch text.txt -O clips --dry-run", 0), ("batch bad.jsonl -O clips", 2),
     ("batch bad.jsonl -O clips --skip-bad", 4), ("batch text.txt -O clips --shard 3/2", 2),
+    ("batch text.txt -O clips --shard auto/x", 2),
     ("batch --status", 2), ("batch --status empty", 2), ("batch --status empty -O clips", 2),
     ("show", 2), ("show nothing.wav", 2), ("show text.txt", 2), ("show exists.wav", 0),
     ("show exists.wav text.txt", 4), ("show exists.wav --spectrogram a.txt", 2),
