@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Tiny models gain nothing from threads, and threads that wait for each other on a busy machine
 # make the suite ten times slower. Before torch is imported.
@@ -34,3 +37,32 @@ def _processes_are_marked(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     monkeypatch.setattr(subprocess.Popen, "__del__", lambda _: None)
+
+
+@pytest.fixture
+def downloads(tmp_path: Path) -> Path:
+    """Where `browser` puts what is downloaded."""
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def browser(downloads: Path, tmp_path: Path) -> Iterator[Any]:
+    """Chromium, driven; what it says of errors fails the test. Only tests that are marked `slow` take it."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--mute-audio"):
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    driver.set_window_size(1100, 900)
+    yield driver
+    errors = [line for line in driver.get_log("browser") if line["level"] == "SEVERE"]
+    driver.quit()
+    assert not errors, errors

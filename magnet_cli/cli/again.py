@@ -75,6 +75,28 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
     return protected(arguments, prompts)
 
 
+def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
+    """The line of a prompt file that makes a clip again, but for its models; None: no line does.
+
+    Args:
+        made: as of `command_for`.
+        suffix: what the clip's name ends in, without the dot.
+    """
+    made = recorded(made)
+    edit = made.get("edit", {})
+    flags = _mapping(edit, "flags")
+    if not made.get("prompt") or _called(edit) != ["gen"] or flags.get("loop") or _timed(edit):
+        return None
+    own = {
+        name: made[name] for name in ("prompt", "negative", "seed", "duration") if made.get(name)
+    }
+    own |= {"seed": made["seed"]} if "seed" in made else {}
+    if suffix in CONTAINERS and suffix != "wav":
+        own["format"] = suffix
+    said = {**own, **_mapping(made, "given"), **_output(made)}
+    return {name: value for name, value in said.items() if value is not None}
+
+
 def _mapping(made: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = made.get(key)
     return dict(value) if isinstance(value, Mapping) else {}

@@ -42,6 +42,7 @@ Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available,
 COMMANDS = {
     "gen": ("magnet_cli.cli.generate", "Generate sound from text."),
     "batch": ("magnet_cli.cli.batch", "Generate a clip for each prompt of a file or stream."),
+    "gallery": ("magnet_cli.cli.gallery", "Write a page to look and listen through clips."),
     "show": (
         "magnet_cli.cli.show",
         "Show sound files: their level, how they were made, how to make them again.",

@@ -33,6 +33,7 @@ EXAMPLES = """
 Examples:
 
     magnet batch prompts.txt -O clips
+    magnet batch prompts.txt -O clips --gallery
     magnet batch prompts.csv -O clips --preset fast --dry-run
     generate-prompts | magnet batch - -O clips --print0 | xargs -0 -n 1 play
     magnet batch prompts.txt -O clips --seed 7 --shard auto
@@ -72,6 +73,9 @@ class BatchOptions:
     )
     skip_bad: bool = _batch("Go on without the lines that cannot be used.", False)
     codes: bool = _batch("Keep each clip's codes beside it, as .npz.", False)
+    gallery: bool = _batch(
+        "Write DIR/index.html at the end, to look and listen through the clips.", False
+    )
     dry_run: bool = _batch("Check the lines, list what would be made, and stop.", False)
     print_paths: bool = _batch("Write each finished file's path to stdout.", False, flags="--print")
     print0: bool = _batch("The same, each path ended by a NUL.", False)
@@ -179,6 +183,7 @@ def batch(
         force=force,
         skip_bad=options.skip_bad,
         path_end=b"\0" if options.print0 else b"\n" if options.print_paths else None,
+        gallery=options.gallery and not options.dry_run,
     )
     planner = Planner(settings)
     with open_prompts(source) as prompts:

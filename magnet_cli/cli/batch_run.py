@@ -16,7 +16,7 @@ from magnet_cli.cli.progress import BatchDisplay
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.cli.talk import Talk, complain, printable, stdout, write_stdout
 from magnet_cli.data.prompts import BadLine
-from magnet_cli.errors import PartialFailureError, UsageError
+from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 from magnet_cli.naming import some
 from magnet_cli.version import __version__
 
@@ -44,12 +44,14 @@ class BatchRun:
         force: bool,
         skip_bad: bool,
         path_end: bytes | None,
+        gallery: bool = False,
         loaded: Model | None = None,
     ) -> None:
         """Take what a run is of.
 
         Args:
             path_end: what ends each finished file's path on stdout; None: none is written.
+            gallery: a page of the folder's clips is written at the end.
             loaded: the model that `model` names, where it is loaded already.
         """
         self._loaded = loaded
@@ -57,10 +59,13 @@ class BatchRun:
         self._model, self._more, self._talk = model, more, talk
         self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
         self._models = settings.models  # with the ids that are known
-        self._tally = Tally()
-        self._clips: dict[
-            str, int
-        ] = {}  # that all the lines ask for, and this shard's; {}: not known
+        self._tally, self._gallery = Tally(), gallery
+        # Of all that the lines ask for, and of this shard; {}: not known.
+        self._clips: dict[str, int] = {}
+        if gallery:
+            from magnet_cli.batch.gallery import check_page
+
+            check_page(settings.folder, force)
         if path_end is not None:
             stdout()  # refuses one that is closed
 
@@ -338,8 +343,10 @@ class BatchRun:
 
         Raises:
             PartialFailureError: not all was made.
+            MagnetError: the gallery could not be written.
         """
         tally = self._tally
+        problem = self._write_gallery() if self._gallery else None
         self._talk.data(
             {
                 "event": "end",
@@ -356,7 +363,11 @@ class BatchRun:
                 f"({tally.clips_per_minute:.1f} clips/min)."
             )
         if not (tally.failed or tally.bad_lines):
+            if problem is not None:
+                raise problem
             return
+        if problem is not None:
+            complain(problem.message, problem.hint)
         said, details = [], []
         if tally.failed:
             said.append(f"{tally.failed} of {tally.finished} clips could not be made.")
@@ -371,6 +382,16 @@ class BatchRun:
         raise PartialFailureError(
             " ".join(said), "The same command makes what is missing, and nothing twice.", details
         )
+
+    def _write_gallery(self) -> MagnetError | None:
+        """Write the page of what is there; why it could not be written, which costs no clip."""
+        from magnet_cli.cli.gallery import write
+
+        try:
+            write(self._settings.folder, self._talk, force=self._force)
+        except MagnetError as error:
+            return error
+        return None
 
 
 def _nothing(name: str) -> UsageError:

@@ -1,0 +1,112 @@
+"""`magnet gallery`: a page to look and listen through a folder of clips."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from magnet_cli.cli.again import command_for, model_of, prompt_line
+from magnet_cli.cli.progress import counting
+from magnet_cli.cli.recorded import problem_of, recorded
+from magnet_cli.cli.settings import TalkOptions, takes_flags
+from magnet_cli.cli.talk import Talk, printable
+from magnet_cli.errors import PartialFailureError
+
+if TYPE_CHECKING:
+    from magnet_cli.batch.gallery import Gallery, Told
+
+EXAMPLES = """
+Examples:
+
+    magnet gallery clips
+    magnet batch prompts.txt -O clips --gallery
+"""
+
+_MOST_SHOWN = 20  # sounds that could not be read; --json and the page name them all
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("gallery", epilog=EXAMPLES)(gallery)
+
+
+@takes_flags
+def gallery(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A batch's folder, or any folder of sounds.", show_default=False
+        ),
+    ],
+    title: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What it is called. Default: as the folder."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace an index.html that is no gallery.")
+    ] = False,
+    *,
+    talk: TalkOptions,
+) -> None:
+    """Write a page to look and listen through a folder of clips: DIR/index.html.
+
+    It opens from the disk or from any web host, and takes thousands of clips: players, waveform and
+    spectrogram, prompt, seed, loudness, the command that makes each again; sorting, search, and stars,
+    which come out as a prompts.jsonl for the next batch. Written again, it keeps what it has drawn.
+    """
+    voice = Talk(talk)
+    written = write(folder, voice, title, force)
+    if written.faults:
+        sounds = "One sound" if len(written.faults) == 1 else f"{len(written.faults)} sounds"
+        raise PartialFailureError(f"{sounds} could not be read.", "The others are in the gallery.")
+
+
+def write(folder: Path, voice: Talk, title: str | None = None, force: bool = False) -> Gallery:
+    """Write the gallery of a folder and tell of it.
+
+    Raises:
+        MagnetError: it cannot be written, or there is nothing to show.
+    """
+    from magnet_cli.batch.gallery import write_gallery
+
+    with counting(voice, "Drawing") as on_clip:
+        written = write_gallery(folder, told, title, force, on_clip)
+    clips = "one clip" if written.clips == 1 else f"{written.clips} clips"
+    voice.note(f"Wrote {written.page}: {clips}")
+    for file, why in written.faults[:_MOST_SHOWN]:
+        voice.warn(f"{file}: {why}")
+    if written.missing:
+        voice.note(f"{written.missing} clips of the manifest are not there any more.")
+    voice.data(
+        {
+            "event": "gallery",
+            "page": str(written.page),
+            "clips": written.clips,
+            "failed": written.failed,
+            "missing": written.missing,
+            "faults": [{"file": file, "error": why} for file, why in written.faults],
+        }
+    )
+    return written
+
+
+def told(made: Mapping[str, Any], name: str, suffix: str) -> Told:
+    """What a gallery shows of a record, as far as it can be true (cli/recorded.py)."""
+    from magnet_cli.batch.gallery import Told
+
+    kept = recorded(made)
+    known = problem_of(made) is None and not kept.get("known_codes", False)
+    if "command" in kept.get("edit", {}):
+        known = problem_of(made) is None
+    return Told(
+        prompt=kept.get("prompt", ""),
+        negative=kept.get("negative"),
+        seed=kept.get("seed"),
+        model=model_of(kept),
+        command=printable(shlex.join(command_for(made, name, suffix))) if known else None,
+        again=prompt_line(made, suffix) if known else None,
+    )
