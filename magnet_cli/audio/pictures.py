@@ -86,7 +86,7 @@ def thumbnail(portrait: Portrait) -> Image:
     height = np.arange(_SMALL_WAVE)[:, None]
     picture[:_SMALL_WAVE][(height >= top) & (height <= bottom)] = _SHADES
     image = Image.fromarray(picture)
-    palette = _colour(np.linspace(0, 1, _SHADES)[None])[0]
+    palette = _colour(np.linspace(0, 1, _SHADES, dtype=np.float32)[None])[0]
     image.putpalette([*palette.flatten().tolist(), *_SMALL_INK])
     return image
 

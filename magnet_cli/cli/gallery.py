@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.again import command_for, model_of, prompt_line
+from magnet_cli.cli.again import command_for, prompt_line
 from magnet_cli.cli.progress import counting
 from magnet_cli.cli.recorded import problem_of, recorded
 from magnet_cli.cli.settings import TalkOptions, takes_flags
@@ -106,7 +106,7 @@ def told(made: Mapping[str, Any], name: str, suffix: str) -> Told:
         prompt=kept.get("prompt", ""),
         negative=kept.get("negative"),
         seed=kept.get("seed"),
-        model=model_of(kept),
+        model=kept.get("repo") or kept.get("model"),
         command=printable(shlex.join(command_for(made, name, suffix))) if known else None,
         again=prompt_line(made, suffix) if known else None,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magnet_cli.audio.pictures import Portrait, draw, frequency_ticks, time_ticks
+from magnet_cli.audio.pictures import SMALL, Portrait, draw, frequency_ticks, thumbnail, time_ticks
 from magnet_cli.errors import AudioFileError
 
 
@@ -108,3 +108,18 @@ def test_time_ticks_are_few_and_inside(duration: float) -> None:
 def test_frequency_ticks_end_at_half_the_rate() -> None:
     assert frequency_ticks(16_000)[-1] == 5000
     assert all(math.log10(tick) % 1 < 0.7 for tick in frequency_ticks(48_000))
+
+
+def test_a_thumbnail_is_small_and_shows_both() -> None:
+    sound = np.concatenate([np.zeros(16_000, np.float32), sine(1000)[:16_000]])[None]
+    portrait = Portrait(32_000, 32_000, *SMALL)
+    for _ in portrait.watched([sound[:, :20_000], sound[:, 20_000:]]):
+        pass
+    picture = np.asarray(thumbnail(portrait).convert("L"), dtype=np.float32)
+    assert picture.shape == (122, 440)
+    wave, spectrum = picture[:36], picture[38:]
+    assert np.count_nonzero(wave[:, 100] > 100) == 1  # silence: a line in the middle
+    assert np.count_nonzero(wave[:, 300] > 100) == 36
+    assert spectrum[:, 100].max() < 10
+    row = int(spectrum[:, 330].argmax())
+    assert 16_000 * (40 / 16_000) ** (row / 83) == pytest.approx(1000, rel=0.1)

@@ -98,6 +98,8 @@ CALLS = [
     ("batch bad.jsonl -O clips --skip-bad", 4), ("batch text.txt -O clips --shard 3/2", 2),
     ("batch text.txt -O clips --shard auto/x", 2),
     ("batch --status", 2), ("batch --status empty", 2), ("batch --status empty -O clips", 2),
+    ("batch text.txt -O page --gallery", 2), ("gallery", 2), ("gallery nothing", 2),
+    ("gallery empty", 2), ("gallery page", 2), ("gallery page --force", 4),
     ("show", 2), ("show nothing.wav", 2), ("show text.txt", 2), ("show exists.wav", 0),
     ("show exists.wav text.txt", 4), ("show exists.wav --spectrogram a.txt", 2),
     ("extend", 2), ("extend nothing.wav rain --to 3", 2), ("extend exists.wav rain --to 0.1", 2),
@@ -130,6 +132,9 @@ CALLS = [
 def work(home: Path, magnet: Magnet) -> Path:
     (home / "empty").mkdir()
     (home / "empty.txt").write_text("")
+    (home / "page").mkdir()
+    (home / "page" / "index.html").write_text("mine")
+    (home / "page" / "a.wav").write_text("no sound")
     (home / "text.txt").write_text(TEXT)
     (home / "bad.jsonl").write_text('{"prompt": "rain", "duration": 0.1}\n{"seed": 1}\n')
     assert magnet("gen", "rain", *QUICK, "-o", "exists.wav").status == 0
