@@ -1,8 +1,10 @@
-"""Loudness as heard (ITU-R BS.1770-4, by pyloudnorm), and a limiter that keeps peaks under a ceiling.
+"""Loudness as heard (ITU-R BS.1770-4), and a limiter that keeps peaks under a ceiling.
 
 Gain alone cannot give drums the loudness of a pad: their peaks meet the ceiling first. So the gain
 is raised and the peaks are held by the limiter until the loudness is met, or the limiter would have
 to do more than it can do unheard.
+
+The filters are numpy's: scipy.signal alone takes as long to import as a short clip to decode.
 """
 
 from __future__ import annotations
@@ -69,15 +71,14 @@ def measure(samples: Samples, sample_rate: int) -> float:
     A sound shorter than the meter's block is measured as if it were repeated. Of more than five
     channels, which the standard's weights do not cover, the first five are heard.
     """
-    import pyloudnorm
-
     if samples.shape[1] == 0:
         return -math.inf
     block = math.ceil(_BLOCK * sample_rate) + 1
-    heard = samples[:5].T.astype(np.float64)
-    if len(heard) < block:
-        heard = np.tile(heard, (math.ceil(block / len(heard)), 1))
-    return float(pyloudnorm.Meter(sample_rate).integrated_loudness(heard))
+    if samples.shape[1] < block:
+        samples = np.tile(samples, math.ceil(block / samples.shape[1]))
+    meter = Meter(len(samples), sample_rate)
+    meter.add(samples)
+    return meter.loudness()
 
 
 @dataclass(frozen=True)
@@ -119,33 +120,23 @@ def level_of(blocks: Iterable[Samples], channels: int, sample_rate: int) -> Leve
 class Meter:
     """Integrated loudness (ITU-R BS.1770-4) of a sound that comes in pieces.
 
-    The same numbers as `measure`, from sums over tenths of a second: the blocks of the
-    standard are four of them.
+    The same numbers as pyloudnorm's, from sums over tenths of a second: the blocks of the standard
+    are four of them.
     """
 
     def __init__(self, channels: int, sample_rate: int) -> None:
-        from pyloudnorm.iirfilter import IIRfilter
-
         self._rate = sample_rate
-        self._filters = [
-            IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, sample_rate, "high_shelf"),
-            IIRfilter(0.0, 0.5, 38.0, sample_rate, "high_pass"),
-        ]
         self._heard = min(channels, 5)
-        self._states = [np.zeros((self._heard, 2)) for _ in self._filters]
+        self._filters = [_Biquad(*made, self._heard) for made in _k_weighting(sample_rate)]
         self._cells: list[npt.NDArray[np.float64]] = []  # sums of squares [channels]
         self._open = np.zeros(self._heard)  # of the tenth that is not over
         self._length = 0
 
     def add(self, samples: Samples) -> None:
         """Hear the next [C, n]."""
-        from scipy.signal import lfilter
-
         heard = samples[: self._heard].astype(np.float64)
-        for index, stage in enumerate(self._filters):
-            heard, self._states[index] = lfilter(
-                stage.b, stage.a, heard, axis=-1, zi=self._states[index]
-            )
+        for stage in self._filters:
+            heard = stage(heard)
         squares = np.square(heard)
         done = 0
         while done < squares.shape[1]:
@@ -173,7 +164,80 @@ class Meter:
         return float(-0.691 + 10 * math.log10(weighted[audible & (levels > gate)].mean()))
 
     def _boundary(self, cell: int) -> int:
-        return int(0.1 * cell * self._rate)
+        return int(0.4 * (0.25 * cell) * self._rate)  # rounded as pyloudnorm rounds
+
+
+Coefficients = tuple[tuple[float, float, float], tuple[float, float]]
+
+
+def _k_weighting(sample_rate: int) -> list[Coefficients]:
+    """The two filters of BS.1770, for any rate: b0, b1, b2 and a1, a2 of each, with a0 at 1.
+
+    A shelf that raises the treble by 4 dB, and a high-pass, of Robert Bristow-Johnson's "Cookbook
+    formulae for audio equalizer biquad filter coefficients", with pyloudnorm's frequencies.
+    """
+    w, q = 2 * math.pi * 1500 / sample_rate, 1 / math.sqrt(2)
+    gain, cos = 10 ** (4 / 40), math.cos(w)
+    more, less, slope = gain + 1, gain - 1, 2 * math.sqrt(gain) * math.sin(w) / (2 * q)
+    a0 = more - less * cos + slope
+    shelf = (
+        (
+            gain * (more + less * cos + slope) / a0,
+            -2 * gain * (less + more * cos) / a0,
+            gain * (more + less * cos - slope) / a0,
+        ),
+        (2 * (less - more * cos) / a0, (more - less * cos - slope) / a0),
+    )
+    w, q = 2 * math.pi * 38 / sample_rate, 0.5
+    cos, alpha = math.cos(w), math.sin(w) / (2 * q)
+    a0, b0 = 1 + alpha, (1 + cos) / 2
+    high_pass = ((b0 / a0, -2 * b0 / a0, b0 / a0), (-2 * cos / a0, (1 - alpha) / a0))
+    return [shelf, high_pass]
+
+
+class _Biquad:
+    """A filter of second order over a sound that comes in pieces: y = b * x - a * y before.
+
+    A recursion goes sample by sample. Here a piece becomes a table of about as many rows as columns:
+    all rows are begun from silence at once, column by column, and what their true beginnings add is
+    a sum of two curves, as the filter is linear.
+    """
+
+    def __init__(
+        self, b: tuple[float, float, float], a: tuple[float, float], channels: int
+    ) -> None:
+        self._b, self._a = b, a
+        self._x = np.zeros((channels, 2))  # the last two samples that came
+        self._y = np.zeros((channels, 2))  # and what became of them
+
+    def __call__(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The next [C, n], filtered."""
+        channels, length = x.shape
+        (b0, b1, b2), (a1, a2) = self._b, self._a
+        columns = max(2, math.isqrt(length))
+        rows = -(-length // columns)
+        x = np.concatenate([self._x, x], axis=1)
+        table = np.zeros((channels, rows * columns))
+        table[:, :length] = b0 * x[:, 2:] + b1 * x[:, 1:-1] + b2 * x[:, :-2]
+        # Turned, so that a step is one operation; two samples of silence before each row. Two rows
+        # more for the curves: what follows from a 1 in either place of that silence.
+        y = np.zeros((2 + columns, channels * rows + 2))
+        y[2:, :-2] = table.reshape(-1, columns).T
+        y[0, -2] = y[1, -1] = 1.0
+        for step in range(2, 2 + columns):
+            y[step] -= a1 * y[step - 1] + a2 * y[step - 2]
+        made, curves = y[2:, :-2].T.reshape(channels, rows, columns), y[2:, -2:].T
+        # How each row begins: as the one before it ends, which is its own end and what its beginning
+        # has become, and so on; twice as far back each time.
+        begun = np.concatenate([self._y[:, None], made[:, :-1, -2:]], axis=1)
+        reach, become = 1, curves[:, -2:]
+        while reach < rows:
+            begun[:, reach:] += begun[:, :-reach] @ become
+            reach, become = 2 * reach, become @ become
+        made = made + begun[..., :1] * curves[0] + begun[..., 1:] * curves[1]
+        made = made.reshape(channels, -1)[:, :length]
+        self._x, self._y = x[:, -2:], np.concatenate([self._y, made], axis=1)[:, -2:]
+        return made
 
 
 def peak_of(samples: Samples) -> float:
@@ -239,16 +303,27 @@ def envelope(
     Returns:
         the reduction [N], and what is to be released at each sample [N].
     """
-    from scipy.ndimage import maximum_filter1d, uniform_filter1d
-
     fall = np.arange(1, len(needed) + 1) * (release / sample_rate)
     highest = np.maximum.accumulate(np.maximum(needed + fall, before))
     released = np.maximum(highest - fall, 0.0)
     width = look_ahead(sample_rate)
-    # The origins move the windows: from this sample on, and up to this sample.
-    ahead = maximum_filter1d(released, width, mode="nearest", origin=-(width // 2))
-    smooth = uniform_filter1d(ahead, width, mode="nearest", origin=(width - 1) // 2)
-    return smooth, released
+    ahead = _highest(released, width)
+    sums = np.cumsum(np.concatenate([[0.0], np.full(width - 1, ahead[0]), ahead]))
+    return (sums[width:] - sums[:-width]) / width, released
+
+
+def _highest(values: Decibels, width: int) -> Decibels:
+    """The highest of each of [N] values and the `width` - 1 after it; the last one goes on at the end.
+
+    By the running maxima from both ends of blocks of `width`: a window lies in two of them
+    (van Herk 1992, Gil and Werman 1993).
+    """
+    blocks = -(-(len(values) + width - 1) // width)
+    padded = np.pad(values, (0, blocks * width - len(values)), "edge").reshape(blocks, width)
+    to_end = np.maximum.accumulate(padded[:, ::-1], axis=1)[:, ::-1].ravel()
+    from_start = np.maximum.accumulate(padded, axis=1).ravel()
+    highest: Decibels = np.maximum(to_end[: len(values)], from_start[width - 1 :][: len(values)])
+    return highest
 
 
 def hold(samples: Samples, reduction: Decibels, peak: float) -> Samples:

@@ -7,9 +7,7 @@ the user's configuration folder, which is read and written by commands alone.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,9 +62,6 @@ def load(options: ModelOptions, talk: Talk) -> Model:
         )
     if model.parts.repo is not None:
         say_licence(model.parts.repo, model.parts.licence, talk)
-    # The loudness meter takes a second to import (scipy.signal does): while the model decodes,
-    # which leaves Python idle, that costs nothing.
-    threading.Thread(target=importlib.import_module, args=("pyloudnorm",), daemon=True).start()
     return model
 
 

@@ -6,6 +6,7 @@ import io
 import math
 
 import numpy as np
+import pyloudnorm
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,9 @@ from magnet_cli.audio.finish import Store, write_sound
 from magnet_cli.audio.loudness import (
     TOLERANCE,
     Loudness,
+    Meter,
+    envelope,
+    look_ahead,
     measure,
     peak_of,
     reduction_needed,
@@ -124,6 +128,55 @@ def test_the_meter_agrees_with_the_standard() -> None:
     times = np.arange(5 * 48_000) / 48_000
     sine = np.sin(2 * np.pi * 997 * times).astype(np.float32)[None]
     assert measure(sine, 48_000) == pytest.approx(-3.01, abs=0.05)
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 32_000, 44_100, 96_000])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_the_meter_agrees_with_pyloudnorm(rate: int, channels: int) -> None:
+    """Ours imports no scipy.signal, which takes a second: theirs is the judge."""
+    draw = np.random.default_rng(rate + channels)
+    for length in (round(0.4 * rate) + 1, 2 * rate + 17):
+        since = np.arange(length) % (rate // 2) / rate
+        samples = draw.standard_normal((channels, length)) * np.exp(-since / 0.1)
+        theirs = pyloudnorm.Meter(rate).integrated_loudness(samples.T.copy())
+        assert measure(samples.astype(np.float64), rate) == pytest.approx(theirs, abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), lengths=st.lists(st.integers(0, 9000), min_size=1, max_size=9))
+def test_the_meter_hears_pieces_as_the_whole(seed: int, lengths: list[int]) -> None:
+    samples = np.random.default_rng(seed).standard_normal((2, 4000 + sum(lengths)))
+    meter, done = Meter(2, 8000), 0
+    for length in [*lengths, 4000]:
+        meter.add(samples[:, done : done + length])
+        done += length
+    assert meter.loudness() == pytest.approx(measure(samples, 8000), abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    length=st.integers(1, 700),
+    rate=st.sampled_from([90, 1000, 16_000]),
+    release=st.floats(10, 5000),
+)
+def test_the_limiters_gain_is_what_its_words_say(
+    seed: int, length: int, rate: int, release: float
+) -> None:
+    draw = np.random.default_rng(seed)
+    needed = draw.random(length) * (draw.random(length) < 0.1) * 20
+    smooth, released = envelope(needed, rate, release)
+    fall = release / rate
+    plain, state = [], 0.0
+    for value in needed:
+        state = max(state - fall, value, 0.0)
+        plain.append(state)
+    np.testing.assert_allclose(released, plain, atol=1e-8)
+    width = look_ahead(rate)
+    ahead = [released[i : i + width].max() for i in range(length)]
+    before = [ahead[0]] * (width - 1) + ahead
+    mean = [np.mean(before[i : i + width]) for i in range(length)]
+    np.testing.assert_allclose(smooth, mean, atol=1e-8)
 
 
 @settings(max_examples=60, deadline=None)

@@ -81,7 +81,6 @@ def _serve() -> None:
     for module in pkgutil.walk_packages(magnet_cli.__path__, "magnet_cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    import pyloudnorm  # noqa: F401
     import torch
 
     torch.set_num_threads(1)  # threads do not survive a fork
