@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from magnet_cli.audio.sound import Sound, open_sound
+from magnet_cli.checkpoints.adapters import with_loras
 from magnet_cli.checkpoints.load import load_parts
+from magnet_cli.checkpoints.loras import parse_loras
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.clips import Clip, Edit, Making, Result
 from magnet_cli.decoding.contracts import OnStep
@@ -389,6 +391,7 @@ def load_model(
     offline: bool = False,
     revision: str | None = None,
     progress: Any = None,
+    lora: Any = None,
 ) -> Model:
     """Load a model by name, hub id or directory; None is the built-in one.
 
@@ -399,19 +402,22 @@ def load_model(
         offline: never use the network (as HF_HUB_OFFLINE=1 does).
         revision: a branch, tag or commit of the hub repository.
         progress: told of downloads, see `checkpoints.place.find_place`.
+        lora: adapters to merge into it: a path, "path:0.7", (path, 0.7), or a list of such.
 
     Raises:
         ModelNotFoundError: it is not here and cannot be had.
-        CheckpointError: its files are not a model.
-        UsageError: no such device or dtype.
+        CheckpointError: its files are not a model, or an adapter is for another one.
+        UsageError: no such device or dtype, or `lora` is none.
     """
+    loras = [one.check() for one in parse_loras(lora)] if lora else []
     if isinstance(name, os.PathLike):
         name = os.path.join(".", os.fspath(name))
     if name is not None and not isinstance(name, str):
         raise UsageError(f"{name!r} is no model.", "Give a name, a hub id or a directory.")
     resolved = find_place(name, offline=offline, revision=revision, progress=progress)
     folder = name if resolved.repo is None and resolved.known is None else None
-    return Model(load_parts(resolved, device=device, dtype=dtype), folder)
+    parts = load_parts(resolved, device=device, dtype=dtype)
+    return Model(with_loras(parts, loras) if loras else parts, folder)
 
 
 def _heard(sound: Sound) -> Heard:

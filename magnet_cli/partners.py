@@ -126,6 +126,11 @@ def check_length(partner: Parts, frames: int) -> None:
         )
 
 
+def loras_of(parts: Parts) -> dict[str, Any]:
+    """What a record says of the adapters in a model; nothing where there are none."""
+    return {"lora": [dict(lora) for lora in parts.loras]} if parts.loras else {}
+
+
 def _fitting(
     asked: Parts, given: Parts | str | None, role: str, load: Callable[[str], Parts]
 ) -> Parts | None:
@@ -156,4 +161,5 @@ def _fitting(
 
 
 def _identity(parts: Parts) -> dict[str, Any]:
-    return {"model": parts.name, "repo": parts.repo, "revision": parts.revision}
+    told = {"model": parts.name, "repo": parts.repo, "revision": parts.revision}
+    return {**told, **loras_of(parts)}

@@ -170,6 +170,7 @@ class Pipeline:
             "model": self.name,
             "repo": self.parts.repo,
             "revision": self.parts.revision,
+            **partners.loras_of(self.parts),
             "prompts": list(request.prompts),
             "negative_prompts": list(request.negative_prompts),
             "seeds": list(request.seeds),

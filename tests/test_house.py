@@ -19,8 +19,8 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
-MOST_LINES = 29_350
-MOST_MODULES = 149
+MOST_LINES = 29_800
+MOST_MODULES = 150
 MOST_FILES = {"gen": 44, "edit": 51}
 
 # Who may import whom: what is on a later line all that is on earlier lines, and never the other way.

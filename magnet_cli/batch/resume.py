@@ -17,6 +17,7 @@ from magnet_cli.naming import some
 
 # The models that a clip may be made by (BatchSettings.models), in words.
 _PARTS = {"model": "model", "rescorer": "rescorer", "hybrid_model": "hybrid model"}
+_ID = "_id"  # what the id of a part is called after it
 
 # What a run has in common; another value would make other files under names that look the same.
 _SAME_RUN = ("seed", "name", "repo", "revision")
@@ -106,7 +107,7 @@ class Standing:
     def _is_unsaid(self, job: Job) -> bool:
         """Whether an earlier version has made a job's clip, and noted no id of its model."""
         kept = self._manifest.clips[job.file].get("settings", {})
-        return any(f"{part}_id" in job.models and f"{part}_id" not in kept for part in _PARTS)
+        return any(name.endswith(_ID) and name not in kept for name in job.models)
 
     def _is_smaller(self, job: Job) -> bool:
         """Whether a clip's file has fewer bytes than were written: a copy that was cut off, or an edit."""
@@ -168,8 +169,10 @@ def clip_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     """`differences` of a clip's settings. Where the ids of a model are known, its name says nothing."""
     old, new = dict(old), dict(new)
     found = []
-    for part, words in _PARTS.items():
-        was, now = old.pop(f"{part}_id", None), new.pop(f"{part}_id", None)
+    for name in [name for name in {**new, **old} if name.endswith(_ID)]:
+        part = name.removesuffix(_ID)
+        words = _PARTS.get(part, "LoRA")
+        was, now = old.pop(name, None), new.pop(name, None)
         if was is None or now is None:
             continue
         if was == now:

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from magnet_cli.checkpoints.loras import CONFIG_FILE, WEIGHTS_FILE, Lora
 from magnet_cli.checkpoints.tensors import damaged
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.files import atomic_path
 from magnet_cli.foreign import headers, reading
-from magnet_cli.models.lora import PLACES, Place, Update
+from magnet_cli.models.lora import PLACES, Place, Update, combined, merged
+from magnet_cli.models.parts import Parts
 
-WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 _NAME = re.compile(
     r"base_model\.model\.(?:decoder\.)?model\.decoder\.layers\.(\d{1,4})\.(.+)\.lora_([AB])\.weight"
 )
@@ -174,6 +175,32 @@ def check_base(adapter: Adapter, config: LMConfig, state: Mapping[str, Tensor], 
             f"The adapter is not for {name}: {', '.join(other)}.",
             f"Use it with {adapter.base or 'the model that it was trained on'}.",
         )
+
+
+def with_loras(parts: Parts, loras: Sequence[Lora]) -> Parts:
+    """A model with adapters merged into its weights: it decodes at no further cost.
+
+    Raises:
+        ModelNotFoundError: an adapter is not there.
+        CheckpointError: it cannot be read, or is for another model.
+    """
+    lm, found, said = parts.lm, [], []
+    state = lm.state_dict()
+    for lora in loras:
+        adapter = load_adapter(lora.check().weights)
+        check_base(adapter, lm.config, state, parts.name)
+        found.append((adapter.updates, lora.scale))
+        said.append({"file": lora.file, "scale": lora.scale, "weights": lora.id})
+    try:
+        state = merged(state, combined(found))
+    except ValueError as error:
+        raise CheckpointError(
+            f"The adapter is not for {parts.name}: {error}.",
+            "Use it with the model that it was trained on.",
+        ) from error
+    lm.load_state_dict(state, assign=True)
+    lm.requires_grad_(False)
+    return dataclasses.replace(parts, loras=(*parts.loras, *said))
 
 
 def _tensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

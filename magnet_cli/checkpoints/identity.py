@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from magnet_cli.checkpoints import hub, registry
+from magnet_cli.checkpoints.loras import parse_lora
 from magnet_cli.checkpoints.place import folder_of
 from magnet_cli.checkpoints.registry import NATIVE, hashed, model_layout
 from magnet_cli.errors import MagnetError
@@ -45,9 +46,17 @@ def with_identities(models: Mapping[str, str]) -> dict[str, str]:
     """Models by their part (model, rescorer, ...), and beside each its id as `<part>_id`, where known."""
     found = dict(models)
     for part, spec in models.items():
-        if (known := identity(spec)) is not None:
+        known = _of_lora(spec) if part.startswith("lora") else identity(spec)
+        if known is not None:
             found[f"{part}_id"] = known
     return found
+
+
+def _of_lora(spec: str) -> str | None:
+    try:
+        return parse_lora(spec).id
+    except (MagnetError, OSError, ValueError):
+        return None
 
 
 def _of_folder(folder: Path) -> str | None:

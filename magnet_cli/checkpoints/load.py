@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from magnet_cli.checkpoints import audiocraft, audiocraft_export, encodec, native, registry
+from magnet_cli.checkpoints.adapters import with_loras
+from magnet_cli.checkpoints.loras import Lora
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import Place
 from magnet_cli.checkpoints.registry import ENCODEC, NATIVE, NATIVE_CODEC, NATIVE_TEXT, needed
@@ -117,14 +120,22 @@ def import_checkpoint(place: Place, directory: Path, overwrite: bool = False) ->
         UsageError: the directory is there already.
         OSError: it cannot be written.
     """
-    loaded = load_parts(place, "cpu", _stored_dtype(place))
-    provenance = {
-        "repo": loaded.repo,
-        "revision": loaded.revision,
-        "text_encoder": loaded.text_encoder_name,
-    }
-    card = ModelCard(loaded.name, loaded.kind, loaded.licence, loaded.defaults, provenance)
-    native.save(directory, loaded.lm, loaded.codec, loaded.text_encoder, card, overwrite=overwrite)
+    _save(load_parts(place, "cpu", _stored_dtype(place)), directory, overwrite, {})
+
+
+def merge_checkpoint(
+    place: Place, loras: Sequence[Lora], directory: Path, overwrite: bool = False
+) -> None:
+    """Write a model with adapters merged into it, in magnet's own format (`magnet models merge`).
+
+    Raises:
+        CheckpointError: it or an adapter cannot be loaded, or they do not fit each other.
+        ModelNotFoundError: an adapter is not there.
+        UsageError: the directory is there already.
+        OSError: it cannot be written.
+    """
+    loaded = with_loras(load_parts(place, "cpu", _stored_dtype(place)), loras)
+    _save(loaded, directory, overwrite, {"base": loaded.name, "lora": list(loaded.loras)})
 
 
 def export_checkpoint(place: Place, directory: Path) -> None:
@@ -159,6 +170,18 @@ def export_checkpoint(place: Place, directory: Path) -> None:
         encodec.write_released(partial / audiocraft.CODEC_FILE, codec.config, codec.state_dict())
 
     native.write_directory(directory, write)
+
+
+def _save(loaded: Parts, directory: Path, overwrite: bool, more: dict[str, Any]) -> None:
+    provenance = {
+        "repo": loaded.repo,
+        "revision": loaded.revision,
+        "text_encoder": loaded.text_encoder_name,
+        **more,
+    }
+    name = directory.resolve().name if more else loaded.name
+    card = ModelCard(name, loaded.kind, loaded.licence, loaded.defaults, provenance)
+    native.save(directory, loaded.lm, loaded.codec, loaded.text_encoder, card, overwrite=overwrite)
 
 
 def _load_released(place: Place, dtype: torch.dtype, device: torch.device) -> Parts:

@@ -9,6 +9,7 @@ from typing import Any
 
 from magnet_cli.audio.formats import CONTAINERS
 from magnet_cli.checkpoints import registry
+from magnet_cli.checkpoints.loras import Lora
 from magnet_cli.checkpoints.registry import builtin_weights
 from magnet_cli.cli.recorded import HELPERS, protected, recorded
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of, spelled
@@ -47,6 +48,8 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
     model = model_of(made)
     if model is not None:
         arguments += ["-m", model]
+    for lora in loras_of(made):
+        arguments += ["--lora", str(lora)]
     for key in ("seed", "negative", "duration"):
         value = made.get(key)
         if isinstance(value, (int, float, str)):
@@ -113,6 +116,18 @@ def differences(made: Mapping[str, Any]) -> list[str]:
         then, now = model.get("weights", UNRECORDED_WEIGHTS.get(name)), builtin_weights(name)
         if now is not None and then is not None and then != now:
             found.append(f"the weights of {name} are another version's")
+    for lora, told in zip(loras_of(made), made.get("lora", []), strict=True):
+        try:
+            changed = told.get("weights") not in (None, lora.id)
+        except (OSError, ValueError):
+            changed = False  # it is not here: the command will say so
+        if changed:
+            found.append(f"the LoRA {lora.file} has changed")
+    found += [
+        f"no flag gives a LoRA to the {part.replace('_', ' ')}"
+        for part in HELPERS
+        if "lora" in _mapping(made, part)
+    ]
     used = _used_otherwise(made)
     silent = used.keys() - _sayable(made, used).keys()
     silent |= _mapping(made, "decoding").keys() - _DECODING
@@ -273,6 +288,11 @@ def model_of(made: Mapping[str, Any]) -> str | None:
         return f"{repo}@{revision}" if isinstance(revision, str) else repo
     name = made.get("source") or made.get("model")
     return name if isinstance(name, str) else None
+
+
+def loras_of(made: Mapping[str, Any]) -> list[Lora]:
+    """The adapters of a clip's model, in their order."""
+    return [Lora(one["file"], float(one["scale"])) for one in recorded(made).get("lora", [])]
 
 
 def as_text(value: Any) -> str:

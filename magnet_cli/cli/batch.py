@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from magnet_cli.batch.names import DEFAULT_NAME
+from magnet_cli.checkpoints.loras import parse_lora
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
 from magnet_cli.cli.inputs import cleaned
 from magnet_cli.cli.loading import default_model
@@ -199,10 +200,15 @@ def batch(
 
 
 def named_models(model: ModelOptions, more: PartnerOptions) -> dict[str, str]:
-    """The models that take part, as they are named."""
+    """The models that take part, as they are named, and the adapters of the first.
+    Raises ModelNotFoundError, UsageError: there is no such adapter."""
     names = {
         "model": model.model or default_model() or BUILTIN_NAMES[0],
         "rescorer": more.rescorer,
         "hybrid_model": more.hybrid_model,
     }
-    return {part: name for part, name in names.items() if name is not None}
+    loras = {
+        f"lora_{number}" if number > 1 else "lora": str(parse_lora(text).check())
+        for number, text in enumerate(model.lora, 1)
+    }
+    return {part: name for part, name in names.items() if name is not None} | loras

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnet_cli.checkpoints import registry
+from magnet_cli.checkpoints.loras import parse_lora
 from magnet_cli.checkpoints.place import check_name
 from magnet_cli.cli.progress import shortened
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
@@ -45,6 +46,7 @@ def load(options: ModelOptions, talk: Talk) -> Model:
     """
     name = choose(options, talk)
     check_name(name)  # before torch is imported to look for it
+    loras = [parse_lora(text).check() for text in options.lora]
     _check_memory()
     with loading(talk, name) as on_download:
         import torch
@@ -59,6 +61,7 @@ def load(options: ModelOptions, talk: Talk) -> Model:
             dtype=options.dtype,
             offline=options.offline,
             progress=on_download,
+            lora=loras,
         )
     if model.parts.repo is not None:
         say_licence(model.parts.repo, model.parts.licence, talk)
@@ -123,7 +126,7 @@ def load_partners(
     def load_beside(name: str) -> Parts:
         if name not in loaded:
             there = dataclasses.replace(
-                place, model=name, device=str(model.device), dtype=model.dtype
+                place, model=name, device=str(model.device), dtype=model.dtype, lora=()
             )
             loaded[name] = load(there, talk)
         return loaded[name].parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
 from magnet_cli.cli.talk import Talk, printable
 from magnet_cli.errors import MagnetError
+from magnet_cli.fields import panel
 
 if TYPE_CHECKING:
     from magnet_cli.checkpoints.place import Place
@@ -23,6 +25,20 @@ app = typer.Typer(
     help="List, fetch, convert and choose models.",
     rich_markup_mode="markdown",
 )
+
+_merge = panel("Model")
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """What is merged."""
+
+    lora: tuple[str, ...] = _merge(
+        "A LoRA: its folder or file, and its strength, such as rain:0.7. May be given several times.",
+        (),
+        metavar="FILE[:SCALE]",
+    )
+
 
 Name = Annotated[
     str,
@@ -148,6 +164,39 @@ def import_model(
     _writing(folder, lambda: import_checkpoint(resolved, folder, overwrite=force))
     voice.note(f"Imported into {folder}. Use it: magnet gen -m {_as_path(folder)} PROMPT")
     voice.data({"name": resolved.name, "directory": str(folder)})
+
+
+@app.command(
+    "merge", epilog="Example:\n\n    magnet models merge small --lora rain:0.7 models/rainy"
+)
+@takes_flags
+def merge(
+    name: Name,
+    folder: Folder,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace a model that is in the folder.")
+    ] = False,
+    offline: Offline = False,
+    *,
+    merged: MergeOptions,
+    talk: TalkOptions,
+) -> None:
+    """Write a model with LoRAs merged into it: one folder, which plays as any other.
+
+    What `--lora` does each time that a model is loaded, done once.
+    """
+    from magnet_cli.checkpoints.load import merge_checkpoint
+    from magnet_cli.checkpoints.loras import parse_lora
+    from magnet_cli.errors import UsageError
+
+    voice = Talk(talk)
+    if not merged.lora:
+        raise UsageError("There is nothing to merge.", "Name a LoRA: --lora FILE[:SCALE].")
+    loras = [parse_lora(text).check() for text in merged.lora]
+    resolved = _resolve(name, voice, offline)
+    _writing(folder, lambda: merge_checkpoint(resolved, loras, folder, overwrite=force))
+    voice.note(f"Merged into {folder}. Use it: magnet gen -m {_as_path(folder)} PROMPT")
+    voice.data({"name": resolved.name, "directory": str(folder), "lora": list(map(str, loras))})
 
 
 @app.command("export", epilog="Example:\n\n    magnet models export models/mine released/mine")

@@ -19,6 +19,7 @@ from magnet_cli.settings import MAX_SEED, OutputConfig
 
 _LONGEST_NAME = 4096  # characters of a path or a model's name
 _DTYPES = ("float32", "float16", "bfloat16")
+_MOST_LORAS = 64
 HELPERS = ("rescorer", "hybrid_model")
 
 
@@ -84,6 +85,8 @@ def recorded(made: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in made.items():
         if name in HELPERS and isinstance(value, Mapping):
             kept[name] = {key: part for key, part in value.items() if _fits(key, part)}
+            kept[name] |= _loras(value)
+    kept |= _loras(made)
     for name in ("given", "output", "decoding"):
         if isinstance(made.get(name), Mapping):
             kept[name] = _settings(made[name], keep_unknown=name == "decoding")
@@ -92,6 +95,18 @@ def recorded(made: Mapping[str, Any]) -> dict[str, Any]:
     if made.get("known_codes"):
         kept["known_codes"] = True
     return kept
+
+
+def _loras(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The adapters of a model, where they are all told as they can be."""
+    told = made.get("lora")
+    if not isinstance(told, list) or not 0 < len(told) <= _MOST_LORAS:
+        return {}
+    fits = all(
+        isinstance(one, Mapping) and _is_model(one.get("file")) and _is_number(one.get("scale"))
+        for one in told
+    )
+    return {"lora": [dict(one) for one in told]} if fits else {}
 
 
 def problem_of(made: Mapping[str, Any]) -> str | None:

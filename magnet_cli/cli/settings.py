@@ -215,6 +215,12 @@ class ModelOptions:
         "CPU threads. Default: torch's choice.", metavar="N", min=1, max=1024
     )
     offline: bool = _model("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
+    lora: tuple[str, ...] = _model(
+        "A LoRA to merge into the model: its folder or file, and its strength, such as rain:0.7. May be "
+        "given several times.",
+        (),
+        metavar="FILE[:SCALE]",
+    )
 
 
 @dataclass(frozen=True)

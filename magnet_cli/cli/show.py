@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.again import as_text, command_for, differences, model_of
+from magnet_cli.cli.again import as_text, command_for, differences, loras_of, model_of
 from magnet_cli.cli.inputs import STDIN
 from magnet_cli.cli.recorded import HELPERS, problem_of
 from magnet_cli.cli.settings import TalkOptions, takes_flags
@@ -180,6 +180,7 @@ def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Prompt", as_text(made.get("prompt"))),
         ("Negative", as_text(made.get("negative"))),
         ("Model", as_text(model_of(made))),
+        ("LoRA", ", ".join(map(str, loras_of(made)))),
         *((part.replace("_", " ").capitalize(), as_text(model_of(made[part])))
           for part in HELPERS if isinstance(made.get(part), Mapping)),
         ("Seed", as_text(made.get("seed"))),

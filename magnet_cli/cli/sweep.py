@@ -77,6 +77,11 @@ class SweepModelOptions(PlaceOptions):
         metavar="NAME",
         show_default=False,
     )
+    lora: tuple[str, ...] = _model(
+        "A LoRA to merge into the baseline's model, as in `magnet gen`. May be given several times.",
+        (),
+        metavar="FILE[:SCALE]",
+    )
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,12 @@ def sweep(
         raise UsageError("The baseline has one model.", "Add others as rows: --model NAME=DIR.")
     others = dict(name.split("=", 1) for name in named)
     place = ModelOptions(
-        plain[0] if plain else None, models.device, models.dtype, models.threads, models.offline
+        plain[0] if plain else None,
+        models.device,
+        models.dtype,
+        models.threads,
+        models.offline,
+        models.lora,
     )
     given = more.config.over(decoding.config)
     asked = (
@@ -240,7 +250,7 @@ def _make_rows(
         voice.note(f"Row {number} of {len(rows)}: {row.name}")
         rescored = "rescorer_weight" not in varied or "rescorer_weight" in row.decoding
         beside = more if rescored else dataclasses.replace(more, rescorer=None, config=_NOTHING)
-        here = place if row.model is None else dataclasses.replace(place, model=row.model)
+        here = place if row.model is None else dataclasses.replace(place, model=row.model, lora=())
         settings = BatchSettings(
             folder=folder / row.folder,
             seed=clips.seed,

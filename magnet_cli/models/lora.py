@@ -133,9 +133,27 @@ def plain_state(lm: LanguageModel) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in lm.named_parameters() if id(p) not in own}
 
 
-def merged(
-    state: Mapping[str, Tensor], updates: Mapping[Place, Update], scale: float = 1.0
-) -> dict[str, Tensor]:
+def combined(several: Sequence[tuple[Mapping[Place, Update], float]]) -> dict[Place, Update]:
+    """Several adapters, each times its factor, as one: their ranks add up, and sums round once.
+
+    Raises:
+        ValueError: they are of matrices of unequal shapes.
+    """
+    found: dict[Place, list[tuple[Tensor, Tensor]]] = {}
+    for updates, factor in several:
+        for place, update in updates.items():
+            half = update.b.float() * (factor * update.scale)
+            found.setdefault(place, []).append((update.a.float(), half))
+    for (layer, name), pairs in found.items():
+        if len({(a.shape[1], b.shape[0]) for a, b in pairs}) > 1:
+            raise ValueError(f"{name} of layer {layer} is of several shapes in the adapters")
+    return {
+        place: Update(torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], 1), 1.0)
+        for place, pairs in found.items()
+    }
+
+
+def merged(state: Mapping[str, Tensor], updates: Mapping[Place, Update]) -> dict[str, Tensor]:
     """A plain model's weights with the updates added, each in its own dtype; sums are in float32.
 
     Raises:
@@ -154,6 +172,6 @@ def merged(
                 f"{place} of layer {layer} is {list(rows.shape)} in the model "
                 f"and {list(delta.shape)} in the adapter"
             )
-        rows += scale * delta
+        rows += delta
         state[name] = sum_.to(state[name].dtype)
     return state

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
@@ -24,3 +26,4 @@ class Parts:
     licence: str | None = None  # of the weights, as an SPDX id; None: not known
     kind: str | None = None  # music or sound
     text_encoder_name: str | None = None  # of the T5 it was trained with, for instance `t5-base`
+    loras: tuple[Mapping[str, Any], ...] = ()  # merged into the lm: file, scale, weights (an id)

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from magnet_cli.checkpoints import native
-from magnet_cli.checkpoints.adapters import WEIGHTS_FILE as ADAPTER_FILE
 from magnet_cli.checkpoints.adapters import check_base, load_adapter
 from magnet_cli.checkpoints.load import load_codec, load_parts, load_text_encoder
+from magnet_cli.checkpoints.loras import WEIGHTS_FILE as ADAPTER_FILE
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder, source_of
 from magnet_cli.config import LMConfig

@@ -1,0 +1,114 @@
+"""Which adapters (LoRAs) a model is to have, as users name them: FILE[:SCALE]. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from magnet_cli.checkpoints.registry import hashed
+from magnet_cli.errors import ModelNotFoundError, UsageError
+from magnet_cli.fields import shown
+
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"  # PEFT's names
+_MOST_SCALE = 100.0
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter to merge into a model."""
+
+    file: str  # its folder, or its adapter_model.safetensors, as the user has it
+    scale: float = 1.0  # times its own strength
+
+    def __str__(self) -> str:
+        """As `--lora` takes it; with the scale always, as a file's name may end like one."""
+        return f"{self.file}:{str(self.scale).removesuffix('.0')}"
+
+    @property
+    def weights(self) -> Path:
+        """The file of its matrices."""
+        path = Path(os.path.expanduser(self.file))
+        return path / WEIGHTS_FILE if path.is_dir() else path
+
+    @property
+    def id(self) -> str:
+        """What tells it from others: its files and its scale, not its name.
+
+        Raises OSError, ValueError: they cannot be read.
+        """
+        digest = hashlib.sha256(f"{self.scale}\0".encode())
+        for path in (self.weights, self.weights.parent / CONFIG_FILE):
+            digest.update(hashed(path))
+        return f"sha256:{digest.hexdigest()}"
+
+    def check(self) -> Lora:
+        """Refuse one that is not there.
+        Raises ModelNotFoundError: naming what is missing."""
+        for path in (self.weights, self.weights.parent / CONFIG_FILE):
+            if not path.is_file():
+                raise ModelNotFoundError(
+                    f"There is no LoRA {shown(self.file)}: {path} is missing.",
+                    "Give a folder that `magnet train lm --lora-rank` made, or one in PEFT's layout.",
+                )
+        return self
+
+
+def parse_lora(given: object) -> Lora:
+    """A LoRA from "FILE[:SCALE]", a path, or a path and a scale.
+
+    Raises:
+        UsageError: it is none of them, or its scale is no number that makes sense.
+    """
+    if isinstance(given, Lora):
+        return given
+    file, scale = given, 1.0
+    try:
+        if isinstance(given, str):
+            file, scale = _split(given)
+        elif isinstance(given, (tuple, list)):
+            file, scale = given[0], float(given[1])
+        file = os.fspath(file)  # type: ignore[call-overload]
+        if not isinstance(file, str) or not file or "\0" in file:
+            raise TypeError
+    except (TypeError, ValueError, IndexError):
+        raise UsageError(
+            f"{shown(given)} is no LoRA.", "It takes FILE, or FILE:SCALE, such as rain:0.7."
+        ) from None
+    if not -_MOST_SCALE <= scale <= _MOST_SCALE:
+        raise UsageError(
+            f"The scale of {shown(file)} cannot be {scale:g}.",
+            f"It takes numbers from {-_MOST_SCALE:g} to {_MOST_SCALE:g}; 1 is as it was trained.",
+        )
+    return Lora(file, scale)
+
+
+def parse_loras(given: object) -> tuple[Lora, ...]:
+    """Any number of LoRAs: None, one as `parse_lora` takes it, or a list of such.
+
+    Raises:
+        UsageError: as `parse_lora`.
+    """
+    if given is None:
+        return ()
+    pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], (int, float))
+    if isinstance(given, Sequence) and not isinstance(given, str) and not pair:
+        return tuple(parse_lora(one) for one in given)
+    return (parse_lora(given),)
+
+
+def _split(text: str) -> tuple[str, float]:
+    """FILE:SCALE where the end is a number, and no file is called so."""
+    file, mark, end = text.rpartition(":")
+    if mark and file and not os.path.exists(os.path.expanduser(text)):
+        try:
+            scale = float(end)
+        except ValueError:
+            return text, 1.0
+        if math.isnan(scale):
+            raise ValueError
+        return file, scale
+    return text, 1.0
