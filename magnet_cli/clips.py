@@ -188,6 +188,7 @@ class Clip:
         Raises:
             MagnetError: a file cannot be written, or the sound holds values that are not numbers.
         """
+        output = output.decided(target.format)
         kept = self.making.record(self.settings, self.item, output)
         saved = save_sound(
             target,
@@ -278,7 +279,7 @@ class Edit:
         Raises:
             MagnetError: it cannot be written.
         """
-        kept = self.making.record(self.settings, 0, OUTPUT_DEFAULTS)
+        kept = self.making.record(self.settings, 0, OUTPUT_DEFAULTS) | {"output": {}}
         opened = self.source
         with nullcontext(opened) if isinstance(opened, Sound) else open_sound(opened) as sound:
             encoding = encoding_for(sound, target.path)

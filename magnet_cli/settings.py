@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import Only, check, panel, settings_of
+from magnet_cli.fields import Only, cannot_be, check, panel, settings_of
 
 T = TypeVar("T")
 
@@ -21,6 +21,7 @@ SpanScoring = Literal["max", "prod"]
 SpanOrder = Literal["certainty", "spread"]
 AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
 BitDepth = Literal["16", "24", "float"]
+LOSSY = ("ogg", "opus", "mp3")  # what comes out of them is not, sample by sample, what went in
 
 MAX_SEED = 2**63 - 1
 MOST_VARIATIONS = 10_000  # of one prompt
@@ -251,22 +252,65 @@ class OutputConfig:
         words="a ceiling from -60 to 0 dBFS",
         before=-1.0,
     )
-    fade: float = _output(
-        "Fade in and out this long.",
-        0.0,
-        metavar="SECONDS",
+    max_limiting: float = _output(
+        "The most that the limiter may take off the highest peak. Where that is not enough, the clip stays "
+        "quieter than --lufs.",
+        4.0,
+        metavar="DB",
+        low=0,
+        high=24,
+        words="dB from 0 to 24",
+        before=24.0,
+    )
+    true_peak: bool | None = _output(
+        "Hold what lies between the samples under --peak, too, as a player makes it (4x). "
+        "Default: for ogg, opus and mp3.",
+        flags="--true-peak/--no-true-peak",
+        before=False,
+    )
+    fade: tuple[float, ...] = _output(
+        "Fade in and out this long; two times: in, out.",
+        (0.0,),
+        metavar="IN,OUT",
         low=0,
         high=60,
-        words="seconds from 0 to 60",
-        before=0.0,
+        words="seconds from 0 to 60, or two of them: in, out",
+        example="0.1,2",
+        before=(0.0,),
     )
 
     def given(self) -> dict[str, Any]:
-        """The settings that a file's silence would not say, JSON-able; its format it has itself."""
-        return {name: value for name, value in vars(self).items() if value != _unrecorded(name)}
+        """The settings that a file's silence would not say, JSON-able; its format it has itself.
+        `true_peak` is among them once it is decided."""
+        said = {name: value for name, value in vars(self).items() if value != _unrecorded(name)}
+        if "fade" in said:  # as files had it when there was one for both ends
+            said["fade"] = self.fade[0] if len(self.fade) == 1 else list(self.fade)
+        if self.true_peak is None:
+            del said["true_peak"]
+        return said
+
+    def decided(self, name: AudioFormat) -> OutputConfig:
+        """These settings for a file of that format: whether true peaks are held is decided."""
+        if self.true_peak is not None:
+            return self
+        return dataclasses.replace(self, true_peak=name in LOSSY)
+
+    @property
+    def fades(self) -> tuple[float, float]:
+        """Seconds of the fade in, and of the fade out."""
+        return self.fade[0], self.fade[-1]
 
     def __post_init__(self) -> None:
+        fade = _plain(self.fade)
+        fade = fade if isinstance(fade, tuple) else (fade,)
+        if len(fade) == 2 and fade[0] == fade[1]:
+            fade = fade[:1]
+        object.__setattr__(self, "fade", fade)
         check(self)
+        if len(fade) > 2:
+            raise cannot_be(
+                "fade", ",".join(map(str, fade)), settings_of(OutputConfig)["fade"].words
+            )
 
 
 def _plain(value: Any) -> Any:

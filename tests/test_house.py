@@ -19,7 +19,7 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
-MOST_LINES = 29_800
+MOST_LINES = 30_050
 MOST_MODULES = 150
 MOST_FILES = {"gen": 44, "edit": 51}
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from magnet_cli.audio import id3
@@ -28,18 +29,22 @@ from magnet_cli.audio import metadata as comments
 from magnet_cli.audio import sound as reader
 from magnet_cli.audio.formats import CONTAINERS, RIFF, rate_for, subtype_of
 from magnet_cli.audio.loudness import (
-    MOST_REDUCTION,
     SILENCE,
+    TRUE_PEAK_SIDE,
     Loudness,
     Meter,
     Silences,
+    decibels,
     envelope,
     hold,
+    levels,
     look_ahead,
     measure,
     peak_of,
     reduction_needed,
+    releases_for,
     settle,
+    true_levels,
 )
 from magnet_cli.audio.sound import Numbers, Samples, Sound, resampled, with_channels
 from magnet_cli.errors import AudioFileError
@@ -98,6 +103,7 @@ def write_sound(
         check_loopable(output)
         once = [*chunks]
         chunks = once * 3
+    output = output.decided(name)
     rate = rate_for(name, output, sample_rate)
     folder = None if callable(target) else str(Path(target).absolute().parent)
     try:
@@ -139,7 +145,7 @@ def write_sound(
 def check_loopable(output: OutputConfig) -> None:
     """Refuse settings of a file that no loop can have.
     Raises AudioFileError: a fade was asked for, which a loop has no place for."""
-    if output.fade:
+    if any(output.fade):
         raise AudioFileError("A loop cannot be faded: its end would be heard.", "Leave --fade out.")
 
 
@@ -152,12 +158,14 @@ class Store:
     Attributes:
         channels, sample_rate: of what is kept.
         length: samples of each channel so far.
-        fade: seconds to fade in and out when it is read.
+        fades: seconds to fade in and out when it is read.
     """
 
-    def __init__(self, file: IO[bytes], channels: int, sample_rate: int, fade: float) -> None:
+    def __init__(
+        self, file: IO[bytes], channels: int, sample_rate: int, fades: tuple[float, float]
+    ) -> None:
         """`file` is empty, and open for reading and writing."""
-        self.channels, self.sample_rate, self.fade = channels, sample_rate, fade
+        self.channels, self.sample_rate, self.fades = channels, sample_rate, fades
         self.length = 0
         self._file = file
 
@@ -177,27 +185,44 @@ class Store:
         self._file.seek(start * 4 * self.channels)
         data = self._file.read((stop - start) * 4 * self.channels)
         samples = np.ascontiguousarray(np.frombuffer(data, np.float32).reshape(-1, self.channels).T)
-        # A sound that is shorter than two fades has half of it for each.
-        ramp = min(round(self.fade * self.sample_rate), self.length // 2)
-        if ramp and (start < ramp or stop > self.length - ramp):
-            places = np.arange(start, stop)
-            from_end = np.minimum(places, self.length - 1 - places)
-            risen = np.clip(from_end + 0.5, 0.0, ramp)
-            samples = samples * (0.5 - 0.5 * np.cos(np.pi * risen / ramp)).astype(np.float32)
+        rise, fall = self._ramps()
+        if rise and start < rise:
+            samples = samples * _risen(np.arange(start, stop), rise)
+        if fall and stop > self.length - fall:
+            samples = samples * _risen(self.length - 1 - np.arange(start, stop), fall)
         return samples
+
+    def _ramps(self) -> tuple[int, int]:
+        """Samples of the fade in and of the fade out; a sound that is shorter than both is divided
+        between them."""
+        rise, fall = (round(seconds * self.sample_rate) for seconds in self.fades)
+        if (both := rise + fall) > self.length:
+            rise, fall = self.length * rise // both, self.length * fall // both
+        return rise, fall
 
     def blocks(self) -> Iterator[Samples]:
         """All of it, in order."""
         for start in range(0, self.length, BLOCK):
             yield self.read(start, min(start + BLOCK, self.length))
 
-    def limited(self, gain: float, release: float, peak: float) -> Iterator[Samples]:
+    def levels(self, start: int, stop: int, true_peak: bool) -> npt.NDArray[np.float64]:
+        """The highest amplitude at each of its samples [stop - start]; `true_peak`: and around it."""
+        if not true_peak:
+            return levels(self.read(start, stop))
+        first = max(start - TRUE_PEAK_SIDE, 0)
+        around = true_levels(self.read(first, min(stop + TRUE_PEAK_SIDE, self.length)))
+        return around[start - first : stop - first]
+
+    def limited(
+        self, gain: float, release: float, peak: float, true_peak: bool = False
+    ) -> Iterator[Samples]:
         """All of it, raised by `gain` dB and held under `peak` dBFS by a smooth gain.
 
         Args:
             gain: dB.
             release: dB per second at which the gain recovers after a peak.
             peak: the ceiling, the same for all channels.
+            true_peak: what lies between the samples is held, too.
         """
         margin = 2 * look_ahead(self.sample_rate)
         factor = np.float32(10 ** (gain / 20))
@@ -206,7 +231,8 @@ class Store:
             stop = min(start + BLOCK, self.length)
             first, last = max(start - margin, 0), min(stop + margin, self.length)
             louder = self.read(first, last) * factor
-            needed = reduction_needed(louder, peak)
+            level = self.levels(first, last, True) * factor if true_peak else levels(louder)
+            needed = reduction_needed(level, peak)
             if before == 0 and not needed.any():
                 yield louder[:, start - first : stop - first]
                 continue
@@ -235,27 +261,39 @@ def _store(
         if output.channels is not None:
             samples = with_channels(samples, output.channels)
         if store is None:
-            store = Store(file, samples.shape[0], sample_rate, output.fade)
+            store = Store(file, samples.shape[0], sample_rate, output.fades)
         store.append(samples)
     if store is None:
         raise AudioFileError("There is no sound to write.", "Make it longer.")
     return store
 
 
+def _risen(places: npt.NDArray[np.int64], ramp: int) -> Samples:
+    """How far a fade of `ramp` samples has risen at places from its start, 0..1: half a cosine."""
+    risen = np.clip(places + 0.5, 0.0, ramp)
+    return (0.5 - 0.5 * np.cos(np.pi * risen / ramp)).astype(np.float32)
+
+
 def _normalized(store: Store, output: OutputConfig) -> tuple[Iterator[Samples], Loudness]:
     """The blocks to write, and what loudness they have, but for their peak. Silence stays as it is."""
     before = store.loudness(store.blocks())
-    peak = max((peak_of(block) for block in store.blocks()), default=-math.inf)
+    true_peak = bool(output.true_peak)
+    starts = range(0, store.length, BLOCK)
+    highest = (
+        store.levels(start, min(start + BLOCK, store.length), true_peak).max() for start in starts
+    )
+    peak = decibels(max(map(float, highest), default=0.0))
     if not output.normalize or peak < SILENCE or not math.isfinite(before):
         return store.blocks(), Loudness(before, before, 0.0, 0.0, peak)
 
     def attempt(gain: float, release: float) -> float:
-        return store.loudness(store.limited(gain, release, output.peak))
+        return store.loudness(store.limited(gain, release, output.peak, true_peak))
 
-    most = output.peak - peak + MOST_REDUCTION
-    gain, release, after = settle(attempt, before, output.lufs, most)
+    most = output.peak - peak + output.max_limiting
+    releases = releases_for(output.max_limiting)
+    gain, release, after = settle(attempt, before, output.lufs, most, releases)
     reduction = max(peak + gain - output.peak, 0.0)
-    blocks = store.limited(gain, release, output.peak)
+    blocks = store.limited(gain, release, output.peak, true_peak)
     return blocks, Loudness(before, after, gain, reduction, peak)
 
 

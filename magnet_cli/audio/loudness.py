@@ -2,15 +2,16 @@
 
 Gain alone cannot give drums the loudness of a pad: their peaks meet the ceiling first. So the gain
 is raised and the peaks are held by the limiter until the loudness is met, or the limiter would have
-to do more than it can do unheard.
+to do more than it may (`max_limiting`): then loudness gives way.
 
 The filters are numpy's: scipy.signal alone takes as long to import as a short clip to decode.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,6 @@ Decibels = npt.NDArray[np.float64]
 
 TOLERANCE = 0.1  # LU: as near to the target as normalisation comes
 HARD_WORK = 6.0  # dB of reduction from which the limiter can be heard
-MOST_REDUCTION = 24.0  # dB beyond which loudness is given up for the sound's sake
 SILENCE = -60.0  # dBFS: a clip whose peak is lower is silence, and raising it would raise noise
 
 LONG_SILENCE = 2.0  # seconds from which silence inside a clip is worth a remark
@@ -33,6 +33,9 @@ _BLOCK = 0.4  # seconds: the meter's block, the shortest sound it measures
 _LOOK_AHEAD = 0.005  # seconds over which the gain falls before a peak
 _RELEASES = (120.0, 400.0, 1500.0)  # dB per second at which the gain recovers: gentle ones first
 _ROUNDS = 15
+_SHORT = 0.5  # LU by which a loudness is short of its target, and that is said
+TRUE_PEAK_SIDE = 16  # samples on each side that a level between samples may depend on
+_HALF = 10  # those that it does depend on
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,14 @@ class Level:
         length: samples of each channel.
         invalid: how many values of all channels are not numbers.
         lufs, peak: LUFS and dBFS, -inf for silence; None where values are not numbers.
+        true_peak: the same between the samples, dBTP.
     """
 
     length: int
     invalid: int
     lufs: float | None
     peak: float | None
+    true_peak: float | None
 
 
 def level_of(blocks: Iterable[Samples], channels: int, sample_rate: int) -> Level:
@@ -102,19 +107,42 @@ def level_of(blocks: Iterable[Samples], channels: int, sample_rate: int) -> Leve
     meter, beginning = Meter(channels, sample_rate), np.zeros((channels, 0), np.float32)
     shortest = math.ceil(_BLOCK * sample_rate) + 1
     length = invalid = 0
-    loudest = 0.0
+    loudest, between = 0.0, _TruePeak(channels)
     for block in blocks:
         length += block.shape[1]
         invalid += int(block.size - np.isfinite(block).sum())
         if not invalid:
             meter.add(block)
             loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
+            between.add(block)
         if beginning.shape[1] < shortest:
             beginning = np.concatenate([beginning, block[:, :shortest]], axis=1)
     if invalid:
-        return Level(length, invalid, None, None)
+        return Level(length, invalid, None, None, None)
     lufs = measure(beginning, sample_rate) if length < shortest else meter.loudness()
-    return Level(length, 0, lufs, _decibels(loudest))
+    return Level(length, 0, lufs, decibels(loudest), decibels(between.found()))
+
+
+class _TruePeak:
+    """The highest amplitude of a sound that comes in pieces, between its samples, too."""
+
+    def __init__(self, channels: int) -> None:
+        self._tail = np.zeros((channels, 0), np.float32)  # what the next piece begins after
+        self._highest, self._begun = 0.0, False
+
+    def add(self, samples: Samples) -> None:
+        """Hear the next [C, n]."""
+        side = TRUE_PEAK_SIDE
+        whole = np.concatenate([self._tail, samples], axis=1)
+        if whole.shape[1] > 2 * side:  # what is near an end depends on what comes there
+            heard = true_levels(whole)[side if self._begun else 0 : -side]
+            self._highest, self._begun = max(self._highest, float(heard.max())), True
+        self._tail = whole[:, -2 * side :]
+
+    def found(self) -> float:
+        """The amplitude of all that was heard."""
+        last = true_levels(self._tail)[TRUE_PEAK_SIDE if self._begun else 0 :]
+        return max(self._highest, float(last.max(initial=0.0)))
 
 
 class Meter:
@@ -242,11 +270,15 @@ class _Biquad:
 
 def peak_of(samples: Samples) -> float:
     """The highest sample in dBFS; -inf for silence."""
-    return _decibels(float(np.abs(samples).max(initial=0.0)))
+    return decibels(float(np.abs(samples).max(initial=0.0)))
 
 
 def settle(
-    attempt: Callable[[float, float], float], before: float, lufs: float, most: float
+    attempt: Callable[[float, float], float],
+    before: float,
+    lufs: float,
+    most: float,
+    releases: Sequence[float],
 ) -> tuple[float, float, float]:
     """Find the gain that meets a loudness through the limiter.
 
@@ -255,11 +287,12 @@ def settle(
         before: LUFS without any gain.
         lufs: the loudness to meet, within TOLERANCE.
         most: the highest gain in dB that may be tried.
+        releases: of `releases_for`.
 
     Returns:
         gain, release and loudness of the last attempt, which is the one to keep.
     """
-    for release in _RELEASES:
+    for release in releases:
         gain = min(lufs - before, most)
         for _ in range(_ROUNDS):
             after = attempt(gain, release)
@@ -274,9 +307,46 @@ def settle(
     return gain, release, after
 
 
-def reduction_needed(samples: Samples, peak: float) -> Decibels:
-    """For each sample of [C, N], the dB by which it is above the ceiling `peak`; 0 where it is not."""
-    level = np.abs(samples).max(axis=0, initial=0.0).astype(np.float64)
+def releases_for(max_limiting: float) -> tuple[float, ...]:
+    """The releases that are tried one after the other. A limiter that takes little recovers gently:
+    a fast one gains a few tenths of a decibel, and follows the waves of a bass."""
+    return _RELEASES[:1] if max_limiting <= HARD_WORK else _RELEASES
+
+
+def levels(samples: Samples) -> npt.NDArray[np.float64]:
+    """The highest amplitude at each sample of [C, N]."""
+    return np.abs(samples).max(axis=0, initial=0.0).astype(np.float64)
+
+
+def true_levels(samples: Samples) -> npt.NDArray[np.float64]:
+    """The highest amplitude of [C, N] at each sample and on the way to its neighbours: what a player
+    makes of them, at four times the rate (ITU-R BS.1770-4, annex 2)."""
+    highest = levels(samples)
+    length = samples.shape[1]
+    for channel in samples.astype(np.float64) if length else ():
+        for taps in _between():
+            # Of a fraction of the way from each sample to the next.
+            passed = np.abs(np.convolve(channel, taps)[_HALF : _HALF + length])
+            np.maximum(highest, passed, out=highest)
+            np.maximum(highest[1:], passed[:-1], out=highest[1:])
+    return highest
+
+
+@functools.cache
+def _between() -> list[npt.NDArray[np.float64]]:
+    """A filter for each quarter of the way between two samples: a windowed sinc."""
+    places = np.arange(_HALF, -_HALF, -1)  # of the first tap: it meets the sample ten ahead
+    filters = []
+    for quarter in (0.25, 0.5, 0.75):
+        away = places - quarter
+        window = np.i0(5.0 * np.sqrt(np.clip(1 - (away / _HALF) ** 2, 0, None))) / np.i0(5.0)
+        filters.append(np.sinc(away) * window)
+    return filters
+
+
+def reduction_needed(level: npt.NDArray[np.float64], peak: float) -> Decibels:
+    """For each sample of `levels` or `true_levels` [N], the dB by which it is above the ceiling `peak`;
+    0 where it is not."""
     needed: Decibels = 20 * np.log10(np.maximum(level / 10 ** (peak / 20), 1.0))
     return needed
 
@@ -380,18 +450,25 @@ def _gaps(loudness: Loudness) -> str:
 
 
 def _hard_work(loudness: Loudness, output: OutputConfig) -> str:
-    if not output.normalize:
+    if not output.normalize or not loudness.worked_hard:
         return ""
-    parts = []
-    if loudness.worked_hard:
-        parts.append(f"The limiter worked hard ({loudness.reduction:.0f} dB)")
-    if abs(loudness.after - output.lufs) > 0.5:
-        parts.append(f"the loudness came to {loudness.after:.1f} LUFS")
-    if not parts:
-        return ""
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}: a lower --lufs would be gentler."
+    took = f"The limiter worked hard ({loudness.reduction:.0f} dB)"
+    return f"{took}: a lower --max-limiting would be gentler."
 
 
-def _decibels(amplitude: float) -> float:
+def is_held_back(loudness: Loudness, output: OutputConfig) -> bool:
+    """Whether the clip stayed quieter than was asked for, as its peaks leave no more room."""
+    short = output.lufs - loudness.after
+    return output.normalize and not loudness.silent and short > _SHORT
+
+
+def more_room(output: OutputConfig) -> str:
+    """What would make a clip louder that is held back, in words."""
+    if output.max_limiting >= 12:
+        return "a lower --lufs is what it can reach"
+    return "--max-limiting 12 allows more"
+
+
+def decibels(amplitude: float) -> float:
+    """The level of an amplitude in dBFS; -inf for none."""
     return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf

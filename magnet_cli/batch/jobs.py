@@ -203,7 +203,7 @@ class Planner:
                     negative=negative or None,
                     preset=preset,
                     decoding=decoding,
-                    output=output,
+                    output=output.decided(kind),
                     models=batch.models,
                 )
             )

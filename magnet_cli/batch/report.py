@@ -66,6 +66,7 @@ class Tally:
         total: clips to be made in this run; None where their lines still arrive.
         made, failed: of those, so far.
         bad_lines: lines that could not be used.
+        held_back: LUFS of the clips whose peaks kept them quieter than was asked for.
     """
 
     total: int | None = None
@@ -73,6 +74,7 @@ class Tally:
     failed: int = 0
     bad_lines: int = 0
     failures: list[Outcome] = field(default_factory=list)
+    held_back: list[float] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.report import InTheWayError
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import some
+from magnet_cli.settings import LOSSY, OUTPUT_DEFAULTS, UNRECORDED_OUTPUT, OutputConfig
 
 # The models that a clip may be made by (BatchSettings.models), in words.
 _PARTS = {"model": "model", "rescorer": "rescorer", "hybrid_model": "hybrid model"}
@@ -163,6 +165,28 @@ def check_run(manifest: Manifest, run: Mapping[str, Any], force: bool) -> bool:
             "Say the same again, make another folder with -O, or make all again with --force.",
         )
     return not found
+
+
+def as_begun(output: OutputConfig, manifest: Manifest) -> OutputConfig:
+    """The settings of a batch's files as it was begun, where a default was another one then.
+
+    Args:
+        output: as this run was asked for, where the batch's own clips do not differ from today's
+            default in what it leaves to that.
+        manifest: of the folder.
+    """
+    made = [
+        clip.get("settings", {}) for clip in manifest.clips.values() if clip["status"] == "done"
+    ]
+    kept: dict[str, Any] = {}
+    if made and output.max_limiting == OUTPUT_DEFAULTS.max_limiting:
+        before = UNRECORDED_OUTPUT["max_limiting"]
+        if all("max_limiting" not in clip for clip in made):
+            kept["max_limiting"] = before
+    lossy = [clip for clip in made if clip.get("format") in LOSSY]
+    if lossy and output.true_peak is None and all("true_peak" not in clip for clip in lossy):
+        kept["true_peak"] = UNRECORDED_OUTPUT["true_peak"]
+    return dataclasses.replace(output, **kept) if kept else output
 
 
 def clip_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from magnet_cli.editing.windows import OVERLAP
 from magnet_cli.errors import MagnetError
 from magnet_cli.foreign import reading
 from magnet_cli.settings import (
+    LOSSY,
     OUTPUT_DEFAULTS,
     UNRECORDED_DECODING,
     UNRECORDED_OUTPUT,
@@ -61,7 +62,7 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
     for group, values in (
         (PartnerOptions, {**helpers, **told}),
         (DecodingOptions, told),
-        (OutputConfig, _output(made)),
+        (OutputConfig, _output(made, _format_of(name, suffix))),
     ):
         arguments += spelled(group, values)
     default = "float16" if made.get("device") == "cuda" else "float32"
@@ -131,7 +132,7 @@ def differences(made: Mapping[str, Any]) -> list[str]:
     used = _used_otherwise(made)
     silent = used.keys() - _sayable(made, used).keys()
     silent |= _mapping(made, "decoding").keys() - _DECODING
-    silent |= {name for name, value in _output(made).items() if value is None}
+    silent |= {name for name, value in _output(made, "").items() if value is None}
     if silent:
         found.append(f"no flag says {', '.join(sorted(silent))} as it was")
     return found
@@ -148,13 +149,22 @@ def _sayable(made: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for name, value in used.items() if name in takes}
 
 
-def _output(made: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the sound file that are not today's defaults."""
+def _format_of(name: str, suffix: str) -> str:
+    """The format of a file, as its name or else the suffix of its kind says."""
+    return Path(name).suffix.lower().removeprefix(".") if _says_format(name) else suffix
+
+
+def _output(made: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The settings of a sound file of a kind (wav) that are not today's defaults."""
     edit = _mapping(made, "edit")
     if edit.get("command") == "edit" and "--through-codec" not in _edit_flags(edit):
         return {}  # the file is as its input is
     today = dataclasses.asdict(OUTPUT_DEFAULTS)
+    if today["true_peak"] is None:
+        today["true_peak"] = kind in LOSSY
     recorded = UNRECORDED_OUTPUT | _mapping(made, "output")
+    fade = recorded["fade"]  # one time for both ends, or a list of two
+    recorded["fade"] = tuple(fade)[:2] if isinstance(fade, (list, tuple)) else (fade,)
     return {name: value for name, value in recorded.items() if value != today.get(name)}
 
 

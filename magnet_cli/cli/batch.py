@@ -129,6 +129,7 @@ def batch(
     """
     from magnet_cli.batch.jobs import BatchSettings, Planner, parse_batch_size
     from magnet_cli.batch.manifest import Manifest
+    from magnet_cli.batch.resume import as_begun
     from magnet_cli.batch.sharding import shard_of
     from magnet_cli.checkpoints.identity import with_identities
     from magnet_cli.cli.batch_run import BatchRun
@@ -157,8 +158,9 @@ def batch(
         raise UsageError("Shards need the same --seed.", "Say one, such as --seed 7.")
     base = clips.seed
     drawn = False
+    before = Manifest.read(folder, shard)
     if base is None:
-        begun = Manifest.read(folder, shard).run.get("seed")
+        begun = before.run.get("seed")
         drawn = not isinstance(begun, int)
         base = begun if isinstance(begun, int) else secrets.randbelow(2**32)
     settings = BatchSettings(
@@ -169,7 +171,7 @@ def batch(
         negative=cleaned(clips.negative),
         preset=decoding.preset,
         decoding=more.config.over(decoding.config),
-        output=output,
+        output=output if force else as_begun(output, before),
         name=options.name,
         codes=options.codes,
         models=with_identities(named_models(model, more)),

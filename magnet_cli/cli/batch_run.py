@@ -14,7 +14,7 @@ from magnet_cli.cli.inputs import say_unknown
 from magnet_cli.cli.loading import load, load_partners
 from magnet_cli.cli.progress import BatchDisplay
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
-from magnet_cli.cli.talk import Talk, complain, printable, stdout, write_stdout
+from magnet_cli.cli.talk import Talk, complain, printable, say_held_back, stdout, write_stdout
 from magnet_cli.data.prompts import BadLine
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 from magnet_cli.naming import some
@@ -362,6 +362,7 @@ class BatchRun:
                 f"Made {tally.made} clips in {tally.seconds:.0f} s "
                 f"({tally.clips_per_minute:.1f} clips/min)."
             )
+            say_held_back(tally.held_back, tally.made, self._settings.output, self._talk)
         if not (tally.failed or tally.bad_lines):
             if problem is not None:
                 raise problem

@@ -20,8 +20,10 @@ import typer
 from magnet_cli.cli.talk import (
     Talk,
     complain,
+    held_back,
     in_words,
     printable,
+    say_held_back,
     say_saved,
     stdout_is_terminal,
     warn,
@@ -165,6 +167,7 @@ def make_each(
     """
     failures: list[MagnetError] = []
     failed: list[str] = []
+    quieter: list[float] = []
     made = 0
     for target in targets:
         try:
@@ -174,6 +177,7 @@ def make_each(
             saved = clip.write(target, output, write_stdout, on_step)
             display.done()
             say_saved(saved, talk, output, time.monotonic() - began)
+            quieter += held_back(saved, output)
             if "partial" in clip.settings:
                 raise typer.Exit(EXIT_INTERRUPTED)
             also(clip, saved)
@@ -194,6 +198,7 @@ def make_each(
                     f"{made} of {len(targets)} clips were made before the disk was full.",
                     "Make room, then ask for the others again, each by its seed.",
                 ) from error
+    say_held_back(quieter, made, output, talk)
     if failures and not made:
         raise failures[0]
     if failures:
@@ -344,6 +349,7 @@ class BatchDisplay(ClipDisplay):
                 f"({tally.clips_per_minute:.1f} clips/min{left})"
             )
             warn(outcome.saved, self._talk, outcome.job.output, f"{outcome.job.file}: ")
+            tally.held_back += held_back(outcome.saved, outcome.job.output)
             if self._path_end is not None and path is not None:
                 write_stdout(os.fsencode(path) + self._path_end)
         elif outcome.error is not None:

@@ -162,6 +162,8 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
         default, option = None, {"show_default": False}
     elif is_choice:
         metavar = "|".join(get_args(kind))
+    elif each.is_joined and default is not None:
+        default = ",".join(f"{value:g}" for value in default)
     if not names:
         off = f"--no-{on[2:]}" if kind is bool and over_a_file else off
         names = [f"{on}/{off}" if off else on]

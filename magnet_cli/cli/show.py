@@ -119,6 +119,8 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
     if made is not None and problem is None and not _of_codes(made):
         command = command_for(made, file, suffix)
     other = differences(made) if made is not None and command is not None else []
+    true_peak = _rounded(level.true_peak)
+    between = "" if true_peak is None else f", {true_peak:.1f} dBTP between the samples"
     if voice.json:
         record = _record(name, sound, level, command)
         voice.data(record | {"approximation": other})
@@ -129,7 +131,7 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         ("Length", f"{level.length / sound.sample_rate:.2f} s, {sound.channels} channels, "
          f"{sound.sample_rate} Hz"),
         ("Loudness", _decibels(level.lufs, "LUFS")),
-        ("Peak", _decibels(level.peak, "dBFS")),
+        ("Peak", _decibels(level.peak, "dBFS") + between),
     ]  # fmt: skip
     if level.invalid:
         of = level.length * sound.channels
@@ -224,7 +226,6 @@ def _input(made: Mapping[str, Any]) -> str:
 
 
 def _record(name: str, sound: Sound, level: Level, command: list[str] | None) -> dict[str, Any]:
-    lufs, peak = level.lufs, level.peak
     return {
         "file": name,
         "format": sound.kind,
@@ -232,12 +233,17 @@ def _record(name: str, sound: Sound, level: Level, command: list[str] | None) ->
         "duration": level.length / sound.sample_rate,
         "channels": sound.channels,
         "sample_rate": sound.sample_rate,
-        "loudness": round(lufs, 2) if lufs is not None and lufs > -1000 else None,
-        "peak": round(peak, 2) if peak is not None and peak > -1000 else None,
+        "loudness": _rounded(level.lufs),
+        "peak": _rounded(level.peak),
+        "true_peak": _rounded(level.true_peak),
         "invalid_samples": level.invalid,
         "settings": sound.metadata,
         "command": shlex.join(command) if command is not None else None,
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 2) if value is not None and value > -1000 else None
 
 
 def _decibels(value: float | None, unit: str) -> str:

@@ -236,7 +236,9 @@ def _make_rows(
 ) -> list[str]:
     """Make a batch for each row; the rows some of whose clips could not be made."""
     from magnet_cli.batch.jobs import WHOLE, BatchSettings, Planner
+    from magnet_cli.batch.manifest import Manifest
     from magnet_cli.batch.names import DEFAULT_NAME
+    from magnet_cli.batch.resume import as_begun
     from magnet_cli.checkpoints.identity import with_identities
     from magnet_cli.cli.batch import named_models
     from magnet_cli.cli.batch_run import BatchRun
@@ -258,7 +260,7 @@ def _make_rows(
             duration=clips.duration,
             negative=clean_prompt(clips.negative) if clips.negative is not None else None,
             decoding=dataclasses.replace(given, **row.decoding),
-            output=output,
+            output=output if force else as_begun(output, Manifest.read(folder / row.folder, WHOLE)),
             name=DEFAULT_NAME,
             models=with_identities(named_models(here, beside)),
         )

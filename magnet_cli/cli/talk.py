@@ -282,6 +282,31 @@ def warn(saved: SavedClip, talk: Talk, output: OutputConfig, where: str = "") ->
         talk.warn(f"Not kept, as only a wav holds it: {', '.join(lost)}. Name the output .wav.")
 
 
+def held_back(saved: SavedClip, output: OutputConfig) -> list[float]:
+    """The clip's LUFS, where its peaks kept it quieter than was asked for; none elsewhere."""
+    from magnet_cli.audio.loudness import is_held_back
+
+    heard = saved.loudness
+    return [heard.after] if heard is not None and is_held_back(heard, output) else []
+
+
+def say_held_back(levels: Sequence[float], clips: int, output: OutputConfig, talk: Talk) -> None:
+    """Say once how many of so many clips stayed quieter than was asked for, with LUFS `levels`."""
+    from magnet_cli.audio.loudness import more_room
+
+    if not levels:
+        return
+    if clips == 1:
+        talk.note(f"{levels[0]:.1f} LUFS: its peaks leave no more room; {more_room(output)}.")
+        return
+    low, high = f"{min(levels):.1f}", f"{max(levels):.1f}"
+    span = low if low == high else f"{low} to {high}"
+    talk.note(
+        f"{len(levels)} of {clips} clips are at {span} LUFS: their peaks leave no more room; "
+        f"{more_room(output)}."
+    )
+
+
 def _say_beside(asked: Path | None, path: Path | None, talk: Talk) -> None:
     """Say that a name was taken by the time its file was made, if it was; said even if --quiet."""
     if path != asked:

@@ -292,7 +292,10 @@ def _flac(samples: Samples, rate: int, path: Path | None = None) -> bytes:
     """
     parts: list[bytes] = []
     channels = None if samples.shape[0] <= 2 else 1
-    output = OutputConfig(format="flac", lufs=LOUDNESS, peak=_CEILING, channels=channels)
+    # Equal loudness is what matters here: a limiter that works hard comes before a clip that is quieter.
+    output = OutputConfig(
+        format="flac", lufs=LOUDNESS, peak=_CEILING, channels=channels, max_limiting=24.0
+    )
     written = write_sound(parts.append, [samples], rate, "flac", output)
     if written.loudness.silent:
         raise AudioFileError(f"{path} is silent.", "Make it again.")

@@ -76,7 +76,7 @@ def test_the_meter_knows_silence_and_odd_rates() -> None:
 def test_the_limiter_in_blocks_is_the_limiter(monkeypatch, release) -> None:
     monkeypatch.setattr(writer, "BLOCK", 1000)
     samples = drums(1.0, 2)
-    store = Store(io.BytesIO(), 2, RATE, fade=0.0)
+    store = Store(io.BytesIO(), 2, RATE, (0.0, 0.0))
     store.append(samples)
     blocks = np.concatenate([*store.limited(12.0, release, -1.0)], axis=1)
     whole, reduction = in_memory.limit(samples * np.float32(10 ** (12 / 20)), RATE, -1.0, release)

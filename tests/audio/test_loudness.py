@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import numpy as np
 import pyloudnorm
@@ -16,11 +17,17 @@ from magnet_cli.audio.loudness import (
     TOLERANCE,
     Loudness,
     Meter,
+    decibels,
     envelope,
+    is_held_back,
+    level_of,
+    levels,
     look_ahead,
     measure,
     peak_of,
     reduction_needed,
+    remark,
+    true_levels,
 )
 from magnet_cli.audio.sound import Samples
 from magnet_cli.settings import OutputConfig
@@ -29,15 +36,18 @@ from tests import sounds
 RATE = 32_000
 
 
-def stored(samples: Samples, rate: int, fade: float = 0.0) -> Store:
-    store = Store(io.BytesIO(), samples.shape[0], rate, fade)
+def stored(samples: Samples, rate: int, fade: float = 0.0, fade_out: float | None = None) -> Store:
+    fades = fade, fade if fade_out is None else fade_out
+    store = Store(io.BytesIO(), samples.shape[0], rate, fades)
     store.append(samples)
     return store
 
 
-def normalize(samples: Samples, rate: int, lufs: float, peak: float) -> tuple[Samples, Loudness]:
+def normalize(
+    samples: Samples, rate: int, lufs: float, peak: float, most: float = 24.0, **more: Any
+) -> tuple[Samples, Loudness]:
     parts: list[bytes] = []
-    output = OutputConfig(bit_depth="float", lufs=lufs, peak=peak)
+    output = OutputConfig(bit_depth="float", lufs=lufs, peak=peak, max_limiting=most, **more)
     said = write_sound(parts.append, [samples], rate, "wav", output).loudness
     return sounds.read(io.BytesIO(b"".join(parts))).samples, said
 
@@ -46,7 +56,7 @@ def limit(
     samples: Samples, rate: int, peak: float, release: float = 120.0
 ) -> tuple[Samples, float]:
     (held,) = stored(samples, rate).limited(0.0, release, peak)
-    return held, float(reduction_needed(samples, peak).max())
+    return held, float(reduction_needed(levels(samples), peak).max())
 
 
 def fade(samples: Samples, rate: int, seconds: float) -> Samples:
@@ -94,6 +104,68 @@ def test_a_sound_that_fits_is_only_scaled() -> None:
 def test_hard_work_is_told() -> None:
     assert normalize(hits(0.03), RATE, -14.0, -1.0)[1].worked_hard
     assert not normalize(noise(3), RATE, -14.0, -1.0)[1].worked_hard
+
+
+def test_the_limiter_gives_no_more_than_it_may() -> None:
+    """Drums came out squashed by 7 to 18 dB to be as loud as a pad, and it sounded like the user's fault."""
+    louder, said = normalize(hits(0.03), RATE, -14.0, -1.0, 4.0)
+    assert said.reduction == pytest.approx(4.0, abs=0.01)
+    assert said.after < -15
+    assert np.abs(louder).max() <= 10 ** (-1 / 20)
+    assert is_held_back(said, OutputConfig())
+    assert remark(said, OutputConfig()) == ""
+    pad, said = normalize(noise(3), RATE, -14.0, -1.0, 4.0)
+    assert measure(pad, RATE) == pytest.approx(-14.0, abs=TOLERANCE + 0.01)
+    assert not is_held_back(said, OutputConfig())
+    untouched, said = normalize(hits(0.03), RATE, -14.0, -1.0, 0.0)
+    assert said.reduction == 0.0
+    np.testing.assert_allclose(untouched, hits(0.03) * 10 ** (said.gain / 20), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [8000, RATE])
+def test_true_peaks_are_held_under_the_ceiling(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tone at a quarter of the rate, sampled beside its crests, is 3 dB higher between its samples."""
+    monkeypatch.setattr("magnet_cli.audio.finish.BLOCK", 5000)
+    times = np.arange(2 * rate)
+    tone = np.sin(np.pi / 2 * times + np.pi / 4) * np.exp(-(times % (rate // 2)) / rate * 12)
+    samples = tone.astype(np.float32)[None]
+    peaks = {}
+    for held in (False, True):
+        louder, _ = normalize(samples, rate, -6.0, -1.0, 12.0, true_peak=held)
+        peaks[held] = decibels(true_levels(louder).max())
+        assert np.abs(louder).max() <= 10 ** (-1 / 20)
+    assert peaks[False] > 0.5
+    assert peaks[True] < -0.9
+
+
+@pytest.mark.parametrize("size", [7, 32, 33, 1000, 5000])
+def test_a_level_in_blocks_is_the_level(size: int) -> None:
+    samples = hits(0.1, 0.2) + np.sin(np.pi / 2 * np.arange(6400) + np.pi / 4)
+    samples = samples.astype(np.float32)
+    blocks = [samples[:, at : at + size] for at in range(0, samples.shape[1], size)]
+    level = level_of(blocks, 1, RATE)
+    assert level.true_peak == pytest.approx(decibels(true_levels(samples).max()), abs=1e-3)
+    assert level.peak == pytest.approx(peak_of(samples))
+    assert level.true_peak > level.peak
+
+
+def test_what_lies_between_samples_is_what_scipy_makes_of_them() -> None:
+    from scipy.signal import resample_poly
+
+    samples = noise(0.2, channels=2)
+    made = np.abs(resample_poly(samples, 4, 1, axis=1)).max(axis=0)
+    wanted = np.abs(samples).max(axis=0)
+    for way in (1, 2, 3):
+        wanted = np.maximum(wanted, made[way::4])
+        wanted[1:] = np.maximum(wanted[1:], made[way:-4:4])
+    np.testing.assert_allclose(true_levels(samples)[20:-20], wanted[20:-20], rtol=2e-3)
+
+
+def test_true_peaks_are_held_in_lossy_files_alone_unless_asked_for() -> None:
+    assert not OutputConfig().decided("wav").true_peak
+    assert OutputConfig().decided("opus").true_peak
+    assert OutputConfig(true_peak=True).decided("wav").true_peak
+    assert OutputConfig(true_peak=False).decided("mp3").true_peak is False
 
 
 def test_loudness_is_given_up_before_the_sound_is() -> None:
@@ -240,6 +312,19 @@ def test_fade_rises_from_and_falls_to_nothing() -> None:
     assert (np.diff(faded[0, : RATE // 10]) > 0).all()
     np.testing.assert_array_equal(faded[:, RATE // 10 : -RATE // 10], 1.0)
     np.testing.assert_array_equal(fade(samples, RATE, 0.0), samples)
+
+
+def test_a_fade_in_and_a_fade_out_of_their_own() -> None:
+    assert OutputConfig(fade=(0.1, 2)).fades == (0.1, 2.0)
+    assert OutputConfig(fade=0.5).fades == (0.5, 0.5)  # type: ignore[arg-type]
+    faded = stored(np.ones((1, RATE), np.float32), RATE, 0.1, 0.5).read(0, RATE)
+    np.testing.assert_array_equal(faded[0, RATE // 10 : RATE // 2], 1.0)
+    assert faded[0, RATE // 2 + 100] < 1.0
+    assert max(faded[0, 0], faded[0, -1]) < 0.01
+    long = stored(np.ones((1, RATE), np.float32), RATE, 1.0, 3.0).read(0, RATE)
+    assert int(long.argmax()) == pytest.approx(RATE / 4, abs=1)
+    only_out = stored(np.ones((1, RATE), np.float32), RATE, 0.0, 0.5).read(0, RATE)
+    assert only_out[0, 0] == 1.0
 
 
 def test_fades_longer_than_the_sound_meet_in_the_middle() -> None:

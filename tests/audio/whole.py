@@ -9,14 +9,15 @@ import numpy.typing as npt
 
 from magnet_cli.audio.formats import rate_for
 from magnet_cli.audio.loudness import (
-    MOST_REDUCTION,
     SILENCE,
     Loudness,
     envelope,
     hold,
+    levels,
     measure,
     peak_of,
     reduction_needed,
+    releases_for,
     settle,
 )
 from magnet_cli.audio.sound import Samples, resample, with_channels
@@ -31,9 +32,9 @@ def finish(
     samples = resample(samples, sample_rate, rate)
     if output.channels is not None:
         samples = with_channels(samples, output.channels)
-    samples = fade(samples, rate, output.fade)
+    samples = fade(samples, rate, output.fades[0])
     if output.normalize:
-        samples, loudness = normalize(samples, rate, output.lufs, output.peak)
+        samples, loudness = normalize(samples, rate, output)
     else:
         lufs = measure(samples, rate)
         loudness = Loudness(lufs, lufs, 0.0, 0.0, peak_of(samples))
@@ -49,10 +50,9 @@ def finish_loop(
     return rounds[:, start:stop], rate, loudness
 
 
-def normalize(
-    samples: Samples, sample_rate: int, lufs: float, peak: float
-) -> tuple[Samples, Loudness]:
+def normalize(samples: Samples, sample_rate: int, output: OutputConfig) -> tuple[Samples, Loudness]:
     """Bring a sound to a loudness with no sample above a ceiling."""
+    peak = output.peak
     before = measure(samples, sample_rate)
     if peak_of(samples) < SILENCE or not math.isfinite(before):
         return samples, Loudness(before, before, 0.0, 0.0, peak_of(samples))
@@ -64,14 +64,15 @@ def normalize(
         limited, reduction = limit(louder, sample_rate, peak, release)
         return measure(limited, sample_rate)
 
-    most = peak - peak_of(samples) + MOST_REDUCTION
-    gain, _, after = settle(attempt, before, lufs, most)
+    most = peak - peak_of(samples) + output.max_limiting
+    releases = releases_for(output.max_limiting)
+    gain, _, after = settle(attempt, before, output.lufs, most, releases)
     return limited, Loudness(before, after, gain, reduction, peak_of(limited))
 
 
 def limit(samples: Samples, sample_rate: int, peak: float, release: float) -> tuple[Samples, float]:
     """Hold a sound under a ceiling by a smooth gain, the same for all channels."""
-    needed = reduction_needed(samples, peak)
+    needed = reduction_needed(levels(samples), peak)
     most = float(needed.max(initial=0.0))
     if most == 0:
         return samples, 0.0

@@ -65,7 +65,7 @@ def test_a_line_has_the_last_word() -> None:
     assert plain.file.endswith(".flac")
     assert (own.negative, own.duration) == (None, 1.0)
     assert own.decoding == DecodingConfig(temperature=4.0, top_p=0.5)
-    assert own.output == OutputConfig(lufs=-10.0, format="ogg")
+    assert own.output == OutputConfig(lufs=-10.0, format="ogg", true_peak=True)
     assert own.file.endswith(".ogg")
 
 
@@ -115,7 +115,7 @@ def test_settings_hold_all_that_decides() -> None:
     (job,) = jobs(batch(HERE, models=models, output=OutputConfig(fade=0.1)), "rain")
     assert job.settings() == {
         "model": "small", "rescorer": "musicgen", "prompt": "rain", "seed": 100, "duration": 0.2,
-        "format": "wav", "decoding_steps": [1], "fade": 0.1,
+        "format": "wav", "decoding_steps": [1], "fade": 0.1, "max_limiting": 4.0,
     }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
-from magnet_cli.batch.resume import Standing, check_run, differences
+from magnet_cli.batch.resume import Standing, as_begun, check_run, differences
+from magnet_cli.data.prompts import PromptLine
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import DecodingConfig, OutputConfig
 from tests import sounds
@@ -185,3 +186,17 @@ def test_differences() -> None:
         "a was 1, is not given",
         f"x was {'y' * 59}…, is not given",
     ]
+
+
+def test_a_batch_that_was_begun_with_another_default_goes_on_so(tmp_path: Path) -> None:
+    """A new default of the limiter would have refused every batch that was begun before."""
+    older = OutputConfig(max_limiting=24.0, true_peak=False)
+    made = jobs(batch(tmp_path, output=older), "a", PromptLine(2, "b", out="b.ogg"))
+    assert all("max_limiting" not in job.settings() for job in made)
+    assert as_begun(OutputConfig(), noted(tmp_path, made)) == older
+    assert as_begun(OutputConfig(), noted(tmp_path, made[:1])) == OutputConfig(max_limiting=24.0)
+    assert as_begun(OutputConfig(), noted(tmp_path, made, "failed")) == OutputConfig()
+    asked = OutputConfig(max_limiting=12.0, true_peak=True)
+    assert as_begun(asked, noted(tmp_path, made)) == asked
+    today = jobs(batch(tmp_path), "a", PromptLine(2, "b", out="b.ogg"))
+    assert as_begun(OutputConfig(), noted(tmp_path, today)) == OutputConfig()

@@ -134,6 +134,8 @@ CASES = [
     gen("loudness that is no number", "rain", "--lufs", "nan", says="lufs"),
     gen("ceiling above full scale", "rain", "--peak", "1", says="peak"),
     gen("negative fade", "rain", "--fade", "-1", says="fade"),
+    gen("three fades", "rain", "--fade", "1,2,3", says="or two of them: in, out"),
+    gen("more limiting than there is", "rain", "--max-limiting", "30", says="dB from 0 to 24"),
     # Models
     gen("near name", "rain", "-m", "smal", says="Did you mean small", status=3),
     gen("no such name", "rain", "-m", "zzzzzz", says="Known models", status=3),

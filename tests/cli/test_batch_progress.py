@@ -11,14 +11,16 @@ from magnet_cli.audio.loudness import Loudness
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.report import Outcome, Tally
 from magnet_cli.cli.progress import BatchDisplay
+from magnet_cli.cli.talk import say_held_back
 from magnet_cli.clips import SavedClip
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import OutputConfig
 from tests.batch.batches import batch, jobs
 from tests.cli.test_progress import event, talk, written
 
 
-def saved(job: Job, reduction: float = 0.0) -> Outcome:
-    loudness = Loudness(-30.0, -14.0, 16.0, reduction, -1.0)
+def saved(job: Job, reduction: float = 0.0, lufs: float = -14.0) -> Outcome:
+    loudness = Loudness(-30.0, lufs, 16.0, reduction, -1.0)
     return Outcome(job, 2.5, SavedClip(job.target, 10.0, 32_000, 1, loudness, {}))
 
 
@@ -59,6 +61,28 @@ def test_a_line_for_each_clip_elsewhere(capfd: pytest.CaptureFixture[str]) -> No
     captured = capfd.readouterr()
     assert captured.out == "clips/0000-rain-100.wav\0"
     assert "[2/2] 0001-wind-101.wav (line 2): The wind broke it." in captured.err
+
+
+def test_clips_that_stay_quieter_are_summed_up_once() -> None:
+    made, tally = talk(terminal=False), Tally(total=3)
+    rain, wind, fire = jobs(batch(Path("clips")), "rain", "wind", "fire")
+    with BatchDisplay(made, tally, None) as display:
+        display.finished(saved(rain, 4.0, -18.2))
+        display.finished(saved(wind, 4.0, -16.0))
+        display.finished(saved(fire))
+    assert len(written(made).splitlines()) == 3
+    assert tally.held_back == [-18.2, -16.0]
+    say_held_back(tally.held_back, tally.made, rain.output, made)
+    assert written(made).splitlines()[-1] == (
+        "2 of 3 clips are at -18.2 to -16.0 LUFS: their peaks leave no more room; "
+        "--max-limiting 12 allows more."
+    )
+    say_held_back([-18.2], 1, OutputConfig(max_limiting=12), made)
+    assert (
+        written(made)
+        .splitlines()[-1]
+        .startswith("-18.2 LUFS: its peaks leave no more room; a lower")
+    )
 
 
 def test_where_lines_arrive_no_total_is_said() -> None:

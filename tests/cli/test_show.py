@@ -120,7 +120,8 @@ def test_a_file_that_was_tampered_with_does_no_harm(
 
 
 def test_the_command_is_quoted_for_a_shell() -> None:
-    command = command_for({"prompt": "a; b", "seed": 1, "repo": "o/n", "revision": "c"}, "-x.wav")
+    made = {"prompt": "a; b", "seed": 1, "repo": "o/n", "revision": "c"}
+    command = command_for(made | {"output": {"max_limiting": 4.0}}, "-x.wav")
     assert shlex.join(command) == "magnet gen -m o/n@c --seed 1 -o ./-x.wav 'a; b'"
 
 

@@ -45,7 +45,10 @@ DECODING = {
     "hybrid_temperature": 0.3,
     "hybrid_top_k": 3,
 }
-OUTPUT = {"lufs": -22.0, "peak": -4.0, "fade": 0.1, "bit_depth": "24", "channels": 2}
+OUTPUT = {
+    "lufs": -22.0, "peak": -4.0, "fade": 0.1, "bit_depth": "24", "channels": 2, "max_limiting": 1.0,
+    "true_peak": True,
+}  # fmt: skip
 
 
 def test_every_example_is_here() -> None:
@@ -148,6 +151,16 @@ def test_a_changed_default_of_the_sound_file_is_said_as_it_was(
     assert differences(record("masked.wav")) == ["no flag says bit_depth, channels as it was"]
 
 
+def test_a_file_from_before_the_limiter_had_its_measure_is_made_again_as_loud() -> None:
+    """Files that do not say it were limited by up to 24 dB; wav and lossy ones held no true peaks."""
+    assert "--max-limiting 24.0" in spoken(record("masked.wav"))
+    assert "true-peak" not in spoken(record("masked.wav"))
+    lossy = shlex.join(command_for(record("clip.opus"), "a.opus"))
+    assert "--max-limiting 24.0 --no-true-peak" in lossy
+    now = record("clip.opus") | {"output": {"max_limiting": 4.0, "true_peak": True}}
+    assert "peak" not in shlex.join(command_for(now, "a.opus"))
+
+
 def test_another_overlap_of_windows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     made = record("long.wav")
     assert "--overlap" not in spoken(made)
@@ -158,8 +171,9 @@ def test_another_overlap_of_windows_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_was_used_by_default_is_not_said_twice() -> None:
     """A model that is not here, or a folder that is gone: all that is not everyone's default is said."""
     made = record("sound.flac") | {"repo": "someone/else", "revision": None}
+    made["output"] = {"max_limiting": 4.0}
     assert "--temperature 3.5 --top-p 0.8 --max-cfg-coef 20.0 -o" in spoken(made)
-    made = record("masked.wav") | {"repo": "someone/else"}
+    made = record("masked.wav") | {"repo": "someone/else", "output": {"max_limiting": 4.0}}
     assert spoken(made).count("--") == 2
 
 
@@ -183,8 +197,8 @@ def test_every_setting_has_its_meaning_where_a_file_does_not_say_it() -> None:
 # What nano's files say, as far as it matters here.
 NANO = {
     "prompt": "lofi piano", "model": "nano", "repo": None, "revision": None, "source": None,
-    "seed": 1, "duration": None, "frames": 250, "given": {}, "output": {}, "dtype": "float32",
-    "device": "cpu",
+    "seed": 1, "duration": None, "frames": 250, "given": {}, "output": {"max_limiting": 4.0},
+    "dtype": "float32", "device": "cpu",
     "decoding": {
         "decoding_steps": [10, 6, 6, 6, 2, 2, 2, 2, 2, 2, 2, 2], "temperature": 1.0,
         "anneal_temperature": True, "top_p": 0.9, "top_k": 0, "use_sampling": True,
