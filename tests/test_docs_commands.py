@@ -24,6 +24,7 @@ DOCUMENTS = {
     "CHANGELOG.md": 5,
     "docs/architecture.md": 2,
     "docs/batch.md": 6,
+    "docs/configuration.md": 6,
     "docs/gallery.md": 4,
     "docs/cli.md": 40,
     "docs/decisions.md": 1,

@@ -11,6 +11,7 @@ from magnet_cli.audio.formats import CONTAINERS
 from magnet_cli.checkpoints import registry
 from magnet_cli.checkpoints.loras import Lora
 from magnet_cli.checkpoints.registry import builtin_weights
+from magnet_cli.cli import configuration
 from magnet_cli.cli.recorded import HELPERS, protected, recorded
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of, spelled
 from magnet_cli.config import LMConfig, Modeling
@@ -73,6 +74,8 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
             name = f"{name}.{suffix}"  # such an edit takes no flags of the sound file
         elif suffix in CONTAINERS:
             arguments += ["--format", suffix]
+    if configuration.read().defaults.keys() - {"model"}:  # a later run should not depend on these
+        arguments += ["--profile", configuration.NO_PROFILE]
     arguments += ["-o", name if not name.startswith("-") else f"./{name}"]
     arguments += [*_edit_flags(edit), *_overlap(made)]
     prompts = _timed(edit) or [as_text(made.get("prompt") or "")]

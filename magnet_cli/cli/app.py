@@ -56,6 +56,7 @@ COMMANDS = {
         "Make a batch for each of several settings, and measure them.",
     ),
     "listen": ("magnet_cli.cli.listen", "Make and analyse listening tests."),
+    "config": ("magnet_cli.cli.config", "Show what holds where no flag says otherwise."),
     "models": ("magnet_cli.cli.models", "List, fetch, convert and choose models."),
     "data": ("magnet_cli.cli.data", "Check and encode training data."),
     "train": ("magnet_cli.cli.train", "Train models."),

@@ -14,8 +14,8 @@ import typer
 from magnet_cli.batch.names import DEFAULT_NAME
 from magnet_cli.checkpoints.loras import parse_lora
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
+from magnet_cli.cli.configuration import default_model
 from magnet_cli.cli.inputs import cleaned
-from magnet_cli.cli.loading import default_model
 from magnet_cli.cli.settings import (
     ClipOptions,
     DecodingOptions,

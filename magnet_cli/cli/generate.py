@@ -88,7 +88,8 @@ def gen(
     loop: Annotated[
         bool,
         typer.Option(
-            "--loop", help="End so that it goes on into its beginning: a loop without a seam."
+            "--loop/--no-loop",
+            help="End so that it goes on into its beginning: a loop without a seam.",
         ),
     ] = False,
     *,

@@ -1,28 +1,21 @@
-"""Which model a command uses, and loading it: chosen, default or built in; its licence said once.
-
-What is remembered between runs (the default model, which licences were said) is one small JSON file in
-the user's configuration folder, which is read and written by commands alone.
-"""
+"""Which model a command uses, and loading it: chosen, default or built in; its licence said once."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from magnet_cli.checkpoints import registry
 from magnet_cli.checkpoints.loras import parse_lora
 from magnet_cli.checkpoints.place import check_name
+from magnet_cli.cli.configuration import default_model, note_licence
 from magnet_cli.cli.progress import shortened
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.cli.talk import Talk, printable, stdout_is_terminal
-from magnet_cli.errors import MagnetError, ModelNotFoundError, UsageError
-from magnet_cli.files import atomic_path
-from magnet_cli.foreign import reading
+from magnet_cli.errors import MagnetError, ModelNotFoundError
 from magnet_cli.settings import DecodingConfig
 
 if TYPE_CHECKING:
@@ -69,12 +62,13 @@ def load(options: ModelOptions, talk: Talk) -> Model:
 
 
 def choose(options: ModelOptions, talk: Talk) -> str:
-    """The model's name: --model, MAGNET_MODEL (typer has read it), `models use`, built in.
+    """The model's name: --model, MAGNET_MODEL, a profile or config.toml (the parser has read them all),
+    what an earlier version noted, or the built-in one.
 
     Raises:
         ModelNotFoundError: nothing was chosen, and nothing is built in.
     """
-    chosen = options.model or default_model(talk)
+    chosen = options.model or default_model(talk.warn)
     if chosen:
         return chosen
     builtin = [entry.name for entry in registry.known_checkpoints() if entry.repo is None]
@@ -147,32 +141,6 @@ def say_licence(repo: str, licence: str | None, talk: Talk) -> None:
         talk.note(f"The weights of {repo} are licensed {_LICENCES.get(licence, licence)}.")
 
 
-def preferences_path() -> Path:
-    """Where the file is."""
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("magnet", appauthor=False)) / "settings.json"
-
-
-def default_model(talk: Talk | None = None) -> str | None:
-    """What `magnet models use` set; None, and a warning, where the file cannot be read: nothing of it
-    is needed."""
-    try:
-        name = _read().get("model")
-    except UsageError as error:
-        if talk is not None:
-            talk.warn(f"{error.message} Its default model is not used. {error.hint}")
-        return None
-    return name if isinstance(name, str) else None
-
-
-def set_default_model(name: str | None) -> None:
-    """Set the default model; None forgets it. Raises MagnetError: the file cannot be written."""
-    settings = _read()
-    settings.pop("model", None)
-    _write(settings if name is None else {**settings, "model": name})
-
-
 _LEAST_MEMORY = (
     600_000_000  # bytes of addresses that torch takes before any model; with less it aborts
 )
@@ -190,52 +158,6 @@ def _check_memory() -> None:
             f"This process may use {most / 1e6:.0f} MB of memory, and torch alone takes more.",
             "Raise the limit: ulimit -v unlimited",
         )
-
-
-def note_licence(repo: str) -> bool:
-    """Note that the licence of `repo` is being said; whether this is the first time."""
-    try:
-        settings = _read()
-        noted = settings.get("licences_said")
-        said = (
-            [entry for entry in noted if isinstance(entry, str)] if isinstance(noted, list) else []
-        )
-        if repo in said:
-            return False
-        _write({**settings, "licences_said": [*said, repo]})
-    except MagnetError:
-        pass  # it cannot be noted, so it is said again
-    return True
-
-
-def _read() -> dict[str, Any]:
-    path = preferences_path()
-    try:
-        text = reading.read_text(path)
-        settings = reading.json_of(text) if text.strip() else {}
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error.strerror}.", "Check its permissions, or delete it."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} holds no JSON.", "Mend it, or delete it.") from error
-    if not isinstance(settings, dict):
-        raise UsageError(f"{path} holds no settings.", "Delete it.")
-    return settings
-
-
-def _write(settings: dict[str, Any]) -> None:
-    path = preferences_path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:
-            partial.write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-    except OSError as error:
-        raise MagnetError(
-            f"{path} cannot be written: {error.strerror}.", "Set MAGNET_MODEL instead."
-        ) from error
 
 
 @contextmanager

@@ -233,7 +233,7 @@ def use(
     talk: TalkOptions,
 ) -> None:
     """Set the model that commands take when none is named. --model and MAGNET_MODEL go before it."""
-    from magnet_cli.cli.loading import default_model, set_default_model
+    from magnet_cli.cli.configuration import default_model, set_default_model
     from magnet_cli.errors import UsageError
 
     voice = Talk(talk)
@@ -321,7 +321,7 @@ def _default() -> str | None:
     """The model that is taken where none is named; None where there is none.
     Raises UsageError: the preferences are broken."""
     from magnet_cli.checkpoints import registry
-    from magnet_cli.cli.loading import default_model
+    from magnet_cli.cli.configuration import default_model
 
     chosen = os.environ.get("MAGNET_MODEL") or default_model()
     return chosen or next((e.name for e in registry.known_checkpoints() if e.repo is None), None)

@@ -90,7 +90,15 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
+    if any(parameter.name == "profile" for parameter in parameters):
+        parameters.append(
+            inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        )
+
     def with_flags(**values: Any) -> None:
+        context = values.pop("context", None)
+        if context is not None:
+            _configured(context, values, values.get("quiet", False))
         built = {name: build(values) for name, build in builders.items()}
         command(**values, **built)
 
@@ -188,6 +196,47 @@ def complete_model() -> list[tuple[str, str]]:
     return found
 
 
+def complete_profile() -> list[str]:
+    """Names of the profiles: for the shell."""
+    from magnet_cli.cli import configuration
+
+    return sorted(
+        {*configuration.read().profiles, *configuration.SHIPPED, configuration.NO_PROFILE}
+    )
+
+
+_PROBLEMS = "magnet.problems"
+
+
+def _configure(context: typer.Context, profile: str | None) -> str | None:
+    """Let the parser take what config.toml and a profile say where neither a flag nor the environment does.
+    Raises UsageError: there is no such profile."""
+    if context.resilient_parsing:  # the shell asks for completions
+        return profile
+    from magnet_cli.cli import configuration
+
+    found = configuration.read()
+    held = configuration.layered(found, profile)
+    context.default_map = configuration.as_flags(held)
+    context.meta[_PROBLEMS] = found.problems if profile != configuration.NO_PROFILE else ()
+    return profile
+
+
+def _configured(context: typer.Context, values: dict[str, Any], quiet: bool) -> None:
+    """Let go of what the configuration says and this call cannot use; say what is wrong with the file."""
+    from magnet_cli.cli import configuration
+    from magnet_cli.cli.talk import Talk
+
+    def is_soft(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name == "DEFAULT_MAP"
+
+    if context.default_map:
+        configuration.soften(values, is_soft)
+    for problem in context.meta.get(_PROBLEMS, ()):
+        Talk(TalkOptions(quiet=quiet)).warn(problem)
+
+
 _model, _clip, _files, _windows = map(panel, ("Model", "Clips", "Output", "Windows"))
 _decoding, _partners, _talk = map(panel, (DECODING, PARTNERS, "Conversation"))
 
@@ -222,6 +271,15 @@ class ModelOptions:
         "given several times.",
         (),
         metavar="FILE[:SCALE]",
+    )
+    profile: str | None = _model(
+        "Flags that config.toml has under a name; game-loop and sfx are always there. none: neither "
+        "these nor its defaults. `magnet config` shows them.",
+        metavar="NAME",
+        envvar="MAGNET_PROFILE",
+        autocompletion=complete_profile,
+        is_eager=True,  # it says what other flags are
+        callback=_configure,
     )
 
 

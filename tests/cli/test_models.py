@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,8 +186,8 @@ def test_info_reads_what_a_folder_says_of_itself(magnet: Magnet) -> None:
 def test_use_keeps_folders_by_their_full_path(magnet: Magnet, home: Path, tmp_path: Path) -> None:
     magnet("models", "import", "small", "mine")
     assert magnet("models", "use", "mine").status == 0
-    kept = json.loads((tmp_path / "config" / "magnet" / "settings.json").read_text())
-    assert kept["model"] == str(home / "mine")
+    kept = (tmp_path / "config" / "magnet" / "config.toml").read_text()
+    assert kept == f'model = "{home / "mine"}"\n'
 
 
 def test_without_a_choice_the_built_in_model_is_taken(

@@ -117,6 +117,8 @@ CALLS = [
     ("listen", 2), ("listen make", 2), ("listen make empty -O study", 2),
     ("listen make a=empty -O study", 2), ("listen results", 2),
     ("listen results empty empty", 2),
+    ("config", 0), ("config --path", 0), ("config --profile nothing", 2),
+    ("gen rain --profile nothing", 2),
     ("models", 2), ("models list", 0), ("models info nothing", 3), ("models use nothing", 3),
     ("models pull nothing", 3), ("models import nothing into", 3),
     ("models export nothing into", 3), ("models merge nothing into", 2),
