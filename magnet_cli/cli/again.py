@@ -100,7 +100,7 @@ def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
     own |= {"seed": made["seed"]} if "seed" in made else {}
     if suffix in CONTAINERS and suffix != "wav":
         own["format"] = suffix
-    said = {**own, **_mapping(made, "given"), **_output(made)}
+    said = {**own, **_mapping(made, "given"), **_output(made, suffix)}
     return {name: value for name, value in said.items() if value is not None}
 
 
