@@ -57,6 +57,10 @@ COMMANDS = {
     ),
     "listen": ("magnet_cli.cli.listen", "Make and analyse listening tests."),
     "config": ("magnet_cli.cli.config", "Show what holds where no flag says otherwise."),
+    "doctor": (
+        "magnet_cli.cli.doctor",
+        "Say what a bug report needs of this machine; check a model.",
+    ),
     "models": ("magnet_cli.cli.models", "List, fetch, convert and choose models."),
     "data": ("magnet_cli.cli.data", "Check and encode training data."),
     "train": ("magnet_cli.cli.train", "Train models."),

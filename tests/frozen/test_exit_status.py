@@ -117,6 +117,7 @@ CALLS = [
     ("listen", 2), ("listen make", 2), ("listen make empty -O study", 2),
     ("listen make a=empty -O study", 2), ("listen results", 2),
     ("listen results empty empty", 2),
+    ("doctor", 0), ("doctor -m nothing", 3), ("doctor -m empty", 3), ("doctor --threads 0", 2),
     ("config", 0), ("config --path", 0), ("config --profile nothing", 2),
     ("gen rain --profile nothing", 2),
     ("models", 2), ("models list", 0), ("models info nothing", 3), ("models use nothing", 3),
