@@ -59,10 +59,16 @@ def doctor(
         ),
     ] = None,
     device: Annotated[
-        str, typer.Option(metavar="NAME", help="Where it is checked.", show_default=False)
+        str,
+        typer.Option(
+            metavar="NAME", help="Where: auto, cpu, cuda, cuda:1 or mps.", show_default=False
+        ),
     ] = "auto",
     dtype: Annotated[
-        str, typer.Option(metavar="NAME", help="In which precision.", show_default=False)
+        str,
+        typer.Option(
+            metavar="NAME", help="auto, float32, float16 or bfloat16.", show_default=False
+        ),
     ] = "auto",
     threads: Annotated[
         int | None,
