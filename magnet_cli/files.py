@@ -23,6 +23,8 @@ _mark = contextvars.ContextVar("mark", default="")
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
+_HELD_OPEN = {5, 32, 33}  # Windows' access denied, sharing violation, lock violation
+
 
 def open_to_others(path: Path) -> None:
     """Give a file the permissions that the user's umask gives: temporary files are made private."""
@@ -116,7 +118,7 @@ def draft(path: str | os.PathLike[str], replace: bool) -> Iterator[Draft]:
     try:
         yield made
         open_to_others(made.path)
-        with made.path.open("rb") as written:
+        with made.path.open("r+b") as written:  # Windows flushes only what may be written to
             os.fsync(written.fileno())
         if replace:
             os.replace(made.path, target)
@@ -160,6 +162,7 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> MagnetError:
             f"There is no room for {path}: {reason}.",
             "Nothing was left half written. Make room, or write to another disk.",
         )
-    return AudioFileError(
-        f"{path} cannot be written: {reason}.", "Choose a folder that exists and can be written to."
-    )
+    hint = "Choose a folder that exists and can be written to."
+    if getattr(error, "winerror", None) in _HELD_OPEN:
+        hint = "If a player or an editor has it open, close it there; or give another name."
+    return AudioFileError(f"{path} cannot be written: {reason}.", hint)

@@ -137,6 +137,7 @@ class Manifest:
     def _open(self) -> BinaryIO:
         # A link would have what it leads to cut and written to.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        flags |= getattr(os, "O_BINARY", 0)  # Windows would write its own ends of lines
         file = os.fdopen(os.open(self.path, flags, 0o666), "a+b")
         # A line that a crash cut goes, so that it does not spoil the next; if only its end is
         # missing, it gets one.

@@ -1,0 +1,82 @@
+"""What a release is built from. The build itself is `make check-release`."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = "https://example.invalid/nobody/magnet"
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("release_build", ROOT / "release" / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_links_of_readme_hold_on_an_index(build: ModuleType) -> None:
+    text = (
+        "[docs](docs/cli.md#pipes) ![a picture](docs/a.png) [a sound](docs/a.ogg) [out](https://a.b/c) "
+        "[here](#install) [![seen](docs/b.png)](docs/b.md)"
+    )
+    assert build.absolute(text, HOME, "v1.0") == (
+        f"[docs]({HOME}/blob/v1.0/docs/cli.md#pipes) ![a picture]({HOME}/raw/v1.0/docs/a.png) "
+        f"[a sound]({HOME}/raw/v1.0/docs/a.ogg) [out](https://a.b/c) [here](#install) "
+        f"[![seen]({HOME}/raw/v1.0/docs/b.png)]({HOME}/blob/v1.0/docs/b.md)"
+    )
+
+
+@pytest.mark.parametrize(
+    "home", ["", "http://a.b/c/d", "https://a.b", "https://a.b/c d", "owner/magnet"]
+)
+def test_nothing_is_published_without_a_home(build: ModuleType, home: str) -> None:
+    with pytest.raises(SystemExit, match=r"is empty|no address"):
+        build.check_home(home)
+
+
+def test_a_copy_is_prepared_for_its_home(build: ModuleType, tmp_path: Path) -> None:
+    for name in ("README.md", "pyproject.toml"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "magnet_cli").mkdir()
+    (tmp_path / "magnet_cli" / "version.py").write_text('__version__ = "3.2.1"\n')
+    build.prepare(tmp_path, HOME + "/")
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]
+    assert project["urls"]["Issues"] == f"{HOME}/issues"
+    assert project["urls"]["Changelog"] == f"{HOME}/blob/v3.2.1/CHANGELOG.md"
+    readme = (tmp_path / "README.md").read_text()
+    assert f"({HOME}/blob/v3.2.1/docs/nano.md)" in readme
+    assert "](docs/" not in readme
+
+
+@pytest.mark.parametrize("heading", ["## Unreleased", "## 3.2.1", "## 3.2.10 - 2026-11-28"])
+def test_a_version_without_its_date_is_not_published(
+    build: ModuleType, tmp_path: Path, heading: str
+) -> None:
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## 3.2.1 - 2026-11-28\n")
+    build.check_changelog(tmp_path, "3.2.1")
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n")
+    with pytest.raises(SystemExit, match=r"3\.2\.1 - YEAR"):
+        build.check_changelog(tmp_path, "3.2.1")
+
+
+def test_what_goes_beside_the_package_is_there() -> None:
+    """Completions and the manual page are of the wheel's data: a name that is wrong fails the build only."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    files = settings["tool"]["setuptools"]["data-files"]
+    named = {name for names in files.values() for name in names}
+    made = {path.relative_to(ROOT).as_posix() for path in (ROOT / "completions").iterdir()}
+    assert named == made
