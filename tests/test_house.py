@@ -19,7 +19,7 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
-MOST_LINES = 31_000
+MOST_LINES = 31_300
 MOST_MODULES = 154
 MOST_FILES = {"gen": 45, "edit": 52}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +16,7 @@ from magnet_cli.errors import DataError, PartialFailureError
 
 if TYPE_CHECKING:
     from magnet_cli.data.manifests import ClipList, Problem
+    from magnet_cli.training.encode import Heard
 
 app = typer.Typer(
     no_args_is_help=True, help="Check and encode training data.", rich_markup_mode="markdown"
@@ -47,12 +49,15 @@ def check(source: Source, *, min_duration: Shortest = 0.5, talk: TalkOptions) ->
     voice = Talk(talk)
     found = _clips_of(source)
     with counting(voice, "Checking") as on_clip:
-        problems = check_clips(found, min_duration, on_clip)
+        heard: list[Heard] = []
+        problems = check_clips(found, min_duration, on_clip, heard.append)
     _tell(voice, problems)
     broken = sum(problem.skipped for problem in problems)
     good = len(found.clips) - broken + sum(problem.skipped for problem in found.problems)
-    voice.data({"kind": "summary", "good": good, "broken": broken, "merged": found.merged})
+    summary = {"kind": "summary", "good": good, "broken": broken, "merged": found.merged}
+    voice.data({**summary, "sounds": _statistics(heard)})
     voice.note(f"{good} clips are good, {broken} are broken.")
+    _say_statistics(voice, _statistics(heard))
     if found.merged:
         voice.note(f"{found.merged} lines say more of a clip that an earlier line had named.")
     if broken:
@@ -133,6 +138,36 @@ def encode(
     if any(problem.skipped for problem in report.problems):
         skipped = sum(problem.skipped for problem in report.problems)
         raise PartialFailureError(f"{skipped} clips were skipped.", "The others are encoded.")
+
+
+def _statistics(heard: Sequence[Heard]) -> dict[str, Any]:
+    """Of the sounds that can be read: how many at which rate, lengths in seconds, levels in dBFS;
+    of the latter two least, median and most."""
+    if not heard:
+        return {}
+    rates = Counter(f"{each.sample_rate} Hz, {each.channels} ch" for each in heard)
+    lengths, levels = sorted(each.seconds for each in heard), sorted(each.level for each in heard)
+
+    def spread(values: list[float]) -> list[float]:
+        return [round(value, 2) for value in (values[0], values[len(values) // 2], values[-1])]
+
+    return {
+        "rates": dict(rates.most_common()),
+        "hours": round(sum(lengths) / 3600, 4),
+        "seconds": spread(lengths),
+        "levels": spread(levels),
+    }
+
+
+def _say_statistics(voice: Talk, said: dict[str, Any]) -> None:
+    if not said:
+        return
+    rates = ", ".join(f"{count} at {rate}" for rate, count in said["rates"].items())
+    (least, middle, most), (soft, usual, loud) = said["seconds"], said["levels"]
+    voice.note(
+        f"{said['hours']:g} h of sound: {rates}. Lengths from {least:g} to {most:g} s, half of them up "
+        f"to {middle:g} s; levels from {soft:g} to {loud:g} dBFS, half of them up to {usual:g}."
+    )
 
 
 def _clips_of(source: Path) -> ClipList:

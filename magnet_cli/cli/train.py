@@ -17,7 +17,7 @@ from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk
 from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import UsageError
-from magnet_cli.training.config import CodecTrainConfig, TrainConfig, read_config
+from magnet_cli.training.config import CodecTrainConfig, TrainConfig, located, read_config
 
 if TYPE_CHECKING:
     from magnet_cli.training.loop import Progress, Trainer
@@ -64,7 +64,8 @@ def train_lm(
         config = out / "train.toml"
     chosen = read_config(config, settings)
     if resume and (out / "train.toml").is_file():
-        _same_start(read_config(out / "train.toml", {}), chosen, out)
+        chosen = located(chosen, out)
+        _same_start(located(read_config(out / "train.toml", {}), out), chosen, out)
     voice = Talk(talk)
     try:
         import accelerate  # noqa: F401  (without it, nothing of the data need be read)
@@ -85,6 +86,8 @@ def train_lm(
         )
     elif trainer.step:
         voice.note(f"Going on after step {trainer.step} of {chosen.steps}")
+        if trainer.changes:
+            voice.warn(f"What follows is not what was begun: {'; '.join(trainer.changes)}.")
     elif resume:
         voice.note("No checkpoint is there yet: starting from step 0.")
     with _stopping_well(trainer, voice):
@@ -93,7 +96,10 @@ def train_lm(
 
 def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
     """Refuse to go on from another model than the run began with: its weights would not be read."""
-    if asked.init not in (None, began.init):
+    if asked.init is None or asked.init == began.init:
+        return
+    paths = [Path(init).expanduser() for init in (asked.init, began.init or "")]
+    if not (began.init and all(path.is_dir() for path in paths) and paths[0].samefile(paths[1])):
         raise UsageError(
             f"{out} began from {began.init or 'nothing'}, so it cannot go on from {asked.init}.",
             "Leave --init out, or train into another folder without --resume.",
@@ -140,20 +146,64 @@ def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
 def _say(voice: Talk, progress: Progress, steps: int) -> None:
     record = progress.record
     voice.data({"step": progress.step, "kind": progress.kind, **record})
-    if progress.kind == "step":
+    if progress.kind == "started":
+        _say_run(voice, record)
+    elif progress.kind == "step":
         left = (steps - progress.step) * record["seconds_per_step"]
         voice.note(
-            f"step {progress.step}/{steps}  loss {record['loss']:.4f}  "
+            f"step {progress.step}/{steps}  loss {record['loss']:.4f}{_by_stream(record)}  "
             f"{record['seconds_per_step']:.2f} s a step  {_minutes(left)} left"
         )
     elif progress.kind == "valid":
-        masked = "/".join("–" if x is None else f"{x:.3f}" for x in record["masked"])
-        following = "/".join("–" if x is None else f"{x:.3f}" for x in record["following"])
-        voice.note(f"validation  {record['mean']:.4f}  masked {masked}  following {following}")
+        best = "  (the best so far)" if record["best"] else ""
+        voice.note(f"validation  {record['mean']:.4f}{_by_stream(record)}{best}")
+    elif progress.kind == "enough":
+        voice.note(
+            f"Ending here: step {record['best_step']} was better ({record['best_loss']:.4f}) than all "
+            "validations since."
+        )
     elif progress.kind in ("checkpoint", "samples"):
         voice.note(f"{progress.kind}  {record['path']}")
     elif progress.kind == "finished":
         voice.note(f'Try it: magnet gen -m {record["path"]} "a prompt"')
+
+
+def _by_stream(record: dict[str, Any]) -> str:
+    """The losses of each stream, which can be compared from line to line: steps draw other streams."""
+    said = ""
+    for kind in ("masked", "following"):
+        values = record[kind]
+        if any(value is not None for value in values):
+            each = "/".join("–" if value is None else f"{value:.3f}" for value in values)
+            said += f"  {kind} {each}"
+    return said
+
+
+def _say_run(voice: Talk, run: dict[str, Any]) -> None:
+    """What is trained on what, where, and what disk it takes."""
+    of = f" of {run['parameters']:,}" if run["trained"] != run["parameters"] else ""
+    processes = "1 process" if run["processes"] == 1 else f"{run['processes']} processes"
+    voice.note(
+        f"{run['clips']} clips ({_hours(run['hours'])}), gone through {run['passes']:g} times; "
+        f"training {run['trained']:,}{of} parameters on {run['device']} in {processes}"
+    )
+    voice.note(
+        f"A checkpoint takes {_bytes(run['checkpoint_bytes'])}, all of them up to "
+        f"{_bytes(run['disk_bytes'])} ({_bytes(run['free_bytes'])} are free)"
+    )
+    if run["disk_bytes"] > run["free_bytes"]:
+        voice.warn(
+            "The disk has too little room for all of that: keep fewer with --keep-checkpoints, or make "
+            "room."
+        )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _minutes(seconds: float) -> str:

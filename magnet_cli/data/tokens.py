@@ -61,6 +61,7 @@ class TokenClip:
     frames: int
     captions: tuple[str, ...]
     tags: tuple[str, ...] = ()
+    content: str = ""  # of the sound's bytes, and how they are used; empty in older shards
 
 
 class TokenWriter:
@@ -77,6 +78,7 @@ class TokenWriter:
         self.clips_per_shard = clips_per_shard
         self.written: dict[str, str] = {}  # id -> key of what is safely on disk
         self.left_out: frozenset[str] = self._left_out_before()  # ids on disk that are not used
+        self._by_content: dict[str, TokenClip] = {}
         self._frames: dict[str, int] = {}  # id -> frames of its newest codes
         self._shards: dict[str, tuple[int, int]] = {}  # file -> clips, frames
         for path in sorted(self.folder.glob("shard-*.safetensors")):
@@ -100,12 +102,29 @@ class TokenWriter:
     def _note(self, shard: str, clips: Sequence[TokenClip]) -> None:
         self.written.update({clip.id: clip.key for clip in clips})
         self._frames.update({clip.id: clip.frames for clip in clips})
+        self._by_content.update({clip.content: clip for clip in clips if clip.content})
         self._shards[shard] = len(clips), sum(clip.frames for clip in clips)
 
+    def known(self, content: str) -> Tensor | None:
+        """Codes [K, T] of a sound with this content, under any id, that is on disk; else None."""
+        clip = self._by_content.get(content)
+        if clip is None:
+            return None
+        with safe_open(self.folder / clip.shard, framework="pt") as opened:
+            rows = opened.get_slice("codes")[clip.offset : clip.offset + clip.frames]
+        codes: Tensor = rows.t().contiguous()
+        return codes
+
     def add(
-        self, id_: str, key: str, codes: Tensor, captions: tuple[str, ...], tags: tuple[str, ...]
+        self,
+        id_: str,
+        key: str,
+        codes: Tensor,
+        captions: tuple[str, ...],
+        tags: tuple[str, ...],
+        content: str = "",
     ) -> None:
-        """Add a clip, codes [K, T]; a full shard is written at once.
+        """Add a clip, codes [K, T]; a full shard is written at once. `content`: as of TokenClip.
         Raises OSError: the disk is full, or not writable; earlier shards stay as they are."""
         type_ = torch.int16 if self.format.card <= 2**15 else torch.int32
         self._clips.append(
@@ -116,6 +135,7 @@ class TokenWriter:
                 "frames": codes.shape[-1],
                 "captions": list(captions),
                 "tags": list(tags),
+                **({"content": content} if content else {}),
             }
         )
         self._codes.append(codes.t().to(type_).cpu().contiguous())
@@ -295,4 +315,5 @@ def _token_clip(shard: str, clip: Any) -> TokenClip:
         frames=clip["frames"],
         captions=tuple(clip["captions"]),
         tags=tuple(clip["tags"]),
+        content=clip["content"] if isinstance(clip.get("content"), str) else "",
     )

@@ -39,6 +39,8 @@ class Source:
     """All clips of some token folders, as one list."""
 
     folders: tuple[TokenFolder, ...]
+    low: float = 0.0  # clips whose names' places in 0..1 are from here
+    high: float = 1.0  # to here: those that are held out and the others share none
 
     def __post_init__(self) -> None:
         first = self.folders[0]
@@ -56,12 +58,38 @@ class Source:
     @functools.cached_property
     def entries(self) -> list[tuple[TokenFolder, TokenClip]]:
         """Every clip with its folder, in a stable order."""
-        return [(folder, clip) for folder in self.folders for clip in folder.clips if clip.frames]
+        return [
+            (folder, clip)
+            for folder in self.folders
+            for clip in folder.clips
+            if clip.frames and (self.high - self.low == 1 or self.low <= place_of(clip) < self.high)
+        ]
+
+    def split(self, share: float) -> tuple[Source, Source]:
+        """What is trained on, and the share that is held out. Further clips move none between them.
+
+        Raises:
+            DataError: one of them would be empty.
+        """
+        try:
+            return replace(self, low=share), replace(self, high=share)
+        except DataError as error:
+            raise DataError(
+                f"A share of {share:g} of {len(self.entries)} clips leaves none to train on, or none "
+                "to validate on.",
+                "Take another --valid-share, or a --valid of its own.",
+            ) from error
 
     def clip_of(self, seed: int, item: int) -> tuple[TokenFolder, TokenClip]:
         """The clip that item `item` of the run is cut from."""
         round_, place = divmod(item, len(self.entries))
         return self.entries[_permutation(len(self.entries), seed, round_)[place]]
+
+
+def place_of(clip: TokenClip) -> float:
+    """A place in 0..1 that depends on a clip's name alone."""
+    digest = hashlib.sha256(clip.id.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 @functools.lru_cache(maxsize=4)

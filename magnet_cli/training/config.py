@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from magnet_cli.checkpoints import registry
 from magnet_cli.config import Modeling, SpectralCodecConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, cannot_be, check, panel, settings_of, shown, typed
@@ -39,6 +41,11 @@ class TrainConfig:
         "Folders of token shards, as `magnet data encode` makes them.", ()
     )
     valid: str | None = _data("A folder of token shards that training never sees.")
+    valid_share: float = _data(
+        "Without valid: share of the clips that is held out for validation; which, their names decide.",
+        0.0,
+        **_SHARE,
+    )
     # Where the model comes from
     init: str | None = _model("Fine-tune: a known name, a directory or a hub id.")
     codec: str | None = _model(
@@ -113,6 +120,9 @@ class TrainConfig:
     )
     # Optimization
     steps: int = _steps("Optimizer steps.", 1000, low=1)
+    patience: int = _steps(
+        "End after so many validations without a better one than the best; 0: off.", 0, low=0
+    )
     batch_size: int = _steps("Items in a step, over all processes and micro-batches.", 16, low=1)
     micro_batch: int = _steps(
         "Items in one pass; a stage and a prefix are drawn for each; 0: all.", 0, low=0
@@ -187,6 +197,16 @@ def check_training(config: TrainConfig) -> None:
         "lora_targets",
         "one or more of self, cross and feed",
     )
+    need(
+        not (config.valid and config.valid_share),
+        "valid_share",
+        "0 where --valid names a validation set",
+    )
+    need(
+        not config.patience or bool(config.valid or config.valid_share),
+        "patience",
+        "0 without a validation set (--valid, or --valid-share 0.05)",
+    )
     need(config.dim % (2 * config.num_heads) == 0, "dim", "a multiple of twice num_heads")
     need(
         config.micro_batch == 0 or config.batch_size % config.micro_batch == 0,
@@ -215,6 +235,32 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
     fields: dict[str, Any] = {} if path is None else _read_toml(path)
     fields.update({name: value for name, value in overrides.items() if value is not None})
     return config_from(fields, str(path or "the flags"))
+
+
+def located(config: TrainConfig, out: Path) -> TrainConfig:
+    """The settings of a run that is resumed from another directory than it was begun in.
+
+    Paths that are not there from here are looked for from the folders above the run's own, nearest
+    first: a project that was moved whole is found, too.
+    """
+
+    def found(name: str | None) -> str | None:
+        if name is None or registry.find(name) is not None:
+            return name
+        path = Path(os.path.expanduser(name))
+        if path.is_absolute() or path.exists():
+            return name
+        there = (above / path for above in out.resolve().parents)
+        return next((str(each) for each in there if each.exists()), name)
+
+    return dataclasses.replace(
+        config,
+        data=tuple(found(each) or each for each in config.data),
+        valid=found(config.valid),
+        init=found(config.init),
+        codec=found(config.codec),
+        text_encoder=found(config.text_encoder),
+    )
 
 
 def config_from(fields: dict[str, Any], where: str) -> TrainConfig:

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from magnet_cli.audio.loudness import SILENCE, peak_of
 from magnet_cli.audio.sound import heard_with, open_sound
+from magnet_cli.checkpoints.registry import hashed
 from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
 from magnet_cli.errors import AudioFileError, DataError, MagnetError, UsageError
@@ -51,22 +54,51 @@ class EncodeReport:
     problems: tuple[Problem, ...]
 
 
+@dataclass(frozen=True)
+class Heard:
+    """A sound that was read to its end."""
+
+    sample_rate: int  # Hz
+    channels: int
+    seconds: float
+    level: float  # dBFS of its mean square; -120 for nothing at all
+
+
 OnClip = Callable[[int, int], None]  # clips done, clips in all
 
 
 def check_clips(
-    found: ClipList, min_duration: float = 0.5, on_clip: OnClip = lambda done, count: None
+    found: ClipList,
+    min_duration: float = 0.5,
+    on_clip: OnClip = lambda done, count: None,
+    on_sound: Callable[[Heard], None] = lambda heard: None,
 ) -> tuple[Problem, ...]:
-    """Everything that is wrong with the clips: what `encode_clips` would skip, and why."""
+    """Everything that is wrong with the clips: what `encode_clips` would skip, and why.
+
+    `on_sound` is told of each that can be read.
+    """
     problems = list(found.problems)
+    first: dict[str, Path] = {}  # a sound's content -> where it was met
     for number, clip in enumerate(found.clips, start=1):
         try:
             with open_sound(clip.path) as sound:
                 _check_duration(sound.duration, min_duration)
                 problems += [Problem(str(clip.path), _end(each), False) for each in sound.remarks]
-                loudest = max((peak_of(block) for block in sound.blocks()), default=SILENCE)
+                loudest, squares, count = -math.inf, 0.0, 1
+                for block in sound.blocks():
+                    loudest = max(loudest, peak_of(block))
+                    squares += float(np.square(block, dtype=np.float64).sum())
+                    count += block.size
                 if loudest < SILENCE:
                     problems.append(Problem(str(clip.path), "it is silent", False))
+                on_sound(
+                    Heard(
+                        sound.sample_rate, sound.channels, sound.duration, _level(squares / count)
+                    )
+                )
+            same = first.setdefault(_content(clip.path), clip.path)
+            if same != clip.path:
+                problems.append(Problem(str(clip.path), f"it is the same sound as {same}", False))
         except (AudioFileError, ValueError) as error:
             problems.append(Problem(str(clip.path), _what(error)))
         on_clip(number, len(found.clips))
@@ -116,6 +148,7 @@ class _Item:
     load: Callable[[], Tensor]  # [C, samples]
     captions: tuple[str, ...]
     tags: tuple[str, ...]
+    content: Callable[[], str] = str  # of its sound; empty: that is not known
 
 
 class _Encoding:
@@ -153,7 +186,8 @@ class _Encoding:
     def _sounds(self) -> Iterator[_Item]:
         for clip in self.found.clips:
             key, load = partial(clip_key, clip), partial(self._audio, clip.path)
-            yield _Item(clip.id, str(clip.path), key, load, clip.captions, clip.tags)
+            content = partial(_content, clip.path)
+            yield _Item(clip.id, str(clip.path), key, load, clip.captions, clip.tags, content)
 
     def _mixtures(self, pairs: list[tuple[int, int, float]]) -> Iterator[_Item]:
         drawn: Counter[str] = Counter()
@@ -179,6 +213,12 @@ class _Encoding:
                 self.kept += 1
                 self.current.add(item.id)
                 return
+            content = item.content()
+            if (codes := self.writer.known(content)) is not None:
+                self.writer.add(item.id, key, codes, item.captions, item.tags, content)
+                self.kept += 1
+                self.current.add(item.id)
+                return
             audio = item.load()
             with torch.inference_mode():
                 codes = self.codec.encode(audio[None].to(device_of(self.codec)))[0].cpu()
@@ -189,7 +229,7 @@ class _Encoding:
             what = f"it cannot be read: {error.strerror or error}"
             self.problems.append(Problem(item.where, what))
             return
-        self.writer.add(item.id, key, codes, item.captions, item.tags)
+        self.writer.add(item.id, key, codes, item.captions, item.tags, content)
         self.current.add(item.id)
         self.encoded += 1
         self.seconds += audio.shape[-1] / self.codec.sample_rate
@@ -216,6 +256,10 @@ class _Encoding:
         return _hash(clip_key(a), clip_key(b), snr, self.options.mix_duration)
 
 
+def _level(square: float) -> float:
+    return 10 * math.log10(max(square, 1e-12))
+
+
 def _end(remark: str) -> str:
     return remark.rstrip(".")
 
@@ -228,6 +272,11 @@ def clip_key(clip: Clip) -> str:
     except (OSError, ValueError) as error:
         raise AudioFileError(f"There is no file {clip.path}.", "Check the manifest.") from error
     return _hash(stat.st_size, stat.st_mtime_ns, clip.captions, clip.tags)
+
+
+def _content(path: Path) -> str:
+    """Of a sound's bytes: a copy with another name or date is not encoded again."""
+    return hashed(path).hex()[:32]
 
 
 def _hash(*facts: object) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.lock import locked
 from magnet_cli.training.objective import Batch, TrainingModule, exact, mean_loss
 from magnet_cli.training.optimizers import make_optimizers, set_rates
-from magnet_cli.training.output import Journal, OutputModel
+from magnet_cli.training.output import BEST, Best, Journal, OutputModel
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -112,6 +114,8 @@ class Trainer:
             state.keep_only_trained(self.accelerator)
         self.ema = state.Ema(self.model, config.ema_decay)
         self.step = 0  # steps done
+        self.best: Best | None = None  # by validation
+        self.changes: list[str] = []  # what is otherwise than when the last checkpoint was made
         self._stopping = False
 
     def stop(self) -> None:
@@ -127,7 +131,21 @@ class Trainer:
         if checkpoint is None:
             return False
         self.step = state.load_checkpoint(self.accelerator, self.ema, checkpoint)
+        self.best = self.output.best()
+        then = state.checkpoint_record(checkpoint)
+        now = {**_plain(self.config), "clips": self.clips}
+        was = {**then["config"], "clips": then.get("clips", self.clips)}
+        self.changes = [
+            f"{name} was {was[name]}, is {value}"
+            for name, value in now.items()
+            if name in was and was[name] != value
+        ]
         return True
+
+    @property
+    def clips(self) -> int:
+        """How many are trained on."""
+        return len(self.train.source.entries)
 
     def run(self, on_progress: OnProgress = lambda progress: None) -> None:
         """Train up to `config.steps`.
@@ -151,23 +169,26 @@ class Trainer:
                 on_progress(Progress(kind, self.step, record))
 
         try:
-            tell("started", {"processes": self.accelerator.num_processes})
+            tell("started", self.summary())
             window = _Window(self.train.lm.n_q)
             while self.step < self.config.steps:
+                began = time.monotonic()
                 loss, norm, sums = self.take_step()
                 stopping = self._asked_to_stop()
-                window.add(loss, norm, sums)
+                window.add(loss, norm, sums, time.monotonic() - began)
                 if self._due(self.config.log_every):
                     tell("step", window.record(self._rate))
                     window = _Window(self.train.lm.n_q)
                 if self.valid is not None and self._due(self.config.valid_every):
-                    with self.ema.swapped():
-                        losses = validate(self.accelerator, self.model, self.valid)
-                    tell("valid", {**dataclasses.asdict(losses), "mean": losses.mean})
+                    losses = self._validate()
+                    best = self.best is not None and self.best.step == self.step
+                    said = {**dataclasses.asdict(losses), "mean": losses.mean, "best": best}
+                    tell("valid", said)
                 sampling = self.config.sample_every and self._due(self.config.sample_every)
                 # Samples are the kept model's, and what is kept has a checkpoint: a run that is
                 # resumed where there is none starts from the model's file.
-                if sampling or stopping or self._due(self.config.checkpoint_every):
+                enough = self._has_waited_enough()
+                if sampling or stopping or enough or self._due(self.config.checkpoint_every):
                     tell("checkpoint", {"path": str(self.checkpoint())})
                 if stopping and self.step < self.config.steps:
                     raise KeyboardInterrupt
@@ -175,10 +196,54 @@ class Trainer:
                     if main:
                         tell("samples", {"path": str(self.output.samples(self.step, self.config))})
                     self.accelerator.wait_for_everyone()
-            tell("finished", {"path": str(out)})
+                if enough:
+                    assert self.best is not None
+                    tell("enough", {"best_step": self.best.step, "best_loss": self.best.loss})
+                    break
+            best = self.best is not None
+            tell("finished", {"path": str(out / BEST if best else out)})
         finally:
             if journal is not None:
                 journal.close()
+
+    def _validate(self) -> ValidationLoss:
+        """The loss on the validation set; the averaged weights are kept if it is the lowest so far."""
+        assert self.valid is not None
+        with self.ema.swapped():
+            losses = validate(self.accelerator, self.model, self.valid)
+            if losses.mean < (math.inf if self.best is None else self.best.loss):
+                self.best = Best(self.step, losses.mean)
+                weights = self.accelerator.get_state_dict(self.model)
+                if self.accelerator.is_main_process:
+                    self.output.keep_best(weights, self.best)
+        self.accelerator.wait_for_everyone()
+        return losses
+
+    def _has_waited_enough(self) -> bool:
+        """Whether the best is so many validations old as `patience` says."""
+        if self.best is None or not self.config.patience:
+            return False
+        every = self.config.valid_every
+        return self.step // every - self.best.step // every >= self.config.patience
+
+    def summary(self) -> dict[str, Any]:
+        """What the run is of and what it takes, before it begins; JSON-able."""
+        clips = [clip for _, clip in self.train.source.entries]
+        numbers = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
+        trained = sum(number for number, is_trained in numbers if is_trained)
+        return {
+            "processes": self.accelerator.num_processes,
+            "device": str(self.accelerator.device),
+            "clips": len(clips),
+            "hours": round(sum(c.frames for c in clips) / self.train.lm.frame_rate / 3600, 4),
+            "passes": round(self.config.steps * self.config.batch_size / len(clips), 2),
+            "parameters": sum(number for number, _ in numbers),
+            "trained": trained,
+            # Weights, averages and the optimizer's two moments, in float32; one more while it is written.
+            "checkpoint_bytes": 16 * trained,
+            "disk_bytes": 16 * trained * (self.config.keep_checkpoints + 1),
+            "free_bytes": shutil.disk_usage(self.output.directory).free,
+        }
 
     def _asked_to_stop(self) -> bool:
         """Whether any process was: they have to end after the same step."""
@@ -259,7 +324,7 @@ class Trainer:
                 self.ema,
                 self.output.directory,
                 self.step,
-                dataclasses.asdict(self.config),
+                {"config": _plain(self.config), "clips": self.clips},
                 self.config.keep_checkpoints,
             )
             self._keep_model()
@@ -278,6 +343,12 @@ class Trainer:
             if self.accelerator.is_main_process:
                 self.output.update(weights)
         self.accelerator.wait_for_everyone()
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """The settings as JSON has them, so that they can be held against those of a checkpoint."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
 
 
 def _reason(error: OSError | RuntimeError) -> str:
@@ -333,18 +404,18 @@ class _Window:
     """What was gathered since the last line of the log."""
 
     def __init__(self, streams: int) -> None:
-        self.began = time.monotonic()
+        self.seconds = 0.0  # of the steps alone: validation and samples take their own
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.sums = torch.zeros(4, streams, dtype=torch.float64)
 
-    def add(self, loss: float, norm: float, sums: Tensor) -> None:
+    def add(self, loss: float, norm: float, sums: Tensor, seconds: float) -> None:
+        self.seconds += seconds
         self.losses.append(loss)
         self.norms.append(norm)
         self.sums += sums.cpu()
 
     def record(self, rate: float) -> dict[str, Any]:
-        seconds = time.monotonic() - self.began
         masked, masked_count, following, following_count = self.sums.tolist()
 
         def means(totals: list[float], counts: list[float]) -> list[float | None]:
@@ -356,5 +427,5 @@ class _Window:
             "following": means(following, following_count),
             "grad_norm": round(sum(self.norms) / len(self.norms), 4),
             "learning_rate": rate,
-            "seconds_per_step": round(seconds / len(self.losses), 4),
+            "seconds_per_step": round(self.seconds / len(self.losses), 4),
         }

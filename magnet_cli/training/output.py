@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import os
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.errors import UsageError
 from magnet_cli.files import atomic_path
 from magnet_cli.foreign import reading
+from magnet_cli.foreign.bounds import BOUNDS
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.lora import adapters, merged, plain_state, updates_of
@@ -29,6 +34,18 @@ from magnet_cli.training.state import plain_name
 CONFIG_NAME = "train.toml"
 SAMPLES = "samples"
 LOG_NAME = "log.jsonl"
+
+
+BEST = "best"
+_BEST_NAME = "best.json"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The validation with the lowest loss."""
+
+    step: int
+    loss: float  # nats
 
 
 class OutputModel:
@@ -79,17 +96,50 @@ class OutputModel:
         A model with adapters (the weights being its own) is kept twice: merged, which is what plays,
         and as the adapter's own small files.
         """
+        self._write(self.directory, weights)
+
+    def _write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         updates = updates_of(self.lm)
         if updates:
             base = self.card.provenance.get("init")
-            save_adapter(self.directory, updates, self.lm.config, base, self._marks)
+            save_adapter(folder, updates, self.lm.config, base, self._marks)
             weights = merged(plain_state(self.lm), updates)
         state = {
             plain_name(name).removeprefix("lm."): tensor.detach().cpu().contiguous().clone()
             for name, tensor in weights.items()
         }
-        with atomic_path(self.directory / native.LM_FILE) as partial:
+        with atomic_path(folder / native.LM_FILE) as partial:
             save_file(state, partial)
+
+    def keep_best(self, weights: Mapping[str, Tensor], best: Best) -> None:
+        """Keep weights, named as in `update`, as the model in `best/`, in the place of an earlier one."""
+        folder = self.directory / BEST
+        if not folder.is_dir():
+            native.write_directory(folder, self._copy)
+        self._write(folder, weights)
+        with atomic_path(folder / _BEST_NAME) as partial:
+            partial.write_text(json.dumps(dataclasses.asdict(best)) + "\n", encoding="utf-8")
+
+    def _copy(self, folder: Path) -> None:
+        """The model's files; codec and text encoder do not change, so they need no room twice."""
+        for path in self.directory.iterdir():
+            if path.is_file() and path.suffix in (".json", ".safetensors"):
+                try:
+                    os.link(path, folder / path.name)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(path, folder / path.name)
+
+    def best(self) -> Best | None:
+        """What `keep_best` kept last; None: nothing."""
+        path = self.directory / BEST / _BEST_NAME
+        try:
+            said = reading.read_object(path)
+            loss = said["loss"]
+            if BOUNDS["step"].holds(said["step"]) and isinstance(loss, float):
+                return Best(said["step"], loss)
+        except (OSError, ValueError, KeyError):
+            pass
+        return None
 
     def samples(self, step: int, config: TrainConfig) -> Path:
         """Generate the sample prompts with the kept model, into `samples/step-…`."""
@@ -158,11 +208,11 @@ class Journal:
         """Append a record, which names its step; numbers in it go to TensorBoard too."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        if self._board is not None:
+        where = _BOARDS.get(record.get("kind", ""))
+        if self._board is not None and where is not None:
             for name, value in _numbers("", record):
                 if name != "step":
-                    name = _BOARDS.get(record.get("kind", ""), "") + name
-                    self._board.add_scalar(name, value, record["step"])
+                    self._board.add_scalar(where + name, value, record["step"])
 
     def close(self) -> None:
         """Close the files."""

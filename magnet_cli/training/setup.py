@@ -94,11 +94,15 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     )
     output = OutputModel(out, parts.lm, parts.codec, parts.text_encoder, card)
     encode_text = TextCache(parts.text_encoder)
-    train = BatchDrawer(source, parts.lm.config, config, encode_text)
-    valid = None
+    held_out = None
     if config.valid is not None:
         held_out = Source((TokenFolder(config.valid),))
         Source((*source.folders, *held_out.folders))  # of one codec
+    elif config.valid_share:
+        source, held_out = source.split(config.valid_share)
+    train = BatchDrawer(source, parts.lm.config, config, encode_text)
+    valid = None
+    if held_out is not None:
         valid = BatchDrawer(held_out, parts.lm.config, config, encode_text)
     trainer = Trainer(config, output, train, valid, accelerator)
     if trainer.accelerator.is_main_process and not going_on:

@@ -124,9 +124,11 @@ def keep_only_trained(accelerator: Any) -> None:
 
 
 def save_checkpoint(
-    accelerator: Any, ema: Ema, out: Path, step: int, config: dict[str, Any], keep: int
+    accelerator: Any, ema: Ema, out: Path, step: int, record: dict[str, Any], keep: int
 ) -> Path:
     """Save everything that training goes on from, after `step` steps; all processes take part.
+
+    `record` is what is kept beside it: `config` and what else the run is known by.
 
     Written under another name and renamed when all of it is on the disk, so that a kill leaves the
     earlier checkpoints as they are and no half one. The oldest beyond `keep` are removed then.
@@ -146,7 +148,7 @@ def save_checkpoint(
             torch.save(ema.state_dict(), partial / _ema_name(accelerator))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            (partial / "run.json").write_text(json.dumps({"step": step, "config": config}))
+            (partial / "run.json").write_text(json.dumps({"step": step, **record}))
             _flush(partial)
             shutil.rmtree(final, ignore_errors=True)  # of a run that went back to an earlier one
             partial.rename(final)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,11 @@ def test_check_names_what_is_broken_and_goes_on(sounds: Path, magnet: Magnet) ->
     assert outcome.status == 4
     problem, summary = outcome.records
     assert problem["where"].endswith("broken.wav")
+    said = summary.pop("sounds")
     assert summary == {"kind": "summary", "good": 4, "broken": 1, "merged": 0}
+    assert said["rates"] == {"16000 Hz, 1 ch": 4}
+    assert said["seconds"] == [1.0, 1.0, 1.0]
+    assert all(-21 < level < -19 for level in said["levels"]), "noise of deviation 0.1"
     (sounds / "broken.wav").unlink()
     assert magnet("data", "check", "sounds").status == 0
 
@@ -54,8 +59,48 @@ def test_one_line_for_each_caption_is_no_mistake(sounds: Path, magnet: Magnet) -
     (sounds / "clips.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     outcome = magnet("data", "check", "sounds/clips.jsonl", "--json")
     assert outcome.status == 0
-    assert outcome.records == [{"kind": "summary", "good": 1, "broken": 0, "merged": 1}]
+    (summary,) = outcome.records
+    assert (summary["good"], summary["broken"], summary["merged"]) == (1, 0, 1)
     assert "1 lines say more of a clip" in outcome.err
+
+
+def test_what_is_there_twice_and_what_is_silent_is_told(sounds: Path, magnet: Magnet) -> None:
+    """Copies weigh more than they should, and a file's header does not say that it holds nothing."""
+    (sounds / "broken.wav").unlink()
+    (sounds / "broken.txt").unlink()
+    (sounds / "copy.wav").write_bytes((sounds / "1.wav").read_bytes())
+    (sounds / "copy.txt").write_text("slow piano again")
+    soundfile.write(sounds / "3.wav", np.zeros(16_000), 16_000)
+    outcome = magnet("data", "check", "sounds", "--json")
+    assert outcome.status == 0
+    said = [r["what"] for r in outcome.records if r["kind"] == "problem"]
+    assert said == ["it is silent", "it is the same sound as sounds/1.wav"]
+    assert outcome.records[-1]["sounds"]["levels"][0] == -120
+    assert "5 at 16000 Hz, 1 ch" in magnet("data", "check", "sounds").err
+
+
+def test_a_copied_folder_is_not_encoded_again(
+    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known by path and date was all encoded anew where a set was copied or moved."""
+    (sounds / "broken.wav").unlink()
+    assert magnet("data", "encode", "sounds", "tokens", "--codec", SMALL).status == 0
+    before = TokenFolder("tokens")
+    (home := sounds.parent / "copy").mkdir()
+    for path in sounds.iterdir():
+        (home / f"new-{path.name}").write_bytes(path.read_bytes())
+    (home / "new-0.txt").write_text("other words")
+    from magnet_cli.models.encodec import EnCodec
+
+    monkeypatch.delattr(EnCodec, "encode")
+    outcome = magnet("data", "encode", "copy", "tokens", "--codec", SMALL, "--json")
+    assert outcome.status == 0, outcome.err
+    assert (outcome.records[-1]["encoded"], outcome.records[-1]["kept"]) == (0, 4)
+    after = TokenFolder("tokens")
+    assert [clip.id for clip in after.clips] == [f"new-{n}.wav" for n in range(4)]
+    assert after.clips[0].captions == ("other words",)
+    for old, new in zip(before.clips, after.clips, strict=True):
+        assert before.codes(old).equal(after.codes(new))
 
 
 def test_a_source_that_lists_nothing_is_a_mistake(home: Path, magnet: Magnet) -> None:
@@ -127,6 +172,49 @@ def test_a_lora_is_trained_by_flags_and_its_folder_plays(sounds: Path, magnet: M
     assert magnet("train", "lm", "mine", "--resume", "--steps", "2").status == 0
     assert magnet("gen", "rain", "-m", "./mine", "-o", "out.wav", "-d", "1").status == 0
     assert magnet("train", "lm", "other", "--data", "tokens", "--lora-rank", "2").status == 2
+
+
+def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
+    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first word came after ten steps; resumed from another folder, its data were not found; and
+    what had become otherwise meanwhile was not said."""
+    (sounds / "broken.wav").unlink()
+    magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
+    assert magnet("models", "import", SMALL, "base").status == 0
+    run = ("train", "lm", "runs/mine", "--data", "tokens", "--init", "./base", "--batch-size", "2")
+    first = magnet(*run, "--steps", "2", "--log-every", "1")
+    assert first.status == 0, first.err
+    begins = first.err.splitlines()
+    assert begins[0].startswith("4 clips (0.1 min), gone through 1 times; training ")
+    assert begins[0].endswith("parameters on cpu in 1 process")
+    assert begins[1].startswith("A checkpoint takes ")
+    assert "masked" in begins[2], "the streams can be compared, the loss of any of them cannot"
+    (sounds / "3.wav").unlink()
+    magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
+    (elsewhere := sounds.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    again = magnet("train", "lm", "../runs/mine", "--resume", "--steps", "3", "--learning-rate", "1e-3",
+                   "--init", "../base")  # fmt: skip
+    assert again.status == 0, again.err
+    assert "steps was 2, is 3" in again.err
+    assert "learning_rate was 0.0001, is 0.001" in again.err
+    assert "clips was 4, is 3" in again.err
+    other = magnet("train", "lm", "../runs/mine", "--resume", "--init", "nano")
+    assert other.status == 2
+    assert "cannot go on from nano" in other.err
+
+
+def test_too_little_disk_is_said_before_it_is_needed(
+    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
+    usage = shutil.disk_usage(".")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    run = ("train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--batch-size", "1")
+    outcome = magnet(*run, "--steps", "1")
+    assert outcome.status == 0
+    assert "too little room" in outcome.err
 
 
 @pytest.fixture

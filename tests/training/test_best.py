@@ -1,0 +1,88 @@
+"""What validation decides: the best model, when to end, and which clips are held out for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from magnet_cli.checkpoints.load import load_parts
+from magnet_cli.checkpoints.place import find_place
+from magnet_cli.data.tokens import TokenFolder
+from magnet_cli.errors import DataError, UsageError
+from magnet_cli.training import loop
+from magnet_cli.training.batches import Source, place_of
+from magnet_cli.training.loop import Progress, ValidationLoss
+from magnet_cli.training.setup import make_trainer
+from tests.training.test_loop import held_out, run, settings
+
+
+def losses_are(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """What validations find, one after the other."""
+    left: Iterator[float] = iter(values)
+    monkeypatch.setattr(loop, "validate", lambda *_: ValidationLoss([next(left)], [None]))
+
+
+def test_the_best_by_validation_is_kept_beside_the_last(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses_are(monkeypatch, 3.0, 2.0, 2.5, 4.0, 4.0, 4.0)
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def note(progress: Progress) -> None:
+        if progress.kind == "checkpoint":
+            kept[progress.step] = load_file(workshop / "out" / "lm.safetensors")
+
+    chosen = settings(workshop, valid=held_out(workshop), valid_every=1, checkpoint_every=1)
+    make_trainer(chosen, workshop / "out").run(note)
+    best = load_parts(find_place(str(workshop / "out" / "best")), "cpu", "float32").lm.state_dict()
+    assert all(torch.equal(best[name], tensor) for name, tensor in kept[2].items())
+    assert not all(torch.equal(best[name], tensor) for name, tensor in kept[6].items())
+    assert json.loads((workshop / "out/best/best.json").read_text()) == {"step": 2, "loss": 2.0}
+
+
+def test_a_run_ends_when_it_gets_no_better_and_goes_on_knowing_its_best(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses_are(monkeypatch, 3.0, 2.0, 2.5, 2.1)
+    more = {"valid": held_out(workshop), "valid_every": 1, "patience": 2}
+    trainer, heard = run(workshop, "out", **more)
+    assert trainer.step == 4
+    assert [p.kind for p in heard][-3:] == ["checkpoint", "enough", "finished"]
+    assert heard[-1].record["path"].endswith("best")
+    again = make_trainer(settings(workshop, **{**more, "patience": 3}), workshop / "out", True)
+    losses_are(monkeypatch, 2.2, 1.0)
+    assert again.best == loop.Best(2, 2.0)
+    again.run()
+    assert again.step == 5, "three validations after the second"
+
+
+def test_a_share_of_the_clips_is_held_out_and_stays_so(workshop: Path) -> None:
+    trainer, heard = run(workshop, "out", valid_share=0.3, valid_every=6)
+    assert trainer.valid is not None
+    trained = {clip.id for _, clip in trainer.train.source.entries}
+    held = {clip.id for _, clip in trainer.valid.source.entries}
+    assert trained
+    assert held
+    assert not trained & held
+    assert len(trained | held) == 8
+    assert "valid" in [progress.kind for progress in heard]
+    # A clip's own name decides: further clips move none from one side to the other.
+    assert {clip.id for _, clip in whole(workshop).entries if place_of(clip) < 0.3} == held
+    with pytest.raises(DataError, match="leaves none to train on, or none to validate on"):
+        whole(workshop).split(0.001)
+
+
+def whole(workshop: Path) -> Source:
+    return Source((TokenFolder(workshop / "tokens"),))
+
+
+def test_patience_needs_something_to_wait_for(workshop: Path) -> None:
+    with pytest.raises(UsageError, match="without a validation set"):
+        settings(workshop, patience=2)
+    with pytest.raises(UsageError, match="0 where --valid names"):
+        settings(workshop, valid="x", valid_share=0.1)
