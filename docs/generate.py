@@ -47,7 +47,15 @@ def completion_text(shell: str) -> str:
     said = io.StringIO()
     with _environment(_MAGNET_COMPLETE=f"source_{shell}"), contextlib.redirect_stdout(said):
         run([])
-    return said.getvalue().strip() + "\n"  # zsh looks at the first line only
+    text = said.getvalue().strip() + "\n"  # zsh looks at the first line only
+    if shell == "zsh":
+        # zsh runs the file at the first Tab: it has to complete, not only to say what does from then on.
+        defined = "compdef _magnet_completion magnet\n"
+        assert text.endswith(defined)
+        text = text.removesuffix(defined) + (
+            f'if [ "$funcstack[1]" = _magnet ]; then\n  _magnet_completion\nelse\n  {defined}fi\n'
+        )
+    return text
 
 
 def reference_text() -> str:

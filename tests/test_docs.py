@@ -85,6 +85,49 @@ def test_bash_completes_commands_flags_and_models(tmp_path: Path) -> None:
     ]
 
 
+ZSH = """
+zmodload zsh/zpty
+zpty z "zsh -f -i"
+zpty -w z 'PS1="> "; fpath=($COMPLETIONS $fpath); autoload -Uz compinit; compinit -u -d $DUMP'
+zpty -w z 'bindkey "^I" complete-word; echo READY'
+zpty -r -m z line '*READY*READY*'
+zpty -n -w z $'magnet mod\\t'
+zpty -r -m z line '*magnet models*'
+print -r -- "completed"
+zpty -d z
+"""
+
+
+@pytest.mark.slow
+def test_zsh_completes_at_the_first_tab(tmp_path: Path) -> None:
+    """The file that zsh reads then said what completes from then on, and completed nothing itself."""
+    (tmp_path / "magnet").symlink_to(Path(sys.executable).parent / "magnet")
+    place = {"COMPLETIONS": str(ROOT / "completions"), "DUMP": str(tmp_path / "dump")}
+    outcome = processes.run(
+        ["zsh", "-f", "-c", ZSH],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **place, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    assert outcome.stdout == "completed\n", outcome.stderr
+
+
+@pytest.mark.slow
+def test_fish_completes_commands_and_flags(tmp_path: Path) -> None:
+    (tmp_path / "magnet").symlink_to(Path(sys.executable).parent / "magnet")
+    source = f"source {shlex.quote(str(ROOT / 'completions' / 'magnet.fish'))}"
+    asked = f"{source}; complete -C 'magnet mod'; complete -C 'magnet gen --temperat'"
+    outcome = processes.run(
+        ["fish", "-N", "-c", asked],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+    )
+    words = [line.split("\t")[0] for line in outcome.stdout.splitlines()]
+    assert words == ["models", "--temperature"], outcome.stderr
+
+
 def test_zsh_finds_its_completion_on_the_first_line() -> None:
     assert (ROOT / "completions" / "_magnet").read_text("utf-8").startswith("#compdef magnet\n")
 

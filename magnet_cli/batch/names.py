@@ -29,8 +29,8 @@ class NameTemplate:
     a line's clips, from 1.
     """
 
-    def __init__(self, template: str) -> None:
-        """Check the template.
+    def __init__(self, template: str, flag: str = "--name") -> None:
+        """Check the template, which `flag` gives.
 
         Raises:
             UsageError: it holds another field, or makes no name that can be used.
@@ -44,26 +44,26 @@ class NameTemplate:
             ]
         except ValueError as error:
             raise UsageError(
-                f"--name {shown(template)} cannot be read: {error}.",
+                f"{flag} {shown(template)} cannot be read: {error}.",
                 f"The default is {DEFAULT_NAME!r}.",
             ) from error
         for name, form, conversion in fields:
             # "{seed.__class__}" and "{slug[0]}" are no fields of ours either.
             if name not in _EXAMPLE:
                 raise UsageError(
-                    f"--name has no field {shown(name)}.", f"It has {', '.join(_EXAMPLE)}."
+                    f"{flag} has no field {shown(name)}.", f"It has {', '.join(_EXAMPLE)}."
                 )
             # A format may hold fields of its own, with attributes; a width may be of any size.
             if conversion or not _FORM.fullmatch(form):
                 raise UsageError(
-                    f"--name cannot show {name} as {shown(form or conversion)}.",
+                    f"{flag} cannot show {name} as {shown(form or conversion)}.",
                     "A field has its name alone, or a width of up to 99 digits, such as {index:04d}.",
                 )
         try:
             check_relative(template.format(**_EXAMPLE))
         except ValueError as error:  # a text as a number
             raise UsageError(
-                f"--name {shown(template)} cannot be read: {error}.",
+                f"{flag} {shown(template)} cannot be read: {error}.",
                 f"The default is {DEFAULT_NAME!r}.",
             ) from error
 
@@ -72,6 +72,11 @@ class NameTemplate:
         return self._template.format(
             index=index, line=line, slug=slug(prompt), seed=seed, variation=variation
         )
+
+
+def is_template(name: str) -> bool:
+    """Whether a file's name holds a field, which may be none of a template's: that is for it to say."""
+    return re.search(r"\{\w+[:}]", name) is not None
 
 
 def check_relative(name: str) -> PurePosixPath:

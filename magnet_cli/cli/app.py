@@ -133,6 +133,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable(), _undisturbed(debug):
             _check_folder()
+            _check_command(arguments)
             app = build_app(_called(arguments))
             status = app(arguments, prog_name="magnet", standalone_mode=False)
         return _interrupted() if status == EXIT_INTERRUPTED else int(status or 0)
@@ -148,7 +149,44 @@ def run(argv: Sequence[str] | None = None) -> int:
 
             # The lines are Python's; what stands in them may come from a file.
             _say("\n".join(map(shown, traceback.format_exc().rstrip().split("\n"))))
-        return _explain(error)
+        return _explain(error, arguments)
+
+
+def _command_of(arguments: Sequence[str]) -> str:
+    """The command that arguments call, where its parser does not say: a flag without its value."""
+    called = _called(arguments)
+    return f"magnet {called}" if called in COMMANDS else "magnet"
+
+
+# What people call commands elsewhere.
+_ALSO_CALLED = {
+    "generate": "gen", "make": "gen", "create": "gen", "compose": "gen", "sing": "gen", "text": "gen",
+    "info": "show", "inspect": "show", "continue": "extend", "inpaint": "edit", "variation": "vary",
+    "evaluate": "eval", "finetune": "train", "model": "models", "pull": "models", "download": "models",
+}  # fmt: skip
+
+
+def _check_command(arguments: Sequence[str]) -> None:
+    """Refuse what is no command, and say which one, or how a prompt is given.
+    Raises UsageError: it is none."""
+    asked = arguments[0] if arguments else "-"
+    if asked.startswith("-") or asked in COMMANDS or os.environ.get("_MAGNET_COMPLETE"):
+        return
+    from difflib import get_close_matches
+
+    from magnet_cli.foreign.text import shown
+
+    near = [_ALSO_CALLED[asked.lower()]] if asked.lower() in _ALSO_CALLED else []
+    near = near or get_close_matches(asked.lower(), [*COMMANDS], n=1, cutoff=0.7)
+    said = shown(asked if len(asked) <= 60 else f"{asked[:59]}…")
+    if near and " " not in asked:
+        hint = f"Did you mean `magnet {near[0]}`? `magnet --help` lists all."
+    else:
+        words = shown(" ".join(arguments)[:60])
+        hint = (
+            f'To make a sound of a text: magnet gen "{words}". `magnet --help` lists all commands.'
+        )
+    raise UsageError(f"There is no command {said!r}.", hint)
 
 
 _terminated = threading.Event()  # SIGTERM came: what follows is as after Ctrl-C, but for the status
@@ -207,7 +245,7 @@ def _interrupted() -> int:
     return EXIT_INTERRUPTED
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
     """Say what went wrong; the exit status it ends with."""
     if isinstance(error, MagnetError):
         _complain(error.message, error.hint, error.details)
@@ -217,7 +255,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, typer.TyperException):
         # Bare `magnet` and bare groups: typer raises their help text as if it were an error.
         context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "magnet"
+        path = context.command_path if context is not None else _command_of(arguments)
         if type(error).__name__ == "NoArgsIsHelpError":
             if text := error.format_message():  # empty where rich has printed it
                 _say(text)

@@ -291,14 +291,19 @@ class BatchRun:
         total = self._tally.total
         self._talk.data({"event": "start", "clips": total, "seed": self._settings.seed})
         self._tally.start()
-        with (
-            BatchDisplay(self._talk, self._tally, self._path_end) as display,
-            Writer(
-                manifest, self._settings.folder, display.finished, 2 * size, self._force
-            ) as writer,
-        ):
-            engine = Engine(fitter, writer, size, display.begin_jobs, display.less)
-            engine.run(jobs, wanted)
+        try:
+            with (
+                BatchDisplay(self._talk, self._tally, self._path_end) as display,
+                Writer(
+                    manifest, self._settings.folder, display.finished, 2 * size, self._force
+                ) as writer,
+            ):
+                engine = Engine(fitter, writer, size, display.begin_jobs, display.less)
+                engine.run(jobs, wanted)
+        except KeyboardInterrupt:
+            of = "" if total is None else f" of {total}"
+            self._talk.note(f"{self._tally.made}{of} clips done; the same command goes on.")
+            raise
 
     def _say_unknown(self, fitter: Fitter, jobs: list[Job]) -> None:
         prompts = dict.fromkeys(text for job in jobs for text in (job.target.prompt, job.negative))

@@ -329,17 +329,17 @@ def write_notes(notes: Mapping[str, Any]) -> None:
     _write(folder() / "settings.json", json.dumps(notes, indent=2) + "\n")
 
 
-def note_licence(repo: str) -> bool:
-    """Note that the licence of `repo` is being said; whether this is the first time."""
+def note_once(what: str, of: str) -> bool:
+    """Note that something (licences_said) is being said of a model; whether this is the first time."""
     try:
         notes = read_notes()
-        noted = notes.get("licences_said")
+        noted = notes.get(what)
         said = (
             [entry for entry in noted if isinstance(entry, str)] if isinstance(noted, list) else []
         )
-        if repo in said:
+        if of in said:
             return False
-        write_notes({**notes, "licences_said": [*said, repo]})
+        write_notes({**notes, what: [*said, of]})
     except MagnetError:
         pass  # it cannot be noted, so it is said again
     return True

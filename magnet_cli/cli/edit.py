@@ -27,7 +27,7 @@ from magnet_cli.cli.settings import (
     FileOptions,
     ModelOptions,
     SeedOptions,
-    TalkOptions,
+    StepTalkOptions,
     WindowOptions,
     takes_flags,
 )
@@ -87,7 +87,7 @@ def edit(
     model: ModelOptions,
     decoding: DecodingOptions,
     output: OutputConfig,
-    talk: TalkOptions,
+    talk: StepTalkOptions,
 ) -> None:
     """Make regions of a sound anew and leave the rest alone.
 

@@ -27,7 +27,7 @@ from magnet_cli.cli.settings import (
     ModelOptions,
     PieceOptions,
     SeedOptions,
-    TalkOptions,
+    StepTalkOptions,
     seconds_of,
     takes_flags,
 )
@@ -79,7 +79,7 @@ def extend(
     model: ModelOptions,
     decoding: DecodingOptions,
     output: OutputConfig,
-    talk: TalkOptions,
+    talk: StepTalkOptions,
 ) -> None:
     """Continue a sound, to any length.
 

@@ -13,6 +13,7 @@ from magnet_cli.cli.inputs import (
     cleaned,
     cues_of,
     say_seed,
+    say_split,
     say_unknown,
     seeds_of,
     texts_of,
@@ -24,7 +25,7 @@ from magnet_cli.cli.settings import (
     ModelOptions,
     PartnerOptions,
     PieceOptions,
-    TalkOptions,
+    StepTalkOptions,
     takes_flags,
 )
 from magnet_cli.cli.talk import Talk
@@ -71,7 +72,8 @@ def gen(
             "--output",
             "-o",
             metavar="FILE",
-            help="File, folder, or `-` for stdout. Several clips number the file. "
+            help="File, folder, or `-` for stdout. Several clips number the file, or fill in `{seed}`, "
+            "`{slug}`, `{index}`. "
             "Default: a name made from prompt and seed.",
             show_default=False,
         ),
@@ -99,7 +101,7 @@ def gen(
     decoding: DecodingOptions,
     more: PartnerOptions,
     output: OutputConfig,
-    talk: TalkOptions,
+    talk: StepTalkOptions,
 ) -> None:
     """Generate sound from text.
 
@@ -116,6 +118,7 @@ def gen(
     negative = cleaned(clips.negative)
     check_seconds("duration", clips.duration)
     texts = texts_of(prompts, voice)
+    say_split(texts, pieces.at, voice)
     # With times, the prompts are those of one piece, which is named after the first.
     cues = cues_of(texts, pieces.at) if pieces.at else None
     if cues:

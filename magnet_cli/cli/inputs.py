@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.audio.formats import checked_format
+from magnet_cli.batch.names import NameTemplate, is_template
 from magnet_cli.cli.progress import shortened
 from magnet_cli.cli.settings import SeedOptions, TalkOptions
 from magnet_cli.cli.talk import Talk, refuse_terminal, stdin
@@ -125,6 +126,14 @@ def texts_of(prompts: Sequence[str], talk: Talk) -> list[str]:
                 raise UsageError("stdin is not UTF-8 text.", "Pipe a text in.") from error
         texts.append(clean_prompt(as_given(prompt)))
     return texts
+
+
+def say_split(texts: Sequence[str], at: Sequence[float], talk: Talk) -> None:
+    """Say how many clips several prompts of one word are, as a text without its quotes comes to be."""
+    if len(texts) > 1 and not at and not any(" " in text for text in texts):
+        whole = " ".join(texts)
+        how = f': magnet gen "{whole}"' if len(whole) <= 60 else ""
+        talk.note(f"These are {len(texts)} prompts, a clip each. Quotes make one of them{how}")
 
 
 def as_given(text: str) -> str:
@@ -269,10 +278,29 @@ def paths_for(
     folder = _folder(destination)
     if folder is None:
         assert destination is not None
+        if is_template(os.path.basename(destination)):
+            return _by_template(Path(destination), clips)
         return [_nth(Path(destination), i, len(clips)) for i in range(len(clips))]
     names = Names()
     named = (names.unused(f"{slug(prompt)}-{seed}.{suffix}") for prompt, seed in clips)
     return [folder / writable(name) for name in named]
+
+
+def _by_template(path: Path, clips: Sequence[tuple[str, int]]) -> list[Path | None]:
+    """The names that `-o x-{seed}.wav` makes, as batch's --name does; in the folder that it names.
+
+    Raises:
+        UsageError: it holds another field, or makes no name that can be used.
+    """
+    template, names = NameTemplate(path.stem, "-o"), Names()
+    prompts = list(dict.fromkeys(prompt for prompt, _ in clips))
+    made: dict[str, int] = dict.fromkeys(prompts, 0)
+    paths: list[Path | None] = []
+    for index, (prompt, seed) in enumerate(clips):
+        made[prompt] += 1
+        name = template.name(index, prompts.index(prompt) + 1, prompt, seed, made[prompt])
+        paths.append(path.parent / writable(names.unused(name + path.suffix)))
+    return paths
 
 
 def _folder(destination: str | None) -> Path | None:

@@ -80,7 +80,7 @@ def entry_of(known: KnownCheckpoint) -> Entry:
         return Entry(known.name, None, "built in", size, directory, None, known)
     snapshot = hub.cached(known.repo)
     if snapshot is None:
-        return Entry(known.name, known.repo, "not here", _download_size(known), None, None, known)
+        return Entry(known.name, known.repo, "not here", download_size(known), None, None, known)
     return _cached(known.name, snapshot, known)
 
 
@@ -142,7 +142,7 @@ def _strangers() -> list[Entry]:
     return entries
 
 
-def _download_size(known: KnownCheckpoint) -> int:
+def download_size(known: KnownCheckpoint) -> int:
     """Bytes to fetch: the text encoder counts where it is not here yet."""
     encoder = known.text_encoder
     more = 0 if encoder is None or text_encoder_here(encoder) else registry.TEXT_ENCODER_MB[encoder]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from magnet_cli.checkpoints import registry
 from magnet_cli.checkpoints.loras import parse_lora
 from magnet_cli.checkpoints.place import check_name
-from magnet_cli.cli.configuration import default_model, note_licence
+from magnet_cli.cli.configuration import default_model, note_once
 from magnet_cli.cli.progress import shortened
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.cli.talk import Talk, printable, stdout_is_terminal
@@ -78,10 +78,11 @@ def choose(options: ModelOptions, talk: Talk) -> str:
             "Choose one: `magnet gen -m small PROMPT` (downloads about 2 GB, once), or set it for "
             "good with `magnet models use small`. `magnet models list` shows all.",
         )
-    talk.note(
-        f"Using the built-in model {builtin[0]}. For a released one (about 2 GB): "
-        "magnet gen -m small PROMPT"
-    )
+    if note_once("builtin_said", builtin[0]):
+        talk.note(
+            f"Using the built-in model {builtin[0]}: this is said once. For a released one (about "
+            f"2 GB): -m small. `magnet models use {builtin[0]}` settles it."
+        )
     return builtin[0]
 
 
@@ -137,7 +138,7 @@ def load_partners(
 
 def say_licence(repo: str, licence: str | None, talk: Talk) -> None:
     """Say the licence of a downloaded model's weights, the first time that it is met."""
-    if licence is not None and note_licence(repo):
+    if licence is not None and note_once("licences_said", repo):
         talk.note(f"The weights of {repo} are licensed {_LICENCES.get(licence, licence)}.")
 
 
@@ -165,7 +166,7 @@ def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
     """Show that a model is being loaded, and each download that it takes: yields the hook for them."""
     name = shortened(name)
     if not talk.live:
-        talk.note(f"Loading {name}")
+        talk.detail(f"Loading {name}")
         yield _plain_downloads(talk)
         return
     from rich.markup import escape

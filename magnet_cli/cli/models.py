@@ -246,6 +246,7 @@ def use(
     chosen = None if name is None else _checked(name)
     set_default_model(chosen)
     voice.note("The built-in model is the default." if chosen is None else f"Default: {chosen}")
+    _say_missing(chosen, voice)
     voice.data({"model": chosen})
 
 
@@ -342,6 +343,21 @@ def _path(name: str) -> Path | None:
         return Path(name).expanduser().resolve()
     except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
         return None
+
+
+def _say_missing(name: str | None, voice: Talk) -> None:
+    """Say what a chosen model will have to download, where it is not here."""
+    from magnet_cli.checkpoints import registry
+    from magnet_cli.cli.inventory import download_size, entry_of
+
+    known = None if name is None else registry.find(name.partition("@")[0])
+    entry = None if known is None else entry_of(known)
+    if known is not None and entry is not None and entry.status in ("not here", "incomplete"):
+        missing = "Some of it is missing" if entry.status == "incomplete" else "It is not here"
+        voice.note(
+            f"{missing}: the next clip downloads it, {download_size(known) / 1e9:.1f} GB in all. "
+            f"To do so now: magnet models pull {name}"
+        )
 
 
 def _checked(name: str) -> str:

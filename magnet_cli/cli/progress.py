@@ -103,7 +103,7 @@ class ClipDisplay:
         text = printable(shortened(label))
         which = f" {self._begun} of {self._clips}" if self._clips > 1 else ""
         if self._bars is None:
-            if self._talk.quiet:
+            if self._talk.quiet or not self._talk.verbose:
                 return None
             self._talk.note(f"Generating{which}: {text} (seed {seed})")
             return _plain_steps(self._talk)
@@ -120,7 +120,7 @@ class ClipDisplay:
         if windows == 1:
             return
         if self._bars is None:
-            self._talk.note(f"  window {number} of {windows}")
+            self._talk.detail(f"  window {number} of {windows}")
             return
         key = ("window", 0)
         if key not in self._tasks:

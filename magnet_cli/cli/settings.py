@@ -88,6 +88,8 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
             builders[name] = functools.partial(_built, hint)
             parameters += [_parameter(each) for each in flags_of(hint)]  # type: ignore[arg-type]
         else:
+            for option in get_args(hint)[1:] if get_args(hint)[:1] == (bool,) else ():
+                option.metavar = ""  # rich would write <bool> beside a switch
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     if any(parameter.name == "profile" for parameter in parameters):
@@ -170,6 +172,8 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
         default, option = None, {"show_default": False}
     elif is_choice:
         metavar = "|".join(get_args(kind))
+    elif kind is bool:
+        metavar = ""
     elif each.is_joined and default is not None:
         default = ",".join(f"{value:g}" for value in default)
     if not names:
@@ -441,3 +445,14 @@ class TalkOptions:
     json: bool = _talk("One JSON object a line on stdout.", False)
     quiet: bool = _talk("Say nothing but errors.", False, flags="--quiet -q")
     debug: bool = _talk("Show the traceback of an error.", False)
+
+
+@dataclass(frozen=True)
+class StepTalkOptions(TalkOptions):
+    """The same, of a command that decodes clips one by one."""
+
+    verbose: bool = _talk(
+        "Where no bar is drawn: say what is loaded, and each stream when it is done.",
+        False,
+        flags="--verbose -v",
+    )

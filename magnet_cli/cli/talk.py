@@ -42,6 +42,7 @@ class Talk:
     Attributes:
         json: results go to stdout as JSON lines.
         quiet: nothing but errors is said.
+        verbose: details are said, too.
         console: rich's console on stderr.
     """
 
@@ -55,6 +56,7 @@ class Talk:
             stdout()
         self.json = options.json
         self.quiet = options.quiet
+        self.verbose = getattr(options, "verbose", False)
         self.console = _stderr()
 
     @property
@@ -66,6 +68,11 @@ class Talk:
         """Say something on stderr."""
         if not self.quiet:
             self.console.print(printable(text), markup=False)
+
+    def detail(self, text: str) -> None:
+        """Say something on stderr that only --verbose asks for."""
+        if self.verbose:
+            self.note(text)
 
     def warn(self, text: str, always: bool = False) -> None:
         """Say something on stderr that should be noticed; `always`: under --quiet, too."""

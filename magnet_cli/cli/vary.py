@@ -24,7 +24,7 @@ from magnet_cli.cli.settings import (
     DecodingOptions,
     ModelOptions,
     SeedOptions,
-    TalkOptions,
+    StepTalkOptions,
     WindowOptions,
     takes_flags,
 )
@@ -83,7 +83,7 @@ def vary(
     model: ModelOptions,
     decoding: DecodingOptions,
     output: OutputConfig,
-    talk: TalkOptions,
+    talk: StepTalkOptions,
 ) -> None:
     """Make variations of a sound.
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import typer
 
-from magnet_cli.cli.app import COMMANDS, build_app
+from magnet_cli.cli.app import COMMANDS, build_app, run
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of
 from magnet_cli.errors import (
     EXIT_INTERRUPTED,
@@ -246,3 +246,35 @@ def test_the_version(magnet: Magnet) -> None:
     from magnet_cli import __version__
 
     assert magnet("--version").out == f"magnet {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["generate", "rain"], "Did you mean `magnet gen`?"),
+        (["shwo", "a.wav"], "Did you mean `magnet show`?"),
+        (["lofi piano"], 'magnet gen "lofi piano"'),
+        (["lofi", "piano"], 'magnet gen "lofi piano"'),
+    ],
+)
+def test_what_is_no_command_gets_a_suggestion(
+    arguments: list[str], hint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    said = capfd.readouterr().err
+    assert f"There is no command {arguments[0]!r}" in said
+    assert hint in said
+
+
+def test_a_flag_without_its_value_points_to_its_commands_help(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["show", "--spectrogram"]) == 2
+    assert "See `magnet show --help`." in capfd.readouterr().err
+
+
+def test_no_switch_is_called_bool(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["gen", "--help"]) == 0
+    said = capfd.readouterr().out
+    assert "--loop" in said
+    assert said.count("<bool>") <= 1  # typer's own --help

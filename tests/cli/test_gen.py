@@ -328,11 +328,39 @@ def test_quiet_says_nothing(magnet: Magnet) -> None:
 
 
 def test_plain_lines_where_stderr_is_no_terminal(magnet: Magnet) -> None:
-    outcome = magnet("gen", "rain", *QUICK, "-n", "2", "-o", "a.wav")
+    outcome = magnet("gen", "rain", *QUICK, "-n", "2", "-o", "a.wav", "--verbose")
+    assert "Loading facebook/magnet-small-10secs" in outcome.err
     assert "Generating 2 of 2: rain (seed 6)" in outcome.err
     assert "stream 4 of 4: 1 step in" in outcome.err
     assert "\x1b" not in outcome.err
     assert "\r" not in outcome.err
+
+
+def test_a_line_a_clip_where_nothing_is_watched(magnet: Magnet) -> None:
+    """A log had fifteen lines for each clip of nano."""
+    outcome = magnet("gen", "rain", *QUICK, "-n", "2", "-o", "a.wav", "--lufs", "-30")
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("The weights")]
+    assert [line[:12] for line in lines] == ["Saved a-1.wa", "Saved a-2.wa"]
+
+
+def test_quotes_that_were_forgotten_are_told(magnet: Magnet) -> None:
+    outcome = magnet("gen", "lofi", "piano", *QUICK, "-o", "clips/")
+    assert outcome.status == 0
+    said = 'These are 2 prompts, a clip each. Quotes make one of them: magnet gen "lofi piano"'
+    assert said in outcome.err
+    outcome = magnet("gen", "lofi piano", "rain", *QUICK, "-o", "others/")
+    assert "Quotes" not in outcome.err
+
+
+def test_names_of_files_have_the_fields_of_batch(magnet: Magnet) -> None:
+    outcome = magnet("gen", "rain", "a door", *QUICK, "-n", "2", "-o", "x-{seed}-{slug}.flac")
+    assert outcome.status == 0, outcome.err
+    assert sorted(path.name for path in Path().glob("*.flac")) == [
+        "x-5-a-door.flac", "x-5-rain.flac", "x-6-a-door.flac", "x-6-rain.flac",
+    ]  # fmt: skip
+    outcome = magnet("gen", "rain", *QUICK, "-o", "x-{sed}.wav")
+    assert outcome.status == 2
+    assert "-o has no field 'sed'" in outcome.err
 
 
 def test_an_empty_negative_prompt_is_none(magnet: Magnet) -> None:

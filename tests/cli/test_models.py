@@ -199,7 +199,9 @@ def test_without_a_choice_the_built_in_model_is_taken(
     outcome = magnet("gen", "rain", "--steps", "1", "-d", "0.1", "-o", "a.wav")
     assert outcome.status == 0, outcome.err
     assert "Using the built-in model nano" in outcome.err
-    assert "magnet gen -m small" in outcome.err
+    assert "-m small. `magnet models use nano` settles it." in outcome.err
+    again = magnet("gen", "rain", "--steps", "1", "-d", "0.1", "-o", "b.wav")
+    assert "built-in" not in again.err
     assert "CC-BY-NC" not in outcome.err
     assert "built in" in magnet("models", "list").out
     assert magnet("models", "remove", "nano", "-y").status == 2
@@ -272,3 +274,11 @@ def test_a_hub_that_fails_is_said(magnet: Magnet, server: Hub) -> None:
     assert outcome.status == 3
     assert "Error: " in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_a_default_that_is_not_here_says_what_it_will_take(magnet: Magnet) -> None:
+    outcome = magnet("models", "use", "medium")
+    assert outcome.status == 0
+    assert "It is not here: the next clip downloads it" in outcome.err
+    assert "magnet models pull medium" in outcome.err
+    assert "not here" not in magnet("models", "use", "nano").err

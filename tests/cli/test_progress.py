@@ -10,13 +10,13 @@ from rich.console import Console
 from magnet_cli.checkpoints.hub import Progress as Download
 from magnet_cli.cli.loading import loading
 from magnet_cli.cli.progress import ClipDisplay
-from magnet_cli.cli.settings import TalkOptions
+from magnet_cli.cli.settings import StepTalkOptions
 from magnet_cli.cli.talk import Talk
 from magnet_cli.decoding.contracts import StepEvent
 
 
-def talk(terminal: bool, quiet: bool = False) -> Talk:
-    made = Talk(TalkOptions(quiet=quiet))
+def talk(terminal: bool, quiet: bool = False, verbose: bool = False) -> Talk:
+    made = Talk(StepTalkOptions(quiet=quiet, verbose=verbose))
     made.console = Console(
         file=io.StringIO(), force_terminal=terminal, width=120, height=40, emoji=False
     )
@@ -59,6 +59,9 @@ def test_a_bar_for_each_stream_with_what_the_loop_says() -> None:
 def test_plain_lines_elsewhere() -> None:
     made = talk(terminal=False)
     run_clip(made)
+    assert written(made) == ""
+    made = talk(terminal=False, verbose=True)
+    run_clip(made)
     lines = written(made).splitlines()
     assert len(lines) == 4
     assert lines[1].startswith("  stream 1 of 2: 3 steps in")
@@ -76,7 +79,7 @@ def test_quiet_is_quiet() -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_downloads_show_that_they_live(terminal: bool) -> None:
-    made = talk(terminal)
+    made = talk(terminal, verbose=True)
     with loading(made, "small") as hook:
         for done in range(0, 101, 10):
             hook(Download("facebook/x", "state_dict.bin", done * 10**6, 100 * 10**6))
