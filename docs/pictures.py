@@ -1,4 +1,4 @@
-"""Draw docs/images anew: what the commands of docs/nano.md and docs/editing.md make.
+"""Draw docs/images anew, and make docs/sounds: what README, docs/nano.md and docs/editing.md say.
 
     pip install -c constraints.txt -e '.[recipes]'     # matplotlib, for the twenty seeds
     python docs/pictures.py
@@ -9,6 +9,7 @@ see that the sentences beside them are still true.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ FOUR = {  # prompt -> flags
     "funk drums": (),
     "heavy rain": (),
 }
+FIRST = {"lofi piano": 9, "heavy rain": 9}  # on README's first screen: prompt -> seed
+SOUNDS = IMAGES.parent / "sounds"
 TWENTY = "lofi piano"
 HIGHEST = 6000  # Hz in the picture of twenty
 
@@ -90,6 +93,19 @@ def draw_four(folder: Path) -> None:
     save(sheet, "nano")
 
 
+def make_first(folder: Path) -> None:
+    """README's two clips, side by side; as mp3 for those who want to hear them."""
+    SOUNDS.mkdir(exist_ok=True)
+    sheet = Image.new("RGB", (2 * SMALLER[0], SMALLER[1]))
+    for index, (prompt, seed) in enumerate(FIRST.items()):
+        sound = f"{prompt.replace(' ', '-')}.mp3"
+        magnet(folder, "gen", prompt, "--seed", str(seed), "-o", sound, "--force")
+        shutil.copy(folder / sound, SOUNDS / sound)
+        drawn = picture(folder, sound).resize(SMALLER, Image.Resampling.LANCZOS)
+        sheet.paste(drawn, (index * SMALLER[0], 0))
+    save(sheet, "first")
+
+
 def draw_twenty() -> None:
     """Twenty seeds of one prompt, linear in frequency, so that hits stand out."""
     import matplotlib
@@ -119,6 +135,7 @@ def main() -> None:
     """All of them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        make_first(folder)
         draw_twenty()
         draw_four(folder)
         draw_editing(folder)
