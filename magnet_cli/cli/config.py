@@ -44,7 +44,7 @@ def config(
     *,
     talk: TalkOptions,
 ) -> None:
-    """Show what holds where no flag says otherwise, and where it comes from.
+    """Show what holds where no flag says otherwise.
 
     A flag goes before the environment, that before a profile, that before the rest of config.toml. The file
     has flags by their names (`lufs = -16`), and profiles as tables of them (`[profile.drums]`).

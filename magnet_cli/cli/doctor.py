@@ -84,7 +84,7 @@ def doctor(
     *,
     talk: TalkOptions,
 ) -> None:
-    """Say what a bug report should say of this machine; with -m, check a model, too.
+    """Say what a bug report needs of this machine; check a model.
 
     Versions, processor, threads and a speed test of two seconds, devices, cache, configuration, completion
     and sound; your folder is shown as ~. With -m MODEL: it is loaded, its sizes are compared, a sound goes

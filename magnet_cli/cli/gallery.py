@@ -52,7 +52,7 @@ def gallery(
     *,
     talk: TalkOptions,
 ) -> None:
-    """Write a page to look and listen through a folder of clips: DIR/index.html.
+    """Write a page to look and listen through clips.
 
     It opens from the disk or from any web host, and takes thousands of clips: players, waveform and
     spectrogram, prompt, seed, loudness, the command that makes each again; sorting, search, and stars,

@@ -149,6 +149,7 @@ def test_a_wav_file_with_nonsense_chunks_is_read(tmp_path: Path) -> None:
     assert sound.samples.shape == (1, 32_000)
 
 
+@pytest.mark.process  # what begins as a webm does is handed to ffmpeg
 @settings(max_examples=40, deadline=None)
 @given(data=st.binary(max_size=300), cut=st.integers(0, 400))
 def test_broken_files_are_refused_kindly(

@@ -30,6 +30,7 @@ from magnet_cli.errors import (
 from magnet_cli.settings import DecodingConfig, OutputConfig
 from tests import processes
 from tests.cli.conftest import QUICK, Magnet
+from tests.cli.test_lora import make_adapter
 from tests.commands import commands, options
 
 NO_TORCH = """
@@ -204,7 +205,8 @@ def test_examples_of_gen_reach_the_model(
     assert magnet(*arguments).status == EXIT_PARTIAL
 
 
-def test_examples_of_models_and_show_work(magnet: Magnet) -> None:
+def test_examples_of_models_and_show_work(home: Path, magnet: Magnet) -> None:
+    make_adapter(home / "rain")
     assert magnet("gen", "rain", *QUICK, "-o", "piano.wav").status == 0
     assert magnet("models", "import", "small", "models/mine").status == 0
     assert magnet("gen", "rain", *QUICK, "-n", "2", "-o", "clips/").status == 0
