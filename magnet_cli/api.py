@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from magnet_cli.audio.sound import Sound, open_sound
-from magnet_cli.checkpoints.adapters import with_loras
 from magnet_cli.checkpoints.load import load_parts
 from magnet_cli.checkpoints.loras import parse_loras
 from magnet_cli.checkpoints.place import find_place
@@ -398,7 +397,7 @@ def load_model(
     Args:
         name: `small`, `facebook/magnet-small-10secs[@revision]`, a directory (a Path always is), ...
         device: auto, cpu, cuda, cuda:1, mps.
-        dtype: auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16.
+        dtype: auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16, int8 (CPU).
         offline: never use the network (as HF_HUB_OFFLINE=1 does).
         revision: a branch, tag or commit of the hub repository.
         progress: told of downloads, see `checkpoints.place.find_place`.
@@ -416,8 +415,7 @@ def load_model(
         raise UsageError(f"{name!r} is no model.", "Give a name, a hub id or a directory.")
     resolved = find_place(name, offline=offline, revision=revision, progress=progress)
     folder = name if resolved.repo is None and resolved.known is None else None
-    parts = load_parts(resolved, device=device, dtype=dtype)
-    return Model(with_loras(parts, loras) if loras else parts, folder)
+    return Model(load_parts(resolved, device, dtype, loras), folder)
 
 
 def _heard(sound: Sound) -> Heard:

@@ -70,7 +70,7 @@ class Pipeline:
 
     @property
     def dtype(self) -> str:
-        """Precision of the language model: float32, float16 or bfloat16."""
+        """Precision of the language model: float32, float16, bfloat16 or int8."""
         return self.lm.precision
 
     def run(self, request: GenerationRequest, on_step: OnStep | None = None) -> GenerationResult:

@@ -12,13 +12,14 @@ import torch
 from magnet_cli.checkpoints import audiocraft, audiocraft_export, encodec, native, registry
 from magnet_cli.checkpoints.adapters import with_loras
 from magnet_cli.checkpoints.loras import Lora
-from magnet_cli.checkpoints.native import ModelCard
+from magnet_cli.checkpoints.native import INT8, ModelCard
 from magnet_cli.checkpoints.place import Place
 from magnet_cli.checkpoints.registry import ENCODEC, NATIVE, NATIVE_CODEC, NATIVE_TEXT, needed
 from magnet_cli.checkpoints.t5 import load_t5
 from magnet_cli.checkpoints.tensors import blank, fill
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.models import int8
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.lm import LanguageModel
@@ -29,23 +30,46 @@ from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def load_parts(place: Place, device: str = "auto", dtype: str = "auto") -> Parts:
+def load_parts(
+    place: Place,
+    device: str = "auto",
+    dtype: str = "auto",
+    loras: Sequence[Lora] = (),
+    *,
+    to_save: bool = False,
+) -> Parts:
     """Build the model that these files hold, ready to generate (no gradients).
 
     Args:
         device: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps.
-        dtype: of the language model: auto (float16 on CUDA, float32 elsewhere), float32, float16,
-            bfloat16. Codec and text encoder are in float32: they cost little, and T5 overflows in
-            half precision.
+        dtype: of the language model: auto (float16 on CUDA, float32 elsewhere; int8 where it is saved
+            so), float32, float16, bfloat16, int8. Codec and text encoder are in float32: they cost
+            little, and T5 overflows in half precision; with int8, a T5 is in int8, too.
+        loras: adapters, which are merged into the weights.
+        to_save: the model will be written, not run: int8 weights are left as they are kept.
 
     Raises:
         CheckpointError: the files are damaged, or not of a model that can be built.
-        UsageError: no such device or dtype.
+        ModelNotFoundError: an adapter is not there.
+        UsageError: no such device or dtype, or int8 on a GPU, or int8 weights in another dtype.
     """
     where = pick_device(device)
-    precision = pick_dtype(dtype, where)
+    saved_so = _is_int8(place)
+    in_int8 = dtype == INT8 or (saved_so and dtype == "auto")
+    if in_int8 or saved_so:
+        _check_int8(place, where, dtype, saved_so, loras)
+    # Quantised layer by layer, from weights that are still mapped to their file.
+    stored = "float32" if saved_so else _stored_dtype(place) if in_int8 else dtype
     load = _load_native if place.layout is NATIVE else _load_released
-    loaded = load(place, precision, where)
+    loaded = load(place, pick_dtype(stored, where), where)
+    if loras:
+        loaded = with_loras(loaded, loras)
+    if in_int8 and not saved_so:
+        int8.make_int8(loaded.lm)
+        int8.make_int8(loaded.text_encoder)
+    if in_int8 and not to_save:
+        int8.pack(loaded.lm)
+        int8.pack(loaded.text_encoder)
     for module in (loaded.lm, loaded.codec, loaded.text_encoder):
         module.eval().requires_grad_(False)
     _check_parts(loaded, place.directory)
@@ -105,22 +129,27 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.float16 if device.type == "cuda" else torch.float32
     if name not in _DTYPES:
         raise UsageError(
-            f"There is no dtype {name!r}.", f"--dtype takes auto, {', '.join(_DTYPES)}."
+            f"There is no dtype {name!r}.", f"--dtype takes auto, {', '.join(_DTYPES)}, {INT8}."
         )
     return _DTYPES[name]
 
 
-def import_checkpoint(place: Place, directory: Path, overwrite: bool = False) -> None:
+def import_checkpoint(
+    place: Place, directory: Path, overwrite: bool = False, dtype: str | None = None
+) -> None:
     """Write a model in magnet's own format (`magnet models import`).
 
-    The language model is written in float16 where the released file has it so; the rest in float32.
+    Args:
+        dtype: of the language model in the file; None: float16 where the released file has it so. The
+            rest is in float32, but for a T5 beside int8.
 
     Raises:
         CheckpointError: it cannot be loaded.
-        UsageError: the directory is there already.
+        UsageError: the directory is there already, or there is no such dtype.
         OSError: it cannot be written.
     """
-    _save(load_parts(place, "cpu", _stored_dtype(place)), directory, overwrite, {})
+    wanted = dtype or (INT8 if _is_int8(place) else _stored_dtype(place))
+    _save(load_parts(place, "cpu", wanted, to_save=True), directory, overwrite, {})
 
 
 def merge_checkpoint(
@@ -134,7 +163,7 @@ def merge_checkpoint(
         UsageError: the directory is there already.
         OSError: it cannot be written.
     """
-    loaded = with_loras(load_parts(place, "cpu", _stored_dtype(place)), loras)
+    loaded = load_parts(place, "cpu", _stored_dtype(place), loras)
     _save(loaded, directory, overwrite, {"base": loaded.name, "lora": list(loaded.loras)})
 
 
@@ -182,6 +211,32 @@ def _save(loaded: Parts, directory: Path, overwrite: bool, more: dict[str, Any])
     name = directory.resolve().name if more else loaded.name
     card = ModelCard(name, loaded.kind, loaded.licence, loaded.defaults, provenance)
     native.save(directory, loaded.lm, loaded.codec, loaded.text_encoder, card, overwrite=overwrite)
+
+
+def _is_int8(place: Place) -> bool:
+    """Whether a model is saved in int8."""
+    return place.layout is NATIVE and native.said_int8(native.read_config(place.directory))
+
+
+def _check_int8(
+    place: Place, device: torch.device, dtype: str, saved_so: bool, loras: Sequence[Lora]
+) -> None:
+    """Refuse what int8 weights cannot do. Raises UsageError: any of it was asked for."""
+    if saved_so and loras:
+        raise UsageError(
+            f"No adapter can be merged into {place.name}, which holds int8 weights.",
+            "Take the model that it was made from with --lora, and --dtype int8 if you like.",
+        )
+    if saved_so and dtype not in ("auto", INT8):
+        raise UsageError(
+            f"{place.name} holds int8 weights, which are no {dtype} ones any more.",
+            "Leave --dtype out, or take the model that it was made from.",
+        )
+    if device.type != "cpu":
+        raise UsageError(
+            f"int8 is for processors, not for {device.type}.",
+            "Add --device cpu, or take --dtype float16 of a model that is not saved in int8.",
+        )
 
 
 def _load_released(place: Place, dtype: torch.dtype, device: torch.device) -> Parts:

@@ -32,6 +32,7 @@ from magnet_cli.fields import shown
 from magnet_cli.files import open_to_others
 from magnet_cli.foreign import bounds, headers, reading
 from magnet_cli.models.codec import AudioCodec
+from magnet_cli.models.int8 import is_int8, make_int8
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.parts import Parts
 from magnet_cli.models.text import TextEncoder
@@ -46,6 +47,7 @@ CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE = (
     "codec.safetensors",
     "text.safetensors",
 )
+INT8 = "int8"  # of config.json: language model and text encoder are quantised (models/int8.py)
 # All that the format writes (layouts.NATIVE): a directory that holds more is not ours to replace.
 FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, kinds.TOKENIZER_FILE)
 
@@ -95,7 +97,8 @@ def save(
         "name": card.name,
         "kind": card.kind,
         "licence": card.licence,
-        "parameters": sum(tensor.numel() for tensor in lm.parameters()),
+        **({INT8: True} if is_int8(lm) else {}),
+        "parameters": sum(tensor.numel() for tensor in lm.state_dict().values()),
         "lm": dataclasses.asdict(lm.config),
         "codec": codec_said,
         "text": text_said,
@@ -157,10 +160,18 @@ def load(
         lm = LanguageModel(lm_config)
         codec = kinds.build(codec_said, directory, kinds.CODECS, "codec", source)
         text = kinds.build(text_said, directory, kinds.TEXT_ENCODERS, "text encoder", source)
+        if said_int8(config):
+            make_int8(lm)
+            make_int8(text)
     _load_tensors(lm, directory / LM_FILE, dtype, device)
     _load_tensors(codec, directory / CODEC_FILE, torch.float32, device)
     _load_tensors(text, directory / TEXT_FILE, torch.float32, device)
     return Parts(lm=lm, codec=codec, text_encoder=text, **card)
+
+
+def said_int8(config: dict[str, Any]) -> bool:
+    """Whether config.json says that language model and text encoder are in int8."""
+    return config.get(INT8) is True
 
 
 def _part(config: dict[str, Any], name: str, source: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from magnet_cli.checkpoints import registry
 from magnet_cli.checkpoints.loras import parse_lora
-from magnet_cli.checkpoints.place import check_name
+from magnet_cli.checkpoints.place import check_name, folder_of
 from magnet_cli.cli.configuration import default_model, note_once
 from magnet_cli.cli.progress import shortened
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.cli.talk import Talk, printable, stdout_is_terminal
 from magnet_cli.errors import MagnetError, ModelNotFoundError
+from magnet_cli.foreign import reading
 from magnet_cli.settings import DecodingConfig
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ def load(options: ModelOptions, talk: Talk) -> Model:
     check_name(name)  # before torch is imported to look for it
     loras = [parse_lora(text).check() for text in options.lora]
     _check_memory()
+    suit_threads(name)
     with loading(talk, name) as on_download:
         import torch
 
@@ -59,6 +63,38 @@ def load(options: ModelOptions, talk: Talk) -> Model:
     if model.parts.repo is not None:
         say_licence(model.parts.repo, model.parts.licence, talk)
     return model
+
+
+# How users say themselves how many threads there are, and how they wait.
+_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_FEW_PARAMETERS = 30e6  # below this, a second thread waits more than it works
+
+
+def suit_threads(name: str) -> None:
+    """Tell OpenMP, which reads its environment as torch loads it, how many threads a model of this name is
+    worth, and to sleep while they wait, unless the user has told it.
+
+    Threads that spin are a little faster on an idle machine, and beside other work they take from each
+    other what they wait for: a clip took ten times as long.
+    """
+    if "torch" in sys.modules:
+        return
+    if not any(os.environ.get(variable) for variable in _WAITS):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    if not any(os.environ.get(variable) for variable in _COUNTS) and _is_little(name):
+        os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _is_little(name: str) -> bool:
+    """Whether a model is known to have few parameters: built in, or a folder that says so."""
+    known = registry.find(name)
+    folder = known.directory if known is not None and known.repo is None else folder_of(name)
+    try:
+        said = reading.read_object(folder / "config.json") if folder is not None else {}
+        return 0 < float(said["parameters"]) < _FEW_PARAMETERS
+    except (OSError, ValueError, TypeError, KeyError):
+        return False  # loading it says what is wrong
 
 
 def choose(options: ModelOptions, talk: Talk) -> str:

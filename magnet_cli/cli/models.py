@@ -152,6 +152,15 @@ def import_model(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace a model that is in the folder.")
     ] = False,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of the language model in the folder: float32, float16, bfloat16, or int8, which "
+            "takes a quarter and stays int8. Default: as it is stored.",
+            show_default=False,
+        ),
+    ] = None,
     offline: Offline = False,
     *,
     talk: TalkOptions,
@@ -161,7 +170,7 @@ def import_model(
 
     voice = Talk(talk)
     resolved = _resolve(name, voice, offline)
-    _writing(folder, lambda: import_checkpoint(resolved, folder, overwrite=force))
+    _writing(folder, lambda: import_checkpoint(resolved, folder, force, dtype))
     voice.note(f"Imported into {folder}. Use it: magnet gen -m {_as_path(folder)} PROMPT")
     voice.data({"name": resolved.name, "directory": str(folder)})
 

@@ -18,7 +18,7 @@ from magnet_cli.foreign.text import is_plain
 from magnet_cli.settings import MAX_SEED, OutputConfig
 
 _LONGEST_NAME = 4096  # characters of a path or a model's name
-_DTYPES = ("float32", "float16", "bfloat16")
+_DTYPES = ("float32", "float16", "bfloat16", "int8")
 _MOST_LORAS = 64
 HELPERS = ("rescorer", "hybrid_model")
 

@@ -261,13 +261,13 @@ class ModelOptions:
         "auto, cpu, cuda, cuda:1 or mps.", "auto", metavar="NAME", show_default=False
     )
     dtype: str = _model(
-        "auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16.",
+        "auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16 or int8 (CPU).",
         "auto",
         metavar="NAME",
         show_default=False,
     )
     threads: int | None = _model(
-        "CPU threads. Default: torch's choice.", metavar="N", min=1, max=1024
+        "CPU threads. Default: one for small models, else all.", metavar="N", min=1, max=1024
     )
     offline: bool = _model("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
     lora: tuple[str, ...] = _model(

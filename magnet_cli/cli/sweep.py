@@ -72,7 +72,7 @@ class SweepModelOptions(PlaceOptions):
         autocompletion=complete_model,
     )
     dtype: str = _model(
-        "auto (float16 on CUDA, float32 elsewhere), float32, float16 or bfloat16.",
+        "auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16 or int8 (CPU).",
         "auto",
         metavar="NAME",
         show_default=False,

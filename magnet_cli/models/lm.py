@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.config import LMConfig
+from magnet_cli.models.int8 import is_int8
 from magnet_cli.models.transformer import Attention, CrossKeys, KVCache, Transformer
 from magnet_cli.patterns import DelayPattern
 
@@ -54,7 +55,9 @@ class LanguageModel(nn.Module):
 
     @property
     def precision(self) -> str:
-        """float32, float16 or bfloat16."""
+        """float32, float16, bfloat16 or int8."""
+        if is_int8(self):
+            return "int8"
         return str(self.out_norm.weight.dtype).removeprefix("torch.")
 
     def project_text(self, hidden: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import pytest
 import typer
 
 from magnet_cli.cli.app import COMMANDS, build_app, run
+from magnet_cli.cli.loading import suit_threads
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of
 from magnet_cli.errors import (
     EXIT_INTERRUPTED,
@@ -280,3 +281,33 @@ def test_no_switch_is_called_bool(capfd: pytest.CaptureFixture[str]) -> None:
     said = capfd.readouterr().out
     assert "--loop" in said
     assert said.count("<bool>") <= 1  # typer's own --help
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        ("nano", {}, {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}),
+        ("small", {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ("nano", {"OMP_NUM_THREADS": "4"}, {"OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "PASSIVE"}),
+        ("nano", {"GOMP_SPINCOUNT": "9"}, {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "9"}),
+        ("./damaged", {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+    ],
+)
+def test_threads_suit_the_model_unless_the_user_says(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    given: dict[str, str],
+    expected: dict[str, str],
+) -> None:
+    """Beside six busy processes a clip of nano took 100 s, its threads spinning: 12 s where they sleep."""
+    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for variable in variables:
+        monkeypatch.setenv(variable, given.get(variable, ""))  # undone afterwards
+    Path("damaged").mkdir()
+    Path("damaged/config.json").write_text('{"parameters": "many"}')
+    suit_threads(model)  # torch is loaded: too late
+    assert {name: os.environ[name] for name in variables if os.environ[name]} == given
+    monkeypatch.delitem(sys.modules, "torch")
+    suit_threads(model)
+    assert {name: os.environ[name] for name in variables if os.environ[name]} == expected

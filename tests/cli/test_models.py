@@ -90,6 +90,20 @@ def test_import_and_export_keep_the_sound(magnet: Magnet) -> None:
         np.testing.assert_array_equal(other, first)
 
 
+def test_int8_is_kept_in_a_folder_and_shown_in_the_command(magnet: Magnet) -> None:
+    assert magnet("models", "import", "small", "mine", "--dtype", "int8").status == 0
+    quick = ("--steps", "1", "-d", "0.2", "--seed", "1")
+    assert magnet("gen", "rain", *quick, "-m", "./mine", "-o", "a.wav").status == 0
+    assert (
+        magnet("gen", "rain", *quick, "-m", "small", "--dtype", "int8", "-o", "b.wav").status == 0
+    )
+    for name in ("a.wav", "b.wav"):
+        assert "--dtype int8" in magnet("show", name, "--json").records[0]["command"]
+    refused = magnet("gen", "rain", *quick, "-m", "./mine", "--dtype", "float16", "-o", "c.wav")
+    assert refused.status == 2
+    assert "int8 weights" in refused.err
+
+
 def test_import_replaces_a_model_and_nothing_else(magnet: Magnet) -> None:
     """--force deleted the folder of a training run, log, samples and all, or of any project."""
     magnet("models", "import", "small", "mine")

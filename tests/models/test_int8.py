@@ -1,0 +1,128 @@
+"""int8: what it computes, that no token sees another one's size, and that it is saved and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from magnet_cli.api import load_model
+from magnet_cli.checkpoints.load import export_checkpoint, import_checkpoint, load_parts
+from magnet_cli.checkpoints.loras import Lora
+from magnet_cli.checkpoints.place import find_place
+from magnet_cli.errors import UsageError
+from magnet_cli.models import int8
+from magnet_cli.models.int8 import Int8Linear, quantize
+from magnet_cli.settings import DecodingConfig
+
+SMALL = "facebook/magnet-small-10secs"
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer(weight: Tensor, cut: int | None = None) -> Int8Linear:
+    made = Int8Linear(*weight.shape, cut)
+    made.weight, made.scale = quantize(weight)
+    made.pack()
+    return made
+
+
+def slow(x: Tensor, weight: Tensor, reach: int) -> Tensor:
+    """The same in whole numbers and float64, token by token."""
+    whole, scale = quantize(weight)
+    out = []
+    for token in x.reshape(-1, x.shape[-1]):
+        step = token.abs().max().clamp(min=1e-12) / reach
+        out.append((token / step).round().double() @ whole.double().t() * scale.double() * step)
+    return torch.stack(out).reshape(*x.shape[:-1], -1)
+
+
+# Full bytes where the processor adds them whole; less where it would cut them off; another operator.
+@pytest.mark.parametrize("reach", [int8._reach(), 63, None])
+def test_it_is_the_slow_form_and_near_the_layer(
+    monkeypatch: pytest.MonkeyPatch, reach: int | None
+) -> None:
+    monkeypatch.setattr(int8, "_reach", lambda: reach)
+    x, weight = drawn(3, 11, 96), drawn(40, 96, seed=1) * torch.linspace(0.01, 9, 40)[:, None]
+    made = layer(weight)(x)
+    torch.testing.assert_close(made.double(), slow(x, weight, reach or 127), rtol=1e-5, atol=1e-5)
+    exact = x @ weight.t()
+    # Of each channel by itself: one scale for all would lose the small ones.
+    error = (made - exact).norm(dim=(0, 1)) / exact.norm(dim=(0, 1))
+    assert error.max() < (0.04 if reach == 63 else 0.02)
+
+
+@pytest.mark.parametrize("reach", [int8._reach(), None])
+def test_a_loud_mate_changes_nothing(monkeypatch: pytest.MonkeyPatch, reach: int | None) -> None:
+    """One scale for all tokens, torch's dynamic int8, would leave the quiet ones three bits."""
+    monkeypatch.setattr(int8, "_reach", lambda: reach)
+    one = layer(drawn(24, 64))
+    x = drawn(2, 7, 64, seed=1)
+    loud = x.clone()
+    loud[1] *= 1000
+    assert torch.equal(one(loud)[0], one(x)[0])
+    assert torch.equal(one(x[:1])[0], one(x)[0])
+
+
+def test_extremes_are_exact() -> None:
+    """Processors without VNNI cut sums of full bytes off at 16 bits: fewer bits are used there."""
+    for sign in (1, -1):
+        made = layer(sign * torch.ones(64, 256))(torch.ones(4, 256))
+        torch.testing.assert_close(made, torch.full((4, 64), sign * 256.0))
+    assert layer(torch.zeros(3, 5))(torch.zeros(2, 5)).abs().max() == 0
+    assert layer(drawn(3, 5))(torch.zeros(0, 5)).shape == (0, 3)
+
+
+def test_a_cut_layer_is_two() -> None:
+    weight, x = drawn(30, 16), drawn(4, 16, seed=1)
+    both = layer(weight, cut=10)
+    assert torch.equal(both(x, 0), layer(weight[:10])(x))
+    assert torch.equal(both(x, 1), layer(weight[10:])(x))
+
+
+def test_a_model_in_int8_is_near_itself_and_makes_the_same_alone(hub_cache: Path) -> None:
+    whole, small = load_parts(find_place(SMALL), "cpu", "float32"), load_model(SMALL, dtype="int8")
+    assert small.dtype == "int8"
+    assert not any("in_proj_weight" in name for name, _ in small.lm.named_parameters())
+    codes = torch.randint(0, whole.lm.config.card, (1, whole.lm.config.n_q, 40))
+    text = [whole.lm.project_text(whole.text_encoder.encode("rain"))]
+    said = [
+        lm.head(lm.stage_hidden(codes, 0, lm.cross_keys(text)), 0) for lm in (whole.lm, small.lm)
+    ]
+    assert (said[1] - said[0]).norm() / said[0].norm() < 0.05
+    config = DecodingConfig(decoding_steps=(2, 1, 1, 1))
+    alone = small.generate(["rain"], config, [3], frames=30).codes
+    mate = small.generate(["rain", "LOUD " * 30], config, [3, 4], frames=30).codes
+    assert torch.equal(mate[:1], alone)
+
+
+def test_it_is_saved_and_loaded_as_it_is(hub_cache: Path, tmp_path: Path) -> None:
+    import_checkpoint(find_place(SMALL), tmp_path / "half", dtype="float32")
+    import_checkpoint(find_place(SMALL), tmp_path / "small", dtype="int8")
+    sizes = [(tmp_path / name / "lm.safetensors").stat().st_size for name in ("half", "small")]
+    assert sizes[1] < 0.6 * sizes[0]
+    config = DecodingConfig(decoding_steps=(2, 1, 1, 1))
+    made = [
+        load_model(name, dtype=dtype).generate(["rain"], config, [3], frames=30)
+        for name, dtype in ((SMALL, "int8"), (tmp_path / "small", "auto"))
+    ]
+    assert torch.equal(made[0].codes, made[1].codes)
+    assert made[1].settings["dtype"] == "int8"
+    import_checkpoint(find_place(str(tmp_path / "small")), tmp_path / "again")
+    for file in ("lm.safetensors", "text.safetensors"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "small" / file).read_bytes()
+
+
+def test_what_int8_cannot_do_is_refused(hub_cache: Path, tmp_path: Path) -> None:
+    import_checkpoint(find_place(SMALL), tmp_path / "small", dtype="int8")
+    place = find_place(str(tmp_path / "small"))
+    with pytest.raises(UsageError, match="no float32 ones any more"):
+        load_parts(place, "cpu", "float32")
+    with pytest.raises(UsageError, match="no float32 ones any more"):
+        export_checkpoint(place, tmp_path / "out")
+    with pytest.raises(UsageError, match="No adapter can be merged"):
+        load_parts(place, "cpu", "auto", [Lora("rain.safetensors")])
