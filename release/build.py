@@ -56,7 +56,9 @@ def absolute(readme: str, home: str, tag: str) -> str:
 
 
 def with_urls(pyproject: str, home: str, tag: str) -> str:
-    """pyproject.toml with [project.urls] of `home`."""
+    """pyproject.toml with [project.urls] of `home`; an unpacked sdist's has them already."""
+    if "\n[project.urls]\n" in pyproject:
+        return pyproject
     urls = {
         "Homepage": home,
         "Documentation": f"{home}/tree/{tag}/docs",

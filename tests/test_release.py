@@ -49,17 +49,18 @@ def test_nothing_is_published_without_a_home(build: ModuleType, home: str) -> No
 
 
 def test_a_copy_is_prepared_for_its_home(build: ModuleType, tmp_path: Path) -> None:
-    for name in ("README.md", "pyproject.toml"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "README.md").write_text("[nano](docs/nano.md)\n")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "magnet-cli"\n')
     (tmp_path / "magnet_cli").mkdir()
     (tmp_path / "magnet_cli" / "version.py").write_text('__version__ = "3.2.1"\n')
     build.prepare(tmp_path, HOME + "/")
     project = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]
     assert project["urls"]["Issues"] == f"{HOME}/issues"
     assert project["urls"]["Changelog"] == f"{HOME}/blob/v3.2.1/CHANGELOG.md"
-    readme = (tmp_path / "README.md").read_text()
-    assert f"({HOME}/blob/v3.2.1/docs/nano.md)" in readme
-    assert "](docs/" not in readme
+    written = {path: path.read_text() for path in tmp_path.glob("*.*")}
+    assert written[tmp_path / "README.md"] == f"[nano]({HOME}/blob/v3.2.1/docs/nano.md)\n"
+    build.prepare(tmp_path, HOME)  # an unpacked sdist is built from again
+    assert {path: path.read_text() for path in tmp_path.glob("*.*")} == written
 
 
 @pytest.mark.parametrize("heading", ["## Unreleased", "## 3.2.1", "## 3.2.10 - 2026-11-28"])
