@@ -61,6 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch": {
         *("api", "pipeline", "request", "partners", "editing", "clips", "data"),
         *("audio", "naming", "decoding", "models", "targets"),
+        "checkpoints",  # a worker tells its driver which weights it has loaded
     },
     "training": {"models", "checkpoints", "decoding", "api", "data", "audio"},
     "evaluation": {"pipeline", "request", "data", "audio", "batch", "checkpoints", "naming"},

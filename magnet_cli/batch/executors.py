@@ -62,6 +62,7 @@ class Writer:
         on_outcome: OnOutcome,
         depth: int = 8,
         force: bool = False,
+        on_error: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         """Make the thread.
 
@@ -71,8 +72,10 @@ class Writer:
             on_outcome: called in the thread.
             depth: clips that may wait; `submit` blocks beyond.
             force: files that others have made are replaced.
+            on_error: called in the thread, with what stops it.
         """
         self._manifest, self._folder, self._on_outcome = manifest, folder, on_outcome
+        self._on_error = on_error
         self._standing = Standing(manifest, force)
         self._tasks: queue.Queue[Callable[[], Outcome] | None] = queue.Queue(max(1, depth))
         self._error: BaseException | None = None
@@ -126,6 +129,7 @@ class Writer:
                 self._on_outcome(outcome)
             except BaseException as error:
                 self._error = error
+                self._on_error(error)
 
     def _write(self, clip: Generated) -> Outcome:
         began = time.monotonic()
@@ -196,13 +200,21 @@ class Engine:
             for group in grouped(jobs, self._fitter, self._size):
                 missing = [job for job in group if wanted(job)]
                 if missing:
-                    self._make(group if mates else missing, frozenset(j.index for j in missing))
+                    self.make(group if mates else missing, frozenset(j.index for j in missing))
         except Stopped:
             assert self._writer.error is not None
             raise self._writer.error from None
 
-    def _make(self, jobs: Sequence[Job], missing: frozenset[int]) -> None:
-        """Make jobs of one group, in as many parts as the memory needs."""
+    def make(self, jobs: Sequence[Job], missing: frozenset[int]) -> None:
+        """Make jobs of one group, in as many parts as the memory needs.
+
+        Args:
+            jobs: what is decoded together.
+            missing: indices of those whose clips are wanted.
+
+        Raises:
+            Stopped: the writer cannot go on.
+        """
         start = 0
         while start < len(jobs):
             part = jobs[start : start + self.limit]
@@ -225,7 +237,7 @@ class Engine:
                 self._on_less(self.limit)
             else:  # one of them: singly, so that only that one fails
                 for job in part:
-                    self._make([job], missing)
+                    self.make([job], missing)
                 start += len(part)
 
     def _tried(self, jobs: Sequence[Job]) -> tuple[list[Save] | None, Exception | None]:

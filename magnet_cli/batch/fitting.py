@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+import torch
 
 from magnet_cli.api import Model
 from magnet_cli.batch.jobs import Job
@@ -19,12 +21,49 @@ _AUTO_ON_CUDA = 8
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What is known of a loaded model, told by who has it to who has not."""
+
+    name: str
+    repo: str | None
+    revision: str | None
+    licence: str | None
+    device: torch.device
+    dtype: str
+    modeling: str
+    models: Mapping[str, str]  # all that take part, as named, and their ids: BatchSettings.models
+
+    @classmethod
+    def of(cls, model: Model, models: Mapping[str, str]) -> Facts:
+        """Those of a model."""
+        parts = model.parts
+        return cls(
+            model.name,
+            parts.repo,
+            parts.revision,
+            parts.licence,
+            model.device,
+            model.dtype,
+            model.modeling,
+            dict(models),
+        )
+
+
+@dataclass(frozen=True)
 class Fit:
     """What jobs must have in common to be decoded as one batch."""
 
     config: DecodingConfig  # as asked for, with the preset's steps
     frames: int | None  # None: the segment
     is_piece: bool = False  # longer than the segment: made window by window, and alone
+
+
+class Fits(Protocol):
+    """Who knows with which settings a job is decoded."""
+
+    def fit(self, job: Job) -> Fit:
+        """Raises MagnetError: the model cannot do what the job asks for."""
+        ...
 
 
 class Fitter:
@@ -46,20 +85,18 @@ class Fitter:
         Raises:
             MagnetError: the model cannot do what the job asks for.
         """
-        key = (job.decoding, job.preset, job.duration)
+        key = fit_key(job)
         if key not in self._known:
             self._known[key] = self._checked(job)
         return self._known[key]
 
     def misfits(self, jobs: Iterable[Job]) -> list[BadLine]:
         """The lines whose jobs the model cannot do, and why; one for each line."""
-        bad: dict[int, BadLine] = {}
-        for job in jobs:
-            try:
-                self.fit(job)
-            except MagnetError as error:
-                bad.setdefault(job.line, BadLine(job.line, str(error)))
-        return list(bad.values())
+        return misfits(jobs, self)
+
+    def unknown(self, prompts: Iterable[str | None]) -> list[str]:
+        """The prompts of which the model knows no word."""
+        return unknown_prompts(prompts, self.model)
 
     def _checked(self, job: Job) -> Fit:
         model, partners = self.model, self.partners
@@ -84,7 +121,23 @@ class Fitter:
         return Fit(config, None, is_piece=True)
 
 
-def grouped(jobs: Iterable[Job], fitter: Fitter, size: int) -> Iterator[list[Job]]:
+def fit_key(job: Job) -> tuple[DecodingConfig, str | None, float | None]:
+    """What the fit of a job depends on."""
+    return (job.decoding, job.preset, job.duration)
+
+
+def misfits(jobs: Iterable[Job], fitter: Fits) -> list[BadLine]:
+    """The lines whose jobs the model cannot do, and why; one for each line."""
+    bad: dict[int, BadLine] = {}
+    for job in jobs:
+        try:
+            fitter.fit(job)
+        except MagnetError as error:
+            bad.setdefault(job.line, BadLine(job.line, str(error)))
+    return list(bad.values())
+
+
+def grouped(jobs: Iterable[Job], fitter: Fits, size: int) -> Iterator[list[Job]]:
     """Jobs in groups of `size` that fit together, by index; what is left over comes last.
 
     Which jobs are a group follows from all the jobs, not from which of them are done, so that a
@@ -107,7 +160,7 @@ def grouped(jobs: Iterable[Job], fitter: Fitter, size: int) -> Iterator[list[Job
     yield from sorted(waiting.values(), key=lambda group: group[0].index)
 
 
-def batch_size(asked: int | Literal["auto"], model: Model, whole: bool) -> int:
+def batch_size(asked: int | Literal["auto"], model: Model | Facts, whole: bool) -> int:
     """How many clips are decoded at once.
 
     Args:
@@ -120,12 +173,18 @@ def batch_size(asked: int | Literal["auto"], model: Model, whole: bool) -> int:
     return _AUTO_ON_CUDA if whole and model.device.type == "cuda" else 1
 
 
-def mates_matter(model: Model) -> bool:
+def mates_matter(model: Model | Facts) -> bool:
     """Whether a clip may differ, by rounding, with what is decoded beside it.
 
     Masked decoding on a CPU computes item by item (`models.session`).
     """
     return model.device.type != "cpu" or model.modeling != "masked"
+
+
+def unknown_prompts(prompts: Iterable[str | None], model: Model) -> list[str]:
+    """Those that hold no word that a model knows: they are made as if nothing were asked."""
+    knows = model.parts.text_encoder.knows
+    return [text for text in prompts if text and not knows(text)]
 
 
 def _never(name: str) -> Parts:

@@ -48,6 +48,7 @@ class Shard:
 
 
 WHOLE = Shard()
+MOST_WORKERS = 256
 
 
 def parse_shard(text: str | None) -> Shard:
@@ -80,6 +81,21 @@ def parse_batch_size(text: str) -> int | Literal["auto"]:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 4096):
         raise UsageError(
             f"--batch-size cannot be {text[:40]!r}.", "It takes auto, or 1 to 4096 clips."
+        )
+    return int(text)
+
+
+def parse_workers(text: str | None) -> int | Literal["auto"] | None:
+    """ "auto" or a whole number from 1.
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    if text is None or text == "auto":
+        return "auto" if text else None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MOST_WORKERS):
+        raise UsageError(
+            f"--workers cannot be {text[:40]!r}.", f"It takes auto, or 1 to {MOST_WORKERS}."
         )
     return int(text)
 

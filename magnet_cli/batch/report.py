@@ -29,6 +29,7 @@ class Outcome:
     error: MagnetError | None = None
     size: int | None = None  # bytes of the file, by which a copy that was cut off is known
     at: str = field(default_factory=now)
+    worker: str | None = None  # which one made it, where there are several
 
     def record(self) -> dict[str, Any]:
         """The clip's line in the manifest, as JSON-able values."""
@@ -51,6 +52,8 @@ class Outcome:
             kept["in_the_way"] = True  # so that no later run takes the file for its own
         kept["seconds"] = round(self.seconds, 3)
         kept["at"] = self.at
+        if self.worker is not None:
+            kept["worker"] = self.worker
         kept["settings"] = self.job.settings()
         return kept
 

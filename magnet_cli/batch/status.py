@@ -23,7 +23,7 @@ from magnet_cli.errors import UsageError
 class Count:
     """Clips of a batch, or of a part of it."""
 
-    name: str  # "1/4"; of the whole batch "all"
+    name: str  # "1/4", "worker 2"; of the whole batch "all"
     clips: int | None  # that are asked for
     done: int  # made, and their files are there
     failed: int
@@ -50,9 +50,10 @@ class Count:
 
 @dataclass(frozen=True)
 class Status:
-    """The whole, and its shards where there are any."""
+    """The whole, and its shards and the workers of its last run where there are any."""
 
     whole: Count
+    workers: tuple[Count, ...] = ()
     shards: tuple[Count, ...] = ()  # those that have begun
     to_begin: int = 0  # shards that have not
     damaged: int = 0  # lines that could not be read
@@ -101,7 +102,25 @@ def status_of(folder: Path) -> Status:
         rate=rate,
         last=_last(everything),
     )
-    return Status(whole, tuple(counts), count - len(shards), everything.damaged)
+    workers = _workers(folder, newest)
+    return Status(whole, workers, tuple(counts), count - len(shards), everything.damaged)
+
+
+def _workers(folder: Path, manifest: Manifest) -> tuple[Count, ...]:
+    """What each worker of a manifest's last run has made, in the order of their names."""
+    began = _began(manifest)
+    made: dict[str, list[dict[str, Any]]] = {}
+    for clip in manifest.clips.values():
+        name, at = clip.get("worker"), clip.get("at")
+        if isinstance(name, str) and began is not None and _is_time(at) and clip["at"] >= began:
+            made.setdefault(name, []).append(clip)
+    counts = []
+    for name in sorted(made, key=lambda name: (len(name), name)):
+        last = max(clip["at"] for clip in made[name])
+        rate = _per_minute(len(made[name]), began, last)
+        done, failed = _sorted(folder, made[name])
+        counts.append(Count(f"worker {name}", None, done, failed, rate, last))
+    return tuple(counts)
 
 
 def _shards(folder: Path) -> tuple[list[Shard], int]:
@@ -148,8 +167,14 @@ def _rate(manifest: Manifest) -> float | None:
     count = sum(
         _is_time(clip.get("at")) and clip["at"] >= began for clip in manifest.clips.values()
     )
+    return _per_minute(count, began, ended)
+
+
+def _per_minute(count: int, began: str | None, ended: str) -> float | None:
+    if began is None or not count:
+        return None
     seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
-    return round(60 * count / seconds, 1) if count and seconds > 0 else None
+    return round(60 * count / seconds, 1) if seconds > 0 else None
 
 
 def _began(manifest: Manifest) -> str | None:

@@ -72,6 +72,11 @@ class BatchOptions:
         "Needs --seed.",
         metavar="I/N",
     )
+    workers: str | None = _batch(
+        "Processes that make clips side by side; auto: one a GPU, or one a core. A worker that ends is "
+        "replaced. Default: none, this process makes them.",
+        metavar="N",
+    )
     skip_bad: bool = _batch("Go on without the lines that cannot be used.", False)
     codes: bool = _batch("Keep each clip's codes beside it, as .npz.", False)
     gallery: bool = _batch(
@@ -127,7 +132,7 @@ def batch(
     one line: prompt, out, seed, num, duration, negative, preset, and every setting of decoding and
     sound. Each clip equals what `magnet gen` makes with its seed (in batches: up to rounding).
     """
-    from magnet_cli.batch.jobs import BatchSettings, Planner, parse_batch_size
+    from magnet_cli.batch.jobs import BatchSettings, Planner, parse_batch_size, parse_workers
     from magnet_cli.batch.manifest import Manifest
     from magnet_cli.batch.resume import as_begun
     from magnet_cli.batch.sharding import shard_of
@@ -154,6 +159,7 @@ def batch(
         raise UsageError(f"-0 separates plain prompts, not {kind}.", "Leave one of them out.")
     check_seconds("duration", clips.duration)
     shard, size = shard_of(options.shard, os.environ), parse_batch_size(options.batch_size)
+    workers = parse_workers(options.workers)
     if shard.count > 1 and clips.seed is None:
         raise UsageError("Shards need the same --seed.", "Say one, such as --seed 7.")
     base = clips.seed
@@ -187,6 +193,7 @@ def batch(
         skip_bad=options.skip_bad,
         path_end=b"\0" if options.print0 else b"\n" if options.print_paths else None,
         gallery=options.gallery and not options.dry_run,
+        workers=workers,
     )
     planner = Planner(settings)
     with open_prompts(source) as prompts:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.batch.jobs import BatchSettings, Job, Shard
-from magnet_cli.batch.manifest import Manifest, open_manifest
+from magnet_cli.batch.manifest import Manifest, manifest_name, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
-from magnet_cli.cli.inputs import say_unknown
+from magnet_cli.cli.inputs import say_no_word_of
 from magnet_cli.cli.loading import load, load_partners
 from magnet_cli.cli.progress import BatchDisplay
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
@@ -22,7 +23,9 @@ from magnet_cli.version import __version__
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
-    from magnet_cli.batch.fitting import Fitter
+    from magnet_cli.batch.crew import Crew
+    from magnet_cli.batch.fitting import Facts, Fitter
+    from magnet_cli.cli.batch_crew import CrewTalk
 
 _MOST_SHOWN = 20  # bad lines and failures that are listed; all of them are counted
 
@@ -46,6 +49,7 @@ class BatchRun:
         path_end: bytes | None,
         gallery: bool = False,
         loaded: Model | None = None,
+        workers: int | Literal["auto"] | None = None,
     ) -> None:
         """Take what a run is of.
 
@@ -53,7 +57,12 @@ class BatchRun:
             path_end: what ends each finished file's path on stdout; None: none is written.
             gallery: a page of the folder's clips is written at the end.
             loaded: the model that `model` names, where it is loaded already.
+            workers: processes that make the clips; None: this one does.
         """
+        self._workers = workers
+        self._open = contextlib.ExitStack()
+        self._facts: Facts
+        self._voice: CrewTalk
         self._loaded = loaded
         self._settings, self._shard, self._size = settings, shard, size
         self._model, self._more, self._talk = model, more, talk
@@ -78,7 +87,10 @@ class BatchRun:
         """
         everything, jobs = self._checked(name, planned)
         part = len(jobs)
-        with open_manifest(self._settings.folder, self._shard) as manifest:
+        with (
+            open_manifest(self._settings.folder, self._shard) as manifest,
+            contextlib.ExitStack() as self._open,
+        ):
             self._say_damage(manifest)
             check_run(manifest, self._asked(), self._force)
             standing = Standing(manifest, self._force)
@@ -89,7 +101,7 @@ class BatchRun:
             self._say_unasked(name, standing.unasked(everything), bool(review.make))
             self._say_doubts(review)
             if review.make:
-                fitter = self._fitter(jobs)
+                fitter = self._maker(jobs, len(review.make))
                 if self._models != self._settings.models:
                     jobs = [self._identified(job) for job in jobs]
                     review = standing.review(jobs)
@@ -99,7 +111,7 @@ class BatchRun:
                 lines = {bad.number for bad in misfits}
                 jobs = [job for job in jobs if job.line not in lines]
                 self._clips = {"clips": len(everything), "part": part}
-                if not self._begin(manifest, fitter, whole=True):
+                if not self._begin(manifest, whole=True):
                     make = jobs  # the model has become another one, and --force was said
                 missing = {job.index for job in make if job.line not in lines}
                 self._tally.total = len(missing)
@@ -114,11 +126,14 @@ class BatchRun:
             UsageError: there was no line at all, or another batch was begun in the folder.
             PartialFailureError: lines were bad, or clips failed.
         """
-        with open_manifest(self._settings.folder, self._shard) as manifest:
+        with (
+            open_manifest(self._settings.folder, self._shard) as manifest,
+            contextlib.ExitStack() as self._open,
+        ):
             self._say_damage(manifest)
             check_run(manifest, self._asked(), self._force)
-            fitter = self._fitter([])
-            again = not self._begin(manifest, fitter, whole=False)
+            fitter = self._maker([], None)
+            again = not self._begin(manifest, whole=False)
             standing = Standing(manifest, self._force)
             already, doubts = 0, Review()
 
@@ -229,11 +244,21 @@ class BatchRun:
         """A job that knows the weights that were loaded: they may have been downloaded just now."""
         return dataclasses.replace(job, models=self._models)
 
-    def _fitter(self, jobs: list[Job]) -> Fitter:
-        """The models, loaded, and what they were asked for."""
-        from magnet_cli.batch.fitting import Fitter
+    def _maker(self, jobs: list[Job], clips: int | None) -> Fitter | Crew:
+        """Who makes the clips, the models being loaded: this process, or workers.
+
+        Args:
+            jobs: all of them that are known.
+            clips: that are missing; None: not known.
+        """
+        from magnet_cli.batch.fitting import Facts, Fitter
         from magnet_cli.checkpoints.identity import with_identities
 
+        named = {part: spec for part, spec in self._models.items() if not part.endswith("_id")}
+        if self._workers is not None:
+            crew = self._hired(named, clips)
+            self._models = self._facts.models
+            return crew
         config = self._settings.decoding
         if config.hybrid is None and self._more.hybrid_model is not None:
             # Lines say for how many seconds that model is; without any it would be refused.
@@ -241,23 +266,57 @@ class BatchRun:
             config = dataclasses.replace(config, hybrid=asked)
         model = self._loaded or load(self._model, self._talk)
         partners = load_partners(self._more, self._model, model, config, None, self._talk)
-        named = {part: spec for part, spec in self._models.items() if not part.endswith("_id")}
         self._models = with_identities(named)
+        self._facts = Facts.of(model, self._models)
         return Fitter(model, partners)
+
+    def _hired(self, named: Mapping[str, str], clips: int | None) -> Crew:
+        """Workers, of whom the first has loaded the models."""
+        from magnet_cli.batch.processes import hire_processes, places
+        from magnet_cli.batch.worker import Setup
+        from magnet_cli.checkpoints.identity import with_identities
+        from magnet_cli.cli.batch_crew import loaded_crew
+
+        assert self._workers is not None
+        model, folder = self._model, self._settings.folder
+        where = places(self._workers, model.device, model.threads)
+        setup = Setup(
+            models=named,
+            device=model.device,
+            dtype=model.dtype,
+            offline=model.offline,
+            threads=model.threads,
+            folder=folder,
+            manifest=folder / manifest_name(self._shard),
+            size=self._size,
+            whole=clips is not None,
+            force=self._force,
+        )
+        known = with_identities(named)
+        crew, self._facts, self._voice = self._open.enter_context(
+            loaded_crew(
+                hire_processes(setup, where),
+                where.count if clips is None else min(where.count, clips),
+                model,
+                all(f"{part}_id" in known for part in named),
+                self._talk,
+            )
+        )
+        return crew
 
     def _asked(self) -> dict[str, str | int]:
         return {"seed": self._settings.seed, "name": self._settings.name}
 
-    def _begin(self, manifest: Manifest, fitter: Fitter, whole: bool) -> bool:
+    def _begin(self, manifest: Manifest, whole: bool) -> bool:
         """Note the run in the manifest; whether it goes on with what an earlier one began."""
         from magnet_cli.batch.fitting import batch_size, mates_matter
 
-        model = fitter.model
+        model = self._facts
         run = {
             **self._asked(),
             **self._models,
-            "repo": model.parts.repo,
-            "revision": model.parts.revision,
+            "repo": model.repo,
+            "revision": model.revision,
             "device": model.device.type,
             "dtype": model.dtype,
             "batch_size": batch_size(self._size, model, whole),
@@ -279,19 +338,24 @@ class BatchRun:
     def _make(
         self,
         manifest: Manifest,
-        fitter: Fitter,
+        fitter: Fitter | Crew,
         jobs: Iterable[Job],
         wanted: Callable[[Job], bool],
         whole: bool,
     ) -> None:
         from magnet_cli.batch.executors import Engine, Writer
-        from magnet_cli.batch.fitting import batch_size
+        from magnet_cli.batch.fitting import Fitter, batch_size
+        from magnet_cli.cli.batch_crew import CrewDisplay
 
-        size = batch_size(self._size, fitter.model, whole)
+        size = batch_size(self._size, self._facts, whole)
         total = self._tally.total
         self._talk.data({"event": "start", "clips": total, "seed": self._settings.seed})
         self._tally.start()
         try:
+            if not isinstance(fitter, Fitter):
+                with CrewDisplay(self._talk, self._tally, self._path_end, self._voice) as told:
+                    fitter.run(jobs, wanted, size, manifest, told.finished)
+                return
             with (
                 BatchDisplay(self._talk, self._tally, self._path_end) as display,
                 Writer(
@@ -305,9 +369,9 @@ class BatchRun:
             self._talk.note(f"{self._tally.made}{of} clips done; the same command goes on.")
             raise
 
-    def _say_unknown(self, fitter: Fitter, jobs: list[Job]) -> None:
+    def _say_unknown(self, fitter: Fitter | Crew, jobs: list[Job]) -> None:
         prompts = dict.fromkeys(text for job in jobs for text in (job.target.prompt, job.negative))
-        say_unknown([*prompts], fitter.model, self._talk)
+        say_no_word_of(fitter.unknown([*prompts]), self._facts.name, self._talk)
 
     def _say_doubts(self, review: Review) -> None:
         if count := len(review.unsaid):

@@ -13,13 +13,13 @@ _HEADINGS = ("", "clips", "done", "failed", "missing", "clips/min", "last clip")
 
 
 def say_status(folder: Path, talk: Talk) -> None:
-    """Write a row for the whole batch, and one for each shard that has begun.
+    """Write a row for the whole batch, each shard that has begun, and each worker of the last run.
 
     Raises:
         MagnetError: the folder holds no manifest, or one that cannot be read.
     """
     status = status_of(folder)
-    counts = (status.whole, *status.shards)
+    counts = (status.whole, *status.shards, *status.workers)
     if talk.json:
         for count in counts:
             talk.data({"event": "status", **count.record()})

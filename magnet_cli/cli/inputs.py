@@ -93,11 +93,16 @@ def say_channels(given: Sound, model: Model, becomes: str, talk: Talk) -> None:
 
 def say_unknown(prompts: Sequence[str | None], model: Model, talk: Talk) -> None:
     """Say which prompts hold no word that the model knows: they are made as if nothing were asked."""
-    unknown = [text for text in prompts if text and not model.parts.text_encoder.knows(text)]
+    knows = model.parts.text_encoder.knows
+    say_no_word_of([text for text in prompts if text and not knows(text)], model.name, talk)
+
+
+def say_no_word_of(unknown: Sequence[str], model: str, talk: Talk) -> None:
+    """Say that a model knows no word of some prompts, if there are any."""
     if unknown:
         more = "" if len(unknown) == 1 else f" and of {len(unknown) - 1} more"
         talk.warn(
-            f"{model.name} knows no word of {shortened(unknown[0])!r}{more}: what it makes is left to "
+            f"{model} knows no word of {shortened(unknown[0])!r}{more}: what it makes is left to "
             "chance. Describe the sound in English."
         )
 

@@ -112,7 +112,7 @@ class ClipDisplay:
         self._tasks.clear()
         self._rescorer_seconds = 0.0
         if self._overall is not None:
-            self._bars.update(self._overall, completed=self._begun - 1, detail=_escaped(text))
+            self._bars.update(self._overall, completed=self._begun - 1, detail=escaped(text))
         return self._on_step
 
     def window(self, number: int, windows: int) -> None:
@@ -300,7 +300,7 @@ def shortened(text: str, longest: int = 60) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)

@@ -15,6 +15,7 @@ from magnet_cli.batch.manifest import open_manifest
 from magnet_cli.checkpoints.load import import_checkpoint
 from magnet_cli.checkpoints.place import find_place
 from tests import processes, sounds
+from tests.batch.hands import hires
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
 FAST = ("-m", SMALL, "--steps", "1", "-d", "0.2")
@@ -238,6 +239,41 @@ def test_status_tells_how_far_it_is(magnet: Magnet, prompts: str) -> None:
     assert "2 shards have not begun." in outcome.err
     for wrong in (("--status", "clips", "-O", "clips"), (prompts,), ("-O", "clips")):
         assert magnet("batch", *wrong).status == 2
+
+
+def test_workers_make_what_one_process_makes(
+    magnet: Magnet, prompts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here workers are threads: their processes are test_batch_kill's."""
+    monkeypatch.setattr(
+        "magnet_cli.batch.processes.hire_processes", lambda setup, where: hires(setup)
+    )
+    command = ("batch", prompts, *QUICK, "--workers", "2")
+    assert magnet("batch", prompts, "-O", "one", *QUICK).status == 0
+    outcome = magnet(*command, "-O", "two", "--print")
+    assert outcome.status == 0, outcome.err
+    assert "Worker 1 is ready, on cpu." in outcome.err
+    assert "Made 3 clips" in outcome.err
+    assert sorted(outcome.out.splitlines()) == [f"two/{name}" for name in names("two")[:3]]
+    assert names("two") == names("one")
+    for name in names("one")[:3]:
+        assert (Path("two") / name).read_bytes() == (Path("one") / name).read_bytes()
+    # What one began, the other goes on with.
+    Path("one/0001-wind-6.wav").unlink()
+    outcome = magnet(*command, "-O", "one")
+    assert outcome.status == 0
+    assert "2 of 3 clips are done already." in outcome.err
+    assert names("two") == names("one")
+    rows = magnet("batch", "--status", "one", "--json").records
+    assert [(row["name"], row["done"]) for row in rows] == [("all", 3), ("worker 1", 1)]
+    # Lines from a pipe, and what the model cannot do.
+    outcome = magnet("batch", "-", "-O", "three", *QUICK, "--workers", "2", stdin=b"rain\nwind\n")
+    assert outcome.status == 0
+    assert len(names("three")) == 3
+    Path("p.csv").write_text("prompt,hybrid\nrain,\nwind,1\n")
+    outcome = magnet("batch", "p.csv", "-O", "four", *QUICK, "--workers", "1")
+    assert outcome.status == 2
+    assert "Line 3: magnet-small-10secs cannot write the first seconds itself" in outcome.err
 
 
 def test_files_of_others_are_not_replaced(magnet: Magnet, prompts: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests import processes
 from tests.cli.conftest import SMALL
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "batch_kill.py"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.mark.slow
@@ -19,9 +19,27 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "batch_kill.py"
 def test_killed_at_random_moments(home: Path) -> None:
     more = ("--clips", "12", "--kills", "3", "--steps", "1", "--duration", "0.2")
     outcome = processes.run(
-        [sys.executable, str(SCRIPT), "--model", SMALL, *more], capture_output=True, text=True
+        [sys.executable, str(BENCHMARKS / "batch_kill.py"), "--model", SMALL, *more],
+        capture_output=True,
+        text=True,
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     report = json.loads(outcome.stdout)
     assert report["wrong"] == []
     assert report["kills"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # a dozen processes, each with its torch
+def test_workers_and_their_driver_are_killed(home: Path) -> None:
+    """A full disk and a second driver, too: a small benchmarks/faults."""
+    more = ("--clips", "24", "--kills", "3", "--drivers", "1", "--steps", "4", "--duration", "2")
+    outcome = processes.run(
+        [sys.executable, str(BENCHMARKS / "faults.py"), "--model", SMALL, *more],
+        capture_output=True,
+        text=True,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    report = json.loads(outcome.stdout)
+    assert report["wrong"] == []
+    assert report["workers_killed"] + report["drivers_killed"] >= 1

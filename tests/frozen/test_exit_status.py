@@ -97,6 +97,7 @@ CALLS = [
     ("batch text.txt -O clips --dry-run", 0), ("batch bad.jsonl -O clips", 2),
     ("batch bad.jsonl -O clips --skip-bad", 4), ("batch text.txt -O clips --shard 3/2", 2),
     ("batch text.txt -O clips --shard auto/x", 2),
+    ("batch text.txt -O clips --workers 0", 2),
     ("batch --status", 2), ("batch --status empty", 2), ("batch --status empty -O clips", 2),
     ("batch text.txt -O page --gallery", 2), ("gallery", 2), ("gallery nothing", 2),
     ("gallery empty", 2), ("gallery page", 2), ("gallery page --force", 4),

@@ -1,0 +1,244 @@
+"""Workers as processes of this machine: one a GPU, or a share of the processor's cores each.
+
+    python -m magnet_cli.batch.processes
+
+is one, and is started by its driver alone: tasks come as pickles on stdin, and what is told goes to stdout.
+A process that finds its stdin at an end has lost its driver, and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import IO, Any, Literal
+
+from magnet_cli.batch.hands import Hand, Hire, Tell, Told
+from magnet_cli.batch.worker import Question, Setup, Task, Worker
+from magnet_cli.errors import MagnetError
+
+_LENGTH = struct.Struct("<Q")
+_TAIL = 2000  # bytes of what a worker that ended said last
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where workers may run on this machine.
+
+    Attributes:
+        count: of workers.
+        gpus: as CUDA_VISIBLE_DEVICES names them; workers take them in turn. Empty: the processor.
+        threads: of each worker.
+    """
+
+    count: int
+    gpus: tuple[str, ...]
+    threads: int
+
+    def of(self, worker: int) -> dict[str, str]:
+        """What the environment of a worker, from 1, says: threads are set before torch is imported."""
+        more = {"OMP_NUM_THREADS": str(self.threads)}
+        if self.gpus:
+            more["CUDA_VISIBLE_DEVICES"] = self.gpus[(worker - 1) % len(self.gpus)]
+        return more
+
+
+def places(asked: int | Literal["auto"], device: str, threads: int | None) -> Places:
+    """Where so many workers go.
+
+    Args:
+        asked: auto: one a GPU; without one, as many as there are cores for, and memory for a small model.
+        device: as `--device` has it.
+        threads: of each; None: its share of the cores.
+    """
+    cores = available_cores()
+    gpus = visible_gpus() if device in ("auto", "cuda") else ()
+    if asked == "auto":
+        by_cores = max(1, cores // (threads or 1))
+        asked = len(gpus) or (by_cores if device in ("auto", "cpu") else 1)
+    return Places(asked, gpus, threads or max(1, cores // asked))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    said = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    named = [name for name in said if name]
+    return tuple(named[:count]) if len(named) >= count else tuple(map(str, range(count)))
+
+
+def hire_processes(setup: Setup, where: Places) -> Hire:
+    """What starts workers on this machine."""
+
+    def hire(number: int, tell: Tell) -> Hand:
+        return Process(number, replace(setup, threads=where.threads), where.of(number), tell)
+
+    return hire
+
+
+class Process:
+    """A worker in a process of its own, as its driver has it (`hands.Hand`)."""
+
+    def __init__(self, number: int, setup: Setup, more: Mapping[str, str], tell: Tell) -> None:
+        """Start it.
+
+        Args:
+            number: of the worker.
+            setup: what it is to do.
+            more: what its environment says beside the driver's.
+            tell: hears what it tells, from a thread of its own.
+        """
+        self._number, self._tell = number, tell
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env={**os.environ, **more},
+            # Ctrl-C is for the driver to hear, which lets its workers write what they have.
+            start_new_session=True,
+        )
+        self._send((number, setup))
+        threading.Thread(target=self._listen, name=f"worker {number}", daemon=True).start()
+
+    def give(self, task: Task) -> None:
+        """As `hands.Hand`."""
+        self._send(task)
+
+    def ask(self, number: int, question: Question) -> None:
+        """As `hands.Hand`."""
+        self._send((number, question))
+
+    def stop(self) -> None:
+        """As `hands.Hand`."""
+        self._send(None)
+
+    def kill(self) -> None:
+        """As `hands.Hand`."""
+        with contextlib.suppress(OSError):
+            self._process.kill()
+
+    def _send(self, message: Any) -> None:
+        # One that has ended is noticed by what it tells: nothing any more.
+        with contextlib.suppress(OSError, ValueError):
+            assert self._process.stdin is not None
+            _write(self._process.stdin, message)
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+            while True:
+                self._tell(Told(self._number, *_read(self._process.stdout)))
+        self.kill()
+        status = self._process.wait()
+        self._tell(Told(self._number, "ended", self._how(status)))
+
+    def _how(self, status: int) -> str:
+        if status < 0:
+            with contextlib.suppress(ValueError):
+                name = signal.Signals(-status).name
+                more = ", as where memory is short" if name == "SIGKILL" else ""
+                return f"was killed ({name}{more})"
+        self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _TAIL))
+        last = self._said.read().decode("utf-8", "replace").strip().splitlines()
+        return f"ended with status {status}" + (f": {last[-1].strip()}" if last else "")
+
+
+def serve(source: IO[bytes], sink: IO[bytes], on_end: Callable[[], None]) -> None:
+    """Be a worker: load the model, make tasks as they come, and tell of them.
+
+    `on_end` is called, from a thread, where `source` is at its end: the driver is no more.
+    """
+    lock = threading.Lock()
+
+    def tell(kind: str, value: Any = None) -> None:
+        with lock:
+            _write(sink, (kind, value))
+
+    number, setup = _read(source)
+    try:
+        worker = Worker(
+            str(number),
+            setup,
+            on_outcome=lambda outcome: tell("outcome", outcome),
+            on_begin=lambda prompt: tell("begin", prompt),
+            on_less=lambda size: tell("less", size),
+            on_download=lambda progress: tell("download", progress),
+            on_stuck=lambda error: tell("stuck", error),
+        )
+    except MagnetError as error:
+        tell("stuck", error.with_traceback(None))
+        return
+    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+
+    def listen() -> None:
+        while True:
+            try:
+                message = _read(source)
+            except (EOFError, OSError):
+                on_end()
+                return
+            if isinstance(message, tuple):
+                tell("answer", (message[0], worker.answer(message[1])))
+            else:
+                if message is None:
+                    worker.stop()
+                tasks.put(message)
+
+    threading.Thread(target=listen, daemon=True).start()
+    tell("ready", worker.facts)
+    with worker:
+        while (task := tasks.get()) is not None:
+            worker.make(task)
+            tell("free")
+
+
+def _write(sink: IO[bytes], message: Any) -> None:
+    data = pickle.dumps(message)
+    sink.write(_LENGTH.pack(len(data)) + data)
+    sink.flush()
+
+
+def _read(source: IO[bytes]) -> Any:
+    """The next message. Raises EOFError: there is none."""
+    (length,) = _LENGTH.unpack(_exactly(source, _LENGTH.size))
+    return pickle.loads(_exactly(source, length))
+
+
+def _exactly(source: IO[bytes], length: int) -> bytes:
+    data = source.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data
+
+
+def main() -> None:
+    """Serve on stdin and stdout; what else is written to stdout goes to stderr."""
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, sink, lambda: os._exit(1))
+    sink.close()
+    os._exit(0)  # without waiting for threads that read
+
+
+if __name__ == "__main__":
+    main()
