@@ -427,7 +427,7 @@ def _heard(sound: Sound) -> Heard:
             made = {**made, "edit": {name: value for name, value in edit.items() if name != "of"}}
         if len(json.dumps(made)) <= _LONGEST_RECORD:
             of = {"of": dict(made)}
-    return Heard(torch.zeros(1, 0, 0), sound.duration, sound.source, of)
+    return Heard(torch.zeros(1, 0, 0, device="cpu"), sound.duration, sound.source, of)
 
 
 def _command(heard: Heard, name: str, flags: Mapping[str, Any]) -> dict[str, Any]:

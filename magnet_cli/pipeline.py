@@ -187,7 +187,7 @@ class Pipeline:
     def encode_text(self, prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Conditions float [B, L, dim] behind the projection, zero where mask bool [B, L] is false."""
         found = conditions_of(self.lm, self.text_encoder, prompts)
-        nothing = torch.zeros(0, self.lm.config.dim, device=self.device)
+        nothing = torch.zeros(0, self.lm.config.dim, dtype=torch.float32, device=self.device)
         conditions = [found[prompt] for prompt in prompts]
         rows = [nothing if condition is None else condition for condition in conditions]
         padded = torch.nn.utils.rnn.pad_sequence([row.float() for row in rows], batch_first=True)

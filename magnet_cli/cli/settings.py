@@ -430,10 +430,11 @@ class PieceOptions(WindowOptions):
     """How a piece grows."""
 
     at: tuple[float, ...] = _windows(
-        "When the prompt that follows begins: --at 0 PROMPT --at 6 PROMPT. Within a second, one gives way "
-        "to the next.",
+        "When the prompt that follows begins, as 90 or 1:30: --at 0 PROMPT --at 6 PROMPT. Within a "
+        "second, one gives way to the next.",
         (),
         metavar="SECONDS",
+        parser=seconds_of,
     )
     keep_partial: bool = _windows("On Ctrl-C, keep what is finished of the piece.", False)
 

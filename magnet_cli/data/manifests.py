@@ -13,7 +13,6 @@ thousands costs that line.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +21,9 @@ from typing import Any
 
 from magnet_cli.audio import foreign_sound
 from magnet_cli.errors import DataError
+from magnet_cli.foreign import reading
+
+_MOST_MANIFEST = 2_000_000_000  # bytes: a line has some hundreds
 
 # What libsndfile reads, and what ffmpeg does where it is installed.
 SOUND_SUFFIXES = foreign_sound.SUFFIXES | {
@@ -79,9 +81,11 @@ def _read_manifest(manifest: Path) -> ClipList:
     merged = 0
     try:
         # Bytes that are not UTF-8 break their own line, not the file.
-        lines = manifest.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{manifest} cannot be read: {error}.", "Check its permissions.") from error
+        lines = reading.read_bytes(manifest, _MOST_MANIFEST).split(b"\n")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{manifest} cannot be read: {reading.reason(error)}.", "Check the file."
+        ) from error
     lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -108,8 +112,11 @@ def _read_folder(folder: Path) -> ClipList:
         where = str(sound.relative_to(folder))
         try:
             clips.append(_clip(sound, folder, _sidecar(sound, beside), where, problems))
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             problems.append(Problem(where, str(error)))
+        except OSError as error:
+            what = f"what is beside it cannot be read: {reading.reason(error)}"
+            problems.append(Problem(where, what))
     return ClipList(tuple(clips), tuple(problems))
 
 
@@ -177,7 +184,7 @@ def _sidecar(sound: Path, beside: dict[str, Path]) -> dict[str, Any]:
     stem = sound.stem.lower()
     described = beside.get(f"{stem}.json")
     if described is not None:
-        return _parse(described.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        return _parse(reading.read_bytes(described).removeprefix(b"\xef\xbb\xbf"))
     text = beside.get(f"{stem}.txt")
     if text is not None:
         lines = _utf8(text).splitlines()
@@ -189,7 +196,7 @@ def _sidecar(sound: Path, beside: dict[str, Path]) -> dict[str, Any]:
 
 def _utf8(text: Path) -> str:
     """What is in a text file. Raises ValueError: it is of another encoding, with its name."""
-    data = text.read_bytes()
+    data = reading.read_bytes(text)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ValueError(f"its caption {text.name} is UTF-16 text: save it as UTF-8")
     if b"\0" in data:
@@ -203,12 +210,10 @@ def _utf8(text: Path) -> str:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        fields = json.loads(line.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"it is not JSON ({error})") from error
+    # What is no number stands for nothing: the fields that are read here are texts.
+    fields = reading.json_of(line, invalid=True)
     if not isinstance(fields, dict):
-        raise ValueError(f"it is not a JSON object but a {type(fields).__name__}")
+        raise ValueError(f"it is not a JSON object but {reading.kind_of(fields)}")
     return fields
 
 

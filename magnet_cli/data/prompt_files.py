@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import os
 import stat
 import sys
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO, Literal, Protocol, cast
 from magnet_cli.data.prompts import BadLine, PromptLine, field_of, line_of, num_of
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.fields import clean_prompt
+from magnet_cli.foreign import reading
 
 PromptFormat = Literal["txt", "csv", "tsv", "jsonl"]
 
@@ -211,31 +211,22 @@ def _from_json(texts: Iterator[tuple[int, str] | BadLine]) -> Iterator[PromptLin
 def _json_object(text: str) -> dict[str, Any]:
     """The fields of one JSON object.
     Raises UsageError: it is none, or names a field that there is not, or one twice."""
-
-    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, value in pairs:
-            known = field_of(name)
-            if known in values:
-                raise UsageError(f"{known} is there twice.", "Leave one out.")
-            values[known] = value
-        return values
-
-    def no_number(name: str) -> None:
-        raise UsageError(f"{name} is no number.", "Leave it out.")
-
     try:
-        parsed = json.loads(text, object_pairs_hook=fields, parse_constant=no_number)
-    except json.JSONDecodeError as error:
+        parsed = reading.json_of(text)
+    except reading.ReadError as error:
         raise UsageError(
-            f"It is not JSON: {error.msg} at {error.pos + 1}.",
+            f"The object cannot be read: {error}.",
             'Write an object, such as {"prompt": "lofi piano", "seed": 7}.',
         ) from error
-    except (RecursionError, ValueError) as error:
-        raise UsageError("It is not JSON that can be read.", "Write a flat object.") from error
     if not isinstance(parsed, dict):
         raise UsageError("It is no JSON object.", 'Write {"prompt": "lofi piano"}.')
-    return parsed
+    values: dict[str, Any] = {}
+    for name, value in parsed.items():
+        known = field_of(name)  # some have two names
+        if known in values:
+            raise UsageError(f"{known} is there twice.", "Leave one out.")
+        values[known] = value
+    return values
 
 
 class _Feed:

@@ -211,7 +211,9 @@ class TokenFolder:
             # Kept open: the file is memory-mapped, so this holds no data.
             opened = safe_open(self.folder / clip.shard, framework="pt")
             self._open[clip.shard] = opened.get_slice("codes")
-        rows = self._open[clip.shard][clip.offset + start : clip.offset + stop].to(torch.int64)
+        with torch.device("cpu"):  # a slice of it comes where a caller's default is
+            rows = self._open[clip.shard][clip.offset + start : clip.offset + stop]
+        rows = rows.to(torch.int64)
         if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < self.format.card:
             raise DataError(
                 f"{self.folder / clip.shard} holds codes that are none of 0 to {self.format.card - 1}.",

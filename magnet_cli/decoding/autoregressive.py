@@ -110,6 +110,7 @@ def too_often(before: Tensor, card: int) -> Tensor:
     Returns:
         float32 [B, K, card].
     """
-    counts = torch.zeros(*before.shape[:2], card + 1, device=before.device)
+    shape = (*before.shape[:2], card + 1)
+    counts = torch.zeros(shape, dtype=torch.float32, device=before.device)
     counts.scatter_add_(-1, before.clamp(max=card), torch.ones_like(before, dtype=counts.dtype))
     return (counts[..., :card] - PENALTY_FREE).clamp(min=0)

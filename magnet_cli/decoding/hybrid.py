@@ -38,7 +38,7 @@ class Prefix:
         """bool [K, T] of a clip of `frames` frames: the codes that the masked stages find fixed."""
         if self.diagonal:
             return self.pattern.rows_within(self.rows, frames)
-        kept = torch.zeros(len(self.pattern.delays), frames, dtype=torch.bool)
+        kept = torch.zeros(len(self.pattern.delays), frames, dtype=torch.bool, device="cpu")
         kept[:, : self.frames] = True
         return kept
 

@@ -222,7 +222,7 @@ def growing(
             "Ask for more seconds than there are.",
         )
     filler = Filler(model, direction, frames, on_step, on_window)
-    codes = torch.zeros(1, model.n_q, frames, dtype=torch.int64)
+    codes = torch.zeros(1, model.n_q, frames, dtype=torch.int64, device="cpu")
     open_ = torch.ones_like(codes, dtype=torch.bool)
     if beginning is not None:
         codes[..., :known] = beginning

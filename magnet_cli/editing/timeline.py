@@ -29,7 +29,7 @@ def cue_weights(
     Returns:
         float32 [cues, frames], every column a partition of one.
     """
-    seconds = (torch.arange(start, stop, dtype=torch.float64) + 0.5) / frame_rate
+    seconds = (torch.arange(start, stop, dtype=torch.float64, device="cpu") + 0.5) / frame_rate
     starts = [cue.start for cue in cues]
     rises = [torch.ones_like(seconds)]
     for i in range(1, len(cues)):

@@ -85,7 +85,7 @@ def kept_codes(
     strength keeps a part of what a lower one does.
     """
     spans = -(-frames // span_len)
-    places = torch.randperm(spans, generator=generator)
+    places = torch.randperm(spans, generator=generator, device="cpu")
     counts = [round(spans * (1 - strength) ** (k + 1)) for k in range(n_q)]
     kept = torch.stack([places < count for count in counts])
     return spans_to_frames(kept, span_len, frames).clone()

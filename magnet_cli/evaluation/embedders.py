@@ -15,7 +15,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ class MelEmbedder:
 
     def _one(self, sound: Tensor) -> Tensor:
         sound = torch.nn.functional.pad(sound, (0, max(0, 2 * _FFT - len(sound))))
-        shape = torch.hann_window(_FFT)
+        shape = torch.hann_window(_FFT, dtype=torch.float32, device="cpu")
         spectrum = torch.stft(sound, _FFT, _FFT // 2, window=shape, return_complex=True)
         levels = (_mel_filters() @ spectrum.abs().square() + 1e-5).log()  # [bands, frames]
         moves = levels.diff(dim=1).abs().mean(1)
@@ -139,9 +139,10 @@ _FFT, _BANDS = 512, 64
 @functools.lru_cache(maxsize=1)
 def _mel_filters() -> Tensor:
     """Triangles [bands, bins] on the mel scale of O'Shaughnessy (1987), from 0 to 8 kHz."""
-    top = 2595 * torch.log10(torch.tensor(1 + MelEmbedder.sample_rate / 2 / 700))
-    edges = 700 * (10 ** (torch.linspace(0, float(top), _BANDS + 2) / 2595) - 1)
-    bins = torch.linspace(0, MelEmbedder.sample_rate / 2, _FFT // 2 + 1)
+    plain: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    top = 2595 * torch.log10(torch.tensor(1 + MelEmbedder.sample_rate / 2 / 700, **plain))
+    edges = 700 * (10 ** (torch.linspace(0, float(top), _BANDS + 2, **plain) / 2595) - 1)
+    bins = torch.linspace(0, MelEmbedder.sample_rate / 2, _FFT // 2 + 1, **plain)
     rising = (bins - edges[:-2, None]) / edges.diff()[:-1, None]
     falling = (edges[2:, None] - bins) / edges.diff()[1:, None]
     return torch.minimum(rising, falling).clamp(min=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,4 +156,5 @@ def fewest_rows(width: int) -> int:
 def noise(judge_rate: int, window: int, count: int) -> list[Tensor]:
     """White noise at -20 dBFS, the same every time: windows [samples]."""
     generator = torch.Generator().manual_seed(judge_rate)
-    return [0.1 * torch.randn(window, generator=generator) for _ in range(count)]
+    plain: dict[str, Any] = {"dtype": torch.float32, "device": "cpu", "generator": generator}
+    return [0.1 * torch.randn(window, **plain) for _ in range(count)]

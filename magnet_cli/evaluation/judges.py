@@ -19,6 +19,7 @@ from magnet_cli.checkpoints import hub
 from magnet_cli.errors import CheckpointError, ModelNotFoundError, UsageError
 from magnet_cli.evaluation.embedders import short_name
 from magnet_cli.evaluation.hearing import content_hash
+from magnet_cli.foreign import reading
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
 _CLAP, _AST = "clap", "audio-spectrogram-transformer"
@@ -174,15 +175,13 @@ def _load(folder: Path, kind: str, classes: Sequence[str]) -> list[Any]:
     Raises:
         CheckpointError: it is another model, or broken.
     """
-    import json
-
     import transformers
 
     try:
-        found = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+        found = reading.read_object(folder / "config.json").get("model_type")
+    except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{folder} holds no judge: its config.json cannot be read.",
+            f"{folder} holds no judge: its config.json cannot be read ({reading.reason(error)}).",
             "A judge's folder is what transformers saves: config.json, weights and a preprocessor.",
         ) from error
     if found != kind:

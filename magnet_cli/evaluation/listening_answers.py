@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from magnet_cli.data.manifests import clean_caption
 from magnet_cli.errors import DataError
 from magnet_cli.evaluation.listening import ANSWERS_FORMAT, KEY_FORMAT
 from magnet_cli.evaluation.sets import Fault
+from magnet_cli.foreign import reading
 
 QUESTIONS = ("quality", "relevance")
 
@@ -32,7 +32,7 @@ def read_key(path: Path) -> dict[str, Any]:
         DataError: it cannot be read.
     """
     try:
-        key = json.loads(path.read_text("utf-8"))
+        key = reading.read_object(path)
         if key["format"] != KEY_FORMAT:
             raise ValueError(f"its format is {key['format']!r}")
         for part in ("study", "test", "title"):
@@ -43,9 +43,9 @@ def read_key(path: Path) -> dict[str, Any]:
         }
         if not key["screens"] or not there >= set(key["systems"]):
             raise ValueError("parts of it are missing")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path} is no key of a listening test ({error}).",
+            f"{path} is no key of a listening test ({reading.reason(error)}).",
             "Give the folder that magnet listen make wrote.",
         ) from error
     found: dict[str, Any] = key
@@ -68,11 +68,10 @@ def read_answers(
     best: dict[str, tuple[int, str, Listener]] = {}
     for path in _files(answers):
         try:
-            record = json.loads(path.read_text("utf-8"))
+            record = reading.read_json(path)
             listener = _listener(record, key)
-        except (OSError, ValueError, RecursionError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            faults.append(Fault(str(path), f"it cannot be used: {reason}"))
+        except (OSError, ValueError) as error:
+            faults.append(Fault(str(path), f"it cannot be used: {reading.reason(error)}"))
             continue
         rater, count = str(record["rater"]), sum(map(len, listener.answers.values()))
         if rater in best:

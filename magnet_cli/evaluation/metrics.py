@@ -30,7 +30,7 @@ def spectral_distance(reference: Tensor, other: Tensor, windows: Sequence[int] =
         raise ValueError(f"sounds must be [N] both, not {reference.shape} and {other.shape}")
     total = 0.0
     for window in windows:
-        shape = torch.hann_window(window, device=reference.device)
+        shape = torch.hann_window(window, dtype=reference.dtype, device=reference.device)
         levels = [
             torch.stft(sound, window, window // 4, window=shape, return_complex=True).abs()
             / (window / 4)  # a sine's magnitude is its amplitude
@@ -216,9 +216,9 @@ def modulation_depth(sound: Tensor, sample_rate: int, frequency: float) -> float
         frequency: Hz, well below `sample_rate`; a codec's frame rate, to find a buzz.
     """
     power = sound.double().square()
-    time = torch.arange(len(power), dtype=torch.float64) / sample_rate
+    time = torch.arange(len(power), dtype=torch.float64, device=power.device) / sample_rate
     turn = torch.polar(torch.ones_like(time), -2 * torch.pi * frequency * time)
-    window = torch.hann_window(len(power), dtype=torch.float64)
+    window = torch.hann_window(len(power), dtype=torch.float64, device=power.device)
     swing = 2 * (power * window * turn).sum().abs() / (power * window).sum().clamp(min=1e-30)
     return float(swing)
 

@@ -124,7 +124,8 @@ class Spectrum(nn.Module):
         owner = torch.where(bins - left <= right - bins, left, right).clamp(0, level.shape[1] - 1)
         frequency = (bins + offset).gather(1, owner)  # in bins
         turns = (frequency.double() * self.hop / self.n_fft).cumsum(0).remainder(1)
-        return (2 * math.pi * turns).to(level) + math.pi * ((bins - owner) % 2)
+        odd = ((bins - owner) % 2).to(level)
+        return (2 * math.pi * turns).to(level) + math.pi * odd
 
 
 class Bands(nn.Module):

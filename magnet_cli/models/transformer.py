@@ -80,11 +80,12 @@ class Attention:
 
     def mask(self, length: int) -> Tensor:
         """bool [length, length], true where row i sees column j: the plain form of every rule."""
-        row, column = torch.arange(length)[:, None], torch.arange(length)[None, :]
+        place = torch.arange(length, device="cpu")
+        row, column = place[:, None], place[None, :]
         if self.kind == "causal":
             seen = column <= row
             return seen if self.context is None else seen & (row - column < self.context)
-        seen = torch.ones(length, length, dtype=torch.bool)
+        seen = torch.ones(length, length, dtype=torch.bool, device="cpu")
         if self.context is not None:
             seen = (row - column).abs() <= self.context
         if self.kind == "prefix":
@@ -259,10 +260,11 @@ def banded_attention(q: Tensor, k: Tensor, v: Tensor, context: int) -> Tensor:
 def _band_block_mask(length: int, context: int, device: torch.device) -> Tensor:
     """bool [blocks, 1, BAND_BLOCK, BAND_BLOCK + 2 * context]: inside the band and the sequence."""
     blocks = -(-length // BAND_BLOCK)
-    row = torch.arange(BAND_BLOCK)[:, None]
-    column = torch.arange(BAND_BLOCK + 2 * context)[None, :] - context
+    here = torch.device("cpu")
+    row = torch.arange(BAND_BLOCK, device=here)[:, None]
+    column = torch.arange(BAND_BLOCK + 2 * context, device=here)[None, :] - context
     band = (row - column).abs() <= context
-    place = torch.arange(blocks)[:, None, None] * BAND_BLOCK + column
+    place = torch.arange(blocks, device=here)[:, None, None] * BAND_BLOCK + column
     seen = band & (place >= 0) & (place < length)
     # Rows past the end see themselves, so that no row of the softmax is empty.
     seen |= (row == column) & (place >= length)

@@ -12,6 +12,7 @@ import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,6 +33,19 @@ def keyed_generator(*key: int | str) -> torch.Generator:
     """A generator whose numbers depend on the whole key; near keys give unrelated numbers."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+@contextmanager
+def own_defaults() -> Iterator[None]:
+    """torch's own defaults of dtype and device inside, whatever a caller has set: the same numbers,
+    in the same place. Also a decorator."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with nullcontext() if device.type == "cpu" else torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from magnet_cli.errors import CheckpointError, DataError, UsageError
 from magnet_cli.files import atomic_path
 from magnet_cli.foreign.reading import reason
 from magnet_cli.models.spectral_codec import SpectralCodec
-from magnet_cli.training.batches import keyed_generator
+from magnet_cli.training.batches import keyed_generator, own_defaults
 from magnet_cli.training.codec_start import (
     codec_key,
     grow,
@@ -70,6 +70,7 @@ class CodecTraining:
     loss: float  # and at the end
 
 
+@own_defaults()
 def train_codec(
     config: CodecTrainConfig, report: Callable[[dict[str, Any]], None] = lambda record: None
 ) -> CodecTraining:

@@ -28,7 +28,7 @@ from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
 from magnet_cli.errors import AudioFileError, DataError, MagnetError, UsageError
 from magnet_cli.models.codec import AudioCodec, device_of
-from magnet_cli.training.batches import keyed_generator
+from magnet_cli.training.batches import keyed_generator, own_defaults
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def check_clips(
     return tuple(problems)
 
 
+@own_defaults()
 def encode_clips(
     found: ClipList,
     codec: AudioCodec,

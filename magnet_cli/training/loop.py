@@ -23,7 +23,7 @@ from torch import Tensor
 
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.training import state
-from magnet_cli.training.batches import BatchDrawer
+from magnet_cli.training.batches import BatchDrawer, own_defaults
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.lock import locked
 from magnet_cli.training.objective import Batch, TrainingModule, exact, mean_loss
@@ -147,6 +147,7 @@ class Trainer:
         """How many are trained on."""
         return len(self.train.source.entries)
 
+    @own_defaults()
     def run(self, on_progress: OnProgress = lambda progress: None) -> None:
         """Train up to `config.steps`.
 

@@ -22,7 +22,7 @@ from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.lora import add_adapters
 from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DecodingConfig
-from magnet_cli.training.batches import BatchDrawer, Source, TextCache
+from magnet_cli.training.batches import BatchDrawer, Source, TextCache, own_defaults
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.encode import check_tokens, codebooks_of
 from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
@@ -31,6 +31,7 @@ from magnet_cli.training.loop import Trainer, make_accelerator, shared_out
 from magnet_cli.training.output import OutputModel, board_writer
 
 
+@own_defaults()
 def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Trainer:
     """A run in the directory `out`, new or resumed.
 

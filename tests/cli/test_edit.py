@@ -471,3 +471,20 @@ def test_channels_that_cancel_each_other_are_said(magnet: Magnet, words: tuple[s
         outcome = magnet(command, "a.wav", "rain", *flags, *FAST, "-o", "b.wav", "--force")
         assert outcome.status == 0, outcome.err
         assert ("channels of a.wav cancel each other" in outcome.err) == said
+
+
+def test_times_are_taken_as_minutes_too(magnet: Magnet, riff: Path) -> None:
+    """As --region takes them: 1:30 was no number."""
+    assert magnet("gen", "rain", *FAST, "-d", "0:00.4", "-o", "a.wav").status == 0
+    assert sounds.read("a.wav").samples.shape[1] == 12_800
+    words = ("soft piano", "--at", "0:01", "drums enter")
+    assert magnet("gen", *words, *FAST, "-d", "0:2", "-o", "b.wav").status == 0
+    assert made("b.wav")["edit"]["cues"] == [[0, "soft piano"], [1, "drums enter"]]
+    assert magnet("extend", "riff.wav", "rain", *FAST, "--to", "0:02.4", "-o", "c.wav").status == 0
+    assert sounds.read("c.wav").samples.shape[1] == 2.4 * 32_000
+    for flags in (("-d", "1:x"), ("-d", "1:-5"), ("-d", ":"), ("--at", "1::2", "x", "y")):
+        refused = magnet("gen", "rain", *FAST, *flags, "-o", "d.wav")
+        assert refused.status == 2, flags
+        assert "Traceback" not in refused.err
+    far = magnet("gen", "rain", *FAST, "-d", "99999:00", "-o", "d.wav")
+    assert (far.status, "1000000" in far.err.replace(",", "")) == (2, True)

@@ -46,8 +46,9 @@ def test_several_captions_and_lists_of_tags(tmp_path: Path) -> None:
     [
         (b"not json", "not JSON"),
         (b'{"path": "x.wav", "caption": "cut', "not JSON"),
-        (b'\xff\xfe{"path": 1}', "not JSON"),
-        (b"[" * 100_000, "not JSON"),
+        (b'\xff\xfe{"path": 1}', "not UTF-8"),
+        (b"[" * 100_000, "more than 64 deep"),
+        (b'{"path": "x.wav", "path": "y.wav"}', "'path' twice"),
         (b"[1, 2]", "not a JSON object but a list"),
         (b'{"caption": "x"}', "no path"),
         (b'{"path": "a\\u0000b", "caption": "x"}', "no path"),
