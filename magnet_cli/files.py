@@ -63,6 +63,25 @@ def uninterrupted() -> Iterator[None]:
             held[signal.Signals(first)](first, frame)
 
 
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Inside, nothing reaches stderr: libraries in C, as mpg123 of a damaged mp3, print there what no user
+    can use. What other threads say meanwhile is lost, too, so let it be short."""
+    with uninterrupted():
+        try:
+            kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        except OSError:  # there is no stderr, or no more files can be opened
+            yield
+            return
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+
+
 @dataclass
 class Draft:
     """A file that is being written.

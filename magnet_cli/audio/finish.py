@@ -425,7 +425,8 @@ def _encoded(
             hint,
         ) from error
     if kind in RIFF:
-        comments.finish_wav(target, comment, of.chunks if of is not None else ())
+        chunks, mask = (of.chunks, of.channel_mask) if of is not None else ((), b"")
+        comments.finish_wav(target, comment, chunks, mask)
 
 
 @contextmanager

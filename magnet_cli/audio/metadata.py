@@ -63,7 +63,10 @@ def problem_of(comment: str) -> str | None:
 
 
 def finish_wav(
-    file: BinaryIO, comment: str | None, chunks: Sequence[tuple[bytes, bytes]] = ()
+    file: BinaryIO,
+    comment: str | None,
+    chunks: Sequence[tuple[bytes, bytes]] = (),
+    mask: bytes = b"",
 ) -> None:
     """Complete the wav file that libsndfile wrote: no time of day, and what it did not write.
 
@@ -71,8 +74,13 @@ def finish_wav(
         file: open for reading and writing.
         comment: kept as a LIST INFO chunk.
         chunks: more of them, name and content, of `kept_chunks`.
+        mask: which loudspeakers its channels are for, of `channel_mask`; libsndfile guesses them from
+            their number.
     """
     end = file.seek(0, os.SEEK_END)
+    if mask and channel_mask(file):
+        file.seek(_mask_place(file))
+        file.write(mask)
     for name, start, _ in _chunks(file):
         if name == b"PEAK":  # version, time, then a value and a position for each channel
             file.seek(start + 4)
@@ -113,6 +121,24 @@ def kept_chunks(source: Path | BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
             if len(content) == size and not (name == b"LIST" and content[:4] == b"INFO"):
                 kept.append((name, content))
     return tuple(kept)
+
+
+def channel_mask(source: Path | BinaryIO) -> bytes:
+    """Which loudspeakers the channels of a wav file are for, as its header has it; empty where it says
+    nothing."""
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        place = _mask_place(file)
+        file.seek(place)
+        return file.read(4) if place else b""
+
+
+def _mask_place(file: BinaryIO) -> int:
+    """Where in a wav file it is; 0: nowhere."""
+    for name, start, size in _chunks(file):
+        if name == b"fmt " and size >= 40:
+            file.seek(start)
+            return start + 20 if file.read(2) == b"\xfe\xff" else 0  # WAVE_FORMAT_EXTENSIBLE
+    return 0
 
 
 def read_wav_comment(source: Path | BinaryIO) -> str:

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -21,6 +21,7 @@ import soundfile
 from magnet_cli.audio import foreign_sound, id3, whole
 from magnet_cli.audio import metadata as comments
 from magnet_cli.errors import AudioFileError
+from magnet_cli.files import muted
 from magnet_cli.foreign.bounds import BOUNDS
 
 Samples = npt.NDArray[np.float32]  # [channels, samples]
@@ -66,6 +67,7 @@ class Sound:
         problem: why that cannot be read, where it is there; None: it can, or is not there.
         tags: title, artist and the like, by libsndfile's names; not the comment.
         chunks: what else a wav file holds, such as loops and cue points: name and content.
+        channel_mask: of a wav file, which loudspeakers its channels are for, as its header has it.
         has_picture, pictures: whether it holds one; those of an mp3, as `id3` has them.
         remarks: what is wrong with it though it can be used, in sentences: that it ends early.
     """
@@ -81,6 +83,7 @@ class Sound:
     ) -> None:
         self.problem, self.remarks = problem, remarks
         self.has_picture, self.pictures = False, cast(tuple[bytes, ...], ())
+        self.channel_mask = b""
         self._file, self.name, self.metadata, self.chunks = file, name, metadata, chunks
         self.sample_rate, self.channels = int(file.samplerate), int(file.channels)
         self.kind, self.subtype = str(file.format), str(file.subtype)
@@ -179,9 +182,10 @@ class Sound:
 
     def _numbers(self, start: int, stop: int, whole: bool) -> Numbers:
         try:
-            if start != self._at:  # a seek in an mp3 or opus file loses what the decoder had heard
-                self._file.seek(start)
-            read: Numbers = self._file.read(stop - start, dtype=self.dtype, always_2d=True)
+            with muted() if "MPEG" in self.subtype else nullcontext():
+                if start != self._at:  # a seek in an mp3 or opus file loses what the decoder heard
+                    self._file.seek(start)
+                read: Numbers = self._file.read(stop - start, dtype=self.dtype, always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise self._damaged(start) from error
         self._at = start + len(read)
@@ -231,13 +235,17 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
         comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
         comment = comment or comments.moved_comment(file)
         chunks, pictures = comments.kept_chunks(file), id3.pictures_of(file)
-        has_picture = bool(pictures) or comments.has_flac_picture(file)
+        mask, has_picture = (
+            comments.channel_mask(file),
+            bool(pictures) or comments.has_flac_picture(file),
+        )
         with _opened(file, name) as (opened, remarks, kind):
             said = comment or opened.comment
             made, problem = comments.from_comment(said), comments.problem_of(said)
             sound = Sound(opened, name, made, chunks, problem, remarks)
             sound.kind, sound.subtype = kind
             sound.has_picture, sound.pictures = has_picture, pictures
+            sound.channel_mask = mask
             yield sound
 
 
@@ -261,7 +269,8 @@ def _opened(
                     encoded = stack.enter_context(better.open("rb")).fileno()
                 elif isinstance(better, Path) and os.name == "posix":
                     encoded = os.fsencode(better)
-                opened = stack.enter_context(soundfile.SoundFile(encoded, closefd=False))
+                with muted():
+                    opened = stack.enter_context(soundfile.SoundFile(encoded, closefd=False))
                 own = (str(opened.format), str(opened.subtype))
                 opened = stack.enter_context(whole.seekable(opened))
                 if frames is not None or not 0 < opened.frames < whole.UNKNOWN:

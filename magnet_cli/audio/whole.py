@@ -140,7 +140,9 @@ def _changed(data: Any, copy: BinaryIO, said: list[str]) -> int:
 
 def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
     first, count, claimed, extra = None, 0, None, []
+    end, junk = 0, False
     for frame in frames_of(data):
+        junk, end = junk or 0 < end < frame.at, frame.at + frame.size
         if first is None:
             if frame.at > 65_536 and data[:3] != b"ID3":
                 return 0  # no mp3, but something else that looks like one in places
@@ -152,7 +154,7 @@ def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
             extra.append(frame.at)
             continue
         count += 1
-    if first is None or count < 2 or (claimed == count and not always):
+    if first is None or count < 2 or (claimed == count and not (always or junk)):
         return 0
     if claimed is not None and count < claimed:
         lasts, seconds = count * first.samples / first.rate, claimed * first.samples / first.rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -248,3 +249,42 @@ def test_what_a_wav_header_cannot_say_is_rf64(tmp_path) -> None:
     with open_sound(path) as sound:
         assert (sound.kind, sound.length) == ("RF64", RATE // 2)
         assert sound.remarks == ()
+
+
+def test_a_mask_of_channels_stays(tmp_path) -> None:
+    """Four channels are front and centre and back here (4.0), where libsndfile takes them for quad."""
+    path, mask = tmp_path / "a.wav", struct.pack("<I", 0x107)
+    soundfile.write(path, tone(0.2, channels=4), RATE, format="WAVEX", subtype="PCM_16")
+    data = path.read_bytes()
+    at = data.index(b"fmt ") + 28
+    path.write_bytes(data[:at] + mask + data[at + 4 :])
+    with open_sound(path) as sound:
+        assert sound.channel_mask == mask
+        for name in ("b.wav", "c.flac"):
+            write_patched(sound, [], tmp_path / name, encoding_for(sound, tmp_path / name), {})
+    assert (tmp_path / "b.wav").read_bytes()[at : at + 4] == mask
+    with open_sound(tmp_path / "b.wav") as copy:
+        assert (copy.channel_mask, copy.channels) == (mask, 4)
+
+
+def test_a_damaged_mp3_is_read_without_words_of_the_library(tmp_path, capfd) -> None:
+    """mpg123 prints straight to stderr, past Python: notes and errors with lines of its own source."""
+    path, damage = tmp_path / "a.mp3", np.random.default_rng(1)
+    data = bytearray(mp3(path, 3.0))
+    for place in damage.integers(400, len(data), 60):
+        data[place] = damage.integers(256)
+    path.write_bytes(data[: len(data) // 2] + bytes(5000) + data[len(data) // 2 :])
+    with open_sound(path) as sound:
+        sound.read(checked=False)
+        sound.read(start=30_000, checked=False)
+    assert capfd.readouterr().err == ""
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
+def test_what_lies_between_the_frames_of_an_mp3_is_passed_over(tmp_path) -> None:
+    """Players go on behind it; here nothing could be read, and the damage was said to be at 0 s."""
+    path = tmp_path / "a.mp3"
+    data = mp3(path, 3.0)
+    path.write_bytes(data[: len(data) // 2] + bytes(5000) + data[len(data) // 2 :])
+    assert duration_of(path) == pytest.approx(3.0, abs=0.1)
