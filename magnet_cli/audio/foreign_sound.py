@@ -1,7 +1,8 @@
-"""Sounds that libsndfile cannot read (m4a, aac, webm, wma), through `ffmpeg` where it is installed."""
+"""Sounds that libsndfile cannot read (m4a, aac, webm, wma, some caf), by `ffmpeg` where it is installed."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+import soundfile
 
 from magnet_cli.errors import AudioFileError
 
@@ -48,6 +51,8 @@ def decoded(file: Path | BinaryIO, name: str) -> Iterator[tuple[Path | BinaryIO,
         head = file.read(16)
         file.seek(0)
     demuxer = demuxer_of(head)
+    if head[:4] == b"caff" and not _opens(file):  # as ffmpeg writes ALAC
+        demuxer = "caf"
     if demuxer is None:
         yield file, None
         return
@@ -76,7 +81,18 @@ def decoded(file: Path | BinaryIO, name: str) -> Iterator[tuple[Path | BinaryIO,
             raise _unreadable(name) from error
         if ran.returncode != 0 or not made.is_file():
             raise _unreadable(name)
-        yield made, {"mov": "M4A", "matroska": "WEBM", "asf": "WMA", "aac": "AAC"}[demuxer]
+        yield made, {"mov": "M4A", "matroska": "WEBM", "asf": "WMA"}.get(demuxer, demuxer.upper())
+
+
+def _opens(file: Path | BinaryIO) -> bool:
+    try:
+        soundfile.SoundFile(os.fsencode(file) if isinstance(file, Path) else file).close()
+    except soundfile.LibsndfileError:
+        return False
+    finally:
+        if not isinstance(file, Path):
+            file.seek(0)
+    return True
 
 
 def _unreadable(name: str) -> AudioFileError:

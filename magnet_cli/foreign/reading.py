@@ -80,15 +80,6 @@ LFS_REASON = "it is a pointer that Git LFS left in the place of the file"
 LFS_HINT = "Fetch the files themselves: run `git lfs pull` in the folder that was cloned."
 
 
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is what git leaves where the large file was not fetched."""
-    try:
-        with open_regular(path) as file:
-            return file.read(len(_LFS_POINTER)) == _LFS_POINTER
-    except (OSError, ReadError):
-        return False
-
-
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """All of a file as UTF-8 text, with or without a byte order mark.
 

@@ -116,14 +116,6 @@ class EnCodec(AudioCodec):
         for audio in pieces:
             yield audio.float().contiguous()
 
-    @torch.no_grad()
-    def decode_latent(self, codes: Tensor) -> Tensor:
-        """Codes [B, K, T] -> the latent that the decoder reads, [B, dimension, T].
-        Raises ValueError: a code is outside 0..card-1, or K is not `n_q`."""
-        self.check_codes(codes)
-        latent: Tensor = self.quantizer.decode(codes)
-        return latent
-
 
 def check_config(config: CodecConfig) -> None:
     """Refuse settings that cannot be built, or that the reference has no meaning for.

@@ -124,13 +124,6 @@ class LanguageModel(nn.Module):
         first = self.pattern.delays[stream] + 1
         return rows[:, first : first + frames]
 
-    def stage_hidden(
-        self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix_rows: int = 0
-    ) -> Tensor:
-        """Codes [B, K, T] with masked ones at `mask_id` -> hidden [B, T, dim] of the stage's first stream."""
-        rows = self.rows_hidden(codes, stage, cross, prefix_rows)
-        return self.stream_hidden(rows, self.config.stage_streams[stage][0], codes.shape[-1])
-
     def held_prefix(self, codes: Tensor, cross: CrossKeys | None, prefix_rows: int) -> HeldPrefix:
         """What a hybrid's masked stages see of the first `prefix_rows` rows of codes [B, K, T].
 

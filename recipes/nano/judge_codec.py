@@ -32,14 +32,14 @@ from torch.nn import functional as F
 from magnet_cli.audio.sound import open_sound
 from magnet_cli.checkpoints.load import load_codec
 from magnet_cli.checkpoints.place import find_codec
-from magnet_cli.evaluation.metrics import (
+from magnet_cli.models.codec import AudioCodec
+from recipes.nano.judges import tagger as tagging
+from recipes.nano.judges.measures import (
     modulation_depth,
     note_scores,
     rank_agreement,
     spectral_distance,
 )
-from magnet_cli.models.codec import AudioCodec
-from recipes.nano.judges import tagger as tagging
 from recipes.nano.judges.notes import SAMPLE_RATE as NOTES_RATE
 from recipes.nano.judges.notes import NoteListener
 from recipes.nano.judges.tagger import TAGS, Tagger

@@ -131,7 +131,7 @@ def test_mp3_in_wav_is_read_to_its_end(tmp_path) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("suffix", ["m4a", "aac", "webm", "wma"])
+@pytest.mark.parametrize("suffix", ["m4a", "aac", "webm", "wma", "caf"])
 def test_what_ffmpeg_reads_is_read_through_it_and_named_where_it_is_not(
     tmp_path, suffix, monkeypatch
 ) -> None:
@@ -139,7 +139,10 @@ def test_what_ffmpeg_reads_is_read_through_it_and_named_where_it_is_not(
         pytest.skip("needs ffmpeg")
     soundfile.write(tmp_path / "a.wav", tone(), RATE)
     path = tmp_path / f"a.{suffix}"
-    subprocess.run(["ffmpeg", "-v", "error", "-i", str(tmp_path / "a.wav"), str(path)], check=True)
+    more = ("-c:a", "alac") if suffix == "caf" else ()
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", str(tmp_path / "a.wav"), *more, str(path)], check=True
+    )
     assert duration_of(path) == pytest.approx(6.03, abs=0.1)
     with open_sound(path) as sound:
         assert not sound.exact

@@ -84,8 +84,30 @@ def _serve() -> None:
     import torch
 
     torch.set_num_threads(1)  # threads do not survive a fork
+    _keep_nano()
     for line in sys.stdin:
         print(json.dumps(_forked(json.loads(line))), flush=True)
+
+
+def _keep_nano() -> None:
+    """The built-in model is loaded once, for all: loading it is tested elsewhere."""
+    from magnet_cli import api
+
+    load, nano = api.load_model, api.load_model("nano", device="cpu")
+
+    def kept(name: Any = None, **how: Any) -> api.Model:
+        plain = {"device": "auto", "dtype": "auto"}
+        usual = {**plain, **{k: how[k] for k in plain if k in how}} == plain
+        return nano if name == "nano" and usual else load(name, **how)
+
+    if nano.device.type == "cpu" and not _has_accelerator():
+        api.load_model = kept
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def _forked(asked: dict[str, Any]) -> dict[str, Any]:

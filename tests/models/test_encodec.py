@@ -62,7 +62,7 @@ def test_golden(case, chunk_frames):
         assert audio.dtype == torch.float32
         torch.testing.assert_close(audio, tensor(outputs["decoded"]), rtol=0, atol=1e-5)
     if "latent" in outputs:
-        latent = codec.decode_latent(codes)
+        latent = codec.quantizer.decode(codes)
         torch.testing.assert_close(latent, tensor(outputs["latent"]), rtol=0, atol=1e-5)
 
 
@@ -206,7 +206,7 @@ def test_inputs_are_left_as_they_are():
 )
 def test_codes_that_no_encoder_made_are_refused(codes):
     codec = random_codec(TINY)
-    for use in (codec.decode, codec.decode_latent, codec.decode_chunks):  # at once, not later
+    for use in (codec.decode, codec.decode_chunks):  # at once, not later
         with pytest.raises(ValueError, match="codes must be"):
             use(codes)
 

@@ -11,7 +11,7 @@ from magnet_cli.config import Modeling
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.transformer import Attention
 from tests.golden_cases import case, case_id, cases, tensor
-from tests.models.tiny import golden_model, tiny_lm
+from tests.models.tiny import golden_model, stage_hidden, tiny_lm
 
 MAGNET = [c for c in cases(section=2) if "stage" in c["settings"]]
 
@@ -23,7 +23,7 @@ def test_logits_are_the_references(golden: dict, hub_cache: object) -> None:
     codes = tensor(golden["inputs"]["codes"]).expand(2, -1, -1)
     condition = tensor(golden["inputs"]["condition"])
     stage = golden["settings"]["stage"]
-    hidden = lm.stage_hidden(codes, stage, lm.cross_keys([condition[0], None]))
+    hidden = stage_hidden(lm, codes, stage, lm.cross_keys([condition[0], None]))
     outputs = golden["outputs"]
     at = hidden[:, tensor(outputs["positions"])]
     logits = torch.stack([lm.head(at, k) for k in range(4)], dim=1)
@@ -71,7 +71,7 @@ def test_hybrid_stage_reads_the_delay_layout() -> None:
     for stage in range(4):
         attention = Attention.prefix(5, lm.config.subcodes_context if stage else None)
         rows = lm(sequence, None, attention)
-        got = lm.stage_hidden(codes, stage, None, prefix_rows=5)
+        got = stage_hidden(lm, codes, stage, None, prefix_rows=5)
         for frame in range(9):
             step = frame + lm.pattern.delays[stage] + 1
             assert torch.equal(got[:, frame], rows[:, step])
@@ -82,10 +82,10 @@ def test_hybrid_stage_reads_the_delay_layout() -> None:
 def test_a_context_of_minus_one_restricts_nothing(modeling: Modeling) -> None:
     lm = tiny_lm(modeling)
     codes = torch.randint(16, (1, 4, 30), generator=torch.Generator().manual_seed(1))
-    banded = lm.stage_hidden(codes, 2, None)
-    wide = lm.with_context(64).stage_hidden(codes, 2, None)  # more rows than there are
-    torch.testing.assert_close(lm.with_context(-1).stage_hidden(codes, 2, None), wide)
-    assert torch.equal(lm.stage_hidden(codes, 2, None), banded)  # the model itself stays
+    banded = stage_hidden(lm, codes, 2, None)
+    wide = stage_hidden(lm.with_context(64), codes, 2, None)  # more rows than there are
+    torch.testing.assert_close(stage_hidden(lm.with_context(-1), codes, 2, None), wide)
+    assert torch.equal(stage_hidden(lm, codes, 2, None), banded)  # the model itself stays
     assert not torch.allclose(banded, wide, atol=1e-3)
 
 

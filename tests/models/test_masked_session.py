@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import MaskedSession
-from tests.models.tiny import tiny_lm
+from tests.models.tiny import stage_hidden, tiny_lm
 
 FRAMES, ROWS = 14, 9
 
@@ -61,7 +61,7 @@ def test_held_rows_change_nothing(context: int, one_by_one: bool) -> None:
                 if logits is None:
                     assert not with_null
                     continue
-                hidden = lm.stage_hidden(codes, stage, lm.cross_keys(conditions), ROWS)
+                hidden = stage_hidden(lm, codes, stage, lm.cross_keys(conditions), ROWS)
                 torch.testing.assert_close(logits, lm.head(hidden[positions], stage))
 
 
@@ -73,7 +73,7 @@ def test_another_prefix_is_computed_again() -> None:
         codes = codes_at(lm, 1, seed)
         positions = codes[:, 1] == lm.config.mask_id
         logits, _ = session(codes, 1, positions, False)
-        hidden = lm.stage_hidden(codes, 1, lm.cross_keys(texts()), ROWS)
+        hidden = stage_hidden(lm, codes, 1, lm.cross_keys(texts()), ROWS)
         torch.testing.assert_close(logits, lm.head(hidden[positions], 1))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 
 import torch
+from torch import Tensor
 
 from magnet_cli.api import Model, load_model
 from magnet_cli.config import LMConfig, Modeling, SpectralCodecConfig
 from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.transformer import CrossKeys
 
 # 100 frames of spectra a second, 50 of codes: two groups of bands, two streams each.
 TINY_SPECTRAL = SpectralCodecConfig(
@@ -54,3 +56,11 @@ def tiny_lm(modeling: Modeling, seed: int = 0) -> LanguageModel:
     for parameter in lm.parameters():
         torch.nn.init.normal_(parameter, std=0.25, generator=generator)
     return lm.requires_grad_(False)
+
+
+def stage_hidden(
+    lm: LanguageModel, codes: Tensor, stage: int, cross: CrossKeys | None, prefix_rows: int = 0
+) -> Tensor:
+    """Codes [B, K, T] with masked ones at `mask_id` -> hidden [B, T, dim] of the stage's first stream."""
+    rows = lm.rows_hidden(codes, stage, cross, prefix_rows)
+    return lm.stream_hidden(rows, lm.config.stage_streams[stage][0], codes.shape[-1])

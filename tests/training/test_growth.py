@@ -16,6 +16,7 @@ from magnet_cli.models.encodec import EnCodec
 from magnet_cli.training.encode import codebooks_of, token_format
 from magnet_cli.training.initial import with_streams_of
 from magnet_cli.training.setup import make_trainer
+from tests.models.tiny import stage_hidden
 from tests.training.conftest import tiny_codec, write_tokens
 from tests.training.test_loop import run, settings, weights
 
@@ -41,8 +42,8 @@ def test_what_a_model_said_of_its_streams_it_still_says(workshop: Path, modeling
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(16, (2, 4, 12), generator=generator)
     for stage in range(2 if modeling == "masked" else 0):
-        said = small.stage_hidden(codes[:, :2], stage, None)
-        again = grown.stage_hidden(codes, stage, None)
+        said = stage_hidden(small, codes[:, :2], stage, None)
+        again = stage_hidden(grown, codes, stage, None)
         torch.testing.assert_close(again, said)
         torch.testing.assert_close(grown.head(again, stage), small.head(said, stage))
     if modeling == "masked":
