@@ -238,6 +238,8 @@ class _Encoding:
     def _audio(self, path: Path) -> Tensor:
         """The clip [C, samples] at the codec's rate and channels."""
         with open_sound(path) as sound:
+            # Of the sound itself, as `check_clips` does it: resampling rounds to whole samples.
+            _check_duration(sound.duration, self.options.min_duration)
             samples, anti = heard_with(sound, self.codec.sample_rate, self.codec.channels)
             said = [_end(each) for each in sound.remarks]
         if anti:
@@ -246,7 +248,6 @@ class _Encoding:
             problem = Problem(str(path), each, False)
             if problem not in self.problems:
                 self.problems.append(problem)
-        _check_duration(samples.shape[1] / self.codec.sample_rate, self.options.min_duration)
         return torch.from_numpy(samples)
 
     def _mixture(self, a: Clip, b: Clip, snr: float) -> Tensor:

@@ -12,7 +12,7 @@ import soundfile
 
 from magnet_cli.audio.sound import open_sound
 from magnet_cli.data.manifests import read_clips
-from magnet_cli.training.encode import check_clips, encode_clips, token_format
+from magnet_cli.training.encode import EncodeOptions, check_clips, encode_clips, token_format
 from tests.corpus.odd import Odd, cases, wave
 from tests.corpus.runner import MOST_MEGABYTES, MOST_SECONDS, Ran, Worker
 from tests.training.conftest import tiny_codec
@@ -61,11 +61,10 @@ def test_odd(case: Odd, worker: Worker, tmp_path: Path) -> None:
         assert after.length == before.length
         # Whole frames of 40 ms, and crossfades of 20 ms around them.
         early, late = round(0.17 * case.rate), round(0.35 * case.rate)
-        for start, stop in ((0, early), (late, before.length)):
-            assert np.array_equal(before.samples(start, stop), after.samples(start, stop))
-        # From one place on: a seek in an mp3 loses what its decoder had heard.
-        changed = before.read()[:, early:late] != after.read()[:, early:late]
-        assert changed.any()
+        same = before.read() == after.read()
+        assert same[:, :early].all()
+        assert same[:, late:].all()
+        assert not same[:, early:late].all()
     assert sorted(tmp_path.iterdir()) == sorted([path, tmp_path / "out.wav"])
 
 
@@ -99,8 +98,8 @@ def bad(folder: Path) -> None:
     put("beyond.wav", tone * 1e60, subtype="DOUBLE")
     put("empty.wav", tone[:0])
     put("one.wav", tone[:1])
-    for name, seconds in (("least", 0.5), ("shorter", 0.4999), ("longer", 0.5001)):
-        for rate in (8000, 22_050, 44_100):
+    for name, seconds in (("least", 0.45), ("shorter", 0.4499), ("longer", 0.4501)):
+        for rate in (8000, 44_100):
             put(f"{name}-{rate}.wav", wave(rate, 1, seconds), rate)
     for name in ("cut.flac", "cut.wav", "cut.mp3", "cut.ogg"):
         path = put(name, 0.1 * np.random.default_rng(0).standard_normal(48_000))
@@ -122,8 +121,9 @@ def test_what_check_calls_good_is_encoded(tmp_path: Path) -> None:
         path.with_suffix(".txt").write_text("a tone\n")
     bad(sounds)
     found, codec = read_clips(sounds), tiny_codec()
-    checked = {problem.where for problem in check_clips(found) if problem.skipped}
-    report = encode_clips(found, codec, token_format(codec, "tiny"), tmp_path / "tokens")
+    checked = {problem.where for problem in check_clips(found, 0.45) if problem.skipped}
+    format_, options = token_format(codec, "tiny"), EncodeOptions(min_duration=0.45)
+    report = encode_clips(found, codec, format_, tmp_path / "tokens", options)
     assert {problem.where for problem in report.problems if problem.skipped} == checked
     assert report.encoded == len(found.clips) - len(checked & {str(c.path) for c in found.clips})
     names = {Path(where).name for where in checked}
