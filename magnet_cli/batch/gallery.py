@@ -29,7 +29,7 @@ from magnet_cli.batch.manifest import Manifest
 from magnet_cli.data.manifests import sound_files
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.files import atomic_path, write_error
-from magnet_cli.foreign.text import shown
+from magnet_cli.foreign.reading import shown
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo

@@ -145,7 +145,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else EXIT_UNEXPECTED
     except Exception as error:
         if debug:
-            from magnet_cli.foreign.text import shown
+            from magnet_cli.foreign.reading import shown
 
             # The lines are Python's; what stands in them may come from a file.
             _say("\n".join(map(shown, traceback.format_exc().rstrip().split("\n"))))
@@ -174,7 +174,7 @@ def _check_command(arguments: Sequence[str]) -> None:
         return
     from difflib import get_close_matches
 
-    from magnet_cli.foreign.text import shown
+    from magnet_cli.foreign.reading import shown
 
     near = [_ALSO_CALLED[asked.lower()]] if asked.lower() in _ALSO_CALLED else []
     near = near or get_close_matches(asked.lower(), [*COMMANDS], n=1, cutoff=0.7)

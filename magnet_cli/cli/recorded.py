@@ -14,7 +14,7 @@ from typing import Any
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, typed
-from magnet_cli.foreign.text import is_plain
+from magnet_cli.foreign.reading import is_plain
 from magnet_cli.settings import MAX_SEED, OutputConfig
 
 _LONGEST_NAME = 4096  # characters of a path or a model's name

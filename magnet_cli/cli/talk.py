@@ -27,7 +27,7 @@ import typer
 
 from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.errors import EXIT_PIPE_CLOSED, MagnetError, UsageError
-from magnet_cli.foreign.text import shown as printable
+from magnet_cli.foreign.reading import shown as printable
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 """The one reader of JSON and TOML: each has a largest size and depth, and says a name once. YAML, which
-needs a library, is beside it (yaml_text.py).
+needs a library, is beside it (yaml_text.py). And `shown`, the one printer of what others wrote.
 
 What cannot be read is a ReadError, a ValueError whose text is a reason such as "it is nested more than 64
 deep"; who asks says which file, and what to do. A file that is a pipe or a device is never read: it may
@@ -8,12 +8,14 @@ have no end. JSON's numbers are finite.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -255,3 +257,44 @@ def _lower(text: str) -> str:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:g} MB"
+
+
+# -------------------------------------------------------------------------------------------- printing
+# What files, names and servers say is shown on one line, with nothing that a terminal obeys. A line of the
+# program's output is the program's own: what others have written can neither begin one nor colour, move
+# or turn what stands there.
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def shown(text: str, most: int | None = None) -> str:
+    """`text` on one line, its controls and its marks that turn the writing as escapes.
+
+    Args:
+        most: characters; what is beyond is left out.
+    """
+    if not text.isascii():
+        # Under a locale without letters beyond ASCII, the bytes of names are halves of pairs.
+        with contextlib.suppress(UnicodeError):
+            text = text.encode("utf-8", "surrogateescape").decode("utf-8")
+    cut = text if most is None or len(text) <= most else f"{text[: most - 1]}…"
+    if cut.isascii() and cut.isprintable():
+        return cut
+    return "".join(character if is_plain(character) else _escape(character) for character in cut)
+
+
+def is_plain(character: str) -> bool:
+    """Whether a character stands for itself in a terminal and does nothing there."""
+    # Cc: control; Cs: half of a pair, which no encoding can write; Zl, Zp: ends of lines and paragraphs.
+    # The last are overrides of the direction of writing; marks that right-to-left text needs are not
+    # among them.
+    return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp") and not (
+        "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    )
+
+
+def _escape(character: str) -> str:
+    if character in _SHORT:
+        return _SHORT[character]
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from magnet_cli.foreign.text import shown
+from magnet_cli.foreign.reading import shown
 
 
 @pytest.mark.parametrize(
