@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.cli.hearing import check_play, hear
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
@@ -99,6 +100,7 @@ def edit(
 
     voice = Talk(talk)
     check_stdout(files.destination, talk)
+    check_play(files.play, files.destination)
     negative = cleaned(variations.negative)
     spans = [parse_region(text) for text in region]
     if not through_codec and output != OutputConfig():
@@ -140,7 +142,9 @@ def edit(
                 told |= {"on_window": display.window, "through_codec": through_codec}
                 return loaded.inpaint(start, text, spans, **told)
 
-            make_each(targets, make, output, voice, display)
+            made = make_each(targets, make, output, voice, display)
+        if files.play:
+            hear([(saved.target.path, False) for saved in made], voice)
 
 
 def parse_region(text: str) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.cli.hearing import check_play, hear
 from magnet_cli.cli.inputs import (
     Source,
     check_cues,
@@ -91,6 +92,7 @@ def extend(
 
     voice = Talk(talk)
     check_stdout(files.destination, talk)
+    check_play(files.play, files.destination)
     negative = cleaned(variations.negative)
     check_seconds("to", to)
     with input_sound(source, prompts, voice) as given:
@@ -129,4 +131,6 @@ def extend(
             told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
             return grown(loaded.growing(beginning, cues, to, **told), pieces.keep_partial)
 
-        make_each(targets, make, output, voice, display)
+        made = make_each(targets, make, output, voice, display)
+    if files.play:
+        hear([(saved.target.path, False) for saved in made], voice)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.cli.hearing import check_play, hear
 from magnet_cli.cli.inputs import (
     check_cues,
     check_stdout,
@@ -94,6 +95,9 @@ def gen(
             help="End so that it goes on into its beginning: a loop without a seam.",
         ),
     ] = False,
+    play: Annotated[
+        bool, typer.Option("--play", help="Play what was made, a loop until Enter.")
+    ] = False,
     *,
     clips: ClipOptions,
     pieces: PieceOptions,
@@ -115,6 +119,7 @@ def gen(
     if loop:
         check_loopable(output)
     check_stdout(destination, talk)
+    check_play(play, destination)
     negative = cleaned(clips.negative)
     check_seconds("duration", clips.duration)
     texts = texts_of(prompts, voice)
@@ -175,7 +180,9 @@ def gen(
             if loop:
                 _say_loop(clip, saved, seconds, voice)
 
-        make_each(targets, make, output, voice, display, also)
+        made = make_each(targets, make, output, voice, display, also)
+    if play:
+        hear([(saved.target.path, loop) for saved in made], voice)
 
 
 def _say_loop(clip: Clip | Edit, saved: SavedClip, seconds: float, talk: Talk) -> None:

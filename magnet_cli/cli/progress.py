@@ -152,13 +152,16 @@ def make_each(
     talk: Talk,
     display: ClipDisplay,
     also: Callable[[Clip | Edit, SavedClip], None] = lambda clip, saved: None,
-) -> None:
+) -> list[SavedClip]:
     """Make every clip, write it and tell of it; one that fails does not stop the others, a full disk does.
 
     Args:
         make: makes the clip of a target, telling of its steps.
         output: how files are written.
         also: says what else is to be said of a clip.
+
+    Returns:
+        the clips.
 
     Raises:
         PartialFailureError: some failed, or were not tried.
@@ -168,7 +171,7 @@ def make_each(
     failures: list[MagnetError] = []
     failed: list[str] = []
     quieter: list[float] = []
-    made = 0
+    clips: list[SavedClip] = []
     for target in targets:
         try:
             began = time.monotonic()
@@ -181,7 +184,7 @@ def make_each(
             if "partial" in clip.settings:
                 raise typer.Exit(EXIT_INTERRUPTED)
             also(clip, saved)
-            made += 1
+            clips.append(saved)
         except MagnetError as error:
             failures.append(error)
             failed.append(target.where)
@@ -192,20 +195,21 @@ def make_each(
                 talk.data(_failure(target, error))
             if isinstance(error, NoRoomError):
                 # There will be none for the others: no use in hours of generating them.
-                if not made:
+                if not clips:
                     raise
                 raise PartialFailureError(
-                    f"{made} of {len(targets)} clips were made before the disk was full.",
+                    f"{len(clips)} of {len(targets)} clips were made before the disk was full.",
                     "Make room, then ask for the others again, each by its seed.",
                 ) from error
-    say_held_back(quieter, made, output, talk)
-    if failures and not made:
+    say_held_back(quieter, len(clips), output, talk)
+    if failures and not clips:
         raise failures[0]
     if failures:
         raise PartialFailureError(
             f"{len(failures)} of {len(targets)} clips could not be made: {some(failed)}.",
             "The reasons are above; the others are done.",
         )
+    return clips
 
 
 def grown(pieces: Iterator[Clip], keep_partial: bool) -> Clip:

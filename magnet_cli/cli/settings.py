@@ -403,6 +403,7 @@ class FileOptions:
         metavar="FILE",
     )
     force: bool = _files("Replace files that exist.", False, flags="--force -f")
+    play: bool = _files("Play what was made, a loop until Enter.", False)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli.cli.again import as_text, command_for, differences, loras_of, model_of
+from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import STDIN
-from magnet_cli.cli.recorded import HELPERS, problem_of
+from magnet_cli.cli.recorded import HELPERS, problem_of, recorded
 from magnet_cli.cli.settings import TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk, complain, printable, stdin
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
@@ -57,6 +58,7 @@ def show(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace a picture that exists.")
     ] = False,
+    play: Annotated[bool, typer.Option("--play", help="Play them, a loop until Enter.")] = False,
     *,
     talk: TalkOptions,
 ) -> None:
@@ -72,12 +74,16 @@ def show(
         if spectrogram.suffix.lower() != ".png":
             raise UsageError(f"{spectrogram} is not a .png file.", "End its name in .png.")
         check_writable(spectrogram, force)
+    if play and STDIN in files:
+        raise UsageError("--play plays files, and `-` is none.", "Leave one of them out.")
     if files.count(STDIN) > 1:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
     failures: list[MagnetError] = []
     for index, name in enumerate(files):
         try:
-            _show(name, spectrogram, voice, apart=index > len(failures))
+            is_loop = _show(name, spectrogram, voice, apart=index > len(failures))
+            if play:
+                hear([(Path(name), is_loop)], voice)
         except MagnetError as error:
             failures.append(error)
             if len(files) > 1:
@@ -91,8 +97,8 @@ def show(
         )
 
 
-def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None:
-    """Show one file; `apart`: an empty line sets it off from the one before.
+def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> bool:
+    """Show one file; `apart`: an empty line sets it off from the one before. Whether it is a loop.
 
     Raises:
         MagnetError: it cannot be read, or the picture cannot be written.
@@ -124,7 +130,7 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
     if voice.json:
         record = _record(name, sound, level, command)
         voice.data(record | {"approximation": other})
-        return
+        return _is_loop(made)
     lines = [
         ("File", "stdin" if name == STDIN else name),
         ("Format", f"{sound.kind} {sound.subtype}"),
@@ -154,6 +160,12 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> None
         if other:
             again = f"To make something like it (an approximation: {printable('; '.join(other))})"
         voice.print(f"\n{again}:\n\n  {printable(shlex.join(command))}")
+    return _is_loop(made)
+
+
+def _is_loop(made: Mapping[str, Any] | None) -> bool:
+    flags = recorded(made).get("edit", {}).get("flags", {}) if made is not None else {}
+    return bool(flags.get("loop"))
 
 
 def _opened(name: str) -> AbstractContextManager[Sound]:

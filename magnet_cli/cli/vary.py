@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.cli.hearing import check_play, hear
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
@@ -94,6 +95,7 @@ def vary(
 
     voice = Talk(talk)
     check_stdout(files.destination, talk)
+    check_play(files.play, files.destination)
     negative = cleaned(variations.negative)
     if strength is None:
         strength = 1.0 if keep_streams else HALF
@@ -130,4 +132,6 @@ def vary(
             told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
             return loaded.vary(known, text, strength, keep_streams=keep_streams, **told)
 
-        make_each(targets, make, output, voice, display)
+        made = make_each(targets, make, output, voice, display)
+    if files.play:
+        hear([(saved.target.path, False) for saved in made], voice)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import pkgutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,9 @@ CALLS = [
     ("gallery empty", 2), ("gallery page", 2), ("gallery page --force", 4),
     ("show", 2), ("show nothing.wav", 2), ("show text.txt", 2), ("show exists.wav", 0),
     ("show exists.wav text.txt", 4), ("show exists.wav --spectrogram a.txt", 2),
+    ("gen rain --play -o -", 2), ("show exists.wav --play", 0), ("show - --play", 2),
+    ("again", 2), ("again nothing.wav", 2), ("again text.txt", 2), ("again exists.wav rain", 2),
+    ("again exists.wav --seed x", 2), ("again exists.wav --nonsense", 2), ("again exists.wav", 0),
     ("extend", 2), ("extend nothing.wav rain --to 3", 2), ("extend exists.wav rain --to 0.1", 2),
     ("extend exists.wav rain --to 3 -m nothing", 3),
     ("edit", 2), ("edit nothing.wav rain --region 0-1", 2), ("edit exists.wav rain", 2),
@@ -151,6 +155,8 @@ def test_every_mistake_ends_with_its_status(
     work: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAGNET_MODEL", SMALL)
+    monkeypatch.setenv("PATH", "")  # nothing plays
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
     found = {call: magnet(*call.split()) for call, _ in CALLS}
     assert {call: outcome.status for call, outcome in found.items()} == dict(CALLS)
     for call, outcome in found.items():

@@ -1,0 +1,167 @@
+"""`magnet again`: a file is made again, with changes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from magnet_cli.cli.again import command_for, differences
+from magnet_cli.cli.recorded import problem_of
+from magnet_cli.cli.settings import TalkOptions
+from magnet_cli.cli.talk import Talk
+from magnet_cli.errors import UsageError
+from magnet_cli.fields import clean_prompt
+from magnet_cli.naming import numbered
+
+EXAMPLES = """
+Examples:
+
+    magnet again piano.wav --seed new
+    magnet again piano.wav --lufs -20 -o quiet.wav
+    magnet again piano.wav --prompt "lofi piano with rain"
+"""
+
+_SEVERAL = ("--region", "--lora", "--at")  # given several times: what is said now replaces them
+_NEW = "new"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    flags = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command("again", epilog=EXAMPLES, context_settings=flags)(again)
+
+
+def again(
+    context: typer.Context,
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A sound file that magnet made.", show_default=False),
+    ],
+    prompt: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Another prompt.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|new", help="Another seed; new: one that is drawn.", show_default=False
+        ),
+    ] = None,
+    destination: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to. Default: beside FILE, with the next number that is free.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a file again as it was made, but for the flags that are given.
+
+    It is the command that `magnet show` prints, with every flag of that command (gen, extend, edit or vary)
+    going before what the file says.
+    """
+    from magnet_cli.audio.formats import suffix_of
+    from magnet_cli.audio.sound import open_sound
+
+    changes = list(context.args)
+    stray = _stray(changes)
+    if stray is not None:
+        raise UsageError(f"{stray[:80]!r} is no flag.", "Another prompt is --prompt TEXT.")
+    with open_sound(file) as sound:
+        made, problem = sound.metadata, sound.problem
+        suffix = suffix_of(sound.kind, sound.subtype)
+    problem = problem or (None if made is None else problem_of(made))
+    if made is None or problem is not None:
+        raise UsageError(
+            f"{file} does not say how it was made{f': {problem}' if problem else ''}.",
+            "It takes files that magnet has made: see `magnet show`.",
+        )
+    if made.get("known_codes") and "command" not in _edit(made):
+        raise UsageError(
+            f"{file} was made in Python, from codes that no command can be given.",
+            "Make it again there.",
+        )
+    if prompt is not None:
+        made = {**made, "prompt": clean_prompt(prompt)}
+        made["edit"] = {name: value for name, value in _edit(made).items() if name != "cues"}
+        if not made["edit"]:
+            del made["edit"]
+    if destination is None:
+        destination = str(_beside(file, changes))
+    words = _without(command_for(made, file.name, suffix)[1:], ["-o"])
+    if seed is not None:
+        changes += ["--seed", str(secrets.randbelow(2**32)) if seed == _NEW else seed]
+    words = with_changes(words, [*changes, "-o", destination])
+    voice = Talk(TalkOptions(quiet="-q" in changes or "--quiet" in changes))
+    if other := differences(made):
+        voice.note(f"It comes out as something like it: {'; '.join(other)}.")
+
+    from magnet_cli.cli.app import build_app
+
+    status = build_app(words[0])(words, prog_name="magnet", standalone_mode=False)
+    if status:
+        raise typer.Exit(int(status))
+
+
+def with_changes(words: Sequence[str], changes: Sequence[str]) -> list[str]:
+    """A command's words with more flags, which go before those that are there.
+
+    Args:
+        words: of a command that `command_for` makes, its prompts last or behind `--`.
+        changes: flags and their values.
+    """
+    given = {word.partition("=")[0] for word in changes}
+    replaced = [flag for flag in _SEVERAL if flag in given]
+    if "--preset" in given:
+        replaced.append("--steps")
+    kept = _without(words, replaced)
+    at = kept.index("--") if "--" in kept else len(kept)
+    return [*kept[:at], *changes, *kept[at:]]
+
+
+def _without(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Words without some flags and their values."""
+    kept: list[str] = []
+    skip = False
+    for at, word in enumerate(words):
+        if skip:
+            skip = False
+        elif word == "--":
+            return [*kept, *words[at:]]
+        elif word in flags:
+            skip = True
+        else:
+            kept.append(word)
+    return kept
+
+
+def _stray(changes: Sequence[str]) -> str | None:
+    """A word that is neither a flag nor can be the value of one."""
+    before = ""
+    for word in changes:
+        if not word.startswith("-") and not before.startswith("-"):
+            return word
+        before = word
+    return None
+
+
+def _edit(made: Any) -> dict[str, Any]:
+    edit = made.get("edit")
+    return dict(edit) if isinstance(edit, dict) else {}
+
+
+def _beside(file: Path, changes: Sequence[str]) -> Path:
+    """The next free name beside a file, in the format that is asked for now."""
+    if "--format" in changes[:-1]:
+        file = file.with_suffix(f".{changes[changes.index('--format') + 1]}")
+    number = 2
+    while numbered(file, number).exists():
+        number += 1
+    return numbered(file, number)

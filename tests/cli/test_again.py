@@ -1,0 +1,165 @@
+"""`magnet again`: the printed command, with changes; and `--play`, with and without a device."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from magnet_cli.audio import playback
+from tests.cli.conftest import QUICK, Magnet
+from tests.sounds import read
+
+
+def said(path: str) -> Any:
+    return read(path).metadata
+
+
+def test_a_file_is_made_again_beside_itself(magnet: Magnet, home: Path) -> None:
+    (home / "own").mkdir()
+    assert magnet("gen", "rain", *QUICK, "-o", "own/a.wav").status == 0
+    assert magnet("again", "own/a.wav").status == 0
+    assert Path("own/a-2.wav").read_bytes() == Path("own/a.wav").read_bytes()
+    outcome = magnet("again", "own/a.wav", "--seed", "9", "--prompt", "-wind-", "--format", "flac")
+    assert outcome.status == 0, outcome.err
+    made = said("own/a-2.flac")
+    assert (made["seed"], made["prompt"]) == (9, "-wind-")
+    assert (made["duration"], made["given"]) == (0.2, {"decoding_steps": [1]})
+    assert magnet("again", "own/a.wav", "--seed", "new", "-q").err == ""
+    assert said("own/a-3.wav")["seed"] != 5
+    outcome = magnet("again", "own/a.wav", "--preset", "fast", "--lufs=-20", "-o", "b.wav")
+    assert outcome.status == 0, outcome.err
+    assert said("b.wav")["given"]["decoding_steps"] != [1]
+    assert said("b.wav")["output"]["lufs"] == -20
+
+
+def test_edits_and_loops_are_made_again_too(magnet: Magnet, home: Path) -> None:
+    assert magnet("gen", "rain", *QUICK, "-d", "1", "-o", "a.wav").status == 0
+    assert (
+        magnet("edit", "a.wav", "hum", "--region", "0.2-0.4", *QUICK[:4], "-o", "e.wav").status == 0
+    )
+    outcome = magnet("again", "e.wav", "--region", "0.6-0.8", "--seed", "3")
+    assert outcome.status == 0, outcome.err
+    assert said("e-2.wav")["edit"]["flags"]["region"] == ["0.6-0.8"]
+    assert magnet("gen", "rain", *QUICK, "-d", "1", "--loop", "-o", "l.wav").status == 0
+    outcome = magnet("again", "l.wav", "--no-loop", "-o", "straight.wav")
+    assert outcome.status == 0, outcome.err
+
+
+def test_what_cannot_be_made_again_is_said(magnet: Magnet, home: Path) -> None:
+    import soundfile
+
+    soundfile.write("plain.wav", [0.0] * 100, 8000)
+    outcome = magnet("again", "plain.wav")
+    assert outcome.status == 2
+    assert "does not say how it was made" in outcome.err
+    assert magnet("gen", "rain", *QUICK, "-o", "a.wav").status == 0
+    outcome = magnet("again", "a.wav", "wind")
+    assert outcome.status == 2
+    assert "--prompt" in outcome.err
+
+
+class Device(SimpleNamespace):
+    """Stands for sounddevice."""
+
+    class PortAudioError(Exception):
+        pass
+
+    def __init__(self, broken: bool = False) -> None:
+        super().__init__(broken=broken, played=[])
+
+    def play(self, samples: Any, rate: int, loop: bool) -> None:
+        if self.broken:
+            raise self.PortAudioError("no default output device")
+        self.played.append((samples.shape, rate, loop))
+
+    def wait(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    device = Device()
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    monkeypatch.setenv("PATH", "")
+    return device
+
+
+def test_what_was_made_is_played(magnet: Magnet, home: Path, device: Device) -> None:
+    assert magnet("gen", "rain", *QUICK, "--num", "2", "-o", "a.wav", "--play").status == 0
+    assert [(shape[1], loop) for shape, _, loop in device.played] == [(1, False)] * 2
+    outcome = magnet("show", "a-1.wav", "--play")
+    assert outcome.status == 0
+    assert "Playing a-1.wav" in outcome.err
+    assert len(device.played) == 3
+    for command in (
+        ("extend", "a-1.wav", "rain", "--to", "0.3"),
+        ("edit", "a-1.wav", "rain", "--region", "0.05-0.1"),
+        ("vary", "a-1.wav", "rain"),
+    ):
+        assert magnet(*command, *QUICK[:4], "--play").status == 0, command
+    assert len(device.played) == 6
+
+
+def test_a_loop_goes_round_until_enter(
+    magnet: Magnet, home: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = ("gen", "rain", *QUICK, "-d", "1", "--loop", "-o", "l.wav", "--play")
+    assert magnet(*loop).status == 0
+    assert device.played[-1][2] is False  # nobody is there to press Enter
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    keyboard = Terminal("\nnot read")
+    monkeypatch.setattr("magnet_cli.cli.hearing.sys", SimpleNamespace(stdin=keyboard))
+    outcome = magnet("show", "l.wav", "--play")
+    assert keyboard.read() == "not read"
+    assert outcome.status == 0
+    assert "until you press Enter" in outcome.err
+    assert device.played[-1][2] is True
+
+
+def test_a_machine_without_a_device_is_told_so_in_a_line(
+    magnet: Magnet, home: Path, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.broken = True
+    outcome = magnet("gen", "rain", *QUICK, "-o", "a.wav", "--play")
+    assert outcome.status == 0
+    assert outcome.err.endswith("cannot be heard here: no default output device.\n")
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    outcome = magnet("show", "a.wav", "--play")
+    assert outcome.status == 0
+    assert "pip install sounddevice" in outcome.err
+
+
+@pytest.mark.process
+def test_a_program_plays_where_there_is_no_sounddevice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    heard = tmp_path / "heard"
+    for name, status in (("ffplay", 1), ("aplay", 0)):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\necho "$0" "$@" >> {heard}\nexit {status}\n')
+        program.chmod(0o755)
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}/bin{os.pathsep}/usr/bin")
+    sound = tmp_path / "a b.wav"
+    playback.play(sound)
+    calls = heard.read_text().splitlines()
+    assert calls[0].startswith(f"{programs}/ffplay -nodisp")
+    assert calls[1] == f"{programs}/aplay -q {sound}"
+    (programs / "aplay").unlink()
+    with pytest.raises(playback.CannotPlayError, match="ffplay failed: it ended with status 1"):
+        playback.play(sound)
