@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.hearing import check_play, hear
+from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
@@ -99,8 +99,7 @@ def edit(
     from magnet_cli.editing.windows import check_spans, regions_of
 
     voice = Talk(talk)
-    check_stdout(files.destination, talk)
-    check_play(files.play, files.destination)
+    check_stdout(files.destination, talk, files.play)
     negative = cleaned(variations.negative)
     spans = [parse_region(text) for text in region]
     if not through_codec and output != OutputConfig():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.hearing import check_play, hear
+from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import (
     Source,
     check_cues,
@@ -91,8 +91,7 @@ def extend(
     from magnet_cli.cli.inputs import plan
 
     voice = Talk(talk)
-    check_stdout(files.destination, talk)
-    check_play(files.play, files.destination)
+    check_stdout(files.destination, talk, files.play)
     negative = cleaned(variations.negative)
     check_seconds("to", to)
     with input_sound(source, prompts, voice) as given:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.hearing import check_play, hear
+from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import (
     check_cues,
     check_stdout,
@@ -118,8 +118,7 @@ def gen(
     voice = Talk(talk)
     if loop:
         check_loopable(output)
-    check_stdout(destination, talk)
-    check_play(play, destination)
+    check_stdout(destination, talk, play)
     negative = cleaned(clips.negative)
     check_seconds("duration", clips.duration)
     texts = texts_of(prompts, voice)

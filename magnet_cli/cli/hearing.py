@@ -7,13 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from magnet_cli.cli.talk import Talk
-from magnet_cli.errors import UsageError
-
-
-def check_play(play: bool, destination: str | None) -> None:
-    """Refuse to play what goes to stdout. Raises UsageError: it is to."""
-    if play and destination == "-":
-        raise UsageError("--play plays a file, and -o - makes none.", "Leave one of them out.")
 
 
 def hear(sounds: Iterable[tuple[Path | None, bool]], talk: Talk) -> None:

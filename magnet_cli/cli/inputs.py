@@ -204,13 +204,15 @@ def say_seed(options: SeedOptions, seeds: range, talk: Talk) -> None:
         talk.note(f"Seed {seeds[0]} (say --seed {seeds[0]} for the same again)")
 
 
-def check_stdout(destination: str | None, talk: TalkOptions) -> None:
+def check_stdout(destination: str | None, talk: TalkOptions, play: bool = False) -> None:
     """Refuse to send sound to stdout where it cannot go there.
 
     Raises:
-        UsageError: stdout is a terminal, or JSON goes there.
+        UsageError: stdout is a terminal, JSON goes there, or what goes there is to be played.
     """
     if destination == "-":
+        if play:
+            raise UsageError("--play plays a file, and -o - makes none.", "Leave one of them out.")
         if talk.json:
             raise UsageError("--json and -o - both write to stdout.", "Leave one of them out.")
         refuse_terminal("The sound")

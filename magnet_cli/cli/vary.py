@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.hearing import check_play, hear
+from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
@@ -94,8 +94,7 @@ def vary(
     from magnet_cli.cli.inputs import plan
 
     voice = Talk(talk)
-    check_stdout(files.destination, talk)
-    check_play(files.play, files.destination)
+    check_stdout(files.destination, talk, files.play)
     negative = cleaned(variations.negative)
     if strength is None:
         strength = 1.0 if keep_streams else HALF
