@@ -47,7 +47,10 @@ COMMANDS = {
         "magnet_cli.cli.show",
         "Show sound files: their level, how they were made, how to make them again.",
     ),
-    "again": ("magnet_cli.cli.remake", "Make a file again, with changes."),
+    "again": (
+        "magnet_cli.cli.remake",
+        "Make a file again as it was made, but for the flags that are given.",
+    ),
     "extend": ("magnet_cli.cli.extend", "Continue a sound, to any length."),
     "edit": ("magnet_cli.cli.edit", "Make regions of a sound anew and leave the rest alone."),
     "vary": ("magnet_cli.cli.vary", "Make variations of a sound."),
