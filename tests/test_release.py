@@ -74,6 +74,10 @@ def test_a_version_without_its_date_is_not_published(
         build.check_changelog(tmp_path, "3.2.1")
 
 
+def test_the_changelog_dates_this_version(build: ModuleType) -> None:
+    build.check_changelog(ROOT, build.version_of(ROOT))
+
+
 def test_what_goes_beside_the_package_is_there() -> None:
     """Completions and the manual page are of the wheel's data: a name that is wrong fails the build only."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
