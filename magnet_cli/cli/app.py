@@ -181,7 +181,7 @@ def _check_command(arguments: Sequence[str]) -> None:
     from magnet_cli.foreign.reading import shown
 
     near = [_ALSO_CALLED[asked.lower()]] if asked.lower() in _ALSO_CALLED else []
-    near = near or get_close_matches(asked.lower(), [*COMMANDS], n=1, cutoff=0.7)
+    near = near or get_close_matches(asked.lower(), [*COMMANDS], n=1, cutoff=0.65)
     said = shown(asked if len(asked) <= 60 else f"{asked[:59]}…")
     if near and " " not in asked:
         hint = f"Did you mean `magnet {near[0]}`? `magnet --help` lists all."

@@ -101,7 +101,7 @@ class Ahead:
     """A `BatchDrawer` whose batches are made by other processes, in the order of the run."""
 
     def __init__(self, drawer: BatchDrawer, first_step: int, workers: int) -> None:
-        self.lm, self.drawer = drawer.lm, drawer
+        self.lm, self.drawer, self.source = drawer.lm, drawer, drawer.source
         micros = drawer.config.micro_batches
         self._turns = [
             (step, micro)

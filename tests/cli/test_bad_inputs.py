@@ -37,7 +37,7 @@ def gen(name: str, *arguments: str, says: str, status: int = 2, **more: object) 
 
 CASES = [
     # The program
-    Case("unknown command", ("gne", "rain"), "Did you mean 'gen'"),
+    Case("unknown command", ("gne", "rain"), "Did you mean `magnet gen`"),
     Case("unknown flag of the program", ("--colour",), "No such option"),
     Case("unknown subcommand", ("models", "lits"), "Did you mean 'list'"),
     # Flags

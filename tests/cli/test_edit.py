@@ -53,7 +53,9 @@ def made(path: str) -> dict:
 
 
 def test_gen_goes_beyond_the_segment(magnet: Magnet) -> None:
-    outcome = magnet("gen", "piano", *FAST, "-d", "15.5", "-o", "long.wav", "--codes", "long.npz")
+    outcome = magnet(
+        "gen", "piano", *FAST, "-d", "15.5", "-o", "long.wav", "--codes", "long.npz", "--verbose"
+    )
     assert outcome.status == 0, outcome.err
     assert "window 2 of 2" in outcome.err
     sound = sounds.read("long.wav")

@@ -30,7 +30,7 @@ def test_rescored_clips_can_be_made_again(magnet: Magnet, twin: str) -> None:
     clip = ("-m", SMALL, "--steps", "8,4,2,2", "-d", "0.8", "--seed", "5")
     rescored = ("--rescorer", twin, "--rescorer-weight", "0.02", "--rescore-streams", "0,1")
     assert magnet("gen", "piano", *clip, "-o", "plain.wav").status == 0
-    outcome = magnet("gen", "piano", *clip, *rescored, "-o", "rescored.wav")
+    outcome = magnet("gen", "piano", *clip, *rescored, "-o", "rescored.wav", "--verbose")
     assert outcome.status == 0
     assert "stream 1 of 4: 8 steps in " in outcome.err
     assert "(rescorer 0." in outcome.err
@@ -60,7 +60,7 @@ def test_two_models_make_a_clip_and_say_once_that_it_is_an_approximation(
     magnet: Magnet, twin: str
 ) -> None:
     hybrid = ("--hybrid", "0.1", "--hybrid-model", twin)
-    outcome = magnet("gen", "piano", *QUICK, *hybrid, "-n", "2", "-o", "hybrid.wav")
+    outcome = magnet("gen", "piano", *QUICK, *hybrid, "-n", "2", "-o", "hybrid.wav", "--verbose")
     assert outcome.status == 0
     assert outcome.err.count("approximation") == 1
     assert "all streams: 8 steps in " in outcome.err  # 5 frames, and 3 steps of delay
@@ -74,7 +74,7 @@ def test_two_models_make_a_clip_and_say_once_that_it_is_an_approximation(
 
 def test_an_autoregressive_model_works_like_any(magnet: Magnet) -> None:
     clip = ("-m", MUSICGEN, "-d", "0.2", "--seed", "5")
-    outcome = magnet("gen", "piano", *clip, "--cfg-coef", "2", "-o", "a.wav")
+    outcome = magnet("gen", "piano", *clip, "--cfg-coef", "2", "-o", "a.wav", "--verbose")
     assert outcome.status == 0
     assert "all streams: 13 steps in " in outcome.err
     metadata = sounds.read("a.wav").metadata

@@ -304,9 +304,9 @@ def test_settings_kept_beside_the_model_are_those_of_the_run(sounds: Path, magne
 
 
 def readme_commands() -> list[list[str]]:
-    """The commands of README's "Your own model", as they stand there."""
+    """The commands of README's "Your own sounds", as they stand there."""
     text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    section = text.split("## Your own model")[1].split("\n## ")[0]
+    section = text.split("**Your own sounds**")[1].split("\n**")[0]
     return [shlex.split(line) for line in section.splitlines() if line.startswith("    magnet ")]
 
 
