@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -130,13 +129,11 @@ def test_mp3_in_wav_is_read_to_its_end(tmp_path) -> None:
     assert duration_of(path) == pytest.approx(3.0, abs=0.1)
 
 
-@pytest.mark.process
+@pytest.mark.slow  # ffmpeg
 @pytest.mark.parametrize("suffix", ["m4a", "aac", "webm", "wma", "caf"])
 def test_what_ffmpeg_reads_is_read_through_it_and_named_where_it_is_not(
     tmp_path, suffix, monkeypatch
 ) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("needs ffmpeg")
     soundfile.write(tmp_path / "a.wav", tone(), RATE)
     path = tmp_path / f"a.{suffix}"
     more = ("-c:a", "alac") if suffix == "caf" else ()
@@ -179,10 +176,8 @@ def test_tags_of_an_mp3_stay_as_they_are_edit_after_edit(tmp_path) -> None:
                 assert written.tags["title"] == tags["title"]
 
 
-@pytest.mark.process
+@pytest.mark.slow  # ffmpeg
 def test_settings_that_ffmpeg_moved_are_found(tmp_path) -> None:
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("needs ffmpeg")
     path = tmp_path / "a.wav"
     soundfile.write(path, tone(0.5), RATE)
     with open_sound(path) as sound:

@@ -9,7 +9,6 @@ import functools
 import http.server
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +21,9 @@ from PIL import Image
 from magnet_cli.batch.gallery import Told, write_gallery
 from tests.batch.test_gallery import HOSTILE, clip
 
-pytest.importorskip("selenium.webdriver")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(200),
-    pytest.mark.skipif(shutil.which("chromedriver") is None, reason="needs chromium-driver"),
 ]
 
 PROMPTS = [

@@ -17,12 +17,6 @@ pytestmark = pytest.mark.slow
 ALL = cases()
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    with Worker() as made:
-        yield made
-
-
 def test_there_are_enough() -> None:
     assert len(ALL) >= 150
 

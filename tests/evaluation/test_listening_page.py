@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +19,7 @@ from magnet_cli.evaluation.listening_results import read_results
 from magnet_cli.evaluation.sets import read_set
 from tests.evaluation.judges import folder_of
 
-pytest.importorskip("selenium.webdriver")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("chromedriver") is None, reason="needs chromium-driver"),
-]
+pytestmark = pytest.mark.slow  # Chromium
 
 PROMPTS = [
     f"lofi piano number {i}, with soft drums & a long name that a phone has to fold"
