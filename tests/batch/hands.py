@@ -21,7 +21,7 @@ class Killed(BaseException):
     """Ends a worker where it stands."""
 
 
-def setup(folder: Path, **more: Any) -> Setup:
+def setup_of(folder: Path, **more: Any) -> Setup:
     """For the golden model."""
     values: dict[str, Any] = {
         "models": {"model": SMALL}, "device": "cpu", "dtype": "float32", "offline": True, "threads": None,

@@ -25,7 +25,7 @@ from magnet_cli.errors import MagnetError, NoRoomError, UsageError
 from magnet_cli.files import PARTIAL, write_error
 from magnet_cli.settings import DecodingConfig
 from tests.batch.batches import SMALL, batch, jobs
-from tests.batch.hands import Heard, Killed, hires, setup
+from tests.batch.hands import Heard, Killed, hires, setup_of
 from tests.models.tiny import golden_model
 
 
@@ -38,7 +38,7 @@ def crewed(
     **more: Any,
 ) -> tuple[Manifest, Heard]:
     heard = Heard()
-    hire = hires(setup(folder), trouble, **more)
+    hire = hires(setup_of(folder), trouble, **more)
     with open_manifest(folder, WHOLE) as manifest, Crew(hire, count, heard) as crew:
         crew.run(made, wanted, 1, manifest, heard.outcomes.append)
     return manifest, heard
@@ -112,7 +112,7 @@ def test_a_worker_with_other_weights_is_left_out(hub_cache: Path, tmp_path: Path
             ready.set()
 
     heard = Waiting()
-    hire = hires(setup(tmp_path), trouble, frozenset({2}))
+    hire = hires(setup_of(tmp_path), trouble, frozenset({2}))
     with open_manifest(tmp_path, WHOLE) as manifest, Crew(hire, 2, heard) as crew:
         crew.run(jobs(batch(tmp_path), *"abc"), lambda job: True, 1, manifest, lambda _: None)
     assert heard.ends == [(2, "refused", 0)]
@@ -143,7 +143,7 @@ def test_workers_that_never_begin_end_the_run(hub_cache: Path, tmp_path: Path) -
 def test_a_worker_answers_for_a_driver_without_a_model(hub_cache: Path, tmp_path: Path) -> None:
     lines = ["a", PromptLine(2, "b", decoding=DecodingConfig(hybrid=1.0))]
     made = jobs(batch(tmp_path), *lines)
-    with Crew(hires(setup(tmp_path)), 1, Heard()) as crew:
+    with Crew(hires(setup_of(tmp_path)), 1, Heard()) as crew:
         facts = crew.facts()
         assert (facts.repo, facts.device.type, facts.modeling) == (SMALL, "cpu", "masked")
         assert facts.models["model_id"].startswith(f"{SMALL}@")
@@ -159,7 +159,7 @@ def test_what_listens_may_end_the_run(hub_cache: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(UsageError, match="The reader has gone"),
         open_manifest(tmp_path, WHOLE) as manifest,
-        Crew(hires(setup(tmp_path)), 2, Heard()) as crew,
+        Crew(hires(setup_of(tmp_path)), 2, Heard()) as crew,
     ):
         crew.run(jobs(batch(tmp_path), *"abcdefghi"), lambda job: True, 1, manifest, gone)
 
@@ -184,7 +184,7 @@ def test_a_process_serves_what_comes_by_a_pipe(hub_cache: Path, tmp_path: Path) 
     there, here = (os.fdopen(pipe[0], "rb") for pipe in pipes)
     to, sink = (os.fdopen(pipe[1], "wb") for pipe in pipes)
     ended = threading.Event()
-    processes._write(to, (7, setup(tmp_path)))
+    processes._write(to, (7, setup_of(tmp_path)))
     server = threading.Thread(target=processes.serve, args=(there, sink, ended.set), daemon=True)
     server.start()
     assert processes._read(here)[0] == "ready"
@@ -203,7 +203,9 @@ def test_a_process_serves_what_comes_by_a_pipe(hub_cache: Path, tmp_path: Path) 
 
 def test_a_model_that_cannot_be_loaded_is_told(hub_cache: Path, tmp_path: Path) -> None:
     pipes = os.pipe(), os.pipe()
-    processes._write(os.fdopen(pipes[0][1], "wb"), (1, setup(tmp_path, models={"model": "none"})))
+    processes._write(
+        os.fdopen(pipes[0][1], "wb"), (1, setup_of(tmp_path, models={"model": "none"}))
+    )
     processes.serve(os.fdopen(pipes[0][0], "rb"), os.fdopen(pipes[1][1], "wb"), lambda: None)
     kind, error = processes._read(os.fdopen(pipes[1][0], "rb"))
     assert (kind, type(error).__name__) == ("stuck", "ModelNotFoundError")
@@ -222,7 +224,7 @@ def test_a_worker_loads_all_that_takes_part(
 
     monkeypatch.setattr(worker, "load_model", load)
     models = {"model": "m", "lora": "a:1", "lora_2": "b:0.5", "rescorer": "r", "hybrid_model": "r"}
-    worker.Worker("1", setup(tmp_path, models=models), lambda outcome: None)
+    worker.Worker("1", setup_of(tmp_path, models=models), lambda outcome: None)
     assert asked == [("m", ["a:1", "b:0.5"]), ("r", None)]
 
 
@@ -252,7 +254,7 @@ def test_numbers_of_workers(text: str) -> None:
 def test_told_and_setup_can_be_sent(tmp_path: Path) -> None:
     import pickle
 
-    made = setup(tmp_path)
+    made = setup_of(tmp_path)
     assert isinstance(made, Setup)
     assert pickle.loads(pickle.dumps(made)) == made
     error = NoRoomError("There is no room.", "Make some.")
