@@ -20,6 +20,7 @@ from magnet_cli.batch.names import (
     check_relative,
 )
 from magnet_cli.data.prompts import BadLine, PromptLine
+from magnet_cli.data.wildcards import Wildcards
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import Names, numbered
 from magnet_cli.settings import DecodingConfig, OutputConfig
@@ -115,6 +116,7 @@ class BatchSettings:
     name: str = DEFAULT_NAME
     codes: bool = False  # keep each clip's codes beside it
     models: Mapping[str, str] = field(default_factory=dict)  # as named; <part>_id: identity
+    wildcards: Wildcards | None = None  # what draws those of prompts; None: they are plain text
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,10 @@ class Planner:
         if first + count > 2**63:
             raise UsageError("The seeds would pass 2^63 - 1.", "Take a smaller seed.")
         negative = batch.negative if line.negative is None else line.negative
-        files = [self._file(line, output, i, first + i, count) for i in range(count)]
+        prompts = [line.prompt] * count
+        if batch.wildcards is not None:
+            prompts = [batch.wildcards.drawn(line.prompt, first + i) for i in range(count)]
+        files = [self._file(line, output, i, first + i, prompts[i], count) for i in range(count)]
         formats = [checked_format(Path(file), output) for file in files]
         jobs = []
         for i, (file, kind) in enumerate(zip(files, formats, strict=True)):
@@ -214,7 +219,7 @@ class Planner:
                     line=line.number,
                     file=unused,
                     # What may be replaced is for the manifest to say: `resume.Standing`.
-                    target=Target(line.prompt, first + i, path, kind, codes, force=True),
+                    target=Target(prompts[i], first + i, path, kind, codes, force=True),
                     duration=batch.duration if line.duration is None else line.duration,
                     negative=negative or None,
                     preset=preset,
@@ -226,12 +231,18 @@ class Planner:
         return jobs
 
     def _file(
-        self, line: PromptLine, output: OutputConfig, variation: int, seed: int, count: int
+        self,
+        line: PromptLine,
+        output: OutputConfig,
+        variation: int,
+        seed: int,
+        prompt: str,
+        count: int,
     ) -> str:
         suffix = f".{output.format or 'wav'}"
         if line.out is None:
             index = self._index + variation
-            name = self._template.name(index, line.number, line.prompt, seed, variation + 1)
+            name = self._template.name(index, line.number, prompt, seed, variation + 1)
             path = check_relative(name + suffix)
         else:
             out = line.out.strip()

@@ -36,6 +36,7 @@ Examples:
     magnet batch prompts.txt -O clips
     magnet batch prompts.txt -O clips --gallery
     magnet batch prompts.csv -O clips --preset fast --dry-run
+    magnet batch prompts.txt -O clips --wildcards -n 20
     generate-prompts | magnet batch - -O clips --print0 | xargs -0 -n 1 play
     magnet batch prompts.txt -O clips --seed 7 --shard auto
     magnet batch --status clips
@@ -76,6 +77,10 @@ class BatchOptions:
         "Processes that make clips side by side; auto: one a GPU, or one a core. A worker that ends is "
         "replaced. Default: none, this process makes them.",
         metavar="N",
+    )
+    wildcards: bool = _batch(
+        "Draw `{sad|happy}` and `__mood__`, a line of mood.txt beside FILE, by each clip's seed.",
+        False,
     )
     skip_bad: bool = _batch("Go on without the lines that cannot be used.", False)
     codes: bool = _batch("Keep each clip's codes beside it, as .npz.", False)
@@ -139,6 +144,7 @@ def batch(
     from magnet_cli.checkpoints.identity import with_identities
     from magnet_cli.cli.batch_run import BatchRun
     from magnet_cli.cli.batch_status import say_status
+    from magnet_cli.data.wildcards import Wildcards
 
     voice = Talk(talk)
     if options.status is not None:
@@ -157,6 +163,11 @@ def batch(
     kind = options.source_format or kind
     if options.null and kind != "txt":
         raise UsageError(f"-0 separates plain prompts, not {kind}.", "Leave one of them out.")
+    if options.wildcards and source == STDIN:
+        raise UsageError(
+            "--wildcards reads lists from the prompt file's folder, and stdin has none.",
+            "Save the prompts in a file.",
+        )
     check_seconds("duration", clips.duration)
     shard, size = shard_of(options.shard, os.environ), parse_batch_size(options.batch_size)
     workers = parse_workers(options.workers)
@@ -181,6 +192,7 @@ def batch(
         name=options.name,
         codes=options.codes,
         models=with_identities(named_models(model, more)),
+        wildcards=Wildcards(Path(source).parent) if options.wildcards else None,
     )
     run = BatchRun(
         settings,

@@ -92,6 +92,33 @@ def test_another_batch_size_is_said_where_mates_round(
     assert ("The batch size was 3, is 1" in outcome.err) == said
 
 
+def test_wildcards_stand_drawn_in_names_files_and_the_manifest(magnet: Magnet, home: Path) -> None:
+    (home / "prompts").mkdir()
+    (home / "prompts" / "moods.txt").write_text("sad\nhappy\n")
+    (home / "prompts" / "p.txt").write_text("__moods__ {piano|harp}\n")
+    command = ("batch", "prompts/p.txt", "-O", "clips", "-n", "3", *QUICK)
+    plain = magnet(*command, "--dry-run")  # braces are plain text unless it is asked for
+    assert "0000-moods-piano-harp-5.wav  (seed 5)  __moods__ {piano|harp}" in plain.out
+    outcome = magnet(*command, "--wildcards")
+    assert outcome.status == 0
+    with open_manifest(Path("clips"), WHOLE) as manifest:
+        clips = list(manifest.clips.values())
+    for clip in clips:
+        assert clip["prompt"] in {f"{a} {b}" for a in ("sad", "happy") for b in ("piano", "harp")}
+        assert clip["settings"]["prompt"] == clip["prompt"]
+        assert clip["file"].removeprefix(f"000{clip['index']}-").startswith(clip["prompt"][:3])
+    assert "3 of 3 clips are done" in magnet(*command, "--wildcards").err
+    (home / "prompts" / "moods.txt").write_text("odd\n")
+    changed = magnet(*command, "--wildcards", "--dry-run")
+    assert "The folder holds 3 clips that no line of prompts/p.txt asks for" in changed.err
+    (home / "prompts" / "moods.txt").unlink()
+    missing = magnet(*command, "--wildcards")
+    assert missing.status == 2
+    assert "Line 1: There is no prompts/moods.txt for __moods__" in missing.err
+    piped = magnet("batch", "-", "-O", "other", "--wildcards", *QUICK, stdin=b"{a|b}\n")
+    assert (piped.status, "stdin has none" in piped.err) == (2, True)
+
+
 def test_a_changed_setting_is_noticed_and_named(magnet: Magnet, prompts: str) -> None:
     command = ("batch", prompts, "-O", "clips", *QUICK)
     assert magnet(*command).status == 0

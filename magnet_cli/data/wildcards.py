@@ -1,0 +1,88 @@
+"""Wildcards of prompts: `{sad|happy} piano` and `__instruments__`, drawn for each clip from its seed.
+
+`__name__` is a line of name.txt beside the prompt file: names are of [a-z0-9_-], so that none leads
+anywhere else, and lines may hold wildcards of their own. The same seed, prompt and lists draw the same
+text on every machine, whatever else the batch holds; what was drawn is the clip's prompt from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from magnet_cli.errors import UsageError
+from magnet_cli.fields import LONGEST_PROMPT, clean_prompt, shown
+from magnet_cli.foreign import reading
+
+_NAME = re.compile(r"__(?P<name>[a-z0-9-]+(?:_[a-z0-9-]+)*)__")
+_BRACES = re.compile(r"\{(?P<options>[^{}]*)\}")  # the innermost ones
+_MOST_DRAWS = 1000  # of one prompt: lists that name each other would go on for ever
+_MOST_BYTES = 4_000_000  # of a list
+
+
+class Wildcards:
+    """The lists of a folder, each read once, when it is first drawn from."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder`: of the prompt file."""
+        self._folder = folder
+        self._lists: dict[str, list[str]] = {}
+
+    def drawn(self, prompt: str, seed: int) -> str:
+        """A prompt with its wildcards drawn.
+
+        Args:
+            prompt: with or without any.
+            seed: of the clip.
+
+        Raises:
+            UsageError: a list is not there or cannot be read, a brace is alone, there is no end to it, or
+                nothing is left.
+        """
+        text = prompt
+        for draw in range(_MOST_DRAWS):
+            # Names first: what is put in for one may hold alternatives.
+            if found := _NAME.search(text):
+                options: Sequence[str] = self._lines(found["name"])
+            elif found := _BRACES.search(text):
+                options = found["options"].split("|")
+            elif "{" in text or "}" in text:
+                raise UsageError(
+                    f"{shown(text)} has a brace alone.", "Alternatives are {this|that}."
+                )
+            else:
+                return clean_prompt(text)
+            one = options[_number(prompt, seed, draw) % len(options)]
+            text = text[: found.start()] + one + text[found.end() :]
+            if len(text) > LONGEST_PROMPT:
+                break
+        raise UsageError(
+            "Its wildcards draw each other without an end.", "Take a list out of its own lines."
+        )
+
+    def _lines(self, name: str) -> list[str]:
+        if name not in self._lists:
+            path = self._folder / f"{name}.txt"
+            try:
+                text = reading.read_text(path, _MOST_BYTES)
+            except FileNotFoundError:
+                raise UsageError(
+                    f"There is no {path} for __{name}__.", "Write it: on each line one to draw."
+                ) from None
+            except (OSError, reading.ReadError) as error:
+                raise UsageError(
+                    f"{path} cannot be read: {reading.reason(error)}.", "Write one to draw a line."
+                ) from error
+            lines = [" ".join(line.split()) for line in text.splitlines()]
+            self._lists[name] = [line for line in lines if line and not line.startswith("#")]
+        if not self._lists[name]:
+            raise UsageError(f"{name}.txt holds no line.", "Write on each line one to draw.")
+        return self._lists[name]
+
+
+def _number(prompt: str, seed: int, draw: int) -> int:
+    # Not Python's random numbers: how it chooses among several may change with its version.
+    digest = hashlib.sha256(f"{seed} {draw} {prompt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
