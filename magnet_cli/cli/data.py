@@ -25,7 +25,8 @@ app = typer.Typer(
 Source = Annotated[
     Path,
     typer.Argument(
-        metavar="SOURCE", help="A .jsonl manifest, or a folder of sounds with captions."
+        metavar="SOURCE",
+        help="A list of sounds (.jsonl, .csv), or a folder of captioned sounds.",
     ),
 ]
 Shortest = Annotated[
@@ -178,7 +179,7 @@ def _clips_of(source: Path) -> ClipList:
     if not found.clips and not found.problems:
         raise DataError(
             f"{source} holds no sounds.",
-            "Give a .jsonl manifest with a line for each sound, or a folder that has sounds in it.",
+            "Give a .jsonl or .csv list with a line for each sound, or a folder that has sounds in it.",
         )
     return found
 

@@ -1,11 +1,13 @@
-"""Captioned clips: a JSONL manifest, or a folder of sounds with captions beside them.
+"""Captioned clips: a list of sounds, or a folder of them with captions beside them.
 
-A manifest line is an object: `path` (relative to the manifest), `caption` or `captions` or both (a
-text, or a list of texts that say the same in other words; all of them count), and optional `tags`
-(an object or a list of texts). Lines of one path are one clip with what all of them say, so that one
-line for each caption is as good as one for each sound. A folder is searched for sounds; `sound.txt`
-(one caption a line) or `sound.json` (the object of a manifest line, without `path`) beside `sound.wav`
-holds its captions.
+A row of a list (`lists.py`) names a sound by `path` or `file_name`, relative to the list. What is said of
+it is in `caption`, `captions`, `text` and `description` (a text, or a list of texts that say the same in
+other words; all of them count); `tags` are an object, a list, or a text with commas. So the lists
+of Hugging Face's audiofolder and of audiocraft are read as they are. Rows of one sound are one clip with
+what all of them say. A row that says nothing of its sound leaves that to what is beside it: `sound.txt`
+(one caption a line) or `sound.json` (a row's object, without the path) beside `sound.wav`.
+
+A folder is searched for sounds, and for lists named `metadata.csv` or `metadata.jsonl` of them.
 
 What is broken is a `Problem` with its place, never an exception for the whole: one bad line among
 thousands costs that line.
@@ -13,17 +15,16 @@ thousands costs that line.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from magnet_cli.audio import foreign_sound
+from magnet_cli.data.lists import Fields, parse, rows_of
 from magnet_cli.errors import DataError
 from magnet_cli.foreign import reading
-
-_MOST_MANIFEST = 2_000_000_000  # bytes: a line has some hundreds
 
 # What libsndfile reads, and what ffmpeg does where it is installed.
 SOUND_SUFFIXES = foreign_sound.SUFFIXES | {
@@ -31,6 +32,15 @@ SOUND_SUFFIXES = foreign_sound.SUFFIXES | {
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
 }
 MAX_CAPTION = 4096  # characters; what is longer is cut, and said
+METADATA = (
+    "metadata.jsonl",
+    "metadata.csv",
+)  # of the sounds at and below their folder (audiofolder)
+
+_PATHS = ("path", "file_name")
+_CAPTIONS = ("caption", "captions", "text", "description")
+# What audiocraft merges into a description, as "name: value" (its `MusicInfo`).
+_MUSIC = ("key", "bpm", "genre", "moods", "instrument", "keywords")
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,8 @@ class ClipList:
 
 
 def read_clips(source: str | os.PathLike[str]) -> ClipList:
-    """Clips of a manifest or a folder.
-    Raises DataError: there is no such manifest or folder, or it cannot be read."""
+    """Clips of a list (a manifest) or a folder.
+    Raises DataError: there is no such list or folder, or it cannot be read."""
     path = Path(source)
     if path.is_dir():
         return _read_folder(path)
@@ -71,7 +81,7 @@ def read_clips(source: str | os.PathLike[str]) -> ClipList:
         return _read_manifest(path)
     raise DataError(
         f"There is no manifest or folder at {path}.",
-        "Give a .jsonl manifest, or a folder of sounds with .txt captions beside them.",
+        "Give a .jsonl or .csv list of sounds, or a folder of sounds with .txt captions beside them.",
     )
 
 
@@ -80,54 +90,124 @@ def _read_manifest(manifest: Path) -> ClipList:
     problems: list[Problem] = []
     merged = 0
     try:
-        # Bytes that are not UTF-8 break their own line, not the file.
-        lines = reading.read_bytes(manifest, _MOST_MANIFEST).split(b"\n")
+        rows = list(rows_of(manifest))
     except (OSError, ValueError) as error:
         raise DataError(
             f"{manifest} cannot be read: {reading.reason(error)}.", "Check the file."
         ) from error
-    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, fields in rows:
         where = f"{manifest.name}:{number}"
         try:
-            fields = _parse(line)
-            name = fields.get("path")
-            if not isinstance(name, str) or not name or "\0" in name:
-                raise ValueError("it has no path")
-            clip = _clip(manifest.parent / name, manifest.parent, fields, where, problems)
-        except ValueError as error:
-            problems.append(Problem(where, str(error)))
+            if isinstance(fields, ValueError):
+                raise fields
+            sound = _place(manifest.parent, _name(fields), "sample_rate" in fields)
+            if not _says(fields):
+                fields = {**_sidecar(sound, _beside(sound)), **fields}
+            clip = _clip(sound, manifest.parent, fields, where, problems)
+        except (OSError, ValueError) as error:
+            problems.append(Problem(where, _why(error)))
             continue
         merged += clip.id in clips
         clips[clip.id] = _merged(clips[clip.id], clip) if clip.id in clips else clip
     return ClipList(tuple(clips.values()), tuple(problems), merged)
 
 
+def _name(fields: Fields) -> str:
+    """The sound that a row is of."""
+    name = next((fields[each] for each in _PATHS if fields.get(each)), None)
+    if not isinstance(name, str) or "\0" in name:
+        raise ValueError("it has no path")
+    return name
+
+
+def _place(folder: Path, name: str, from_above: bool) -> Path:
+    """The sound that a list in `folder` names.
+
+    Args:
+        from_above: audiocraft's lists name sounds from where its trainings are started, which is above them.
+    """
+    if from_above and not (folder / name).exists():
+        there = (above / name for above in folder.resolve().parents)
+        return next((each for each in there if each.exists()), folder / name)
+    return folder / name
+
+
+def _says(fields: Fields) -> bool:
+    """Whether a row has any words of its own for its sound."""
+    return any(fields.get(name) not in (None, "", []) for name in _CAPTIONS)
+
+
 def _read_folder(folder: Path) -> ClipList:
     clips: list[Clip] = []
     problems: list[Problem] = []
-    for sound, beside in _sounds(folder, problems):
+    listed = _Listed(folder, problems)
+    for sound, beside in _sounds(folder, problems, listed.read):
         where = str(sound.relative_to(folder))
+        rows = listed.take(sound)
+        said = [fields for fields in rows if _says(fields)]
         try:
-            clips.append(_clip(sound, folder, _sidecar(sound, beside), where, problems))
-        except ValueError as error:
-            problems.append(Problem(where, str(error)))
-        except OSError as error:
-            what = f"what is beside it cannot be read: {reading.reason(error)}"
-            problems.append(Problem(where, what))
+            if not said:
+                said = [{**_sidecar(sound, beside), **(rows[0] if rows else {})}]
+            each = [_clip(sound, folder, fields, where, problems) for fields in said]
+            clips.append(functools.reduce(_merged, each))
+        except (OSError, ValueError) as error:
+            problems.append(Problem(where, _why(error)))
+    listed.end()
     return ClipList(tuple(clips), tuple(problems))
+
+
+def _why(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return f"what is beside it cannot be read: {reading.reason(error)}"
+    return str(error)
+
+
+class _Listed:
+    """What lists in a folder say of its sounds."""
+
+    def __init__(self, folder: Path, problems: list[Problem]) -> None:
+        self._folder, self._problems = folder, problems
+        self._rows: dict[str, list[tuple[str, Fields]]] = {}  # sound -> where its rows stand
+
+    def read(self, metadata: Path) -> None:
+        """Read a list, before the sounds that it names are come to."""
+        name = str(metadata.relative_to(self._folder))
+        try:
+            for number, fields in rows_of(metadata):
+                where = f"{name}:{number}"
+                try:
+                    if isinstance(fields, ValueError):
+                        raise fields
+                    sound = os.path.normpath(metadata.parent / _name(fields))
+                except ValueError as error:
+                    self._problems.append(Problem(where, str(error)))
+                    continue
+                self._rows.setdefault(sound, []).append((where, fields))
+        except (OSError, ValueError) as error:
+            self._problems.append(Problem(name, f"it cannot be read: {reading.reason(error)}"))
+
+    def take(self, sound: Path) -> list[Fields]:
+        """The rows of a sound."""
+        return [fields for _, fields in self._rows.pop(os.path.normpath(sound), [])]
+
+    def end(self) -> None:
+        """What was named and not met is a problem."""
+        for where, fields in (row for rows in self._rows.values() for row in rows):
+            what = f"there is no sound {reading.shown(_name(fields), 100)}"
+            self._problems.append(Problem(where, what))
 
 
 def sound_files(folder: Path) -> Iterator[Path]:
     """Sound files under a folder, sorted, so that every machine sees the same order."""
-    return (sound for sound, _ in _sounds(folder, []))
+    return (sound for sound, _ in _sounds(folder, [], lambda metadata: None))
 
 
-def _sounds(folder: Path, problems: list[Problem]) -> Iterator[tuple[Path, dict[str, Path]]]:
+def _sounds(
+    folder: Path, problems: list[Problem], on_list: Callable[[Path], None]
+) -> Iterator[tuple[Path, dict[str, Path]]]:
     """Sound files under a folder, sorted, so that every machine sees the same order, each with the
-    texts of its folder by their names in small letters. What is passed over is a problem."""
+    texts of its folder by their names in small letters. What is passed over is a problem; `on_list` is
+    told of lists before the sounds at and below their place come."""
 
     def unreadable(error: OSError) -> None:
         where = os.path.relpath(error.filename, folder)
@@ -144,6 +224,9 @@ def _sounds(folder: Path, problems: list[Problem]) -> Iterator[tuple[Path, dict[
                         where, "it is a link to a folder, which is not followed: give that, too"
                     )
                 )
+        for name in METADATA:
+            if name in names:
+                on_list(here / name)
         seen = [Path(name) for name in sorted(names) if not name.startswith(".")]
         texts = {each.name.lower(): here / each for each in seen if _is_text(each)}
         sounds = [each for each in seen if each.suffix.lower() in SOUND_SUFFIXES]
@@ -179,12 +262,18 @@ def _no_sound(name: Path, beside: list[Path]) -> str:
     return "it has no sound: none of its name is beside it"
 
 
-def _sidecar(sound: Path, beside: dict[str, Path]) -> dict[str, Any]:
+def _beside(sound: Path) -> dict[str, Path]:
+    """The texts that may say something of a sound, as `_sounds` has them."""
+    texts = (sound.with_suffix(end) for end in _TEXTS)
+    return {each.name.lower(): each for each in texts if each.is_file()}
+
+
+def _sidecar(sound: Path, beside: dict[str, Path]) -> Fields:
     """The fields beside a sound: .json first, then .txt, one caption a line."""
     stem = sound.stem.lower()
     described = beside.get(f"{stem}.json")
     if described is not None:
-        return _parse(reading.read_bytes(described).removeprefix(b"\xef\xbb\xbf"))
+        return parse(reading.read_bytes(described))
     text = beside.get(f"{stem}.txt")
     if text is not None:
         lines = _utf8(text).splitlines()
@@ -209,14 +298,6 @@ def _utf8(text: Path) -> str:
         ) from error
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    # What is no number stands for nothing: the fields that are read here are texts.
-    fields = reading.json_of(line, invalid=True)
-    if not isinstance(fields, dict):
-        raise ValueError(f"it is not a JSON object but {reading.kind_of(fields)}")
-    return fields
-
-
 def _merged(first: Clip, more: Clip) -> Clip:
     """A clip with what another line says of it, in the order of the lines."""
     captions = dict.fromkeys(first.captions + more.captions)
@@ -233,19 +314,20 @@ def _id(path: Path, root: Path) -> str:
         return Path(os.path.abspath(path)).as_posix()
 
 
-def _clip(
-    path: Path, root: Path, fields: dict[str, Any], where: str, problems: list[Problem]
-) -> Clip:
-    # Both names at once is common: one caption that stands for all, and all of them.
-    said = [*_texts(fields.get("caption")), *_texts(fields.get("captions"))]
+def _clip(path: Path, root: Path, fields: Fields, where: str, problems: list[Problem]) -> Clip:
+    # Several names at once are common: one caption that stands for all, and all of them.
+    said = [text for name in _CAPTIONS for text in _texts(fields.get(name))]
     captions = [clean_caption(text) for text in said]
     captions = [text for text in dict.fromkeys(captions) if text]
+    tags = _tags(fields.get("tags")) + _music_tags(fields)
+    if not captions and tags and not said:
+        captions = [". ".join(tags)]  # as training says them where it leaves the caption out
     if not captions:
         raise ValueError("its caption is empty" if said else "it has no caption")
     if any(len(text) > MAX_CAPTION for text in captions):
         problems.append(Problem(where, f"a caption is cut to {MAX_CAPTION} characters", False))
         captions = [text[:MAX_CAPTION] for text in captions]
-    return Clip(_id(path, root), path, tuple(captions), _tags(fields.get("tags")))
+    return Clip(_id(path, root), path, tuple(captions), tags)
 
 
 def _texts(value: object) -> list[str]:
@@ -272,9 +354,18 @@ def _tags(tags: object) -> tuple[str, ...]:
         tags = [
             f"{name}: {_words(value)}" for name, value in tags.items() if value not in (None, "")
         ]
+    if isinstance(tags, str):
+        tags = tags.split(",")
     if not isinstance(tags, list):
-        raise ValueError("tags must be an object or a list")
+        raise ValueError("tags must be an object, a list, or a text with commas")
     return tuple(text for tag in tags if (text := clean_caption(str(tag))))
+
+
+def _music_tags(fields: Fields) -> tuple[str, ...]:
+    """Of audiocraft's fields, which are known by a description or keywords: others have a `key`, too."""
+    if not fields.keys() & {"description", "keywords"}:
+        return ()
+    return _tags({name: fields.get(name) for name in _MUSIC if fields.get(name) != []})
 
 
 def _words(value: object) -> str:

@@ -36,6 +36,7 @@ _SUFFIXES: dict[str, PromptFormat] = {
 STDIN = "-"
 LONGEST_RECORD = 1_000_000  # bytes; a prompt file's line is a few hundred
 _CHUNK = 65_536
+_FOR_NULS = " For prompts between NULs say -0."
 
 
 class Readable(Protocol):
@@ -115,12 +116,10 @@ def read_prompts(
     """
     if null:
         return _from_text(_decoded(records(stream, b"\0"), "NUL"), comments=False)
+    if kind in ("csv", "tsv"):
+        return _from_table(stream, "\t" if kind == "tsv" else ",")
     texts = _decoded(records(stream), "line")
-    if kind == "txt":
-        return _from_text(texts, comments=True)
-    if kind == "jsonl":
-        return _from_json(texts)
-    return _from_table(texts, "\t" if kind == "tsv" else ",")
+    return _from_text(texts, comments=True) if kind == "txt" else _from_json(texts)
 
 
 def _is_whole(stream: BinaryIO) -> bool:
@@ -164,14 +163,14 @@ def _decoded(raw: Iterator[bytes | None], what: str) -> Iterator[tuple[int, str]
         elif number == 1 and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             yield BadLine(number, "The file is UTF-16 text. Save it as UTF-8.")
         elif b"\0" in data:
-            yield BadLine(number, "It holds a NUL. For prompts between NULs say -0.")
+            yield BadLine(number, f"It holds a NUL.{_FOR_NULS if what == 'line' else ''}")
         else:
             try:
                 text = data.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 yield BadLine(number, f"Byte {error.start + 1} is not UTF-8. Save it as UTF-8.")
                 continue
-            yield number, text.removesuffix("\r") if what == "line" else text
+            yield number, text if what == "NUL" else text.removesuffix("\r")
 
 
 def _from_text(
@@ -248,11 +247,22 @@ class _Feed:
             yield text + "\n"
 
 
-def _from_table(
-    texts: Iterator[tuple[int, str] | BadLine], delimiter: str
-) -> Iterator[PromptLine | BadLine]:
-    """Rows under a header that names the fields. A quoted value may go over several lines."""
-    begun, texts = _first(texts)
+def table_of(
+    stream: Readable, delimiter: str, what: str = "row"
+) -> tuple[str, Iterator[tuple[int, list[str]] | BadLine]]:
+    """The rows of a table, the one that names its columns first; those that say nothing are left out.
+
+    A quoted value may go over several lines.
+
+    Args:
+        stream: as of `read_prompts`.
+        delimiter: between values; where the first line says or shows another, that.
+        what: "line" where prompts are read, who may mean another format.
+
+    Returns:
+        the delimiter, and each row with the number of its first line.
+    """
+    begun, texts = _first(_decoded(records(stream), what))
     if begun is not None and begun.strip().lower().startswith("sep=") and len(begun.strip()) == 5:
         delimiter = begun.strip()[
             4
@@ -261,20 +271,31 @@ def _from_table(
     elif begun is not None and delimiter == "," and "," not in begun:
         # Spreadsheets write a csv file with what stands between values where they are used.
         delimiter = next((each for each in ";\t" if each in begun), delimiter)
-    feed = _Feed(texts)
-    columns: list[str] | None = None
+    return delimiter, _table(_Feed(texts), delimiter)
+
+
+def _table(feed: _Feed, delimiter: str) -> Iterator[tuple[int, list[str]] | BadLine]:
     for number, row in _rows(feed, delimiter):
         yield from feed.bad
         feed.bad.clear()
         if isinstance(row, str):
             yield BadLine(number, row)
-        elif not any(value.strip() for value in row):
-            continue
-        elif columns is None:
-            columns = _columns(row, number, delimiter)
-        else:
-            yield _table_line(number, row, columns)
+        elif any(value.strip() for value in row):
+            yield number, row
     yield from feed.bad
+
+
+def _from_table(stream: Readable, delimiter: str) -> Iterator[PromptLine | BadLine]:
+    """Rows under a header that names the fields."""
+    delimiter, table = table_of(stream, delimiter, "line")
+    columns: list[str] | None = None
+    for item in table:
+        if isinstance(item, BadLine):
+            yield item
+        elif columns is None:
+            columns = _columns(item[1], item[0], delimiter)
+        else:
+            yield _table_line(*item, columns)
 
 
 def _first(
