@@ -39,7 +39,7 @@ DOCUMENTS = {
     "docs/scale.md": 3,
     "docs/stability.md": 1,
     "SECURITY.md": 1,
-    "docs/speed.md": 3,
+    "docs/speed.md": 7,
     "docs/training.md": 10,
     "recipes/nano/README.md": 10,
     "recipes/nano/ablations.md": 3,

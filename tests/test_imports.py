@@ -64,7 +64,10 @@ ALLOWED: dict[str, set[str]] = {
         "checkpoints",  # a worker tells its driver which weights it has loaded
     },
     "training": {"models", "checkpoints", "decoding", "api", "data", "audio"},
-    "evaluation": {"pipeline", "request", "data", "audio", "batch", "checkpoints", "naming"},
+    "evaluation": {
+        *("pipeline", "request", "data", "audio", "batch", "checkpoints", "naming"),
+        *("models", "partners"),  # a bench builds models of random weights, and their partners
+    },
     "__init__": {"api", "clips"},
     "__main__": {"cli"},
 }

@@ -60,6 +60,7 @@ COMMANDS = {
         "Make a batch for each of several settings, and measure them.",
     ),
     "listen": ("magnet_cli.cli.listen", "Make and analyse listening tests."),
+    "bench": ("magnet_cli.cli.bench", "Measure how long a model takes on this machine."),
     "config": ("magnet_cli.cli.config", "Show what holds where no flag says otherwise."),
     "doctor": (
         "magnet_cli.cli.doctor",

@@ -122,6 +122,7 @@ CALLS = [
     ("listen", 2), ("listen make", 2), ("listen make empty -O study", 2),
     ("listen make a=empty -O study", 2), ("listen results", 2),
     ("listen results empty empty", 2),
+    ("bench --ways x", 2), ("bench -m nothing", 3), ("bench --shape huge", 2),
     ("doctor", 0), ("doctor -m nothing", 3), ("doctor -m empty", 3), ("doctor --threads 0", 2),
     ("config", 0), ("config --path", 0), ("config --profile nothing", 2),
     ("gen rain --profile nothing", 2),

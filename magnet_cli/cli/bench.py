@@ -1,0 +1,211 @@
+"""`magnet bench`: how long models take on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from magnet_cli.cli.evaluate import PlaceOptions, check_plot
+from magnet_cli.cli.loading import choose, loading, suit_threads
+from magnet_cli.cli.progress import counting
+from magnet_cli.cli.settings import (
+    ModelOptions,
+    TalkOptions,
+    complete_model,
+    seconds_of,
+    takes_flags,
+)
+from magnet_cli.cli.talk import Talk
+from magnet_cli.errors import UsageError
+from magnet_cli.fields import check, panel
+
+if TYPE_CHECKING:
+    from magnet_cli.evaluation.bench import Supply
+    from magnet_cli.models.parts import Parts
+
+EXAMPLES = """
+Examples:
+
+    magnet bench
+    magnet bench --shape small --dtype float32,int8 --sample 3
+    magnet bench -m small --partner facebook/musicgen-small --ways masked,hybrid:2 --plot speed.png
+"""
+
+_what, _model = panel("What is measured"), panel("Model")
+_DTYPES = ("auto", "float32", "float16", "bfloat16", "int8")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured."""
+
+    ways: str | None = _what(
+        "Of masked, autoregressive, rescorer and hybrid:SECONDS, with commas. Default: masked and "
+        "autoregressive, where the model can.",
+        metavar="WAYS",
+    )
+    dtype: str = _what(
+        "Of auto, float32, float16, bfloat16 and int8, with commas.",
+        "auto",
+        metavar="NAMES",
+        show_default=False,
+    )
+    batch: tuple[int, ...] = _what("Clips at once.", (1,), metavar="N,N,...", low=1, high=1024)
+    duration: float | None = _what(
+        "Length of a clip. Default: the model's segment; of a shape, 10.",
+        flags="--duration -d",
+        metavar="SECONDS",
+        parser=seconds_of,
+    )
+    steps: tuple[int, ...] | None = _what(
+        "Steps of each masked stream, or one number for all.",
+        metavar="N,N,...",
+        low=1,
+        high=10_000,
+    )
+    repeats: int = _what("Runs of each row.", 3, metavar="N", min=1, max=1000)
+    sample: int | None = _what(
+        "Time so many steps of each kind, and reckon the rest: for large models on slow machines.",
+        metavar="N",
+        min=1,
+        max=10_000,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class BenchModelOptions(PlaceOptions):
+    """Which model, and where it runs."""
+
+    model: str | None = _model(
+        "As in `magnet gen`.",
+        flags="--model -m",
+        metavar="NAME",
+        envvar="MAGNET_MODEL",
+        autocompletion=complete_model,
+    )
+    shape: str | None = _model(
+        "Random weights of a released size, small or medium, in place of a model: nothing is fetched.",
+        metavar="NAME",
+    )
+    partner: str | None = _model(
+        "An autoregressive model with the same codec, for the ways that a masked one cannot go alone.",
+        metavar="NAME",
+        autocompletion=complete_model,
+    )
+    lora: tuple[str, ...] = _model(
+        "A LoRA to merge into the model. May be given several times.", (), metavar="FILE[:SCALE]"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("bench", epilog=EXAMPLES)(bench)
+
+
+@takes_flags
+def bench(
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw throughput over latency, too.", show_default=False
+        ),
+    ] = None,
+    *,
+    what: BenchOptions,
+    models: BenchModelOptions,
+    talk: TalkOptions,
+) -> None:
+    """Measure how long a model takes on this machine.
+
+    From texts to codes, loading and warming up left out: seconds (median and quartiles), clips a minute,
+    times real time, passes through the network, peak memory, and where autoregression overtakes. The table
+    goes to stdout. Nothing else should run meanwhile.
+    """
+    voice = Talk(talk)
+    check_plot(plot)
+    dtypes = _words(what.dtype)
+    for name in dtypes:
+        if name not in _DTYPES:
+            raise UsageError(f"There is no dtype {name!r}.", f"--dtype takes {', '.join(_DTYPES)}.")
+    if models.shape is not None and (models.lora or models.partner):
+        raise UsageError(
+            "--shape has random weights, and its own partner.", "Leave --lora and --partner out."
+        )
+    # A flag goes before what the environment or config.toml chose.
+    name = models.shape or choose(ModelOptions(models.model), voice)
+    suit_threads(name)
+    from magnet_cli.evaluation.bench import Plan, parse_way
+    from magnet_cli.evaluation.bench import bench as measured
+
+    ways = None if what.ways is None else tuple(map(parse_way, _words(what.ways)))
+    plan = Plan(ways, dtypes, what.batch, what.duration, what.steps, what.repeats, what.sample)
+    import torch
+
+    if models.threads is not None:
+        torch.set_num_threads(models.threads)
+    supply = _shapes(models, what) if models.shape is not None else _loaded(name, models, voice)
+    with counting(voice, "Measuring") as on_run:
+        found = measured(name, supply, plan, on_run)
+    if voice.json:
+        voice.data(found.record())
+    else:
+        voice.print(found.markdown())
+    if plot is not None:
+        from magnet_cli.evaluation.timings import draw_tradeoff
+
+        draw_tradeoff(
+            plot, found.points(), f"{found.name} on {found.device}, {found.threads} threads"
+        )
+        voice.note(f"Drew {plot}")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _loaded(name: str, models: BenchModelOptions, voice: Talk) -> Supply:
+    """The model that was named, and its partner."""
+    from magnet_cli.api import load_model
+    from magnet_cli.evaluation.bench import Supply
+
+    def loader(of: str, loras: tuple[str, ...]) -> Callable[[str], Parts]:
+        def load(dtype: str) -> Parts:
+            with loading(voice, of) as hook:
+                return load_model(
+                    of,
+                    device=models.device,
+                    dtype=dtype,
+                    offline=models.offline,
+                    progress=hook,
+                    lora=list(loras),
+                ).parts
+
+        return load
+
+    return Supply(loader(name, models.lora), loader(models.partner, ()) if models.partner else None)
+
+
+def _shapes(models: BenchModelOptions, what: BenchOptions) -> Supply:
+    """Random weights of a shape, and of one that writes step by step."""
+    from magnet_cli.checkpoints.load import pick_device
+    from magnet_cli.config import Modeling
+    from magnet_cli.evaluation.bench import Supply
+    from magnet_cli.evaluation.shapes import find_shape, lm_config, random_codec, random_parts
+
+    assert models.shape is not None
+    shape, device = find_shape(models.shape), pick_device(models.device)
+    codec = random_codec(device)
+    seconds = what.duration or 10.0
+
+    def maker(modeling: Modeling) -> Callable[[str], Parts]:
+        name, config = f"{models.shape} ({modeling})", lm_config(shape, modeling, seconds)
+        return lambda dtype: random_parts(name, config, dtype, device, codec)
+
+    return Supply(maker("masked"), maker("autoregressive"))

@@ -1,0 +1,392 @@
+"""How long models take: ways to decode, precisions and batches, measured in turns (`magnet bench`).
+
+What is timed is from texts to codes. Loading and warming up are left out; what a codec takes is measured
+apart, as it is the same for all. A way, its precision and its batch make a row.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from magnet_cli.errors import UsageError
+from magnet_cli.evaluation.timings import Bench, Row
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.parts import Parts
+from magnet_cli.models.transformer import Attention, CrossKeys, KVCache, Transformer
+from magnet_cli.partners import Partners, gather
+from magnet_cli.pipeline import Pipeline
+from magnet_cli.request import GenerationRequest, frames_for, make_request
+from magnet_cli.settings import DecodingConfig, required
+
+Kind = Literal["masked", "autoregressive", "hybrid", "rescorer"]
+Role = Literal["asked", "partner"]
+PROMPT = "80s pop track with bassy drums and synth"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to decode."""
+
+    kind: Kind
+    seconds: float = 0.0  # that a hybrid writes step by step
+
+    @property
+    def name(self) -> str:
+        """As it is asked for."""
+        return f"hybrid:{self.seconds:g}" if self.kind == "hybrid" else self.kind
+
+
+def parse_way(text: str) -> Way:
+    """`masked`, `autoregressive`, `rescorer` or `hybrid:SECONDS`. Raises UsageError: none of them."""
+    kind, _, seconds = text.strip().partition(":")
+    try:
+        if kind in get_args(Kind) and (kind == "hybrid") == bool(seconds):
+            way = Way(kind, float(seconds or 0))  # type: ignore[arg-type]
+            if 0 <= way.seconds < 1e6 and (way.seconds > 0 or not seconds):
+                return way
+    except ValueError:
+        pass
+    raise UsageError(
+        f"There is no way {text.strip()!r} to decode.",
+        "--ways takes masked, autoregressive, rescorer and hybrid:SECONDS, such as hybrid:2.",
+    )
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Where models come from.
+
+    Attributes:
+        asked: loads the model itself, in a precision.
+        partner: loads an autoregressive one of the same codec; None: there is none.
+    """
+
+    asked: Callable[[str], Parts]
+    partner: Callable[[str], Parts] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        ways: None: all that need nothing but what is there.
+        batches: clips that are decoded together.
+        duration: seconds of a clip; None: the model's segment.
+        steps: of each masked stream, or one number for all; None: the model's own.
+        repeats: of each row, in turns with the others of its precision.
+        sample: steps of each kind that are timed, the others being reckoned from them; None: all are.
+    """
+
+    ways: tuple[Way, ...] | None
+    dtypes: tuple[str, ...]
+    batches: tuple[int, ...] = (1,)
+    duration: float | None = None
+    steps: tuple[int, ...] | None = None
+    repeats: int = 3
+    sample: int | None = None
+
+
+def bench(
+    name: str, supply: Supply, plan: Plan, on_run: Callable[[int, int], None] | None = None
+) -> Bench:
+    """Measure a model.
+
+    Args:
+        name: of the model or shape, to be shown.
+        on_run: told after every run how many of how many are done.
+
+    Raises:
+        UsageError: the model cannot decode in a way that was asked for.
+        MagnetError: whatever loading a model raises.
+    """
+    done, total = 0, 0
+    found: Bench | None = None
+    for dtype in plan.dtypes:
+        stock = _Stock(supply, dtype)
+        ways = plan.ways or stock.ways()
+        total = total or len(plan.dtypes) * len(ways) * len(plan.batches) * (plan.repeats + 1)
+        for way in ways:
+            pipeline, request_of = stock.prepare(way, plan)
+            if found is None:
+                device = pipeline.device
+                threads = torch.get_num_threads()
+                found = Bench(name, str(device), threads, plan.sample)
+                found.codec = _codec_seconds(pipeline, request_of(1), plan.repeats)
+            rows: list[Row] = []
+            for turn in range(plan.repeats + 1):
+                for place, batch in enumerate(plan.batches):
+                    request = request_of(batch)
+                    # The first run warms up: one step of each kind.
+                    run = measure(pipeline, request, plan.sample if turn else 1)
+                    if not turn:
+                        clip = request.frames / pipeline.frame_rate
+                        rows.append(Row(way.name, pipeline.dtype, batch, clip, run.passes / batch))
+                    else:
+                        rows[place] = _with_run(rows[place], run)
+                    done += 1
+                    if on_run is not None:
+                        on_run(done, total)
+            found.rows += rows
+    assert found is not None
+    return found
+
+
+def _with_run(row: Row, run: Run) -> Row:
+    memory = max(row.memory or 0, run.memory) if run.memory is not None else None
+    return replace(row, seconds=(*row.seconds, run.seconds), memory=memory)
+
+
+class _Stock:
+    """The models of one precision: those that a way needs, and no others, are in memory."""
+
+    def __init__(self, supply: Supply, dtype: str) -> None:
+        self._supply, self._dtype = supply, dtype
+        self._held: dict[Role, Parts] = {}
+        # Of the asked model, which need not stay.
+        asked = self._get("asked").lm.config
+        self.modeling, self.segment = asked.modeling, asked.segment_duration
+
+    def _get(self, role: Role) -> Parts:
+        if role not in self._held:
+            load = self._supply.asked if role == "asked" else self._supply.partner
+            assert load is not None
+            self._held[role] = load(self._dtype)
+        return self._held[role]
+
+    def ways(self) -> tuple[Way, ...]:
+        """Those that need no more than what is there."""
+        if self.modeling == "autoregressive":
+            return (Way("autoregressive"),)
+        if self.modeling == "hybrid" or self._supply.partner is not None:
+            return Way("masked"), Way("autoregressive")
+        return (Way("masked"),)
+
+    def prepare(self, way: Way, plan: Plan) -> tuple[Pipeline, Callable[[int], GenerationRequest]]:
+        """The model that a way asks, and what it is asked for a batch."""
+        alone = self.modeling == "hybrid"  # is its own partner
+        roles: set[Role] = {"asked"} if alone or way.kind == "masked" else {"asked", "partner"}
+        if way.kind == "autoregressive" and self.modeling == "masked":
+            roles = {"partner"}
+        if self.modeling == "autoregressive":
+            if way.kind != "autoregressive":
+                raise UsageError(
+                    f"This model decodes step by step, not {way.name}.",
+                    "Take --ways autoregressive.",
+                )
+            roles = {"asked"}
+        if "partner" in roles and self._supply.partner is None:
+            raise UsageError(
+                f"{way.name} needs an autoregressive model beside this one.",
+                "Name one of the same codec: --partner facebook/musicgen-small.",
+            )
+        for role in {*self._held} - roles:
+            del self._held[role]
+        gc.collect()
+        parts = self._get("asked" if "asked" in roles else "partner")
+        config = DecodingConfig()
+        if parts.lm.config.modeling != "autoregressive":
+            config = replace(config, decoding_steps=plan.steps)
+        frames = frames_for(plan.duration or self.segment, parts.lm.config, parts.name)
+        seconds = required(frames) / parts.lm.config.frame_rate
+        if alone or way.kind == "hybrid":
+            written = {"hybrid": way.seconds, "autoregressive": seconds}
+            config = replace(config, hybrid=written.get(way.kind, 0.0))
+        partners = Partners()
+        if way.kind in ("hybrid", "rescorer"):
+            other = parts if alone else self._get("partner")
+            rescorer, writer = (None, other) if way.kind == "hybrid" else (other, None)
+            partners = gather(parts, config, rescorer, writer, lambda name: other)
+
+        def request_of(batch: int) -> GenerationRequest:
+            return make_request(
+                parts,
+                [PROMPT] * batch,
+                config=config,
+                seeds=[*range(batch)],
+                frames=frames,
+                partners=partners,
+            )
+
+        return Pipeline(parts), request_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: seconds, passes of all its clips, and its peak memory."""
+
+    seconds: float
+    passes: int
+    memory: int | None
+
+
+def measure(pipeline: Pipeline, request: GenerationRequest, sample: int | None = None) -> Run:
+    """Decode a request to codes.
+
+    Args:
+        sample: steps of each kind that are computed and timed, the others being passed over and
+            reckoned from them; None: all are. The codes are then of no use.
+    """
+    partners = request.partners
+    models = [pipeline.lm, *(p.lm for p in (partners.rescorer, partners.hybrid_model) if p)]
+    with ExitStack() as stack:
+        watch = Watch(sample, pipeline.device)
+        for lm in {id(lm): lm for lm in models}.values():
+            stack.enter_context(watch.over(lm))
+        with _Peak(pipeline.device) as peak:
+            _wait(pipeline.device)
+            began = time.perf_counter()
+            pipeline.decode(request)
+            _wait(pipeline.device)
+            took = time.perf_counter() - began
+    return Run(took - watch.spent + watch.reckoned, watch.passes, peak.bytes)
+
+
+def _codec_seconds(pipeline: Pipeline, request: GenerationRequest, repeats: int) -> float:
+    """Seconds of a clip's codes on their way to sound."""
+    codes = torch.zeros_like(request.known_codes).to(pipeline.device)
+    took = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        pipeline.decode_audio(codes)
+        took.append(time.perf_counter() - began)
+    return statistics.median(took[1:])
+
+
+@dataclass
+class _Kind:
+    """Passes that cost alike."""
+
+    count: int = 0
+    timed: int = 0
+    seconds: float = 0.0
+
+
+class Watch:
+    """Stands before the transformers of models: counts passes, and passes over all but a sample.
+
+    Attributes:
+        passes: of an item through a network: a guided step of two clips is four.
+    """
+
+    def __init__(self, sample: int | None, device: torch.device) -> None:
+        self.passes = 0
+        self._sample, self._device = sample, device
+        self._kinds: dict[tuple[Any, ...], _Kind] = {}
+        self._between = 0.0
+
+    @property
+    def spent(self) -> float:
+        """Seconds that passes, those passed over too, took; none where all are computed."""
+        return self._between
+
+    @property
+    def reckoned(self) -> float:
+        """Seconds that all passes would take; none where all are computed."""
+        return sum(kind.count * kind.seconds / kind.timed for kind in self._kinds.values())
+
+    @contextmanager
+    def over(self, lm: LanguageModel) -> Iterator[None]:
+        """Watch a model in here."""
+        network: Any = lm.transformer
+        network.forward = functools.partial(self._pass, network, network.forward)
+        try:
+            yield
+        finally:
+            del network.forward
+
+    def _pass(
+        self,
+        network: Transformer,
+        forward: Callable[..., Tensor],
+        x: Tensor,
+        attention: Attention,
+        cross: CrossKeys | None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        self.passes += len(x)
+        if self._sample is None:
+            return forward(x, attention, cross, cache)
+        texts = 0 if cross is None else len(cross.rows)
+        kind = self._kinds.setdefault(
+            (id(network), *x.shape[:2], attention, texts, cache is None), _Kind()
+        )
+        _wait(self._device)
+        began = time.perf_counter()
+        if self._is_timed(kind, x.shape[1], cache):
+            x = forward(x, attention, cross, cache)
+            _wait(self._device)
+            kind.timed += 1
+            kind.seconds += time.perf_counter() - began
+        elif cache is not None:
+            end = cache.length + x.shape[1]
+            for rows in (*cache.keys, *cache.values):
+                rows[:, :, cache.length : end] = 0  # what was there before need not be a number
+            cache.length = end
+        kind.count += 1
+        self._between += time.perf_counter() - began
+        return x
+
+    def _is_timed(self, kind: _Kind, rows: int, cache: KVCache | None) -> bool:
+        assert self._sample is not None
+        if kind.count == 0:
+            return True
+        if cache is not None and rows == 1:  # a later step sees more: spread over the sequence
+            steps = cache.keys[0].shape[2]
+            before, here = (
+                place * self._sample // steps for place in (cache.length - 1, cache.length)
+            )
+            return here > before
+        return kind.timed < self._sample
+
+
+class _Peak:
+    """The peak of memory in a block. `bytes`: of torch on a GPU, on Linux of the process, else None."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.bytes: int | None = None
+
+    def __enter__(self) -> _Peak:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif self._device.type == "cpu":
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets the peak
+                self.bytes = 0
+            except OSError:
+                self.bytes = None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self._device)
+        elif self.bytes is not None:
+            status = Path("/proc/self/status").read_text()
+            said = [line.split() for line in status.splitlines() if line.startswith("VmHWM:")]
+            self.bytes = int(said[0][1]) * 1024 if said else None
+
+
+def _wait(device: torch.device) -> None:
+    """Until a GPU has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

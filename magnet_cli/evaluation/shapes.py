@@ -1,0 +1,141 @@
+"""Models of released sizes with random weights: as slow as those, and nothing is fetched."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from magnet_cli.checkpoints.load import pick_dtype
+from magnet_cli.checkpoints.native import INT8
+from magnet_cli.checkpoints.tensors import blank
+from magnet_cli.config import CodecConfig, LMConfig, Modeling
+from magnet_cli.errors import UsageError
+from magnet_cli.models import int8
+from magnet_cli.models.codec import AudioCodec
+from magnet_cli.models.encodec import EnCodec
+from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.parts import Parts
+from magnet_cli.models.text import TextEncoder
+from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DECODING_DEFAULTS, DecodingConfig
+
+TEXT_LENGTH = 16  # tokens of a prompt, as captions have them
+_FRAME_RATE = 50.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a transformer; MAGNeT and MusicGen of one name have the same."""
+
+    dim: int
+    num_heads: int
+    num_layers: int
+
+
+# MusicGen (arXiv 2306.05284, section 3.1) and the released configs: magnet-small, musicgen-small, ...
+SHAPES = {"small": Shape(1024, 16, 24), "medium": Shape(1536, 24, 48)}
+
+# EnCodec of the released music models at 32 kHz.
+_CODEC = CodecConfig(
+    sample_rate=32_000, channels=1, ratios=(8, 5, 4, 4), n_filters=64, dimension=128, n_q=4, card=2048
+)  # fmt: skip
+
+
+def find_shape(name: str) -> Shape:
+    """The sizes of a name. Raises UsageError: there is none such."""
+    if name not in SHAPES:
+        raise UsageError(f"There is no shape {name!r}.", f"--shape takes {' or '.join(SHAPES)}.")
+    return SHAPES[name]
+
+
+def lm_config(shape: Shape, modeling: Modeling, seconds: float) -> LMConfig:
+    """A language model of a shape over EnCodec's four streams, for segments of so many seconds."""
+    return LMConfig(
+        **dataclasses.asdict(shape),
+        n_q=_CODEC.n_q,
+        card=_CODEC.card,
+        modeling=modeling,
+        text_dim=768,
+        frame_rate=_FRAME_RATE,
+        segment_duration=seconds,
+        delays=() if modeling == "masked" else (0, 1, 2, 3),
+    )
+
+
+def random_lm(config: LMConfig, dtype: str, device: torch.device) -> LanguageModel:
+    """A language model whose matrices are small noise.
+
+    Args:
+        dtype: as of `load_parts`.
+
+    Raises:
+        UsageError: there is no such dtype, or not on this device.
+    """
+    with blank():
+        lm = LanguageModel(config)
+    if dtype == INT8 and device.type != "cpu":
+        raise UsageError(f"int8 is for processors, not for {device.type}.", "Add --device cpu.")
+    lm.to(torch.float32 if dtype == INT8 else pick_dtype(dtype, device)).to_empty(device=device)
+    _fill(lm)
+    if dtype == INT8:
+        int8.make_int8(lm)
+        int8.pack(lm)
+    return lm.eval().requires_grad_(False)
+
+
+def random_parts(
+    name: str, config: LMConfig, dtype: str, device: torch.device, codec: AudioCodec
+) -> Parts:
+    """A language model of random weights with its codec and with texts that are noise."""
+    defaults = AUTOREGRESSIVE_DEFAULTS if config.modeling == "autoregressive" else DECODING_DEFAULTS
+    return Parts(
+        name=name,
+        lm=random_lm(config, dtype, device),
+        codec=codec,
+        text_encoder=_Noise(config.text_dim).to(device),
+        defaults=DecodingConfig(span_len=config.span_len).over(defaults),
+    )
+
+
+def random_codec(device: torch.device) -> AudioCodec:
+    """The EnCodec of the released music models, in float32, of random weights."""
+    with blank():
+        codec = EnCodec(_CODEC)
+    codec.to_empty(device=device)
+    _fill(codec)
+    return codec.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _fill(module: nn.Module) -> None:
+    """One block of noise over and over in matrices: to draw a billion numbers takes half a minute."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1_000_003, generator=generator).mul_(0.02)
+    for name, parameter in module.named_parameters():
+        if parameter.dim() > 1:
+            flat, start = parameter.view(-1), 0
+            block = noise.to(parameter.device, parameter.dtype)
+            while start < len(flat):
+                part = flat[start : start + len(block)]
+                part.copy_(block[: len(part)])
+                start += len(part)
+        else:
+            parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+
+
+class _Noise(TextEncoder):
+    """Stands for a text encoder, which takes little time: the same noise for every text."""
+
+    noise: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        generator = torch.Generator().manual_seed(1)
+        self.register_buffer("noise", torch.randn(TEXT_LENGTH, width, generator=generator))
+
+    def encode(self, text: str) -> Tensor:
+        """As `TextEncoder.encode`."""
+        return self.noise if text else self.noise[:0]

@@ -1,0 +1,271 @@
+"""What a bench measured, as people and programs read it: a table, a picture, JSON; and what it says."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from magnet_cli.evaluation.table import ABSENT, markdown_table
+from magnet_cli.files import atomic_path, write_error
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of a way, a precision and a batch.
+
+    Attributes:
+        dtype: of the language model, as it was loaded.
+        clip: seconds of sound in a clip.
+        passes: of a clip through a language model, guided halves and partners' ones counted.
+        memory: peak bytes: of the process on a processor, of torch on a GPU; None: not known.
+        seconds: of each repeat, for the whole batch.
+    """
+
+    way: str
+    dtype: str
+    batch: int
+    clip: float
+    passes: float
+    memory: int | None = None
+    seconds: tuple[float, ...] = ()
+
+    @property
+    def median(self) -> float:
+        """Seconds of the batch."""
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third; of one repeat, that one."""
+        if len(self.seconds) < 2:
+            return self.median, self.median
+        first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return first, third
+
+    @property
+    def clips_a_minute(self) -> float:
+        """How many are made."""
+        return 60 * self.batch / self.median
+
+    @property
+    def times_real_time(self) -> float:
+        """Seconds of sound in a second."""
+        return self.batch * self.clip / self.median
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        first, third = self.quartiles
+        return {
+            "way": self.way,
+            "dtype": self.dtype,
+            "batch": self.batch,
+            "clip_seconds": self.clip,
+            "seconds": round(self.median, 4),
+            "quartiles": [round(first, 4), round(third, 4)],
+            "clips_a_minute": round(self.clips_a_minute, 3),
+            "times_real_time": round(self.times_real_time, 4),
+            "passes": self.passes,
+            "memory_bytes": self.memory,
+            "repeats": [round(each, 4) for each in self.seconds],
+        }
+
+
+@dataclass
+class Bench:
+    """What was measured, and on what.
+
+    Attributes:
+        codec: seconds that the codec takes for a clip.
+    """
+
+    name: str
+    device: str
+    threads: int
+    sample: int | None
+    rows: list[Row] = field(default_factory=list)
+    codec: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "device": self.device,
+            "threads": self.threads,
+            "sampled_steps": self.sample,
+            "codec_seconds": round(self.codec, 4),
+            "rows": [row.record() for row in self.rows],
+            "overtaking": overtaking(self.rows),
+        }
+
+    def markdown(self) -> str:
+        """A table, with what to know about it."""
+        head = [
+            "way",
+            "dtype",
+            "batch",
+            "seconds",
+            "clips a minute",
+            "times real time",
+            "passes",
+            "peak memory",
+        ]
+        cells = [
+            [
+                row.way,
+                row.dtype,
+                str(row.batch),
+                _seconds(row),
+                _short(row.clips_a_minute),
+                _short(row.times_real_time),
+                f"{row.passes:g}",
+                ABSENT if row.memory is None else f"{row.memory / 1e9:.2f} GB",
+            ]
+            for row in self.rows
+        ]
+        repeats = max(len(row.seconds) for row in self.rows)
+        turns = (
+            f"medians of {repeats} in turns, quartiles in brackets" if repeats > 1 else "one run"
+        )
+        clip = ", ".join(sorted({f"{row.clip:g}" for row in self.rows}))
+        notes = [
+            f"{self.name} on {self.device} with {self.threads} threads, clips of {clip} s; {turns}. "
+            "Seconds are from texts to codes, for the whole batch.",
+            f"The codec takes {_short(self.codec)} s more for each clip.",
+            "Passes: how often a clip goes through a language model; guided steps count twice.",
+        ]
+        if self.sample is not None:
+            notes.append(
+                f"Reckoned: {self.sample} steps of each kind were timed, and stand for the others."
+            )
+        notes += overtaking(self.rows)
+        return markdown_table(head, cells) + "\n\n" + "\n".join(f"- {note}" for note in notes)
+
+    def points(self) -> dict[str, list[tuple[float, float, str]]]:
+        """For `draw_tradeoff`: of each way and precision, seconds, clips a minute and the batch."""
+        lines: dict[str, list[tuple[float, float, str]]] = {}
+        for row in self.rows:
+            point = row.median, row.clips_a_minute, str(row.batch)
+            lines.setdefault(f"{row.way}, {row.dtype}", []).append(point)
+        return lines
+
+
+def _seconds(row: Row) -> str:
+    first, third = row.quartiles
+    spread = f" [{_short(first)}, {_short(third)}]" if len(row.seconds) > 1 else ""
+    return f"{_short(row.median)}{spread}"
+
+
+def _short(value: float) -> str:
+    """Three digits that count."""
+    return (
+        f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
+        if 0 < value < 100
+        else f"{value:.0f}"
+    )
+
+
+def overtaking(rows: Sequence[Row]) -> list[str]:
+    """Where writing step by step makes more clips a minute than filling masks, a sentence a precision."""
+    said = []
+    for dtype in dict.fromkeys(row.dtype for row in rows):
+        masked, written = (
+            {row.batch: row.clips_a_minute for row in rows if (row.way, row.dtype) == (way, dtype)}
+            for way in ("masked", "autoregressive")
+        )
+        both = sorted(masked.keys() & written.keys())
+        if not both:
+            continue
+        ahead = [batch for batch in both if written[batch] > masked[batch]]
+        if not ahead:
+            what = f"masked makes more clips a minute than autoregressive up to batch {both[-1]}"
+        elif ahead[0] == both[0]:
+            what = f"autoregressive makes more clips a minute than masked from batch {both[0]} on"
+        else:
+            before = both[both.index(ahead[0]) - 1]
+            what = f"autoregressive overtakes masked between batch {before} and {ahead[0]}"
+        back = [batch for batch in both if ahead and batch > ahead[0] and batch not in ahead]
+        again = f", and is behind again at {', '.join(map(str, back))}" if back else ""
+        said.append(f"In {dtype}, {what}{again}.")
+    return said
+
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _FOOT = 1000, 620, 90, 280, 60, 70  # pixels
+_PAPER, _INK, _FAINT = (255, 255, 255), (40, 40, 40), (225, 225, 225)
+_COLOURS = (
+    (47, 93, 158), (176, 84, 44), (62, 128, 74), (128, 74, 140), (150, 120, 20), (60, 140, 150),
+    (190, 70, 110), (100, 100, 100),
+)  # fmt: skip
+
+
+def draw_tradeoff(
+    path: str | os.PathLike[str],
+    lines: Mapping[str, Sequence[tuple[float, float, str]]],
+    title: str = "",
+) -> None:
+    """Draw throughput over latency, both by logarithms, into a PNG file (the paper, section 4: figure 3).
+
+    Args:
+        path: where to.
+        lines: of each line seconds until its clips are there, clips a minute, and a word for the point.
+        title: above all.
+
+    Raises:
+        AudioFileError: the file cannot be written.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(15)
+    image = Image.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
+    pen = ImageDraw.Draw(image)
+    pen.text((_LEFT, 16), title, _INK, font)
+    points = [point for line in lines.values() for point in line]
+    across = _Axis([x for x, _, _ in points], _LEFT, _WIDTH - _RIGHT)
+    up = _Axis([y for _, y, _ in points], _HEIGHT - _FOOT, _TOP)
+    for tick in across.ticks:
+        x = across.place(tick)
+        pen.line([(x, _TOP), (x, _HEIGHT - _FOOT)], _FAINT)
+        pen.text((x, _HEIGHT - _FOOT + 16), f"{tick:g}", _INK, font, anchor="mm")
+    for tick in up.ticks:
+        y = up.place(tick)
+        pen.line([(_LEFT, y), (_WIDTH - _RIGHT, y)], _FAINT)
+        pen.text((_LEFT - 8, y), f"{tick:g}", _INK, font, anchor="rm")
+    middle = (_LEFT + _WIDTH - _RIGHT) // 2
+    pen.text((middle, _HEIGHT - 22), "seconds until the batch is there", _INK, font, anchor="mm")
+    pen.text((10, _TOP - 18), "clips a minute (points: batch)", _INK, font)
+    for number, (name, line) in enumerate(lines.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        places = [(across.place(x), up.place(y)) for x, y, _ in line]
+        pen.line(places, colour, 2)
+        for (x, y), (_, _, word) in zip(places, line, strict=True):
+            pen.ellipse([x - 5, y - 5, x + 5, y + 5], colour)
+            pen.text((x, y - 15), word, colour, font, anchor="mm")
+        y = _TOP + 10 + 24 * number
+        pen.ellipse([_WIDTH - _RIGHT + 20, y - 5, _WIDTH - _RIGHT + 30, y + 5], colour)
+        pen.text((_WIDTH - _RIGHT + 40, y), name, colour, font, anchor="lm")
+    try:
+        with atomic_path(Path(path)) as partial:
+            image.save(partial, "PNG")
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+class _Axis:
+    """A logarithmic axis from one pixel to another, with ticks at 1, 2 and 5 times powers of ten."""
+
+    def __init__(self, values: Sequence[float], first: int, last: int) -> None:
+        room = 1.25
+        self._low, self._high = math.log(min(values) / room), math.log(max(values) * room)
+        self._first, self._last = first, last
+        powers = range(math.floor(self._low / math.log(10)), math.ceil(self._high / math.log(10)))
+        marks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+        self.ticks = [mark for mark in marks if self._low <= math.log(mark) <= self._high]
+
+    def place(self, value: float) -> float:
+        """The pixel of a value."""
+        share = (math.log(value) - self._low) / (self._high - self._low)
+        return self._first + share * (self._last - self._first)

@@ -1,0 +1,36 @@
+"""`magnet bench`: a table, JSON, a picture, and what it refuses."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from magnet_cli.evaluation import timings
+from tests.cli.conftest import SMALL, Magnet
+
+
+def test_the_command_prints_a_table_or_json_and_draws(magnet: Magnet) -> None:
+    asked = ("bench", "-m", SMALL, "-d", "0.1", "--steps", "1", "--repeats", "2", "--dtype")
+    outcome = magnet(*asked, "float32,int8", "--plot", "speed.png")
+    assert outcome.status == 0
+    assert "| masked | float32 | 1 | " in outcome.out
+    assert "| masked | int8 | 1 | " in outcome.out
+    assert "Measuring 6/6" in outcome.err
+    assert Image.open("speed.png").size == (timings._WIDTH, timings._HEIGHT)
+    (record,) = magnet(*asked, "float32", "--json", "--sample", "1").records
+    (only,) = record["rows"]
+    assert (only["passes"], only["clip_seconds"], len(only["repeats"])) == (8, 0.1, 2)
+    assert record["sampled_steps"] == 1
+
+
+def test_the_command_refuses_what_does_not_fit(magnet: Magnet) -> None:
+    for wrong, said in (
+        (("--ways", "backwards"), "no way"),
+        (("--dtype", "int3"), "no dtype"),
+        (("--batch", "0"), "batch"),
+        (("--shape", "huge"), "no shape"),
+        (("--shape", "small", "--partner", "x"), "Leave --lora and --partner out"),
+        (("--plot", "x.jpg"), ".png"),
+    ):
+        outcome = magnet("bench", "-m", SMALL, *wrong)
+        assert outcome.status == 2, wrong
+        assert said in outcome.err
