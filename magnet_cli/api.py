@@ -397,7 +397,8 @@ def load_model(
     Args:
         name: `small`, `facebook/magnet-small-10secs[@revision]`, a directory (a Path always is), ...
         device: auto, cpu, cuda, cuda:1, mps.
-        dtype: auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16, int8 (CPU).
+        dtype: auto (float16 on CUDA, bfloat16 for large models on processors that multiply it themselves,
+            float32 elsewhere), float32, float16, bfloat16, int8 (CPU).
         offline: never use the network (as HF_HUB_OFFLINE=1 does).
         revision: a branch, tag or commit of the hub repository.
         progress: told of downloads, see `checkpoints.place.find_place`.
@@ -406,7 +407,7 @@ def load_model(
     Raises:
         ModelNotFoundError: it is not here and cannot be had.
         CheckpointError: its files are not a model, or an adapter is for another one.
-        UsageError: no such device or dtype, or `lora` is none.
+        UsageError: no such device or dtype, not enough memory for it, or `lora` is none.
     """
     loras = [one.check() for one in parse_loras(lora)] if lora else []
     if isinstance(name, os.PathLike):

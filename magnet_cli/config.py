@@ -43,6 +43,13 @@ class LMConfig:
         return self.card
 
     @property
+    def parameters(self) -> int:
+        """Numbers in a language model of these sizes."""
+        embeddings = self.n_q * (self.card + 1) * self.dim + (self.text_dim + 1) * self.dim
+        block = (8 + 2 * self.hidden_scale) * self.dim**2 + 6 * self.dim  # matrices and norms
+        return embeddings + self.num_layers * block + 2 * self.dim + self.n_q * self.card * self.dim
+
+    @property
     def segment_frames(self) -> int:
         """Frames in a segment."""
         return round(self.segment_duration * self.frame_rate)

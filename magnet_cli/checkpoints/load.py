@@ -12,8 +12,9 @@ import torch
 from magnet_cli.checkpoints import audiocraft, audiocraft_export, encodec, native, registry
 from magnet_cli.checkpoints.adapters import with_loras
 from magnet_cli.checkpoints.loras import Lora
-from magnet_cli.checkpoints.native import INT8, ModelCard
+from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import Place
+from magnet_cli.checkpoints.precision import DTYPES, INT8, check_room, pick_dtype
 from magnet_cli.checkpoints.registry import ENCODEC, NATIVE, NATIVE_CODEC, NATIVE_TEXT, needed
 from magnet_cli.checkpoints.t5 import load_t5
 from magnet_cli.checkpoints.tensors import blank, fill
@@ -27,7 +28,9 @@ from magnet_cli.models.parts import Parts
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+Choice = Callable[
+    [LMConfig], torch.dtype
+]  # of a language model's precision, once its sizes are known
 
 
 def load_parts(
@@ -42,8 +45,8 @@ def load_parts(
 
     Args:
         device: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps.
-        dtype: of the language model: auto (float16 on CUDA, float32 elsewhere; int8 where it is saved
-            so), float32, float16, bfloat16, int8. Codec and text encoder are in float32: they cost
+        dtype: of the language model: auto (`precision.pick_dtype`; int8 where it is saved so), float32,
+            float16, bfloat16, int8. Codec and text encoder are in float32: they cost
             little, and T5 overflows in half precision; with int8, a T5 is in int8, too.
         loras: adapters, which are merged into the weights.
         to_save: the model will be written, not run: int8 weights are left as they are kept.
@@ -51,7 +54,8 @@ def load_parts(
     Raises:
         CheckpointError: the files are damaged, or not of a model that can be built.
         ModelNotFoundError: an adapter is not there.
-        UsageError: no such device or dtype, or int8 on a GPU, or int8 weights in another dtype.
+        UsageError: no such device or dtype, or int8 on a GPU, or int8 weights in another dtype, or not
+            enough memory.
     """
     where = pick_device(device)
     saved_so = _is_int8(place)
@@ -60,8 +64,15 @@ def load_parts(
         _check_int8(place, where, dtype, saved_so, loras)
     # Quantised layer by layer, from weights that are still mapped to their file.
     stored = "float32" if saved_so else _stored_dtype(place) if in_int8 else dtype
+
+    def choose(config: LMConfig) -> torch.dtype:
+        chosen = pick_dtype(stored, where, config.parameters)
+        said = INT8 if in_int8 else str(chosen).removeprefix("torch.")
+        check_room(place.name, config, said, where)
+        return chosen
+
     load = _load_native if place.layout is NATIVE else _load_released
-    loaded = load(place, pick_dtype(stored, where), where)
+    loaded = load(place, choose, where)
     if loras:
         loaded = with_loras(loaded, loras)
     if in_int8 and not saved_so:
@@ -121,17 +132,6 @@ def pick_device(name: str) -> torch.device:
             "--device auto takes what is there.",
         )
     return device
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that `name` stands for on a device. Raises UsageError: there is no such dtype."""
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if name not in _DTYPES:
-        raise UsageError(
-            f"There is no dtype {name!r}.", f"--dtype takes auto, {', '.join(_DTYPES)}, {INT8}."
-        )
-    return _DTYPES[name]
 
 
 def import_checkpoint(
@@ -239,12 +239,13 @@ def _check_int8(
         )
 
 
-def _load_released(place: Place, dtype: torch.dtype, device: torch.device) -> Parts:
+def _load_released(place: Place, choose: Choice, device: torch.device) -> Parts:
     assert place.codec is not None
     assert place.text is not None
     codec = _codec(place.codec, device)
     file = audiocraft.open_lm(place.directory / audiocraft.LM_FILE)
     config = audiocraft.lm_config(file, codec.frame_rate)
+    dtype = choose(config)
     with blank():
         lm = LanguageModel(config)
     fill(lm, audiocraft.lm_state(file), str(file.path), dtype, device)
@@ -266,8 +267,8 @@ def _load_released(place: Place, dtype: torch.dtype, device: torch.device) -> Pa
     )
 
 
-def _load_native(place: Place, dtype: torch.dtype, device: torch.device) -> Parts:
-    parts = native.load(place.directory, dtype, device)
+def _load_native(place: Place, choose: Choice, device: torch.device) -> Parts:
+    parts = native.load(place.directory, choose, device)
     is_path = place.repo is None and place.known is None
     return dataclasses.replace(
         parts,
@@ -313,7 +314,7 @@ def _stored_dtype(place: Place) -> str:
     else:
         file = audiocraft.open_lm(place.directory / audiocraft.LM_FILE)
         dtype = file.text_weight.dtype
-    return next((name for name, known in _DTYPES.items() if known == dtype), "float32")
+    return next((name for name, known in DTYPES.items() if known == dtype), "float32")
 
 
 def _check_parts(loaded: Parts, directory: Path) -> None:

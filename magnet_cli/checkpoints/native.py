@@ -25,6 +25,7 @@ from torch import nn
 
 from magnet_cli.checkpoints import kinds
 from magnet_cli.checkpoints.key_map import HINT
+from magnet_cli.checkpoints.precision import INT8
 from magnet_cli.checkpoints.tensors import blank, damaged, fill, read_safetensors
 from magnet_cli.config import LMConfig, check_lm
 from magnet_cli.errors import CheckpointError, UsageError
@@ -47,7 +48,6 @@ CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE = (
     "codec.safetensors",
     "text.safetensors",
 )
-INT8 = "int8"  # of config.json: language model and text encoder are quantised (models/int8.py)
 # All that the format writes (layouts.NATIVE): a directory that holds more is not ours to replace.
 FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, kinds.TOKENIZER_FILE)
 
@@ -141,12 +141,14 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def load(
-    directory: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    directory: Path,
+    dtype: torch.dtype | Callable[[LMConfig], torch.dtype] = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> Parts:
     """Load a model; its defaults are those that its file gives.
 
     Args:
-        dtype: of the language model; codec and text encoder are in float32.
+        dtype: of the language model, or what chooses it by its sizes; codec and text encoder are in float32.
 
     Raises CheckpointError: files are missing or damaged, or do not fit what config.json says.
     """
@@ -156,6 +158,7 @@ def load(
     card = _card(config, source)
     codec_said, text_said = config.get("codec"), config.get("text")
     _check_counts(lm_config, directory / LM_FILE, source)
+    chosen = dtype if isinstance(dtype, torch.dtype) else dtype(lm_config)
     with blank():
         lm = LanguageModel(lm_config)
         codec = kinds.build(codec_said, directory, kinds.CODECS, "codec", source)
@@ -163,7 +166,7 @@ def load(
         if said_int8(config):
             make_int8(lm)
             make_int8(text)
-    _load_tensors(lm, directory / LM_FILE, dtype, device)
+    _load_tensors(lm, directory / LM_FILE, chosen, device)
     _load_tensors(codec, directory / CODEC_FILE, torch.float32, device)
     _load_tensors(text, directory / TEXT_FILE, torch.float32, device)
     return Parts(lm=lm, codec=codec, text_encoder=text, **card)

@@ -66,8 +66,7 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
         (OutputConfig, _output(made, _format_of(name, suffix))),
     ):
         arguments += spelled(group, values)
-    default = "float16" if made.get("device") == "cuda" else "float32"
-    if made.get("dtype") not in (None, default):
+    if made.get("dtype") not in (None, _dtype_of_auto(made)):
         arguments += ["--dtype", as_text(made["dtype"])]
     if suffix and not _says_format(name):
         if edit.get("command") == "edit" and "--through-codec" not in _edit_flags(edit):
@@ -80,6 +79,15 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
     arguments += [*_edit_flags(edit), *_overlap(made)]
     prompts = _timed(edit) or [as_text(made.get("prompt") or "")]
     return protected(arguments, prompts)
+
+
+def _dtype_of_auto(made: Mapping[str, Any]) -> str | None:
+    """What `--dtype auto` takes wherever the command is run; None: it depends on the processor."""
+    if made.get("device") == "cuda":
+        return "float16"
+    known = registry.find(str(made.get("model") or ""))
+    is_builtin = known is not None and known.repo is None
+    return "float32" if is_builtin or made.get("device") != "cpu" else None
 
 
 def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:

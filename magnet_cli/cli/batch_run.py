@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from magnet_cli.batch.jobs import BatchSettings, Job, Shard
 from magnet_cli.batch.manifest import Manifest, manifest_name, open_manifest
@@ -101,7 +101,7 @@ class BatchRun:
             self._say_unasked(name, standing.unasked(everything), bool(review.make))
             self._say_doubts(review)
             if review.make:
-                fitter = self._maker(jobs, len(review.make))
+                fitter = self._maker(manifest.run, jobs, len(review.make))
                 if self._models != self._settings.models:
                     jobs = [self._identified(job) for job in jobs]
                     review = standing.review(jobs)
@@ -132,7 +132,7 @@ class BatchRun:
         ):
             self._say_damage(manifest)
             check_run(manifest, self._asked(), self._force)
-            fitter = self._maker([], None)
+            fitter = self._maker(manifest.run, [], None)
             again = not self._begin(manifest, whole=False)
             standing = Standing(manifest, self._force)
             already, doubts = 0, Review()
@@ -244,10 +244,18 @@ class BatchRun:
         """A job that knows the weights that were loaded: they may have been downloaded just now."""
         return dataclasses.replace(job, models=self._models)
 
-    def _maker(self, jobs: list[Job], clips: int | None) -> Fitter | Crew:
+    def _dtype(self, run: Mapping[str, Any]) -> str:
+        """The precision that was asked for; where none was, that which the batch was begun with on a
+        processor, as `auto` may be another one on the next machine."""
+        asked, begun = self._model.dtype, run.get("dtype")
+        chosen = run.get("device") == "cpu" and begun in ("float32", "bfloat16")
+        return str(begun) if asked == "auto" and chosen else asked
+
+    def _maker(self, run: Mapping[str, Any], jobs: list[Job], clips: int | None) -> Fitter | Crew:
         """Who makes the clips, the models being loaded: this process, or workers.
 
         Args:
+            run: what the manifest says of the batch.
             jobs: all of them that are known.
             clips: that are missing; None: not known.
         """
@@ -255,6 +263,7 @@ class BatchRun:
         from magnet_cli.checkpoints.identity import with_identities
 
         named = {part: spec for part, spec in self._models.items() if not part.endswith("_id")}
+        self._model = dataclasses.replace(self._model, dtype=self._dtype(run))
         if self._workers is not None:
             crew = self._hired(named, clips)
             self._models = self._facts.models

@@ -60,6 +60,11 @@ def load(options: ModelOptions, talk: Talk) -> Model:
             progress=on_download,
             lora=loras,
         )
+    if options.dtype == "auto" and (model.device.type, model.dtype) == ("cpu", "bfloat16"):
+        talk.note(
+            f"{shortened(model.name)} runs in bfloat16, which this processor multiplies itself "
+            "(--dtype float32: slower, and a little more exact)."
+        )
     if model.parts.repo is not None:
         say_licence(model.parts.repo, model.parts.licence, talk)
     return model

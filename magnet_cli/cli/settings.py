@@ -261,7 +261,8 @@ class ModelOptions:
         "auto, cpu, cuda, cuda:1 or mps.", "auto", metavar="NAME", show_default=False
     )
     dtype: str = _model(
-        "auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16 or int8 (CPU).",
+        "auto, float32, float16, bfloat16 or int8 (CPU). auto: float16 on CUDA, bfloat16 for large models on "
+        "processors that multiply it themselves, float32 elsewhere.",
         "auto",
         metavar="NAME",
         show_default=False,

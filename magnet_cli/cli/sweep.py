@@ -72,7 +72,8 @@ class SweepModelOptions(PlaceOptions):
         autocompletion=complete_model,
     )
     dtype: str = _model(
-        "auto (float16 on CUDA, float32 elsewhere), float32, float16, bfloat16 or int8 (CPU).",
+        "auto, float32, float16, bfloat16 or int8 (CPU). auto: float16 on CUDA, bfloat16 for large models on "
+        "processors that multiply it themselves, float32 elsewhere.",
         "auto",
         metavar="NAME",
         show_default=False,

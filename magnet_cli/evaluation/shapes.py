@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.checkpoints.load import pick_dtype
-from magnet_cli.checkpoints.native import INT8
+from magnet_cli.checkpoints.precision import INT8, check_room, pick_dtype
 from magnet_cli.checkpoints.tensors import blank
 from magnet_cli.config import CodecConfig, LMConfig, Modeling
 from magnet_cli.errors import UsageError
@@ -71,13 +70,16 @@ def random_lm(config: LMConfig, dtype: str, device: torch.device) -> LanguageMod
         dtype: as of `load_parts`.
 
     Raises:
-        UsageError: there is no such dtype, or not on this device.
+        UsageError: there is no such dtype, or not on this device, or not enough memory.
     """
     with blank():
         lm = LanguageModel(config)
     if dtype == INT8 and device.type != "cpu":
         raise UsageError(f"int8 is for processors, not for {device.type}.", "Add --device cpu.")
-    lm.to(torch.float32 if dtype == INT8 else pick_dtype(dtype, device)).to_empty(device=device)
+    kept = torch.float32 if dtype == INT8 else pick_dtype(dtype, device, config.parameters)
+    # Quantised from whole weights, which are random and not in a file.
+    check_room("this shape", config, str(kept).removeprefix("torch."), device)
+    lm.to(kept).to_empty(device=device)
     _fill(lm)
     if dtype == INT8:
         int8.make_int8(lm)

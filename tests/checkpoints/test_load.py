@@ -19,9 +19,9 @@ from magnet_cli.checkpoints.load import (
     load_codec,
     load_parts,
     pick_device,
-    pick_dtype,
 )
 from magnet_cli.checkpoints.place import find_codec, find_place
+from magnet_cli.checkpoints.precision import pick_dtype
 from magnet_cli.checkpoints.tensors import blank
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.settings import DecodingConfig

@@ -12,6 +12,7 @@ import pytest
 from magnet_cli.api import Model
 from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import open_manifest
+from magnet_cli.checkpoints import precision
 from magnet_cli.checkpoints.load import import_checkpoint
 from magnet_cli.checkpoints.place import find_place
 from tests import processes, sounds
@@ -40,6 +41,35 @@ def test_a_file_becomes_a_folder_of_clips_that_equal_gens(magnet: Magnet, prompt
     assert "Made 3 clips" in outcome.err
     assert magnet("gen", "wind", *FAST, "--seed", "6", "-o", "alone.wav").status == 0
     assert Path("clips/0001-wind-6.wav").read_bytes() == Path("alone.wav").read_bytes()
+
+
+def test_a_batch_keeps_the_precision_that_it_was_begun_with(
+    magnet: Magnet, prompts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the next machine `auto` may be another one, and shards of one batch run on several."""
+    both = ("batch", prompts, "-O", "clips", *QUICK)
+    assert magnet(*both, "--shard", "1/2").status == 0
+    monkeypatch.setattr(precision, "_LARGE", 1.0)
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: True)
+    outcome = magnet(*both, "--shard", "2/2")
+    assert outcome.status == 0
+    assert "bfloat16" not in outcome.err
+    assert {
+        sounds.read(f"clips/{name}").metadata["dtype"] for name in names() if "wav" in name
+    } == {"float32"}
+    # A new one is in what this processor is best at, says so once, and its files say how to make them again.
+    outcome = magnet("batch", prompts, "-O", "new", *QUICK)
+    assert outcome.err.count("runs in bfloat16") == 1
+    made = magnet("show", "new/0000-rain-5.wav", "--json").records[0]
+    assert "--dtype bfloat16" in made["command"]
+    # And of the first ones, which were made where float32 was.
+    assert (
+        "--dtype float32" in magnet("show", "clips/0000-rain-5.wav", "--json").records[0]["command"]
+    )
+    # Another one is noticed.
+    Path("new/0002-fire-7.wav").unlink()
+    outcome = magnet("batch", prompts, "-O", "new", *QUICK, "--dtype", "float32")
+    assert "The dtype was bfloat16, is float32" in outcome.err
 
 
 def test_the_same_command_makes_what_is_missing(magnet: Magnet, prompts: str) -> None:

@@ -172,9 +172,11 @@ def test_what_was_used_by_default_is_not_said_twice() -> None:
     """A model that is not here, or a folder that is gone: all that is not everyone's default is said."""
     made = record("sound.flac") | {"repo": "someone/else", "revision": None}
     made["output"] = {"max_limiting": 4.0}
-    assert "--temperature 3.5 --top-p 0.8 --max-cfg-coef 20.0 -o" in spoken(made)
+    assert "--temperature 3.5 --top-p 0.8 --max-cfg-coef 20.0 --dtype float32 -o" in spoken(made)
     made = record("masked.wav") | {"repo": "someone/else", "output": {"max_limiting": 4.0}}
-    assert spoken(made).count("--") == 2
+    assert (
+        spoken(made).count("--") == 3
+    )  # seed, duration, and the precision, which is a processor's own
 
 
 def test_every_setting_has_its_meaning_where_a_file_does_not_say_it() -> None:
