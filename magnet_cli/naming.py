@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
@@ -97,3 +98,18 @@ def some(names: Sequence[str], separator: str = ", ") -> str:
     shown = separator.join(names[:_MOST_SHOWN])
     more = len(names) - _MOST_SHOWN
     return f"{shown}{separator}and {more} more" if more > 0 else shown
+
+
+def with_number(text: str) -> tuple[str, float]:
+    """NAME:NUMBER as both, where the end is a number and no file is called so; else the text and 1.
+    Raises ValueError: the number is none ("nan")."""
+    name, mark, end = text.rpartition(":")
+    if mark and name and not os.path.exists(os.path.expanduser(text)):
+        try:
+            number = float(end)
+        except ValueError:
+            return text, 1.0
+        if math.isnan(number):
+            raise ValueError("it is not a number")
+        return name, number
+    return text, 1.0

@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
         *("audio", "naming", "decoding", "models", "targets"),
         "checkpoints",  # a worker tells its driver which weights it has loaded
     },
-    "training": {"models", "checkpoints", "decoding", "api", "data", "audio"},
+    "training": {"models", "checkpoints", "decoding", "api", "data", "audio", "naming"},
     "evaluation": {
         *("pipeline", "request", "data", "audio", "batch", "checkpoints", "naming"),
         *("models", "partners"),  # a bench builds models of random weights, and their partners

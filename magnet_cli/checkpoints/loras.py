@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from magnet_cli.checkpoints.registry import hashed
 from magnet_cli.errors import ModelNotFoundError, UsageError
 from magnet_cli.fields import shown
+from magnet_cli.naming import with_number
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"  # PEFT's names
 _MOST_SCALE = 100.0
@@ -68,7 +68,7 @@ def parse_lora(given: object) -> Lora:
     file, scale = given, 1.0
     try:
         if isinstance(given, str):
-            file, scale = _split(given)
+            file, scale = with_number(given)
         elif isinstance(given, (tuple, list)):
             file, scale = given[0], float(given[1])
         file = os.fspath(file)  # type: ignore[call-overload]
@@ -98,17 +98,3 @@ def parse_loras(given: object) -> tuple[Lora, ...]:
     if isinstance(given, Sequence) and not isinstance(given, str) and not pair:
         return tuple(parse_lora(one) for one in given)
     return (parse_lora(given),)
-
-
-def _split(text: str) -> tuple[str, float]:
-    """FILE:SCALE where the end is a number, and no file is called so."""
-    file, mark, end = text.rpartition(":")
-    if mark and file and not os.path.exists(os.path.expanduser(text)):
-        try:
-            scale = float(end)
-        except ValueError:
-            return text, 1.0
-        if math.isnan(scale):
-            raise ValueError
-        return file, scale
-    return text, 1.0

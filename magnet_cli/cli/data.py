@@ -96,6 +96,14 @@ def encode(
         float, typer.Option(min=0, help="The pair's levels differ by up to this, in dB.")
     ] = 5.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the pairs that are mixed.")] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=64,
+            help="Clips that are read and encoded at the same time; 0: one a core, at most 4.",
+        ),
+    ] = 0,
     talk: TalkOptions,
 ) -> None:
     """Encode audio into token shards for training. Run again, it goes on where it was.
@@ -111,7 +119,9 @@ def encode(
     voice = Talk(talk)
     found = _clips_of(source)
     built = load_codec(find_codec(codec), device)
-    options = EncodeOptions(min_duration=min_duration, mix_share=mix, mix_snr=mix_snr, seed=seed)
+    options = EncodeOptions(
+        min_duration=min_duration, mix_share=mix, mix_snr=mix_snr, seed=seed, workers=workers
+    )
     with counting(voice, "Encoding") as on_clip:
         report = encode_clips(found, built, token_format(built, codec), folder, options, on_clip)
     _tell(voice, report.problems)

@@ -1,6 +1,7 @@
 """What every step of training sees, decided by (seed, step, global item index) and nothing else.
 
-Item g of all items ever seen is clip `order[g % N]` of pass g // N over the data. A process that
+Item g of all items ever seen is clip `order[g % N]` of pass g // N over the data (where clips weigh
+differently, of the N that the pass is of, some twice and some not at all). A process that
 resumes the run at step s, or that works on one part of a step, draws exactly what one process
 from the start would have: there is no state to save and none to share. Validation assembles its
 batches in the same way, from draws that are the same every time.
@@ -55,6 +56,8 @@ class Source:
     folders: tuple[TokenFolder, ...]
     low: float = 0.0  # clips whose names' places in 0..1 are from here
     high: float = 1.0  # to here: those that are held out and the others share none
+    weights: tuple[float, ...] = ()  # of each folder: how often its clips are drawn; (): equally
+    by_duration: bool = False  # clips are drawn in proportion to their frames
 
     def __post_init__(self) -> None:
         first = self.folders[0]
@@ -79,6 +82,18 @@ class Source:
             if clip.frames and (self.high - self.low == 1 or self.low <= place_of(clip) < self.high)
         ]
 
+    @functools.cached_property
+    def _upto(self) -> Tensor | None:
+        """What the clips up to each weigh together, float64 [N]; None where all weigh the same."""
+        by_folder = dict(zip(map(id, self.folders), self.weights, strict=False))
+        weights = [
+            by_folder.get(id(folder), 1.0) * (clip.frames if self.by_duration else 1)
+            for folder, clip in self.entries
+        ]
+        if len(set(weights)) == 1:
+            return None
+        return torch.tensor(weights, dtype=torch.float64).cumsum(0)
+
     def split(self, share: float) -> tuple[Source, Source]:
         """What is trained on, and the share that is held out. Further clips move none between them.
 
@@ -96,8 +111,16 @@ class Source:
 
     def clip_of(self, seed: int, item: int) -> tuple[TokenFolder, TokenClip]:
         """The clip that item `item` of the run is cut from."""
-        round_, place = divmod(item, len(self.entries))
-        return self.entries[_permutation(len(self.entries), seed, round_)[place]]
+        count = len(self.entries)
+        round_, place = divmod(item, count)
+        number = _permutation(count, seed, round_)[place]
+        if self._upto is not None:
+            # Evenly spaced over all the weight, from a random start: each clip comes as often as its
+            # weight says in every pass, but for one time more or less.
+            start = float(torch.rand((), generator=keyed_generator(seed, "weights", round_)))
+            at = (start + number) / count * self._upto[-1]
+            number = min(int(torch.searchsorted(self._upto, at, right=True)), count - 1)
+        return self.entries[number]
 
 
 def place_of(clip: TokenClip) -> float:

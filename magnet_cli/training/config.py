@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ from magnet_cli.config import Modeling, SpectralCodecConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, cannot_be, check, panel, settings_of, shown, typed
 from magnet_cli.foreign import reading
+from magnet_cli.naming import with_number
 
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
+DrawBy = Literal["clip", "duration"]
 Trains = Literal["decoder", "all"]
 LORA_TARGETS = ("self", "cross", "feed")
 
@@ -38,7 +41,14 @@ class TrainConfig:
 
     # Data
     data: tuple[str, ...] = _data(
-        "Folders of token shards, as `magnet data encode` makes them.", ()
+        "Folders of token shards, as `magnet data encode` makes them. FOLDER:3: its clips are drawn "
+        "three times as often as others.",
+        (),
+    )
+    draw_by: DrawBy = _data(
+        "clip: each is drawn equally often; duration: in proportion to its length, so that a long track "
+        "counts like its parts.",
+        "clip",
     )
     valid: str | None = _data("A folder of token shards that training never sees.")
     valid_share: float = _data(
@@ -237,6 +247,21 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
     return config_from(fields, str(path or "the flags"))
 
 
+def weighed(given: str) -> tuple[str, float]:
+    """A folder of `data` and how often its clips are drawn, from FOLDER or FOLDER:WEIGHT.
+    Raises UsageError: the weight is none."""
+    try:
+        folder, weight = with_number(given)
+        if not 0 < weight < math.inf:
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"{shown(given)} does not say how often its clips are drawn.",
+            "Give a number above 0, such as tokens/a:3, or leave the folder out.",
+        ) from None
+    return folder, weight
+
+
 def located(config: TrainConfig, out: Path) -> TrainConfig:
     """The settings of a run that is resumed from another directory than it was begun in.
 
@@ -253,9 +278,13 @@ def located(config: TrainConfig, out: Path) -> TrainConfig:
         there = (above / path for above in out.resolve().parents)
         return next((str(each) for each in there if each.exists()), name)
 
+    def found_data(given: str) -> str:
+        folder, _ = weighed(given)
+        return f"{found(folder)}{given[len(folder) :]}"
+
     return dataclasses.replace(
         config,
-        data=tuple(found(each) or each for each in config.data),
+        data=tuple(map(found_data, config.data)),
         valid=found(config.valid),
         init=found(config.init),
         codec=found(config.codec),

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +30,11 @@ from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
 from magnet_cli.errors import AudioFileError, DataError, MagnetError, UsageError
 from magnet_cli.models.codec import AudioCodec, device_of
-from magnet_cli.training.batches import keyed_generator, own_defaults
+from magnet_cli.training.batches import own_defaults
+from magnet_cli.training.mixing import joined_captions, mix, mixed_pairs
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,9 @@ class EncodeOptions:
     mix_snr: float = 5.0  # dB; the second of a pair is between -mix_snr and +mix_snr of the first
     mix_duration: float = 10.0  # seconds of a mixed pair
     seed: int = 0  # of the pairs
+    workers: int = (
+        0  # clips that are read and encoded at the same time; 0: one a core, at most four
+    )
 
 
 @dataclass(frozen=True)
@@ -146,10 +155,22 @@ class _Item:
     id: str
     where: str  # to name it in a problem
     key: Callable[[], str]
-    load: Callable[[], Tensor]  # [C, samples]
+    load: Callable[[], tuple[Tensor, list[Problem]]]  # [C, samples], and what is odd about it
     captions: tuple[str, ...]
     tags: tuple[str, ...]
     content: Callable[[], str] = str  # of its sound; empty: that is not known
+
+
+@dataclass
+class _Made:
+    """What came of an item: nothing new where it is there already, or cannot be encoded."""
+
+    problems: list[Problem]
+    key: str = ""
+    content: str = ""
+    codes: Tensor | None = None  # [K, T]
+    seconds: float = 0.0  # of audio that was encoded; 0: codes of a sound of equal content
+    there: bool = False  # in the folder already
 
 
 class _Encoding:
@@ -172,10 +193,12 @@ class _Encoding:
         self.current: set[str] = set()  # ids of what the folder holds of this run's items
 
     def run(self) -> EncodeReport:
-        pairs = list(mixed_pairs(len(self.found.clips), self.options))
-        items = [*self._sounds(), *self._mixtures(pairs)]
-        for number, item in enumerate(items, start=1):
-            self._take(item)
+        asked = self.options
+        pairs = mixed_pairs(len(self.found.clips), asked.mix_share, asked.mix_snr, asked.seed)
+        items = [*self._sounds(), *self._mixtures(list(pairs))]
+        made = in_threads(self._make, items, self.options.workers)
+        for number, (item, each) in enumerate(zip(items, made, strict=True), start=1):
+            self._take(item, each)
             self.on_clip(number, len(items))
         if self.current:
             self.writer.use_only(self.current)
@@ -206,36 +229,37 @@ class _Encoding:
                 (),
             )
 
-    def _take(self, item: _Item) -> None:
-        """Encode one item, unless it is there already or cannot be."""
+    def _make(self, item: _Item) -> _Made:
+        """The codes of one item, unless it is there already or cannot be encoded. In any thread."""
         try:
             key = item.key()
             if self.writer.written.get(item.id) == key:
-                self.kept += 1
-                self.current.add(item.id)
-                return
+                return _Made([], there=True)
             content = item.content()
             if (codes := self.writer.known(content)) is not None:
-                self.writer.add(item.id, key, codes, item.captions, item.tags, content)
-                self.kept += 1
-                self.current.add(item.id)
-                return
-            audio = item.load()
+                return _Made([], key, content, codes)
+            audio, problems = item.load()
             with torch.inference_mode():
                 codes = self.codec.encode(audio[None].to(device_of(self.codec)))[0].cpu()
         except (AudioFileError, ValueError) as error:
-            self.problems.append(Problem(item.where, _what(error)))
-            return
+            return _Made([Problem(item.where, _what(error))])
         except OSError as error:  # a file that went away; a full disk shows in the writer
             what = f"it cannot be read: {error.strerror or error}"
-            self.problems.append(Problem(item.where, what))
-            return
-        self.writer.add(item.id, key, codes, item.captions, item.tags, content)
-        self.current.add(item.id)
-        self.encoded += 1
-        self.seconds += audio.shape[-1] / self.codec.sample_rate
+            return _Made([Problem(item.where, what)])
+        return _Made(problems, key, content, codes, audio.shape[-1] / self.codec.sample_rate)
 
-    def _audio(self, path: Path) -> Tensor:
+    def _take(self, item: _Item, made: _Made) -> None:
+        """Note what came of an item, in their order."""
+        self.problems += [each for each in made.problems if each not in self.problems]
+        if made.codes is not None:
+            self.writer.add(item.id, made.key, made.codes, item.captions, item.tags, made.content)
+        if made.codes is not None or made.there:
+            self.current.add(item.id)
+            self.encoded += made.seconds > 0
+            self.kept += not made.seconds
+            self.seconds += made.seconds
+
+    def _audio(self, path: Path) -> tuple[Tensor, list[Problem]]:
         """The clip [C, samples] at the codec's rate and channels."""
         with open_sound(path) as sound:
             # Of the sound itself, as `check_clips` does it: resampling rounds to whole samples.
@@ -244,18 +268,42 @@ class _Encoding:
             said = [_end(each) for each in sound.remarks]
         if anti:
             said.append("its channels cancel each other: the loudest alone is used")
-        for each in said:
-            problem = Problem(str(path), each, False)
-            if problem not in self.problems:
-                self.problems.append(problem)
-        return torch.from_numpy(samples)
+        return torch.from_numpy(samples), [Problem(str(path), each, False) for each in said]
 
-    def _mixture(self, a: Clip, b: Clip, snr: float) -> Tensor:
+    def _mixture(self, a: Clip, b: Clip, snr: float) -> tuple[Tensor, list[Problem]]:
         most = round(self.options.mix_duration * self.codec.sample_rate)
-        return mix(self._audio(a.path)[:, :most], self._audio(b.path)[:, :most], snr)
+        (one, said), (other, more) = self._audio(a.path), self._audio(b.path)
+        return mix(one[:, :most], other[:, :most], snr), said + more
 
     def _mixture_key(self, a: Clip, b: Clip, snr: float) -> str:
         return _hash(clip_key(a), clip_key(b), snr, self.options.mix_duration)
+
+
+def in_threads(make: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
+    """What is made of each item, in their order, `workers` of them at the same time; few wait to be taken.
+
+    Threads and not processes: reading, resampling and networks leave Python alone, the codec is held
+    once, and a GPU is fed while files are read. A thread has its share of torch's.
+    """
+    threads = torch.get_num_threads()
+    workers = workers or min(threads, 4)
+    if workers == 1:
+        yield from map(make, items)
+        return
+    share = max(1, threads // workers)
+    ahead: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(workers, "encoding", torch.set_num_threads, (share,)) as pool:
+        try:
+            for item in items:
+                ahead.append(pool.submit(make, item))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for each in ahead:
+                each.cancel()
+            torch.set_num_threads(threads)  # some of its libraries have one number for all threads
 
 
 def _level(square: float) -> float:
@@ -283,41 +331,6 @@ def _content(path: Path) -> str:
 
 def _hash(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-
-
-def mixed_pairs(clips: int, options: EncodeOptions) -> Iterator[tuple[int, int, float]]:
-    """Two different clips and a signal-to-noise ratio in dB, for each pair to mix."""
-    if clips < 2:
-        return
-    generator = keyed_generator(options.seed, "mix")
-    for _ in range(round(options.mix_share * clips)):
-        first, second = torch.randperm(clips, generator=generator)[:2].tolist()
-        spread = float(torch.rand((), generator=generator)) * 2 - 1
-        yield first, second, spread * options.mix_snr
-
-
-def mix(a: Tensor, b: Tensor, snr: float) -> Tensor:
-    """Two sounds [C, N], [C, M] as one of the longer's length, a louder than b by `snr` dB.
-
-    The sum is scaled to the level of a, and below clipping (AudioGen, section 3.4).
-    """
-    length = max(a.shape[1], b.shape[1])
-    a, b = (torch.nn.functional.pad(x, (0, length - x.shape[1])) for x in (a, b))
-    level_a, level_b = (x.square().mean().sqrt().clamp(min=1e-5) for x in (a, b))
-    both = a + b * (level_a / level_b) * 10 ** (-snr / 20)
-    both = both * (level_a / both.square().mean().sqrt().clamp(min=1e-5))
-    return both / both.abs().max().clamp(min=1.0)
-
-
-def joined_captions(a: Clip, b: Clip) -> tuple[str, ...]:
-    """What is said of a mixed pair: both, one caption each way."""
-    count = max(len(a.captions), len(b.captions))
-    return tuple(
-        dict.fromkeys(
-            f"{a.captions[i % len(a.captions)]} and {b.captions[i % len(b.captions)]}"
-            for i in range(count)
-        )
-    )
 
 
 def _check_duration(seconds: float, least: float) -> None:

@@ -23,7 +23,7 @@ from magnet_cli.models.lora import add_adapters
 from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.batches import BatchDrawer, Source, TextCache, own_defaults
-from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.config import TrainConfig, weighed
 from magnet_cli.training.encode import check_tokens, codebooks_of
 from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
 from magnet_cli.training.lock import locked
@@ -44,7 +44,8 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
             "There is nothing to train on.", "Name folders of token shards with --data."
         )
     going_on = resume and (out / native.CONFIG_FILE).is_file()
-    trained_on = config.valid is not None and _place(config.valid) in map(_place, config.data)
+    folders, weights = zip(*map(weighed, config.data), strict=True)
+    trained_on = config.valid is not None and _place(config.valid) in map(_place, folders)
     if trained_on and not going_on:  # runs that began so can end so
         raise UsageError(
             f"{config.valid} is trained on, so it cannot be the validation set too.",
@@ -55,7 +56,8 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
         board_writer()
     accelerator = make_accelerator(config)
     config = shared_out(config, accelerator.num_processes)
-    source = Source(tuple(TokenFolder(folder) for folder in config.data))
+    opened = tuple(TokenFolder(folder) for folder in folders)
+    source = Source(opened, weights=weights, by_duration=config.draw_by == "duration")
     tokens = source.folders[0].format
     # What is there decides about codec, text encoder and sizes: the weights follow by `resume`.
     # An adapter's base is the model that it began from: the folder's own has the adapter merged.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,13 @@ from torch import Tensor
 from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenClip, TokenFolder, TokenFormat
 from magnet_cli.errors import DataError
-from magnet_cli.training.batches import BatchDrawer, Source, caption_of, keyed_generator
+from magnet_cli.training.batches import (
+    BatchDrawer,
+    Source,
+    _permutation,
+    caption_of,
+    keyed_generator,
+)
 from magnet_cli.training.config import TrainConfig
 from tests.training.conftest import write_tokens
 
@@ -62,6 +70,39 @@ def test_every_clip_is_seen_once_a_round(tmp_path: Path) -> None:
         assert sorted(seen) == sorted(f"clip-{n}" for n in range(7))
     orders = {tuple(data.clip_of(seed, n)[1].id for n in range(7)) for seed in range(5)}
     assert len(orders) > 1
+
+
+def test_clips_come_as_often_as_their_weights_say(tmp_path: Path) -> None:
+    """A track of an hour was heard as often as a loop of a second."""
+    many = source(tmp_path / "many", (10, 20, 30, 40)).folders[0]
+    few = source(tmp_path / "few", (20, 20)).folders[0]
+
+    def drawn(**more: Any) -> list[tuple[str, int]]:
+        data = Source((many, few), **more)
+        each = [data.clip_of(0, item) for item in range(6 * 50)]
+        assert each[6:12] == [data.clip_of(0, item) for item in range(6, 12)], "whoever asks"
+        counts = Counter(
+            (str(folder.folder.name), clip.frames) for folder, clip in each if folder is many
+        )
+        return [counts["many", n] for n in (10, 20, 30, 40)] + [
+            sum(folder is few for folder, _ in each)
+        ]  # type: ignore[return-value]
+
+    assert drawn() == [50, 50, 50, 50, 100]
+    assert drawn(weights=(2.0, 2.0)) == [50, 50, 50, 50, 100]
+    by_weight = drawn(weights=(1.0, 3.0))
+    assert all(abs(n - 30) <= 12 for n in by_weight[:4])
+    assert abs(by_weight[4] - 180) <= 25
+    lengths = drawn(by_duration=True)
+    assert [round(n / 300 * 140, -1) for n in lengths] == [10, 20, 30, 40, 40]
+
+
+def test_orders_where_all_weigh_the_same_are_those_of_before(tmp_path: Path) -> None:
+    """Runs that are resumed go on with the draws that they began with."""
+    data = source(tmp_path, (5,) * 7)
+    assert [data.clip_of(3, n)[1].id for n in range(7)] == [
+        f"clip-{n}" for n in _permutation(7, 3, 0)
+    ]
 
 
 def test_crops_are_anywhere_and_padding_is_never_asked(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import settings_of
-from magnet_cli.training.config import TrainConfig, read_config, to_toml
+from magnet_cli.training.config import TrainConfig, located, read_config, to_toml, weighed
 from magnet_cli.training.optimizers import rate_share
+from magnet_cli.training.setup import make_trainer
+from tests.training.test_loop import settings
 
 
 def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
@@ -115,3 +117,36 @@ def test_the_file_that_the_documents_show_is_read(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(shown)
     config = read_config(tmp_path / "tiny.toml", {"steps": 7})
     assert (config.modeling, config.data, config.steps) == ("hybrid", ("tokens/train",), 7)
+
+
+def test_a_folder_may_say_how_often_its_clips_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert weighed("tokens/a:3") == ("tokens/a", 3.0)
+    assert weighed("tokens/a:0.5") == ("tokens/a", 0.5)
+    assert weighed("C:\\tokens") == ("C:\\tokens", 1.0)
+    (tmp_path / "take:2").mkdir()
+    assert weighed("take:2") == ("take:2", 1.0)
+    for none in ("a:0", "a:-1", "a:nan", "a:inf"):
+        with pytest.raises(UsageError, match="how often"):
+            weighed(none)
+    (tmp_path / "tokens").mkdir()
+    (elsewhere := tmp_path / "runs" / "x").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    there = located(TrainConfig(data=("tokens:3", "gone:2")), elsewhere)
+    assert there.data == (f"{tmp_path / 'tokens'}:3", "gone:2")
+
+
+def test_a_run_draws_by_weight_and_duration(workshop: Path) -> None:
+    tokens = str(workshop / "tokens")
+    twice = make_trainer(
+        settings(workshop, data=(f"{tokens}:2", tokens), draw_by="duration"), workshop / "out"
+    )
+    source = twice.train.source
+    first, second = source.folders
+    assert (source.weights, source.by_duration) == ((2.0, 1.0), True)
+    drawn = [source.clip_of(0, item)[0] for item in range(160)]
+    assert 1.7 < drawn.count(first) / drawn.count(second) < 2.4
+    with pytest.raises(UsageError, match="trained on"):
+        make_trainer(settings(workshop, data=(f"{tokens}:2",), valid=tokens), workshop / "other")
