@@ -278,13 +278,18 @@ class Model(Pipeline):
         seconds: float | None = None,
         *,
         source: Source | None = None,
+        exact: bool = False,
         **how: Any,
     ) -> Clip:
         """Make a loop without a seam, as long as whole frames of the codec.
 
+        Where what is made has a steady beat, the loop is a whole number of beats long, the one nearest
+        to what was asked for: see `Clip.loop.beat`.
+
         Args:
             seconds: its length; None: the segment's.
             source: a sound to make into a loop, in place of a new one.
+            exact: as long as was asked for, whatever the beat.
 
         Raises:
             UsageError: the loop is too short.
@@ -296,13 +301,16 @@ class Model(Pipeline):
             asked = self.segment_duration if seconds is None else _length("seconds", seconds)
             frames = frames_holding(self, asked)
             looping.check_loop(self, frames)
-            making = self._making(direction, _gen(direction, loop=True), asked)
-            codes = pieces.extend(self, direction, frames, **hooks).codes
+            making = self._making(direction, _gen(direction, loop=True, exact=exact), asked)
+            heard = frames if exact else looping.frames_to_hear(self, frames)
+            codes, beat = pieces.extend(self, direction, heard, **hooks).codes, None
+            if not exact:
+                codes, beat = looping.on_the_beat(self, codes, frames)
         elif seconds is None:
-            codes = self.hear(source, whole=True).codes
+            codes, beat = self.hear(source, whole=True).codes, None
         else:
             raise UsageError("A sound is as long as it is.", "Give source or seconds, not both.")
-        made = looping.close_loop(self, direction, codes, on_step=hooks["on_step"])
+        made = looping.close_loop(self, direction, codes, beat, on_step=hooks["on_step"])
         return Clip(self, made.codes, made.settings, making, decoded=made.audio[0], loop=made)
 
     def hear(self, source: Source, whole: bool = False) -> Heard:
@@ -438,9 +446,10 @@ def _command(heard: Heard, name: str, flags: Mapping[str, Any]) -> dict[str, Any
     return {"command": name, "input": heard.input, "flags": dict(flags), **heard.of}
 
 
-def _gen(direction: Direction, loop: bool) -> dict[str, Any]:
+def _gen(direction: Direction, loop: bool, exact: bool | None = None) -> dict[str, Any]:
     """The command that makes a piece from nothing again."""
-    return {"command": "gen", "flags": {"loop": loop, "overlap": direction.overlap}}
+    own = {"loop": loop} if exact is None else {"loop": loop, "exact": exact}
+    return {"command": "gen", "flags": {**own, "overlap": direction.overlap}}
 
 
 def _config(given: object) -> DecodingConfig:

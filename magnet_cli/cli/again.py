@@ -282,6 +282,8 @@ def _edit_flags(edit: Mapping[str, Any]) -> list[str]:
     """The command's own flags, a list for one that is repeated."""
     flags = edit.get("flags")
     arguments = []
+    if isinstance(flags, Mapping) and flags.get("loop") is True and "exact" not in flags:
+        arguments.append("--exact")  # made before loops went by their beat
     for name, value in flags.items() if isinstance(flags, Mapping) else ():
         flag = f"--{name.replace('_', '-')}"
         if value is True:

@@ -30,6 +30,7 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.cli.talk import Talk
+from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
@@ -92,8 +93,12 @@ def gen(
         bool,
         typer.Option(
             "--loop/--no-loop",
-            help="End so that it goes on into its beginning: a loop without a seam.",
+            help="End so that it goes on into its beginning: a loop without a seam. Where there is a "
+            "beat, it is a whole number of beats long, near -d.",
         ),
+    ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="A loop as long as -d says, whatever the beat.")
     ] = False,
     play: Annotated[
         bool, typer.Option("--play", help="Play what was made, a loop until Enter.")
@@ -118,6 +123,8 @@ def gen(
     voice = Talk(talk)
     if loop:
         check_loopable(output)
+    elif exact:
+        raise UsageError("--exact is for loops.", "Say --loop, too, or leave it out.")
     check_stdout(destination, talk, play)
     negative = cleaned(clips.negative)
     check_seconds("duration", clips.duration)
@@ -171,7 +178,7 @@ def gen(
                 return result.clip()
             told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
             if loop:
-                return loaded.loop(cues or target.prompt, seconds, **told)
+                return loaded.loop(cues or target.prompt, seconds, exact=exact, **told)
             grows = loaded.growing(None, cues or target.prompt, seconds, **told)
             return grown(grows, pieces.keep_partial)
 
@@ -193,7 +200,11 @@ def _say_loop(clip: Clip | Edit, saved: SavedClip, seconds: float, talk: Talk) -
             f"The seam can be told from the rest (flux {made.seam_flux:.1f} against "
             f"{made.body_flux:.1f}): another --seed may do better."
         )
-    if abs(saved.duration - seconds) > 0.5 / saved.sample_rate:
+    if made.beat is not None:
+        beats, bpm = made.beat.beats, made.beat.bpm
+        place = "on the beat" if made.beat.off <= 0.05 else f"{made.beat.off:.0%} of a beat off"
+        talk.note(f"{bpm:.0f} bpm, {beats} beats, {saved.duration:.2f} s; the seam is {place}.")
+    elif abs(saved.duration - seconds) > 0.5 / saved.sample_rate:
         talk.note(f"The loop is {saved.duration:g} s, not {seconds:g}: whole frames of the codec.")
     if saved.target.format == "mp3":
         talk.warn("mp3 pads its ends, so players leave a gap: take wav or flac to loop.")

@@ -53,7 +53,7 @@ def _is_flag(value: Any) -> bool:
 
 # The flags that a command records beside those of its settings, and what their values may be.
 _FLAGS: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "gen": {"loop": _is_flag, "overlap": _is_number},
+    "gen": {"loop": _is_flag, "exact": _is_flag, "overlap": _is_number},
     "extend": {"to": _is_number, "overlap": _is_number},
     "edit": {"region": _is_regions, "through_codec": _is_flag, "overlap": _is_number},
     "vary": {"strength": _is_number, "keep_streams": _is_number, "overlap": _is_number},

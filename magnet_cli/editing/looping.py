@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from magnet_cli.audio.tempo import cut_on_beat
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.pieces import Direction, Filler, check_codes, need_masks
 from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
@@ -32,6 +33,19 @@ _SPECTRUM = 1024  # samples of the spectra that a seam is judged by, a quarter o
 
 
 @dataclass(frozen=True)
+class Beat:
+    """The beat of a loop, which is a whole number of them long, to half a frame of the codec."""
+
+    bpm: float
+    beats: int
+    off: float  # how far the seam is from the beat, as a share of one
+
+    def record(self) -> dict[str, float | int]:
+        """As JSON-able values."""
+        return {"bpm": round(self.bpm, 2), "beats": self.beats, "off": round(self.off, 3)}
+
+
+@dataclass(frozen=True)
 class Loop:
     """A piece whose end goes on into its beginning."""
 
@@ -40,6 +54,7 @@ class Loop:
     seam_flux: float  # spectral flux at the seam
     body_flux: float  # the 95th percentile of the same everywhere else
     settings: dict[str, Any]  # JSON-able
+    beat: Beat | None = None  # None: it has none that is steady
 
     @property
     def seamless(self) -> bool:
@@ -47,8 +62,42 @@ class Loop:
         return self.seam_flux <= self.body_flux
 
 
+# Made beyond the length that is asked for, to hear the beat in: a quarter, but no more seconds than the
+# first, and no fewer than the second where that costs no other window of the model.
+_MOST_MORE, _LEAST_MORE = 2.5, 4.0
+
+
+def frames_to_hear(model: Pipeline, frames: int) -> int:
+    """How long a piece is made of which a loop of about `frames` frames is cut."""
+    more = min(frames / 4, _MOST_MORE * model.frame_rate)
+    room = min(_LEAST_MORE * model.frame_rate, model.segment_frames - frames)
+    return frames + max(2, round(max(more, room)))
+
+
+@torch.inference_mode()
+def on_the_beat(model: Pipeline, codes: Tensor, frames: int) -> tuple[Tensor, Beat | None]:
+    """The beginning of a piece that is nearest to `frames` frames and a whole number of beats.
+
+    Args:
+        codes: int64 [1, K, T], with T at least `frames`.
+
+    Returns:
+        codes [1, K, T'], and the beat; without a steady beat the first `frames` frames, and None.
+    """
+    audio = model.codec.decode(codes.to(model.device)).float().cpu()[0].mean(0).numpy()
+    cut = cut_on_beat(audio, model.sample_rate, frames / model.frame_rate, model.frame_rate)
+    if cut is None or cut.frames < SHORTEST:
+        return codes[..., :frames], None
+    return codes[..., : cut.frames], Beat(cut.bpm, cut.beats, cut.off)
+
+
 def close_loop(
-    model: Pipeline, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
+    model: Pipeline,
+    direction: Direction,
+    codes: Tensor,
+    beat: Beat | None = None,
+    *,
+    on_step: OnStep | None = None,
 ) -> Loop:
     """Make a piece into a loop of the same length: decode again where its end meets its beginning.
 
@@ -58,6 +107,7 @@ def close_loop(
     Args:
         model: a masked or hybrid one.
         codes: int64 [1, K, T], generated or encoded, of any length.
+        beat: what it is as long as, of `on_the_beat`.
 
     Raises:
         UsageError: the model is autoregressive, or the piece is too short.
@@ -69,7 +119,10 @@ def close_loop(
         if best.seamless:
             break
     assert best is not None
-    return best
+    if beat is None:
+        return best
+    edit = best.settings["edit"] | {"beat": beat.record()}
+    return dataclasses.replace(best, beat=beat, settings=best.settings | {"edit": edit})
 
 
 def loops(

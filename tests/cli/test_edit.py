@@ -118,7 +118,7 @@ def test_a_loop_as_opus_is_warned_of(magnet: Magnet) -> None:
 
 def test_a_loop_of_whole_frames_says_how_long_it_came_to_be(magnet: Magnet) -> None:
     """Two bars of a tempo are seldom whole frames, and a loop that is off drifts."""
-    outcome = magnet("gen", "techno", *FAST, "-d", "1.005", "--loop", "-o", "loop.wav")
+    outcome = magnet("gen", "techno", *FAST, "-d", "1.005", "--loop", "--exact", "-o", "loop.wav")
     assert outcome.status == 0
     assert sounds.read("loop.wav").samples.shape[1] == round(1.02 * 32_000)
     assert "The loop is 1.02 s, not 1.005: whole frames of the codec." in outcome.err

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from magnet_cli.audio.tempo import Cut
 from magnet_cli.editing import looping
 from magnet_cli.editing.looping import (
     SHORTEST,
@@ -113,3 +114,23 @@ def test_what_cannot_be_a_loop_is_refused() -> None:
     causal = Direction.of("piano", 4, config=DecodingConfig(top_k=5))
     with pytest.raises(UsageError, match="one after the other"):
         close_loop(tiny_model("autoregressive"), causal, codes_of(50))
+
+
+def test_a_loop_is_a_whole_number_of_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seam was smooth and in the wrong place: it missed the beat by up to 41 % of one."""
+    model, codes = tiny_model(), codes_of(150)
+    asked: list[float] = []
+
+    def cut(samples: object, rate: int, seconds: float, frame_rate: float) -> Cut | None:
+        asked.extend([seconds, frame_rate])
+        return Cut(101, 9, 133.66, 0.018)
+
+    monkeypatch.setattr(looping, "cut_on_beat", cut)
+    kept, beat = looping.on_the_beat(model, codes, 100)
+    assert asked == [100 / model.frame_rate, model.frame_rate]
+    assert torch.equal(kept, codes[..., :101])
+    loop = close_loop(model, PIANO, kept, beat)
+    assert loop.settings["edit"]["beat"] == {"bpm": 133.66, "beats": 9, "off": 0.018}
+    monkeypatch.setattr(looping, "cut_on_beat", lambda *asked: None)
+    kept, beat = looping.on_the_beat(model, codes, 100)
+    assert (kept.shape[-1], beat) == (100, None)

@@ -1,0 +1,61 @@
+"""The beat of click tracks of known tempo, and of what has none."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from magnet_cli.audio.tempo import cut_on_beat, tempo_of
+
+RATE = 24_000
+
+
+def clicks(bpm: float, seconds: float = 8.0, late: float = 0.0) -> npt.NDArray[np.float32]:
+    """A burst of noise on every beat, from `late` seconds on."""
+    draw = np.random.default_rng(0)
+    made = 0.001 * draw.standard_normal(round(seconds * RATE))
+    hit = draw.standard_normal(1200) * np.exp(-np.arange(1200) / 250)
+    for at in np.arange(late, seconds - 0.06, 60 / bpm):
+        made[round(at * RATE) :][:1200] += hit
+    return made.astype(np.float32)
+
+
+@pytest.mark.parametrize("bpm", [60, 75.5, 90, 112.5, 120, 127.3, 140])
+@pytest.mark.parametrize("late", [0.0, 0.23])
+def test_the_tempo_of_clicks_is_found(bpm: float, late: float) -> None:
+    found = tempo_of(clicks(bpm, late=late), RATE)
+    assert found is not None
+    assert found.bpm == pytest.approx(bpm, rel=0.003)
+
+
+def test_a_fast_beat_is_taken_at_half_its_tempo_or_as_it_is() -> None:
+    found = tempo_of(clicks(174), RATE)
+    assert found is not None
+    assert min(abs(found.bpm / 174 - 1), abs(found.bpm / 87 - 1)) < 0.003
+
+
+def test_what_has_no_beat_has_no_tempo() -> None:
+    times = np.arange(8 * RATE) / RATE
+    noise = np.random.default_rng(1).standard_normal(8 * RATE)
+    pad = np.sin(2 * np.pi * 220 * times) * np.hanning(len(times))
+    for sound in (noise, pad, 0 * times, noise[:500]):
+        assert tempo_of(sound.astype(np.float32), RATE) is None
+
+
+@pytest.mark.parametrize("bpm", [75.5, 100, 120, 127.3])
+def test_a_loop_of_clicks_is_cut_on_the_beat(bpm: float) -> None:
+    """To half a frame of 40 ms, and never half a beat away."""
+    cut = cut_on_beat(clicks(bpm, 10.0, late=0.1), RATE, 8.0, 25.0)
+    assert cut is not None
+    assert abs(cut.frames / 25 - cut.beats * 60 / bpm) <= 0.021
+    assert abs(cut.frames / 25 - 8) < 1.15 * 60 / bpm
+    assert cut.off <= 0.05
+
+
+def test_an_end_that_has_lost_the_beat_is_not_on_it() -> None:
+    """Half of it goes on at another tempo: no length is a whole number of beats."""
+    both = np.concatenate([clicks(120, 5.0), clicks(97, 5.0)])
+    assert cut_on_beat(both, RATE, 8.0, 25.0) is None
+    assert cut_on_beat(0 * both, RATE, 8.0, 25.0) is None
+    assert cut_on_beat(clicks(120, 1.0), RATE, 0.8, 25.0) is None
