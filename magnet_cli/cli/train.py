@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
-from magnet_cli.cli.talk import Talk
+from magnet_cli.cli.talk import Talk, stdout_is_terminal
 from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.training.config import CodecTrainConfig, TrainConfig, located, read_config
@@ -90,8 +90,8 @@ def train_lm(
             voice.warn(f"What follows is not what was begun: {'; '.join(trainer.changes)}.")
     elif resume:
         voice.note("No checkpoint is there yet: starting from step 0.")
-    with _stopping_well(trainer, voice):
-        trainer.run(lambda progress: _say(voice, progress, chosen.steps))
+    with _stopping_well(trainer, voice), _bar(trainer, voice, chosen.steps) as on_step:
+        trainer.run(lambda progress: _say(voice, progress, chosen.steps), on_step)
 
 
 def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
@@ -141,6 +141,37 @@ def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
         raise
     finally:
         restore()
+
+
+_SMOOTH = 0.98  # of the loss that is shown: each step draws another stream, and so another loss
+
+
+@contextmanager
+def _bar(trainer: Trainer, voice: Talk, steps: int) -> Iterator[Callable[[int, float], None]]:
+    """On a terminal: how far the run is, the time left, and its loss, smoothed."""
+    if not (voice.live and trainer.accelerator.is_main_process):
+        yield lambda step, loss: None
+        return
+    from rich import progress as rich
+
+    with rich.Progress(
+        rich.BarColumn(bar_width=24),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(compact=True),
+        rich.TextColumn("{task.description}", style="dim"),
+        console=voice.console,
+        transient=True,
+        redirect_stdout=stdout_is_terminal(),
+    ) as bar:
+        task = bar.add_task("", total=steps, completed=trainer.step)
+        total = weight = 0.0
+
+        def on_step(step: int, loss: float) -> None:
+            nonlocal total, weight
+            total, weight = _SMOOTH * total + loss, _SMOOTH * weight + 1
+            bar.update(task, completed=step, description=f"loss {total / weight:.3f}")
+
+        yield on_step
 
 
 def _say(voice: Talk, progress: Progress, steps: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,10 @@ class TextEncoder(nn.Module):
     @abstractmethod
     def encode(self, text: str) -> Tensor:
         """A text -> float32 [L, width]; the empty text has L = 0, which is the null condition."""
+
+    def encode_all(self, texts: Sequence[str]) -> list[Tensor]:
+        """Several texts, each as `encode` has it; on a GPU in one pass, maybe, which rounds otherwise."""
+        return [self.encode(text) for text in texts]
 
     def knows(self, text: str) -> bool:
         """Whether the encoder was made for any word of a text: not for one in a script that it has no
@@ -84,14 +89,38 @@ class T5Encoder(TextEncoder):
         """
         if not text:
             return self.embedding.weight.new_zeros(0, self.width, dtype=torch.float32)
+        ids = torch.tensor([self._ids(text)], device=self.embedding.weight.device)
+        return self(ids)[0].float()
+
+    @torch.no_grad()
+    def encode_all(self, texts: Sequence[str]) -> list[Tensor]:
+        """As `TextEncoder.encode_all`. On a CPU one by one: what else is asked for changes no bit there."""
+        device = self.embedding.weight.device
+        if device.type == "cpu":
+            return super().encode_all(texts)
+        return self.encode_padded(texts)
+
+    @torch.no_grad()
+    def encode_padded(self, texts: Sequence[str]) -> list[Tensor]:
+        """Texts in one pass, the shorter ones padded with what is never attended to; as `encode_all`."""
+        each = [self._ids(text) if text else [] for text in texts]
+        longest = max(map(len, each), default=0)
+        if not longest:
+            return [self.encode("") for _ in texts]
+        device = self.embedding.weight.device
+        ids = torch.tensor([one + [0] * (longest - len(one)) for one in each], device=device)
+        lengths = torch.tensor([max(len(one), 1) for one in each], device=device)
+        hidden = self(ids, torch.arange(longest, device=device) < lengths[:, None]).float()
+        return [row[: len(one)] for row, one in zip(hidden, each, strict=True)]
+
+    def _ids(self, text: str) -> list[int]:
         token_ids = self.token_ids(text)
         if len(token_ids) > MOST_TOKENS:
             raise UsageError(
                 f"The prompt is too long for this model: {len(token_ids)} tokens.",
                 f"It reads {MOST_TOKENS} at most; a sentence or two say more to it than a page.",
             )
-        ids = torch.tensor([token_ids], device=self.embedding.weight.device)
-        return self(ids)[0].float()
+        return token_ids
 
     def token_ids(self, text: str) -> list[int]:
         """The ids of a text's pieces, with the end token."""
@@ -103,10 +132,12 @@ class T5Encoder(TextEncoder):
         nothing = {self.tokenizer.token_to_id(piece) for piece in ("<unk>", "\u2581", "</s>")}
         return any(number not in nothing for number in self.token_ids(text))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Ids [B, L] without padding -> hidden states [B, L, d_model]."""
+    def forward(self, ids: Tensor, there: Tensor | None = None) -> Tensor:
+        """Ids [B, L] -> hidden states [B, L, d_model]. `there`: bool [B, L], false where they are padded."""
         x = self.embedding(ids)
         bias = self.relative_bias(ids.shape[1])
+        if there is not None:
+            bias = bias.masked_fill(~there[:, None, None], -math.inf)
         for layer in self.layers:
             x = layer(x, bias)
         return self.norm(x)
@@ -133,7 +164,7 @@ class T5Layer(nn.Module):
         self.feed_forward = T5FeedForward(config)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x [B, L, d_model], bias [1, heads, L, L] -> [B, L, d_model]."""
+        """x [B, L, d_model], bias [1 or B, heads, L, L] -> [B, L, d_model]."""
         x = x + self.attention(self.attention_norm(x), bias)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -151,7 +182,7 @@ class T5Attention(nn.Module):
         self.o = nn.Linear(inner, config.d_model, bias=False)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x [B, L, d_model], bias [1, heads, L, L] -> [B, L, d_model]."""
+        """x [B, L, d_model], bias [1 or B, heads, L, L] -> [B, L, d_model]."""
         q, k, v = (
             projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.q, self.k, self.v)

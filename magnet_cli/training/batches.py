@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -27,7 +29,7 @@ from magnet_cli.patterns import DelayPattern
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.objective import Batch, Draws, mask_batch, with_code_noise
 
-EncodeText = Callable[[str], Tensor]
+EncodeTexts = Callable[[Sequence[str]], Sequence[Tensor]]  # each -> [L, width]
 
 
 def keyed_generator(*key: int | str) -> torch.Generator:
@@ -138,27 +140,61 @@ def _permutation(size: int, seed: int, round_: int) -> list[int]:
 
 
 class TextCache:
-    """A frozen text encoder that encodes a caption once, as far as memory allows."""
+    """A frozen text encoder that encodes a caption once, as far as memory allows; for several threads."""
 
     def __init__(self, encoder: TextEncoder, limit: int = 256 * 2**20) -> None:
-        """`limit` is what is kept, in bytes."""
+        """`limit` is what is kept, in bytes, on the CPU wherever the encoder is."""
         self.encoder, self.limit = encoder, limit
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
-    def __call__(self, text: str) -> Tensor:
-        """The text -> [L, width]."""
-        if text in self._kept:
-            self._kept.move_to_end(text)
-            return self._kept[text]
-        with torch.no_grad():
-            hidden = self.encoder.encode(text)
-        self._kept[text] = hidden
-        self._bytes += hidden.nbytes
-        while self._bytes > self.limit and len(self._kept) > 1:
-            _, oldest = self._kept.popitem(last=False)
-            self._bytes -= oldest.nbytes
-        return hidden
+    def __call__(self, texts: Sequence[str]) -> list[Tensor]:
+        """Texts -> each [L, width]; those that are new go through the encoder together."""
+        with self._lock:
+            new = [text for text in dict.fromkeys(texts) if text not in self._kept]
+            with torch.no_grad():
+                hidden = self.encoder.encode_all(new) if new else []
+            found = dict(zip(new, (each.cpu() for each in hidden), strict=True))
+            for text in dict.fromkeys(texts):
+                if text in self._kept:
+                    self._kept.move_to_end(text)
+                    found[text] = self._kept[text]
+                else:
+                    self._kept[text] = found[text]
+                    self._bytes += found[text].nbytes
+            while self._bytes > self.limit and len(self._kept) > 1:
+                _, oldest = self._kept.popitem(last=False)
+                self._bytes -= oldest.nbytes
+            return [found[text] for text in texts]
+
+
+class Ahead:
+    """What each step sees, drawn in a thread while the step before it is computed.
+
+    Draws are keyed, so that it does not matter who draws, and when. A context manager: leaving it ends
+    the thread.
+    """
+
+    def __init__(self, draw: Callable[[int], list[Batch]], steps: int) -> None:
+        """`draw` gives the batches of a step; `steps` is where there are no more."""
+        self._draw, self._steps = draw, steps
+        self._pool = ThreadPoolExecutor(1, "drawing")
+        self._next: tuple[int, Future[list[Batch]]] | None = None
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def take(self, step: int) -> list[Batch]:
+        """The batches of a step, on the CPU; those of the next are begun."""
+        ready, self._next = self._next, None
+        drawn = ready[1].result() if ready is not None and ready[0] == step else self._draw(step)
+        if step + 1 < self._steps:
+            self._next = step + 1, self._pool.submit(self._draw, step + 1)
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -180,9 +216,9 @@ class BatchDrawer:
     """Draws the batches of a run."""
 
     def __init__(
-        self, source: Source, lm: LMConfig, config: TrainConfig, encode_text: EncodeText
+        self, source: Source, lm: LMConfig, config: TrainConfig, encode_texts: EncodeTexts
     ) -> None:
-        self.source, self.lm, self.config, self.encode_text = source, lm, config, encode_text
+        self.source, self.lm, self.config, self.encode_texts = source, lm, config, encode_texts
         self.frames = lm.segment_frames
         self.size = config.batch_size // config.micro_batches  # items in a batch
 
@@ -240,15 +276,16 @@ class BatchDrawer:
         """A random segment of each clip and what is said of it, by the clip's own generator."""
         # Where all clips are shorter than a segment, nothing is computed for their padding.
         frames = min(self.frames, max(clip.frames for _, clip in clips))
-        codes, valid, conditions = [], [], []
+        codes, valid, texts = [], [], []
         for (folder, clip), generator in zip(clips, generators, strict=True):
             cut, inside = crop(folder, clip, frames, self.lm.mask_id, generator)
             codes.append(cut)
             valid.append(inside)
-            text = caption(clip, generator)
-            conditions.append(self.encode_text(text) if text else None)
+            texts.append(caption(clip, generator))
+        encoded = iter(self.encode_texts([text for text in texts if text]))
+        conditions = tuple(next(encoded) if text else None for text in texts)
         names = tuple(clip.id for _, clip in clips)
-        return Segments(torch.stack(codes), torch.stack(valid), tuple(conditions), names)
+        return Segments(torch.stack(codes), torch.stack(valid), conditions, names)
 
     def _stage(self, chance: torch.Generator) -> int:
         weights = self.config.stage_weights or (1.0,) * len(self.lm.stage_streams)

@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.training import state
-from magnet_cli.training.batches import BatchDrawer, own_defaults
+from magnet_cli.training.batches import Ahead, BatchDrawer, own_defaults
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.lock import locked
+from magnet_cli.training.losses import ValidationLoss, Window, validate
 from magnet_cli.training.objective import Batch, TrainingModule, exact, mean_loss
 from magnet_cli.training.optimizers import make_optimizers, set_rates
 from magnet_cli.training.output import BEST, Best, Journal, OutputModel
@@ -67,6 +68,18 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             "Choose --mixed-precision bf16 or no.",
         )
     return accelerator
+
+
+@contextlib.contextmanager
+def tf32(device: torch.device) -> Iterator[None]:
+    """Inside, float32 matrices are multiplied by a GPU's TF32 units: some times as fast, to 10 bits."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def shared_out(config: TrainConfig, processes: int) -> TrainConfig:
@@ -148,18 +161,33 @@ class Trainer:
         return len(self.train.source.entries)
 
     @own_defaults()
-    def run(self, on_progress: OnProgress = lambda progress: None) -> None:
+    def run(
+        self,
+        on_progress: OnProgress = lambda progress: None,
+        on_step: Callable[[int, float], None] = lambda step, loss: None,
+    ) -> None:
         """Train up to `config.steps`.
+
+        Args:
+            on_progress: is told what the log is told, in the main process.
+            on_step: is told of every step, too: steps done, and its loss.
 
         Raises:
             NotANumberError: naming the step, the batch and the last good checkpoint.
             UsageError: another run is writing this folder.
             KeyboardInterrupt: after `stop`, when the checkpoint is written.
         """
-        with locked(self.output.directory, self.accelerator.is_main_process):
-            self._run(on_progress)
+        device = self.accelerator.device
+        with (
+            locked(self.output.directory, self.accelerator.is_main_process),
+            tf32(device),
+            Ahead(self._draw, self.config.steps) as ahead,
+        ):
+            self._run(on_progress, on_step, ahead)
 
-    def _run(self, on_progress: OnProgress) -> None:
+    def _run(
+        self, on_progress: OnProgress, on_step: Callable[[int, float], None], ahead: Ahead
+    ) -> None:
         main = self.accelerator.is_main_process
         out = self.output.directory
         journal = Journal(out, self.config.tensorboard, self.step) if main else None
@@ -171,15 +199,17 @@ class Trainer:
 
         try:
             tell("started", self.summary())
-            window = _Window(self.train.lm.n_q)
+            window = Window(self.train.lm.n_q)
             while self.step < self.config.steps:
                 began = time.monotonic()
-                loss, norm, sums = self.take_step()
+                loss, norm, sums = self.take_step(ahead.take(self.step))
                 stopping = self._asked_to_stop()
                 window.add(loss, norm, sums, time.monotonic() - began)
+                if main:
+                    on_step(self.step, loss)
                 if self._due(self.config.log_every):
                     tell("step", window.record(self._rate))
-                    window = _Window(self.train.lm.n_q)
+                    window = Window(self.train.lm.n_q)
                 if self.valid is not None and self._due(self.config.valid_every):
                     losses = self._validate()
                     best = self.best is not None and self.best.step == self.step
@@ -194,9 +224,7 @@ class Trainer:
                 if stopping and self.step < self.config.steps:
                     raise KeyboardInterrupt
                 if sampling:
-                    if main:
-                        tell("samples", {"path": str(self.output.samples(self.step, self.config))})
-                    self.accelerator.wait_for_everyone()
+                    tell("samples", {"path": str(self._sample())})
                 if enough:
                     assert self.best is not None
                     tell("enough", {"best_step": self.best.step, "best_loss": self.best.loss})
@@ -219,6 +247,21 @@ class Trainer:
                     self.output.keep_best(weights, self.best)
         self.accelerator.wait_for_everyone()
         return losses
+
+    def _sample(self) -> Path:
+        """Let the main process make the sample prompts with the kept model, on its device.
+
+        The others wait for one clip at a time: a wait for all of them could be longer than the patience
+        of the processes' connection, which ends the run.
+        """
+        model = None
+        if self.accelerator.is_main_process:
+            model = self.output.kept_model(str(self.accelerator.device))
+        for number, prompt in enumerate(self.config.sample_prompts or ("",)):
+            if model is not None:
+                self.output.sample(model, self.step, number, prompt, self.config.seed)
+            self.accelerator.wait_for_everyone()
+        return self.output.samples_of(self.step)
 
     def _has_waited_enough(self) -> bool:
         """Whether the best is so many validations old as `patience` says."""
@@ -256,11 +299,20 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
 
-    def take_step(self) -> tuple[float, float, Tensor]:
-        """One optimizer step: the loss, the gradients' norm, and sums and counts by stream [4, K]."""
-        device = self.accelerator.device
+    def _draw(self, step: int) -> list[Batch]:
+        """This process's part of what a step sees."""
         first = self.accelerator.process_index * self.share
-        batches = [self.train.batch(self.step, first + micro) for micro in range(self.share)]
+        return [self.train.batch(step, first + micro) for micro in range(self.share)]
+
+    def take_step(self, batches: list[Batch] | None = None) -> tuple[float, float, Tensor]:
+        """One optimizer step: the loss, the gradients' norm, and sums and counts by stream [4, K].
+
+        Args:
+            batches: what it sees, where that is drawn already.
+        """
+        device = self.accelerator.device
+        if batches is None:
+            batches = self._draw(self.step)
         here = sum(batch.counts(self.following_weights) for batch in batches)
         counts = self._sum(torch.as_tensor(here).to(device, exact(device)))
         sums = torch.zeros(4, self.train.lm.n_q, dtype=exact(device), device=device)
@@ -360,73 +412,3 @@ def _reason(error: OSError | RuntimeError) -> str:
     if any(word in str(error) for word in inside):
         return "the disk is full, or cannot be written to"
     return str(error).partition("\n")[0]
-
-
-@dataclass(frozen=True)
-class ValidationLoss:
-    """Mean cross-entropy in nats; None where nothing of the kind is asked of the model."""
-
-    masked: list[float | None]  # by stream, over all mask rates alike, without a prefix
-    following: list[float | None]  # by stream, each code given all before it
-
-    @property
-    def mean(self) -> float:
-        """Over all that there is."""
-        values = [value for value in (*self.masked, *self.following) if value is not None]
-        return sum(values) / max(len(values), 1)
-
-
-@torch.no_grad()
-def validate(accelerator: Any, model: torch.nn.Module, drawer: BatchDrawer) -> ValidationLoss:
-    """The loss on clips that training never sees; each process takes its share of the batches."""
-    was_training = model.training
-    model.eval()
-    streams = drawer.lm.n_q
-    sums = torch.zeros(4, streams, dtype=exact(accelerator.device), device=accelerator.device)
-    for number, batch in enumerate(drawer.validation_batches()):
-        # Every process runs every forward pass's turn: under FSDP a pass is a collective.
-        mine = number % accelerator.num_processes == accelerator.process_index
-        _, by_stream = model(batch.to(accelerator.device))
-        if mine:
-            sums += by_stream
-    sums = accelerator.reduce(sums, "sum")
-    model.train(was_training)
-
-    def means(row: int) -> list[float | None]:
-        return [
-            float(total / count) if count > 0 else None
-            for total, count in zip(sums[row], sums[row + 1], strict=True)
-        ]
-
-    return ValidationLoss(means(0), means(2))
-
-
-class _Window:
-    """What was gathered since the last line of the log."""
-
-    def __init__(self, streams: int) -> None:
-        self.seconds = 0.0  # of the steps alone: validation and samples take their own
-        self.losses: list[float] = []
-        self.norms: list[float] = []
-        self.sums = torch.zeros(4, streams, dtype=torch.float64)
-
-    def add(self, loss: float, norm: float, sums: Tensor, seconds: float) -> None:
-        self.seconds += seconds
-        self.losses.append(loss)
-        self.norms.append(norm)
-        self.sums += sums.cpu()
-
-    def record(self, rate: float) -> dict[str, Any]:
-        masked, masked_count, following, following_count = self.sums.tolist()
-
-        def means(totals: list[float], counts: list[float]) -> list[float | None]:
-            return [round(t / c, 4) if c else None for t, c in zip(totals, counts, strict=True)]
-
-        return {
-            "loss": sum(self.losses) / len(self.losses),
-            "masked": means(masked, masked_count),
-            "following": means(following, following_count),
-            "grad_norm": round(sum(self.norms) / len(self.norms), 4),
-            "learning_rate": rate,
-            "seconds_per_step": round(self.seconds / len(self.losses), 4),
-        }

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -30,6 +30,9 @@ from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import OutputConfig
 from magnet_cli.training.config import TrainConfig, to_toml
 from magnet_cli.training.state import plain_name
+
+if TYPE_CHECKING:
+    from magnet_cli.api import Model
 
 CONFIG_NAME = "train.toml"
 SAMPLES = "samples"
@@ -141,24 +144,30 @@ class OutputModel:
             pass
         return None
 
-    def samples(self, step: int, config: TrainConfig) -> Path:
-        """Generate the sample prompts with the kept model, into `samples/step-…`."""
-        from magnet_cli.api import load_model
+    def samples_of(self, step: int) -> Path:
+        """Where the samples of a step go."""
+        return self.directory / SAMPLES / f"step-{step:08d}"
+
+    def kept_model(self, device: str) -> Model:
+        """The model as it is kept, to play it."""
+        from magnet_cli.api import load_model  # reads sounds, which training does without
+
+        return load_model(str(self.directory.resolve()), device=device, dtype="float32")
+
+    def sample(self, model: Model, step: int, number: int, prompt: str, seed: int) -> None:
+        """Generate a sample prompt, into `samples/step-…`."""
         from magnet_cli.audio.finish import write_sound
 
-        folder = self.directory / SAMPLES / f"step-{step:08d}"
+        folder = self.samples_of(step)
         folder.mkdir(parents=True, exist_ok=True)
-        model = load_model(str(self.directory.resolve()), device="cpu", dtype="float32")
-        for number, prompt in enumerate(config.sample_prompts or ("",)):
-            result = model.generate([prompt], seeds=[config.seed])
-            write_sound(
-                folder / f"{number:02d}.wav",
-                [result.audio[0].numpy()],
-                result.sample_rate,
-                "wav",
-                OutputConfig(normalize=False),
-            )
-        return folder
+        result = model.generate([prompt], seeds=[seed])
+        write_sound(
+            folder / f"{number:02d}.wav",
+            [result.audio[0].cpu().numpy()],
+            result.sample_rate,
+            "wav",
+            OutputConfig(normalize=False),
+        )
 
 
 def board_writer() -> Any:

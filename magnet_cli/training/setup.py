@@ -96,21 +96,22 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
         },
     )
     output = OutputModel(out, parts.lm, parts.codec, parts.text_encoder, card)
-    encode_text = TextCache(parts.text_encoder)
+    encode_texts = TextCache(parts.text_encoder)
     held_out = None
     if config.valid is not None:
         held_out = Source((TokenFolder(config.valid),))
         Source((*source.folders, *held_out.folders))  # of one codec
     elif config.valid_share:
         source, held_out = source.split(config.valid_share)
-    train = BatchDrawer(source, parts.lm.config, config, encode_text)
+    train = BatchDrawer(source, parts.lm.config, config, encode_texts)
     valid = None
     if held_out is not None:
-        valid = BatchDrawer(held_out, parts.lm.config, config, encode_text)
+        valid = BatchDrawer(held_out, parts.lm.config, config, encode_texts)
     trainer = Trainer(config, output, train, valid, accelerator)
     if trainer.accelerator.is_main_process and not going_on:
         output.create(config)
     trainer.accelerator.wait_for_everyone()
+    parts.text_encoder.to(trainer.accelerator.device)
     if going_on:
         trainer.resume()
         if trainer.accelerator.is_main_process:

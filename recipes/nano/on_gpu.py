@@ -155,11 +155,11 @@ def train(
     folders = {name: out.with_name(f"{out.name}-{Path(name).stem}") for name in (TRAIN, VALID)}
     loaded = native.load(out if (out / native.CONFIG_FILE).is_file() else model)
     config = sized(dataclasses.replace(config, init=str(model)), loaded.lm.config)
-    encode_text = TextCache(loaded.text_encoder)
+    encode_texts = TextCache(loaded.text_encoder)
 
     def drawer(name: str) -> BatchDrawer:
         return BatchDrawer(
-            Source((TokenFolder(folders[name]),)), loaded.lm.config, config, encode_text
+            Source((TokenFolder(folders[name]),)), loaded.lm.config, config, encode_texts
         )
 
     card = card_of(loaded, out.name, {"init": str(model)})

@@ -116,7 +116,7 @@ class Teacher:
         """Batches whose conditions are what the table alone says."""
         source = Source(tuple(with_bare_prompts(TokenFolder(folder)) for folder in folders))
         rows = functools.lru_cache(maxsize=200_000)(self.encoder.rows)
-        drawer = BatchDrawer(source, self.lm.config, config, rows)
+        drawer = BatchDrawer(source, self.lm.config, config, lambda texts: [*map(rows, texts)])
         drawer.frames = FRAMES
         return drawer
 

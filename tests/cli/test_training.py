@@ -234,10 +234,10 @@ def test_ctrl_c_ends_with_a_checkpoint(
 
     take_step = Trainer.take_step
 
-    def interrupted(trainer: Trainer) -> Any:
+    def interrupted(trainer: Trainer, *batches: Any) -> Any:
         if trainer.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        return take_step(trainer)
+        return take_step(trainer, *batches)
 
     monkeypatch.setattr(Trainer, "take_step", interrupted)
     run = ("train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--batch-size", "1")

@@ -208,10 +208,10 @@ def training(out: Path) -> None:
 
     step = Trainer.take_step
 
-    def stopping(self):
+    def stopping(self, *batches):
         if self.step == stop:
             raise KeyboardInterrupt
-        return step(self)
+        return step(self, *batches)
 
     stop = 3
     Trainer.take_step = stopping

@@ -116,7 +116,7 @@ def test_pieces_make_the_same_model_as_one_and_as_the_usual_trainer(
     assert not torch.allclose(here.lm.out_norm.weight, begun.lm.out_norm.weight)
 
     source = Source((TokenFolder(tmp_path / "one-train"),))
-    drawer = BatchDrawer(source, begun.lm.config, CONFIG, begun.text_encoder.encode)
+    drawer = BatchDrawer(source, begun.lm.config, CONFIG, begun.text_encoder.encode_all)
     card = on_gpu.card_of(begun, "usual", {})
     output = OutputModel(tmp_path / "usual", begun.lm, begun.codec, begun.text_encoder, card)
     output.create(CONFIG)
@@ -129,7 +129,7 @@ def test_pieces_make_the_same_model_as_one_and_as_the_usual_trainer(
 def test_batches_made_ahead_are_the_drawers_own(tokens: Path, model: Path) -> None:
     loaded = native.load(model)
     source = Source((TokenFolder(tokens),))
-    drawer = BatchDrawer(source, loaded.lm.config, CONFIG, loaded.text_encoder.encode)
+    drawer = BatchDrawer(source, loaded.lm.config, CONFIG, loaded.text_encoder.encode_all)
     ahead = on_gpu.Ahead(drawer, 3, workers=2)
     assert len(ahead) == 4
     for micro in (0, 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def drawer_of(folder: Path, modeling: str = "hybrid", **more: object) -> BatchDr
         text_dim=4, frame_rate=10.0, segment_duration=0.8, delays=(0, 1),
     )  # fmt: skip
 
-    def encode(text: str) -> Tensor:
-        return torch.full((1, 4), float(len(text)))
+    def encode(texts: Sequence[str]) -> list[Tensor]:
+        return [torch.full((1, 4), float(len(text))) for text in texts]
 
     return BatchDrawer(source(folder), lm, config, encode)
 

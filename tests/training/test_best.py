@@ -16,7 +16,8 @@ from magnet_cli.data.tokens import TokenFolder
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.training import loop
 from magnet_cli.training.batches import Source, place_of
-from magnet_cli.training.loop import Progress, ValidationLoss
+from magnet_cli.training.loop import Progress
+from magnet_cli.training.losses import ValidationLoss
 from magnet_cli.training.setup import make_trainer
 from tests.training.test_loop import held_out, run, settings
 

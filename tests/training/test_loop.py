@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from magnet_cli.errors import CheckpointError, MagnetError, UsageError
 from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig, read_config
-from magnet_cli.training.loop import NotANumberError, Progress, Trainer, validate
+from magnet_cli.training.loop import NotANumberError, Progress, Trainer
+from magnet_cli.training.losses import validate
 from magnet_cli.training.setup import make_trainer
 
 
