@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -163,7 +165,8 @@ def save_checkpoint(
 
 def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
     """Resume from what `save_checkpoint` saved; returns the steps that were done.
-    Raises CheckpointError: it does not fit the model or the number of processes."""
+    Raises CheckpointError: a file is damaged; it does not fit the model or the number of processes."""
+    _check_whole(checkpoint)
     try:
         accelerator.load_state(str(checkpoint))
         saved = torch.load(checkpoint / _ema_name(accelerator), weights_only=True)
@@ -178,6 +181,26 @@ def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
             "of the run; or start a new one from its weights with --init.",
         ) from error
     return step
+
+
+def _check_whole(checkpoint: Path) -> None:
+    """What torch and safetensors say of a damaged file is about their insides, and torch's advice,
+    to load it with `weights_only=False`, would run what it holds."""
+    for path in sorted(checkpoint.iterdir()):
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="pt"):
+                    pass
+            elif path.suffix in (".pt", ".bin") and not zipfile.is_zipfile(path):
+                raise ValueError
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read: it is damaged, or cut short.", _one_before(checkpoint)
+            ) from error
+
+
+def _one_before(checkpoint: Path) -> str:
+    return f"Remove {checkpoint}, and --resume goes on from the one before it."
 
 
 def _is_sharded(accelerator: Any) -> bool:
@@ -203,8 +226,7 @@ def checkpoint_record(checkpoint: Path) -> dict[str, Any]:
             raise reading.ReadError("it does not say step and config")
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} cannot be read: {reading.reason(error)}.",
-            f"Remove {checkpoint}, and --resume goes on from the one before it.",
+            f"{path} cannot be read: {reading.reason(error)}.", _one_before(checkpoint)
         ) from error
     return record
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from magnet_cli.cli.train import _minutes, _same_start, _stopping_well
-from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.errors import CheckpointError, MagnetError, UsageError
 from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.lock import locked
@@ -185,6 +185,23 @@ def test_the_board_shows_training_and_validation_apart(tmp_path: Path) -> None:
     journal.write({"step": 1, "kind": "valid", "mean": 2.0, "masked": [1.0]})
     journal.close()
     assert seen == ["train/loss", "train/masked/0", "valid/mean", "valid/masked/0"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "ema-0.pt", "run.json"])
+def test_a_damaged_checkpoint_is_named_and_not_loaded(workshop: Path, name: str) -> None:
+    """torch told of its insides, and to load the file with weights_only=False, which runs what it holds."""
+    config = settings(workshop, steps=1)
+    make_trainer(config, workshop / "out").run()
+    kept = state.latest_checkpoint(workshop / "out")
+    assert kept is not None
+    whole = (kept / name).read_bytes()
+    for bad in (whole[: len(whole) // 2], b"[]", b""):
+        (kept / name).write_bytes(bad)
+        with pytest.raises(CheckpointError) as refused:
+            make_trainer(config, workshop / "out", resume=True)
+        assert str(kept / name) in refused.value.message
+        assert "goes on from the one before it" in refused.value.hint
+        assert "orch" not in str(refused.value)
 
 
 def test_a_run_goes_on_from_what_it_began_with(tmp_path: Path) -> None:
