@@ -19,8 +19,8 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
-MOST_LINES = 35_140
-MOST_MODULES = 172
+MOST_LINES = 36_000
+MOST_MODULES = 178
 MOST_FILES = {"gen": 47, "edit": 54}
 
 # Who may import whom: what is on a later line all that is on earlier lines, and never the other way.
