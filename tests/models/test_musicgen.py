@@ -17,36 +17,13 @@ from transformers import (
     T5Config,
 )
 
+from benchmarks import peers
+from benchmarks.peers import ours_from
 from magnet_cli.checkpoints.adapters import marks_of, save_adapter
 from magnet_cli.config import LMConfig
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.lora import adapters, add_adapters, updates_of
 from magnet_cli.models.transformer import Attention
-
-NAMES = [
-    (r"model\.decoder\.embed_tokens\.(\d+)\.", r"emb.\1."),
-    (r"model\.decoder\.layers\.", "transformer.layers."),
-    (r"model\.decoder\.layer_norm\.", "out_norm."),
-    (r"lm_heads\.", "linears."),
-    (r"\.encoder_attn_layer_norm\.", ".norm_cross."),
-    (r"\.encoder_attn\.", ".cross_attention."),
-    (r"\.self_attn_layer_norm\.", ".norm1."),
-    (r"\.final_layer_norm\.", ".norm2."),
-    (r"\.fc(\d)\.", r".linear\1."),
-]
-
-
-def ours_from(theirs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = {}
-    for name, value in theirs.items():
-        for pattern, replacement in NAMES:
-            name = re.sub(pattern, replacement, name)
-        state[name] = value
-    for name in [name for name in state if name.endswith(".q_proj.weight")]:
-        stem = name.removesuffix("q_proj.weight")
-        packed = [state.pop(f"{stem}{part}_proj.weight") for part in "qkv"]
-        state[f"{stem}in_proj_weight"] = torch.cat(packed)
-    return {name: value for name, value in state.items() if "embed_positions" not in name}
 
 
 @torch.inference_mode()
@@ -131,3 +108,18 @@ def test_an_adapters_files_are_musicgens_own_under_pefts_names(tmp_path: Path) -
     hidden = lm(sequence, lm.cross_keys(list(text)), Attention.causal())
     got = torch.stack([lm.head(hidden, k) for k in range(4)], dim=1).flatten(0, 1)
     assert float((got - want).abs().max()) < 1e-4
+
+
+def test_what_the_peers_benchmark_compares_is_equal() -> None:
+    """Codes that are written step by step, from the same draws, and logits of a masked step."""
+    tiny = peers.Shape(32, 4, 2)
+    said = [*peers.written(tiny, 12, [1, 2], 1), *peers.masked(tiny, 12, 1)]
+    assert [what.split(",")[0] for what, _ in said] == ["MusicGen"] * 2 + ["MAGNeT"] * 2
+    assert all(equal for _, (*_, equal) in said)
+    # Other weights are found out.
+    theirs, ours = peers.musicgens(tiny, 12)
+    ours.linears[0].weight.data.neg_()
+    text = torch.randn(1, 5, 32)
+    sessions = peers.CausalSession(ours, [text[0]], [None]), peers.TheirSession(theirs, text)
+    codes = [peers.write(session, ours, 1, 12) for session in sessions]
+    assert not torch.equal(*codes)
