@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import precision
 from magnet_cli.api import load_model
 from magnet_cli.checkpoints.load import export_checkpoint, import_checkpoint, load_parts
 from magnet_cli.checkpoints.loras import Lora
@@ -127,3 +128,20 @@ def test_what_int8_cannot_do_is_refused(hub_cache: Path, tmp_path: Path) -> None
         export_checkpoint(place, tmp_path / "out")
     with pytest.raises(UsageError, match="No adapter can be merged"):
         load_parts(place, "cpu", "auto", [Lora("rain.safetensors")])
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 0.02), ("int8", 0.05)])
+@pytest.mark.parametrize("name", [SMALL, "facebook/musicgen-small"])
+def test_a_precision_says_nearly_what_float32_does(
+    hub_cache: Path, name: str, dtype: str, most: float
+) -> None:
+    exact = load_model(name, device="cpu", dtype="float32", offline=True)
+    other = load_model(name, device="cpu", dtype=dtype, offline=True)
+    codes = torch.randint(0, exact.card, (1, 4, 40), generator=torch.Generator().manual_seed(1))
+    for ours, theirs in zip(
+        precision.said(exact, "rain", codes, 0),
+        precision.said(other, "rain", codes, 0),
+        strict=True,
+    ):
+        assert 0 < float((ours.logits - theirs.logits).norm() / ours.logits.norm()) < most
+        assert len(ours.codes) == len(ours.logits)
