@@ -73,6 +73,8 @@ class Heard:
     level: float  # dBFS of its mean square; -120 for nothing at all
 
 
+MOST_SECONDS = 7200.0  # of a clip, which is in memory whole; 1.4 GB then
+
 OnClip = Callable[[int, int], None]  # clips done, clips in all
 
 
@@ -336,6 +338,10 @@ def _hash(*facts: object) -> str:
 def _check_duration(seconds: float, least: float) -> None:
     if seconds < least:
         raise ValueError(f"it is too short: {seconds:.2f} s, of {least:g} s at least")
+    if seconds > MOST_SECONDS:
+        raise ValueError(
+            f"it is too long: {seconds / 3600:.1f} h, of {MOST_SECONDS / 3600:g} h at most; cut it"
+        )
 
 
 def _what(error: Exception) -> str:

@@ -856,22 +856,104 @@ def _names() -> Iterator[Case]:
 # -------------------------------------------------------------------------------------------- sounds
 
 
-def _sounds() -> Iterator[Case]:
-    def case(words: str, data: bytes | Callable[[Path], object], statuses: tuple[int, ...]) -> Case:
-        def make(folder: Path) -> list[str]:
-            path = folder / "a.wav"
-            path.write_bytes(data) if isinstance(data, bytes) else data(path)
-            return ["show", "a.wav"]
+def _wav(body: bytes = bytes(48_000), **lies: int) -> bytes:
+    """A wav of 16 bits whose header says what it is told to."""
+    said = {"code": 1, "channels": 1, "rate": 24_000, "speed": 48_000, "block": 2, "bits": 16}
+    said |= {"size": len(body)} | lies
+    fmt = struct.pack("<HHIIHH", *(said[k] for k in tuple(said)[:6]))
+    chunks = b"WAVEfmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", said["size"])
+    return b"RIFF" + struct.pack("<I", min(len(chunks) + said["size"], 2**32 - 1)) + chunks + body
 
-        return Case(f"a sound: {words}", make, statuses)
 
-    yield case("empty", b"", (2,))
-    yield case("a text", b"hello " * 100, (2,))
-    yield case("a folder", lambda path: path.mkdir(), (2,))
+def _encoded(format_: str, subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    noise = 0.1 * np.random.default_rng(0).standard_normal(24_000)
+    soundfile.write(file, noise, 24_000, format=format_, subtype=subtype)
+    return file.getvalue()
+
+
+def _put(data: bytes, at: int, new: bytes) -> bytes:
+    return data[:at] + new + data[at + len(new) :]
+
+
+def hostile_sounds() -> dict[str, bytes]:
+    """What a file named as a sound may hold, by words that say what is wrong with it."""
     riff = b"RIFF\xff\xff\xff\xffWAVE"
-    yield case("only a head", riff, (2,))
-    yield case("chunks of 4 GB", riff + b"LIST\xff\xff\xff\xffINFO" + bytes(100), (2,))
-    yield case("thousands of chunks", riff + b"note\0\0\0\0" * 100_000, (2,))
+    tone = np.random.default_rng(0).integers(-9000, 9000, 24_000).astype("<i2").tobytes()
+    flac, ogg, mp3 = _encoded("FLAC"), _encoded("OGG"), _encoded("MP3")
+    aiff, w64, rf64 = _encoded("AIFF"), _encoded("W64"), _encoded("RF64")
+    most = b"\xff" * 8
+    return {
+        "empty": b"",
+        "a text": b"hello " * 100,
+        "only a head": riff,
+        "chunks of 4 GB": riff + b"LIST\xff\xff\xff\xffINFO" + bytes(100),
+        "thousands of chunks": riff + b"note\0\0\0\0" * 100_000,
+        "a rate of 0": _wav(tone, rate=0),
+        "a rate of 1": _wav(tone, rate=1),
+        "a rate of 2^31": _wav(tone, rate=2**31),
+        "a rate of 2^32 - 1": _wav(tone, rate=2**32 - 1),
+        "no channel": _wav(tone, channels=0),
+        "65,535 channels": _wav(tone, channels=65_535, block=65_534),
+        "1,024 channels": _wav(tone, channels=1024, block=2048),
+        "no bits": _wav(tone, bits=0),
+        "65,535 bits": _wav(tone, bits=65_535),
+        "a block of 0": _wav(tone, block=0),
+        "a size of 4 GB": _wav(tone, size=2**32 - 2),
+        "a size of 0": _wav(tone, size=0),
+        "an odd size": _wav(tone[:-1]),
+        "a codec that nobody knows": _wav(tone, code=0x7777),
+        "floats that are not finite": _wav(b"\0\0\xc0\x7f" * 12_000, code=3, bits=32, block=4),
+        "floats of 1e38": _wav(struct.pack("<f", 1e38) * 12_000, code=3, bits=32, block=4),
+        "a flac of 2^36 samples": _put(flac, 21, b"\xff" * 5),
+        "a flac of no rate": _put(flac, 18, b"\0\0"),
+        "a flac of zeros behind its head": _put(flac, 60, bytes(len(flac) - 60)),
+        "an ogg of zeros behind its head": _put(ogg, 200, bytes(len(ogg) - 200)),
+        "an ogg whose last page is at 2^63": ogg.replace(b"OggS\0\x04", b"OggS\0\x04" + most[:7])
+        if b"OggS\0\x04" in ogg
+        else ogg[:-1],
+        "an mp3 behind a tag of 256 MB": b"ID3\x04\0\0\x7f\x7f\x7f\x7f" + mp3,
+        "an mp3 of heads alone": mp3[:4] * 10_000,
+        "an aiff of 2^32 frames": aiff.replace(b"COMM\0\0\0\x12\0\x01", b"COMM\0\0\0\x12\xff\xff"),
+        "a w64 of 2^63 bytes": _put(w64, 16, most[:7] + b"\x7f"),
+        "an rf64 of 2^63 bytes": _put(rf64, 20, most[:7] + b"\x7f" + most[:7] + b"\x7f"),
+        "noise": np.random.default_rng(1).bytes(20_000),
+    }
+
+
+USES = {
+    "show": ("show", "{}"),
+    "edit": ("edit", "{}", "rain", "--region", "0.2-0.3"),
+    "extend": ("extend", "{}", "rain", "--to", "1.2"),
+    "vary": ("vary", "{}", "rain"),
+    "check": ("data", "check", "."),
+    "encode": ("data", "encode", ".", "tokens", "--codec", "nano"),
+}
+_SUFFIXES = ("flac", "ogg", "mp3", "aiff", "w64", "rf64")
+_MAKES = ("edit", "extend", "vary")  # and so need a model
+
+
+def _sounds() -> Iterator[Case]:
+    def case(words: str, data: bytes, use: str) -> Case:
+        def make(folder: Path) -> list[str]:
+            kind = next((k for k in _SUFFIXES if k in words.split()), "wav")
+            name = f"a.{kind}"
+            (folder / name).write_bytes(data)
+            (folder / name).with_suffix(".txt").write_text("rain\n")
+            flags = ["-m", "nano", "--preset", "fast", "-q", "-o", "made.wav"]
+            return [part.format(name) for part in USES[use]] + flags * (use in _MAKES)
+
+        return Case(f"a sound for {use}: {words}", make, (0, 1, 2, 3, 4))
+
+    for words, data in hostile_sounds().items():
+        for use in USES:
+            yield case(words, data, use)
+
+    def folder_(folder: Path) -> list[str]:
+        (folder / "a.wav").mkdir()
+        return ["show", "a.wav"]
+
+    yield Case("a sound: a folder", folder_, (2,))
 
 
 # ------------------------------------------------------------------------------------------- prompts
