@@ -199,6 +199,9 @@ class Clip:
             kept,
             stdout,
             loop=self.loop is not None,
+            bpm=self.loop.beat.bpm
+            if self.loop is not None and self.loop.beat is not None
+            else None,
         )
         if "edit" in self.settings and self.settings["known_codes"] and self.loop is None:
             # Its silences may be the input's own, which is no news to who gave it.
@@ -302,6 +305,7 @@ def save_sound(
     settings: Mapping[str, Any],
     stdout: Stdout | None = None,
     loop: bool = False,
+    bpm: float | None = None,
 ) -> SavedClip:
     """Finish a sound and write it to its target, its codes as .npz where they are wanted: both or neither.
 
@@ -314,6 +318,7 @@ def save_sound(
         settings: `Making.record`, kept in the file and beside the codes.
         stdout: writes the file's bytes where the target is stdout.
         loop: its end goes on into its beginning.
+        bpm: its tempo, where it is known.
 
     Raises:
         MagnetError: a file cannot be written, or the sound holds values that are not numbers.
@@ -335,6 +340,7 @@ def save_sound(
                 settings,
                 replace=target.force,
                 loop=loop,
+                bpm=bpm,
             )
     except OSError as error:
         raise write_error(target.codes or target.where, error) from error

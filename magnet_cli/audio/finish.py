@@ -28,6 +28,7 @@ from magnet_cli.audio import id3
 from magnet_cli.audio import metadata as comments
 from magnet_cli.audio import sound as reader
 from magnet_cli.audio.formats import CONTAINERS, RIFF, rate_for, subtype_of
+from magnet_cli.audio.looppoints import STAND_IN, LoopPoints, put_tags
 from magnet_cli.audio.loudness import (
     SILENCE,
     TRUE_PEAK_SIDE,
@@ -80,6 +81,7 @@ def write_sound(
     *,
     replace: bool = True,
     loop: bool = False,
+    bpm: float | None = None,
 ) -> Written:
     """Finish a sound and write it, whole or not at all.
 
@@ -92,7 +94,8 @@ def write_sound(
         replace: whether an existing file is replaced; otherwise the new one is numbered.
         loop: the sound's end goes on into its beginning, and does so afterwards: three rounds are
             finished and the middle one is kept, so resampling and limiter have come from where they
-            go to.
+            go to. The file says where it goes round.
+        bpm: its tempo, for the file to say.
 
     Raises:
         AudioFileError: the sound holds values that are not numbers, or cannot be written in this
@@ -115,6 +118,7 @@ def write_sound(
             if loop:
                 length = sum(chunk.shape[1] for chunk in once)
                 start, stop = (round(length * i * rate / sample_rate) for i in (1, 2))
+            points = LoopPoints(0, stop - start, bpm) if loop else LoopPoints(bpm=bpm)
             blocks, loudness = _normalized(store, output)
             silences, peak = Silences(rate), -math.inf
 
@@ -123,7 +127,15 @@ def write_sound(
                 form = (CONTAINERS[name].kind, subtype_of(name, output))
                 hint = "Take another --format, or another --sample-rate."
                 with _encoded(
-                    file, name, form, rate, store.channels, stop - start, metadata, hint
+                    file,
+                    name,
+                    form,
+                    rate,
+                    store.channels,
+                    stop - start,
+                    metadata,
+                    hint,
+                    points=points,
                 ) as put:
                     at = 0
                     for block in blocks:
@@ -378,6 +390,7 @@ def _encoded(
     metadata: Mapping[str, Any] | None,
     hint: str,
     of: Sound | None = None,
+    points: LoopPoints | None = None,
 ) -> Iterator[Callable[[Numbers], None]]:
     """A sound file in a seekable stream, to write in pieces [samples, channels]. Its tags, and how it
     was made, are written here and nowhere else.
@@ -388,7 +401,9 @@ def _encoded(
         length: samples of each channel that will come.
         hint: what to do where libsndfile cannot.
         of: the sound whose tags and chunks are kept.
+        points: where it goes round, and its tempo, where `of` does not say it.
     """
+    points = points or (of.points if of is not None else None) or LoopPoints()
     kind, subtype = encoding
     comment = None if metadata is None else comments.to_comment(metadata)
     kind = large_kind(kind, subtype, length * channels)
@@ -404,6 +419,9 @@ def _encoded(
             for tag, text in of.tags.items() if of is not None and kind != "MP3" else ():
                 with suppress(soundfile.LibsndfileError):
                     setattr(file, tag, text)
+            tagged = bool(points.tags()) and kind in ("FLAC", "OGG")
+            if tagged and not (of is not None and STAND_IN in of.tags):
+                setattr(file, STAND_IN, points.stand_in)
             if comment is not None and kind not in (*RIFF, "MP3"):
                 try:
                     file.comment = comment
@@ -426,7 +444,12 @@ def _encoded(
         ) from error
     if kind in RIFF:
         chunks, mask = (of.chunks, of.channel_mask) if of is not None else ((), b"")
+        if (own := points.chunk(sample_rate)) and not any(name == b"smpl" for name, _ in chunks):
+            chunks = (*chunks, (b"smpl", own))
         comments.finish_wav(target, comment, chunks, mask)
+    elif tagged:
+        put_tags(target, points)
+        target.seek(0)
 
 
 @contextmanager

@@ -224,6 +224,8 @@ def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
 def lost_chunks(sound: Sound, encoding: tuple[str, str]) -> str:
     """The names of the chunks that a copy in `encoding` cannot keep, in words; empty for none."""
     names = [] if encoding[0] in RIFF else [name for name, _ in sound.chunks]
+    if encoding[0] in ("FLAC", "OGG") and sound.points is not None:
+        names = [name for name in names if name != b"smpl"]  # its tags say it
     lost = [name.decode("ascii", "replace").strip() for name in names]
     if sound.has_picture and not (sound.pictures and encoding[0] == "MP3"):
         lost.append("picture")

@@ -20,6 +20,7 @@ import soundfile
 
 from magnet_cli.audio import foreign_sound, id3, whole
 from magnet_cli.audio import metadata as comments
+from magnet_cli.audio.looppoints import LoopPoints, read_points
 from magnet_cli.errors import AudioFileError
 from magnet_cli.files import muted
 from magnet_cli.foreign.bounds import BOUNDS
@@ -67,6 +68,7 @@ class Sound:
         problem: why that cannot be read, where it is there; None: it can, or is not there.
         tags: title, artist and the like, by libsndfile's names; not the comment.
         chunks: what else a wav file holds, such as loops and cue points: name and content.
+        points: where it goes round, and its tempo, as the file says; None: it does not.
         channel_mask: of a wav file, which loudspeakers its channels are for, as its header has it.
         has_picture, pictures: whether it holds one; those of an mp3, as `id3` has them.
         remarks: what is wrong with it though it can be used, in sentences: that it ends early.
@@ -83,7 +85,7 @@ class Sound:
     ) -> None:
         self.problem, self.remarks = problem, remarks
         self.has_picture, self.pictures = False, cast(tuple[bytes, ...], ())
-        self.channel_mask = b""
+        self.channel_mask, self.points = b"", cast(LoopPoints | None, None)
         self._file, self.name, self.metadata, self.chunks = file, name, metadata, chunks
         self.sample_rate, self.channels = int(file.samplerate), int(file.channels)
         self.kind, self.subtype = str(file.format), str(file.subtype)
@@ -239,6 +241,7 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
             comments.channel_mask(file),
             bool(pictures) or comments.has_flac_picture(file),
         )
+        points = read_points(file, chunks)  # before libsndfile counts on where the stream is
         with _opened(file, name) as (opened, remarks, kind):
             said = comment or opened.comment
             made, problem = comments.from_comment(said), comments.problem_of(said)
@@ -246,6 +249,7 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
             sound.kind, sound.subtype = kind
             sound.has_picture, sound.pictures = has_picture, pictures
             sound.channel_mask = mask
+            sound.points = points if points is not None and points.within(sound.length) else None
             yield sound
 
 

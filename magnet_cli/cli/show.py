@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -139,6 +140,8 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> bool
         ("Loudness", _decibels(level.lufs, "LUFS")),
         ("Peak", _decibels(level.peak, "dBFS") + between),
     ]  # fmt: skip
+    if sound.points is not None and (goes_round := _loop(sound)):
+        lines.append(("Loop", goes_round))
     if level.invalid:
         of = level.length * sound.channels
         lines.append(("Invalid", f"{level.invalid} of {of} samples are not numbers"))
@@ -161,6 +164,18 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> bool
             again = f"To make something like it (an approximation: {printable('; '.join(other))})"
         voice.print(f"\n{again}:\n\n  {printable(shlex.join(command))}")
     return _is_loop(made)
+
+
+def _loop(sound: Sound) -> str:
+    """Where a sound goes round, and its tempo, in words."""
+    points, rate = sound.points, sound.sample_rate
+    said = []
+    if points is not None and points.length is not None:
+        start = (points.start or 0) / rate
+        said.append(f"from {start:.2f} to {start + points.length / rate:.2f} s")
+    if points is not None and points.bpm is not None:
+        said.append(f"{points.bpm:g} bpm")
+    return ", ".join(said)
 
 
 def _is_loop(made: Mapping[str, Any] | None) -> bool:
@@ -249,6 +264,7 @@ def _record(name: str, sound: Sound, level: Level, command: list[str] | None) ->
         "peak": _rounded(level.peak),
         "true_peak": _rounded(level.true_peak),
         "invalid_samples": level.invalid,
+        "loop": None if sound.points is None else dataclasses.asdict(sound.points),
         "settings": sound.metadata,
         "command": shlex.join(command) if command is not None else None,
     }

@@ -1,0 +1,174 @@
+"""Where a sound goes round, and its tempo, as samplers, engines and players keep it in a file.
+
+A wav file has them in its `smpl` chunk, which Unity, Godot and samplers read; flac and ogg have the tags
+LOOPSTART, LOOPLENGTH, BPM and TEMPO (samples, samples, beats per minute), which game engines made common.
+
+libsndfile writes no tags but its own: it is given a licence as long as ours, and they are put in its place:
+nothing in the file moves, whatever its size.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+STAND_IN = "license"  # libsndfile's name of the tag that keeps the place
+_MARK = "?loop"
+_HEAD = 1 << 18  # bytes of a file that are read: its tags come first, and ours first among them
+_MOST_SAMPLES = 2**48
+
+
+@dataclass(frozen=True)
+class LoopPoints:
+    """What a file says: samples of each channel, and beats per minute; None where it says nothing."""
+
+    start: int | None = None
+    length: int | None = None
+    bpm: float | None = None
+
+    def within(self, samples: int) -> bool:
+        """Whether a sound of so many samples has them."""
+        return (self.start or 0) + (self.length or 0) <= samples
+
+    def chunk(self, sample_rate: int) -> bytes:
+        """The content of a wav file's `smpl` chunk: one loop forward, for ever, its root the middle C."""
+        if self.start is None or self.length is None:
+            return b""
+        last = self.start + self.length - 1  # the chunk's end is a sample that is heard
+        if last >= 2**32:
+            return b""
+        period = round(1e9 / sample_rate)
+        head = struct.pack("<9I", 0, 0, period, 60, 0, 0, 0, 1, 0)
+        return head + struct.pack("<6I", 0, 0, self.start, last, 0, 0)
+
+    def tags(self) -> list[str]:
+        """The same as tags of flac and ogg."""
+        said = {"LOOPSTART": self.start, "LOOPLENGTH": self.length}
+        tags = [f"{name}={value}" for name, value in said.items() if value is not None]
+        if self.bpm is not None:
+            # Under both names that players look for.
+            tags += [f"{name}={round(self.bpm, 2):.10g}" for name in ("BPM", "TEMPO")]
+        return tags
+
+    @property
+    def stand_in(self) -> str:
+        """A licence that takes as much room in the file as `tags`, for `put_tags`."""
+        room = sum(4 + len(tag) for tag in self.tags()) - 4 - len(f"{STAND_IN}=")
+        return _MARK.ljust(room, "?")
+
+
+def put_tags(file: BinaryIO, points: LoopPoints) -> bool:
+    """Put the tags of a flac or ogg file in place of their stand-in; whether it was there."""
+    file.seek(0)
+    data = bytearray(file.read(_HEAD))
+    given = points.stand_in.encode()
+    at = data.find(given)
+    entry = at - len(f"{STAND_IN}=") - 4
+    count = _place_of_count(data, entry)
+    if at < 0 or not count:
+        return False
+    own = b"".join(struct.pack("<I", len(tag)) + tag.encode() for tag in points.tags())
+    data[entry : at + len(given)] = own
+    number = struct.unpack_from("<I", data, count)[0]
+    struct.pack_into("<I", data, count, number - 1 + len(points.tags()))
+    first, size = entry, len(own)
+    changed = [(count, bytes(data[count : count + 4])), (first, bytes(data[first : first + size]))]
+    page = data.rfind(b"OggS", 0, count)
+    if data[:4] == b"OggS":
+        length = 27 + data[page + 26] + sum(data[page + 27 : page + 27 + data[page + 26]])
+        data[page + 22 : page + 26] = bytes(4)
+        changed.append((page + 22, struct.pack("<I", _checksum(data[page : page + length]))))
+    for place, what in changed:
+        file.seek(place)
+        file.write(what)
+    return True
+
+
+def read_points(
+    source: Path | BinaryIO, chunks: Sequence[tuple[bytes, bytes]] = ()
+) -> LoopPoints | None:
+    """What a file says of its loop and tempo; None where it says nothing that can be used.
+
+    Args:
+        source: a file, or a stream that can be sought.
+        chunks: of a wav file, `metadata.kept_chunks`.
+    """
+    for name, content in chunks:
+        if name == b"smpl" and len(content) >= 60 and struct.unpack_from("<I", content, 28)[0]:
+            start, last = struct.unpack_from("<2I", content, 44)
+            return LoopPoints(start, last - start + 1) if last >= start else None
+    said: dict[str, float] = {}
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        file.seek(0)
+        head = file.read(4)
+        data = (head + file.read(_HEAD - 4)) if head in (b"fLaC", b"OggS") else b""
+    for tag in _tags_in(data):
+        name, _, text = tag.partition(b"=")
+        with suppress(ValueError):
+            said.setdefault(name.decode("ascii", "replace").upper(), float(text[:40]))
+    start, length = said.get("LOOPSTART"), said.get("LOOPLENGTH")
+    if length is None and start is not None and "LOOPEND" in said:
+        length = said["LOOPEND"] - start
+    bpm = said.get("BPM", said.get("TEMPO"))
+    points = LoopPoints(
+        int(start) if start is not None and 0 <= start < _MOST_SAMPLES else None,
+        int(length) if length is not None and 1 <= length < _MOST_SAMPLES else None,
+        bpm if bpm is not None and 1 <= bpm <= 1000 else None,
+    )
+    return None if points == LoopPoints() else points
+
+
+def _place_of_count(data: bytes | bytearray, before: int) -> int:
+    """Where the number of tags stands in the head of a flac or ogg file, before `before`; 0: nowhere."""
+    vendor = 0
+    if data[:4] == b"fLaC":
+        at = 4
+        while at + 4 <= len(data) and data[at] & 127 != 4:
+            if data[at] & 128:
+                return 0
+            at += 4 + int.from_bytes(data[at + 1 : at + 4], "big")
+        vendor = at + 4
+    else:
+        for mark in (b"\x03vorbis", b"OpusTags"):
+            if 0 <= (at := data.find(mark)) < before:
+                vendor = at + len(mark)
+    if not vendor or vendor + 4 > len(data):
+        return 0
+    count = int(vendor + 4 + struct.unpack_from("<I", data, vendor)[0])
+    return count if count + 4 <= min(before, len(data)) else 0
+
+
+def _tags_in(data: bytes) -> Iterator[bytes]:
+    """The tags of a flac or ogg file's head, as far as they lie in one piece: name=text."""
+    count = _place_of_count(data, len(data))
+    if not count:
+        return
+    at = count + 4
+    for _ in range(min(int(struct.unpack_from("<I", data, count)[0]), 1000)):
+        if at + 4 > len(data):
+            return
+        size = struct.unpack_from("<I", data, at)[0]
+        yield data[at + 4 : at + 4 + min(size, 200)]
+        at += 4 + size
+
+
+def _checksum(page: bytes | bytearray) -> int:
+    """That of an ogg page whose own is zero (RFC 3533, section 6)."""
+    value = 0
+    for byte in page:
+        value = ((value << 8) & 0xFFFFFFFF) ^ _CHECKSUMS[(value >> 24) ^ byte]
+    return value
+
+
+def _checksum_of(byte: int) -> int:
+    value = byte << 24
+    for _ in range(8):
+        value = (value << 1) ^ (0x104C11DB7 if value & 0x80000000 else 0)
+    return value & 0xFFFFFFFF
+
+
+_CHECKSUMS = [_checksum_of(byte) for byte in range(256)]
