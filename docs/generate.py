@@ -190,11 +190,12 @@ def _environment(**values: str) -> Iterator[None]:
 def main() -> None:
     """Write or check."""
     stale = outdated()
+    check = "--check" in sys.argv
     for path, text in stale.items():
-        print(f"{path.relative_to(ROOT)} is out of date")
-        if "--check" not in sys.argv:
+        print(f"{path.relative_to(ROOT)} {'is out of date' if check else 'was written anew'}")
+        if not check:
             path.write_text(text, "utf-8")
-    sys.exit(1 if stale and "--check" in sys.argv else 0)
+    sys.exit(1 if stale and check else 0)
 
 
 if __name__ == "__main__":
