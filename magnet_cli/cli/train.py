@@ -213,10 +213,11 @@ def _by_stream(record: dict[str, Any]) -> str:
 def _say_run(voice: Talk, run: dict[str, Any]) -> None:
     """What is trained on what, where, and what disk it takes."""
     of = f" of {run['parameters']:,}" if run["trained"] != run["parameters"] else ""
+    in_ = "" if run["precision"] == "no" else f" ({run['precision']})"
     processes = "1 process" if run["processes"] == 1 else f"{run['processes']} processes"
     voice.note(
         f"{run['clips']} clips ({_hours(run['hours'])}), gone through {run['passes']:g} times; "
-        f"training {run['trained']:,}{of} parameters on {run['device']} in {processes}"
+        f"training {run['trained']:,}{of} parameters on {run['device']}{in_} in {processes}"
     )
     voice.note(
         f"A checkpoint takes {_bytes(run['checkpoint_bytes'])}, all of them up to "

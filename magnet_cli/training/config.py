@@ -22,7 +22,7 @@ from magnet_cli.naming import with_number
 
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]
-Precision = Literal["no", "bf16", "fp16"]
+Precision = Literal["auto", "no", "bf16", "fp16"]
 DrawBy = Literal["clip", "duration"]
 Trains = Literal["decoder", "all"]
 LORA_TARGETS = ("self", "cross", "feed")
@@ -156,7 +156,8 @@ class TrainConfig:
     )
     ema_every: int = _steps("Steps between two averagings.", 10, low=1)
     mixed_precision: Precision = _steps(
-        "no, bf16 (also faster on CPUs that know it) or fp16.", "no"
+        "auto (bf16 on a GPU that has it, else no), no, bf16 (also faster on CPUs that know it) or fp16.",
+        "auto",
     )
     gradient_checkpointing: bool = _steps("Less memory, a third more computing.", False)
     seed: int = _steps("Of every draw.", 0, low=0)
@@ -169,6 +170,10 @@ class TrainConfig:
     sample_every: int = _output("Steps between two rounds of sample audio; 0: off.", 0, low=0)
     sample_prompts: tuple[str, ...] = _output("What the samples are asked for.", ())
     tensorboard: bool = _output("Also write TensorBoard events (extra: tensorboard).", False)
+    track: tuple[str, ...] = _output(
+        "Also hand the log to trackers of accelerate, such as wandb, mlflow, trackio or tensorboard.",
+        (),
+    )
 
     def __post_init__(self) -> None:
         check_training(self)

@@ -24,12 +24,12 @@ from torch import Tensor
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.training import state
 from magnet_cli.training.batches import Ahead, BatchDrawer, own_defaults
-from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.config import Precision, TrainConfig
 from magnet_cli.training.lock import locked
 from magnet_cli.training.losses import ValidationLoss, Window, validate
 from magnet_cli.training.objective import Batch, TrainingModule, exact, mean_loss
 from magnet_cli.training.optimizers import make_optimizers, set_rates
-from magnet_cli.training.output import BEST, Best, Journal, OutputModel
+from magnet_cli.training.output import BEST, TRACKS, Best, Journal, OutputModel, numbers_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -51,23 +51,41 @@ class NotANumberError(MagnetError):
     """The loss is not a number any more."""
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
+def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerator:
     """The process's place in the run, as `accelerate launch` (or nobody) set it up.
-    Raises UsageError: fp16 is asked for where there is no GPU, so nothing would be in fp16."""
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    Args:
+        out: the run's folder, where trackers that need one write.
+
+    Raises UsageError: fp16 is asked for where there is no GPU, so nothing would be in fp16.
+    """
+    from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
     from accelerate.state import AcceleratorState
 
     # accelerate keeps the first precision for the whole process; a run asks for its own.
     AcceleratorState._reset_state()
     # A stage uses one head of K; which, differs from step to step.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[unused])
-    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+    precision = config.mixed_precision
+    if precision == "auto":
+        precision = fitting_precision(PartialState().device)
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        kwargs_handlers=[unused],
+        log_with=list(config.track) or None,
+        project_dir=None if out is None else out / TRACKS,
+    )
+    if precision == "fp16" and accelerator.device.type == "cpu":
         raise UsageError(
             "--mixed-precision fp16 needs a GPU, and this run is on a CPU.",
             "Choose --mixed-precision bf16 or no.",
         )
     return accelerator
+
+
+def fitting_precision(device: torch.device) -> Precision:
+    """What `auto` is on a device. On a CPU float32: whether bfloat16 is faster there depends on it."""
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
 
 
 @contextlib.contextmanager
@@ -191,11 +209,16 @@ class Trainer:
         main = self.accelerator.is_main_process
         out = self.output.directory
         journal = Journal(out, self.config.tensorboard, self.step) if main else None
+        if self.config.track:
+            plain = {name: str(value) for name, value in _plain(self.config).items()}
+            self.accelerator.init_trackers(out.resolve().name, config=plain)
 
         def tell(kind: str, record: dict[str, Any]) -> None:
             if journal is not None:
                 journal.write({"step": self.step, "kind": kind, **record})
                 on_progress(Progress(kind, self.step, record))
+            if self.config.track and (numbers := numbers_of(kind, record)):
+                self.accelerator.log(numbers, step=self.step)
 
         try:
             tell("started", self.summary())
@@ -234,6 +257,9 @@ class Trainer:
         finally:
             if journal is not None:
                 journal.close()
+            if self.config.track:
+                for tracker in self.accelerator.trackers:
+                    tracker.finish()
 
     def _validate(self) -> ValidationLoss:
         """The loss on the validation set; the averaged weights are kept if it is the lowest so far."""
@@ -278,6 +304,7 @@ class Trainer:
         return {
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
+            "precision": self.accelerator.mixed_precision,
             "clips": len(clips),
             "hours": round(sum(c.frames for c in clips) / self.train.lm.frame_rate / 3600, 4),
             "passes": round(self.config.steps * self.config.batch_size / len(clips), 2),

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.adapters import marks_of, save_adapter
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.errors import UsageError
+from magnet_cli.fields import shown
 from magnet_cli.files import atomic_path
 from magnet_cli.foreign import reading
 from magnet_cli.foreign.bounds import BOUNDS
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 CONFIG_NAME = "train.toml"
 SAMPLES = "samples"
 LOG_NAME = "log.jsonl"
+TRACKS = "tracks"  # of trackers that write files
 
 
 BEST = "best"
@@ -183,6 +185,25 @@ def board_writer() -> Any:
     return SummaryWriter
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that accelerate does not have, or whose packages are not installed.
+    Raises UsageError: naming those that there are, or what to install."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
+    there = set(map(str, get_available_trackers()))
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"There is no tracker {shown(name)}.", f"accelerate has {', '.join(known)}."
+            )
+        if name not in there:
+            raise UsageError(
+                f"The tracker {name} is not installed.",
+                f"Install it, as with `pip install {name}`.",
+            )
+
+
 # By kind of record, where TensorBoard shows its numbers: training and validation apart.
 _BOARDS = {"step": "train/", "valid": "valid/"}
 
@@ -217,11 +238,9 @@ class Journal:
         """Append a record, which names its step; numbers in it go to TensorBoard too."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        where = _BOARDS.get(record.get("kind", ""))
-        if self._board is not None and where is not None:
-            for name, value in _numbers("", record):
-                if name != "step":
-                    self._board.add_scalar(where + name, value, record["step"])
+        if self._board is not None:
+            for name, value in numbers_of(record.get("kind", ""), record).items():
+                self._board.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
         """Close the files."""
@@ -237,6 +256,13 @@ def _step_of(line: str) -> float:
     except (reading.ReadError, AttributeError):
         return math.inf
     return step if isinstance(step, int) else math.inf
+
+
+def numbers_of(kind: str, record: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a record, by the names that boards and trackers know them by; none of most kinds."""
+    if kind not in _BOARDS:
+        return {}
+    return {_BOARDS[kind] + name: value for name, value in _numbers("", record) if name != "step"}
 
 
 def _numbers(prefix: str, value: Any) -> list[tuple[str, float]]:

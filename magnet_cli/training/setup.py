@@ -28,7 +28,7 @@ from magnet_cli.training.encode import check_tokens, codebooks_of
 from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
 from magnet_cli.training.lock import locked
 from magnet_cli.training.loop import Trainer, make_accelerator, shared_out
-from magnet_cli.training.output import OutputModel, board_writer
+from magnet_cli.training.output import OutputModel, board_writer, check_trackers
 
 
 @own_defaults()
@@ -54,7 +54,8 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     # Before anything is made: a run that cannot begin leaves no folder behind.
     if config.tensorboard:
         board_writer()
-    accelerator = make_accelerator(config)
+    check_trackers(config.track)
+    accelerator = make_accelerator(config, out)
     config = shared_out(config, accelerator.num_processes)
     opened = tuple(TokenFolder(folder) for folder in folders)
     source = Source(opened, weights=weights, by_duration=config.draw_by == "duration")

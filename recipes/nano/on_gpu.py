@@ -35,7 +35,7 @@ from magnet_cli.data.tokens import TokenFolder, TokenFormat, TokenWriter
 from magnet_cli.models.parts import Parts
 from magnet_cli.training.batches import BatchDrawer, Source, TextCache
 from magnet_cli.training.config import TrainConfig, read_config
-from magnet_cli.training.loop import Progress, Trainer
+from magnet_cli.training.loop import Progress, Trainer, fitting_precision
 from magnet_cli.training.objective import Batch
 from magnet_cli.training.output import OutputModel
 from recipes.nano.one_process import OneProcess
@@ -165,7 +165,9 @@ def train(
     card = card_of(loaded, out.name, {"init": str(model)})
     output = OutputModel(out, loaded.lm, loaded.codec, loaded.text_encoder, card)
     valid = drawer(VALID) if folders[VALID].exists() else None
-    one = OneProcess(torch.device(device), config.mixed_precision)
+    place = torch.device(device)
+    auto = config.mixed_precision == "auto"
+    one = OneProcess(place, fitting_precision(place) if auto else config.mixed_precision)
     trainer = Trainer(config, output, drawer(TRAIN), valid, one)  # type: ignore[arg-type]
     if (out / native.CONFIG_FILE).is_file():
         trainer.resume()

@@ -25,6 +25,7 @@ class OneProcess:
         if mixed_precision not in ("no", "bf16"):
             raise ValueError(f"mixed_precision {mixed_precision} is not for one process alone")
         self.device, self.autocasting = device, mixed_precision == "bf16"
+        self.mixed_precision = mixed_precision
         self._model: nn.Module | None = None
         self._optimizers: tuple[Optimizer, ...] = ()
 
