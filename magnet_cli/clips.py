@@ -207,6 +207,8 @@ class Clip:
             # Its silences may be the input's own, which is no news to who gave it.
             assert saved.loudness is not None
             saved = replace(saved, loudness=replace(saved.loudness, silences=()))
+        if self.loop is not None:
+            saved = replace(saved, more={"seamless": self.loop.seamless})
         return saved
 
     def _chunks(self, on_step: OnStep | None) -> Iterable[Samples]:

@@ -14,16 +14,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from magnet_cli.batch.fitting import Fitter, grouped, mates_matter
+from magnet_cli.batch.fitting import Fitter, grouped, mates_matter, timed
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.names import check_inside
 from magnet_cli.batch.report import OnOutcome, Outcome
 from magnet_cli.batch.resume import Standing
-from magnet_cli.clips import SavedClip
+from magnet_cli.clips import Clip, Edit, SavedClip
 from magnet_cli.decoding.contracts import OnStep, StepEvent
 from magnet_cli.errors import MagnetError, NoRoomError
 from magnet_cli.files import marked
@@ -277,16 +278,28 @@ class Engine:
         ]
 
     def _piece(self, job: Job) -> Save:
-        """Generate what is longer than the segment, window by window."""
-        clip = self._fitter.model.extend(
-            None,
-            job.target.prompt,
-            required(job.duration),
-            seed=job.target.seed,
-            negative_prompt=job.negative,
-            config=self._fitter.fit(job).config,
-            on_step=self._watched(self._on_begin([job])),
-        )
+        """Generate what is made window by window, as the command of its task does."""
+        model, task, prompt = self._fitter.model, job.task, timed(job)
+        how: dict[str, Any] = {
+            "seed": job.target.seed,
+            "negative_prompt": job.negative,
+            "config": self._fitter.fit(job).config,
+            "overlap": task.overlap,
+            "on_step": self._watched(self._on_begin([job])),
+        }
+        clip: Clip | Edit
+        if task.task == "loop":
+            clip = model.loop(prompt, job.duration, exact=task.exact, **how)
+        elif task.task == "edit":
+            how["through_codec"] = task.through_codec
+            clip = model.inpaint(required(task.input), job.target.prompt, task.region, **how)
+        elif task.task == "vary":
+            how["keep_streams"] = task.keep_streams
+            strength = required(task.strength)
+            clip = model.vary(required(task.input), job.target.prompt, strength, **how)
+        else:  # gen has no input
+            seconds = job.duration or model.segment_duration
+            clip = model.extend(task.input, prompt, seconds, **how)
         return partial(clip.write, job.target, job.output)
 
     def _watched(self, on_step: OnStep | None) -> OnStep:

@@ -8,14 +8,20 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from magnet_cli.api import Model
+from magnet_cli.api import Model, Prompt
+from magnet_cli.audio.sound import open_sound
 from magnet_cli.batch.jobs import Job
 from magnet_cli.data.prompts import BadLine
+from magnet_cli.data.tasks import LineTask
+from magnet_cli.editing.pieces import need_masks
+from magnet_cli.editing.transcoding import frames_in
+from magnet_cli.editing.variation import check_variation
+from magnet_cli.editing.windows import regions_of
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.models.parts import Parts
 from magnet_cli.partners import gather
 from magnet_cli.request import frames_for, make_request
-from magnet_cli.settings import DecodingConfig, with_preset
+from magnet_cli.settings import DecodingConfig, required, with_preset
 
 _AUTO_ON_CUDA = 8
 
@@ -55,7 +61,7 @@ class Fit:
 
     config: DecodingConfig  # as asked for, with the preset's steps
     frames: int | None  # None: the segment
-    is_piece: bool = False  # longer than the segment: made window by window, and alone
+    is_piece: bool = False  # a task, or longer than the segment: made window by window, and alone
 
 
 class Fits(Protocol):
@@ -77,7 +83,7 @@ class Fitter:
         """`partners`: what `Model.generate` takes as `rescorer` and `hybrid_model`."""
         self.model = model
         self.partners: dict[str, Any] = dict(partners or {})
-        self._known: dict[tuple[DecodingConfig, str | None, float | None], Fit] = {}
+        self._known: dict[FitKey, Fit] = {}
 
     def fit(self, job: Job) -> Fit:
         """The settings that a job is decoded with.
@@ -101,8 +107,9 @@ class Fitter:
     def _checked(self, job: Job) -> Fit:
         model, partners = self.model, self.partners
         config = with_preset(job.decoding, job.preset, model.defaults)
-        if job.duration is not None and job.duration > model.segment_duration:
-            return self._piece(job.duration, config)
+        is_long = job.duration is not None and job.duration > model.segment_duration
+        if is_long or job.task.is_piece:
+            return self._piece(job, config)
         frames = frames_for(job.duration, model.lm.config, model.name)
         parts = {role: None if one is None else one.parts for role, one in partners.items()}
         rescorer, writer = parts.get("rescorer"), parts.get("hybrid_model")
@@ -110,20 +117,40 @@ class Fitter:
         make_request(model.parts, [None], config=config, frames=frames)
         return Fit(config, frames)
 
-    def _piece(self, seconds: float, config: DecodingConfig) -> Fit:
+    def _piece(self, job: Job, config: DecodingConfig) -> Fit:
+        model, task = self.model, job.task
         if any(self.partners.values()) or config.hybrid:
             raise UsageError(
-                f"What is longer than the model's {self.model.segment_duration:g} seconds is made "
-                "by one model.",
-                "Leave --rescorer and --hybrid out, or take a shorter duration.",
+                f"What is longer than the model's {model.segment_duration:g} seconds, a loop, prompts by "
+                "time and what starts from a sound are made by one model.",
+                "Leave --rescorer and --hybrid out.",
             )
-        self.model.check_piece(None, seconds, config=config)
+        seconds = job.duration or model.segment_duration
+        if task.input is not None:
+            with open_sound(task.input) as sound:
+                seconds, frames = job.duration or sound.duration, frames_in(model, sound)
+            if task.task == "edit":
+                need_masks(model, "fill in a region")
+                regions_of(task.region, model.frame_rate, frames)
+        if task.task == "vary":
+            check_variation(model, required(task.strength), task.keep_streams)
+        how = {"config": config, "overlap": task.overlap}
+        model.check_piece(timed(job), seconds, task.task == "loop", **how)
         return Fit(config, None, is_piece=True)
 
 
-def fit_key(job: Job) -> tuple[DecodingConfig, str | None, float | None]:
+FitKey = tuple[DecodingConfig, str | None, float | None, LineTask]
+
+
+def fit_key(job: Job) -> FitKey:
     """What the fit of a job depends on."""
-    return (job.decoding, job.preset, job.duration)
+    return (job.decoding, job.preset, job.duration, job.task)
+
+
+def timed(job: Job) -> Prompt:
+    """The prompts of a job with the seconds at which they begin, where it has several."""
+    first = job.target.prompt
+    return [(0.0, first), *job.task.at] if job.task.at else first
 
 
 def misfits(jobs: Iterable[Job], fitter: Fits) -> list[BadLine]:

@@ -13,17 +13,22 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from magnet_cli.audio.formats import checked_format
+from magnet_cli.batch.inputs import Inputs
 from magnet_cli.batch.names import (
     DEFAULT_NAME,
     NameTemplate,
     check_inside,
     check_relative,
 )
+from magnet_cli.checkpoints.identity import with_identities
+from magnet_cli.checkpoints.loras import parse_lora
+from magnet_cli.checkpoints.place import check_name
 from magnet_cli.data.prompts import BadLine, PromptLine
+from magnet_cli.data.tasks import PLAIN, LineTask
 from magnet_cli.data.wildcards import Wildcards
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import Names, numbered
-from magnet_cli.settings import DecodingConfig, OutputConfig
+from magnet_cli.settings import OUTPUT_DEFAULTS, AudioFormat, DecodingConfig, OutputConfig
 from magnet_cli.targets import Target
 
 
@@ -133,11 +138,25 @@ class Job:
     decoding: DecodingConfig
     output: OutputConfig
     models: Mapping[str, str]
+    task: LineTask = PLAIN
+    input_id: str | None = None  # of the sound that it starts from
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The models that make it, by part, as named."""
+        return {part: name for part, name in self.models.items() if not part.endswith("_id")}
+
+    @property
+    def texts(self) -> list[str | None]:
+        """All that a text encoder hears of it."""
+        return [self.target.prompt, self.negative, *(text for _, text in self.task.at)]
 
     def settings(self) -> dict[str, Any]:
         """All that decides what the file holds, as JSON-able values: what resuming compares."""
         chosen = {
             **self.models,
+            **self.task.settings(),
+            "input_id": self.input_id,
             "prompt": self.target.prompt,
             "negative": self.negative,
             "seed": self.target.seed,
@@ -167,6 +186,8 @@ class Planner:
         self._template = NameTemplate(settings.name)
         self._names = Names()
         self._inside = {PurePosixPath()}
+        self._inputs = Inputs()
+        self._models: dict[tuple[str | None, tuple[str, ...] | None], Mapping[str, str]] = {}
         self._index = 0
 
     def plan(self, lines: Iterable[PromptLine | BadLine]) -> Iterator[Job | BadLine]:
@@ -197,22 +218,31 @@ class Planner:
         """
         batch = self.settings
         output = dataclasses.replace(batch.output, **line.output) if line.output else batch.output
+        duration = batch.duration if line.duration is None else line.duration
+        if line.task.keeps_file:
+            output = OUTPUT_DEFAULTS
+        if line.task.task in ("edit", "vary"):
+            duration = None
         preset, decoding = _decoding(line, batch)
         count = line.num or batch.num
         first = batch.seed + self._index if line.seed is None else line.seed
         if first + count > 2**63:
             raise UsageError("The seeds would pass 2^63 - 1.", "Take a smaller seed.")
         negative = batch.negative if line.negative is None else line.negative
-        prompts = [line.prompt] * count
-        if batch.wildcards is not None:
-            prompts = [batch.wildcards.drawn(line.prompt, first + i) for i in range(count)]
+        said = [self._said(line, first + i) for i in range(count)]
+        for prompt, task in said[:1] if batch.wildcards is None else said:
+            self._inputs.check(task, prompt, duration, output)
+        prompts = [prompt for prompt, _ in said]
+        given = None if line.task.input is None else self._inputs.of(line.task.input)
+        models = self._models_of(line)
         files = [self._file(line, output, i, first + i, prompts[i], count) for i in range(count)]
-        formats = [checked_format(Path(file), output) for file in files]
+        formats = [self._format(line.task, Path(file), output) for file in files]
         jobs = []
         for i, (file, kind) in enumerate(zip(files, formats, strict=True)):
             unused = self._names.unused(file)
             path = batch.folder / unused
-            codes = path.with_name(f"{path.name}.npz") if batch.codes else None
+            keeps = batch.codes and not line.task.keeps_file  # such a file has no codes
+            codes = path.with_name(f"{path.name}.npz") if keeps else None
             jobs.append(
                 Job(
                     index=self._index + i,
@@ -220,15 +250,58 @@ class Planner:
                     file=unused,
                     # What may be replaced is for the manifest to say: `resume.Standing`.
                     target=Target(prompts[i], first + i, path, kind, codes, force=True),
-                    duration=batch.duration if line.duration is None else line.duration,
+                    duration=duration,
                     negative=negative or None,
                     preset=preset,
                     decoding=decoding,
                     output=output.decided(kind),
-                    models=batch.models,
+                    models=models,
+                    task=said[i][1],
+                    input_id=None if given is None else given.id,
                 )
             )
         return jobs
+
+    def _said(self, line: PromptLine, seed: int) -> tuple[str, LineTask]:
+        """The prompt and the task of a line's clip, their wildcards drawn.
+        Raises UsageError: they cannot be."""
+        draws = self.settings.wildcards
+        if draws is None:
+            return line.prompt, line.task
+        task = line.task
+        if task.at:
+            cues = tuple((start, draws.drawn(text, seed)) for start, text in task.at)
+            task = dataclasses.replace(task, at=cues)
+        return draws.drawn(line.prompt, seed), task
+
+    def _models_of(self, line: PromptLine) -> Mapping[str, str]:
+        """The models that make a line's clips: the batch's, where it names none.
+        Raises MagnetError: there is no such model, or no such adapter."""
+        key = (line.model, line.lora)
+        if key == (None, None):
+            return self.settings.models
+        if key not in self._models:
+            if line.model is not None:
+                check_name(line.model)
+            own = self.settings.models.items()
+            # The batch's adapters are for the batch's model.
+            named = {
+                part: name
+                for part, name in own
+                if not part.endswith("_id") and not part.startswith("lora")
+            }
+            named |= {"model": line.model} if line.model is not None else {}
+            named |= lora_parts(line.lora or ())
+            self._models[key] = with_identities(named)
+        return self._models[key]
+
+    def _format(self, task: LineTask, file: Path, output: OutputConfig) -> AudioFormat:
+        """Raises AudioFileError: the file cannot be one such."""
+        if not task.keeps_file:
+            return checked_format(file, output)
+        assert task.input is not None
+        self._inputs.check_copy(task.input, file)
+        return "wav"  # not looked at: it is as its input is
 
     def _file(
         self,
@@ -240,6 +313,8 @@ class Planner:
         count: int,
     ) -> str:
         suffix = f".{output.format or 'wav'}"
+        if line.task.keeps_file and line.task.input is not None:
+            suffix = self._inputs.of(line.task.input).suffix
         if line.out is None:
             index = self._index + variation
             name = self._template.name(index, line.number, prompt, seed, variation + 1)
@@ -253,6 +328,15 @@ class Planner:
             check_inside(self.settings.folder, self.settings.folder / path.parent)
             self._inside.add(path.parent)
         return path.as_posix()
+
+
+def lora_parts(texts: Iterable[str]) -> dict[str, str]:
+    """Adapters, as `--lora` takes them, by what they are called among a batch's models.
+    Raises ModelNotFoundError, UsageError: there is no such adapter."""
+    return {
+        f"lora_{number}" if number > 1 else "lora": str(parse_lora(text).check())
+        for number, text in enumerate(texts, 1)
+    }
 
 
 def _decoding(line: PromptLine, batch: BatchSettings) -> tuple[str | None, DecodingConfig]:

@@ -43,7 +43,7 @@ class Outcome:
             "seed": target.seed,
         }
         if self.saved is not None:
-            kept |= self.saved.measured()
+            kept |= {**self.saved.measured(), **self.saved.more}
         if self.size is not None:
             kept["bytes"] = self.size
         if self.error is not None:

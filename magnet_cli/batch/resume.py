@@ -18,7 +18,12 @@ from magnet_cli.naming import some
 from magnet_cli.settings import LOSSY, OUTPUT_DEFAULTS, UNRECORDED_OUTPUT, OutputConfig
 
 # The models that a clip may be made by (BatchSettings.models), in words.
-_PARTS = {"model": "model", "rescorer": "rescorer", "hybrid_model": "hybrid model"}
+_PARTS = {
+    "model": "model's weights",
+    "rescorer": "rescorer's weights",
+    "hybrid_model": "hybrid model's weights",
+    "input": "input's sound",
+}
 _ID = "_id"  # what the id of a part is called after it
 
 # What a run has in common; another value would make other files under names that look the same.
@@ -195,7 +200,7 @@ def clip_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     found = []
     for name in [name for name in {**new, **old} if name.endswith(_ID)]:
         part = name.removesuffix(_ID)
-        words = _PARTS.get(part, "LoRA")
+        words = _PARTS.get(part, "LoRA's weights")
         was, now = old.pop(name, None), new.pop(name, None)
         if was is None or now is None:
             continue
@@ -203,7 +208,7 @@ def clip_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
             old.pop(part, None)
             new.pop(part, None)
         elif old.get(part) == new.get(part):
-            found.append(f"the {words}'s weights changed ({_short_id(was)}, now {_short_id(now)})")
+            found.append(f"the {words} changed ({_short_id(was)}, now {_short_id(now)})")
     return found + differences(old, new)
 
 

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from magnet_cli.batch.names import DEFAULT_NAME
-from magnet_cli.checkpoints.loras import parse_lora
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
 from magnet_cli.cli.configuration import default_model
 from magnet_cli.cli.inputs import cleaned
@@ -134,8 +133,9 @@ def batch(
 
     The same command again makes only what is missing or failed. A file is checked whole before the
     model is loaded; from a pipe, clips are made as lines arrive. Columns or keys set anything for
-    one line: prompt, out, seed, num, duration, negative, preset, and every setting of decoding and
-    sound. Each clip equals what `magnet gen` makes with its seed (in batches: up to rounding).
+    one line: prompt, out, seed, num, duration, negative, preset, model, lora, every setting of decoding
+    and sound, and a task: gen, loop, or extend, edit, vary with their input. Each clip equals what the
+    command of its task makes with its seed (in batches: up to rounding).
     """
     from magnet_cli.batch.jobs import BatchSettings, Planner, parse_batch_size, parse_workers
     from magnet_cli.batch.manifest import Manifest
@@ -228,8 +228,6 @@ def named_models(model: ModelOptions, more: PartnerOptions) -> dict[str, str]:
         "rescorer": more.rescorer,
         "hybrid_model": more.hybrid_model,
     }
-    loras = {
-        f"lora_{number}" if number > 1 else "lora": str(parse_lora(text).check())
-        for number, text in enumerate(model.lora, 1)
-    }
-    return {part: name for part, name in names.items() if name is not None} | loras
+    from magnet_cli.batch.jobs import lora_parts
+
+    return {part: name for part, name in names.items() if name is not None} | lora_parts(model.lora)

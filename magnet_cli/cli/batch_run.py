@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from magnet_cli.batch.jobs import BatchSettings, Job, Shard
 from magnet_cli.batch.manifest import Manifest, manifest_name, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
+from magnet_cli.cli.batch_makers import Maker, Makers, Named, named
 from magnet_cli.cli.inputs import say_no_word_of
-from magnet_cli.cli.loading import load, load_partners
 from magnet_cli.cli.progress import BatchDisplay
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.cli.talk import Talk, complain, printable, say_held_back, stdout, write_stdout
@@ -23,9 +24,6 @@ from magnet_cli.version import __version__
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
-    from magnet_cli.batch.crew import Crew
-    from magnet_cli.batch.fitting import Facts, Fitter
-    from magnet_cli.cli.batch_crew import CrewTalk
 
 _MOST_SHOWN = 20  # bad lines and failures that are listed; all of them are counted
 
@@ -59,16 +57,23 @@ class BatchRun:
             loaded: the model that `model` names, where it is loaded already.
             workers: processes that make the clips; None: this one does.
         """
-        self._workers = workers
-        self._open = contextlib.ExitStack()
-        self._facts: Facts
-        self._voice: CrewTalk
-        self._loaded = loaded
-        self._settings, self._shard, self._size = settings, shard, size
-        self._model, self._more, self._talk = model, more, talk
+        self._settings, self._shard, self._size, self._talk = settings, shard, size, talk
         self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
-        self._models = settings.models  # with the ids that are known
-        self._tally, self._gallery = Tally(), gallery
+        self._tally, self._gallery, self._has_begun = Tally(), gallery, False
+        own = {part: name for part, name in settings.models.items() if not part.endswith("_id")}
+        self._makers = Makers(
+            model,
+            more,
+            tuple(own.items()),
+            settings.decoding,
+            settings.folder,
+            settings.folder / manifest_name(shard),
+            size,
+            force,
+            workers,
+            talk,
+            loaded,
+        )
         # Of all that the lines ask for, and of this shard; {}: not known.
         self._clips: dict[str, int] = {}
         if gallery:
@@ -87,10 +92,7 @@ class BatchRun:
         """
         everything, jobs = self._checked(name, planned)
         part = len(jobs)
-        with (
-            open_manifest(self._settings.folder, self._shard) as manifest,
-            contextlib.ExitStack() as self._open,
-        ):
+        with open_manifest(self._settings.folder, self._shard) as manifest:
             self._say_damage(manifest)
             check_run(manifest, self._asked(), self._force)
             standing = Standing(manifest, self._force)
@@ -101,23 +103,60 @@ class BatchRun:
             self._say_unasked(name, standing.unasked(everything), bool(review.make))
             self._say_doubts(review)
             if review.make:
-                fitter = self._maker(manifest.run, jobs, len(review.make))
-                if self._models != self._settings.models:
-                    jobs = [self._identified(job) for job in jobs]
-                    review = standing.review(jobs)
-                    review.refuse()
-                make = review.make
-                self._refuse_bad(name, misfits := fitter.misfits(jobs))
-                lines = {bad.number for bad in misfits}
-                jobs = [job for job in jobs if job.line not in lines]
                 self._clips = {"clips": len(everything), "part": part}
-                if not self._begin(manifest, whole=True):
-                    make = jobs  # the model has become another one, and --force was said
-                missing = {job.index for job in make if job.line not in lines}
-                self._tally.total = len(missing)
-                self._say_unknown(fitter, [job for job in jobs if job.index in missing])
-                self._make(manifest, fitter, jobs, lambda job: job.index in missing, whole=True)
+                self._by_models(name, manifest, standing, jobs, review)
         self._end()
+
+    def _by_models(
+        self,
+        name: str,
+        manifest: Manifest,
+        standing: Standing,
+        jobs: list[Job],
+        review: Review,
+    ) -> None:
+        """Make what is missing of all jobs, model by model in the order of first need."""
+        begun = manifest.run
+        first, *others = dict.fromkeys(map(named, review.make))
+        self._makers.fetch(others)
+        with self._makers.of(first, jobs, len(review.make), begun) as maker:
+            identified = [self._makers.identified(job) for job in jobs]
+            if identified != jobs:
+                jobs = identified
+                review = standing.review(jobs)
+                review.refuse()
+            make = review.make
+            # What another model cannot do is found once that is loaded, and counts as failed.
+            own = [job for job in jobs if named(job) == first]
+            alike = len(own) == len(jobs)
+            self._refuse_bad(name, misfits := maker.fitter.misfits(own))
+            lines = {bad.number for bad in misfits}
+            jobs = [job for job in jobs if job.line not in lines]
+            if not self._begin(manifest, maker, True, alike=alike):
+                make = jobs  # the model has become another one, and --force was said
+            missing = {job.index: job for job in make if job.line not in lines}
+            self._tally.total = len(missing)
+            self._part(manifest, maker, jobs, missing, first)
+        del maker  # with all that it has loaded
+        counts = Counter(map(named, missing.values()))  # in the order of first need
+        for other, clips in counts.items():
+            if other != first:
+                with self._makers.of(other, jobs, clips, begun) as maker:
+                    self._part(manifest, maker, jobs, missing, other)
+                del maker
+
+    def _part(
+        self,
+        manifest: Manifest,
+        maker: Maker,
+        jobs: list[Job],
+        missing: Mapping[int, Job],
+        models: Named,
+    ) -> None:
+        """Make what is missing of the jobs of some models."""
+        own = [job for job in jobs if named(job) == models]
+        self._say_unknown(maker, [job for job in own if job.index in missing])
+        self._make(manifest, maker, own, lambda job: job.index in missing, whole=True)
 
     def stream(self, name: str, planned: Planned) -> None:
         """Make clips as their lines arrive; a bad line is said and left out.
@@ -128,12 +167,13 @@ class BatchRun:
         """
         with (
             open_manifest(self._settings.folder, self._shard) as manifest,
-            contextlib.ExitStack() as self._open,
+            contextlib.ExitStack() as stack,
         ):
             self._say_damage(manifest)
             check_run(manifest, self._asked(), self._force)
-            fitter = self._maker(manifest.run, [], None)
-            again = not self._begin(manifest, whole=False)
+            models, begun = self._makers.own, manifest.run
+            maker = stack.enter_context(self._makers.of(models, [], None, begun, keep=True))
+            again = not self._begin(manifest, maker, False, alike=True)
             standing = Standing(manifest, self._force)
             already, doubts = 0, Review()
 
@@ -148,13 +188,21 @@ class BatchRun:
                 missing = again or bool(review.make)
                 already += not missing
                 if missing:
-                    self._say_unknown(fitter, [job])
+                    self._say_unknown(maker, [job])
                 else:
                     doubts.unsaid += review.unsaid
                     doubts.smaller += review.smaller
                 return missing
 
-            self._make(manifest, fitter, self._arriving(planned), wanted, whole=False)
+            is_used = False  # workers are hired for one part
+            for other, part in itertools.groupby(self._arriving(planned), named):
+                if is_used or other != models:
+                    stack.close()
+                    models = other
+                    maker = stack.enter_context(self._makers.of(models, [], None, begun, keep=True))
+                is_used = True
+                jobs = map(self._makers.identified, part)
+                self._make(manifest, maker, jobs, wanted, whole=False)
         if already:
             self._talk.note(f"{already} clips were done already.")
         self._say_doubts(doubts)
@@ -238,96 +286,27 @@ class BatchRun:
             if isinstance(item, BadLine):
                 self._bad(item)
             elif self._shard.has(item.index):
-                yield self._identified(item)
-
-    def _identified(self, job: Job) -> Job:
-        """A job that knows the weights that were loaded: they may have been downloaded just now."""
-        return dataclasses.replace(job, models=self._models)
-
-    def _dtype(self, run: Mapping[str, Any]) -> str:
-        """The precision that was asked for; where none was, that which the batch was begun with on a
-        processor, as `auto` may be another one on the next machine."""
-        asked, begun = self._model.dtype, run.get("dtype")
-        chosen = run.get("device") == "cpu" and begun in ("float32", "bfloat16")
-        return str(begun) if asked == "auto" and chosen else asked
-
-    def _maker(self, run: Mapping[str, Any], jobs: list[Job], clips: int | None) -> Fitter | Crew:
-        """Who makes the clips, the models being loaded: this process, or workers.
-
-        Args:
-            run: what the manifest says of the batch.
-            jobs: all of them that are known.
-            clips: that are missing; None: not known.
-        """
-        from magnet_cli.batch.fitting import Facts, Fitter
-        from magnet_cli.checkpoints.identity import with_identities
-
-        named = {part: spec for part, spec in self._models.items() if not part.endswith("_id")}
-        self._model = dataclasses.replace(self._model, dtype=self._dtype(run))
-        if self._workers is not None:
-            crew = self._hired(named, clips)
-            self._models = self._facts.models
-            return crew
-        config = self._settings.decoding
-        if config.hybrid is None and self._more.hybrid_model is not None:
-            # Lines say for how many seconds that model is; without any it would be refused.
-            asked = next((job.decoding.hybrid for job in jobs if job.decoding.hybrid), None)
-            config = dataclasses.replace(config, hybrid=asked)
-        model = self._loaded or load(self._model, self._talk)
-        partners = load_partners(self._more, self._model, model, config, None, self._talk)
-        self._models = with_identities(named)
-        self._facts = Facts.of(model, self._models)
-        return Fitter(model, partners)
-
-    def _hired(self, named: Mapping[str, str], clips: int | None) -> Crew:
-        """Workers, of whom the first has loaded the models."""
-        from magnet_cli.batch.processes import hire_processes, places
-        from magnet_cli.batch.worker import Setup
-        from magnet_cli.checkpoints.identity import with_identities
-        from magnet_cli.cli.batch_crew import loaded_crew
-
-        assert self._workers is not None
-        model, folder = self._model, self._settings.folder
-        where = places(self._workers, model.device, model.threads)
-        setup = Setup(
-            models=named,
-            device=model.device,
-            dtype=model.dtype,
-            offline=model.offline,
-            threads=model.threads,
-            folder=folder,
-            manifest=folder / manifest_name(self._shard),
-            size=self._size,
-            whole=clips is not None,
-            force=self._force,
-        )
-        known = with_identities(named)
-        crew, self._facts, self._voice = self._open.enter_context(
-            loaded_crew(
-                hire_processes(setup, where),
-                where.count if clips is None else min(where.count, clips),
-                model,
-                all(f"{part}_id" in known for part in named),
-                self._talk,
-            )
-        )
-        return crew
+                yield item
 
     def _asked(self) -> dict[str, str | int]:
         return {"seed": self._settings.seed, "name": self._settings.name}
 
-    def _begin(self, manifest: Manifest, whole: bool) -> bool:
-        """Note the run in the manifest; whether it goes on with what an earlier one began."""
+    def _begin(self, manifest: Manifest, maker: Maker, whole: bool, alike: bool) -> bool:
+        """Note the run in the manifest; whether it goes on with what an earlier one began.
+
+        Args:
+            maker: of its first clips.
+            alike: of all of them.
+        """
         from magnet_cli.batch.fitting import batch_size, mates_matter
 
-        model = self._facts
+        model = maker.facts
+        place = {"repo": model.repo, "revision": model.revision, "dtype": model.dtype}
         run = {
             **self._asked(),
-            **self._models,
-            "repo": model.repo,
-            "revision": model.revision,
+            **(model.models if alike else self._settings.models),
+            **(place if alike else {}),
             "device": model.device.type,
-            "dtype": model.dtype,
             "batch_size": batch_size(self._size, model, whole),
             "magnet": __version__,
             **self._clips,
@@ -335,7 +314,7 @@ class BatchRun:
         goes_on = check_run(manifest, run, self._force)
         if manifest.anything_done:
             for part in ("device", "dtype", *(["batch_size"] if mates_matter(model) else [])):
-                if (before := manifest.run.get(part, run[part])) != run[part]:
+                if part in run and (before := manifest.run.get(part, run[part])) != run[part]:
                     self._talk.warn(
                         f"The {part.replace('_', ' ')} was {before}, is {run[part]}: the clips to "
                         "come may differ from what it would have made."
@@ -347,7 +326,7 @@ class BatchRun:
     def _make(
         self,
         manifest: Manifest,
-        fitter: Fitter | Crew,
+        maker: Maker,
         jobs: Iterable[Job],
         wanted: Callable[[Job], bool],
         whole: bool,
@@ -356,13 +335,16 @@ class BatchRun:
         from magnet_cli.batch.fitting import Fitter, batch_size
         from magnet_cli.cli.batch_crew import CrewDisplay
 
-        size = batch_size(self._size, self._facts, whole)
+        size, fitter = batch_size(self._size, maker.facts, whole), maker.fitter
         total = self._tally.total
-        self._talk.data({"event": "start", "clips": total, "seed": self._settings.seed})
-        self._tally.start()
+        if not self._has_begun:
+            self._has_begun = True
+            self._talk.data({"event": "start", "clips": total, "seed": self._settings.seed})
+            self._tally.start()
         try:
             if not isinstance(fitter, Fitter):
-                with CrewDisplay(self._talk, self._tally, self._path_end, self._voice) as told:
+                assert maker.voice is not None
+                with CrewDisplay(self._talk, self._tally, self._path_end, maker.voice) as told:
                     fitter.run(jobs, wanted, size, manifest, told.finished)
                 return
             with (
@@ -378,9 +360,9 @@ class BatchRun:
             self._talk.note(f"{self._tally.made}{of} clips done; the same command goes on.")
             raise
 
-    def _say_unknown(self, fitter: Fitter | Crew, jobs: list[Job]) -> None:
-        prompts = dict.fromkeys(text for job in jobs for text in (job.target.prompt, job.negative))
-        say_no_word_of(fitter.unknown([*prompts]), self._facts.name, self._talk)
+    def _say_unknown(self, maker: Maker, jobs: list[Job]) -> None:
+        prompts = dict.fromkeys(text for job in jobs for text in job.texts)
+        say_no_word_of(maker.fitter.unknown([*prompts]), maker.facts.name, self._talk)
 
     def _say_doubts(self, review: Review) -> None:
         if count := len(review.unsaid):

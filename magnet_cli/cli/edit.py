@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +33,7 @@ from magnet_cli.cli.settings import (
 )
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import OutputConfig, parse_seconds
+from magnet_cli.settings import OutputConfig, parse_region
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
@@ -144,31 +143,6 @@ def edit(
             made = make_each(targets, make, output, voice, display)
         if files.play:
             hear([(saved.target.path, False) for saved in made], voice)
-
-
-def parse_region(text: str) -> tuple[float, float]:
-    """ "2.0-5.5" -> (2.0, 5.5); "1:02-1:05.5" -> (62.0, 65.5).
-
-    Raises:
-        UsageError: it is anything else.
-    """
-    start, dash, stop = text.partition("-")
-    try:
-        if not dash:
-            raise ValueError
-        return _seconds(start), _seconds(stop)
-    except ValueError as error:
-        raise UsageError(
-            f"--region cannot be {text[:80]!r}.",
-            "It takes seconds or minutes, from-to: 2.0-5.5 or 1:02-1:05.5.",
-        ) from error
-
-
-def _seconds(text: str) -> float:
-    seconds = parse_seconds(text)
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(text)
-    return seconds
 
 
 def _targets(

@@ -354,6 +354,10 @@ class BatchDisplay(ClipDisplay):
             )
             warn(outcome.saved, self._talk, outcome.job.output, f"{outcome.job.file}: ")
             tally.held_back += held_back(outcome.saved, outcome.job.output)
+            if outcome.saved.more.get("seamless") is False:
+                self._talk.warn(
+                    f"{outcome.job.file}: the seam can be told from the rest; another seed may do better."
+                )
             if self._path_end is not None and path is not None:
                 write_stdout(os.fsencode(path) + self._path_end)
         elif outcome.error is not None:

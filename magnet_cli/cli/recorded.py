@@ -15,7 +15,7 @@ from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, typed
 from magnet_cli.foreign.reading import is_plain
-from magnet_cli.settings import MAX_SEED, OutputConfig
+from magnet_cli.settings import MAX_SEED, OutputConfig, parse_region
 
 _LONGEST_NAME = 4096  # characters of a path or a model's name
 _DTYPES = ("float32", "float16", "bfloat16", "int8")
@@ -39,8 +39,6 @@ def _is_model(value: Any) -> bool:
 
 
 def _is_regions(value: Any) -> bool:
-    from magnet_cli.cli.edit import parse_region
-
     try:
         return isinstance(value, list) and bool(value) and all(map(parse_region, value))
     except (UsageError, AttributeError, TypeError):

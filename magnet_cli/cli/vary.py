@@ -30,6 +30,7 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.cli.talk import Talk
+from magnet_cli.data.tasks import HALF
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig
 
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from magnet_cli.clips import Clip
     from magnet_cli.decoding.contracts import OnStep
     from magnet_cli.targets import Target
-
-HALF = 0.5  # the strength, if nothing is said
 
 EXAMPLES = """
 Examples:

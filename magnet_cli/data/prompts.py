@@ -1,6 +1,7 @@
 """What a line of a prompt file may say.
 
-Its columns or keys are the fields of PromptLine and every setting of decoding and of the sound file.
+Its columns or keys are the fields of PromptLine and of its task, and every setting of decoding and of the
+sound file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
+from magnet_cli.data.tasks import PLAIN, LineTask, parse_cues, parse_regions
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, settings_of, shown, typed
 from magnet_cli.settings import (
@@ -36,6 +38,9 @@ class PromptLine:
     duration: float | None = None  # seconds
     negative: str | None = None  # "": none, whatever holds for the rest
     preset: str | None = None
+    model: str | None = None  # another one than the rest are made by
+    lora: tuple[str, ...] | None = None  # its adapters; (): none
+    task: LineTask = PLAIN
     decoding: DecodingConfig = _NOTHING
     output: Mapping[str, Any] = field(default_factory=dict)  # fields of OutputConfig
 
@@ -52,9 +57,11 @@ class BadLine:
 _OWN = {
     name: kind
     for name, kind in get_type_hints(PromptLine).items()
-    if name not in ("number", "decoding", "output")
+    if name not in ("number", "task", "decoding", "output")
 }
-_TABLES = {**settings_of(DecodingConfig), **settings_of(OutputConfig)}
+_TASK = settings_of(LineTask)
+_TABLES = {**_TASK, **settings_of(DecodingConfig), **settings_of(OutputConfig)}
+_PARSERS = {"at": parse_cues, "region": parse_regions}
 COLUMNS = (*_OWN, *_TABLES)
 # The flags' short forms of the same: steps, spans, anneal, sample.
 _SHORT = {each.names[0][2:].replace("-", "_"): name for name, each in _TABLES.items()}
@@ -94,10 +101,13 @@ def line_of(number: int, values: Mapping[str, Any], *, text: bool) -> PromptLine
     if own.get("negative"):
         own["negative"] = clean_prompt(own["negative"])
     _check_own(given)
-    decoding, output = (
+    task, decoding, output = (
         {name: given[name] for name in settings_of(table) if name in given}
-        for table in (DecodingConfig, OutputConfig)
+        for table in (LineTask, DecodingConfig, OutputConfig)
     )
+    if task:
+        own["task"] = LineTask(**task)
+        _check_task(own["task"], given, output)
     if output:
         OutputConfig(**output)  # checks them
     if decoding:
@@ -128,8 +138,24 @@ def _check_own(given: Mapping[str, Any]) -> None:
         raise UsageError("out is empty.", "Name a file, or leave it out.")
 
 
+def _check_task(task: LineTask, given: Mapping[str, Any], output: Mapping[str, Any]) -> None:
+    if task.task in ("edit", "vary") and "duration" in given:
+        raise UsageError(
+            f"task {task.task} takes no duration.", "What it makes is as long as its input."
+        )
+    if task.keeps_file and output:
+        raise UsageError(
+            f"{next(iter(output))} is for through_codec alone.",
+            "Leave it out: the file is as its input is.",
+        )
+
+
 def _value(name: str, value: Any, text: bool) -> Any:
     """`value` as the type that the field has."""
+    if name in _PARSERS:
+        return _PARSERS[name](value)
+    if name == "lora" and isinstance(value, str):
+        value = [part.strip() for part in value.split(";") if part.strip()]
     each = _TABLES.get(name) or Setting("", "", kind=_OWN[name])
     try:
         return typed(each.kind, value, text=text, example=each.example)

@@ -1,0 +1,147 @@
+"""What a line of a prompt file may ask for instead of a clip from nothing: loops, and work on a sound."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from magnet_cli.errors import UsageError
+from magnet_cli.fields import check, clean_prompt, setting, settings_of, shown
+from magnet_cli.settings import check_seconds, parse_region, parse_seconds
+
+TaskName = Literal["gen", "loop", "extend", "edit", "vary"]
+HALF = 0.5  # the strength of a variation, if nothing is said
+
+_TASK = "Task"
+_CUE = re.compile(r"(?P<time>[0-9:.]+)\s+(?P<prompt>.+)", re.DOTALL)
+_MOST_CUES = 1000
+# Which tasks take a value; what is not here goes with each.
+_TAKEN_BY = {
+    "input": ("extend", "edit", "vary"),
+    "at": ("gen", "loop", "extend"),
+    "exact": ("loop",),
+    "region": ("edit",),
+    "through_codec": ("edit",),
+    "strength": ("vary",),
+    "keep_streams": ("vary",),
+}
+
+
+@dataclass(frozen=True)
+class LineTask:
+    """What is to be made, as the command of the same name makes it; paths are as commands take them."""
+
+    task: TaskName = setting("gen", _TASK, "What is made.")
+    input: str | None = setting(None, _TASK, "The sound that it starts from.")
+    at: tuple[tuple[float, str], ...] = setting(
+        (), _TASK, "Prompts behind the first, with their seconds."
+    )
+    region: tuple[tuple[float, float], ...] = setting(
+        (), _TASK, "What is made anew: seconds, from, to."
+    )
+    exact: bool = setting(False, _TASK, "A loop as long as was asked for, whatever the beat.")
+    through_codec: bool = setting(False, _TASK, "All goes through the codec.")
+    strength: float | None = setting(None, _TASK, "How much is made anew.", low=0, high=1)
+    keep_streams: int = setting(0, _TASK, "Streams that are kept whole.", low=0)
+    overlap: float | None = setting(None, _TASK, "Seconds that windows share.")
+
+    def __post_init__(self) -> None:
+        """Check it.
+
+        Raises:
+            UsageError: a value cannot be used, or is none of this task's.
+        """
+        check(self)
+        check_seconds("overlap", self.overlap)
+        for name in self._said():
+            if self.task not in (tasks := _TAKEN_BY.get(name, (self.task,))):
+                raise UsageError(
+                    f"{name} is nothing that task {self.task} takes.",
+                    f"It goes with task {' or '.join(tasks)}.",
+                )
+        if self.input is None and self.task in _TAKEN_BY["input"]:
+            raise UsageError(f"task {self.task} has no input.", "Say which sound it starts from.")
+        if not self.region and self.task == "edit":
+            raise UsageError("task edit has no region.", "Say what to make anew, such as 2.0-5.5.")
+        if self.strength is None and self.task == "vary":
+            object.__setattr__(self, "strength", 1.0 if self.keep_streams else HALF)
+
+    @property
+    def keeps_file(self) -> bool:
+        """Whether what it makes is a file like its input, all but the regions being the input's own."""
+        return self.task == "edit" and not self.through_codec
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether it is more than a clip from nothing with one prompt."""
+        return self.task != "gen" or bool(self.at)
+
+    def settings(self) -> dict[str, Any]:
+        """What it says beyond a clip from nothing, as JSON-able values."""
+        said = self._said()
+        for name in said.keys() & {"at", "region"}:
+            said[name] = [list(pair) for pair in said[name]]
+        return said
+
+    def _said(self) -> dict[str, Any]:
+        table = settings_of(LineTask)
+        return {name: value for name, value in vars(self).items() if value != table[name].default}
+
+
+PLAIN = LineTask()  # one for all lines that say nothing
+
+
+def parse_cues(value: Any) -> tuple[tuple[float, str], ...]:
+    """ "6 drums enter; 1:02 strings" or [[6, "drums enter"], ...] -> ((6.0, "drums enter"), ...).
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    try:
+        pairs = value
+        if isinstance(value, str):
+            found = [_CUE.fullmatch(part.strip()) for part in value.split(";")]
+            pairs = [(each["time"], each["prompt"]) for each in found if each is not None]
+            if len(pairs) != len(found):
+                raise ValueError
+        if not isinstance(pairs, list) or len(pairs) > _MOST_CUES:
+            raise ValueError
+        return tuple((_seconds(time), clean_prompt(prompt)) for time, prompt in pairs)
+    except (TypeError, ValueError, AttributeError):
+        raise UsageError(
+            f"at cannot be {shown(value)}.",
+            'It takes "6 drums enter; 1:02 strings", or [[6, "drums enter"], [62, "strings"]].',
+        ) from None
+
+
+def parse_regions(value: Any) -> tuple[tuple[float, float], ...]:
+    """ "2-5.5; 1:02-1:04", the same as a list, or [[2, 5.5], ...] -> ((2.0, 5.5), (62.0, 64.0)).
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    parts = value.split(";") if isinstance(value, str) else value
+    try:
+        if not isinstance(parts, list):
+            raise TypeError
+        return tuple(
+            parse_region(part.strip())
+            if isinstance(part, str)
+            else (_seconds(part[0]), _seconds(part[1]))
+            for part in parts
+        )
+    except (TypeError, ValueError, IndexError, KeyError):
+        raise UsageError(
+            f"region cannot be {shown(value)}.", 'It takes "2.0-5.5; 1:02-1:04.5", or [[2.0, 5.5]].'
+        ) from None
+
+
+def _seconds(value: Any) -> float:
+    """Raises ValueError, TypeError: it is no time."""
+    if isinstance(value, bool):
+        raise TypeError
+    seconds = parse_seconds(value) if isinstance(value, str) else float(value)
+    if not 0 <= seconds < 1e6:
+        raise ValueError
+    return seconds
