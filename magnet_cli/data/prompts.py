@@ -38,11 +38,11 @@ class PromptLine:
     duration: float | None = None  # seconds
     negative: str | None = None  # "": none, whatever holds for the rest
     preset: str | None = None
+    decoding: DecodingConfig = _NOTHING
+    output: Mapping[str, Any] = field(default_factory=dict)  # fields of OutputConfig
     model: str | None = None  # another one than the rest are made by
     lora: tuple[str, ...] | None = None  # its adapters; (): none
     task: LineTask = PLAIN
-    decoding: DecodingConfig = _NOTHING
-    output: Mapping[str, Any] = field(default_factory=dict)  # fields of OutputConfig
 
 
 @dataclass(frozen=True)
