@@ -68,7 +68,8 @@ def load_parts(
     def choose(config: LMConfig) -> torch.dtype:
         chosen = pick_dtype(stored, where, config.parameters)
         said = INT8 if in_int8 else str(chosen).removeprefix("torch.")
-        check_room(place.name, config, said, where)
+        if not to_save:  # what is only read and written stays in its file, tensor by tensor
+            check_room(place.name, config, said, where)
         return chosen
 
     load = _load_native if place.layout is NATIVE else _load_released
@@ -163,7 +164,7 @@ def merge_checkpoint(
         UsageError: the directory is there already.
         OSError: it cannot be written.
     """
-    loaded = load_parts(place, "cpu", _stored_dtype(place), loras)
+    loaded = load_parts(place, "cpu", _stored_dtype(place), loras, to_save=True)
     _save(loaded, directory, overwrite, {"base": loaded.name, "lora": list(loaded.loras)})
 
 
@@ -176,7 +177,7 @@ def export_checkpoint(place: Place, directory: Path) -> None:
             model: a hybrid one, another codec than EnCodec, another text encoder than T5.
         OSError: it cannot be written.
     """
-    loaded = load_parts(place, "cpu", _stored_dtype(place))
+    loaded = load_parts(place, "cpu", _stored_dtype(place), to_save=True)
     if not isinstance(loaded.codec, EnCodec) or loaded.text_encoder_name is None:
         raise UsageError(
             f"{loaded.name} cannot be exported: the released layout holds an EnCodec, and the "

@@ -126,7 +126,7 @@ def bench(
 
     From texts to codes, loading and warming up left out: seconds (median and quartiles), clips a minute,
     times real time, passes through the network, peak memory, and where autoregression overtakes. The table
-    goes to stdout. Nothing else should run meanwhile.
+    goes to stdout; on Ctrl-C, what there is of it. Nothing else should run meanwhile.
     """
     voice = Talk(talk)
     check_plot(plot)
@@ -164,6 +164,8 @@ def bench(
             plot, found.points(), f"{found.name} on {found.device}, {found.threads} threads"
         )
         voice.note(f"Drew {plot}")
+    if found.interrupted:
+        raise KeyboardInterrupt
 
 
 def _words(text: str) -> tuple[str, ...]:

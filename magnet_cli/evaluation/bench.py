@@ -110,43 +110,58 @@ def bench(
         name: of the model or shape, to be shown.
         on_run: told after every run how many of how many are done.
 
+    Returns:
+        All that was measured; after Ctrl-C, what was until then, where any was.
+
     Raises:
         UsageError: the model cannot decode in a way that was asked for.
         MagnetError: whatever loading a model raises.
     """
+    found = Bench(name, "", torch.get_num_threads(), plan.sample)
+    try:
+        _measure_rows(found, supply, plan, on_run)
+    except KeyboardInterrupt:
+        if not found.rows:
+            raise
+        found.interrupted = True
+    return found
+
+
+def _measure_rows(
+    found: Bench, supply: Supply, plan: Plan, on_run: Callable[[int, int], None] | None
+) -> None:
     done, total = 0, 0
-    found: Bench | None = None
     for dtype in plan.dtypes:
         stock = pipeline = request_of = None  # lest two precisions are in memory
         gc.collect()
         stock = _Stock(supply, dtype)
         ways = plan.ways or stock.ways()
+        for way in ways:
+            stock.check(way)  # all, before an hour is spent on the first
         total = total or len(plan.dtypes) * len(ways) * len(plan.batches) * (plan.repeats + 1)
         for way in ways:
             pipeline = request_of = None
             pipeline, request_of = stock.prepare(way, plan)
-            if found is None:
-                device = pipeline.device
-                threads = torch.get_num_threads()
-                found = Bench(name, str(device), threads, plan.sample)
+            if not found.device:
+                found.device = str(pipeline.device)
                 found.codec = _codec_seconds(pipeline, request_of(1), plan.repeats)
             rows: list[Row] = []
-            for turn in range(plan.repeats + 1):
-                for place, batch in enumerate(plan.batches):
-                    request = request_of(batch)
-                    # The first run warms up: one step of each kind.
-                    run = measure(pipeline, request, plan.sample if turn else 1)
-                    if not turn:
-                        clip = request.frames / pipeline.frame_rate
-                        rows.append(Row(way.name, pipeline.dtype, batch, clip, run.passes / batch))
-                    else:
-                        rows[place] = _with_run(rows[place], run)
-                    done += 1
-                    if on_run is not None:
-                        on_run(done, total)
-            found.rows += rows
-    assert found is not None
-    return found
+            try:
+                for turn in range(plan.repeats + 1):
+                    for place, batch in enumerate(plan.batches):
+                        request = request_of(batch)
+                        # The first run warms up: one step of each kind.
+                        run = measure(pipeline, request, plan.sample if turn else 1)
+                        if not turn:
+                            clip, passes = request.frames / pipeline.frame_rate, run.passes / batch
+                            rows.append(Row(way.name, pipeline.dtype, batch, clip, passes))
+                        else:
+                            rows[place] = _with_run(rows[place], run)
+                        done += 1
+                        if on_run is not None:
+                            on_run(done, total)
+            finally:
+                found.rows += [row for row in rows if row.seconds]
 
 
 def _with_run(row: Row, run: Run) -> Row:
@@ -179,6 +194,18 @@ class _Stock:
             return Way("masked"), Way("autoregressive")
         return (Way("masked"),)
 
+    def check(self, way: Way) -> None:
+        """Refuse a way that the model cannot go with what is there. Raises UsageError: it cannot."""
+        if self.modeling == "autoregressive" and way.kind != "autoregressive":
+            raise UsageError(
+                f"This model decodes step by step, not {way.name}.", "Take --ways autoregressive."
+            )
+        if self.modeling == "masked" and way.kind != "masked" and self._supply.partner is None:
+            raise UsageError(
+                f"{way.name} needs an autoregressive model beside this one.",
+                "Name one of the same codec: --partner facebook/musicgen-small.",
+            )
+
     def prepare(self, way: Way, plan: Plan) -> tuple[Pipeline, Callable[[int], GenerationRequest]]:
         """The model that a way asks, and what it is asked for a batch."""
         alone = self.modeling == "hybrid"  # is its own partner
@@ -186,17 +213,7 @@ class _Stock:
         if way.kind == "autoregressive" and self.modeling == "masked":
             roles = {"partner"}
         if self.modeling == "autoregressive":
-            if way.kind != "autoregressive":
-                raise UsageError(
-                    f"This model decodes step by step, not {way.name}.",
-                    "Take --ways autoregressive.",
-                )
             roles = {"asked"}
-        if "partner" in roles and self._supply.partner is None:
-            raise UsageError(
-                f"{way.name} needs an autoregressive model beside this one.",
-                "Name one of the same codec: --partner facebook/musicgen-small.",
-            )
         for role in {*self._held} - roles:
             del self._held[role]
         gc.collect()

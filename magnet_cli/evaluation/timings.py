@@ -81,6 +81,7 @@ class Bench:
 
     Attributes:
         codec: seconds that the codec takes for a clip.
+        interrupted: rows are missing.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Bench:
     sample: int | None
     rows: list[Row] = field(default_factory=list)
     codec: float = 0.0
+    interrupted: bool = False
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -100,6 +102,7 @@ class Bench:
             "codec_seconds": round(self.codec, 4),
             "rows": [row.record() for row in self.rows],
             "overtaking": overtaking(self.rows),
+            "interrupted": self.interrupted,
         }
 
     def markdown(self) -> str:

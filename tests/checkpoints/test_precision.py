@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from magnet_cli.checkpoints import precision
-from magnet_cli.checkpoints.load import load_parts
+from magnet_cli.checkpoints.load import export_checkpoint, import_checkpoint, load_parts
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.checkpoints.precision import pick_dtype
 from magnet_cli.config import Modeling
@@ -92,7 +92,10 @@ def test_parameters_and_their_bytes_are_counted(modeling: Modeling) -> None:
 
 
 def test_what_does_not_fit_is_refused_with_the_precision_that_would(
-    hub_cache: Path, processor: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    hub_cache: Path,
+    processor: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     config = lm_config(SHAPES["medium"], "masked", 10.0)
     room = {name: precision.weight_bytes(config, name) for name in ("float32", "bfloat16", "int8")}
@@ -118,6 +121,9 @@ def test_what_does_not_fit_is_refused_with_the_precision_that_would(
     monkeypatch.setattr(precision, "free_memory", lambda device: 1000)
     with pytest.raises(UsageError, match="memory"):
         load_parts(find_place(SMALL), "cpu")
+    # Whoever only converts it does not: its weights stay mapped to their file.
+    import_checkpoint(find_place(SMALL), tmp_path / "mine")
+    export_checkpoint(find_place(SMALL), tmp_path / "theirs")
 
 
 def test_free_memory_is_what_a_container_allows(tmp_path: Path) -> None:

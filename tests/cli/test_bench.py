@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from PIL import Image
 
-from magnet_cli.evaluation import timings
+from magnet_cli.evaluation import bench, timings
 from tests.cli.conftest import SMALL, Magnet
 
 
@@ -20,6 +23,23 @@ def test_the_command_prints_a_table_or_json_and_draws(magnet: Magnet) -> None:
     (only,) = record["rows"]
     assert (only["passes"], only["clip_seconds"], len(only["repeats"])) == (8, 0.1, 2)
     assert record["sampled_steps"] == 1
+
+
+def test_ctrl_c_keeps_what_was_measured(magnet: Magnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, whole = [], bench.measure
+
+    def measure(*arguments: Any) -> bench.Run:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(bench, "measure", measure)
+    asked = ("-m", SMALL, "-d", "0.1", "--steps", "1", "--repeats", "1")
+    outcome = magnet("bench", *asked, "--dtype", "float32,bfloat16,int8")
+    assert outcome.status == 130
+    assert "| masked | float32 | 1 | " in outcome.out
+    assert "bfloat16" not in outcome.out
 
 
 def test_the_command_refuses_what_does_not_fit(magnet: Magnet) -> None:

@@ -129,6 +129,32 @@ def test_a_way_that_a_model_cannot_go_is_refused() -> None:
     assert [row.way for row in found.rows] == ["masked"]
 
 
+@pytest.mark.usefixtures("hub_cache")
+def test_all_ways_are_checked_before_the_first_is_measured() -> None:
+    said: list[int] = []
+    with pytest.raises(UsageError, match="rescorer needs"):
+        bench.bench(
+            "tiny", supply(partner=False), plan("masked", "rescorer"), lambda *run: said.append(1)
+        )
+    assert not said
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_what_was_measured_before_an_interruption_is_kept() -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == when:
+            raise KeyboardInterrupt
+
+    when = 3  # the second way is warming up
+    found = bench.bench("tiny", supply(), plan("masked", "rescorer"), interrupt)
+    assert found.interrupted
+    assert [row.way for row in found.rows] == ["masked"]
+    assert found.record()["interrupted"]
+    when = 1
+    with pytest.raises(KeyboardInterrupt):
+        bench.bench("tiny", supply(), plan("masked"), interrupt)
+
+
 def row(way: str, batch: int, seconds: tuple[float, ...]) -> Row:
     return Row(way, "float32", batch, 10.0, 96, 10**9, seconds)
 
