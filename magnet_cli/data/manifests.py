@@ -5,7 +5,8 @@ it is in `caption`, `captions`, `text` and `description` (a text, or a list of t
 other words; all of them count); `tags` are an object, a list, or a text with commas. So the lists
 of Hugging Face's audiofolder and of audiocraft are read as they are. Rows of one sound are one clip with
 what all of them say. A row that says nothing of its sound leaves that to what is beside it: `sound.txt`
-(one caption a line) or `sound.json` (a row's object, without the path) beside `sound.wav`.
+(one caption a line) or `sound.json` (a row's object, without the path) beside `sound.wav`, or else to the
+prompt that a sound of `magnet` keeps in itself.
 
 A folder is searched for sounds, and for lists named `metadata.csv` or `metadata.jsonl` of them.
 
@@ -18,12 +19,14 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from magnet_cli.audio import foreign_sound
+from magnet_cli.audio.sound import open_sound
 from magnet_cli.data.lists import Fields, parse, rows_of
-from magnet_cli.errors import DataError
+from magnet_cli.errors import DataError, MagnetError
 from magnet_cli.foreign import reading
 
 # What libsndfile reads, and what ffmpeg does where it is installed.
@@ -269,7 +272,7 @@ def _beside(sound: Path) -> dict[str, Path]:
 
 
 def _sidecar(sound: Path, beside: dict[str, Path]) -> Fields:
-    """The fields beside a sound: .json first, then .txt, one caption a line."""
+    """The fields beside a sound: .json first, then .txt, one caption a line; else its own prompt."""
     stem = sound.stem.lower()
     described = beside.get(f"{stem}.json")
     if described is not None:
@@ -278,9 +281,24 @@ def _sidecar(sound: Path, beside: dict[str, Path]) -> Fields:
     if text is not None:
         lines = _utf8(text).splitlines()
         return {"caption": [line for line in lines if line.strip()]}
+    if prompt := _prompt_in(sound):
+        return {"caption": prompt}
     raise ValueError(
         f"it has no caption: neither {sound.stem}.txt nor {sound.stem}.json is beside it"
     )
+
+
+def _prompt_in(sound: Path) -> str:
+    """The prompt that a file of ours was made from; empty where it is another's, or an edit of one: of
+    that, the prompt says but a part."""
+    if not sound.is_file():
+        return ""
+    with suppress(MagnetError), open_sound(sound) as opened:
+        made = opened.metadata or {}
+        prompt, edit = made.get("prompt"), made.get("edit")
+        if isinstance(prompt, str) and not (isinstance(edit, dict) and "input" in edit):
+            return prompt
+    return ""
 
 
 def _utf8(text: Path) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.data.manifests import MAX_CAPTION, clean_caption, read_clips
 from magnet_cli.errors import DataError
+from magnet_cli.settings import OutputConfig
+from tests import sounds
 
 
 def manifest(folder: Path, *lines: bytes | str) -> Path:
@@ -147,6 +151,30 @@ def test_a_folder_has_captions_beside_its_sounds(tmp_path: Path) -> None:
     (problem,) = found.problems
     assert problem.where == "c.mp3"
     assert "no caption" in problem.what
+
+
+def test_a_clip_of_ours_has_its_prompt_for_a_caption(tmp_path: Path) -> None:
+    """Every file says its prompt, and "it has no caption" was said of all of them."""
+    tone = np.zeros((1, 8000), np.float32)
+    for name, made in {
+        "made.wav": {"prompt": "lofi  piano"},
+        "told.flac": {"prompt": "lofi piano"},
+        "loop.ogg": {"prompt": "drums", "edit": {"command": "gen", "flags": {"loop": True}}},
+        "edit.wav": {"prompt": "a bell", "edit": {"command": "edit", "input": "rain.wav"}},
+        "other.wav": None,
+    }.items():
+        kind: Any = name.rpartition(".")[2]
+        sounds.write(tmp_path / name, tone, 8000, kind, OutputConfig(), made)
+    (tmp_path / "told.txt").write_text("a piano")
+    (tmp_path / "list.jsonl").write_text('{"path": "made.wav"}')
+    found = read_clips(tmp_path)
+    assert {clip.id: clip.captions for clip in found.clips} == {
+        "loop.ogg": ("drums",),
+        "made.wav": ("lofi piano",),
+        "told.flac": ("a piano",),
+    }
+    assert [problem.where for problem in found.problems] == ["edit.wav", "other.wav"]
+    assert read_clips(tmp_path / "list.jsonl").clips[0].captions == ("lofi piano",)
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
