@@ -32,6 +32,7 @@ DOCUMENTS = {
     "docs/evaluation.md": 10,
     "docs/from-audiocraft.md": 1,
     "docs/licences.md": 1,
+    "docs/loops.md": 2,
     "docs/nano.md": 3,
     "docs/platforms.md": 1,
     "docs/python.md": 2,
