@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,7 +17,7 @@ from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import STDIN
 from magnet_cli.cli.recorded import HELPERS, problem_of, recorded
 from magnet_cli.cli.settings import TalkOptions, takes_flags
-from magnet_cli.cli.talk import Talk, complain, printable, stdin
+from magnet_cli.cli.talk import Talk, complain, printable, stdin, stdout_is_terminal
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ Examples:
     magnet show clips/*.wav --json | jq .settings.seed
     magnet gen "lofi piano" -o - | magnet show -
 """
+
+
+_FEW = 3  # files of which all is said; of more, a line each
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +67,10 @@ def show(
     *,
     talk: TalkOptions,
 ) -> None:
-    """Show sound files: their level, how they were made, how to make them again."""
+    """Show sound files: their level, how they were made, how to make them again.
+
+    More than three are a table, a line each.
+    """
     from magnet_cli.targets import check_writable
 
     voice = Talk(talk)
@@ -80,9 +87,12 @@ def show(
     if files.count(STDIN) > 1:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
     failures: list[MagnetError] = []
+    table = None
+    if len(files) > _FEW and not voice.json:
+        table = _Table(files, voice)
     for index, name in enumerate(files):
         try:
-            is_loop = _show(name, spectrogram, voice, apart=index > len(failures))
+            is_loop = _show(name, spectrogram, voice, index > len(failures), table)
             if play:
                 hear([(Path(name), is_loop)], voice)
         except MagnetError as error:
@@ -90,6 +100,8 @@ def show(
             if len(files) > 1:
                 complain(error.message, error.hint)
                 voice.data({"file": name, "error": str(error)})
+    if table is not None:
+        voice.note("`magnet show FILE` says all of one, and the command that makes it again.")
     if failures and len(failures) == len(files):
         raise failures[0]
     if failures:
@@ -98,8 +110,32 @@ def show(
         )
 
 
-def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> bool:
-    """Show one file; `apart`: an empty line sets it off from the one before. Whether it is a loop.
+class _Table:
+    """Many files, a line each, printed as they are read; on a terminal no line is longer than it is wide."""
+
+    def __init__(self, files: list[str], voice: Talk) -> None:
+        self._voice, self._cut = voice, stdout_is_terminal()
+        self._width = shutil.get_terminal_size().columns
+        self._names = max(len("File"), *(len(printable(name)) for name in files))
+        if self._cut:
+            self._names = min(self._names, max(self._width // 3, 12))
+        self.row("File", "Length", "LUFS", "Peak", "Prompt")
+
+    def row(self, name: str, length: str, lufs: str, peak: str, prompt: str) -> None:
+        """Print a line; of a name that is too long, its end is shown, which tells files apart."""
+        if len(name := printable(name)) > self._names:
+            name = "…" + name[1 - self._names :]
+        line = f"{name:<{self._names}}  {length:>8}  {lufs:>7}  {peak:>5}  {printable(prompt)}".rstrip()
+        if self._cut and len(line) > self._width:
+            line = line[: self._width - 1] + "…"
+        self._voice.print(line)
+
+
+def _show(
+    name: str, spectrogram: Path | None, voice: Talk, apart: bool, table: _Table | None
+) -> bool:
+    """Show one file, or add its line to a table; `apart`: an empty line sets it off from the one before.
+    Whether it is a loop.
 
     Raises:
         MagnetError: it cannot be read, or the picture cannot be written.
@@ -121,6 +157,13 @@ def _show(name: str, spectrogram: Path | None, voice: Talk, apart: bool) -> bool
         pictures.draw(spectrogram, portrait, file)
         voice.note(f"Drew {spectrogram}")
     made = sound.metadata
+    if table is not None:
+        prompt = as_text(made.get("prompt")) if made is not None else ""
+        lufs, peak = (_decibels(value, "").strip() for value in (level.lufs, level.peak))
+        said = "invalid" if level.invalid else lufs
+        length = f"{level.length / sound.sample_rate:.2f} s"
+        table.row(name, length, said, "" if level.invalid else peak.replace("silence", ""), prompt)
+        return _is_loop(made)
     problem = sound.problem or (problem_of(made) if made is not None else None)
     command = None
     if made is not None and problem is None and not _of_codes(made):

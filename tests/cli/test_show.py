@@ -304,3 +304,26 @@ def test_a_sound_of_another_name_is_what_its_header_says(magnet: Magnet) -> None
     Path("b.raw").write_bytes(bytes(range(256)) * 99)
     refused = magnet("show", "b.raw")
     assert (refused.status, "not a sound that can be read" in refused.err) == (2, True)
+
+
+def test_many_files_are_a_table(magnet: Magnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve clips were twelve pages. A terminal gets no line that it would wrap."""
+    silence = np.zeros((1, 8000), np.float32)
+    files = [f"{'a' * 50}-{number}.wav" for number in range(4)]
+    for name in files:
+        made = {"prompt": "a long prompt, " * 20}
+        sounds.write(Path(name), silence, 8000, "wav", OutputConfig(), made)
+    whole = magnet("show", *files, "none.wav")
+    assert whole.status == 4
+    lines = whole.out.splitlines()
+    assert lines[0].split() == ["File", "Length", "LUFS", "Peak", "Prompt"]
+    assert lines[1].startswith(f"{files[0]}    1.00 s  silence         a long prompt, ")
+    assert len(lines) == 5
+    assert "none.wav" in whole.err
+    assert "To make it again" in magnet("show", *files[:3]).out
+    monkeypatch.setattr("magnet_cli.cli.show.stdout_is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = magnet("show", *files).out.splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    assert [line.split()[0][-6:] for line in lines[1:]] == [f"-{n}.wav" for n in range(4)]
+    assert len(magnet("show", *files, "--json").records) == 4
