@@ -149,6 +149,7 @@ def write_gallery(
     data = {
         "id": identity,
         "title": title or folder.resolve().name or "Clips",
+        "folder": folder.as_posix(),  # where the next batch, from the same place, finds the clips
         "clips": clips,
         "failed": [_problem(clip["file"], clip.get("error")) for clip in failed]
         + [_problem(*fault) for fault in faults],

@@ -99,14 +99,27 @@ def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
     """
     made = recorded(made)
     edit = made.get("edit", {})
-    flags = _mapping(edit, "flags")
-    if not made.get("prompt") or _called(edit) != ["gen"] or flags.get("loop") or _timed(edit):
+    task, *source = _called(edit)
+    flags = {name: value for name, value in _mapping(edit, "flags").items() if value}
+    if not made.get("prompt") or source == ["-"]:
         return None
     own = {
         name: made[name] for name in ("prompt", "negative", "seed", "duration") if made.get(name)
     }
     own |= {"seed": made["seed"]} if "seed" in made else {}
-    if suffix in CONTAINERS and suffix != "wav":
+    if flags.pop("loop", False):
+        task = "loop"
+        flags.setdefault("exact", "exact" not in _mapping(edit, "flags"))  # before it was a flag
+    if task != "gen":
+        own["task"] = task
+    if source:
+        own["input"] = edit["input"]
+    if "to" in flags:
+        own["duration"] = flags.pop("to")
+    own |= {name: value for name, value in flags.items() if value}
+    if _timed(edit):
+        own["at"] = edit["cues"][1:]
+    if suffix in CONTAINERS and suffix != "wav" and (task != "edit" or "through_codec" in own):
         own["format"] = suffix
     said = {**own, **_mapping(made, "given"), **_output(made, suffix)}
     return {name: value for name, value in said.items() if value is not None}

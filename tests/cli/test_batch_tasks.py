@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def test_a_line_makes_what_the_command_of_its_task_makes(magnet: Magnet, riff: s
         assert Path(f"clips/{name}.wav").read_bytes() == Path("alone.wav").read_bytes(), name
     assert f"{len(TASKS)} of {len(TASKS)} clips are done" in magnet(*command).err
     assert "magnet extend riff.wav" in magnet("show", "clips/extend.wav").out
+    # The gallery's stars: a line of each makes it again.
+    assert magnet("gallery", "clips").status == 0
+    page = Path("clips/index.html").read_text("utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    starred = json.loads(data)["clips"]
+    write("starred.jsonl", *({**each["again"], "out": each["file"]} for each in starred))
+    assert magnet("batch", "starred.jsonl", "-O", "again", *FAST).status == 0
+    for each in starred:
+        made = Path("again", each["file"]).read_bytes()
+        assert made == Path("clips", each["file"]).read_bytes(), each["again"]
 
 
 def test_workers_make_the_same(magnet: Magnet, riff: str, monkeypatch: pytest.MonkeyPatch) -> None:

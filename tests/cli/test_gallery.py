@@ -53,7 +53,7 @@ def test_any_folder_of_sounds_has_a_page(home: Path, magnet: Magnet) -> None:
         "prompt": "rain", "negative": "drums", "seed": 5, "duration": 0.2, "format": "flac",
         "decoding_steps": [1], "lufs": -20.0,
     }  # fmt: skip
-    assert loop["again"] is None
+    assert (loop["again"]["task"], loop["again"]["duration"]) == ("loop", 1.0)
     assert "--loop" in loop["command"]
     Path("own/b.wav").write_text("no sound")
     outcome = magnet("gallery", "own", "--json")
