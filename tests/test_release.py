@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,18 +13,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from tests.scripts import script
+
 ROOT = Path(__file__).resolve().parent.parent
 HOME = "https://example.invalid/nobody/magnet"
 
 
 @pytest.fixture(scope="module")
 def build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("release_build", ROOT / "release" / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("release/build.py")
 
 
 def test_links_of_readme_hold_on_an_index(build: ModuleType) -> None:
