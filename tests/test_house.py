@@ -20,7 +20,7 @@ ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
 MOST_LINES = 36_140
-MOST_MODULES = 178
+MOST_MODULES = 176
 MOST_FILES = {"gen": 48, "edit": 55}
 
 # Who may import whom: what is on a later line all that is on earlier lines, and never the other way.
