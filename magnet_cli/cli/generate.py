@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import (
@@ -52,10 +53,53 @@ Examples:
 
 _BY_ONE_MODEL = "--loop, --at and what is longer than the model's segment"
 
+_ALL = "magnet.help_all"
+
+# By the names of their parameters; what is required is always shown.
+_EVERYDAY = frozenset(
+    {"destination", "num", "seed", "duration", "model", "negative", "loop", "preset"}
+    | {"help", "help_all"}
+)
+
+
+class EverydayCommand(TyperCommand):
+    """A command of so many flags that its help would hide those that are looked for: `--help` shows
+    those of every day, `--help-all` all."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """As typer has it, but for what is left out."""
+        options: list[Any] = [p for p in self.get_params(ctx) if p.param_type_name == "option"]
+        for each in options:
+            if each.name == "help":
+                each.metavar = ""  # rich would write <bool> beside it
+        if ctx.meta.get(_ALL):
+            super().format_help(ctx, formatter)
+            return
+        shown = [each for each in options if not each.hidden]
+        rest = [each for each in shown if not each.required and each.name not in _EVERYDAY]
+        epilog = self.epilog
+        self.epilog = f"`{ctx.command_path} --help-all` shows {len(rest)} flags more.\n\n{epilog}"
+        for each in rest:
+            each.hidden = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.epilog = epilog
+            for each in rest:
+                each.hidden = False
+
+
+def help_all(ctx: typer.Context, wanted: bool) -> None:
+    """What `--help-all` does."""
+    if wanted:
+        ctx.meta[_ALL] = True
+        typer.echo(ctx.get_help())
+        raise typer.Exit()
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    app.command("gen", epilog=EXAMPLES)(gen)
+    app.command("gen", cls=EverydayCommand, epilog=EXAMPLES)(gen)
 
 
 @takes_flags
@@ -102,6 +146,10 @@ def gen(
     ] = False,
     play: Annotated[
         bool, typer.Option("--play", help="Play what was made, a loop until Enter.")
+    ] = False,
+    help_all: Annotated[
+        bool,
+        typer.Option("--help-all", callback=help_all, is_eager=True, help="Show every flag."),
     ] = False,
     *,
     clips: ClipOptions,

@@ -159,7 +159,10 @@ def test_help_says_every_flag_with_its_default(
     magnet: Magnet, monkeypatch: pytest.MonkeyPatch, name: str, command: Any
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
-    rows = help_rows(magnet(*name.split(), "--help").out)
+    whole = (
+        "--help-all" if any(option.name == "help_all" for option in options(command)) else "--help"
+    )
+    rows = help_rows(magnet(*name.split(), whole).out)
     for option in options(command):
         row = rows[option.opts[0]]
         assert {*option.opts, *option.secondary_opts} <= set(re.split(r"[\s,]+", row))
@@ -277,10 +280,24 @@ def test_a_flag_without_its_value_points_to_its_commands_help(
 
 
 def test_no_switch_is_called_bool(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["gen", "--help"]) == 0
+    assert run(["gen", "--help-all"]) == 0
     said = capfd.readouterr().out
     assert "--loop" in said
-    assert said.count("<bool>") <= 1  # typer's own --help
+    assert "<bool>" not in said
+
+
+def test_help_of_gen_shows_the_flags_of_every_day(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its sixty flags hid those that are looked for."""
+    assert run(["gen", "--help"]) == 0
+    short = capfd.readouterr().out
+    flags = [*["-o", "-n", "--seed", "-d", "-m", "--negative", "--loop", "--preset"], "--help-all"]
+    assert [flag for flag in flags if not re.search(rf"{flag}[ /,]", short)] == []
+    assert "--temperature" not in short
+    assert run(["gen", "--help-all"]) == 0
+    every = capfd.readouterr().out
+    assert "--temperature" in every
+    left_out = len(help_rows(every)) - len(help_rows(short))
+    assert f"--help-all shows {left_out} flags more" in " ".join(short.split())
 
 
 @pytest.mark.parametrize(
