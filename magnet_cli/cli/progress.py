@@ -66,7 +66,7 @@ def counting(talk: Talk, what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class ClipDisplay:
-    """The clips that are being made: a bar for each stream of the current one, then the codec.
+    """The clips that are being made: a bar for the current one, which every decoding step moves.
 
     A context manager; `begin` starts the next clip and gives the callback for `generate`.
     """
@@ -77,7 +77,10 @@ class ClipDisplay:
         self._begun = 0
         self._bars: Progress | None = None
         self._overall: TaskID | None = None
-        self._tasks: dict[tuple[str, int], TaskID] = {}
+        self._clip: TaskID | None = None
+        self._windows: TaskID | None = None
+        self._parts: dict[tuple[str, int], int] = {}  # of what is decoded now: the steps of each
+        self._last = ("", 0), 0  # the part and step that were told of last
         self._rescorer_seconds = 0.0
 
     def __enter__(self) -> ClipDisplay:
@@ -107,9 +110,11 @@ class ClipDisplay:
                 return None
             self._talk.note(f"Generating{which}: {text} (seed {seed})")
             return _plain_steps(self._talk)
-        for task in self._tasks.values():
-            self._bars.remove_task(task)
-        self._tasks.clear()
+        for task in (self._windows, self._clip):
+            if task is not None:
+                self._bars.remove_task(task)
+        self._windows = self._clip = None
+        self._parts.clear()
         self._rescorer_seconds = 0.0
         if self._overall is not None:
             self._bars.update(self._overall, completed=self._begun - 1, detail=escaped(text))
@@ -122,13 +127,9 @@ class ClipDisplay:
         if self._bars is None:
             self._talk.detail(f"  window {number} of {windows}")
             return
-        key = ("window", 0)
-        if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task("windows", total=windows, detail="")
-        for other, task in self._tasks.items():
-            if other != key:
-                self._bars.reset(task, detail="")
-        self._bars.update(self._tasks[key], completed=number - 1)
+        if self._windows is None:
+            self._windows = self._bars.add_task("windows", total=windows, detail="")
+        self._bars.update(self._windows, completed=number - 1)
 
     def done(self) -> None:
         """The clip is finished and written."""
@@ -137,12 +138,24 @@ class ClipDisplay:
 
     def _on_step(self, event: StepEvent) -> None:
         assert self._bars is not None
-        key = (event.part, event.stage)
-        if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task(_row(event), total=event.steps, detail="")
+        part = event.part, event.stage
+        goes_on = (part == self._last[0] and event.step > self._last[1]) or part not in self._parts
+        if not goes_on:  # the next window, or another try
+            self._parts.clear()
+        self._parts[part], self._last = event.steps, (part, event.step)
         self._rescorer_seconds += event.rescorer_seconds
-        detail = _detail(event, self._rescorer_seconds)
-        self._bars.update(self._tasks[key], completed=event.step, detail=detail)
+        done, total = event.step, event.steps
+        if event.part != "codec":
+            total = sum(self._parts.values()) + event.later
+            done += sum(self._parts.values()) - event.steps
+        detail = _detail(event, self._rescorer_seconds, _is_narrow(self._talk))
+        if self._clip is None:
+            self._clip = self._bars.add_task(_row(event), total=total, detail=detail)
+        elif not goes_on:
+            self._bars.reset(self._clip)
+        self._bars.update(
+            self._clip, description=_row(event), completed=done, total=total, detail=detail
+        )
 
 
 def make_each(
@@ -246,7 +259,7 @@ def _step_bars(talk: Talk) -> Progress:
 
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=6 if _is_narrow(talk) else 24),
         MofNCompleteColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[detail]}", style="dim"),
@@ -270,10 +283,18 @@ def _row(event: StepEvent) -> str:
     return f"stream {event.stage + 1} of {event.stages}"
 
 
-def _detail(event: StepEvent, rescorer_seconds: float) -> str:
+def _is_narrow(talk: Talk) -> bool:
+    """Whether a row with all its words would not fit the terminal."""
+    return talk.console.width < 100
+
+
+def _detail(event: StepEvent, rescorer_seconds: float, short: bool) -> str:
     """What the loop says of itself at this step, and what the rescorer has cost the clip so far."""
     if event.part == "codec":
         return ""
+    if short:
+        masked = f"{abs(event.mask_rate):4.0%} " if event.part == "masked" else ""
+        return f"{masked}λ {event.cfg_coef:.1f} T {event.temperature:.2f}"
     guidance = f"λ {event.cfg_coef:.1f}  temperature {event.temperature:.2f}"
     if event.part == "autoregressive":
         return guidance

@@ -70,6 +70,7 @@ class StepEvent:
     remaining: int  # positions of the stage still to be decided, over the batch
     rescorer_seconds: float = 0.0  # spent in the rescorer at this step
     streams: tuple[int, ...] = ()  # of a masked stage
+    later: int = 0  # steps that come behind this part's, but for the codec's
 
 
 OnStep = Callable[[StepEvent], None]

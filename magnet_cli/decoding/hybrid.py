@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding import autoregressive, iterative
-from magnet_cli.decoding.contracts import CausalLogits, Decoding, StageLogits
+from magnet_cli.decoding.contracts import CausalLogits, Decoding, StageLogits, StepEvent
 from magnet_cli.patterns import DelayPattern
-from magnet_cli.settings import DecodingConfig
+from magnet_cli.settings import DecodingConfig, required
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,17 @@ def decode(
     Returns:
         int64 [B, K, T].
     """
+    behind = sum(required(decoding.config.decoding_steps))
+
+    def on_step(event: StepEvent) -> None:
+        if decoding.on_step is not None:
+            decoding.on_step(replace(event, later=behind))
+
     written = autoregressive.decode(
         session,
         known_codes,
         known_mask,
-        replace(decoding, config=prefix_config),
+        replace(decoding, config=prefix_config, on_step=on_step),
         pattern=prefix.pattern,
         rows=prefix.rows,
     )

@@ -128,6 +128,7 @@ def decode_stage(
                     remaining=int((mask[..., None] & ~known).sum()),
                     rescorer_seconds=rescorer_seconds,
                     streams=tuple(streams),
+                    later=sum(required(config.decoding_steps)[stage + 1 :]),
                 )
             )
 

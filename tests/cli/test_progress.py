@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -45,15 +46,55 @@ def run_clip(made: Talk, clips: int = 1) -> None:
             display.done()
 
 
-def test_a_bar_for_each_stream_with_what_the_loop_says() -> None:
+def test_a_bar_for_each_clip_with_what_the_loop_says() -> None:
     made = talk(terminal=True)
     run_clip(made, clips=2)
     text = written(made)
-    for words in ("stream 1 of 2", "stream 2 of 2", "3/3", "masked   0%", "λ 3.3", "codec", "2/2"):
+    for words in ("codec", "1/1", "2/2"):
         assert words in text
-    assert "temperature 2.50" in text
     assert "lofi [bold]piano" in text  # a prompt is no markup
     assert "\x1b[2J" not in text  # and no command to the terminal
+
+
+def shown(display: ClipDisplay) -> list[tuple[str, float, float | None, str]]:
+    """The rows: what each is called, how far it is, of how much, and what it says."""
+    assert display._bars is not None
+    return [(t.description, t.completed, t.total, t.fields["detail"]) for t in display._bars.tasks]
+
+
+def test_every_step_of_every_stream_moves_the_one_bar() -> None:
+    """nano's thirteen bars flashed by."""
+    made = talk(terminal=True)
+    with ClipDisplay(made) as display:
+        on_step = display.begin("rain", 1)
+        assert on_step is not None
+        seen = []
+        for number in range(2):
+            display.window(number + 1, 2)
+            on_step(StepEvent("autoregressive", 0, 1, 4, 4, 0.0, 3.0, 1.0, 7, later=5))
+            for stage, steps in ((0, 3), (1, 2)):
+                for step in range(1, steps + 1):
+                    on_step(replace(event(stage, step, steps), later=2 * (1 - stage)))
+                    seen.append(shown(display)[1][1:3])
+        assert seen == [(n, 9) for n in (5, 6, 7, 8, 9)] * 2
+        windows, clip = shown(display)
+        assert windows[:3] == ("windows", 1, 2)
+        assert clip[0] == "stream 2 of 2"
+        assert clip[3] == "masked   0%  λ 5.0  temperature 2.50"
+        on_step(StepEvent("codec", 0, 1, 1, 8, 0.0, 1.0, 0.0, 0))
+        assert shown(display)[1][:3] == ("codec", 1, 8)
+
+
+def test_a_bar_fits_a_narrow_terminal() -> None:
+    made = talk(terminal=True)
+    made.console.width = 60
+    with ClipDisplay(made) as display:
+        on_step = display.begin("rain", 1)
+        assert on_step is not None
+        on_step(StepEvent("masked", 11, 12, 2, 2, 1.0, 10.0, 0.01, 0, later=0))
+    rows = [row for row in written(made).replace("\r", "\n").splitlines() if "stream" in row]
+    assert rows
+    assert all("…" not in row and "T 0.01" in row for row in rows)
 
 
 def test_plain_lines_elsewhere() -> None:
