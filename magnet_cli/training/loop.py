@@ -61,6 +61,7 @@ def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerato
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
     from accelerate.state import AcceleratorState
+    from accelerate.utils import parse_flag_from_env
 
     # accelerate keeps the first precision for the whole process; a run asks for its own.
     AcceleratorState._reset_state()
@@ -68,7 +69,9 @@ def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerato
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     precision = config.mixed_precision
     if precision == "auto":
-        precision = fitting_precision(PartialState().device)
+        # As Accelerator makes it: without its own word for a CPU it would join no other process there.
+        cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+        precision = fitting_precision(PartialState(cpu=cpu).device)
     accelerator = Accelerator(
         mixed_precision=precision,
         kwargs_handlers=[unused],
