@@ -42,7 +42,8 @@ def keyed_generator(*key: int | str) -> torch.Generator:
 def own_defaults() -> Iterator[None]:
     """torch's own defaults of dtype and device inside, whatever a caller has set: the same numbers,
     in the same place. Also a decorator."""
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    # Not by get_default_device, which in torch 2.5 fails once a default was set and taken back.
+    dtype, device = torch.get_default_dtype(), torch.empty(0).device
     torch.set_default_dtype(torch.float32)
     try:
         with nullcontext() if device.type == "cpu" else torch.device("cpu"):
