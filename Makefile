@@ -34,7 +34,8 @@ test: $(VENV)/dev
 
 # What takes minutes or needs other programs (see .ci/run for their Debian packages).
 test-slow: $(VENV)/dev
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -n 2 --dist worksteal tests/corpus
+	$(BIN)/python -m pytest -q -m slow --ignore=tests/corpus
 
 # The bounds of pyproject.toml: gigabytes each, so outside .ci/run. Python 3.10 for the lowest, 3.13 or newer for the newest.
 BOUNDS ?= build/bounds
