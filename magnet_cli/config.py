@@ -6,11 +6,22 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from magnet_cli.errors import CheckpointError
+from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.fields import panel, shown
 from magnet_cli.foreign.bounds import BOUNDS
 
+# What a language model may be loaded in, beside auto.
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+
 Modeling = Literal["masked", "autoregressive", "hybrid"]
+
+
+def check_dtype(name: str) -> None:
+    """Refuse what no language model is loaded in. Raises UsageError: it is neither auto nor a precision."""
+    if name not in ("auto", *PRECISIONS):
+        raise UsageError(
+            f"There is no dtype {name!r}.", f"--dtype takes auto, {', '.join(PRECISIONS)}."
+        )
 
 
 @dataclass(frozen=True)

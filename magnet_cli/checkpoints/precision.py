@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from magnet_cli.config import LMConfig
+from magnet_cli.config import PRECISIONS, LMConfig, check_dtype
 from magnet_cli.errors import UsageError
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 INT8 = "int8"  # linear layers are quantised (models/int8.py)
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISIONS if name != INT8}
 
 # Parameters from which bfloat16 pays on a processor that has it: whole clips of small (420 million) took 0.28
 # of float32's time on one, nano's no less; what lies between was not tried.
@@ -27,10 +27,7 @@ def pick_dtype(name: str, device: torch.device, parameters: int = 0) -> torch.dt
             return torch.float16
         large = device.type == "cpu" and parameters >= _LARGE
         return torch.bfloat16 if large and multiplies_bfloat16() else torch.float32
-    if name not in DTYPES:
-        raise UsageError(
-            f"There is no dtype {name!r}.", f"--dtype takes auto, {', '.join(DTYPES)}, {INT8}."
-        )
+    check_dtype(name)
     return DTYPES[name]
 
 

@@ -20,6 +20,7 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.cli.talk import Talk
+from magnet_cli.config import check_dtype
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import check, panel
 
@@ -36,7 +37,6 @@ Examples:
 """
 
 _what, _model = panel("What is measured"), panel("Model")
-_DTYPES = ("auto", "float32", "float16", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,7 @@ def bench(
     check_plot(plot)
     dtypes = _words(what.dtype)
     for name in dtypes:
-        if name not in _DTYPES:
-            raise UsageError(f"There is no dtype {name!r}.", f"--dtype takes {', '.join(_DTYPES)}.")
+        check_dtype(name)
     if models.shape is not None and (models.lora or models.partner):
         raise UsageError(
             "--shape has random weights, and its own partner.", "Leave --lora and --partner out."
@@ -158,7 +157,7 @@ def bench(
     else:
         voice.print(found.markdown())
     if plot is not None:
-        from magnet_cli.evaluation.timings import draw_tradeoff
+        from magnet_cli.evaluation.plots import draw_tradeoff
 
         draw_tradeoff(
             plot, found.points(), f"{found.name} on {found.device}, {found.threads} threads"

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of
+from magnet_cli.config import PRECISIONS
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, typed
 from magnet_cli.foreign.reading import is_plain
 from magnet_cli.settings import MAX_SEED, OutputConfig, parse_region
 
 _LONGEST_NAME = 4096  # characters of a path or a model's name
-_DTYPES = ("float32", "float16", "bfloat16", "int8")
 _MOST_LORAS = 64
 HELPERS = ("rescorer", "hybrid_model")
 
@@ -64,7 +64,7 @@ _WORDS: dict[str, Callable[[Any], bool]] = {
     "source": _is_model,
     "weights": _is_name,
     "device": _is_name,
-    "dtype": lambda value: value in _DTYPES,
+    "dtype": lambda value: value in PRECISIONS,
     "seed": lambda value: type(value) is int and 0 <= value <= MAX_SEED,
     "duration": lambda value: _is_number(value) and value > 0,
 }

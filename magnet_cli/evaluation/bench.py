@@ -302,18 +302,14 @@ class Watch:
 
     Attributes:
         passes: of an item through a network: a guided step of two clips is four.
+        spent: seconds that passes, those passed over too, took; none where all are computed.
     """
 
     def __init__(self, sample: int | None, device: torch.device) -> None:
         self.passes = 0
         self._sample, self._device = sample, device
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
-        self._between = 0.0
-
-    @property
-    def spent(self) -> float:
-        """Seconds that passes, those passed over too, took; none where all are computed."""
-        return self._between
+        self.spent = 0.0
 
     @property
     def reckoned(self) -> float:
@@ -359,7 +355,7 @@ class Watch:
                 rows[:, :, cache.length : end] = 0  # what was there before need not be a number
             cache.length = end
         kind.count += 1
-        self._between += time.perf_counter() - began
+        self.spent += time.perf_counter() - began
         return x
 
     def _is_timed(self, kind: _Kind, rows: int, cache: KVCache | None) -> bool:

@@ -1,4 +1,5 @@
-"""Figures with their intervals, drawn: a dot and a line for each row, in panels side by side."""
+"""Figures, drawn: with their intervals, a dot and a line for each row, in panels side by side; and throughput
+over latency."""
 
 from __future__ import annotations
 
@@ -7,9 +8,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from magnet_cli.evaluation.statistics import Estimate
 from magnet_cli.files import atomic_path, write_error
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 _ROW, _PANEL, _NAMES, _PAD, _HEAD, _FOOT = 30, 330, 300, 24, 64, 44  # pixels
 _FONT = 15
@@ -56,13 +63,9 @@ def draw_intervals(
     Raises:
         AudioFileError: the file cannot be written.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.load_default(_FONT)
     width = _NAMES + len(panels) * (_PANEL + _PAD) + _PAD
     height = _HEAD + len(rows) * _ROW + _FOOT
-    image = Image.new("RGB", (width, height), _PAPER)
-    pen = ImageDraw.Draw(image)
+    image, pen, font = _sheet(width, height)
     pen.text((_PAD, 12), title, _INK, font)
     for place, name in enumerate(rows):
         middle = _HEAD + place * _ROW + _ROW // 2
@@ -95,11 +98,7 @@ def draw_intervals(
                 pen.line([(x(cell.low), middle), (x(cell.high), middle)], colour, 3)
             at = x(cell.value)
             pen.ellipse([at - 5, middle - 5, at + 5, middle + 5], colour)
-    try:
-        with atomic_path(Path(path)) as partial:
-            image.save(partial, "PNG")
-    except OSError as error:
-        raise write_error(path, error) from error
+    _save(image, path)
 
 
 def _plain(text: str) -> str:
@@ -134,3 +133,87 @@ def _scale(panel: Panel) -> tuple[float, float, float]:
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
     return low, high, step
+
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _FOOT = 1000, 620, 90, 280, 60, 70  # pixels
+_COLOURS = (
+    _MARK, _BASE, (62, 128, 74), (128, 74, 140), (150, 120, 20), (60, 140, 150),
+    (190, 70, 110), (100, 100, 100),
+)  # fmt: skip
+
+
+def draw_tradeoff(
+    path: str | os.PathLike[str],
+    lines: Mapping[str, Sequence[tuple[float, float, str]]],
+    title: str = "",
+) -> None:
+    """Draw throughput over latency, both by logarithms, into a PNG file (the paper, section 4: figure 3).
+
+    Args:
+        path: where to.
+        lines: of each line seconds until its clips are there, clips a minute, and a word for the point.
+        title: above all.
+
+    Raises:
+        AudioFileError: the file cannot be written.
+    """
+    image, pen, font = _sheet(_WIDTH, _HEIGHT)
+    pen.text((_LEFT, 16), title, _INK, font)
+    points = [point for line in lines.values() for point in line]
+    across = _Axis([x for x, _, _ in points], _LEFT, _WIDTH - _RIGHT)
+    up = _Axis([y for _, y, _ in points], _HEIGHT - _FOOT, _TOP)
+    for tick in across.ticks:
+        x = across.place(tick)
+        pen.line([(x, _TOP), (x, _HEIGHT - _FOOT)], _FAINT)
+        pen.text((x, _HEIGHT - _FOOT + 16), f"{tick:g}", _INK, font, anchor="mm")
+    for tick in up.ticks:
+        y = up.place(tick)
+        pen.line([(_LEFT, y), (_WIDTH - _RIGHT, y)], _FAINT)
+        pen.text((_LEFT - 8, y), f"{tick:g}", _INK, font, anchor="rm")
+    middle = (_LEFT + _WIDTH - _RIGHT) // 2
+    pen.text((middle, _HEIGHT - 22), "seconds until the batch is there", _INK, font, anchor="mm")
+    pen.text((10, _TOP - 18), "clips a minute (points: batch)", _INK, font)
+    for number, (name, line) in enumerate(lines.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        places = [(across.place(x), up.place(y)) for x, y, _ in line]
+        pen.line(places, colour, 2)
+        for (x, y), (_, _, word) in zip(places, line, strict=True):
+            pen.ellipse([x - 5, y - 5, x + 5, y + 5], colour)
+            pen.text((x, y - 15), word, colour, font, anchor="mm")
+        y = _TOP + 10 + 24 * number
+        pen.ellipse([_WIDTH - _RIGHT + 20, y - 5, _WIDTH - _RIGHT + 30, y + 5], colour)
+        pen.text((_WIDTH - _RIGHT + 40, y), name, colour, font, anchor="lm")
+    _save(image, path)
+
+
+class _Axis:
+    """A logarithmic axis from one pixel to another, with ticks at 1, 2 and 5 times powers of ten."""
+
+    def __init__(self, values: Sequence[float], first: int, last: int) -> None:
+        room = 1.25
+        self._low, self._high = math.log(min(values) / room), math.log(max(values) * room)
+        self._first, self._last = first, last
+        powers = range(math.floor(self._low / math.log(10)), math.ceil(self._high / math.log(10)))
+        marks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+        self.ticks = [mark for mark in marks if self._low <= math.log(mark) <= self._high]
+
+    def place(self, value: float) -> float:
+        """The pixel of a value."""
+        share = (math.log(value) - self._low) / (self._high - self._low)
+        return self._first + share * (self._last - self._first)
+
+
+def _sheet(width: int, height: int) -> tuple[Image, ImageDraw, FreeTypeFont | ImageFont]:
+    """An empty picture, what draws on it, and the font."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("RGB", (width, height), _PAPER)
+    return image, ImageDraw.Draw(image), ImageFont.load_default(_FONT)
+
+
+def _save(image: Image, path: str | os.PathLike[str]) -> None:
+    try:
+        with atomic_path(Path(path)) as partial:
+            image.save(partial, "PNG")
+    except OSError as error:
+        raise write_error(path, error) from error

@@ -1,17 +1,14 @@
-"""What a bench measured, as people and programs read it: a table, a picture, JSON; and what it says."""
+"""What a bench measured, as people and programs read it: a table, JSON, and what it says."""
 
 from __future__ import annotations
 
 import math
-import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from magnet_cli.evaluation.table import ABSENT, markdown_table
-from magnet_cli.files import atomic_path, write_error
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ class Bench:
         return markdown_table(head, cells) + "\n\n" + "\n".join(f"- {note}" for note in notes)
 
     def points(self) -> dict[str, list[tuple[float, float, str]]]:
-        """For `draw_tradeoff`: of each way and precision, seconds, clips a minute and the batch."""
+        """For `plots.draw_tradeoff`: of each way and precision, seconds, clips a minute and the batch."""
         lines: dict[str, list[tuple[float, float, str]]] = {}
         for row in self.rows:
             point = row.median, row.clips_a_minute, str(row.batch)
@@ -195,80 +192,3 @@ def overtaking(rows: Sequence[Row]) -> list[str]:
         again = f", and is behind again at {', '.join(map(str, back))}" if back else ""
         said.append(f"In {dtype}, {what}{again}.")
     return said
-
-
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _FOOT = 1000, 620, 90, 280, 60, 70  # pixels
-_PAPER, _INK, _FAINT = (255, 255, 255), (40, 40, 40), (225, 225, 225)
-_COLOURS = (
-    (47, 93, 158), (176, 84, 44), (62, 128, 74), (128, 74, 140), (150, 120, 20), (60, 140, 150),
-    (190, 70, 110), (100, 100, 100),
-)  # fmt: skip
-
-
-def draw_tradeoff(
-    path: str | os.PathLike[str],
-    lines: Mapping[str, Sequence[tuple[float, float, str]]],
-    title: str = "",
-) -> None:
-    """Draw throughput over latency, both by logarithms, into a PNG file (the paper, section 4: figure 3).
-
-    Args:
-        path: where to.
-        lines: of each line seconds until its clips are there, clips a minute, and a word for the point.
-        title: above all.
-
-    Raises:
-        AudioFileError: the file cannot be written.
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.load_default(15)
-    image = Image.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
-    pen = ImageDraw.Draw(image)
-    pen.text((_LEFT, 16), title, _INK, font)
-    points = [point for line in lines.values() for point in line]
-    across = _Axis([x for x, _, _ in points], _LEFT, _WIDTH - _RIGHT)
-    up = _Axis([y for _, y, _ in points], _HEIGHT - _FOOT, _TOP)
-    for tick in across.ticks:
-        x = across.place(tick)
-        pen.line([(x, _TOP), (x, _HEIGHT - _FOOT)], _FAINT)
-        pen.text((x, _HEIGHT - _FOOT + 16), f"{tick:g}", _INK, font, anchor="mm")
-    for tick in up.ticks:
-        y = up.place(tick)
-        pen.line([(_LEFT, y), (_WIDTH - _RIGHT, y)], _FAINT)
-        pen.text((_LEFT - 8, y), f"{tick:g}", _INK, font, anchor="rm")
-    middle = (_LEFT + _WIDTH - _RIGHT) // 2
-    pen.text((middle, _HEIGHT - 22), "seconds until the batch is there", _INK, font, anchor="mm")
-    pen.text((10, _TOP - 18), "clips a minute (points: batch)", _INK, font)
-    for number, (name, line) in enumerate(lines.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
-        places = [(across.place(x), up.place(y)) for x, y, _ in line]
-        pen.line(places, colour, 2)
-        for (x, y), (_, _, word) in zip(places, line, strict=True):
-            pen.ellipse([x - 5, y - 5, x + 5, y + 5], colour)
-            pen.text((x, y - 15), word, colour, font, anchor="mm")
-        y = _TOP + 10 + 24 * number
-        pen.ellipse([_WIDTH - _RIGHT + 20, y - 5, _WIDTH - _RIGHT + 30, y + 5], colour)
-        pen.text((_WIDTH - _RIGHT + 40, y), name, colour, font, anchor="lm")
-    try:
-        with atomic_path(Path(path)) as partial:
-            image.save(partial, "PNG")
-    except OSError as error:
-        raise write_error(path, error) from error
-
-
-class _Axis:
-    """A logarithmic axis from one pixel to another, with ticks at 1, 2 and 5 times powers of ten."""
-
-    def __init__(self, values: Sequence[float], first: int, last: int) -> None:
-        room = 1.25
-        self._low, self._high = math.log(min(values) / room), math.log(max(values) * room)
-        self._first, self._last = first, last
-        powers = range(math.floor(self._low / math.log(10)), math.ceil(self._high / math.log(10)))
-        marks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-        self.ticks = [mark for mark in marks if self._low <= math.log(mark) <= self._high]
-
-    def place(self, value: float) -> float:
-        """The pixel of a value."""
-        share = (math.log(value) - self._low) / (self._high - self._low)
-        return self._first + share * (self._last - self._first)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from magnet_cli.evaluation import bench, timings
+from magnet_cli.evaluation import bench, plots
 from tests.cli.conftest import SMALL, Magnet
 
 
@@ -18,7 +18,7 @@ def test_the_command_prints_a_table_or_json_and_draws(magnet: Magnet) -> None:
     assert "| masked | float32 | 1 | " in outcome.out
     assert "| masked | int8 | 1 | " in outcome.out
     assert "Measuring 6/6" in outcome.err
-    assert Image.open("speed.png").size == (timings._WIDTH, timings._HEIGHT)
+    assert Image.open("speed.png").size == (plots._WIDTH, plots._HEIGHT)
     (record,) = magnet(*asked, "float32", "--json", "--sample", "1").records
     (only,) = record["rows"]
     assert (only["passes"], only["clip_seconds"], len(only["repeats"])) == (8, 0.1, 2)
