@@ -68,18 +68,41 @@ def muted() -> Iterator[None]:
     """Inside, nothing reaches stderr: libraries in C, as mpg123 of a damaged mp3, print there what no user
     can use. What other threads say meanwhile is lost, too, so let it be short."""
     with uninterrupted():
+        _mute.enter()
         try:
-            kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        except OSError:  # there is no stderr, or no more files can be opened
-            yield
-            return
-        try:
-            os.dup2(nowhere, 2)
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
+            _mute.leave()
+
+
+class _Mute:
+    """stderr, which a process has once: the first thread that asks mutes it, the last one gives it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._kept = -1  # the true stderr; -1: nothing is muted
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            # There may be no stderr, or no more files can be opened: then it says what it says.
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+                self._kept = os.dup(2)
+                os.dup2(nowhere.fileno(), 2)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside and self._kept >= 0:
+                os.dup2(self._kept, 2)
+                os.close(self._kept)
+                self._kept = -1
+
+
+_mute = _Mute()
 
 
 @dataclass

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from magnet_cli.files import atomic_path, draft
+from magnet_cli.files import atomic_path, draft, muted
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -90,3 +91,28 @@ def test_others_may_read_it_even_where_the_writer_replaced_the_private_file(tmp_
     plain = tmp_path / "plain"
     plain.write_bytes(b"x")
     assert target.stat().st_mode == plain.stat().st_mode
+
+
+def test_threads_that_mute_at_the_same_time_give_stderr_back(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Each kept what it took for stderr: the second one's was nothing already, for good."""
+    inside = [threading.Event(), threading.Event()]
+    leave = [threading.Event(), threading.Event()]
+
+    def mute(number: int) -> None:
+        with muted():
+            inside[number].set()
+            leave[number].wait(10)
+
+    threads = [threading.Thread(target=mute, args=(number,)) for number in (0, 1)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        assert inside[number].wait(10)
+    leave[0].set()
+    threads[0].join()
+    os.write(2, b"lost")
+    leave[1].set()
+    threads[1].join()
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"

@@ -9,6 +9,7 @@ nothing in the file moves, whatever its size.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -75,8 +76,7 @@ def put_tags(file: BinaryIO, points: LoopPoints) -> bool:
     data[entry : at + len(given)] = own
     number = struct.unpack_from("<I", data, count)[0]
     struct.pack_into("<I", data, count, number - 1 + len(points.tags()))
-    first, size = entry, len(own)
-    changed = [(count, bytes(data[count : count + 4])), (first, bytes(data[first : first + size]))]
+    changed = [(count, bytes(data[count : count + 4])), (entry, own)]
     page = data.rfind(b"OggS", 0, count)
     if data[:4] == b"OggS":
         length = 27 + data[page + 26] + sum(data[page + 27 : page + 27 + data[page + 26]])
@@ -158,10 +158,15 @@ def _tags_in(data: bytes) -> Iterator[bytes]:
 
 def _checksum(page: bytes | bytearray) -> int:
     """That of an ogg page whose own is zero (RFC 3533, section 6)."""
-    value = 0
+    value, table = 0, _checksums()
     for byte in page:
-        value = ((value << 8) & 0xFFFFFFFF) ^ _CHECKSUMS[(value >> 24) ^ byte]
+        value = ((value << 8) & 0xFFFFFFFF) ^ table[(value >> 24) ^ byte]
     return value
+
+
+@functools.cache
+def _checksums() -> list[int]:
+    return [_checksum_of(byte) for byte in range(256)]
 
 
 def _checksum_of(byte: int) -> int:
@@ -169,6 +174,3 @@ def _checksum_of(byte: int) -> int:
     for _ in range(8):
         value = (value << 1) ^ (0x104C11DB7 if value & 0x80000000 else 0)
     return value & 0xFFFFFFFF
-
-
-_CHECKSUMS = [_checksum_of(byte) for byte in range(256)]

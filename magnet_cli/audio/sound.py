@@ -237,10 +237,8 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
         comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
         comment = comment or comments.moved_comment(file)
         chunks, pictures = comments.kept_chunks(file), id3.pictures_of(file)
-        mask, has_picture = (
-            comments.channel_mask(file),
-            bool(pictures) or comments.has_flac_picture(file),
-        )
+        mask = comments.channel_mask(file)
+        has_picture = bool(pictures) or comments.has_flac_picture(file)
         points = read_points(file, chunks)  # before libsndfile counts on where the stream is
         with _opened(file, name) as (opened, remarks, kind):
             said = comment or opened.comment

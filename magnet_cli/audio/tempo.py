@@ -32,10 +32,8 @@ _LEAST_CLARITY = 0.15  # of a beat over the whole sound; below there is none
 # Chosen on 60 loops of nano, tried on others: docs/loops.md.
 _END_SECONDS = 3.0
 _CLEAR, _LEAST_PULSE, _LEAST_AGREEMENT, _LEAST_STEP, _MOST_DRIFT = 0.6, 0.5, 0.8, 0.2, 0.07
-_DISTANCE, _DRIFT = (
-    0.08,
-    0.5,
-)  # what a beat of distance, and a beat of drift, count against agreement
+# What a beat of distance, and a beat of drift, count against agreement.
+_DISTANCE, _DRIFT = 0.08, 0.5
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,10 @@ def onsets(samples: npt.NDArray[np.float32], sample_rate: int) -> Floats:
 
 def tempo_of(samples: npt.NDArray[np.float32], sample_rate: int) -> Tempo | None:
     """The beat of a sound [N] at `sample_rate` Hz; None where it has none that is steady, or is too short."""
-    strength = onsets(samples, sample_rate)
+    return _tempo(onsets(samples, sample_rate))
+
+
+def _tempo(strength: Floats) -> Tempo | None:
     if np.percentile(strength, 99) < _FAINT:
         return None
     period = _period(strength)
@@ -106,10 +107,11 @@ def cut_on_beat(
     Returns:
         None where there is no steady beat, or too little sound to know.
     """
-    found = tempo_of(samples, sample_rate)
+    strength = onsets(samples, sample_rate)
+    found = _tempo(strength)
     if found is None or found.clarity < _CLEAR:
         return None
-    strength, pulse = onsets(samples, sample_rate), _MULTIPLES / found.period
+    pulse = _MULTIPLES / found.period
     last = round(min(seconds, len(strength) / _RATE) * _RATE)
     size = min(round(_END_SECONDS * _RATE), last // 2)
     places = np.linspace(0, last - size, max(2, round(last / _RATE))).astype(int)

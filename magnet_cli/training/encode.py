@@ -47,9 +47,7 @@ class EncodeOptions:
     mix_snr: float = 5.0  # dB; the second of a pair is between -mix_snr and +mix_snr of the first
     mix_duration: float = 10.0  # seconds of a mixed pair
     seed: int = 0  # of the pairs
-    workers: int = (
-        0  # clips that are read and encoded at the same time; 0: one a core, at most four
-    )
+    workers: int = 0  # clips that are read and encoded at a time; 0: one a core, at most four
 
 
 @dataclass(frozen=True)
