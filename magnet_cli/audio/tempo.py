@@ -81,12 +81,8 @@ def onsets(samples: npt.NDArray[np.float32], sample_rate: int) -> Floats:
     return np.maximum(flux - slow, 0.0)
 
 
-def tempo_of(samples: npt.NDArray[np.float32], sample_rate: int) -> Tempo | None:
-    """The beat of a sound [N] at `sample_rate` Hz; None where it has none that is steady, or is too short."""
-    return _tempo(onsets(samples, sample_rate))
-
-
-def _tempo(strength: Floats) -> Tempo | None:
+def tempo_of(strength: Floats) -> Tempo | None:
+    """The beat of a sound by its `onsets`; None where it has none that is steady, or is too short."""
     if np.percentile(strength, 99) < _FAINT:
         return None
     period = _period(strength)
@@ -108,7 +104,7 @@ def cut_on_beat(
         None where there is no steady beat, or too little sound to know.
     """
     strength = onsets(samples, sample_rate)
-    found = _tempo(strength)
+    found = tempo_of(strength)
     if found is None or found.clarity < _CLEAR:
         return None
     pulse = _MULTIPLES / found.period

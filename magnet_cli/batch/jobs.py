@@ -144,7 +144,7 @@ class Job:
     @property
     def named(self) -> dict[str, str]:
         """The models that make it, by part, as named."""
-        return {part: name for part, name in self.models.items() if not part.endswith("_id")}
+        return names_of(self.models)
 
     @property
     def texts(self) -> list[str | None]:
@@ -283,13 +283,9 @@ class Planner:
         if key not in self._models:
             if line.model is not None:
                 check_name(line.model)
-            own = self.settings.models.items()
+            own = names_of(self.settings.models)
             # The batch's adapters are for the batch's model.
-            named = {
-                part: name
-                for part, name in own
-                if not part.endswith("_id") and not part.startswith("lora")
-            }
+            named = {part: name for part, name in own.items() if not part.startswith("lora")}
             named |= {"model": line.model} if line.model is not None else {}
             named |= lora_parts(line.lora or ())
             self._models[key] = with_identities(named)
@@ -328,6 +324,11 @@ class Planner:
             check_inside(self.settings.folder, self.settings.folder / path.parent)
             self._inside.add(path.parent)
         return path.as_posix()
+
+
+def names_of(models: Mapping[str, str]) -> dict[str, str]:
+    """Models by part as they are named, without what identifies them."""
+    return {part: name for part, name in models.items() if not part.endswith("_id")}
 
 
 def lora_parts(texts: Iterable[str]) -> dict[str, str]:

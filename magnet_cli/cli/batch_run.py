@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
-from magnet_cli.batch.jobs import BatchSettings, Job, Shard
+from magnet_cli.batch.jobs import BatchSettings, Job, Shard, names_of
 from magnet_cli.batch.manifest import Manifest, manifest_name, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
@@ -60,11 +60,10 @@ class BatchRun:
         self._settings, self._shard, self._size, self._talk = settings, shard, size, talk
         self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
         self._tally, self._gallery, self._has_begun = Tally(), gallery, False
-        own = {part: name for part, name in settings.models.items() if not part.endswith("_id")}
         self._makers = Makers(
             model,
             more,
-            tuple(own.items()),
+            tuple(names_of(settings.models).items()),
             settings.decoding,
             settings.folder,
             settings.folder / manifest_name(shard),

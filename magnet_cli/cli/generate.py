@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +22,7 @@ from magnet_cli.cli.inputs import (
 from magnet_cli.cli.progress import grown, make_each
 from magnet_cli.cli.settings import (
     ClipOptions,
+    CodesFileOptions,
     DecodingOptions,
     ModelOptions,
     PartnerOptions,
@@ -112,27 +112,6 @@ def gen(
             show_default=False,
         ),
     ],
-    destination: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="File, folder, or `-` for stdout. Several clips number the file, or fill in `{seed}`, "
-            "`{slug}`, `{index}`. "
-            "Default: a name made from prompt and seed.",
-            show_default=False,
-        ),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace files that exist.")] = False,
-    codes: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Keep the codes, too, as .npz [streams, frames].",
-            show_default=False,
-        ),
-    ] = None,
     loop: Annotated[
         bool,
         typer.Option(
@@ -144,14 +123,12 @@ def gen(
     exact: Annotated[
         bool, typer.Option("--exact", help="A loop as long as -d says, whatever the beat.")
     ] = False,
-    play: Annotated[
-        bool, typer.Option("--play", help="Play what was made, a loop until Enter.")
-    ] = False,
     help_all: Annotated[
         bool,
         typer.Option("--help-all", callback=help_all, is_eager=True, help="Show every flag."),
     ] = False,
     *,
+    files: CodesFileOptions,
     clips: ClipOptions,
     pieces: PieceOptions,
     model: ModelOptions,
@@ -173,7 +150,7 @@ def gen(
         check_loopable(output)
     elif exact:
         raise UsageError("--exact is for loops.", "Say --loop, too, or leave it out.")
-    check_stdout(destination, talk, play)
+    check_stdout(files.destination, talk, files.play)
     negative = cleaned(clips.negative)
     check_seconds("duration", clips.duration)
     texts = texts_of(prompts, voice)
@@ -185,7 +162,8 @@ def gen(
     if loop or cues:
         more.refuse(_BY_ONE_MODEL)
     seeds = seeds_of(clips)
-    targets = plan(texts[:1] if cues else texts, seeds, destination, codes, output, force)
+    texts_of_clips = texts[:1] if cues else texts
+    targets = plan(texts_of_clips, seeds, files.destination, files.codes, output, files.force)
 
     from magnet_cli.cli.loading import load, load_partners
     from magnet_cli.cli.progress import ClipDisplay
@@ -235,7 +213,7 @@ def gen(
                 _say_loop(clip, saved, seconds, voice)
 
         made = make_each(targets, make, output, voice, display, also)
-    if play:
+    if files.play:
         hear([(saved.target.path, loop) for saved in made], voice)
 
 

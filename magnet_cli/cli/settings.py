@@ -395,11 +395,11 @@ class PartnerOptions:
 
 @dataclass(frozen=True)
 class FileOptions:
-    """Where the outputs of a command that starts from a sound go."""
+    """Where the outputs of a command go."""
 
     destination: str | None = _files(
-        "File, folder, or `-` for stdout. Several variations number the file. "
-        "Default: a name made from the input's and the seed.",
+        "File, folder, or `-` for stdout. Several clips number the file, or fill in `{seed}`, `{slug}`, "
+        "`{index}`. Default: a name made from the input's or the prompt, and the seed.",
         flags="--output -o",
         metavar="FILE",
     )
