@@ -16,12 +16,11 @@ PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 Modeling = Literal["masked", "autoregressive", "hybrid"]
 
 
-def check_dtype(name: str) -> None:
-    """Refuse what no language model is loaded in. Raises UsageError: it is neither auto nor a precision."""
-    if name not in ("auto", *PRECISIONS):
-        raise UsageError(
-            f"There is no dtype {name!r}.", f"--dtype takes auto, {', '.join(PRECISIONS)}."
-        )
+def no_dtype(name: str) -> UsageError:
+    """The error for what no language model is loaded in."""
+    return UsageError(
+        f"There is no dtype {name!r}.", f"--dtype takes auto, {', '.join(PRECISIONS)}."
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from magnet_cli.config import PRECISIONS, LMConfig, check_dtype
+from magnet_cli.config import PRECISIONS, LMConfig, no_dtype
 from magnet_cli.errors import UsageError
 
 INT8 = "int8"  # linear layers are quantised (models/int8.py)
@@ -27,7 +27,8 @@ def pick_dtype(name: str, device: torch.device, parameters: int = 0) -> torch.dt
             return torch.float16
         large = device.type == "cpu" and parameters >= _LARGE
         return torch.bfloat16 if large and multiplies_bfloat16() else torch.float32
-    check_dtype(name)
+    if name not in DTYPES:
+        raise no_dtype(name)
     return DTYPES[name]
 
 

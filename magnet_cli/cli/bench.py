@@ -20,7 +20,7 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.cli.talk import Talk
-from magnet_cli.config import check_dtype
+from magnet_cli.config import PRECISIONS, no_dtype
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import check, panel
 
@@ -132,7 +132,8 @@ def bench(
     check_plot(plot)
     dtypes = _words(what.dtype)
     for name in dtypes:
-        check_dtype(name)
+        if name not in ("auto", *PRECISIONS):
+            raise no_dtype(name)
     if models.shape is not None and (models.lora or models.partner):
         raise UsageError(
             "--shape has random weights, and its own partner.", "Leave --lora and --partner out."
