@@ -2,10 +2,12 @@
 
     python benchmarks/faults.py                        200 clips, 10 workers and 2 drivers killed
     python benchmarks/faults.py --model small --clips 24 --kills 3 --drivers 1
+    python benchmarks/faults.py --engine ray           the same with actors of a local Ray cluster
 
 Makes a batch once by one process without disturbance. Then again by workers: some are killed at random
 moments, the driver is killed at others and started again, a second driver is tried beside the first, and
-one run may not write files larger than a clip is, as on a full disk. In the end both folders must be equal:
+one run may not write files larger than a clip is, as on a full disk (not with Ray, which would lose its own
+files). In the end both folders must be equal:
 every clip once, whole, the same bytes, and nothing else. Prints what it found as one JSON line; the exit
 status is 1 where anything is wrong.
 """
@@ -49,7 +51,7 @@ def workers_of(driver: int) -> list[int]:
                 said = (Path("/proc") / str(child) / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"magnet_cli.batch.processes" in said:
+            if b"magnet_cli.batch.processes" in said or said.startswith(b"ray::Actor"):
                 found.append(child)
     return found
 
@@ -166,6 +168,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10, help="of workers")
     parser.add_argument("--drivers", type=int, default=2, help="kills of the driver")
     parser.add_argument("--workers", default="2")
+    parser.add_argument("--engine", default="local")
     parser.add_argument("--steps", default="1")
     parser.add_argument("--duration", type=float, default=1.0)
     parser.add_argument("--batch-size", default="auto")
@@ -181,9 +184,9 @@ def main() -> int:
         subprocess.run([*command(arguments, prompts, whole), "--threads", "1"], check=True)
         unbroken = time.monotonic() - began
         each = sum(record["seconds"] for record in noted(whole)) / arguments.clips
-        crew = ["--workers", arguments.workers, "--threads", "1"]
+        crew = ["--workers", arguments.workers, "--engine", arguments.engine, "--threads", "1"]
         program = [*command(arguments, prompts, killed), *crew]
-        wrong = without_room(program, killed)
+        wrong = without_room(program, killed) if arguments.engine == "local" else []
         began = time.monotonic()
         workers, drivers, more = disturbed(
             program, killed, arguments.clips, arguments.kills, arguments.drivers, each, rng
@@ -194,6 +197,7 @@ def main() -> int:
         shutil.rmtree(base)
     report = {
         "clips": arguments.clips,
+        "engine": arguments.engine,
         "workers": arguments.workers,
         "workers_killed": workers,
         "drivers_killed": drivers,

@@ -28,6 +28,8 @@ from magnet_cli.data.prompts import BadLine
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.files import PARTIAL
 
+_COUNT_SECONDS = 5.0  # between two looks at how many workers there are to be
+_ROOM = 64  # groups that wait for a worker where that number changes
 MOST_TRIES = 3  # workers that may end over one group before its clips count as failed
 _LAST_SECONDS = 60.0  # that a stopped worker has to write what it has generated
 
@@ -48,17 +50,22 @@ class Crew:
     Everything that workers tell is handled in one thread, which notes clips in the manifest.
     """
 
-    def __init__(self, hire: Hire, count: int, told: OnCrew, at_once: bool = False) -> None:
+    def __init__(
+        self, hire: Hire, count: int | Callable[[], int], told: OnCrew, at_once: bool = False
+    ) -> None:
         """Hire nobody yet.
 
         Args:
             hire: starts a worker.
-            count: of workers at work at the same time.
+            count: of workers at work at the same time; where that changes, what says it.
             told: hears what they do.
             at_once: all are hired at the beginning; otherwise the first alone, until it has its model,
                 so that what must be downloaded is downloaded once.
         """
-        self._hire, self._count, self._told, self._at_once = hire, count, told, at_once
+        self._hire, self._told, self._at_once = hire, told, at_once
+        self._count: Callable[[], int] = count if callable(count) else lambda: count
+        self._counted = 0.0  # when
+        self._refused = 0  # workers in whose place no other comes
         self._events: queue.Queue[Any] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="driver of workers", daemon=True)
         self._crew: dict[int, _Member] = {}
@@ -67,7 +74,8 @@ class Crew:
             0  # workers that ended before they were ready, since the last one that was
         )
         self._waiting: deque[Task] = deque()
-        self._room = threading.Semaphore(2 * count)  # groups that wait for a worker
+        room = _ROOM if callable(count) else 2 * count
+        self._room = threading.Semaphore(room)  # groups that wait for a worker
         self._questions: dict[int, tuple[Question, queue.Queue[list[Any]]]] = {}
         self._asked = 0
         self._known: dict[Any, Fit | MagnetError] = {}
@@ -188,8 +196,10 @@ class Crew:
 
     def _work(self) -> None:
         try:
-            self._staff(self._count if self._at_once else 1)
+            self._staff()
             while not self._is_over():
+                if time.monotonic() - self._counted > _COUNT_SECONDS:
+                    self._staff()  # a cluster may have grown
                 try:
                     event = self._events.get(timeout=1.0)
                 except queue.Empty:
@@ -238,6 +248,8 @@ class Crew:
             self._note(told.worker, member, told.value)
         elif told.kind == "free":
             member.free = True
+        elif told.kind == "waits":
+            self._told.waits(told.worker, told.value)
         elif told.kind == "less":
             self._told.less(told.value)
         elif told.kind == "download":
@@ -254,19 +266,22 @@ class Crew:
             member.hand.kill()
             del self._crew[number]
             self._told.ended(number, "refused", 0)
-            self._count -= 1  # whoever comes in its place would be no other
+            self._refused += 1  # whoever comes in its place would be no other
             if not self._crew:
                 raise problem
             return
         member.facts, member.free, self._lost_early = facts, True, 0
-        self._told.started(number, str(facts.device))
+        self._told.started(number, facts.place)
         self._is_ready.set()
-        self._staff(self._count)
+        self._staff()
         for question in self._questions:
             self._ask(question)
 
-    def _staff(self, count: int) -> None:
-        """Hire until there are so many."""
+    def _staff(self) -> None:
+        """Hire until there are as many as there are to be."""
+        self._counted = time.monotonic()
+        alone = self._facts is None and not self._at_once
+        count = 1 if alone else self._count() - self._refused
         while len(self._crew) < count and not self._stopping:
             self._hired += 1
             self._crew[self._hired] = _Member(self._hire(self._hired, self._events.put))
@@ -329,7 +344,7 @@ class Crew:
                 f"Workers end before they have loaded the model, the last one {why}.",
                 "Try without --workers, which says more; fewer --workers need less memory.",
             )
-        self._staff(self._count if self._facts is not None or self._at_once else 1)
+        self._staff()
         for question in self._questions:
             self._ask(question)
 
@@ -362,6 +377,11 @@ class Crew:
 
 def differing(known: Facts, other: Facts) -> MagnetError | None:
     """Why a worker cannot work beside others: it would make other clips."""
+    if known.magnet != other.magnet:
+        return UsageError(
+            f"A worker runs magnet {other.magnet}, the first one {known.magnet}.",
+            "Install the same version on all machines.",
+        )
     if dict(known.models) != dict(other.models):
         return UsageError(
             "A worker has loaded other weights than the first one: the model was replaced meanwhile.",

@@ -22,6 +22,7 @@ from magnet_cli.models.parts import Parts
 from magnet_cli.partners import gather
 from magnet_cli.request import frames_for, make_request
 from magnet_cli.settings import DecodingConfig, required, with_preset
+from magnet_cli.version import __version__
 
 _AUTO_ON_CUDA = 8
 
@@ -38,6 +39,13 @@ class Facts:
     dtype: str
     modeling: str
     models: Mapping[str, str]  # all that take part, as named, and their ids: BatchSettings.models
+    magnet: str = __version__  # of whoever has loaded it
+    host: str | None = None  # where that is; None: this machine
+
+    @property
+    def place(self) -> str:
+        """Where it computes, in words."""
+        return f"{self.device} of {self.host}" if self.host else str(self.device)
 
     @classmethod
     def of(cls, model: Model, models: Mapping[str, str]) -> Facts:

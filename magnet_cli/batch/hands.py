@@ -18,7 +18,8 @@ class Told:
 
     ready: its Facts. answer: (number of the question, what `Worker.answer` said). begin: a prompt. outcome:
     an Outcome. free: it has generated its task and can have another. less: clips that its memory holds.
-    download: a hub.Progress. stuck: a MagnetError that stops every clip. ended: in words, how it ended.
+    download: a hub.Progress. waits: what it waits for, in words. stuck: a MagnetError that stops every clip.
+    ended: in words, how it ended.
     """
 
     worker: int
@@ -60,6 +61,9 @@ class OnCrew(Protocol):
 
     def ended(self, worker: int, why: str, groups: int) -> None:
         """It ended, with so many groups unfinished."""
+
+    def waits(self, worker: int, needs: str) -> None:
+        """It cannot begin yet."""
 
     def less(self, size: int) -> None:
         """A memory holds only so many clips at once."""

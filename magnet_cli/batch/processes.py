@@ -163,18 +163,25 @@ class Process:
         return f"ended with status {status}" + (f": {last[-1].strip()}" if last else "")
 
 
-def serve(source: IO[bytes], sink: IO[bytes], on_end: Callable[[], None]) -> None:
+def serve(
+    receive: Callable[[], Any],
+    send: Callable[[tuple[str, Any]], None],
+    on_end: Callable[[], None] = lambda: None,
+) -> None:
     """Be a worker: load the model, make tasks as they come, and tell of them.
 
-    `on_end` is called, from a thread, where `source` is at its end: the driver is no more.
+    Args:
+        receive: waits for the next message. Raises EOFError, OSError: the driver is no more.
+        send: tells the driver; called by one thread at a time.
+        on_end: called, from a thread, once the driver is no more.
     """
     lock = threading.Lock()
 
     def tell(kind: str, value: Any = None) -> None:
         with lock:
-            _write(sink, (kind, value))
+            send((kind, value))
 
-    number, setup = _read(source)
+    number, setup = receive()
     try:
         worker = Worker(
             str(number),
@@ -193,7 +200,7 @@ def serve(source: IO[bytes], sink: IO[bytes], on_end: Callable[[], None]) -> Non
     def listen() -> None:
         while True:
             try:
-                message = _read(source)
+                message = receive()
             except (EOFError, OSError):
                 on_end()
                 return
@@ -235,7 +242,8 @@ def main() -> None:
     """Serve on stdin and stdout; what else is written to stdout goes to stderr."""
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, sink, lambda: os._exit(1))
+    source = sys.stdin.buffer
+    serve(lambda: _read(source), lambda told: _write(sink, told), lambda: os._exit(1))
     sink.close()
     os._exit(0)  # without waiting for threads that read
 

@@ -7,7 +7,7 @@ import secrets
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,6 +38,7 @@ Examples:
     magnet batch prompts.txt -O clips --wildcards -n 20
     generate-prompts | magnet batch - -O clips --print0 | xargs -0 -n 1 play
     magnet batch prompts.txt -O clips --seed 7 --shard auto
+    magnet batch prompts.txt -O clips --engine ray --address auto
     magnet batch --status clips
 """
 
@@ -76,6 +77,18 @@ class BatchOptions:
         "Processes that make clips side by side; auto: one a GPU, or one a core. A worker that ends is "
         "replaced. Default: none, this process makes them.",
         metavar="N",
+    )
+    engine: Literal["local", "ray"] = _batch(
+        "Where workers are: processes of this machine, or actors of a Ray cluster (extra `ray`).",
+        "local",
+    )
+    address: str | None = _batch(
+        "Of the Ray cluster, as `ray start` says it, or auto. Default: RAY_ADDRESS, else one is started "
+        "here and ended.",
+        metavar="HOST:PORT",
+    )
+    collect: bool = _batch(
+        "The Ray cluster shares no disk with this machine: files are sent here.", False
     )
     wildcards: bool = _batch(
         "Draw `{sad|happy}` and `__mood__`, a line of mood.txt beside FILE, by each clip's seed.",
@@ -142,6 +155,7 @@ def batch(
     from magnet_cli.batch.resume import as_begun
     from magnet_cli.batch.sharding import shard_of
     from magnet_cli.checkpoints.identity import with_identities
+    from magnet_cli.cli.batch_crew import CrewOptions
     from magnet_cli.cli.batch_run import BatchRun
     from magnet_cli.cli.batch_status import say_status
     from magnet_cli.data.wildcards import Wildcards
@@ -170,7 +184,10 @@ def batch(
         )
     check_seconds("duration", clips.duration)
     shard, size = shard_of(options.shard, os.environ), parse_batch_size(options.batch_size)
-    workers = parse_workers(options.workers)
+    workers, crew = parse_workers(options.workers), None
+    is_ray = options.engine == "ray"
+    if workers is not None or is_ray or options.address is not None or options.collect:
+        crew = CrewOptions(workers or "auto", is_ray, options.address, options.collect)
     if shard.count > 1 and clips.seed is None:
         raise UsageError("Shards need the same --seed.", "Say one, such as --seed 7.")
     base = clips.seed
@@ -205,7 +222,7 @@ def batch(
         skip_bad=options.skip_bad,
         path_end=b"\0" if options.print0 else b"\n" if options.print_paths else None,
         gallery=options.gallery and not options.dry_run,
-        workers=workers,
+        workers=crew,
     )
     planner = Planner(settings)
     with open_prompts(source) as prompts:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from magnet_cli.batch.jobs import Job
 from magnet_cli.checkpoints.identity import with_identities
-from magnet_cli.cli.batch_crew import CrewTalk, loaded_crew
+from magnet_cli.cli.batch_crew import CrewOptions, CrewTalk, loaded_crew
 from magnet_cli.cli.loading import load, load_partners, loading
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.cli.talk import Talk
@@ -54,7 +54,7 @@ class Makers:
         decoding: what holds for lines that say nothing.
         folder, manifest: of the clips.
         size: clips decoded at once, as asked for.
-        workers: processes that make the clips; None: this one does.
+        workers: who make the clips; None: this process does.
         loaded: the batch's own model, where it is loaded already.
         ids: of what was loaded or fetched: each part's name and id.
     """
@@ -67,7 +67,7 @@ class Makers:
     manifest: Path
     size: int | Literal["auto"]
     force: bool
-    workers: int | Literal["auto"] | None
+    workers: CrewOptions | None
     talk: Talk
     loaded: Model | None = None
     ids: dict[Named, dict[str, str]] = field(default_factory=dict)
@@ -161,11 +161,9 @@ class Makers:
     @contextlib.contextmanager
     def _hired(self, options: ModelOptions, models: Named, clips: int | None) -> Iterator[Maker]:
         """Workers, of whom the first has loaded the models."""
-        from magnet_cli.batch.processes import hire_processes, places
         from magnet_cli.batch.worker import Setup
 
         assert self.workers is not None
-        where = places(self.workers, options.device, options.threads)
         setup = Setup(
             models=dict(models),
             device=options.device,
@@ -179,11 +177,9 @@ class Makers:
             force=self.force,
         )
         known = with_identities(dict(models))
-        with loaded_crew(
-            hire_processes(setup, where),
-            where.count if clips is None else min(where.count, clips),
-            options,
-            all(f"{part}_id" in known for part, _ in models),
-            self.talk,
-        ) as (crew, facts, voice):
+        is_here = all(f"{part}_id" in known for part, _ in models)
+        with (
+            self.workers.hire(setup, clips) as (hire, count),
+            loaded_crew(hire, count, options, is_here, self.talk) as (crew, facts, voice),
+        ):
             yield Maker(crew, facts, voice)

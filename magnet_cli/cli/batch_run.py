@@ -12,6 +12,7 @@ from magnet_cli.batch.jobs import BatchSettings, Job, Shard, names_of
 from magnet_cli.batch.manifest import Manifest, manifest_name, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
+from magnet_cli.cli.batch_crew import CrewDisplay, CrewOptions
 from magnet_cli.cli.batch_makers import Maker, Makers, Named, named
 from magnet_cli.cli.inputs import say_no_word_of
 from magnet_cli.cli.progress import BatchDisplay
@@ -47,7 +48,7 @@ class BatchRun:
         path_end: bytes | None,
         gallery: bool = False,
         loaded: Model | None = None,
-        workers: int | Literal["auto"] | None = None,
+        workers: CrewOptions | None = None,
     ) -> None:
         """Take what a run is of.
 
@@ -55,7 +56,7 @@ class BatchRun:
             path_end: what ends each finished file's path on stdout; None: none is written.
             gallery: a page of the folder's clips is written at the end.
             loaded: the model that `model` names, where it is loaded already.
-            workers: processes that make the clips; None: this one does.
+            workers: who make the clips; None: this process does.
         """
         self._settings, self._shard, self._size, self._talk = settings, shard, size, talk
         self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
@@ -332,7 +333,6 @@ class BatchRun:
     ) -> None:
         from magnet_cli.batch.executors import Engine, Writer
         from magnet_cli.batch.fitting import Fitter, batch_size
-        from magnet_cli.cli.batch_crew import CrewDisplay
 
         size, fitter = batch_size(self._size, maker.facts, whole), maker.fitter
         total = self._tally.total

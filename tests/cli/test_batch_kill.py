@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,13 +34,19 @@ def test_killed_at_random_moments(home: Path) -> None:
 @pytest.mark.timeout(900)  # a dozen processes, each with its torch
 def test_workers_and_their_driver_are_killed(home: Path) -> None:
     """A full disk and a second driver, too: a small benchmarks/faults."""
-    more = ("--clips", "24", "--kills", "3", "--drivers", "1", "--steps", "4", "--duration", "2")
+    report = killed_and_compared("--kills", "3", "--drivers", "1")
+    assert report["workers_killed"] + report["drivers_killed"] >= 1
+
+
+def killed_and_compared(*more: str) -> dict[str, Any]:
+    """What benchmarks/faults reports of a small batch: nothing is wrong."""
+    small = ("--model", SMALL, "--clips", "24", "--steps", "4", "--duration", "2")
     outcome = processes.run(
-        [sys.executable, str(BENCHMARKS / "faults.py"), "--model", SMALL, *more],
+        [sys.executable, str(BENCHMARKS / "faults.py"), *small, *more],
         capture_output=True,
         text=True,
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    report = json.loads(outcome.stdout)
+    report: dict[str, Any] = json.loads(outcome.stdout)
     assert report["wrong"] == []
-    assert report["workers_killed"] + report["drivers_killed"] >= 1
+    return report

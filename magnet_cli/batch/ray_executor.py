@@ -1,0 +1,407 @@
+"""Workers as actors of a Ray cluster: the driver is `batch.crew`, a worker is `batch.processes.serve`.
+
+Ray Core alone is used: an actor for each GPU, or for a share of the processors, which waits until the cluster
+has one. What it tells is fetched from it; where no disk is shared, its files come along as bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import queue
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from magnet_cli.batch.executors import as_magnet_error
+from magnet_cli.batch.hands import Hand, Hire, Tell, Told
+from magnet_cli.batch.jobs import Job
+from magnet_cli.batch.manifest import Manifest, mark_of
+from magnet_cli.batch.names import check_inside
+from magnet_cli.batch.processes import available_cores, serve
+from magnet_cli.batch.report import Outcome
+from magnet_cli.batch.resume import Standing
+from magnet_cli.batch.worker import Question, Setup, Task
+from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.files import PARTIAL, draft, marked, write_error
+
+_MOST_TOLD = 16  # events, finished clips among them, that wait in an actor to be fetched
+_OWN = "magnet-ray-"  # what the folder of a cluster of ours is called
+_YOUNG_SECONDS = 60.0  # a folder so young may be of a cluster that begins
+_PATIENCE = 20.0  # seconds after which an actor is said to wait for the cluster
+
+
+@dataclass(frozen=True)
+class Share:
+    """What an actor takes of a cluster."""
+
+    cpus: int
+    gpus: int
+
+    def __str__(self) -> str:
+        cpus = f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}"
+        return f"{cpus} and a GPU" if self.gpus else cpus
+
+    def count(self, ray: Any) -> int:
+        """How many actors a cluster has room for now; one waits where there is none. Raises MagnetError."""
+        kind, each = ("GPU", self.gpus) if self.gpus else ("CPU", self.cpus)
+        try:
+            return max(1, int(ray.cluster_resources().get(kind, 0)) // each)
+        except Exception as error:  # of Ray's own, by what has become of it
+            raise MagnetError(
+                f"The Ray cluster is gone: {_why(error)}.",
+                "What is made stays; the same command goes on, with any engine.",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where actors work.
+
+    Attributes:
+        folder: the driver's working folder, as names of files and models are relative to it.
+        token: a file in the clips' folder that a node must see; None: files are sent to the driver.
+    """
+
+    folder: str
+    token: Path | None
+
+
+@dataclass(frozen=True)
+class Files:
+    """What came of a clip, and its files as bytes."""
+
+    outcome: Outcome
+    sound: bytes
+    codes: bytes | None
+
+
+class Actor:
+    """A worker on a node of the cluster: messages are put in, and what it tells is taken out."""
+
+    def __init__(self, number: int, setup: Setup, place: Place) -> None:
+        """Begin to load the model.
+
+        Args:
+            number: of the worker.
+            setup: what it is to do.
+            place: where.
+        """
+        with contextlib.suppress(OSError):  # a node without a shared disk need not have it
+            os.chdir(place.folder)
+        self._in: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._out: queue.Queue[tuple[str, Any]] = queue.Queue(_MOST_TOLD)
+        self._own: Path | None = None
+        if place.token is None:
+            self._own = Path(tempfile.mkdtemp(prefix="magnet-"))
+            setup = replace(setup, folder=self._own, manifest=self._own / setup.manifest.name)
+        elif not place.token.is_file():
+            error = UsageError(
+                f"{platform.node()} does not see the folder {setup.folder} of this machine.",
+                "Let it be on a disk that all share, or say --collect.",
+            )
+            self._out.put(("stuck", error))
+            self._out.put(("ended", "ended"))
+            return
+        self._in.put((number, setup))
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def put(self, message: Any) -> None:
+        """Hand it a task or a question, or None: it is to end."""
+        if self._own is not None and isinstance(message, Task):
+            message = replace(message, jobs=[_moved(job, self._own) for job in message.jobs])
+        self._in.put(message)
+
+    def take(self) -> tuple[str, Any]:
+        """Wait for what it tells next; ("ended", ...) is the last."""
+        kind, value = self._out.get()
+        if kind == "ready":
+            value = replace(value, host=platform.node())
+        if self._own is not None and kind == "outcome" and value.saved is not None:
+            target = value.saved.target
+            codes = None if target.codes is None else target.codes.read_bytes()
+            value = Files(value, target.path.read_bytes(), codes)
+            for path in (target.path, target.codes):
+                if path is not None:
+                    path.unlink()
+        return kind, value
+
+    def leave(self) -> None:
+        """Keep nothing on this node: called before the end."""
+        if self._own is not None:
+            shutil.rmtree(self._own, ignore_errors=True)
+
+    def _work(self) -> None:
+        try:
+            serve(self._in.get, self._out.put, lambda: None)
+        except Exception as error:
+            self._out.put(("stuck", as_magnet_error(error)))
+        self._out.put(("ended", "ended"))
+
+
+class RayHand:
+    """An actor, as its driver has it (`hands.Hand`)."""
+
+    def __init__(
+        self, ray: Any, number: int, actor: Any, tell: Tell, setup: Setup, needs: str
+    ) -> None:
+        """Listen to it in a thread.
+
+        Args:
+            ray: the module.
+            number: of the worker.
+            actor: Ray's handle of it.
+            tell: hears what it tells.
+            setup: what it was told, as the driver has it.
+            needs: of the cluster, in words.
+        """
+        self._ray, self._number, self._actor, self._tell = ray, number, actor, tell
+        self._setup, self._needs = setup, needs
+        self._noted = Manifest(setup.manifest)  # what the driver's says of the jobs in hand
+        self._planned: dict[int, Job] = {}  # by index: where files that are sent go
+        self._is_killed = False
+        threading.Thread(target=self._listen, name=f"actor {number}", daemon=True).start()
+
+    def give(self, task: Task) -> None:
+        """As `hands.Hand`."""
+        self._planned |= {job.index: job for job in task.jobs}
+        self._noted.clips.update(task.noted)
+        self._send(task)
+
+    def ask(self, number: int, question: Question) -> None:
+        """As `hands.Hand`."""
+        self._send((number, question))
+
+    def stop(self) -> None:
+        """As `hands.Hand`."""
+        self._send(None)
+
+    def kill(self) -> None:
+        """As `hands.Hand`."""
+        if not self._is_killed:
+            self._is_killed = True
+            with contextlib.suppress(Exception):  # it, or the cluster, may be gone
+                self._ray.get(self._actor.leave.remote(), timeout=1.0)
+            with contextlib.suppress(Exception):
+                self._ray.kill(self._actor)
+
+    def _send(self, message: Any) -> None:
+        # One that has ended is noticed by what it tells: nothing any more.
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._actor.put.remote(message)
+
+    def _listen(self) -> None:
+        try:
+            kind = ""
+            while kind != "ended":
+                kind, value = self._taken(self._actor.take.remote(), first=not kind)
+                self._hear(kind, value)
+        except self._ray.exceptions.RayError as error:
+            self._hear("ended", f"was lost ({_why(error)})")
+        except Exception as error:  # such as a full disk here
+            self._hear("stuck", as_magnet_error(error))
+            self._hear("ended", "cannot send its clips")
+        self.kill()
+
+    def _taken(self, event: Any, first: bool) -> Any:
+        """What an actor tells, once it does. Raises RayError: it is gone."""
+        began, is_said = time.monotonic(), not first
+        while True:
+            try:
+                return self._ray.get(event, timeout=1.0)
+            except self._ray.exceptions.GetTimeoutError:
+                if self._is_killed:
+                    return "ended", "ended"
+            if not is_said and time.monotonic() - began > _PATIENCE:
+                is_said = True
+                self._tell(Told(self._number, "waits", self._needs))
+
+    def _hear(self, kind: str, value: Any) -> None:
+        if kind == "outcome":
+            done = value.outcome if isinstance(value, Files) else value
+            job = self._planned.pop(done.job.index)
+            if isinstance(value, Files):
+                with marked(f"{self._noted.mark}-{self._number}"):
+                    value = written(value, job, self._setup, self._noted)
+            self._noted.clips.pop(job.file, None)
+        self._tell(Told(self._number, kind, value))
+
+
+def written(files: Files, job: Job, setup: Setup, noted: Manifest) -> Outcome:
+    """Write a clip's files that came as bytes; what came of it, with them in their places.
+
+    Args:
+        files: as they came.
+        job: as it was planned here.
+        setup: of the run.
+        noted: what the manifest says of the clip.
+
+    Raises:
+        MagnetError: the disk is full, or cannot be written to.
+    """
+    path, saved = job.target.path, files.outcome.saved
+    assert path is not None
+    assert saved is not None
+    try:
+        Standing(noted, setup.force).refuse(job)
+        check_inside(setup.folder, path.parent)
+    except UsageError as error:
+        return replace(files.outcome, job=job, saved=None, size=None, error=error)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for data, place in ((files.sound, path), (files.codes, job.target.codes)):
+            if data is not None and place is not None:
+                with draft(place, replace=True) as made:
+                    made.path.write_bytes(data)
+    except OSError as error:
+        raise write_error(path, error) from error
+    return replace(files.outcome, job=job, saved=replace(saved, target=job.target))
+
+
+@contextlib.contextmanager
+def cluster(address: str | None, cpus: int) -> Iterator[Any]:
+    """A cluster to work with: the one at an address, or a local one that is started and ended here.
+
+    Args:
+        address: as `ray start` says it, or `auto`; None: what RAY_ADDRESS says, else a local one.
+        cpus: that a local one has.
+
+    Yields:
+        The module `ray`, connected.
+
+    Raises:
+        UsageError: there is no cluster at the address.
+        MagnetError: a local one cannot be started.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    how: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    with contextlib.ExitStack() as stack:
+        if address == "local":
+            how |= {"num_cpus": cpus, "include_dashboard": False}
+            how["_temp_dir"] = stack.enter_context(_own_folder())
+        stack.callback(ray.shutdown)  # before its folder goes
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(address, **how)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            if address == "local":
+                raise MagnetError(
+                    f"Ray does not start: {_why(error)}.",
+                    "Without --engine ray, --workers makes the same.",
+                ) from error
+            raise UsageError(
+                f"There is no Ray cluster at {address}: {_why(error)}.",
+                "Start one with `ray start --head`, or leave --address out for a local one.",
+            ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray has taken it
+        yield ray
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[str]:
+    """A folder for a local cluster. What runs that were killed have left goes, too."""
+    # Sockets lie below it, and their names have an end at some hundred bytes.
+    parent = "/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir()
+    for left in Path(parent).glob(f"{_OWN}*"):
+        with contextlib.suppress(OSError, Timeout):
+            if time.time() - left.lstat().st_mtime > _YOUNG_SECONDS:
+                with FileLock(left / ".lock", timeout=0):
+                    shutil.rmtree(left, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=_OWN, dir=parent, ignore_cleanup_errors=True) as own,
+        FileLock(Path(own) / ".lock"),
+    ):
+        yield own
+
+
+def share_of(ray: Any, device: str, threads: int | None) -> Share:
+    """What an actor takes: a GPU where the cluster has some, or where one is asked for; else processors."""
+    is_gpu = device.partition(":")[0] == "cuda"
+    if device == "auto":
+        is_gpu = ray.cluster_resources().get("GPU", 0) >= 1
+    return Share(threads or 1, int(is_gpu))
+
+
+def counted(
+    ray: Any, share: Share, asked: int | Literal["auto"], most: int | None
+) -> int | Callable[[], int]:
+    """How many actors there are to be.
+
+    Args:
+        ray: the module.
+        share: of each.
+        asked: auto: as many as the cluster has room for at any time.
+        most: there is no use in more.
+    """
+    most = most or 1_000_000
+    return min(most, asked) if asked != "auto" else lambda: min(most, share.count(ray))
+
+
+@contextlib.contextmanager
+def hire_actors(ray: Any, setup: Setup, share: Share, collect: bool) -> Iterator[Hire]:
+    """What starts workers in a cluster.
+
+    Args:
+        ray: the module.
+        setup: what they are to do.
+        share: of the cluster, for each.
+        collect: no disk is shared, so their files are sent here.
+    """
+    remote = ray.remote(Actor)
+    device = "cuda" if share.gpus and setup.device != "auto" else setup.device
+    setup = replace(setup, threads=share.cpus, device=device)
+    token: Path | None = None
+    if not collect:
+        prefix = f"{PARTIAL}{mark_of(setup.manifest)}-"  # a killed run's goes like its other files
+        handle, name = tempfile.mkstemp(prefix=prefix, dir=setup.folder)
+        os.close(handle)
+        token = Path(name)
+
+    def hire(number: int, tell: Tell) -> Hand:
+        actor = remote.options(
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            max_concurrency=4,  # a task is put in while another waits for what is told
+            max_restarts=0,  # the crew replaces it, and knows what it was making
+        ).remote(number, setup, Place(os.getcwd(), token))
+        return RayHand(ray, number, actor, tell, setup, str(share))
+
+    try:
+        yield hire
+    finally:
+        if token is not None:
+            token.unlink(missing_ok=True)
+
+
+def local_cpus(asked: int | Literal["auto"], threads: int | None) -> int:
+    """Processors that a local cluster says it has: room for all that are asked for."""
+    return max(available_cores(), (1 if asked == "auto" else asked) * (threads or 1))
+
+
+def _moved(job: Job, folder: Path) -> Job:
+    """A job whose files go below another folder, by its index: a name may be of any length."""
+    target = job.target
+    assert target.path is not None
+    place = folder / f"{job.index}{target.path.suffix}"
+    codes = None if target.codes is None else place.with_name(f"{place.name}.npz")
+    return replace(job, target=replace(target, path=place, codes=codes))
+
+
+def _why(error: Exception) -> str:
+    """What Ray says, in a line: the error of an actor that could not begin stands at its end."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = lines[-1 if "creation task" in lines[0] else 0] if lines else type(error).__name__
+    return " ".join(said.split())[:200].rstrip(".:")
