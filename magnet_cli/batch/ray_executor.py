@@ -12,6 +12,7 @@ import platform
 import queue
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -294,6 +295,7 @@ def cluster(address: str | None, cpus: int) -> Iterator[Any]:
         stack.callback(ray.shutdown)  # before its folder goes
         before = signal.getsignal(signal.SIGTERM)
         try:
+            _reach(address)
             ray.init(address, **how)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             if address == "local":
@@ -308,6 +310,13 @@ def cluster(address: str | None, cpus: int) -> Iterator[Any]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray has taken it
         yield ray
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import concurrent.futures
 import dataclasses
 import errno
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,15 @@ def test_an_actor_without_room_is_told_of(folder: Path, monkeypatch: pytest.Monk
         time.sleep(0.01)
     assert told[0] == Told(1, "waits", "2 CPUs and a GPU")
     hand.kill()
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+    """Ray tries for minutes, and says so in lines of its own."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(OSError, match="refused"):
+            ray_executor._reach(f"127.0.0.1:{taken.getsockname()[1]}")
+    ray_executor._reach("auto")
 
 
 def test_shares() -> None:
