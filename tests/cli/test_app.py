@@ -304,10 +304,11 @@ def test_help_of_gen_shows_the_flags_of_every_day(capfd: pytest.CaptureFixture[s
     ("model", "given", "expected"),
     [
         ("nano", {}, {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}),
-        ("small", {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ("small", {}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "30000"}),
         ("nano", {"OMP_NUM_THREADS": "4"}, {"OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "PASSIVE"}),
         ("nano", {"GOMP_SPINCOUNT": "9"}, {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "9"}),
-        ("./damaged", {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        ("small", {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ("./damaged", {}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "30000"}),
     ],
 )
 def test_threads_suit_the_model_unless_the_user_says(
