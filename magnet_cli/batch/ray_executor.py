@@ -309,6 +309,8 @@ def cluster(address: str | None, cpus: int) -> Iterator[Any]:
             ) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray has taken it
+        # Where an actor is lost, Ray prints a page to stdout, which is data; nothing public stops it.
+        ray._private.worker._worker_logs_enabled = False
         yield ray
 
 
