@@ -13,6 +13,7 @@ from typing import Any
 # make the suite ten times slower. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy.testing  # noqa: F401  (older ones start a process the first time: below it is refused)
 import pytest
 
 from tests.golden_cases import HUB_CACHE

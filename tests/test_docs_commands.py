@@ -91,7 +91,7 @@ def test_calls_in_the_programs_own_help_are_taken() -> None:
         ("magnet train codec better --start-from CODEC --n-q 12", "Missing option '--data'"),
         ("magnet extend a.wav rain -o b.wav", "Missing option '--to'"),
         ("magnet data encode sounds --codec small", "Missing argument"),
-        ("magnet gen rain --seed seven", "valid integer"),
+        ("magnet gen rain --seed seven", "valid int"),
         ("magnet gen rain -n", "requires an argument"),
         ("magnet models info a b", "unexpected extra argument"),
         ("echo rain | magnet gen - --sead 3 | sox - -n stat", "No such option"),

@@ -89,7 +89,8 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) ->
     Raises CheckpointError: not a safetensors file, or cut short."""
     try:
         headers.safetensors(path)
-        with safe_open(path, framework="pt") as file:
+        # Older safetensors would put them on whatever device the caller's program made the default.
+        with torch.device("cpu"), safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118
             return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:

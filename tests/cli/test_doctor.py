@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_it_says_what_a_report_needs_and_no_folder_of_the_user(
     outcome = magnet("doctor")
     assert outcome.status == 0
     for text in (
-        f"torch {torch.__version__}", "libsndfile 1", "GFLOP/s", "~/models: no models", "cpu",
+        f"torch {version('torch')}", "libsndfile 1", "GFLOP/s", "~/models: no models", "cpu",
         "zsh, installed: .zfunc/_magnet", "lufs -20", "programs: ",
     ):  # fmt: skip
         assert text in outcome.out, text

@@ -21,7 +21,7 @@ from tests.editing.tiny import FAST, SEGMENT, codes_of, tiny_model
 
 
 @given(
-    st.lists(st.floats(0.01, 20), max_size=5, unique=True),
+    st.lists(st.integers(10, 20_000).map(lambda ms: ms / 1000), max_size=5, unique=True),
     st.integers(0, 500),
     st.integers(1, 300),
     st.floats(0, 5),
