@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from magnet_cli.clips import Edit as Edit
     from magnet_cli.clips import Result as Result
     from magnet_cli.errors import MagnetError as MagnetError
+    from magnet_cli.settings import BarsConfig as BarsConfig
     from magnet_cli.settings import DecodingConfig as DecodingConfig
     from magnet_cli.settings import OutputConfig as OutputConfig
 
 _HOMES = {
+    "BarsConfig": "magnet_cli.settings",
     "DecodingConfig": "magnet_cli.settings",
     "OutputConfig": "magnet_cli.settings",
     "MagnetError": "magnet_cli.errors",

@@ -27,7 +27,7 @@ from magnet_cli.checkpoints.loras import parse_loras
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.clips import Clip, Edit, Making, Result
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing import looping, pieces, splicing, variation
+from magnet_cli.editing import bars, looping, pieces, splicing, variation
 from magnet_cli.editing.pieces import Direction
 from magnet_cli.editing.transcoding import encode_sound, frames_holding, whole_frames_in
 from magnet_cli.editing.windows import Cue, regions_of
@@ -36,7 +36,7 @@ from magnet_cli.models.parts import Parts
 from magnet_cli.partners import gather
 from magnet_cli.pipeline import GenerationResult, Pipeline
 from magnet_cli.request import frames_for, make_request
-from magnet_cli.settings import DecodingConfig
+from magnet_cli.settings import BarsConfig, DecodingConfig
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,33 @@ class Model(Pipeline):
         else:
             raise UsageError("A sound is as long as it is.", "Give source or seconds, not both.")
         made = looping.close_loop(self, direction, codes, beat, on_step=hooks["on_step"])
-        return Clip(self, made.codes, made.settings, making, decoded=made.audio[0], loop=made)
+        return Clip(
+            self, made.codes, made.settings, making, decoded=made.audio[0], loop=made, beat=beat
+        )
+
+    def bars(self, prompt: Prompt, wanted: BarsConfig, loop: bool = False, **how: Any) -> Clip:
+        """Make bars at a tempo: model.bars("funk drums", BarsConfig(bpm=120, bars=4), loop=True).
+
+        A few seeds are tried. Where the beat of the nearest is no more than 4 % off, it is stretched to
+        the length to the sample; otherwise it stays as it was made: see `Clip.beat`.
+
+        Args:
+            wanted: bpm, bars and tries.
+            loop: its end goes on into its beginning.
+
+        Raises:
+            UsageError: no bars are wanted, or the library that stretches is not here.
+        """
+        if not isinstance(wanted, BarsConfig) or wanted.bpm is None:
+            raise UsageError(f"{wanted!r} are no bars.", "Give BarsConfig(bpm=120, bars=4).")
+        if loop:
+            pieces.need_masks(self, "close a loop")
+        direction, hooks = self._direction(prompt, **how)
+        made = bars.make_bars(self, direction, wanted, loop, **hooks)
+        once = {"bpm": wanted.bpm, "bars": wanted.bars, "tries": 1}  # of the seed that was taken
+        making = self._making(direction, _gen(direction, loop, exact=False, **once))
+        clip = Clip(self, made.codes, made.settings, making, decoded=made.audio, loop=made.loop)
+        return replace(clip, beat=made.beat, tried=made.tried)
 
     def hear(self, source: Source, whole: bool = False) -> Heard:
         """A sound as codes, for several edits of it.
@@ -446,10 +472,9 @@ def _command(heard: Heard, name: str, flags: Mapping[str, Any]) -> dict[str, Any
     return {"command": name, "input": heard.input, "flags": dict(flags), **heard.of}
 
 
-def _gen(direction: Direction, loop: bool, exact: bool | None = None) -> dict[str, Any]:
-    """The command that makes a piece from nothing again."""
-    own = {"loop": loop} if exact is None else {"loop": loop, "exact": exact}
-    return {"command": "gen", "flags": {**own, "overlap": direction.overlap}}
+def _gen(direction: Direction, loop: bool, **own: Any) -> dict[str, Any]:
+    """The command that makes a piece from nothing again, and its own flags."""
+    return {"command": "gen", "flags": {"loop": loop, **own, "overlap": direction.overlap}}
 
 
 def _config(given: object) -> DecodingConfig:

@@ -26,7 +26,7 @@ from magnet_cli.audio.loudness import Loudness
 from magnet_cli.audio.sound import Samples, Sound, open_sound
 from magnet_cli.checkpoints.registry import builtin_weights
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing.looping import Loop
+from magnet_cli.editing.looping import Beat, Loop
 from magnet_cli.editing.splicing import Edit as Patches
 from magnet_cli.editing.transcoding import decode_stream
 from magnet_cli.errors import UsageError
@@ -127,6 +127,8 @@ class Clip:
     item: int = 0  # of the batch that `settings` are of
     decoded: Tensor | None = None  # float32 [C, samples], where it is decoded already
     loop: Loop | None = None  # its end goes on into its beginning
+    beat: Beat | None = None  # what it is a whole number of, where that is known
+    tried: int = 1  # seeds, of which it was the nearest to what was asked for
 
     @property
     def sample_rate(self) -> int:
@@ -199,9 +201,7 @@ class Clip:
             kept,
             stdout,
             loop=self.loop is not None,
-            bpm=self.loop.beat.bpm
-            if self.loop is not None and self.loop.beat is not None
-            else None,
+            bpm=None if self.beat is None else self.beat.bpm,
         )
         if "edit" in self.settings and self.settings["known_codes"] and self.loop is None:
             # Its silences may be the input's own, which is no news to who gave it.

@@ -1,4 +1,4 @@
-"""The settings of decoding and of the sound file: two tables, what holds where they are silent, presets.
+"""The settings of decoding, of the sound file and of bars: tables, what holds where they are silent, presets.
 
 A new setting is one field here and the code that uses it. No torch.
 """
@@ -28,7 +28,7 @@ MAX_SEED = 2**63 - 1
 MOST_VARIATIONS = 10_000  # of one prompt
 
 DECODING, PARTNERS, OUTPUT = "Decoding", "More than one model", "Sound file"
-_decoding, _partners, _output = panel(DECODING), panel(PARTNERS), panel(OUTPUT)
+_decoding, _partners, _output, _bars = map(panel, (DECODING, PARTNERS, OUTPUT, "Beat"))
 _NUMBER: dict[str, Any] = {"metavar": "X", "low": 0, "below": 1e4}
 _PROBABILITY: dict[str, Any] = {"low": 0, "high": 1, "words": "a number from 0 (off) to 1"}
 _COUNT: dict[str, Any] = {"low": 0, "words": "a whole number from 0 (off)"}
@@ -312,6 +312,51 @@ class OutputConfig:
             raise cannot_be(
                 "fade", ",".join(map(str, fade)), settings_of(OutputConfig)["fade"].words
             )
+
+
+MOST_BARS = 256
+MOST_STRETCH = 0.04  # of a tempo: a change by more is heard
+
+
+@dataclass(frozen=True)
+class BarsConfig:
+    """How fast a sound is to be, and how long: bars of four beats. None: it is not asked for."""
+
+    bpm: float | None = _bars(
+        "Beats per minute, with --bars: a few seeds are tried, and the one whose beat is nearest is "
+        f"stretched to it, by {100 * MOST_STRETCH:g} % at most. Needs the extra `tempo`.",
+        metavar="X",
+        low=40,
+        high=240,
+    )
+    bars: int | None = _bars(
+        "Length in bars of four beats, in place of --duration.",
+        metavar="N",
+        low=1,
+        high=MOST_BARS,
+    )
+    tries: int | None = _bars(
+        "Seeds to try for --bpm. Default: 4.", metavar="N", low=1, high=100, usual=4
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.bpm is None and self.bars is not None:
+            raise UsageError("bars are asked for, and not how fast.", "Say bpm, too, such as 120.")
+        if self.bpm is not None and self.bars is None:
+            raise UsageError("bpm is given, and not how many bars.", "Say bars, too, such as 4.")
+        if self.tries is not None and self.bpm is None:
+            raise UsageError("tries are for bpm and bars.", "Give both, or leave tries out.")
+
+    @property
+    def beats(self) -> int:
+        """So many there are; 0 where no bars are asked for."""
+        return 4 * (self.bars or 0)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long that is; None: no bars are asked for."""
+        return None if self.bpm is None else self.beats * 60 / self.bpm
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from magnet_cli import DecodingConfig, MagnetError, OutputConfig
+from magnet_cli import BarsConfig, DecodingConfig, MagnetError, OutputConfig
 from magnet_cli.api import Model
 from magnet_cli.audio.sound import open_sound
 from magnet_cli.cli.again import command_for
@@ -57,7 +57,10 @@ def test_every_verb_is_its_command(model: Model) -> None:
     assert whole.audio.shape == (1, 1, 64_000)
     model.vary("longer.wav", "bells", 0.4, **how).save("varied.wav")
     model.loop("beat", 1, **how).save("loop.wav")
-    for name in ("clip", "frames", "longer", "timed", "edited", "whole", "varied", "loop"):
+    played = model.bars("beat", BarsConfig(bpm=200, bars=1, tries=1), **how)
+    assert played.audio.shape == (1, 1, 38_400)
+    played.save("bars.wav")
+    for name in ("clip", "frames", "longer", "timed", "edited", "whole", "varied", "loop", "bars"):
         same_again(f"{name}.wav")
 
 
@@ -98,6 +101,8 @@ WRONG = {
     "regions": lambda model: model.inpaint("x.wav", "x", [3]),
     "a strength": lambda model: model.vary("x.wav", "x", "half"),
     "streams": lambda model: model.vary("x.wav", "x", 0.5, keep_streams=1.5),
+    "no bars": lambda model: model.bars("x", BarsConfig()),
+    "bars that are none": lambda model: model.bars("x", 4),
     "a loop of a sound and a length": lambda model: model.loop("x", 2, source="x.wav"),
 }
 

@@ -19,8 +19,8 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
-MOST_LINES = 36_760
-MOST_MODULES = 177
+MOST_LINES = 37_140
+MOST_MODULES = 179
 MOST_FILES = {"gen": 48, "edit": 55}
 
 # Who may import whom: what is on a later line all that is on earlier lines, and never the other way.

@@ -81,11 +81,17 @@ def onsets(samples: npt.NDArray[np.float32], sample_rate: int) -> Floats:
     return np.maximum(flux - slow, 0.0)
 
 
-def tempo_of(strength: Floats) -> Tempo | None:
-    """The beat of a sound by its `onsets`; None where it has none that is steady, or is too short."""
+def tempo_of(strength: Floats, near: float = _TAPPED) -> Tempo | None:
+    """The beat of a sound by its `onsets`; None where it has none that is steady, or is too short.
+
+    Args:
+        strength: of the sound.
+        near: bpm that it is thought to have: of its pulses, which are multiples of each other, that
+            is the beat which is nearest.
+    """
     if np.percentile(strength, 99) < _FAINT:
         return None
-    period = _period(strength)
+    period = _period(strength, near)
     if period is None:
         return None
     clarity = float(np.abs(_pulse(strength, 0, len(strength), _MULTIPLES / period)).max())
@@ -93,20 +99,37 @@ def tempo_of(strength: Floats) -> Tempo | None:
 
 
 def cut_on_beat(
-    samples: npt.NDArray[np.float32], sample_rate: int, seconds: float, frame_rate: float
+    samples: npt.NDArray[np.float32],
+    sample_rate: int,
+    seconds: float,
+    frame_rate: float,
+    beats: int = 0,
 ) -> Cut | None:
     """The length near `seconds`, in whole frames, at which a sound [N] meets its own beat again.
 
     The end there and the beginning are heard for themselves: what is generated seldom keeps one
     tempo to the thousandth, and the ear compares what is next to the seam.
 
+    Args:
+        samples: of one channel.
+        sample_rate: Hz.
+        seconds: what the length is to be near to.
+        frame_rate: Hz, of the frames that it is a whole number of.
+        beats: how many are wanted in it; the length is of as many where the beat is fast enough for
+            them to fit, whatever that makes of the seconds. 0: those that come nearest to the seconds.
+
     Returns:
         None where there is no steady beat, or too little sound to know.
     """
     strength = onsets(samples, sample_rate)
-    found = tempo_of(strength)
+    found = tempo_of(strength, 60 * beats / seconds if beats else _TAPPED)
     if found is None or found.clarity < _CLEAR:
         return None
+    if beats:  # who plays at half the tempo plays at the tempo
+        octaves = round(math.log2(seconds / beats / found.period))
+        found = Tempo(found.period * 2.0**octaves, found.clarity)
+        if beats * found.period <= len(samples) / sample_rate:
+            seconds = beats * found.period
     pulse = _MULTIPLES / found.period
     last = round(min(seconds, len(strength) / _RATE) * _RATE)
     size = min(round(_END_SECONDS * _RATE), last // 2)
@@ -119,7 +142,7 @@ def cut_on_beat(
     if min(float(step.real.sum() / np.abs(step).sum()) for step in steps) < _LEAST_STEP:
         return None
     both = end * np.conj(first)
-    reach = 1.1 * found.period
+    reach = (0.4 if beats else 1.1) * found.period
     longest = min(seconds + reach, len(samples) / sample_rate)
     frames = np.arange(math.ceil(max(seconds - reach, 0) * frame_rate), longest * frame_rate)
     frames = frames[frames > found.period * frame_rate / 2]
@@ -127,18 +150,18 @@ def cut_on_beat(
         return None
     turns = np.outer(frames / frame_rate, pulse)
     agreement = np.cos(2 * np.pi * turns + np.angle(both)) @ np.abs(both) / np.abs(both).sum()
-    beats = frames / frame_rate / found.period
-    drift = np.abs(beats - np.round(beats))
+    counted = frames / frame_rate / found.period
+    drift = np.abs(counted - np.round(counted))
     away = np.abs(frames / frame_rate - seconds) / found.period
     best = int(np.argmax(agreement - _DISTANCE * away - _DRIFT * drift))
-    number = max(1, round(float(beats[best])))
+    number = max(1, round(float(counted[best])))
     if agreement[best] < _LEAST_AGREEMENT or drift[best] > _MOST_DRIFT:
         return None
     length = int(frames[best])
     return Cut(length, number, 60 * number * frame_rate / length, float(drift[best]))
 
 
-def _period(strength: Floats) -> float | None:
+def _period(strength: Floats, near: float) -> float | None:
     """Seconds of the beat that onsets have most likely, if any; None: they are too few."""
     likeness = autocorrelation(strength)
     shortest, longest = round(60 / _FASTEST * _RATE), round(60 / _SLOWEST * _RATE)
@@ -147,10 +170,10 @@ def _period(strength: Floats) -> float | None:
         return None
     lags = np.arange(shortest, longest + 1)
     scores = np.array([_comb(likeness, float(lag)) for lag in lags])
-    tapped = np.exp(-0.5 * (np.log2(60 * _RATE / lags / _TAPPED) / _OCTAVES) ** 2)
+    tapped = np.exp(-0.5 * (np.log2(60 * _RATE / lags / near) / _OCTAVES) ** 2)
     rate = _RATE / float(lags[int(np.argmax(scores * tapped))])  # beats per second
-    for near in (0.04, 0.004):
-        tried = rate * (1 + np.linspace(-near, near, 41))
+    for within in (0.04, 0.004):
+        tried = rate * (1 + np.linspace(-within, within, 41))
         pulses = _pulse(strength, 0, len(strength), np.outer(_MULTIPLES, tried).ravel())
         rate = float(tried[int(np.argmax((np.abs(pulses) ** 2).reshape(4, -1).sum(0)))])
     return 1 / rate

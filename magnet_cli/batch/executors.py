@@ -288,7 +288,9 @@ class Engine:
             "on_step": self._watched(self._on_begin([job])),
         }
         clip: Clip | Edit
-        if task.task == "loop":
+        if task.bpm is not None:
+            clip = model.bars(prompt, task, task.task == "loop", **how)
+        elif task.task == "loop":
             clip = model.loop(prompt, job.duration, exact=task.exact, **how)
         elif task.task == "edit":
             how["through_codec"] = task.through_codec

@@ -10,6 +10,7 @@ import torch
 
 from magnet_cli.api import Model, Prompt
 from magnet_cli.audio.sound import open_sound
+from magnet_cli.audio.stretch import check_stretch
 from magnet_cli.batch.jobs import Job
 from magnet_cli.data.prompts import BadLine
 from magnet_cli.data.tasks import LineTask
@@ -133,7 +134,9 @@ class Fitter:
                 "time and what starts from a sound are made by one model.",
                 "Leave --rescorer and --hybrid out.",
             )
-        seconds = job.duration or model.segment_duration
+        seconds = job.duration or task.seconds or model.segment_duration
+        if task.bpm is not None:
+            check_stretch()
         if task.input is not None:
             with open_sound(task.input) as sound:
                 seconds, frames = job.duration or sound.duration, frames_in(model, sound)

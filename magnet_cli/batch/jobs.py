@@ -221,7 +221,7 @@ class Planner:
         duration = batch.duration if line.duration is None else line.duration
         if line.task.keeps_file:
             output = OUTPUT_DEFAULTS
-        if line.task.task in ("edit", "vary"):
+        if line.task.task in ("edit", "vary") or line.task.bpm is not None:
             duration = None
         preset, decoding = _decoding(line, batch)
         count = line.num or batch.num

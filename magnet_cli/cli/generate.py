@@ -32,11 +32,12 @@ from magnet_cli.cli.settings import (
 )
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import OutputConfig, check_seconds
+from magnet_cli.settings import MOST_STRETCH, BarsConfig, OutputConfig, check_seconds, required
 
 if TYPE_CHECKING:
     from magnet_cli.clips import Clip, Edit, SavedClip
     from magnet_cli.decoding.contracts import OnStep
+    from magnet_cli.editing.looping import Beat
     from magnet_cli.targets import Target
 
 EXAMPLES = """
@@ -48,10 +49,11 @@ Examples:
     magnet gen "string quartet" -m small --rescorer musicgen -o quartet.wav
     magnet gen "slow strings" --at 20 "drums enter" -d 60 -o long.wav
     magnet gen "techno loop, 120 bpm" -d 8 --loop -o loop.wav
+    magnet gen "house beat with claps" --bpm 125 --bars 4 --loop -o bars.wav
     echo "warm synth pad" | magnet gen - -o - | ffplay -nodisp -
 """
 
-_BY_ONE_MODEL = "--loop, --at and what is longer than the model's segment"
+_BY_ONE_MODEL = "--loop, --at, --bpm and what is longer than the model's segment"
 
 _ALL = "magnet.help_all"
 
@@ -130,6 +132,7 @@ def gen(
     *,
     files: CodesFileOptions,
     clips: ClipOptions,
+    bars: BarsConfig,
     pieces: PieceOptions,
     model: ModelOptions,
     decoding: DecodingOptions,
@@ -151,6 +154,8 @@ def gen(
     elif exact:
         raise UsageError("--exact is for loops.", "Say --loop, too, or leave it out.")
     check_stdout(files.destination, talk, files.play)
+    if bars.bpm is not None:
+        _check_bars(clips.duration, exact)
     negative = cleaned(clips.negative)
     check_seconds("duration", clips.duration)
     texts = texts_of(prompts, voice)
@@ -158,8 +163,8 @@ def gen(
     # With times, the prompts are those of one piece, which is named after the first.
     cues = cues_of(texts, pieces.at) if pieces.at else None
     if cues:
-        check_cues(cues, clips.duration)
-    if loop or cues:
+        check_cues(cues, clips.duration or bars.seconds)
+    if loop or cues or bars.bpm is not None:
         more.refuse(_BY_ONE_MODEL)
     seeds = seeds_of(clips)
     texts_of_clips = texts[:1] if cues else texts
@@ -173,9 +178,9 @@ def gen(
     from magnet_cli.request import frames_for, make_request
 
     config = more.config.over(decoding.over(loaded.defaults))
-    seconds = loaded.segment_duration if clips.duration is None else clips.duration
+    seconds = clips.duration or bars.seconds or loaded.segment_duration
     how: dict[str, Any] = {"config": config, "negative_prompt": negative, "overlap": pieces.overlap}
-    is_piece = loop or cues or seconds > loaded.segment_duration
+    is_piece = loop or cues or bars.bpm is not None or seconds > loaded.segment_duration
     partners: dict[str, Any] = {}
     # What does not fit the model is refused here, once and not for every clip.
     if is_piece:
@@ -203,6 +208,8 @@ def gen(
                 )
                 return result.clip()
             told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
+            if bars.bpm is not None:
+                return loaded.bars(cues or target.prompt, bars, loop, **told)
             if loop:
                 return loaded.loop(cues or target.prompt, seconds, exact=exact, **told)
             grows = loaded.growing(None, cues or target.prompt, seconds, **told)
@@ -210,15 +217,29 @@ def gen(
 
         def also(clip: Clip | Edit, saved: SavedClip) -> None:
             if loop:
-                _say_loop(clip, saved, seconds, voice)
+                _say_loop(clip, saved, voice)
+            if bars.bpm is not None:
+                _say_bars(clip, saved, bars, loop, voice)
+            elif loop:
+                _say_length(clip, saved, seconds, voice)
 
         made = make_each(targets, make, output, voice, display, also)
     if files.play:
         hear([(saved.target.path, loop) for saved in made], voice)
 
 
-def _say_loop(clip: Clip | Edit, saved: SavedClip, seconds: float, talk: Talk) -> None:
-    """Say what should be known of a loop that was to be so many seconds long."""
+def _check_bars(duration: float | None, exact: bool) -> None:
+    """Refuse bars that cannot be made. Raises UsageError: a length is said, too, or nothing stretches."""
+    from magnet_cli.audio.stretch import check_stretch
+
+    if duration is not None or exact:
+        flag = "--exact" if duration is None else "-d"
+        raise UsageError(f"--bars and {flag} both say how long it is.", "Leave one of them out.")
+    check_stretch()
+
+
+def _say_loop(clip: Clip | Edit, saved: SavedClip, talk: Talk) -> None:
+    """Say what should be known of a loop."""
     made = getattr(clip, "loop", None)
     assert made is not None
     if not made.seamless:
@@ -226,13 +247,44 @@ def _say_loop(clip: Clip | Edit, saved: SavedClip, seconds: float, talk: Talk) -
             f"The seam can be told from the rest (flux {made.seam_flux:.1f} against "
             f"{made.body_flux:.1f}): another --seed may do better."
         )
-    if made.beat is not None:
-        beats, bpm = made.beat.beats, made.beat.bpm
-        place = "on the beat" if made.beat.off <= 0.05 else f"{made.beat.off:.0%} of a beat off"
-        talk.note(f"{bpm:.0f} bpm, {beats} beats, {saved.duration:.2f} s; the seam is {place}.")
-    elif abs(saved.duration - seconds) > 0.5 / saved.sample_rate:
-        talk.note(f"The loop is {saved.duration:g} s, not {seconds:g}: whole frames of the codec.")
     if saved.target.format == "mp3":
         talk.warn("mp3 pads its ends, so players leave a gap: take wav or flac to loop.")
     if saved.target.format == "opus":
         talk.warn("opus blurs its first 20 ms, so a seam is heard: take wav or flac to loop.")
+
+
+def _say_length(clip: Clip | Edit, saved: SavedClip, seconds: float, talk: Talk) -> None:
+    """Say how long a loop is that was to be so many seconds long."""
+    beat = getattr(clip, "beat", None)
+    if beat is not None:
+        talk.note(f"{beat.bpm:.0f} bpm, {_length(beat, saved)}; {_seam(beat)}.")
+    elif abs(saved.duration - seconds) > 0.5 / saved.sample_rate:
+        talk.note(f"The loop is {saved.duration:g} s, not {seconds:g}: whole frames of the codec.")
+
+
+def _say_bars(
+    clip: Clip | Edit, saved: SavedClip, bars: BarsConfig, loop: bool, talk: Talk
+) -> None:
+    """Say what came of the tempo that was asked for."""
+    beat, bpm, tried = getattr(clip, "beat", None), required(bars.bpm), getattr(clip, "tried", 1)
+    more = "Another --seed or more --tries may come nearer."
+    if beat is None:
+        seeds = "this seed" if tried == 1 else f"any of {tried} seeds"
+        length = f"{saved.duration:.2f} s, as {bars.beats} beats at {bpm:g} bpm are"
+        talk.warn(f"There is no steady beat in what {seeds} made: it is {length}. {more}")
+    elif abs(beat.bpm / bpm - 1) > 1e-4:
+        length = f"more than {100 * MOST_STRETCH:g} % from {bpm:g}: {_length(beat, saved)}, as made"
+        talk.warn(f"Its beat is {beat.bpm:.1f} bpm, {length}. {more}")
+    else:
+        seed = f" by seed {clip.settings['seeds'][0]}, of {tried} tried" if tried > 1 else ""
+        was = f"made at {beat.bpm * beat.stretch:.1f}{seed}"
+        seam = f"; {_seam(beat)}" if loop else ""
+        talk.note(f"{bpm:g} bpm, {_length(beat, saved)}, {was}{seam}.")
+
+
+def _length(beat: Beat, saved: SavedClip) -> str:
+    return f"{beat.beats} beats, {saved.duration:.2f} s"
+
+
+def _seam(beat: Beat) -> str:
+    return f"the seam is {'on the beat' if beat.off <= 0.05 else f'{beat.off:.0%} of a beat off'}"

@@ -14,9 +14,9 @@ from typing import Any
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of
 from magnet_cli.config import PRECISIONS
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, typed
+from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, settings_of, typed
 from magnet_cli.foreign.reading import is_plain
-from magnet_cli.settings import MAX_SEED, OutputConfig, parse_region
+from magnet_cli.settings import MAX_SEED, BarsConfig, OutputConfig, parse_region
 
 _LONGEST_NAME = 4096  # characters of a path or a model's name
 _MOST_LORAS = 64
@@ -49,9 +49,16 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _within(each: Setting) -> Callable[[Any], bool]:
+    return lambda value: not isinstance(value, bool) and each.fits(value)
+
+
 # The flags that a command records beside those of its settings, and what their values may be.
 _FLAGS: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "gen": {"loop": _is_flag, "exact": _is_flag, "overlap": _is_number},
+    "gen": {
+        **{name: _within(each) for name, each in settings_of(BarsConfig).items()},
+        **{"loop": _is_flag, "exact": _is_flag, "overlap": _is_number},
+    },
     "extend": {"to": _is_number, "overlap": _is_number},
     "edit": {"region": _is_regions, "through_codec": _is_flag, "overlap": _is_number},
     "vary": {"strength": _is_number, "keep_streams": _is_number, "overlap": _is_number},
@@ -195,6 +202,10 @@ def _edit(edit: Mapping[str, Any]) -> dict[str, Any]:
         }
     if _is_number(edit.get("overlap")):
         kept["overlap"] = edit["overlap"]
+    beat = edit.get("beat")
+    if isinstance(beat, Mapping):
+        numbers = {name: value for name, value in beat.items() if name in ("bpm", "beats")}
+        kept["beat"] = {name: n for name, n in numbers.items() if _is_number(n) and n > 0}
     cues = edit.get("cues")
     if isinstance(cues, list):
         pairs = [cue for cue in cues if isinstance(cue, list) and len(cue) == 2]

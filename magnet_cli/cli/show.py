@@ -183,8 +183,10 @@ def _show(
         ("Loudness", _decibels(level.lufs, "LUFS")),
         ("Peak", _decibels(level.peak, "dBFS") + between),
     ]  # fmt: skip
-    if sound.points is not None and (goes_round := _loop(sound)):
-        lines.append(("Loop", goes_round))
+    if rhythm := _rhythm(sound):
+        lines.append(
+            ("Loop" if sound.points is not None and sound.points.length else "Tempo", rhythm)
+        )
     if level.invalid:
         of = level.length * sound.channels
         lines.append(("Invalid", f"{level.invalid} of {of} samples are not numbers"))
@@ -209,15 +211,17 @@ def _show(
     return _is_loop(made)
 
 
-def _loop(sound: Sound) -> str:
-    """Where a sound goes round, and its tempo, in words."""
+def _rhythm(sound: Sound) -> str:
+    """Where a sound goes round, and its tempo, in words. A wav has no tag of it: what made it says it."""
     points, rate = sound.points, sound.sample_rate
+    beat = recorded(sound.metadata or {}).get("edit", {}).get("beat", {})
     said = []
     if points is not None and points.length is not None:
         start = (points.start or 0) / rate
         said.append(f"from {start:.2f} to {start + points.length / rate:.2f} s")
-    if points is not None and points.bpm is not None:
-        said.append(f"{points.bpm:g} bpm")
+    bpm = beat.get("bpm") if points is None or points.bpm is None else points.bpm
+    said += [] if bpm is None else [f"{bpm:g} bpm"]
+    said += [f"{beat['beats']} beats"] if "beats" in beat else []
     return ", ".join(said)
 
 

@@ -143,6 +143,8 @@ def _check_task(task: LineTask, given: Mapping[str, Any], output: Mapping[str, A
         raise UsageError(
             f"task {task.task} takes no duration.", "What it makes is as long as its input."
         )
+    if task.bpm is not None and "duration" in given:
+        raise UsageError("duration and bars both say how long it is.", "Leave one of them out.")
     if task.keeps_file and output:
         raise UsageError(
             f"{next(iter(output))} is for through_codec alone.",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import check, clean_prompt, setting, settings_of, shown
-from magnet_cli.settings import check_seconds, parse_region, parse_seconds
+from magnet_cli.fields import clean_prompt, setting, settings_of, shown
+from magnet_cli.settings import BarsConfig, check_seconds, parse_region, parse_seconds
 
 TaskName = Literal["gen", "loop", "extend", "edit", "vary"]
 HALF = 0.5  # the strength of a variation, if nothing is said
@@ -20,6 +20,9 @@ _MOST_CUES = 1000
 _TAKEN_BY = {
     "input": ("extend", "edit", "vary"),
     "at": ("gen", "loop", "extend"),
+    "bpm": ("gen", "loop"),
+    "bars": ("gen", "loop"),
+    "tries": ("gen", "loop"),
     "exact": ("loop",),
     "region": ("edit",),
     "through_codec": ("edit",),
@@ -29,7 +32,7 @@ _TAKEN_BY = {
 
 
 @dataclass(frozen=True)
-class LineTask:
+class LineTask(BarsConfig):
     """What is to be made, as the command of the same name makes it; paths are as commands take them."""
 
     task: TaskName = setting("gen", _TASK, "What is made.")
@@ -52,7 +55,7 @@ class LineTask:
         Raises:
             UsageError: a value cannot be used, or is none of this task's.
         """
-        check(self)
+        super().__post_init__()
         check_seconds("overlap", self.overlap)
         for name in self._said():
             if self.task not in (tasks := _TAKEN_BY.get(name, (self.task,))):
@@ -60,6 +63,8 @@ class LineTask:
                     f"{name} is nothing that task {self.task} takes.",
                     f"It goes with task {' or '.join(tasks)}.",
                 )
+        if self.exact and self.bpm is not None:
+            raise UsageError("exact and bpm both say how long a loop is.", "Leave one out.")
         if self.input is None and self.task in _TAKEN_BY["input"]:
             raise UsageError(f"task {self.task} has no input.", "Say which sound it starts from.")
         if not self.region and self.task == "edit":
@@ -75,7 +80,7 @@ class LineTask:
     @property
     def is_piece(self) -> bool:
         """Whether it is more than a clip from nothing with one prompt."""
-        return self.task != "gen" or bool(self.at)
+        return self.task != "gen" or bool(self.at) or self.bpm is not None
 
     def settings(self) -> dict[str, Any]:
         """What it says beyond a clip from nothing, as JSON-able values."""

@@ -39,10 +39,12 @@ class Beat:
     bpm: float
     beats: int
     off: float  # how far the seam is from the beat, as a share of one
+    stretch: float = 1.0  # how many times as long it is as it was made
 
     def record(self) -> dict[str, float | int]:
         """As JSON-able values."""
-        return {"bpm": round(self.bpm, 2), "beats": self.beats, "off": round(self.off, 3)}
+        said = {"bpm": round(self.bpm, 2), "beats": self.beats, "off": round(self.off, 3)}
+        return said if self.stretch == 1 else said | {"stretch": round(self.stretch, 4)}
 
 
 @dataclass(frozen=True)

@@ -59,3 +59,13 @@ def test_an_end_that_has_lost_the_beat_is_not_on_it() -> None:
     assert cut_on_beat(both, RATE, 8.0, 25.0) is None
     assert cut_on_beat(0 * both, RATE, 8.0, 25.0) is None
     assert cut_on_beat(clicks(120, 1.0), RATE, 0.8, 25.0) is None
+
+
+@pytest.mark.parametrize(("bpm", "asked"), [(118, 120), (59, 120), (174, 170), (101, 98)])
+def test_as_many_beats_as_are_asked_for(bpm: float, asked: float) -> None:
+    """Whoever plays at half the tempo plays at the tempo."""
+    cut = cut_on_beat(clicks(bpm, 10.0, late=0.1), RATE, 16 * 60 / asked, 25.0, 16)
+    assert cut is not None
+    assert cut.beats == 16
+    played = bpm if bpm > 60 else 2 * bpm
+    assert cut.frames / 25 == pytest.approx(16 * 60 / played, abs=0.021)

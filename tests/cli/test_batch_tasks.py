@@ -61,6 +61,10 @@ TASKS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"task": "loop", "duration": 0.7, "exact": True},
         ("gen", "rain", "--loop", "-d", "0.7", "--exact"),
     ),
+    "bars": (
+        {"task": "loop", "bpm": 240, "bars": 1, "tries": 1},
+        ("gen", "rain", "--loop", "--bpm", "240", "--bars", "1", "--tries", "1"),
+    ),
     "times": (
         {"task": "gen", "at": [[0.3, "wind"]], "duration": 0.6},
         ("gen", "rain", "--at", "0.3", "wind", "-d", "0.6"),
@@ -140,6 +144,10 @@ def test_another_sound_under_the_inputs_name_is_noticed(magnet: Magnet, riff: st
         ({"task": "vary", "input": "riff.wav", "duration": 2}, "task vary takes no duration"),
         ({"task": "loop", "strength": 0.5}, "strength is nothing that task loop takes"),
         ({"task": "loop", "fade": [0.1]}, "A loop cannot be faded"),
+        ({"bpm": 120}, "bpm is given, and not how many bars"),
+        ({"bpm": 120, "bars": 2, "duration": 4}, "duration and bars both say"),
+        ({"task": "loop", "bpm": 120, "bars": 2, "exact": True}, "exact and bpm both say"),
+        ({"task": "vary", "input": "riff.wav", "bpm": 120, "bars": 2}, "bpm is nothing that"),
         ({"task": "edit", "input": "riff.wav"}, "task edit has no region"),
         ({"task": "edit", "input": "riff.wav", "region": "0.2-9"}, "not inside the sound"),
         ({"task": "edit", "input": "riff.wav", "region": "x"}, "A region cannot be 'x'"),

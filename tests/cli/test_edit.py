@@ -15,8 +15,11 @@ import soundfile
 
 from magnet_cli import api
 from magnet_cli.audio.loudness import measure
+from magnet_cli.audio.tempo import Cut
 from magnet_cli.decoding import iterative
+from magnet_cli.editing import bars
 from magnet_cli.editing.looping import seam_flux
+from magnet_cli.editing.windows import derived_seed
 from tests import sounds
 from tests.cli.conftest import SMALL, Magnet
 from tests.editing.sounds import noise, numbers, write
@@ -114,6 +117,45 @@ def test_a_loop_as_opus_is_warned_of(magnet: Magnet) -> None:
     outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "-o", "loop.opus")
     assert outcome.status == 0
     assert "opus blurs its first 20 ms" in outcome.err
+
+
+def test_bars_have_their_length_where_there_is_no_beat(magnet: Magnet) -> None:
+    """As what a model of random weights makes."""
+    how = ("--bpm", "130", "--bars", "1", "--tries", "2", *FAST)
+    outcome = magnet("gen", "techno, 95 bpm", *how, "-o", "a.flac")
+    assert outcome.status == 0, outcome.err
+    said = (
+        "There is no steady beat in what any of 2 seeds made: it is 1.85 s, as 4 beats at 130 bpm"
+    )
+    assert said in outcome.err.replace("\n", " ")
+    assert sounds.read("a.flac").samples.shape[1] == round(4 * 60 / 130 * 32_000)
+    assert made("a.flac")["prompt"] == "techno, 130 bpm"
+    assert made("a.flac")["edit"]["flags"]["tries"] == 1
+
+
+@pytest.mark.parametrize("loop", [("--loop",), ()])
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [
+        (91, "130 bpm, 4 beats, 1.85 s, made at 131.9 by seed "),
+        (99, "Its beat is 121.2 bpm, more than 4 % from 130: 4 beats, 1.98 s, as made. Another"),
+    ],
+)
+def test_what_came_of_a_tempo_is_said_and_kept(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch, frames: int, says: str, loop: tuple[str, ...]
+) -> None:
+    found = [None, Cut(frames, 4, 60 * 4 * 50 / frames, 0.01)]
+    monkeypatch.setattr(bars, "cut_on_beat", lambda *asked: found.pop(0))
+    how = (*loop, "--bpm", "130", "--bars", "1", "--tries", "2", *FAST)
+    outcome = magnet("gen", "techno", *how, "-o", "a.wav")
+    assert outcome.status == 0, outcome.err
+    assert says in outcome.err.replace("\n", " ")
+    shown = magnet("show", "a.wav")
+    tempo = "130 bpm, 4 beats" if frames == 91 else "121.21 bpm, 4 beats"
+    assert tempo in shown.out
+    assert shown.out.count("Loop ") == len(loop)
+    assert "--tries 1" in shown.out
+    assert made("a.wav")["seed"] == derived_seed(5, "try 1")
 
 
 def test_a_loop_of_whole_frames_says_how_long_it_came_to_be(magnet: Magnet) -> None:
@@ -299,6 +341,8 @@ def test_a_lossy_input_is_warned_of(magnet: Magnet, home: Path) -> None:
     [
         ("gen", "--at", "0", "soft piano", "--at", "0.5", "drums", "-d", "1"),
         ("gen", "techno", "-d", "1", "--loop"),
+        ("gen", "techno", "--bpm", "130", "--bars", "1", "--loop", "--tries", "2"),
+        ("gen", "techno", "--bpm", "180.5", "--bars", "2", "--tries", "1"),
         ("gen", "techno", "-d", "10.5", "--overlap", "2"),
         ("extend", "riff.wav", "lofi", "--at", "2", "drums", "--to", "2.4"),
         ("vary", "riff.wav", "lofi", "--strength", "0.3", "--keep-streams", "1"),
@@ -403,6 +447,15 @@ def test_autoregressive_models_cannot_edit(magnet: Magnet, riff: Path) -> None:
         (("gen", "a", "--at", "0", "b"), "Two prompts begin at 0 s"),
         (("gen", "a", "b", "--at", "2", "--at", "3"), "Nothing is said of the first 2 s"),
         (("gen", "a", "--loop", "--rescorer", "self"), "made by one model"),
+        (("gen", "a", "--bpm", "120", "--bars", "4", "--hybrid", "1"), "made by one model"),
+        (("gen", "a", "--bpm", "120", "--bars", "4", "-d", "8"), "--bars and -d both say how long"),
+        (
+            ("gen", "a", "--bpm", "120", "--bars", "4", "--loop", "--exact"),
+            "--bars and --exact both",
+        ),
+        (("gen", "a", "--bpm", "120"), "bpm is given, and not how many bars"),
+        (("gen", "a", "--bars", "4"), "bars are asked for, and not how fast"),
+        (("gen", "a", "--bpm", "300", "--bars", "4"), "bpm cannot be 300"),
         (("extend", "riff.wav", "a", "--at", "7", "b", "--to", "5"), "begins at 7 s"),
         (("edit", "riff.wav", "x", "--region", "1.5-0.5"), "1.5-0.5 is no region"),
         (("edit", "riff.wav", "x", "--region", "1-50"), "It is 2.00 s long"),

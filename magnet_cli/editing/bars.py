@@ -1,0 +1,131 @@
+"""Sounds of so many bars at so many beats a minute: a few seeds are tried, and the nearest is stretched.
+
+A model hears a tempo in its prompt as one word among others, so that what it makes is near, at best. What
+is off by no more than MOST_STRETCH is stretched to the sample; what is further off stays as it was made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from magnet_cli.audio.stretch import check_stretch, stretched
+from magnet_cli.audio.tempo import Cut, cut_on_beat
+from magnet_cli.editing import pieces
+from magnet_cli.editing.looping import SHORTEST, Beat, Loop, close_loop, frames_to_hear
+from magnet_cli.editing.pieces import Direction
+from magnet_cli.editing.windows import derived_seed
+from magnet_cli.pipeline import Pipeline
+from magnet_cli.settings import MOST_STRETCH, BarsConfig, required
+
+_TEMPO = re.compile(r"\b\d+(\.\d+)?[ -]?bpm\b", re.IGNORECASE)
+TRIES = 4  # seeds, if nothing is said
+_NEAR = 0.01  # of a beat: what is off by no more ends the search
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What bars came to be."""
+
+    codes: Tensor  # int64 [1, K, T], not stretched
+    audio: Tensor  # float32 [C, samples] on the CPU
+    settings: dict[str, Any]  # JSON-able
+    tried: int  # seeds
+    beat: Beat | None  # None: it has none that is steady
+    loop: Loop | None = None  # where it was to be one
+
+
+@dataclass(frozen=True)
+class _Try:
+    direction: Direction
+    piece: pieces.Piece
+    audio: Tensor  # float32 [C, samples] on the CPU
+    cut: Cut | None
+    off: float  # by what share its beats are too long or too short; infinity: it has none
+
+
+def with_tempo(prompt: str | None, bpm: float) -> str | None:
+    """A prompt that says a tempo, in place of the one that it says. None and "" stay."""
+    if not prompt:
+        return prompt
+    said = f"{bpm:g} bpm"
+    return _TEMPO.sub(said, prompt) if _TEMPO.search(prompt) else f"{prompt}, {said}"
+
+
+def make_bars(
+    model: Pipeline, direction: Direction, bars: BarsConfig, loop: bool = False, **hooks: Any
+) -> Bars:
+    """Make bars at a tempo, of the nearest of a few seeds.
+
+    The first try has the direction's own seed. The settings say the seed that was taken, which makes
+    the same at once where it is the only one that is tried.
+
+    Args:
+        model: any; for a loop one that fills masks.
+        direction: prompts, seed and settings.
+        bars: what is wanted, a tempo among it.
+        loop: its end goes on into its beginning.
+        hooks: `on_step` and `on_window` of `pieces.extend`.
+
+    Raises:
+        UsageError: the library that stretches is not here, or the model cannot do it.
+    """
+    check_stretch()
+    bpm, seconds = required(bars.bpm), required(bars.seconds)
+    cues = tuple(
+        dataclasses.replace(cue, prompt=with_tempo(cue.prompt, bpm)) for cue in direction.cues
+    )
+    direction = dataclasses.replace(direction, cues=cues)
+    best, tried = None, 0
+    while tried < (bars.tries or TRIES) and (best is None or best.off > _NEAR):
+        seed = direction.seed if not tried else derived_seed(direction.seed, f"try {tried}")
+        one = _tried(model, dataclasses.replace(direction, seed=seed), bars, hooks)
+        best = one if best is None or one.off < best.off else best
+        tried += 1
+    assert best is not None
+    cut, size = best.cut, round(seconds * model.sample_rate)
+    frames = round(seconds * model.frame_rate) if cut is None else cut.frames
+    codes, settings, closed = best.piece.codes[..., :frames], best.piece.settings, None
+    made = frames * model.codec.hop_length
+    # Without a beat no more is stretched than what is no whole frame.
+    length = size if cut is None or best.off <= MOST_STRETCH + 1e-6 else made
+    if loop:
+        closed = close_loop(model, best.direction, codes, on_step=hooks.get("on_step"))
+        codes, settings, audio = closed.codes, closed.settings, closed.audio[0].numpy()
+        audio = stretched(audio, model.sample_rate, length, loop=True)
+    else:
+        # With what follows, so that it ends as if it went on.
+        audio, whole = best.audio.numpy(), round(best.audio.shape[-1] * length / made)
+        audio = stretched(audio, model.sample_rate, whole)[:, :length]
+    beat = None
+    if cut is not None:
+        beat = Beat(bpm if length == size else cut.bpm, cut.beats, cut.off, length / made)
+        settings = settings | {"edit": settings["edit"] | {"beat": beat.record()}}
+    return Bars(codes, torch.from_numpy(audio), settings, tried, beat, closed)
+
+
+def frames_of(model: Pipeline, bars: BarsConfig) -> int:
+    """How long a piece is made of which bars are cut: the beat may be as slow as can be mended."""
+    frames = required(bars.seconds) * model.frame_rate
+    return max(frames_to_hear(model, round(frames)), math.ceil(frames * (1 + MOST_STRETCH)) + 1)
+
+
+def _tried(model: Pipeline, direction: Direction, bars: BarsConfig, hooks: dict[str, Any]) -> _Try:
+    piece = pieces.extend(model, direction, frames_of(model, bars), **hooks)
+    with torch.inference_mode():
+        audio = model.codec.decode(piece.codes.to(model.device)).float().cpu()[0].clone()
+    rates, seconds = (model.sample_rate, model.frame_rate), required(bars.seconds)
+    cut = cut_on_beat(audio.mean(0).numpy(), rates[0], seconds, rates[1], bars.beats)
+    if cut is None or cut.frames < SHORTEST:
+        return _Try(direction, piece, audio, None, math.inf)
+    wanted = cut.beats * 60 / required(bars.bpm)
+    off = abs(cut.frames / model.frame_rate / wanted - 1)
+    if cut.beats != bars.beats:  # too slow for so many
+        off = max(off, 2 * MOST_STRETCH)
+    return _Try(direction, piece, audio, cut, off)
