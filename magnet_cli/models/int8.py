@@ -13,6 +13,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from magnet_cli.errors import UsageError
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.models.transformer import SelfAttention
 
@@ -42,55 +43,67 @@ class Int8Linear(nn.Module):
             return
         for part in self._parts:
             weight, scale = self.weight[part].contiguous(), self.scale[part].clone()
-            if _reach() is not None:
-                weight = torch.ops.onednn.qlinear_prepack(weight, None)
-            self._packed.append((weight, scale, torch.zeros(len(scale), dtype=torch.int64)))
+            zeros = torch.zeros(len(scale), dtype=torch.int64)
+            self._packed.append((_laid_out(weight, _way()[1]), scale, zeros))
         self.weight = None
 
     def forward(self, x: Tensor, part: int = 0) -> Tensor:
         """x [..., K] -> [..., N], N of all rows or of one of the parts that a cut makes."""
         rows = x.reshape(-1, x.shape[-1])
-        reach = _reach()
+        reach, onednn = _way()
         # Few passes over what comes in, as each takes a tenth of what the product does.
         most = torch.maximum(rows.amax(-1, keepdim=True), rows.amin(-1, keepdim=True).neg_())
-        step = most.clamp_(min=_SMALLEST).div_(reach or 127)
-        whole = rows / step
-        weight, scale, zeros = self._packed[part]
-        if reach is None:
-            made = torch._int_mm(whole.round_().to(torch.int8), weight.t()).float() * scale
-        else:
-            # Bytes without a sign, moved by the middle, which the operator takes out again. A half more,
-            # as a byte is cut, not rounded.
-            middle = reach + 1
-            made = torch.ops.onednn.qlinear_pointwise(
-                whole.add_(middle + 0.5).to(torch.uint8),
-                *(1.0, middle, weight, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""),
-            )
+        step = most.clamp_(min=_SMALLEST).div_(reach)
+        made = _multiply(rows / step, *self._packed[part], reach, onednn)
         return made.mul_(step).unflatten(0, x.shape[:-1])
 
 
-@functools.cache
-def _reach() -> int | None:
-    """The largest whole number that a token is quantised to; None: oneDNN's operator is not there.
+def _laid_out(weight: Tensor, onednn: bool) -> Tensor:
+    return torch.ops.onednn.qlinear_prepack(weight, None) if onednn else weight
 
-    Processors without VNNI add two products in 16 bits, where those of full bytes would be cut off
-    without a word: there a bit less is used. The operator itself is asked, with the largest numbers.
+
+def _multiply(
+    x: Tensor, weight: Tensor, scale: Tensor, zeros: Tensor, reach: int, onednn: bool
+) -> Tensor:
+    """x [M, K], rounded in place, times whole numbers [N, K] with scales -> float32 [M, N]."""
+    if not onednn:
+        return torch._int_mm(x.round_().to(torch.int8), weight.t()).float() * scale
+    # Bytes without a sign, moved by the middle, which the operator takes out again. A half more,
+    # as a byte is cut, not rounded.
+    middle = reach + 1
+    made: Tensor = torch.ops.onednn.qlinear_pointwise(
+        x.add_(middle + 0.5).to(torch.uint8),
+        *(1.0, middle, weight, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""),
+    )
+    return made
+
+
+@functools.cache
+def _way() -> tuple[int, bool]:
+    """The largest whole number that a token is quantised to, and whether oneDNN's operator multiplies it.
+
+    Raises:
+        UsageError: nothing that torch has here multiplies int8 exactly.
     """
-    weight = torch.full((64, 256), 127, dtype=torch.int8)
-    ones, zeros = torch.ones(64), torch.zeros(64, dtype=torch.int64)
-    for reach in (127, 63):
-        most = torch.full((16, 256), 2 * reach + 1, dtype=torch.uint8)
-        try:
-            packed = torch.ops.onednn.qlinear_prepack(weight, None)
-            made = torch.ops.onednn.qlinear_pointwise(
-                most,
-                *(1.0, reach + 1, packed, ones, zeros, None, 1.0, 0, torch.float32, "none", [], ""),
-            )
-        except (AttributeError, RuntimeError, NotImplementedError):  # another processor, or torch
-            return None
-        if bool((made == 256 * 127 * reach).all()):
-            return reach
-    return None
+    for way in ((127, True), (63, True), (127, False)):
+        if _is_exact(*way):
+            return way
+    raise UsageError("torch does not multiply int8 exactly here.", "Take --dtype float32.")
+
+
+def _is_exact(reach: int, onednn: bool) -> bool:
+    """Whether the largest numbers are multiplied as they should be, which the operator itself is asked.
+
+    Processors without VNNI add two products in 16 bits, where those of full bytes are cut off without a
+    word: there a bit less is used.
+    """
+    weight, scale = torch.full((64, 256), 127, dtype=torch.int8), torch.ones(64)
+    most, zeros = torch.full((16, 256), float(reach)), torch.zeros(64, dtype=torch.int64)
+    try:
+        made = _multiply(most, _laid_out(weight, onednn), scale, zeros, reach, onednn)
+    except (AttributeError, RuntimeError, NotImplementedError):  # another processor, or torch
+        return False
+    return bool((made == 256 * 127 * reach).all())
 
 
 def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
