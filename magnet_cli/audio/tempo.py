@@ -25,6 +25,7 @@ _TAPPED = 110.0  # bpm that people tap most
 _OCTAVES = 0.9  # standard deviation of that in octaves
 _FAINT = 1.0  # nats over all bands within 10 ms: what grows less is no onset
 _MULTIPLES = np.arange(1, 5)  # of the beat, of which its period and phase are taken
+_THIRDS = 1.5  # times the first and second multiple: so strong a third is another beat's second
 _LEAST_CLARITY = 0.15  # of a beat over the whole sound; below there is none
 
 # A loop's ends are heard for so long. They are on one beat if the whole is clear, both have a pulse whose
@@ -176,7 +177,9 @@ def _period(strength: Floats, near: float) -> float | None:
         tried = rate * (1 + np.linspace(-within, within, 41))
         pulses = _pulse(strength, 0, len(strength), np.outer(_MULTIPLES, tried).ravel())
         rate = float(tried[int(np.argmax((np.abs(pulses) ** 2).reshape(4, -1).sum(0)))])
-    return 1 / rate
+    # Three hits in what was taken for a beat, and nothing at one or two, are hits of a beat of two thirds.
+    first, second, third, _ = np.abs(_pulse(strength, 0, len(strength), _MULTIPLES * rate))
+    return 1 / (1.5 * rate if third > _THIRDS * max(first, second) else rate)
 
 
 def _pulse(

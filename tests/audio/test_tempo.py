@@ -11,13 +11,15 @@ from magnet_cli.audio.tempo import cut_on_beat, onsets, tempo_of
 RATE = 24_000
 
 
-def clicks(bpm: float, seconds: float = 8.0, late: float = 0.0) -> npt.NDArray[np.float32]:
-    """A burst of noise on every beat, from `late` seconds on."""
+def clicks(
+    bpm: float, seconds: float = 8.0, late: float = 0.0, between: float = 0.0
+) -> npt.NDArray[np.float32]:
+    """A burst of noise on every beat, from `late` seconds on; `between`: how strong one is between two."""
     draw = np.random.default_rng(0)
     made = 0.001 * draw.standard_normal(round(seconds * RATE))
     hit = draw.standard_normal(1200) * np.exp(-np.arange(1200) / 250)
-    for at in np.arange(late, seconds - 0.06, 60 / bpm):
-        made[round(at * RATE) :][:1200] += hit
+    for number, at in enumerate(np.arange(late, seconds - 0.06, 30 / bpm)):
+        made[round(at * RATE) :][:1200] += hit * (between if number % 2 else 1.0)
     return made.astype(np.float32)
 
 
@@ -69,3 +71,12 @@ def test_as_many_beats_as_are_asked_for(bpm: float, asked: float) -> None:
     assert cut.beats == 16
     played = bpm if bpm > 60 else 2 * bpm
     assert cut.frames / 25 == pytest.approx(16 * 60 / played, abs=0.021)
+
+
+@pytest.mark.parametrize("bpm", [140, 145, 150, 175])
+def test_two_thirds_of_a_tempo_are_not_taken_for_it(bpm: float) -> None:
+    """With weaker clicks between them, three of which are as long as two beats: half a beat off."""
+    cut = cut_on_beat(clicks(bpm, 10.0, late=0.2, between=0.4), RATE, 8.0, 25.0)
+    assert cut is not None
+    beats = cut.frames / 25 * bpm / 60
+    assert abs(beats - round(beats)) <= 0.05
