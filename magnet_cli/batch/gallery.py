@@ -48,7 +48,8 @@ class Told:
 
     Attributes:
         command: the command line that makes it again.
-        again: the line of a prompt file that does.
+        again: the line of a prompt file that does, but for its models.
+        by: what that line says of these, where others are made by others.
     """
 
     prompt: str = ""
@@ -57,6 +58,7 @@ class Told:
     model: str | None = None
     command: str | None = None
     again: Mapping[str, Any] | None = None
+    by: Mapping[str, Any] | None = None
 
 
 # What a file's record says, the record's own name and what files of its format end in.
@@ -144,6 +146,9 @@ def write_gallery(
         except MagnetError as error:
             faults.append((file, error.message))
         on_clip(done, len(files))
+    if len({json.dumps(clip["by"]) for clip in clips if clip["by"]}) < 2:
+        for clip in clips:
+            del clip["by"]  # a line leaves it to the next command
     lost = [clip for file, clip in noted.items() if file not in files]
     failed = [clip for clip in lost if clip["status"] == "failed"]
     data = {
@@ -203,6 +208,7 @@ def _clip(folder: Path, file: str, path: Path, tell: Tell) -> dict[str, Any]:
             "at": status.st_mtime_ns // 1_000_000,
             "command": told.command,
             "again": told.again,
+            "by": told.by,
         }
 
 

@@ -125,6 +125,14 @@ def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
     return {name: value for name, value in said.items() if value is not None}
 
 
+def models_of_line(made: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the line of a prompt file says of a clip's model and adapters; None: none is known."""
+    model, loras = model_of(made), [str(lora) for lora in loras_of(made)]
+    if model is None:
+        return None
+    return {"model": model, "lora": loras} if loras else {"model": model}
+
+
 def _mapping(made: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = made.get(key)
     return dict(value) if isinstance(value, Mapping) else {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.again import command_for, prompt_line
+from magnet_cli.cli.again import command_for, models_of_line, prompt_line
 from magnet_cli.cli.progress import counting
 from magnet_cli.cli.recorded import problem_of, recorded
 from magnet_cli.cli.settings import TalkOptions, takes_flags
@@ -109,4 +109,5 @@ def told(made: Mapping[str, Any], name: str, suffix: str) -> Told:
         model=kept.get("repo") or kept.get("model"),
         command=printable(shlex.join(command_for(made, name, suffix))) if known else None,
         again=prompt_line(made, suffix) if known else None,
+        by=models_of_line(kept),
     )

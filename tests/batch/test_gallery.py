@@ -72,6 +72,23 @@ def test_clips_stand_in_the_order_of_the_manifest(tmp_path: Path) -> None:
     assert data["failed"] == [{"file": "no.wav", "problem": "no memory"}]
 
 
+def test_lines_of_several_models_say_theirs(tmp_path: Path) -> None:
+    """All were made by the one that the next command named."""
+    for name in "ab":
+        clip(tmp_path / f"{name}.wav", name)
+
+    def by(*models: str) -> list[object]:
+        named = dict(zip(("a", "b"), models, strict=True))
+
+        def tell(made: Mapping[str, Any], name: str, suffix: str) -> Told:
+            return Told(prompt=made["prompt"], by={"model": named[made["prompt"]]})
+
+        return [each.get("by") for each in shown(write_gallery(tmp_path, tell))["clips"]]
+
+    assert by("nano", "small") == [{"model": "nano"}, {"model": "small"}]
+    assert by("nano", "nano") == [None, None]
+
+
 def test_loudness_is_the_files_own(tmp_path: Path) -> None:
     """A sine at -3 dB a channel and 997 Hz is -3.01 LUFS; half of that 6 dB less."""
     for name, level in (("loud", 1.0), ("half", 0.5), ("none", 0.0)):

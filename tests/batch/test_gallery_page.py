@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ PROMPTS = [
 ]
 
 
-def filled(folder: Path, count: int = 6, seconds: float = 0.5) -> Path:
+def filled(
+    folder: Path, count: int = 6, seconds: float = 0.5, models: Sequence[str] = ("nano",)
+) -> Path:
     """A folder of clips, the later the louder, with a page."""
     names = {f"{i:04d}.wav": i for i in range(count)}
     clip(folder / "0000.wav", "x", 0.05, seconds)
@@ -50,8 +52,11 @@ def filled(folder: Path, count: int = 6, seconds: float = 0.5) -> Path:
         i = names[name]
         prompt = PROMPTS[i % len(PROMPTS)] if count <= 6 else f"{PROMPTS[i % 2]} number {i}"
         again = None if i == 4 else {"prompt": prompt, "seed": i, "duration": 0.5}
+        if again and len(models) > 1:
+            again["task"] = "loop"
         command = f"magnet gen -m nano --seed {i} -o {name} '{prompt}'"
-        return Told(prompt, None, i, "nano", command, again)
+        model = models[i % len(models)]
+        return Told(prompt, None, i, model, command, again, {"model": model})
 
     return write_gallery(folder, tell, title="Night & day <1>").page
 
@@ -201,8 +206,8 @@ def test_a_night_is_looked_through(tmp_path: Path, browser: Any, downloads: Path
     assert (downloads / "starred.txt").read_text() == "0003.wav\n0004.wav\n0005.wav\n"
 
 
-def test_on_a_phone_from_a_host(tmp_path: Path, browser: Any, host: str) -> None:
-    filled(tmp_path / "a night's clips")
+def test_on_a_phone_from_a_host(tmp_path: Path, browser: Any, host: str, downloads: Path) -> None:
+    filled(tmp_path / "a night's clips", models=("nano", "small"))
     browser.set_window_size(390, 844)
     visit = Visit(browser, f"{host}/a%20night's%20clips/")
     assert len(visit.prompts()) >= 2
@@ -214,6 +219,18 @@ def test_on_a_phone_from_a_host(tmp_path: Path, browser: Any, host: str) -> None
     assert visit.find(".more code")[0].text.startswith("magnet gen -m nano --seed 0")
     visit.picture("gallery-phone")
     assert visit.script("return document.documentElement.scrollWidth <= innerWidth")
+    assert visit.find(".facts")[1].text.endswith("LUFS · small · loop")
+    # Of several models, lines say theirs.
+    for star in visit.find("button.star")[:2]:
+        visit.click(star)
+    for how in ("new", "vary"):
+        visit.choose("#how", how)
+        visit.click(visit.one("#save"))
+        file = downloads / "prompts.jsonl"
+        visit.wait(file.is_file)
+        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        assert [line["model"] for line in lines] == ["nano", "small"]
+        file.unlink()
     # The clipboard, read back into the search.
     from selenium.webdriver.common.keys import Keys
 
