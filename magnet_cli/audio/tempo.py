@@ -24,7 +24,7 @@ _SLOWEST, _FASTEST = 50.0, 210.0  # bpm
 _TAPPED = 110.0  # bpm that people tap most
 _OCTAVES = 0.9  # standard deviation of that in octaves
 _FAINT = 1.0  # nats over all bands within 10 ms: what grows less is no onset
-_MULTIPLES = np.arange(1, 5)  # of the beat, of which its period and phase are taken
+_MULTIPLES: Floats = np.arange(1.0, 5.0)  # of the beat, of which its period and phase are taken
 _THIRDS = 1.5  # times the first and second multiple: so strong a third is another beat's second
 _LEAST_CLARITY = 0.15  # of a beat over the whole sound; below there is none
 
