@@ -459,7 +459,7 @@ def _hard_work(loudness: Loudness, output: OutputConfig) -> str:
 def is_held_back(loudness: Loudness, output: OutputConfig) -> bool:
     """Whether the clip stayed quieter than was asked for, as its peaks leave no more room."""
     short = output.lufs - loudness.after
-    return output.normalize and not loudness.silent and short > _SHORT
+    return output.normalize and not loudness.silent and _SHORT < short < math.inf
 
 
 def more_room(output: OutputConfig) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from typing import Any
@@ -117,6 +118,8 @@ def test_the_limiter_gives_no_more_than_it_may() -> None:
     pad, said = normalize(noise(3), RATE, -14.0, -1.0, 4.0)
     assert measure(pad, RATE) == pytest.approx(-14.0, abs=TOLERANCE + 0.01)
     assert not is_held_back(said, OutputConfig())
+    # A click that the meter's gate leaves out: batches said "at -inf LUFS".
+    assert not is_held_back(dataclasses.replace(said, after=-math.inf), OutputConfig())
     untouched, said = normalize(hits(0.03), RATE, -14.0, -1.0, 0.0)
     assert said.reduction == 0.0
     np.testing.assert_allclose(untouched, hits(0.03) * 10 ** (said.gain / 20), rtol=1e-5)
