@@ -287,8 +287,10 @@ def _sound() -> str:
 
         outputs = sum(each["max_output_channels"] > 0 for each in sounddevice.query_devices())
         return f"{outputs} outputs through sounddevice; {said}"
-    except (ImportError, OSError):
+    except ImportError:
         return f"no sounddevice; {said}"
+    except OSError:
+        return f"sounddevice finds no PortAudio; {said}"
     except Exception as error:  # whatever PortAudio says
         return f"sounddevice fails ({type(error).__name__}); {said}"
 

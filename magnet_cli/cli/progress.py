@@ -379,6 +379,12 @@ class BatchDisplay(ClipDisplay):
                 self._talk.warn(
                     f"{outcome.job.file}: the seam can be told from the rest; another seed may do better."
                 )
+            bars = outcome.job.task
+            if bars.seconds and abs(outcome.saved.duration - bars.seconds) > 0.01:
+                self._talk.warn(
+                    f"{outcome.job.file}: its beat is too far from {bars.bpm:g} bpm and stays as made; "
+                    "another seed or more tries may come nearer."
+                )
             if self._path_end is not None and path is not None:
                 write_stdout(os.fsencode(path) + self._path_end)
         elif outcome.error is not None:

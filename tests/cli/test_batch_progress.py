@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from magnet_cli.batch.report import Outcome, Tally
 from magnet_cli.cli.progress import BatchDisplay
 from magnet_cli.cli.talk import say_held_back
 from magnet_cli.clips import SavedClip
+from magnet_cli.data.tasks import LineTask
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import OutputConfig
 from tests.batch.batches import batch, jobs
@@ -101,3 +103,15 @@ def test_quiet_says_errors_alone(capfd: pytest.CaptureFixture[str]) -> None:
         display.finished(Outcome(wind, 1.0, error=UsageError("The wind broke it.")))
     assert written(made) == ""
     assert "The wind broke it." in capfd.readouterr().err
+
+
+def test_a_tempo_that_was_not_reached_is_said() -> None:
+    made = talk(terminal=False)
+    reached, missed = jobs(batch(Path("clips")), "techno", "rain")
+    with BatchDisplay(made, Tally(total=2), None) as display:
+        display.finished(
+            saved(replace(reached, task=LineTask(bpm=120, bars=5)))
+        )  # 10 s, as `saved`
+        display.finished(saved(replace(missed, task=LineTask(bpm=125, bars=5))))
+    (line,) = (line for line in written(made).splitlines() if "beat" in line)
+    assert line.startswith("0001-rain-101.wav: its beat is too far from 125 bpm and stays as made")

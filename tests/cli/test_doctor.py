@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.abc import MetaPathFinder
 from importlib.metadata import version
 from pathlib import Path
 
@@ -66,3 +68,18 @@ def test_a_model_is_checked(magnet: Magnet, monkeypatch: pytest.MonkeyPatch) -> 
         "load": True, "weights": False, "sizes": True, "codec": True, "text": True, "logits": False,
     }  # fmt: skip
     assert "does not pass: weights, logits" in outcome.err
+
+
+def test_a_sounddevice_without_its_library_is_told_from_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Lacking(MetaPathFinder):
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "sounddevice":
+                raise OSError("PortAudio library not found")
+
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Lacking(), *sys.meta_path])
+    assert doctor._sound().startswith("sounddevice finds no PortAudio; programs: ")
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert doctor._sound().startswith("no sounddevice; programs: ")
