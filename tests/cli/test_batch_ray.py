@@ -43,13 +43,13 @@ def test_a_run_goes_from_one_process_to_a_cluster_and_back(magnet: Magnet, home:
     ):
         done = processes.run([*command, *more], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert "Worker 1 is ready, on cpu of " in done.stderr
+        assert " is ready, on cpu of " in done.stderr  # either may make all before the other is
         assert done.stdout == ""
         assert equal("one", "two")
         Path("two", lost).unlink()
     assert magnet("batch", "p.txt", "-O", "two", *one).status == 0
     assert equal("one", "two")
-    assert set(Path("/tmp").glob("magnet-*")) == before
+    assert set(Path("/tmp").glob("magnet-*")) <= before  # what killed runs had left may be gone
     manifest = [json.loads(line) for line in Path("two/manifest.jsonl").read_text().splitlines()]
     assert sum(record.get("worker") is not None for record in manifest) == 5
 
@@ -67,7 +67,7 @@ def test_a_node_leaves_the_cluster(magnet: Magnet, home: Path) -> None:
     """Its actor's clip is made by the other node's, and the run ends as if nothing had been."""
     from ray.cluster_utils import Cluster
 
-    (home / "p.txt").write_text(PROMPTS * 4)
+    (home / "p.txt").write_text(PROMPTS * 20)  # enough that both are ready before the end
     assert magnet("batch", "p.txt", "-O", "one", *QUICK, "--threads", "1").status == 0
     nodes = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
@@ -80,9 +80,10 @@ def test_a_node_leaves_the_cluster(magnet: Magnet, home: Path) -> None:
             [*command, "--address", nodes.address], stdout=-1, stderr=-1, text=True
         )
         assert run.stdout is not None
-        for line in run.stdout:
-            if '"worker": "2"' in line:
-                break
+        seen: set[str] = set()
+        while len(seen) < 2 and (line := run.stdout.readline()):
+            seen |= {json.loads(line).get("worker")} - {None}
+        assert len(seen) == 2
         nodes.remove_node(leaving, allow_graceful=False)
         out, said = run.communicate()
     finally:
