@@ -134,6 +134,7 @@ def _changed(data: Any, copy: BinaryIO, said: list[str]) -> int:
     if data[start : start + 4] == b"fLaC":
         return _flac(data, start, copy)
     if data[:4] in (b"OggS", b"FORM", b"caff", b".snd", b"RF64", b"riff"):
+        said += _cut_off(data)
         return 0
     return _mpeg(data, copy, said, always=False)
 
@@ -175,6 +176,25 @@ def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
             copy.write(last)
         return count * first.samples
     return -1
+
+
+def _cut_off(data: Any) -> list[str]:
+    """What is wrong with the end of an ogg, aiff or au file, as ends of sentences."""
+    kind, size = data[:4], len(data)
+    if kind == b"OggS":
+        last = data.rfind(kind)
+        lengths = data[last + 27 : last + 27 + data[last + 26]] if last + 27 <= size else b""
+        is_whole = lengths and last + 27 + data[last + 26] + sum(lengths) <= size
+        return [] if is_whole else ["ends early: in the middle of a page"]
+    said = int.from_bytes(data[4:8], "big")
+    if kind == b".snd":
+        said += int.from_bytes(data[8:12], "big")
+    elif kind == b"FORM":
+        said += 8
+    # Programs that write into pipes say as much as they can.
+    if kind not in (b"FORM", b".snd") or not size < said < 0x7FFFFF00:
+        return []
+    return [f"ends early: {size:,} of {said:,} bytes are there"]
 
 
 def _xing(data: Any, first: Frame, frames: int) -> bytes:

@@ -79,6 +79,31 @@ def test_an_mp3_that_ends_early_says_so(tmp_path) -> None:
         assert "ends early: at" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "what"),
+    [
+        ("a.ogg", "VORBIS", "in the middle of a page"),
+        ("a.opus", "OPUS", "in the middle of a page"),
+        ("a.aiff", "PCM_16", " bytes are there"),
+        ("a.aifc", "FLOAT", " bytes are there"),
+        ("a.au", "PCM_16", " bytes are there"),
+    ],
+)
+def test_what_ends_early_says_so_in_other_containers(tmp_path, name, codec, what) -> None:
+    path = tmp_path / name
+    form = {".ogg": "OGG", ".opus": "OGG", ".au": "AU"}.get(path.suffix, "AIFF")
+    soundfile.write(path, tone(3.0), 24_000, format=form, subtype=codec)
+    with open_sound(path) as sound:
+        assert sound.remarks == ()
+        whole_length = sound.duration
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with open_sound(path) as sound:
+        (said,) = sound.remarks
+        assert sound.duration < whole_length
+    assert said.startswith(f"{path} ends early: ")
+    assert what in said
+
+
 def test_an_mp3_that_is_right_is_read_as_it_is(tmp_path) -> None:
     path = tmp_path / "a.mp3"
     mp3(path)
