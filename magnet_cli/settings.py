@@ -315,6 +315,7 @@ class OutputConfig:
 
 
 MOST_BARS = 256
+TRIES = 4  # seeds, if nothing is said
 MOST_STRETCH = 0.04  # of a tempo: a change by more is heard
 
 
@@ -336,7 +337,7 @@ class BarsConfig:
         high=MOST_BARS,
     )
     tries: int | None = _bars(
-        "Seeds to try for --bpm. Default: 4.", metavar="N", low=1, high=100, usual=4
+        f"Seeds to try for --bpm. Default: {TRIES}.", metavar="N", low=1, high=100, usual=TRIES
     )
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
-MOST_LINES = 37_190
+MOST_LINES = 37_177
 MOST_MODULES = 179
 MOST_FILES = {"gen": 48, "edit": 55}
 

@@ -5,6 +5,7 @@ A `Hire` starts a worker and gives back a `Hand`; from then on all that happens 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,20 +31,28 @@ class Told:
 Tell = Callable[[Told], None]
 
 
-class Hand(Protocol):
-    """A worker, as its driver has it."""
+class Hand(ABC):
+    """A worker, as its driver has it: what it is sent is what `processes.serve` takes."""
 
     def give(self, task: Task) -> None:
         """Let it make a task."""
+        self._send(task)
 
     def ask(self, number: int, question: Question) -> None:
         """Ask it what `Worker.answer` answers."""
+        self._send((number, question))
 
     def stop(self) -> None:
         """Let it write what it has generated, and end."""
+        self._send(None)
 
+    @abstractmethod
     def kill(self) -> None:
         """End it now."""
+
+    @abstractmethod
+    def _send(self, message: Any) -> None:
+        """Send it a message; nothing where it has ended, which is noticed by what it tells."""
 
 
 # Starts the worker with a number, which tells what happens to it, from any thread.

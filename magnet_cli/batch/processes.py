@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import IO, Any, Literal
 
 from magnet_cli.batch.hands import Hand, Hire, Tell, Told
-from magnet_cli.batch.worker import Question, Setup, Task, Worker
+from magnet_cli.batch.worker import Setup, Task, Worker
 from magnet_cli.errors import MagnetError
 
 _LENGTH = struct.Struct("<Q")
@@ -94,7 +94,7 @@ def hire_processes(setup: Setup, where: Places) -> Hire:
     return hire
 
 
-class Process:
+class Process(Hand):
     """A worker in a process of its own, as its driver has it (`hands.Hand`)."""
 
     def __init__(self, number: int, setup: Setup, more: Mapping[str, str], tell: Tell) -> None:
@@ -120,25 +120,12 @@ class Process:
         self._send((number, setup))
         threading.Thread(target=self._listen, name=f"worker {number}", daemon=True).start()
 
-    def give(self, task: Task) -> None:
-        """As `hands.Hand`."""
-        self._send(task)
-
-    def ask(self, number: int, question: Question) -> None:
-        """As `hands.Hand`."""
-        self._send((number, question))
-
-    def stop(self) -> None:
-        """As `hands.Hand`."""
-        self._send(None)
-
     def kill(self) -> None:
         """As `hands.Hand`."""
         with contextlib.suppress(OSError):
             self._process.kill()
 
     def _send(self, message: Any) -> None:
-        # One that has ended is noticed by what it tells: nothing any more.
         with contextlib.suppress(OSError, ValueError):
             assert self._process.stdin is not None
             _write(self._process.stdin, message)

@@ -31,7 +31,7 @@ from magnet_cli.batch.names import check_inside
 from magnet_cli.batch.processes import available_cores, serve
 from magnet_cli.batch.report import Outcome
 from magnet_cli.batch.resume import Standing
-from magnet_cli.batch.worker import Question, Setup, Task
+from magnet_cli.batch.worker import Setup, Task
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.files import PARTIAL, draft, marked, write_error
 
@@ -149,7 +149,7 @@ class Actor:
         self._out.put(("ended", "ended"))
 
 
-class RayHand:
+class RayHand(Hand):
     """An actor, as its driver has it (`hands.Hand`)."""
 
     def __init__(
@@ -176,15 +176,7 @@ class RayHand:
         """As `hands.Hand`."""
         self._planned |= {job.index: job for job in task.jobs}
         self._noted.clips.update(task.noted)
-        self._send(task)
-
-    def ask(self, number: int, question: Question) -> None:
-        """As `hands.Hand`."""
-        self._send((number, question))
-
-    def stop(self) -> None:
-        """As `hands.Hand`."""
-        self._send(None)
+        super().give(task)
 
     def kill(self) -> None:
         """As `hands.Hand`."""
@@ -196,7 +188,6 @@ class RayHand:
                 self._ray.kill(self._actor)
 
     def _send(self, message: Any) -> None:
-        # One that has ended is noticed by what it tells: nothing any more.
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._actor.put.remote(message)
 

@@ -22,10 +22,9 @@ from magnet_cli.editing.looping import SHORTEST, Beat, Loop, close_loop, frames_
 from magnet_cli.editing.pieces import Direction
 from magnet_cli.editing.windows import derived_seed
 from magnet_cli.pipeline import Pipeline
-from magnet_cli.settings import MOST_STRETCH, BarsConfig, required
+from magnet_cli.settings import MOST_STRETCH, TRIES, BarsConfig, required
 
 _TEMPO = re.compile(r"\b\d+(\.\d+)?[ -]?bpm\b", re.IGNORECASE)
-TRIES = 4  # seeds, if nothing is said
 _NEAR = 0.01  # of a beat: what is off by no more ends the search
 
 

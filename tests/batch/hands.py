@@ -13,7 +13,7 @@ from magnet_cli.batch.hands import Hand, Hire, Tell, Told
 from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import manifest_name
 from magnet_cli.batch.report import Outcome
-from magnet_cli.batch.worker import Question, Setup, Task, Worker
+from magnet_cli.batch.worker import Setup, Task, Worker
 from tests.batch.batches import SMALL
 
 
@@ -31,7 +31,7 @@ def setup_of(folder: Path, **more: Any) -> Setup:
     return Setup(**values)
 
 
-class ThreadHand:
+class ThreadHand(Hand):
     """A worker in a thread; `trouble(worker, prompt)` may raise Killed when a clip is begun."""
 
     def __init__(
@@ -73,17 +73,15 @@ class ThreadHand:
         """What it says of its model."""
         return worker.facts
 
-    def give(self, task: Task) -> None:
-        self._tasks.put(task)
-
-    def ask(self, number: int, question: Question) -> None:
-        assert self._worker is not None
-        self._say("answer", (number, self._worker.answer(question)))
-
-    def stop(self) -> None:
-        if self._worker is not None:
+    def _send(self, message: Any) -> None:
+        if isinstance(message, tuple):
+            assert self._worker is not None
+            number, question = message
+            self._say("answer", (number, self._worker.answer(question)))
+            return
+        if message is None and self._worker is not None:
             self._worker.stop()
-        self._tasks.put(None)
+        self._tasks.put(message)
 
     def kill(self) -> None:
         self._tasks.put(None)
