@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli import partners
-from magnet_cli.decoding import autoregressive, hybrid, iterative, resolving
+from magnet_cli.decoding import autoregressive, iterative, resolving
 from magnet_cli.decoding.contracts import Decoding, OnStep, Rescore, Sessions, StepEvent
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
@@ -130,8 +130,8 @@ class Pipeline:
             )
         # A hybrid-trained model reads its prefix as it was trained to, whoever wrote it.
         own_rows = self.modeling == "hybrid" and writer.lm.pattern == self.lm.pattern
-        prefix = hybrid.Prefix(writer.lm.pattern, request.hybrid_frames, diagonal=own_rows)
-        return hybrid.decode(
+        prefix = autoregressive.Prefix(writer.lm.pattern, request.hybrid_frames, diagonal=own_rows)
+        return autoregressive.decode_hybrid(
             writing.causal(),
             sessions.masked(prefix.rows if own_rows else 0, context),
             *known,

@@ -19,9 +19,9 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
-MOST_LINES = 37_177
-MOST_MODULES = 179
-MOST_FILES = {"gen": 48, "edit": 55}
+MOST_LINES = 37_147
+MOST_MODULES = 175
+MOST_FILES = {"gen": 43, "edit": 52}
 
 # Who may import whom: what is on a later line all that is on earlier lines, and never the other way.
 # Those of one line may meet, but two packages of a line may not import each other.

@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
         *("clips", "audio"),
     },
     # one clip, from a result to its file: what the commands and batches share
-    "targets": set(),
+    "targets": {"naming"},
     "clips": {"pipeline", "decoding", "editing", "audio", "targets", "checkpoints"},
     "batch": {
         *("api", "pipeline", "request", "partners", "editing", "clips", "data"),
@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "training": {"models", "checkpoints", "decoding", "api", "data", "audio", "naming"},
     "evaluation": {
-        *("pipeline", "request", "data", "audio", "batch", "checkpoints", "naming"),
+        *("pipeline", "request", "data", "audio", "batch", "checkpoints", "naming", "targets"),
         *("models", "partners"),  # a bench builds models of random weights, and their partners
     },
     "__init__": {"api", "clips"},

@@ -115,10 +115,11 @@ def write_sound(
             at_rate = chunks if rate == sample_rate else resampled(chunks, sample_rate, rate)
             store = _store(kept, at_rate, rate, output)
             start, stop = 0, store.length
+            points = None if bpm is None else LoopPoints(bpm=bpm)
             if loop:
                 length = sum(chunk.shape[1] for chunk in once)
                 start, stop = (round(length * i * rate / sample_rate) for i in (1, 2))
-            points = LoopPoints(0, stop - start, bpm) if loop else LoopPoints(bpm=bpm)
+                points = LoopPoints(0, stop - start, bpm)
             blocks, loudness = _normalized(store, output)
             silences, peak = Silences(rate), -math.inf
 
@@ -403,7 +404,7 @@ def _encoded(
         of: the sound whose tags and chunks are kept.
         points: where it goes round, and its tempo, where `of` does not say it.
     """
-    points = points or (of.points if of is not None else None) or LoopPoints()
+    points = points or (of.points if of is not None else None)
     kind, subtype = encoding
     comment = None if metadata is None else comments.to_comment(metadata)
     kind = large_kind(kind, subtype, length * channels)
@@ -419,9 +420,9 @@ def _encoded(
             for tag, text in of.tags.items() if of is not None and kind != "MP3" else ():
                 with suppress(soundfile.LibsndfileError):
                     setattr(file, tag, text)
-            tagged = bool(points.tags()) and kind in ("FLAC", "OGG")
+            tagged = points if points and points.tags() and kind in ("FLAC", "OGG") else None
             if tagged and not (of is not None and STAND_IN in of.tags):
-                setattr(file, STAND_IN, points.stand_in)
+                setattr(file, STAND_IN, tagged.stand_in)
             if comment is not None and kind not in (*RIFF, "MP3"):
                 try:
                     file.comment = comment
@@ -444,11 +445,12 @@ def _encoded(
         ) from error
     if kind in RIFF:
         chunks, mask = (of.chunks, of.channel_mask) if of is not None else ((), b"")
-        if (own := points.chunk(sample_rate)) and not any(name == b"smpl" for name, _ in chunks):
+        own = points.chunk(sample_rate) if points else b""
+        if own and not any(name == b"smpl" for name, _ in chunks):
             chunks = (*chunks, (b"smpl", own))
         comments.finish_wav(target, comment, chunks, mask)
     elif tagged:
-        put_tags(target, points)
+        put_tags(target, tagged)
         target.seek(0)
 
 

@@ -21,7 +21,6 @@ import torch
 from magnet_cli.batch.fitting import Fitter, grouped, mates_matter, timed
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
-from magnet_cli.batch.names import check_inside
 from magnet_cli.batch.report import OnOutcome, Outcome
 from magnet_cli.batch.resume import Standing
 from magnet_cli.clips import Clip, Edit, SavedClip
@@ -29,6 +28,7 @@ from magnet_cli.decoding.contracts import OnStep, StepEvent
 from magnet_cli.errors import MagnetError, NoRoomError
 from magnet_cli.files import marked
 from magnet_cli.settings import required
+from magnet_cli.targets import check_inside
 
 Save = Callable[[], SavedClip]
 

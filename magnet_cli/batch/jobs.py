@@ -14,12 +14,6 @@ from typing import Any, Literal
 
 from magnet_cli.audio.formats import checked_format
 from magnet_cli.batch.inputs import Inputs
-from magnet_cli.batch.names import (
-    DEFAULT_NAME,
-    NameTemplate,
-    check_inside,
-    check_relative,
-)
 from magnet_cli.checkpoints.identity import with_identities
 from magnet_cli.checkpoints.loras import parse_lora
 from magnet_cli.checkpoints.place import check_name
@@ -29,7 +23,13 @@ from magnet_cli.data.wildcards import Wildcards
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import Names, numbered
 from magnet_cli.settings import OUTPUT_DEFAULTS, AudioFormat, DecodingConfig, OutputConfig
-from magnet_cli.targets import Target
+from magnet_cli.targets import (
+    DEFAULT_NAME,
+    NameTemplate,
+    Target,
+    check_inside,
+    check_relative,
+)
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from magnet_cli.batch.jobs import Shard
-from magnet_cli.batch.names import MANIFEST_STEM
 from magnet_cli.errors import UsageError
 from magnet_cli.files import PARTIAL, write_error
 from magnet_cli.foreign import reading
+from magnet_cli.targets import MANIFEST_STEM
 
 _LONGEST_LINE = 1_000_000  # bytes; prompts are far shorter (data.prompts)
 _STALE_SECONDS = 600.0  # a partial file that was not written to for so long belongs to no one

@@ -27,13 +27,13 @@ from magnet_cli.batch.executors import as_magnet_error
 from magnet_cli.batch.hands import Hand, Hire, Tell, Told
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest, mark_of
-from magnet_cli.batch.names import check_inside
 from magnet_cli.batch.processes import available_cores, serve
 from magnet_cli.batch.report import Outcome
 from magnet_cli.batch.resume import Standing
 from magnet_cli.batch.worker import Setup, Task
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.files import PARTIAL, draft, marked, write_error
+from magnet_cli.targets import check_inside
 
 _MOST_TOLD = 16  # events, finished clips among them, that wait in an actor to be fetched
 _OWN = "magnet-ray-"  # what the folder of a cluster of ours is called

@@ -15,8 +15,8 @@ from typing import Any
 
 from magnet_cli.batch.jobs import WHOLE, Shard
 from magnet_cli.batch.manifest import Manifest
-from magnet_cli.batch.names import MANIFEST_STEM
 from magnet_cli.errors import UsageError
+from magnet_cli.targets import MANIFEST_STEM
 
 
 @dataclass(frozen=True)

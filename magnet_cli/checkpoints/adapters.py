@@ -23,7 +23,7 @@ from magnet_cli.checkpoints.tensors import damaged
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.files import atomic_path
-from magnet_cli.foreign import headers, reading
+from magnet_cli.foreign import bounds, reading
 from magnet_cli.models.lora import PLACES, Place, Update, combined, merged
 from magnet_cli.models.parts import Parts
 
@@ -206,7 +206,7 @@ def with_loras(parts: Parts, loras: Sequence[Lora]) -> Parts:
 def _tensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What the weights' file says of the base, and its tensors."""
     try:
-        headers.safetensors(file)
+        bounds.read_header(file)
         with safe_open(file, framework="pt") as opened:
             said = (opened.metadata() or {}).get("magnet", "{}")
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

@@ -14,17 +14,16 @@ from magnet_cli.checkpoints.adapters import with_loras
 from magnet_cli.checkpoints.loras import Lora
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import Place
-from magnet_cli.checkpoints.precision import DTYPES, INT8, check_room, pick_dtype
 from magnet_cli.checkpoints.registry import ENCODEC, NATIVE, NATIVE_CODEC, NATIVE_TEXT, needed
 from magnet_cli.checkpoints.t5 import load_t5
 from magnet_cli.checkpoints.tensors import blank, fill
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
-from magnet_cli.models import int8
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.parts import Parts
+from magnet_cli.models.precision import DTYPES, INT8, check_room, make_int8, pack, pick_dtype
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
@@ -77,11 +76,11 @@ def load_parts(
     if loras:
         loaded = with_loras(loaded, loras)
     if in_int8 and not saved_so:
-        int8.make_int8(loaded.lm)
-        int8.make_int8(loaded.text_encoder)
+        make_int8(loaded.lm)
+        make_int8(loaded.text_encoder)
     if in_int8 and not to_save:
-        int8.pack(loaded.lm)
-        int8.pack(loaded.text_encoder)
+        pack(loaded.lm)
+        pack(loaded.text_encoder)
     for module in (loaded.lm, loaded.codec, loaded.text_encoder):
         module.eval().requires_grad_(False)
     _check_parts(loaded, place.directory)

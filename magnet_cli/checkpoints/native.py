@@ -25,17 +25,16 @@ from torch import nn
 
 from magnet_cli.checkpoints import kinds
 from magnet_cli.checkpoints.key_map import HINT
-from magnet_cli.checkpoints.precision import INT8
 from magnet_cli.checkpoints.tensors import blank, damaged, fill, read_safetensors
 from magnet_cli.config import LMConfig, check_lm
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.fields import shown
 from magnet_cli.files import open_to_others
-from magnet_cli.foreign import bounds, headers, reading
+from magnet_cli.foreign import bounds, reading
 from magnet_cli.models.codec import AudioCodec
-from magnet_cli.models.int8 import is_int8, make_int8
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.parts import Parts
+from magnet_cli.models.precision import INT8, is_int8, make_int8
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.version import __version__
@@ -226,7 +225,7 @@ def _card(config: dict[str, Any], source: str) -> dict[str, Any]:
 def _check_counts(config: LMConfig, path: Path, source: str) -> None:
     """Refuse more layers or streams than there are weights for, before any is built."""
     try:
-        tensors = len(headers.safetensors(path).shapes)
+        tensors = len(bounds.read_header(path).shapes)
     except (OSError, ValueError) as error:
         raise damaged(path, error) from error
     counts = {name: getattr(config, name) for name in ("num_layers", "n_q")}

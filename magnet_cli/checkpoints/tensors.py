@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from magnet_cli.checkpoints import hub
 from magnet_cli.checkpoints.key_map import HINT, named
 from magnet_cli.errors import CheckpointError
-from magnet_cli.foreign import headers, reading
+from magnet_cli.foreign import bounds, reading
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
             would take more memory than it has bytes.
     """
     try:
-        headers.check_pickle(path)
+        bounds.check_pickle(path)
         try:
             loaded = _load(path, mmap=True)
         except RuntimeError as error:
@@ -88,7 +88,7 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) ->
     """The tensors of a safetensors file by name, only those that `wanted` takes.
     Raises CheckpointError: not a safetensors file, or cut short."""
     try:
-        headers.safetensors(path)
+        bounds.read_header(path)
         # Older safetensors would put them on whatever device the caller's program made the default.
         with torch.device("cpu"), safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118

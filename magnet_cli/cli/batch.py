@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from magnet_cli.batch.names import DEFAULT_NAME
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
 from magnet_cli.cli.configuration import default_model
 from magnet_cli.cli.inputs import cleaned
@@ -28,6 +27,7 @@ from magnet_cli.data.prompt_files import STDIN, PromptFormat, format_of, open_pr
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import panel
 from magnet_cli.settings import OutputConfig, check_seconds
+from magnet_cli.targets import DEFAULT_NAME
 
 EXAMPLES = """
 Examples:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.audio.formats import checked_format
-from magnet_cli.batch.names import NameTemplate, is_template
 from magnet_cli.cli.progress import shortened
 from magnet_cli.cli.settings import SeedOptions, TalkOptions
 from magnet_cli.cli.talk import Talk, refuse_terminal, stdin
@@ -21,7 +20,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.fields import clean_prompt
 from magnet_cli.naming import Names, numbered, slug, writable
 from magnet_cli.settings import MAX_SEED, OutputConfig
-from magnet_cli.targets import Target, check_targets, no_path
+from magnet_cli.targets import NameTemplate, Target, check_targets, is_template, no_path
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model

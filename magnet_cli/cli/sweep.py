@@ -238,13 +238,13 @@ def _make_rows(
     """Make a batch for each row; the rows some of whose clips could not be made."""
     from magnet_cli.batch.jobs import WHOLE, BatchSettings, Planner
     from magnet_cli.batch.manifest import Manifest
-    from magnet_cli.batch.names import DEFAULT_NAME
     from magnet_cli.batch.resume import as_begun
     from magnet_cli.checkpoints.identity import with_identities
     from magnet_cli.cli.batch import named_models
     from magnet_cli.cli.batch_run import BatchRun
     from magnet_cli.data.prompt_files import format_of, open_prompts, read_prompts
     from magnet_cli.data.prompts import clean_prompt
+    from magnet_cli.targets import DEFAULT_NAME
 
     failed = []
     varied = {name for axis in axes for _, point in axis.points for name in point}

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from magnet_cli.errors import DataError
 from magnet_cli.files import atomic_path
-from magnet_cli.foreign import headers, reading
+from magnet_cli.foreign import bounds, reading
 from magnet_cli.foreign.bounds import BOUNDS
 from magnet_cli.foreign.reading import ReadError
 
@@ -257,7 +257,7 @@ def _read_index(folder: Path) -> _Index:
 
 def _read_shard(path: Path) -> tuple[TokenFormat, list[TokenClip]]:
     try:
-        header = headers.safetensors(path)
+        header = bounds.read_header(path)
         shape = header.shapes.get("codes", ())
         if len(shape) != 2 or not {"format", "clips"} <= header.metadata.keys():
             raise ReadError("it holds no codes")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import Manifest
-from magnet_cli.batch.names import MANIFEST_STEM, check_relative
 from magnet_cli.data.manifests import clean_caption, read_clips, sound_files
 from magnet_cli.errors import UsageError
+from magnet_cli.targets import MANIFEST_STEM, check_relative
 
 
 @dataclass(frozen=True)

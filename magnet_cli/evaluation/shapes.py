@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.checkpoints.precision import INT8, check_room, pick_dtype
 from magnet_cli.checkpoints.tensors import blank
 from magnet_cli.config import CodecConfig, LMConfig, Modeling
 from magnet_cli.errors import UsageError
-from magnet_cli.models import int8
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.parts import Parts
+from magnet_cli.models.precision import INT8, check_room, make_int8, pack, pick_dtype
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DECODING_DEFAULTS, DecodingConfig
 
@@ -82,8 +81,8 @@ def random_lm(config: LMConfig, dtype: str, device: torch.device) -> LanguageMod
     lm.to(kept).to_empty(device=device)
     _fill(lm)
     if dtype == INT8:
-        int8.make_int8(lm)
-        int8.pack(lm)
+        make_int8(lm)
+        pack(lm)
     return lm.eval().requires_grad_(False)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from magnet_cli.config import LMConfig
-from magnet_cli.models.int8 import is_int8
+from magnet_cli.models.precision import is_int8
 from magnet_cli.models.transformer import Attention, CrossKeys, KVCache, Transformer
 from magnet_cli.patterns import DelayPattern
 

@@ -140,7 +140,7 @@ class SelfAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.out_proj = nn.Linear(dim, dim, bias=False)
         self.updates: nn.ModuleDict | None = None  # low-rank ones of q, k, v (models/lora.py)
-        self.int8: nn.Module | None = None  # in place of `in_proj_weight` (models/int8.py)
+        self.int8: nn.Module | None = None  # in place of `in_proj_weight` (models/precision.py)
 
     def _project(self, x: Tensor, parts: str = "qkv") -> tuple[Tensor, ...]:
         """x [B, S, dim] -> of each of the parts, neighbours in "qkv", [B, heads, S, head_dim]."""

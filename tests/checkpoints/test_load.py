@@ -21,9 +21,9 @@ from magnet_cli.checkpoints.load import (
     pick_device,
 )
 from magnet_cli.checkpoints.place import find_codec, find_place
-from magnet_cli.checkpoints.precision import pick_dtype
 from magnet_cli.checkpoints.tensors import blank
 from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.models.precision import pick_dtype
 from magnet_cli.settings import DecodingConfig
 from tests.golden_cases import snapshot
 

@@ -12,9 +12,9 @@ import pytest
 from magnet_cli.api import Model
 from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import open_manifest
-from magnet_cli.checkpoints import precision
 from magnet_cli.checkpoints.load import import_checkpoint
 from magnet_cli.checkpoints.place import find_place
+from magnet_cli.models import precision
 from tests import processes, sounds
 from tests.batch.hands import hires
 from tests.cli.conftest import QUICK, SMALL, Magnet

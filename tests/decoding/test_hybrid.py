@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from magnet_cli.decoding import autoregressive, hybrid, iterative
+from magnet_cli.decoding import autoregressive, iterative
+from magnet_cli.decoding.autoregressive import Prefix, decode_hybrid
 from magnet_cli.decoding.contracts import Decoding
-from magnet_cli.decoding.hybrid import Prefix
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import CausalSession, MaskedSession
@@ -73,7 +73,7 @@ def run(
 ) -> tuple[Tensor, Causal, Masked]:
     causal = Causal(writer or lm, [text()], [None])
     masked = Masked(lm, [text()], [None], prefix_rows=prefix.rows if prefix.diagonal else 0)
-    codes = hybrid.decode(
+    codes = decode_hybrid(
         causal,
         masked,
         *(known or nothing_known()),

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from magnet_cli.checkpoints.tensors import read_pickle, read_safetensors
 from magnet_cli.errors import CheckpointError
-from magnet_cli.foreign import headers
+from magnet_cli.foreign import bounds
 from magnet_cli.foreign.reading import ReadError
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
@@ -27,7 +27,7 @@ def test_the_header_of_safetensors(tmp_path: Path) -> None:
         path,
         {"by": "me"},
     )
-    found = headers.safetensors(path)
+    found = bounds.read_header(path)
     assert found.shapes == {"layers.0.a": (2, 3), "layers.1.a": (1,), "b": ()}
     assert found.metadata == {"by": "me"}
     assert found.layers("layers.") == 2
@@ -48,7 +48,7 @@ def test_what_is_no_safetensors(tmp_path: Path, data: bytes, why: str) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(data)
     with pytest.raises(ReadError, match=why):
-        headers.safetensors(path)
+        bounds.read_header(path)
     with pytest.raises(CheckpointError) as caught:
         read_safetensors(path)
     assert caught.value.hint
@@ -61,7 +61,7 @@ def test_a_shape_is_bounded_by_the_file(tmp_path: Path) -> None:
     text = json.dumps(said).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
     with pytest.raises(ReadError, match="'a' would be larger than the file"):
-        headers.safetensors(path)
+        bounds.read_header(path)
 
 
 def _archive(path: Path, how: int, size: int) -> None:
@@ -73,11 +73,11 @@ def test_pickles_that_grow(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     _archive(path, zipfile.ZIP_DEFLATED, 10_000_000)
     with pytest.raises(ReadError, match="compressed"):
-        headers.check_pickle(path)
+        bounds.check_pickle(path)
     # REDUCE of bytearray(2 ** 44): torch's own reader of weights alone allows it.
     path.write_bytes(b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x10\x85R.")
     with pytest.raises(ReadError, match="more than its own size"):
-        headers.check_pickle(path)
+        bounds.check_pickle(path)
     path.write_bytes(LFS)
     with pytest.raises(CheckpointError, match="Git LFS"):
         read_pickle(path)
@@ -88,13 +88,13 @@ def test_an_old_file_is_bounded_by_itself(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(3)}, stream, _use_new_zipfile_serialization=False)
     path = tmp_path / "a.bin"
     path.write_bytes(stream.getvalue())
-    headers.check_pickle(path)
+    bounds.check_pickle(path)
     at = stream.getvalue().index(b"K\x03")
     path.write_bytes(
         stream.getvalue()[:at] + b"\x8a\x06\0\0\0\0\0\x10" + stream.getvalue()[at + 2 :]
     )
     with pytest.raises(ReadError, match="more than its own size"):
-        headers.check_pickle(path)
+        bounds.check_pickle(path)
 
 
 def test_a_stride_of_zero_is_no_model(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from magnet_cli.checkpoints.load import export_checkpoint, import_checkpoint, lo
 from magnet_cli.checkpoints.loras import Lora
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import UsageError
-from magnet_cli.models import int8
-from magnet_cli.models.int8 import Int8Linear, quantize
+from magnet_cli.models import precision as int8
+from magnet_cli.models.precision import Int8Linear, quantize
 from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import stage_hidden
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.config import LMConfig
-from magnet_cli.decoding import hybrid
+from magnet_cli.decoding.autoregressive import Prefix, decode_hybrid
 from magnet_cli.decoding.contracts import Decoding
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.models.lm import LanguageModel
@@ -64,8 +64,8 @@ def decoded(lm: LanguageModel) -> Tensor:
     settings = dataclasses.replace(
         DECODING_DEFAULTS, decoding_steps=(4, 3, 3), span_len=2, cfg_coef=0.0, max_cfg_coef=0.0
     )
-    prefix = hybrid.Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True)
-    return hybrid.decode(
+    prefix = Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True)
+    return decode_hybrid(
         CausalSession(lm, [None], [None]),
         MaskedSession(lm, [None], [None], prefix_rows=prefix.rows),
         torch.zeros(1, 3, FRAMES, dtype=torch.int64),
@@ -94,7 +94,7 @@ def test_training_and_decoding_feed_the_transformer_alike(
     masked = [call for call in watched.calls if call[1].kind == "prefix"]
     assert len(masked) == 4 + 3 + 3
     firsts = [masked[0], masked[4], masked[7]]  # of each stage
-    rows = hybrid.Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True).rows
+    rows = Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True).rows
     # The prefix goes in once, before the first masked step, and the rows behind it at every step.
     first_masked = next(n for n, call in enumerate(watched.calls) if call[1].kind == "prefix")
     prefix, prefix_attention, _ = watched.calls[first_masked - 1]
@@ -122,7 +122,7 @@ def test_the_prefix_is_written_by_what_its_loss_trains(
     watched = Watched(lm, monkeypatch)
     codes = decoded(lm)
     steps = torch.cat([call[2] for call in watched.calls if call[1].kind == "causal"], dim=1)
-    rows = hybrid.Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True).rows
+    rows = Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True).rows
     for stage in range(3):
         watched.calls.clear()
         batch_losses(lm, trained_on(codes, stage, rows))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.batch.names import DEFAULT_NAME, NameTemplate, check_inside, check_relative
 from magnet_cli.errors import UsageError
+from magnet_cli.targets import DEFAULT_NAME, NameTemplate, check_inside, check_relative
 
 
 def test_the_default_sorts_by_line_and_says_the_seed() -> None:

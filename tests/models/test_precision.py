@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from magnet_cli.checkpoints import precision
 from magnet_cli.checkpoints.load import export_checkpoint, import_checkpoint, load_parts
 from magnet_cli.checkpoints.place import find_place
-from magnet_cli.checkpoints.precision import pick_dtype
 from magnet_cli.config import Modeling
 from magnet_cli.errors import UsageError
 from magnet_cli.evaluation.shapes import SHAPES, lm_config
-from magnet_cli.models import int8
+from magnet_cli.models import precision
+from magnet_cli.models.precision import make_int8, pick_dtype
 from tests.models.tiny import tiny_lm
 
 SMALL = "facebook/magnet-small-10secs"
@@ -81,7 +80,7 @@ def test_parameters_and_their_bytes_are_counted(modeling: Modeling) -> None:
     assert lm.config.parameters == sum(each.numel() for each in lm.parameters())
     whole = lm.config.parameters
     assert precision.weight_bytes(lm.config, "bfloat16") == 2 * whole
-    int8.make_int8(lm)
+    make_int8(lm)
     # Scales, a number a row, are left out of the count.
     held = sum(
         each.numel() * each.element_size()
