@@ -182,6 +182,8 @@ def sweep(
     known = given.over(model.defaults)
     if options.preset is not None:
         axes += paper_axes(known, model.modeling, more.rescorer is not None)
+    if more.rescorer is not None and "rescorer_weight" in _varied(axes):
+        known = dataclasses.replace(known, rescorer_weight=0.0)  # the baseline has no rescorer then
     rows = rows_of(axes, known, others, options.cross)
     if options.dry_run:
         for row in rows:
@@ -221,6 +223,11 @@ def _measures(judges: JudgeOptions) -> bool:
     return judges.reference is not None or bool(judges.embedder) or judges.metrics is not None
 
 
+def _varied(axes: list[Axis]) -> set[str]:
+    """The settings that the axes vary."""
+    return {name for axis in axes for _, point in axis.points for name in point}
+
+
 def _make_rows(
     source: str,
     folder: Path,
@@ -247,7 +254,7 @@ def _make_rows(
     from magnet_cli.targets import DEFAULT_NAME
 
     failed = []
-    varied = {name for axis in axes for _, point in axis.points for name in point}
+    varied = _varied(axes)
     assert clips.seed is not None
     for number, row in enumerate(rows, 1):
         voice.note(f"Row {number} of {len(rows)}: {row.name}")

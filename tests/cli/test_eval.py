@@ -136,6 +136,13 @@ def test_a_sweep_shows_its_rows_and_refuses_what_cannot_vary(magnet: Magnet) -> 
         refused = magnet("sweep", "prompts.txt", "-O", "rows", *SWEEP, *arguments)
         assert refused.status == 2, refused.err
         assert said in refused.err
+    vary = ("--rescorer", "self", "--vary", "rescorer_weight=0;0.5;1", "--dry-run", "-q")
+    rescored = magnet("sweep", "prompts.txt", "-O", "rows", "-m", "nano", "--seed", "0", *vary)
+    assert [row.split()[0] for row in rescored.out.splitlines()] == [
+        "baseline",  # without the rescorer, so that its usual weight is a row
+        "rescorer_weight=0.5",
+        "rescorer_weight=1",
+    ]
     unseeded = magnet("sweep", "prompts.txt", "-O", "rows", "-m", SMALL, "--vary", "span_len=1")
     assert "equal seeds" in unseeded.err
 

@@ -107,8 +107,9 @@ def test_the_papers_ablations_scale_with_the_model() -> None:
     assert (60, 5, 5, 5) in steps
     assert not any("hybrid" in row.decoding or "rescorer_weight" in row.decoding for row in rows)
     assert {"span_scoring": "prod", "span_arrangement": "stride1"} in [r.decoding for r in rows]
-    more = rows_of(paper_axes(defaults, "hybrid", rescorer=True), defaults)
-    assert len(more) == len(rows) + 4 + 2  # seconds but for none; weights but for the default
+    bare = defaults.altered({"rescorer_weight": 0.0})
+    more = rows_of(paper_axes(defaults, "hybrid", rescorer=True), bare)
+    assert len(more) == len(rows) + 4 + 3  # seconds but for none, and weights
     assert any("span_len is changed in decoding alone" in note for note in notes_on(rows))
     assert notes_on(rows_of([parse_axis("temperature=1")], KNOWN)) == []
     with pytest.raises(UsageError, match="step by step"):
