@@ -36,12 +36,17 @@ class Spectrum(nn.Module):
     def analyse(self, padded: Tensor) -> Tensor:
         """Samples [B, margin + N * hop + margin] -> complex spectra [B, N, bins]."""
         frames = padded.unfold(-1, self.n_fft, self.hop)
-        return torch.fft.rfft(frames * self.window) / self.scale
+        return torch.fft.rfft(frames * (self.window / self.scale))
 
-    def synthesise(self, spectra: Tensor) -> Tensor:
-        """Complex spectra [B, N, bins] -> samples [B, margin + N * hop + margin], least squares."""
-        pieces = torch.fft.irfft(spectra * self.scale, self.n_fft) * self.window
-        return self._overlap_add(pieces) / self._envelope(pieces.shape[1])
+    def synthesise(self, spectra: Tensor, envelope: Tensor | None = None) -> Tensor:
+        """Complex spectra [B, N, bins] -> samples [B, margin + N * hop + margin], least squares.
+
+        `envelope`: of N frames, where it is at hand.
+        """
+        pieces = torch.fft.irfft(spectra, self.n_fft) * (self.window * self.scale)
+        if envelope is None:
+            envelope = self._envelope(pieces.shape[1])
+        return self._overlap_add(pieces) / envelope
 
     def _overlap_add(self, pieces: Tensor) -> Tensor:
         """[B, N, n_fft] -> [B, (N + overlap - 1) * hop]."""
@@ -84,9 +89,10 @@ class Spectrum(nn.Module):
         magnitudes = bands.spread_evenly(amplitudes)
         estimate = torch.polar(magnitudes, self._first_phases(magnitudes).to(magnitudes.dtype))
         before = torch.zeros_like(estimate)
+        envelope = self._envelope(len(estimate))
         held = 0 if past is None else len(past)
         for round_ in range(iterations + 1):
-            sound = self.synthesise(estimate[None])[0]
+            sound = self.synthesise(estimate[None], envelope)[0]
             if past is not None:
                 sound[:held] = past
             if future is not None:
@@ -94,8 +100,9 @@ class Spectrum(nn.Module):
             if round_ == iterations:
                 break
             spectra = self.analyse(sound[None])[0]
-            estimate = spectra - before * (MOMENTUM / (1 + MOMENTUM))
-            estimate = estimate * bands.gains(estimate.abs(), amplitudes)
+            estimate = torch.sub(spectra, before, alpha=MOMENTUM / (1 + MOMENTUM))
+            gains = bands.gains(magnitudes_of(estimate), amplitudes)
+            torch.view_as_real(estimate).mul_(gains[..., None])  # times a complex number is dearer
             before = spectra
         return sound
 
@@ -126,6 +133,11 @@ class Spectrum(nn.Module):
         turns = (frequency.double() * self.hop / self.n_fft).cumsum(0).remainder(1)
         odd = ((bins - owner) % 2).to(level)
         return (2 * math.pi * turns).to(level) + math.pi * odd
+
+
+def magnitudes_of(spectra: Tensor) -> Tensor:
+    """Complex [...] -> magnitudes [...]: `abs` in a fifth of its time, for what is not tiny (1e-19)."""
+    return (spectra.real.square() + spectra.imag.square()).sqrt_()
 
 
 class Bands(nn.Module):

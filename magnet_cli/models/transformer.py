@@ -115,6 +115,7 @@ class CrossKeys:
         batch: int,
     ) -> None:
         self.layers, self.mask, self.rows, self.batch = layers, mask, rows, batch
+        self.index = torch.tensor(rows, device=layers[0][0].device if layers else None)
 
 
 class KVCache:
@@ -308,9 +309,9 @@ class Block(nn.Module):
         keys, values = cross.layers[layer]
         if len(cross.rows) == cross.batch:
             return x + self.cross_attention.cross(self.norm_cross(x), keys, values, cross.mask)
-        rows = torch.tensor(cross.rows, device=x.device)
-        seen = self.cross_attention.cross(self.norm_cross(x[rows]), keys, values, cross.mask)
-        return x.index_add(0, rows, seen.to(x.dtype))  # autocast: seen is in half precision
+        told = x.index_select(0, cross.index)
+        seen = self.cross_attention.cross(self.norm_cross(told), keys, values, cross.mask)
+        return x.index_add(0, cross.index, seen.to(x.dtype))  # autocast: seen is in half precision
 
 
 class Transformer(nn.Module):
