@@ -137,7 +137,9 @@ def keep_top_p(probs: Tensor, p: float) -> Tensor:
     kept = (ordered.cumsum(-1) - ordered <= p).sum(-1, keepdim=True)
     smallest = ordered.gather(-1, kept - 1)
     chosen = probs >= smallest
-    if not torch.equal(chosen.sum(-1, keepdim=True), kept):  # more tie with the smallest than are kept
+    if not torch.equal(
+        chosen.sum(-1, keepdim=True), kept
+    ):  # more tie with the smallest than are kept
         tie = probs == smallest
         more = chosen.sum(-1, keepdim=True) - kept
         chosen &= ~tie | (tie.cumsum(-1) <= tie.sum(-1, keepdim=True) - more)
@@ -147,7 +149,9 @@ def keep_top_p(probs: Tensor, p: float) -> Tensor:
 
 def _falling(probs: Tensor) -> Tensor:
     """The values of each row, largest first."""
-    if probs.device.type == "cpu":  # numpy sorts by vector instructions, torch takes twenty times as long
+    if (
+        probs.device.type == "cpu"
+    ):  # numpy sorts by vector instructions, torch takes twenty times as long
         return torch.from_numpy(np.sort(probs.numpy(), axis=-1)).flip(-1)
     return probs.sort(dim=-1, descending=True).values
 
