@@ -13,7 +13,7 @@ from magnet_cli.checkpoints.loras import Lora
 from magnet_cli.checkpoints.registry import builtin_weights
 from magnet_cli.cli import configuration
 from magnet_cli.cli.recorded import HELPERS, protected, recorded
-from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of, spelled
+from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, as_text, flags_of, spelled
 from magnet_cli.config import LMConfig, Modeling
 from magnet_cli.decoding import resolving
 from magnet_cli.editing.windows import OVERLAP
@@ -337,15 +337,6 @@ def model_of(made: Mapping[str, Any]) -> str | None:
 def loras_of(made: Mapping[str, Any]) -> list[Lora]:
     """The adapters of a clip's model, in their order."""
     return [Lora(one["file"], float(one["scale"])) for one in recorded(made).get("lora", [])]
-
-
-def as_text(value: Any) -> str:
-    """A value as a flag takes it."""
-    if value is None:
-        return ""
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(as_text, value))
-    return str(value)
 
 
 def _tupled(value: Any) -> Any:

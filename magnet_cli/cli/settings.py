@@ -65,13 +65,20 @@ def spelled(group: type, values: Mapping[str, Any]) -> list[str]:
         on, off = each.names
         if value is None:
             continue
-        if isinstance(value, (list, tuple)):
-            value = ",".join(map(str, value))
         if each.kind is bool:
             words += [on] if value else [off] if off else []
         else:
-            words += [on, str(value)]
+            words += [on, as_text(value)]
     return words
+
+
+def as_text(value: Any) -> str:
+    """A value as a flag takes it: 120, not 120.0."""
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(as_text, value))
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def takes_flags(command: Callable[..., None]) -> Callable[..., None]:

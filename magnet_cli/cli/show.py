@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.again import as_text, command_for, differences, loras_of, model_of
+from magnet_cli.cli.again import command_for, differences, loras_of, model_of
 from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import STDIN
 from magnet_cli.cli.recorded import HELPERS, problem_of, recorded
-from magnet_cli.cli.settings import TalkOptions, takes_flags
+from magnet_cli.cli.settings import TalkOptions, as_text, takes_flags
 from magnet_cli.cli.talk import Talk, complain, printable, stdin, stdout_is_terminal
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 
