@@ -27,15 +27,15 @@ from magnet_cli.checkpoints.loras import parse_loras
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.clips import Clip, Edit, Making, Result
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing import bars, looping, pieces, splicing, variation
+from magnet_cli.editing import bars, looping, pieces, transcoding, variation
 from magnet_cli.editing.pieces import Direction
 from magnet_cli.editing.transcoding import encode_sound, frames_holding, whole_frames_in
 from magnet_cli.editing.windows import Cue, regions_of
 from magnet_cli.errors import UsageError
 from magnet_cli.models.parts import Parts
-from magnet_cli.partners import gather
 from magnet_cli.pipeline import GenerationResult, Pipeline
 from magnet_cli.request import frames_for, make_request
+from magnet_cli.resolving import gather
 from magnet_cli.settings import BarsConfig, DecodingConfig
 
 
@@ -236,7 +236,7 @@ class Model(Pipeline):
         if isinstance(source, (str, os.PathLike, Sound)) and not through_codec:
             opened = nullcontext(source) if isinstance(source, Sound) else open_sound(source)
             with opened as sound:
-                edit = splicing.edit_regions(self, direction, sound, spans, **hooks)
+                edit = transcoding.edit_regions(self, direction, sound, spans, **hooks)
                 heard = _heard(sound)
             making = self._making(direction, _command(heard, "edit", flags))
             return Edit(source if isinstance(source, Sound) else Path(source), edit, making)

@@ -27,7 +27,7 @@ from magnet_cli.audio.sound import Samples, Sound, open_sound
 from magnet_cli.checkpoints.registry import builtin_weights
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.looping import Beat, Loop
-from magnet_cli.editing.splicing import Edit as Patches
+from magnet_cli.editing.transcoding import Edit as Patches
 from magnet_cli.editing.transcoding import decode_stream
 from magnet_cli.errors import UsageError
 from magnet_cli.files import draft, write_error

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magnet_cli import partners
-from magnet_cli.decoding import autoregressive, iterative, resolving
+from magnet_cli import resolving
+from magnet_cli.decoding import autoregressive, iterative
 from magnet_cli.decoding.contracts import Decoding, OnStep, Rescore, Sessions, StepEvent
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
@@ -124,7 +124,7 @@ class Pipeline:
         writer, writing = self.parts, sessions
         if request.partners.hybrid_model is not None:
             writer = request.partners.hybrid_model
-            partners.check_length(writer, request.hybrid_frames)
+            resolving.check_length(writer, request.hybrid_frames)
             writing = text_sessions(
                 writer.lm, writer.text_encoder, request.prompts, request.negative_prompts
             )
@@ -170,7 +170,7 @@ class Pipeline:
             "model": self.name,
             "repo": self.parts.repo,
             "revision": self.parts.revision,
-            **partners.loras_of(self.parts),
+            **resolving.loras_of(self.parts),
             "prompts": list(request.prompts),
             "negative_prompts": list(request.negative_prompts),
             "seeds": list(request.seeds),
@@ -250,7 +250,7 @@ def _rescore(request: GenerationRequest) -> Rescore | None:
     rescorer, config = request.partners.rescorer, request.config
     if rescorer is None or required(config.rescorer_weight) == 1:
         return None
-    partners.check_length(rescorer, request.frames)
+    resolving.check_length(rescorer, request.frames)
     found = conditions_of(rescorer.lm, rescorer.text_encoder, request.prompts)
     session = RescorerSession(rescorer.lm, [found[prompt] for prompt in request.prompts])
     weight, streams = required(config.rescorer_weight), required(config.rescore_streams)

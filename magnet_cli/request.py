@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from magnet_cli.config import LMConfig
-from magnet_cli.decoding import resolving
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import shown
 from magnet_cli.models.parts import Parts
-from magnet_cli.partners import NONE, Partners
+from magnet_cli.resolving import NONE, Partners, resolve
 from magnet_cli.settings import MAX_SEED, DecodingConfig, required
 
 
@@ -86,7 +85,7 @@ def make_request(
     given = DecodingConfig() if config is None else config
     if not isinstance(given, DecodingConfig):
         raise UsageError(f"config cannot be {given!r}.", "Give a DecodingConfig.")
-    resolved = resolving.resolve(given, asked.defaults, lm, partners.rescorer is not None)
+    resolved = resolve(given, asked.defaults, lm, partners.rescorer is not None)
     shape = (count, lm.n_q, check_frames(frames, resolved, lm))
     codes, mask = _known(shape, lm.card, prompt_codes, known_codes, known_mask)
     hybrid_frames, prefix_config = 0, None

@@ -19,19 +19,19 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
-MOST_LINES = 37_188
-MOST_MODULES = 175
-MOST_FILES = {"gen": 43, "edit": 52}
+MOST_LINES = 37_168
+MOST_MODULES = 169
+MOST_FILES = {"gen": 40, "edit": 45}
 
 # Who may import whom: what is on a later line all that is on earlier lines, and never the other way.
 # Those of one line may meet, but two packages of a line may not import each other.
 CHAIN = [
     "errors version files fields naming config foreign",
     "settings",
-    "masking patterns",
+    "masking",
     "models audio data decoding",
     "checkpoints",
-    "partners",
+    "resolving",
     "request pipeline",
     "editing targets",
     "clips",

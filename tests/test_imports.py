@@ -1,7 +1,7 @@
 """Who may import whom, function-local imports too: `ALLOWED` is the table, as it has become.
 
 It is wider than the one that the design began with: modules that came later (request, clips, naming,
-partners) stand in it, and packages that were allowed a few imports more say why.
+resolving) stand in it, and packages that were allowed a few imports more say why.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BASE = {
     "files",
     "foreign",
 }  # may be imported by all
-SHARED = {"masking", "patterns"}  # torch, but nothing of ours except BASE
+SHARED = {"masking"}  # torch, but nothing of ours except BASE
 
 # package or module -> what it may import beside itself, BASE and SHARED
 ALLOWED: dict[str, set[str]] = {
@@ -40,33 +40,32 @@ ALLOWED: dict[str, set[str]] = {
     "foreign": set(),
     "settings": set(),
     "masking": set(),
-    "patterns": set(),
     "models": set(),
     "audio": set(),
     "data": {"audio", "naming"},
     "naming": set(),
     "decoding": set(),
     "checkpoints": {"models", "naming"},
-    "partners": {"checkpoints", "models", "decoding"},
-    "request": {"models", "decoding", "partners"},
-    "pipeline": {"models", "decoding", "request", "partners"},
+    "resolving": {"checkpoints", "models", "decoding"},
+    "request": {"models", "decoding", "resolving"},
+    "pipeline": {"models", "decoding", "request", "resolving"},
     "editing": {"pipeline", "request", "decoding", "audio", "models"},
     "api": {
-        *("checkpoints", "models", "decoding", "partners", "pipeline", "request", "editing"),
+        *("checkpoints", "models", "decoding", "resolving", "pipeline", "request", "editing"),
         *("clips", "audio"),
     },
     # one clip, from a result to its file: what the commands and batches share
     "targets": {"naming"},
     "clips": {"pipeline", "decoding", "editing", "audio", "targets", "checkpoints"},
     "batch": {
-        *("api", "pipeline", "request", "partners", "editing", "clips", "data"),
+        *("api", "pipeline", "request", "resolving", "editing", "clips", "data"),
         *("audio", "naming", "decoding", "models", "targets"),
         "checkpoints",  # a worker tells its driver which weights it has loaded
     },
     "training": {"models", "checkpoints", "decoding", "api", "data", "audio", "naming"},
     "evaluation": {
         *("pipeline", "request", "data", "audio", "batch", "checkpoints", "naming", "targets"),
-        *("models", "partners"),  # a bench builds models of random weights, and their partners
+        *("models", "resolving"),  # a bench builds models of random weights, and their partners
     },
     "__init__": {"api", "clips"},
     "__main__": {"cli"},

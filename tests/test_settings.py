@@ -10,8 +10,8 @@ import pytest
 
 from magnet_cli import settings
 from magnet_cli.cli.settings import DecodingOptions, ModelOptions, spelled
-from magnet_cli.decoding.resolving import for_prefix, resolve, used
 from magnet_cli.fields import NotOfTypeError, typed
+from magnet_cli.resolving import for_prefix, resolve, used
 from magnet_cli.settings import DecodingConfig, OutputConfig
 from tests import processes
 from tests.models.tiny import tiny_lm
@@ -44,7 +44,7 @@ from generate import reference_text
 from magnet_cli.clips import Making
 from magnet_cli.cli.again import command_for
 from magnet_cli.data.prompt_files import read_prompts
-from magnet_cli.decoding.resolving import resolve, used
+from magnet_cli.resolving import resolve, used
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import DecodingConfig, OutputConfig
 from tests.models.tiny import tiny_lm

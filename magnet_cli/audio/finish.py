@@ -24,13 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from magnet_cli.audio import id3
 from magnet_cli.audio import metadata as comments
 from magnet_cli.audio import sound as reader
 from magnet_cli.audio.formats import CONTAINERS, RIFF, rate_for, subtype_of
 from magnet_cli.audio.looppoints import STAND_IN, LoopPoints, put_tags
 from magnet_cli.audio.loudness import (
-    SILENCE,
     TRUE_PEAK_SIDE,
     Loudness,
     Meter,
@@ -47,7 +45,7 @@ from magnet_cli.audio.loudness import (
     settle,
     true_levels,
 )
-from magnet_cli.audio.sound import Numbers, Samples, Sound, resampled, with_channels
+from magnet_cli.audio.sound import SILENCE, Numbers, Samples, Sound, resampled, with_channels
 from magnet_cli.errors import AudioFileError
 from magnet_cli.files import draft, uninterrupted, write_error
 from magnet_cli.settings import AudioFormat, OutputConfig
@@ -411,7 +409,7 @@ def _encoded(
     kept = _ErrorKeeper(target)
     if kind == "MP3":
         of_file = (of.tags, of.pictures) if of is not None else ({}, ())
-        kept.write(id3.tag_of(of_file[0], comment, of_file[1]))
+        kept.write(comments.id3_tag(of_file[0], comment, of_file[1]))
         kept.base = target.tell()
     try:
         with _opened(

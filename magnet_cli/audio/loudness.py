@@ -17,15 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from magnet_cli.audio.sound import Samples
+from magnet_cli.audio.sound import SILENCE, Samples
 from magnet_cli.settings import OutputConfig
 
 Decibels = npt.NDArray[np.float64]
 
 TOLERANCE = 0.1  # LU: as near to the target as normalisation comes
 HARD_WORK = 6.0  # dB of reduction from which the limiter can be heard
-SILENCE = -60.0  # dBFS: a clip whose peak is lower is silence, and raising it would raise noise
-
 LONG_SILENCE = 2.0  # seconds from which silence inside a clip is worth a remark
 
 _CELL = 0.1  # seconds that are silent or not as a whole

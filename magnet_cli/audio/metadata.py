@@ -2,7 +2,10 @@
 
 The JSON is ASCII (each tool reads it the same way) and holds no time (the same settings give the
 same file). libsndfile writes comments, but loses those of a wav file beyond a few kilobytes and
-puts the time of day into float wav files, so wav files get theirs here.
+puts the time of day into float wav files, so wav files get theirs here. So do mp3 files: of an ID3v2 tag
+libsndfile encodes what is not ASCII twice, and drops the pictures. Libraries that write such tags are under
+licences that would bind whoever uses this one, and the few frames that are set need a page. Tags of 2.3 and
+2.4 are read; 2.4 in UTF-8 is written.
 """
 
 from __future__ import annotations
@@ -10,12 +13,11 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from magnet_cli.audio import id3
 from magnet_cli.errors import AudioFileError
 from magnet_cli.foreign import reading
 
@@ -27,6 +29,20 @@ LONGEST_COMMENT = 50_000
 _OF_THE_SAMPLES = {b"fmt ", b"data", b"fact", b"PEAK", b"JUNK", b"PAD ", b"FLLR", b"ds64"}
 
 _KEY = "magnet"  # tells our comment from others'
+
+
+# libsndfile's names of the tags that have a frame.
+_ID3_FRAMES = {
+    "title": b"TIT2",
+    "artist": b"TPE1",
+    "album": b"TALB",
+    "date": b"TDRC",
+    "genre": b"TCON",
+    "tracknumber": b"TRCK",
+    "copyright": b"TCOP",
+    "software": b"TSSE",
+}
+_MOST_TAG = 64_000_000  # bytes of a tag: pictures are of some megabytes
 
 
 def to_comment(metadata: Mapping[str, Any]) -> str:
@@ -176,7 +192,7 @@ def moved_comment(source: Path | BinaryIO) -> str:
                     return ""  # it goes over pages
                 return field.partition(b"=")[2].decode("utf-8", "replace")
             return ""
-        return id3.comment_in(file) if head[:3] == b"ID3" else ""
+        return _id3_comment(file) if head[:3] == b"ID3" else ""
 
 
 def has_flac_picture(source: Path | BinaryIO) -> bool:
@@ -214,3 +230,82 @@ def _chunks(file: BinaryIO) -> list[tuple[bytes, int, int]]:
         found.append((name, at + 8, size))
         at += 8 + size + size % 2
     return found
+
+
+# ------------------------------------------------------------------------------------- ID3 tags of mp3 files
+
+
+def id3_tag(tags: Mapping[str, str], comment: str | None, pictures: Iterable[bytes] = ()) -> bytes:
+    """An ID3v2.4 tag; nothing where there is nothing to say.
+
+    Args:
+        tags: by libsndfile's names; those without a frame are left out.
+        comment: None for none.
+        pictures: contents of APIC frames, as `id3_pictures` gives them.
+    """
+    frames = [
+        _id3_frame(_ID3_FRAMES[name], b"\x03" + text.encode("utf-8", "replace"))
+        for name, text in tags.items()
+        if name in _ID3_FRAMES
+    ]
+    if comment is not None:
+        frames.append(_id3_frame(b"COMM", b"\x03XXX\0" + comment.encode("utf-8", "replace")))
+    frames += [_id3_frame(b"APIC", content) for content in pictures]
+    body = b"".join(frames)
+    return b"ID3\x04\x00\x00" + _to_synchsafe(len(body)) + body if body else b""
+
+
+def id3_pictures(file: Path | BinaryIO) -> tuple[bytes, ...]:
+    """The contents of the APIC frames of a file's tag."""
+    return tuple(content for name, content in _id3_frames(file) if name == b"APIC")
+
+
+def _id3_comment(file: Path | BinaryIO) -> str:
+    """The text of `TXXX:comment`, as which ffmpeg keeps a comment; empty where there is none."""
+    for name, content in _id3_frames(file):
+        if name == b"TXXX" and content:
+            wide = content[0] in (1, 2)
+            text = content[1:].decode(
+                {0: "latin-1", 1: "utf-16", 2: "utf-16-be"}.get(content[0], "utf-8"), "replace"
+            )
+            about, _, value = text.partition("\0")
+            if about.lower() == "comment":
+                return value.lstrip("\ufeff" if wide else "").rstrip("\0")
+    return ""
+
+
+def _id3_frames(file: Path | BinaryIO) -> list[tuple[bytes, bytes]]:
+    """The frames of an ID3v2.3 or 2.4 tag, name and content; none of any other file, nor of tags that
+    are compressed or stuffed with zeros against false syncs."""
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            return _id3_frames(stream)
+    file.seek(0)
+    head = file.read(10)
+    if len(head) < 10 or head[:3] != b"ID3" or head[3] not in (3, 4) or head[5] & 0xC0:
+        return []
+    body = file.read(min(synchsafe(head[6:10]), _MOST_TAG))
+    found, at = [], 0
+    while at + 10 <= len(body) and body[at] != 0:
+        four = body[at + 4 : at + 8]
+        size = synchsafe(four) if head[3] == 4 else int.from_bytes(four, "big")
+        flags = body[at + 9]
+        if size <= 0 or at + 10 + size > len(body):
+            break
+        if not flags:
+            found.append((body[at : at + 4], body[at + 10 : at + 10 + size]))
+        at += 10 + size
+    return found
+
+
+def _id3_frame(name: bytes, content: bytes) -> bytes:
+    return name + _to_synchsafe(len(content)) + b"\0\0" + content
+
+
+def _to_synchsafe(number: int) -> bytes:
+    return bytes(number >> shift & 127 for shift in (21, 14, 7, 0))
+
+
+def synchsafe(four: bytes) -> int:
+    """The number in four bytes of seven bits each, as ID3 tags have them."""
+    return (four[0] & 127) << 21 | (four[1] & 127) << 14 | (four[2] & 127) << 7 | four[3] & 127

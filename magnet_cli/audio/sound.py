@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from magnet_cli.audio import foreign_sound, id3, whole
+from magnet_cli.audio import formats, whole
 from magnet_cli.audio import metadata as comments
 from magnet_cli.audio.looppoints import LoopPoints, read_points
 from magnet_cli.errors import AudioFileError
@@ -53,6 +53,8 @@ _EXACT = {
 
 _CANCELLED = 0.001  # of the loudest channel: no more is left of the mean where they cancel
 
+SILENCE = -60.0  # dBFS: a clip whose peak is lower is silence, and raising it would raise noise
+
 STREAM = "the input"  # what a sound from a stream is called
 
 
@@ -70,7 +72,7 @@ class Sound:
         chunks: what else a wav file holds, such as loops and cue points: name and content.
         points: where it goes round, and its tempo, as the file says; None: it does not.
         channel_mask: of a wav file, which loudspeakers its channels are for, as its header has it.
-        has_picture, pictures: whether it holds one; those of an mp3, as `id3` has them.
+        has_picture, pictures: whether it holds one; those of an mp3, as their tags have them.
         remarks: what is wrong with it though it can be used, in sentences: that it ends early.
     """
 
@@ -236,7 +238,7 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
             shutil.copyfileobj(source, spool)
         comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
         comment = comment or comments.moved_comment(file)
-        chunks, pictures = comments.kept_chunks(file), id3.pictures_of(file)
+        chunks, pictures = comments.kept_chunks(file), comments.id3_pictures(file)
         mask = comments.channel_mask(file)
         has_picture = bool(pictures) or comments.has_flac_picture(file)
         points = read_points(file, chunks)  # before libsndfile counts on where the stream is
@@ -258,7 +260,7 @@ def _opened(
     """A decoder that knows how long the sound is, what is wrong with it, and its container and
     encoding."""
     with ExitStack() as stack:
-        better, kind = stack.enter_context(foreign_sound.decoded(file, name))
+        better, kind = stack.enter_context(formats.decoded(file, name))
         better, frames, said = stack.enter_context(whole.true_length(better))
         remarks = [f"{name} {what}." for what in said]
         try:
@@ -337,6 +339,11 @@ def _cancelled(loudest: float, left: float) -> bool:
 
 def _loudest(samples: Samples) -> float:
     return float(np.abs(samples).max(initial=0.0))
+
+
+def is_silent(samples: Samples) -> bool:
+    """Whether nothing in them is louder than SILENCE."""
+    return _loudest(samples) < 10 ** (SILENCE / 20)
 
 
 def check_readable(path: Path) -> None:

@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
+from magnet_cli.audio.metadata import synchsafe
+
 UNKNOWN = 2**40  # samples: no file has as many, some headers do
 _BLOCK = 65_536
 
@@ -76,7 +78,7 @@ def frames_of(data: Any) -> Iterator[Frame]:
     at, end, before = 0, len(data), False
     while at + 4 <= end:
         if data[at : at + 3] == b"ID3" and at + 10 <= end:
-            at += 10 + _synchsafe(data[at + 6 : at + 10])
+            at += 10 + synchsafe(data[at + 6 : at + 10])
             continue
         frame = frame_at(data, at)
         if frame is not None and at + frame.size <= end:
@@ -91,10 +93,6 @@ def frames_of(data: Any) -> Iterator[Frame]:
         if found < 0 and tag < 0:
             return
         at = min(place for place in (found, tag) if place >= 0)
-
-
-def _synchsafe(four: bytes) -> int:
-    return (four[0] & 127) << 21 | (four[1] & 127) << 14 | (four[2] & 127) << 7 | four[3] & 127
 
 
 @contextmanager
@@ -127,7 +125,7 @@ def true_length(
 def _changed(data: Any, copy: BinaryIO, said: list[str]) -> int:
     """Write a better file into `copy`. 0: there is no need of one; else how many samples of each
     channel it holds, or -1: as many as it says."""
-    start = 10 + _synchsafe(data[6:10]) if data[:3] == b"ID3" and len(data) > 10 else 0
+    start = 10 + synchsafe(data[6:10]) if data[:3] == b"ID3" and len(data) > 10 else 0
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         inner = _mpeg_in_wav(data, said)
         return 0 if inner is None else _mpeg(inner, copy, said, always=True)
@@ -161,7 +159,7 @@ def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
         lasts, seconds = count * first.samples / first.rate, claimed * first.samples / first.rate
         said.append(f"ends early: at {lasts:.2f} s of {seconds:.2f} s")
     if data[:3] == b"ID3":
-        copy.write(data[: 10 + _synchsafe(data[6:10])])
+        copy.write(data[: 10 + synchsafe(data[6:10])])
     if first.layer == 3:
         copy.write(_xing(data, first, count))
     size = 0

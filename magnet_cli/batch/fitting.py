@@ -20,8 +20,8 @@ from magnet_cli.editing.variation import check_variation
 from magnet_cli.editing.windows import regions_of
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.models.parts import Parts
-from magnet_cli.partners import gather
 from magnet_cli.request import frames_for, make_request
+from magnet_cli.resolving import gather
 from magnet_cli.settings import DecodingConfig, required, with_preset
 from magnet_cli.version import __version__
 

@@ -24,7 +24,7 @@ from magnet_cli.checkpoints.hub import Progress
 from magnet_cli.checkpoints.identity import with_identities
 from magnet_cli.decoding.contracts import OnStep, StepEvent
 from magnet_cli.errors import MagnetError
-from magnet_cli.partners import SELF
+from magnet_cli.resolving import SELF
 
 Question = tuple[Literal["fits", "unknown"], list[Any]]
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from magnet_cli.checkpoints.building import damaged
 from magnet_cli.checkpoints.loras import CONFIG_FILE, WEIGHTS_FILE, Lora
-from magnet_cli.checkpoints.tensors import damaged
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.files import atomic_path

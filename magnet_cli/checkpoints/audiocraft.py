@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from magnet_cli.checkpoints import hub, key_map, xp_cfg
-from magnet_cli.checkpoints.tensors import read_pickle
+from magnet_cli.checkpoints.building import read_pickle
 from magnet_cli.config import LMConfig, Modeling, check_lm
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.fields import shown

@@ -21,7 +21,7 @@ import yaml
 from torch import Tensor
 
 from magnet_cli.checkpoints import key_map, xp_cfg
-from magnet_cli.checkpoints.tensors import blank, check_state, damaged, read_pickle, read_tensors
+from magnet_cli.checkpoints.building import blank, check_state, damaged, read_pickle, read_tensors
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.fields import shown

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from magnet_cli.checkpoints.tensors import read_pickle, read_safetensors
+from magnet_cli.checkpoints.building import read_pickle, read_safetensors
 from magnet_cli.errors import CheckpointError
 from magnet_cli.foreign import reading
 

@@ -11,12 +11,12 @@ import torch
 
 from magnet_cli.checkpoints import audiocraft, audiocraft_export, encodec, native, registry
 from magnet_cli.checkpoints.adapters import with_loras
+from magnet_cli.checkpoints.building import blank, fill
 from magnet_cli.checkpoints.loras import Lora
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import Place
 from magnet_cli.checkpoints.registry import ENCODEC, NATIVE, NATIVE_CODEC, NATIVE_TEXT, needed
 from magnet_cli.checkpoints.t5 import load_t5
-from magnet_cli.checkpoints.tensors import blank, fill
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.codec import AudioCodec

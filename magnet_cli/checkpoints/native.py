@@ -23,9 +23,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from magnet_cli.checkpoints import kinds
+from magnet_cli.checkpoints import building
+from magnet_cli.checkpoints.building import blank, damaged, fill, read_safetensors
 from magnet_cli.checkpoints.key_map import HINT
-from magnet_cli.checkpoints.tensors import blank, damaged, fill, read_safetensors
 from magnet_cli.config import LMConfig, check_lm
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.fields import shown
@@ -48,7 +48,7 @@ CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE = (
     "text.safetensors",
 )
 # All that the format writes (layouts.NATIVE): a directory that holds more is not ours to replace.
-FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, kinds.TOKENIZER_FILE)
+FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, building.TOKENIZER_FILE)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def save(
     _refuse_link(directory)
     if overwrite and directory.exists():
         _check_replaceable(directory)
-    codec_said = kinds.describe(codec, kinds.CODECS)
-    text_said = kinds.describe(text_encoder, kinds.TEXT_ENCODERS)
+    codec_said = building.describe(codec, building.CODECS)
+    text_said = building.describe(text_encoder, building.TEXT_ENCODERS)
     config = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -109,8 +109,8 @@ def save(
         _save_tensors(lm, partial / LM_FILE, lm_dtype)
         _save_tensors(codec, partial / CODEC_FILE, part_dtype)
         _save_tensors(text_encoder, partial / TEXT_FILE, part_dtype)
-        kinds.CODECS[codec_said["kind"]].save_files(codec, partial)
-        kinds.TEXT_ENCODERS[text_said["kind"]].save_files(text_encoder, partial)
+        building.CODECS[codec_said["kind"]].save_files(codec, partial)
+        building.TEXT_ENCODERS[text_said["kind"]].save_files(text_encoder, partial)
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
 
@@ -160,8 +160,8 @@ def load(
     chosen = dtype if isinstance(dtype, torch.dtype) else dtype(lm_config)
     with blank():
         lm = LanguageModel(lm_config)
-        codec = kinds.build(codec_said, directory, kinds.CODECS, "codec", source)
-        text = kinds.build(text_said, directory, kinds.TEXT_ENCODERS, "text encoder", source)
+        codec = building.build(codec_said, directory, building.CODECS, "codec", source)
+        text = building.build(text_said, directory, building.TEXT_ENCODERS, "text encoder", source)
         if said_int8(config):
             make_int8(lm)
             make_int8(text)
@@ -198,7 +198,7 @@ def _lm_config(said: dict[str, Any], source: str) -> LMConfig:
                 f"{source} is damaged: the language model's {name} is {shown(value)}.", HINT
             )
     delays, stages = tuple(lists["delays"] or ()), tuple(map(tuple, lists["stages"] or ()))
-    kinds.check_fields(LMConfig, said, f"{source}: the language model")
+    building.check_fields(LMConfig, said, f"{source}: the language model")
     return check_lm(LMConfig(**{**said, "delays": delays, "stages": stages}), source)
 
 
@@ -237,8 +237,8 @@ def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCode
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
     with blank():
-        codec: AudioCodec = kinds.build(
-            config.get("codec"), directory, kinds.CODECS, "codec", source
+        codec: AudioCodec = building.build(
+            config.get("codec"), directory, building.CODECS, "codec", source
         )
     _load_tensors(codec, directory / CODEC_FILE, torch.float32, device)
     return codec
@@ -298,8 +298,8 @@ def save_part(directory: Path, part: AudioCodec | TextEncoder) -> None:
         CheckpointError: it is of a kind that the format cannot hold.
     """
     is_codec = isinstance(part, AudioCodec)
-    table = kinds.CODECS if is_codec else kinds.TEXT_ENCODERS
-    said = kinds.describe(part, table)
+    table = building.CODECS if is_codec else building.TEXT_ENCODERS
+    said = building.describe(part, table)
     config = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -322,8 +322,8 @@ def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> Te
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
     with blank():
-        encoder: TextEncoder = kinds.build(
-            config.get("text"), directory, kinds.TEXT_ENCODERS, "text encoder", source
+        encoder: TextEncoder = building.build(
+            config.get("text"), directory, building.TEXT_ENCODERS, "text encoder", source
         )
     _load_tensors(encoder, directory / TEXT_FILE, torch.float32, device)
     return encoder

@@ -8,9 +8,15 @@ from typing import Any
 import torch
 
 from magnet_cli.checkpoints import key_map
-from magnet_cli.checkpoints.kinds import read_tokenizer
+from magnet_cli.checkpoints.building import (
+    blank,
+    damaged,
+    fill,
+    read_pickle,
+    read_safetensors,
+    read_tokenizer,
+)
 from magnet_cli.checkpoints.registry import T5, needed
-from magnet_cli.checkpoints.tensors import blank, damaged, fill, read_pickle, read_safetensors
 from magnet_cli.errors import CheckpointError
 from magnet_cli.fields import shown
 from magnet_cli.foreign import bounds, reading

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from magnet_cli import resolving
 from magnet_cli.audio.formats import CONTAINERS
 from magnet_cli.checkpoints import registry
 from magnet_cli.checkpoints.loras import Lora
@@ -15,7 +16,6 @@ from magnet_cli.cli import configuration
 from magnet_cli.cli.recorded import HELPERS, protected, recorded
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, as_text, flags_of, spelled
 from magnet_cli.config import LMConfig, Modeling
-from magnet_cli.decoding import resolving
 from magnet_cli.editing.windows import OVERLAP
 from magnet_cli.errors import MagnetError
 from magnet_cli.foreign import reading

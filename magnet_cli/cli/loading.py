@@ -155,8 +155,8 @@ def load_partners(
         MagnetError: one cannot be loaded, or does not fit.
     """
     from magnet_cli.models.parts import Parts
-    from magnet_cli.partners import SELF, gather
     from magnet_cli.request import check_hybrid
+    from magnet_cli.resolving import SELF, gather
 
     if config.hybrid is not None:
         check_hybrid(config.hybrid, frames, model.lm.config)

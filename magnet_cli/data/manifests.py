@@ -23,14 +23,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from magnet_cli.audio import foreign_sound
+from magnet_cli.audio.formats import FFMPEG_SUFFIXES
 from magnet_cli.audio.sound import open_sound
 from magnet_cli.data.lists import Fields, parse, rows_of
 from magnet_cli.errors import DataError, MagnetError
 from magnet_cli.foreign import reading
 
 # What libsndfile reads, and what ffmpeg does where it is installed.
-SOUND_SUFFIXES = foreign_sound.SUFFIXES | {
+SOUND_SUFFIXES = FFMPEG_SUFFIXES | {
     *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2"),
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
 }

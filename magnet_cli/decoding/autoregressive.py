@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.decoding import iterative
-from magnet_cli.decoding.contracts import CausalLogits, Decoding, StageLogits, StepEvent
+from magnet_cli.decoding.contracts import CausalLogits, Decoding, Layout, StageLogits, StepEvent
 from magnet_cli.decoding.sampling import (
     MIN_TEMPERATURE,
     Sampler,
@@ -21,7 +21,6 @@ from magnet_cli.decoding.sampling import (
     guide,
     uniform_noise,
 )
-from magnet_cli.patterns import DelayPattern
 from magnet_cli.settings import DecodingConfig, required
 
 # What is written step by step may hang, for two reasons. A model that reads its last second more than
@@ -39,7 +38,7 @@ def decode(
     known_mask: Tensor,
     decoding: Decoding,
     *,
-    pattern: DelayPattern,
+    pattern: Layout,
     rows: int | None = None,
 ) -> Tensor:
     """Write the codes step by step; what is known is kept and read when its step comes.
@@ -124,21 +123,20 @@ def too_often(before: Tensor, card: int) -> Tensor:
 class Prefix:
     """What is written autoregressively."""
 
-    pattern: DelayPattern  # of the model that writes it
+    pattern: Layout  # of the model that writes it
     frames: int  # whole frames of every stream, at least
     diagonal: bool  # True: keep all codes of its steps, also those of streams that run ahead
 
     @property
     def rows(self) -> int:
         """Steps of the delay layout, the special one included."""
-        return self.pattern.rows_for(self.frames)
+        return self.pattern.steps(self.frames)
 
     def kept(self, frames: int) -> Tensor:
         """bool [K, T] of a clip of `frames` frames: the codes that the masked stages find fixed."""
-        if self.diagonal:
-            return self.pattern.rows_within(self.rows, frames)
-        kept = torch.zeros(len(self.pattern.delays), frames, dtype=torch.bool, device="cpu")
-        kept[:, : self.frames] = True
+        kept = self.pattern.rows_within(self.rows if self.diagonal else 0, frames)
+        if not self.diagonal:
+            kept[:, : self.frames] = True
         return kept
 
 

@@ -45,6 +45,25 @@ class CausalLogits(Protocol):
         """
 
 
+class Layout(Protocol):
+    """Where the codes of K streams stand in the steps of a causal model (`models.lm.DelayPattern`)."""
+
+    def steps(self, frames: int) -> int:
+        """Steps that hold so many whole frames of every stream."""
+
+    def apply(self, codes: Tensor, special: int) -> Tensor:
+        """Codes [B, K, T] -> sequence [B, K, steps(T)], `special` where no code stands."""
+
+    def revert(self, sequence: Tensor, frames: int) -> Tensor:
+        """Sequence [B, K, steps(T)] -> codes [B, K, T]."""
+
+    def valid(self, frames: int) -> Tensor:
+        """bool [K, steps(T)]: where a code stands."""
+
+    def rows_within(self, rows: int, frames: int) -> Tensor:
+        """bool [K, T]: codes that stand in the first `rows` steps."""
+
+
 class Sessions(Protocol):
     """A model with the texts of a clip, as each of the decoding loops asks it."""
 

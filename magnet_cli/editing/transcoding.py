@@ -1,23 +1,51 @@
-"""Between sounds and codes: from a stored sound to the model's codes, and from codes to a stream."""
+"""Between sounds and codes: a stored sound as the model's codes, codes as a stream of sound, and regions of a
+sound made again in codes and spliced into it.
+
+An edited region is inpainted in codes, decoded, brought to the file's rate, channels and level, and put in
+its place; all other samples are the file's own, bit for bit. The crossfades lie outside the region, where
+what is decoded and what is there are the same sound.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from magnet_cli.audio.loudness import SILENCE, peak_of
-from magnet_cli.audio.sound import Samples, Sound, heard_with
+from magnet_cli.audio.finish import Patch
+from magnet_cli.audio.sound import (
+    Samples,
+    Sound,
+    heard_with,
+    is_silent,
+    resample,
+    with_channels,
+)
 from magnet_cli.decoding.contracts import OnStep, StepEvent
-from magnet_cli.errors import AudioFileError
+from magnet_cli.editing.pieces import Direction, OnWindow, inpaint, need_masks
+from magnet_cli.editing.windows import (
+    Region,
+    around,
+    overlap_frames,
+    regions_of,
+    stretches,
+    window_seed,
+)
+from magnet_cli.errors import AudioFileError, UsageError
 from magnet_cli.pipeline import Pipeline
 
 SHORTEST = 0.1  # seconds
 LONGEST = 3600.0  # seconds that are encoded at once: an hour of mono at 32 kHz takes 460 MB
 MARGIN = 1.0  # seconds around a part that are encoded and decoded with it, then cut off
+CROSSFADE = 0.02  # seconds on either side of a region
+MOST_GAIN = 4.0  # by which what is made is raised at most: 12 dB
+FAINT = 1e-4  # a level (root mean square) below which none is matched
 
 
 def frames_in(model: Pipeline, sound: Sound) -> int:
@@ -77,7 +105,7 @@ def hear(model: Pipeline, sound: Sound, first: int, last: int) -> Tensor:
         )
     start, stop = samples_at(model, sound, first), samples_at(model, sound, last)
     samples, _ = heard_with(sound, model.sample_rate, model.channels, start, stop)
-    if peak_of(samples) < SILENCE:
+    if is_silent(samples):
         raise AudioFileError(
             f"{sound.name} is silent{_where(sound, start, stop)}.",
             "There is nothing to go on from; `magnet gen` starts from nothing.",
@@ -119,3 +147,172 @@ def _where(sound: Sound, start: int, stop: int) -> str:
     if (start, stop) == (0, sound.length):
         return ""
     return f" from {start / sound.sample_rate:.1f} to {stop / sound.sample_rate:.1f} s"
+
+
+# ------------------------------------------------------------------------------------- edits
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What takes the place of parts of a sound."""
+
+    patches: tuple[Patch, ...]  # in order, apart
+    regions: tuple[tuple[float, float], ...]  # seconds that were made again, snapped to frames
+    settings: dict[str, Any]  # JSON-able
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a region lies in a sound, in samples of the sound's rate."""
+
+    start: int
+    stop: int
+    fade_in: int  # samples before `start` that cross over into the region
+    fade_out: int  # samples after `stop` that cross over out of it
+
+
+def edit_regions(
+    model: Pipeline,
+    direction: Direction,
+    sound: Sound,
+    spans: Sequence[tuple[float, float]],
+    *,
+    on_step: OnStep | None = None,
+    on_window: OnWindow | None = None,
+) -> Edit:
+    """Make regions of a sound again.
+
+    Only what the model sees around the regions is read and decoded, so the file may be of any
+    length. A model of one channel hears the mean of the sound's channels, and what it makes goes to
+    all of them, each at the level that it has around the region.
+
+    Args:
+        model: a masked or hybrid one.
+        direction: with one prompt, for all regions.
+        spans: (from, to) in seconds.
+
+    Raises:
+        UsageError: the model is autoregressive, there are several prompts, or a region lies outside
+            the sound.
+        AudioFileError: the sound is too short, silent around a region, or damaged.
+    """
+    need_masks(model, "fill in a region")
+    if len(direction.cues) != 1:
+        raise UsageError("An edit takes one prompt.", "Edit once for each prompt.")
+    total = frames_in(model, sound)
+    regions = regions_of(spans, model.frame_rate, total)
+    places = places_of(model, sound, regions)
+    overlap = overlap_frames(direction.overlap, model.segment_frames, model.frame_rate)
+    margin = round(MARGIN * model.frame_rate)
+    patches: list[Patch] = []
+    settings: dict[str, Any] = {}
+    for seen in stretches(around(total, regions, model.segment_frames, overlap)):
+        inside = [i for i, r in enumerate(regions) if seen.start <= r.start < seen.stop]
+        first, last = max(0, seen.start - margin), min(total, seen.stop + margin)
+        heard = hear(model, sound, first, last)
+        codes = encode(model, heard)
+        window = slice(seen.start - first, seen.stop - first)
+        piece = inpaint(
+            model,
+            replace(direction, seed=window_seed(direction.seed, len(patches))),
+            codes[..., window],
+            [Region(regions[i].start - seen.start, regions[i].stop - seen.start) for i in inside],
+            on_step=on_step,
+            on_window=on_window,
+        )
+        codes[..., window] = piece.codes
+        frames = [(regions[i].start - first, regions[i].stop - first) for i in inside]
+        with torch.inference_mode():
+            new = model.codec.decode_into(codes.to(model.device), heard.to(model.device), frames)
+        made = new[0].float().cpu().numpy()
+        patches += splice(model, sound, made, first, [places[i] for i in inside])
+        settings = settings or piece.settings
+    seconds = [(r.start / model.frame_rate, r.stop / model.frame_rate) for r in regions]
+    settings["frames"] = total
+    settings["edit"] = settings["edit"] | {"regions": [list(pair) for pair in seconds]}
+    return Edit(tuple(patches), tuple(seconds), settings)
+
+
+def places_of(model: Pipeline, sound: Sound, regions: Sequence[Region]) -> list[Place]:
+    """Where regions lie in a sound, with crossfades that neither overlap nor leave the sound."""
+    edges = [(samples_at(model, sound, r.start), samples_at(model, sound, r.stop)) for r in regions]
+    fade = round(CROSSFADE * sound.sample_rate)
+    places = []
+    for i, (start, stop) in enumerate(edges):
+        before = start if i == 0 else (start - edges[i - 1][1]) // 2
+        after = sound.length - stop if i + 1 == len(edges) else (edges[i + 1][0] - stop) // 2
+        places.append(Place(start, stop, min(fade, before), min(fade, after)))
+    return places
+
+
+def splice(
+    model: Pipeline, sound: Sound, decoded: Samples, first: int, places: Sequence[Place]
+) -> list[Patch]:
+    """Cut out of a decoded part of a sound what belongs at `places`, as the sound's own numbers.
+
+    Args:
+        decoded: [C, N] at the model's rate: the part with its regions made again.
+        first: the frame of the sound that the part begins at.
+        places: inside the part.
+    """
+    start = samples_at(model, sound, first)
+    frames = decoded.shape[1] // model.codec.hop_length
+    stop = samples_at(model, sound, first + frames)
+    there = sound.samples(start, stop)
+    made = resample(decoded, model.sample_rate, sound.sample_rate)
+    if len(made) != sound.channels:
+        made = with_channels(with_channels(made, 1), sound.channels)
+    made = np.pad(made, [(0, 0), (0, max(0, stop - start - made.shape[1]))])[:, : stop - start]
+    kept = np.ones(stop - start, bool)
+    for place in places:
+        kept[place.start - place.fade_in - start : place.stop + place.fade_out - start] = False
+    made = made * level_match(there[:, kept], made[:, kept])[:, None]
+
+    patches = []
+    for place in places:
+        fade_in = slice(place.start - place.fade_in - start, place.start - start)
+        fade_out = slice(place.stop - start, place.stop + place.fade_out - start)
+        middle = made[:, fade_in.stop : fade_out.start]
+        samples = np.concatenate(
+            [
+                crossfade(there[:, fade_in], made[:, fade_in]),
+                middle,
+                crossfade(made[:, fade_out], there[:, fade_out]),
+            ],
+            axis=1,
+        )
+        patches.append(Patch(place.start - place.fade_in, sound.stored(samples)))
+    return patches
+
+
+def level_match(there: Samples, made: Samples) -> Samples:
+    """The gain of each channel [C] that brings `made` [C, n] to the level of `there` [C, n].
+
+    1 where either is next to silent; a channel that is silent while others are not stays silent.
+    """
+
+    def levels(samples: Samples) -> npt.NDArray[np.float64]:
+        return np.sqrt(np.square(samples, dtype=np.float64).mean(axis=1))
+
+    if there.shape[1] == 0 or levels(there).max() < FAINT or levels(made).min() < FAINT:
+        return np.ones(len(there), np.float32)
+    gains = levels(there) / levels(made)
+    heard = levels(there) >= FAINT
+    return np.where(heard, np.minimum(gains, MOST_GAIN), 0.0).astype(np.float32)
+
+
+def crossfade(out: Samples, into: Samples) -> Samples:
+    """From one sound [C, n] to another at the same level, as alike or unlike as they are.
+
+    Sounds that agree add in amplitude, sounds that do not in power: the sum is divided by what their
+    correlation makes of it.
+    """
+    length = out.shape[1]
+    if length == 0:
+        return into
+    share = 0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)
+    energy = np.sqrt(np.square(out).sum(1) * np.square(into).sum(1))
+    alike = np.clip((out * into).sum(1) / np.maximum(energy, 1e-12), 0.0, 1.0)[:, None]
+    sum_ = np.sqrt(share**2 + (1 - share) ** 2 + 2 * share * (1 - share) * alike)
+    mixed: Samples = ((out * (1 - share) + into * share) / sum_).astype(np.float32)
+    return mixed

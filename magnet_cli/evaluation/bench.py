@@ -26,9 +26,9 @@ from magnet_cli.evaluation.timings import Bench, Row
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.parts import Parts
 from magnet_cli.models.transformer import Attention, CrossKeys, KVCache, Transformer
-from magnet_cli.partners import Partners, gather
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.request import GenerationRequest, frames_for, make_request
+from magnet_cli.resolving import Partners, gather
 from magnet_cli.settings import DecodingConfig, required
 
 Kind = Literal["masked", "autoregressive", "hybrid", "rescorer"]

@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnet_cli.audio.loudness import SILENCE, peak_of
-from magnet_cli.audio.sound import mono_of, open_sound, resample
+from magnet_cli.audio.sound import is_silent, mono_of, open_sound, resample
 from magnet_cli.errors import AudioFileError, MagnetError, UsageError
 from magnet_cli.evaluation.embedders import Judge, windows_of
 from magnet_cli.evaluation.sets import ClipSet, Fault, prompts_of
@@ -81,7 +80,7 @@ class Heard:
         self.content = content_hash(path)
         with open_sound(path) as sound:
             self._samples, self._rate = mono_of(sound.read())[0], sound.sample_rate
-        if peak_of(self._samples) < SILENCE:
+        if is_silent(self._samples):
             raise AudioFileError(f"{path} is silent.", "Make it again.")
 
     def rows(self, judge: Judge, listen: Listen, cache: Cache) -> Tensor:

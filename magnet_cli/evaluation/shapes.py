@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from magnet_cli.checkpoints.tensors import blank
+from magnet_cli.checkpoints.building import blank
 from magnet_cli.config import CodecConfig, LMConfig, Modeling
 from magnet_cli.errors import UsageError
 from magnet_cli.models.codec import AudioCodec

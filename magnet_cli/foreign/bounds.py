@@ -2,7 +2,7 @@
 
 First the one table of bounds: what each number may be that a file decides a size, a length or a time by.
 They are far beyond all that exists, and near enough that a model of such sizes is refused or built within
-a second: what is built has no memory until its weights are there (`checkpoints/tensors.py`), and weights
+a second: what is built has no memory until its weights are there (`checkpoints/building.py`), and weights
 that are there bound what they are for (`check_counts`).
 
 Then files of weights, which are checked before a library opens them. A safetensors file begins with the

@@ -24,8 +24,8 @@ from torch import Tensor
 from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenClip, TokenFolder
 from magnet_cli.errors import DataError
+from magnet_cli.models.lm import DelayPattern
 from magnet_cli.models.text import TextEncoder
-from magnet_cli.patterns import DelayPattern
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.objective import Batch, Draws, mask_batch, with_code_noise
 

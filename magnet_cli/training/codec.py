@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magnet_cli.checkpoints import native
-from magnet_cli.checkpoints.tensors import read_pickle
+from magnet_cli.checkpoints.building import read_pickle
 from magnet_cli.data.manifests import read_clips
 from magnet_cli.errors import CheckpointError, DataError, UsageError
 from magnet_cli.files import atomic_path

@@ -23,8 +23,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from magnet_cli.audio.loudness import SILENCE, peak_of
-from magnet_cli.audio.sound import heard_with, open_sound
+from magnet_cli.audio.loudness import peak_of
+from magnet_cli.audio.sound import SILENCE, heard_with, open_sound
 from magnet_cli.checkpoints.registry import hashed
 from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter

@@ -30,8 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from magnet_cli.config import LMConfig
 from magnet_cli.masking import training_mask
-from magnet_cli.models.lm import LanguageModel
-from magnet_cli.patterns import DelayPattern
+from magnet_cli.models.lm import DelayPattern, LanguageModel
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from magnet_cli.audio import foreign_sound, id3, whole
+from magnet_cli.audio import formats, metadata, whole
 from magnet_cli.audio.finish import large_kind, write_patched
 from magnet_cli.audio.formats import encoding_for, lost_chunks
 from magnet_cli.audio.metadata import finish_wav, read_wav_comment
@@ -61,7 +61,7 @@ def test_an_mp3_without_a_count_of_its_frames_is_read_to_its_end(tmp_path, rate)
 def test_joined_mp3s_are_as_long_as_both(tmp_path) -> None:
     path = tmp_path / "a.mp3"
     data = mp3(path, 2.0)
-    path.write_bytes(data + id3.tag_of({"title": "two"}, None) + data)
+    path.write_bytes(data + metadata.id3_tag({"title": "two"}, None) + data)
     assert duration_of(path) == pytest.approx(4.0, abs=0.15)
     with open_sound(path) as sound:
         assert sound.remarks == ()
@@ -170,7 +170,7 @@ def test_what_ffmpeg_reads_is_read_through_it_and_named_where_it_is_not(
         assert not sound.exact
         assert encoding_for(sound, Path("b.flac")) == ("FLAC", "PCM_24")
         assert encoding_for(sound, None) == ("WAV", "FLOAT")
-    monkeypatch.setattr(foreign_sound.shutil, "which", lambda name: None)
+    monkeypatch.setattr(formats.shutil, "which", lambda name: None)
     with pytest.raises(AudioFileError, match="Install ffmpeg"):  # noqa: SIM117
         with open_sound(path):
             pass
@@ -180,7 +180,7 @@ def test_tags_of_an_mp3_stay_as_they_are_edit_after_edit(tmp_path) -> None:
     path = tmp_path / "a.mp3"
     picture = b"\0image/png\0\x03\0\x89PNG" + bytes(range(256))
     tags = {"title": "Tïtle ピアノ", "artist": "Ü", "date": "2026"}
-    path.write_bytes(id3.tag_of(tags, None, [picture]) + mp3(path, 0.5))
+    path.write_bytes(metadata.id3_tag(tags, None, [picture]) + mp3(path, 0.5))
     for number in range(3):
         copy = tmp_path / f"{number}.mp3"
         with open_sound(path) as sound:

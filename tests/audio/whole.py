@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from magnet_cli.audio.formats import rate_for
 from magnet_cli.audio.loudness import (
-    SILENCE,
     Loudness,
     envelope,
     hold,
@@ -20,7 +19,7 @@ from magnet_cli.audio.loudness import (
     releases_for,
     settle,
 )
-from magnet_cli.audio.sound import Samples, resample, with_channels
+from magnet_cli.audio.sound import SILENCE, Samples, resample, with_channels
 from magnet_cli.settings import AudioFormat, OutputConfig
 
 

@@ -16,7 +16,7 @@ import yaml
 from magnet_cli.checkpoints import audiocraft
 from magnet_cli.checkpoints.audiocraft import LM_FILE, open_lm
 from magnet_cli.checkpoints.audiocraft_export import put, write_lm
-from magnet_cli.checkpoints.tensors import fill, read_pickle, read_safetensors
+from magnet_cli.checkpoints.building import fill, read_pickle, read_safetensors
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.lm import LanguageModel

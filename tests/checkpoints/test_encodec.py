@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from magnet_cli.checkpoints import encodec, xp_cfg
-from magnet_cli.checkpoints.tensors import fill
+from magnet_cli.checkpoints.building import fill
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.models.encodec import EnCodec

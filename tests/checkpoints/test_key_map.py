@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from magnet_cli.checkpoints import key_map
-from magnet_cli.checkpoints.tensors import check_state
+from magnet_cli.checkpoints.building import check_state
 from magnet_cli.errors import CheckpointError
 
 TABLE = [

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from magnet_cli.api import Model
 from magnet_cli.checkpoints import native
+from magnet_cli.checkpoints.building import blank
 from magnet_cli.checkpoints.load import (
     Parts,
     export_checkpoint,
@@ -21,7 +22,6 @@ from magnet_cli.checkpoints.load import (
     pick_device,
 )
 from magnet_cli.checkpoints.place import find_codec, find_place
-from magnet_cli.checkpoints.tensors import blank
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.precision import pick_dtype
 from magnet_cli.settings import DecodingConfig

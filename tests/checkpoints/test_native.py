@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from magnet_cli.checkpoints import kinds, native
+from magnet_cli.checkpoints import building, native
 from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import CheckpointError, UsageError
@@ -78,7 +78,7 @@ def test_nothing_is_overwritten_unasked(written: Path) -> None:
 @pytest.mark.parametrize("foreign", ["thesis.txt", "src/main.py", "tokenizer.json/notes.txt"])
 def test_files_of_others_are_not_replaced_with_a_model(written: Path, foreign: str) -> None:
     """Any folder with a config.json was replaced, and everything else in it was deleted."""
-    (written / kinds.TOKENIZER_FILE).unlink()
+    (written / building.TOKENIZER_FILE).unlink()
     (written / foreign).parent.mkdir(exist_ok=True)
     (written / foreign).write_text("years of work")
     with pytest.raises(UsageError, match=f"more than a model: {Path(foreign).parts[0]}"):
@@ -213,4 +213,4 @@ def test_missing_files_are_named(written: Path) -> None:
 
 def test_a_part_of_no_known_kind_is_refused() -> None:
     with pytest.raises(CheckpointError, match="cannot be stored"):
-        kinds.describe(object(), kinds.CODECS)  # type: ignore[arg-type]
+        building.describe(object(), building.CODECS)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from magnet_cli.audio import id3, whole
+from magnet_cli.audio import metadata, whole
 
 SECONDS = 0.5
 
@@ -69,7 +69,8 @@ def uncounted(data: bytes) -> bytes:
 def tagged(data: bytes) -> bytes:
     """An mp3 with a title and a picture before it."""
     return (
-        id3.tag_of({"title": "Ünïcode ピアノ"}, None, [b"\0image/png\0\x03\0" + bytes(999)]) + data
+        metadata.id3_tag({"title": "Ünïcode ピアノ"}, None, [b"\0image/png\0\x03\0" + bytes(999)])
+        + data
     )
 
 

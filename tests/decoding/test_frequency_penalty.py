@@ -14,7 +14,7 @@ from magnet_cli.decoding import autoregressive
 from magnet_cli.decoding.autoregressive import PENALTY_FREE, PENALTY_WINDOW, too_often
 from magnet_cli.decoding.contracts import Decoding
 from magnet_cli.decoding.sampling import make_generators
-from magnet_cli.patterns import DelayPattern
+from magnet_cli.models.lm import DelayPattern
 from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DecodingConfig
 
 CARD = 4

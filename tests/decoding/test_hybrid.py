@@ -14,9 +14,8 @@ from magnet_cli.decoding import autoregressive, iterative
 from magnet_cli.decoding.autoregressive import Prefix, decode_hybrid
 from magnet_cli.decoding.contracts import Decoding
 from magnet_cli.decoding.sampling import make_generators
-from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.lm import DelayPattern, LanguageModel
 from magnet_cli.models.session import CausalSession, MaskedSession
-from magnet_cli.patterns import DelayPattern
 from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DECODING_DEFAULTS
 from magnet_cli.training.objective import Draws, mask_batch
 from tests.models.tiny import tiny_lm

@@ -13,8 +13,14 @@ from magnet_cli.audio.finish import write_patched
 from magnet_cli.audio.formats import encoding_for
 from magnet_cli.audio.sound import open_sound
 from magnet_cli.editing.pieces import Direction
-from magnet_cli.editing.splicing import CROSSFADE, crossfade, edit_regions, level_match
-from magnet_cli.editing.transcoding import encode_sound, frames_in
+from magnet_cli.editing.transcoding import (
+    CROSSFADE,
+    crossfade,
+    edit_regions,
+    encode_sound,
+    frames_in,
+    level_match,
+)
 from magnet_cli.editing.windows import Cue
 from magnet_cli.errors import AudioFileError, UsageError
 from tests import sounds

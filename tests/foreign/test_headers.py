@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from magnet_cli.checkpoints.tensors import read_pickle, read_safetensors
+from magnet_cli.checkpoints.building import read_pickle, read_safetensors
 from magnet_cli.errors import CheckpointError
 from magnet_cli.foreign import bounds
 from magnet_cli.foreign.reading import ReadError

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from magnet_cli.checkpoints import encodec as layouts
-from magnet_cli.checkpoints.tensors import fill
+from magnet_cli.checkpoints.building import fill
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.models.encodec import EnCodec

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from magnet_cli.patterns import DelayPattern
+from magnet_cli.models.lm import DelayPattern
 from tests.golden_cases import case, tensor
 
 

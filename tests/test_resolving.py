@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magnet_cli.decoding.resolving import for_prefix, resolve, used
 from magnet_cli.errors import UsageError
+from magnet_cli.resolving import for_prefix, resolve, used
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 from tests.models.tiny import tiny_lm
 
