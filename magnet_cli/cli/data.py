@@ -44,7 +44,8 @@ def register(program: typer.Typer) -> None:
 @app.command("check", epilog="Example:\n\n    magnet data check sounds/")
 @takes_flags
 def check(source: Source, *, min_duration: Shortest = 0.5, talk: TalkOptions) -> None:
-    """Report what is broken: unreadable, too short, without a caption. Exit status 4 if anything is."""
+    """Report what is broken: unreadable, cut off, too short, without a caption. Exit status 4 if
+    anything is."""
     from magnet_cli.training.encode import check_clips
 
     voice = Talk(talk)
@@ -54,16 +55,19 @@ def check(source: Source, *, min_duration: Shortest = 0.5, talk: TalkOptions) ->
         problems = check_clips(found, min_duration, on_clip, heard.append)
     _tell(voice, problems)
     broken = sum(problem.skipped for problem in problems)
-    good = len(found.clips) - broken + sum(problem.skipped for problem in found.problems)
-    summary = {"kind": "summary", "good": good, "broken": broken, "merged": found.merged}
-    voice.data({**summary, "sounds": _statistics(heard)})
-    voice.note(f"{good} clips are good, {broken} are broken.")
+    readable = len(found.clips) - broken + sum(problem.skipped for problem in found.problems)
+    incomplete = _incomplete(problems)
+    good = readable - incomplete
+    summary = {"kind": "summary", "good": good, "incomplete": incomplete, "broken": broken}
+    voice.data({**summary, "merged": found.merged, "sounds": _statistics(heard)})
+    voice.note(f"{good} clips are good, {incomplete} are incomplete, {broken} are broken.")
     _say_statistics(voice, _statistics(heard))
     if found.merged:
         voice.note(f"{found.merged} lines say more of a clip that an earlier line had named.")
-    if broken:
+    if broken or incomplete:
         raise PartialFailureError(
-            f"{broken} of {good + broken} clips are broken.", "They will be skipped in encoding."
+            f"Of {readable + broken} clips {broken} are broken, and {incomplete} incomplete.",
+            "Encoding skips what is broken, and takes what there is of what is incomplete.",
         )
 
 
@@ -133,10 +137,12 @@ def encode(
             "left_out": report.left_out,
             "seconds": round(report.seconds, 3),
             "broken": sum(problem.skipped for problem in report.problems),
+            "incomplete": (incomplete := _incomplete(report.problems)),
         }
     )
+    of_them = f" ({incomplete} of them incomplete)" if incomplete else ""
     voice.note(
-        f"{report.encoded} clips ({report.seconds / 60:.1f} min) encoded, "
+        f"{report.encoded} clips ({report.seconds / 60:.1f} min) encoded{of_them}, "
         f"{report.kept} were there already."
     )
     if not report.encoded and not report.kept:
@@ -149,6 +155,11 @@ def encode(
     if any(problem.skipped for problem in report.problems):
         skipped = sum(problem.skipped for problem in report.problems)
         raise PartialFailureError(f"{skipped} clips were skipped.", "The others are encoded.")
+
+
+def _incomplete(problems: Sequence[Problem]) -> int:
+    """Sounds that lack a part: files that were cut off, or go on at another rate."""
+    return len({problem.where for problem in problems if problem.incomplete})
 
 
 def _statistics(heard: Sequence[Heard]) -> dict[str, Any]:
@@ -202,6 +213,7 @@ def _tell(voice: Talk, problems: Sequence[Problem]) -> None:
                 "where": problem.where,
                 "what": problem.what,
                 "skipped": problem.skipped,
+                "incomplete": problem.incomplete,
             }
         )
     for problem in problems[:_SHOWN]:

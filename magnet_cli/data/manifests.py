@@ -63,6 +63,7 @@ class Problem:
     where: str  # a file, or manifest:line
     what: str
     skipped: bool = True  # False: a warning, the clip is used all the same
+    incomplete: bool = False  # of the sound, a part is missing: what is there is used
 
 
 @dataclass(frozen=True)

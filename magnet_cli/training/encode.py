@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from magnet_cli.audio.loudness import peak_of
-from magnet_cli.audio.sound import SILENCE, heard_with, open_sound
+from magnet_cli.audio.sound import SILENCE, Sound, heard_with, open_sound
 from magnet_cli.checkpoints.registry import hashed
 from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
@@ -92,7 +92,7 @@ def check_clips(
         try:
             with open_sound(clip.path) as sound:
                 _check_duration(sound.duration, min_duration)
-                problems += [Problem(str(clip.path), _end(each), False) for each in sound.remarks]
+                problems += _incomplete(clip.path, sound)
                 loudest, squares, count = -math.inf, 0.0, 1
                 for block in sound.blocks():
                     loudest = max(loudest, peak_of(block))
@@ -265,10 +265,11 @@ class _Encoding:
             # Of the sound itself, as `check_clips` does it: resampling rounds to whole samples.
             _check_duration(sound.duration, self.options.min_duration)
             samples, anti = heard_with(sound, self.codec.sample_rate, self.codec.channels)
-            said = [_end(each) for each in sound.remarks]
+            problems = _incomplete(path, sound)
         if anti:
-            said.append("its channels cancel each other: the loudest alone is used")
-        return torch.from_numpy(samples), [Problem(str(path), each, False) for each in said]
+            what = "its channels cancel each other: the loudest alone is used"
+            problems.append(Problem(str(path), what, False))
+        return torch.from_numpy(samples), problems
 
     def _mixture(self, a: Clip, b: Clip, snr: float) -> tuple[Tensor, list[Problem]]:
         most = round(self.options.mix_duration * self.codec.sample_rate)
@@ -310,8 +311,10 @@ def _level(square: float) -> float:
     return 10 * math.log10(max(square, 1e-12))
 
 
-def _end(remark: str) -> str:
-    return remark.rstrip(".")
+def _incomplete(path: Path, sound: Sound) -> list[Problem]:
+    """What a sound says that it lacks, without its name: that is where the problem is."""
+    said = [remark.removeprefix(sound.name).strip(" .") for remark in sound.remarks]
+    return [Problem(str(path), f"it {what}", skipped=False, incomplete=True) for what in said]
 
 
 def clip_key(clip: Clip) -> str:

@@ -46,7 +46,7 @@ def test_check_names_what_is_broken_and_goes_on(sounds: Path, magnet: Magnet) ->
     problem, summary = outcome.records
     assert problem["where"].endswith("broken.wav")
     said = summary.pop("sounds")
-    assert summary == {"kind": "summary", "good": 4, "broken": 1, "merged": 0}
+    assert summary == {"kind": "summary", "good": 4, "incomplete": 0, "broken": 1, "merged": 0}
     assert said["rates"] == {"16000 Hz, 1 ch": 4}
     assert said["seconds"] == [1.0, 1.0, 1.0]
     assert all(-21 < level < -19 for level in said["levels"]), "noise of deviation 0.1"
@@ -77,6 +77,26 @@ def test_what_is_there_twice_and_what_is_silent_is_told(sounds: Path, magnet: Ma
     assert said == ["it is silent", "it is the same sound as sounds/1.wav"]
     assert outcome.records[-1]["sounds"]["levels"][0] == -120
     assert "5 at 16000 Hz, 1 ch" in magnet("data", "check", "sounds").err
+
+
+def test_a_sound_that_ends_early_is_not_counted_as_good(sounds: Path, magnet: Magnet) -> None:
+    """It was, with a line that named it twice; and nothing but that line told it from the others."""
+    (sounds / "broken.wav").unlink()
+    (sounds / "broken.txt").unlink()
+    whole = (sounds / "1.wav").read_bytes()
+    (sounds / "1.wav").write_bytes(whole[: len(whole) * 3 // 4])
+    outcome = magnet("data", "check", "sounds", "--json")
+    assert outcome.status == 4
+    problem, summary = outcome.records
+    assert (problem["skipped"], problem["incomplete"]) == (False, True)
+    assert (summary["good"], summary["incomplete"], summary["broken"]) == (3, 1, 0)
+    said = magnet("data", "check", "sounds").err
+    assert "sounds/1.wav: it ends early: at 0.75 s of 1.00 s\n" in said
+    assert "3 clips are good, 1 are incomplete, 0 are broken." in said
+    encoded = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")
+    assert encoded.status == 0
+    assert (encoded.records[-1]["encoded"], encoded.records[-1]["incomplete"]) == (4, 1)
+    assert "1 of them incomplete" in encoded.err
 
 
 def test_a_copied_folder_is_not_encoded_again(
