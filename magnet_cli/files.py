@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and directories that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import errno
 import functools
 import itertools
 import os
+import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError
+from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError, UsageError
 
 PARTIAL = ".partial-"  # what the name of an unfinished file begins with
 _mark = contextvars.ContextVar("mark", default="")
@@ -194,6 +195,47 @@ def _renamed(partial: Path, place: Path) -> bool:
         return True
     partial.unlink()
     return True
+
+
+def write_directory(
+    directory: Path, write: Callable[[Path], None], overwrite: bool = False
+) -> None:
+    """Write a directory that appears whole or not at all.
+
+    Args:
+        write: called with a temporary directory beside `directory`, which becomes it on success.
+        overwrite: replace what is there.
+
+    Raises:
+        UsageError: something is there, and is not to be replaced.
+        OSError: it cannot be written.
+    """
+    refuse_link(directory)
+    if directory.exists() and not overwrite:
+        raise UsageError(f"{directory} exists already.", "Choose another name, or remove it first.")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=directory.parent))
+    replaced = partial.with_name(partial.name + ".old")
+    try:
+        partial.chmod(0o777 & ~_umask())  # mkdtemp makes private ones
+        write(partial)
+        if directory.exists():
+            # A directory cannot be renamed onto one that holds files: the old one steps aside.
+            os.rename(directory, replaced)
+        os.rename(partial, directory)
+    except BaseException:
+        if replaced.exists() and not directory.exists():
+            os.rename(replaced, directory)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def refuse_link(directory: Path) -> None:
+    """Refuse to replace a link: it would be renamed, not its folder, which nobody has asked for.
+    Raises UsageError: it is one."""
+    if directory.is_symlink():
+        raise UsageError(f"{directory} is a link.", "Name the folder that it leads to.")
 
 
 def write_error(path: str | os.PathLike[str], error: OSError) -> MagnetError:

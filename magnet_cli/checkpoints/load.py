@@ -13,12 +13,12 @@ from magnet_cli.checkpoints import audiocraft, audiocraft_export, encodec, nativ
 from magnet_cli.checkpoints.adapters import with_loras
 from magnet_cli.checkpoints.building import blank, fill
 from magnet_cli.checkpoints.loras import Lora
-from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import Place
 from magnet_cli.checkpoints.registry import ENCODEC, NATIVE, NATIVE_CODEC, NATIVE_TEXT, needed
 from magnet_cli.checkpoints.t5 import load_t5
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.files import write_directory
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.lm import LanguageModel
@@ -198,7 +198,7 @@ def export_checkpoint(place: Place, directory: Path) -> None:
         )
         encodec.write_released(partial / audiocraft.CODEC_FILE, codec.config, codec.state_dict())
 
-    native.write_directory(directory, write)
+    write_directory(directory, write)
 
 
 def _save(loaded: Parts, directory: Path, overwrite: bool, more: dict[str, Any]) -> None:
@@ -208,9 +208,9 @@ def _save(loaded: Parts, directory: Path, overwrite: bool, more: dict[str, Any])
         "text_encoder": loaded.text_encoder_name,
         **more,
     }
-    name = directory.resolve().name if more else loaded.name
-    card = ModelCard(name, loaded.kind, loaded.licence, loaded.defaults, provenance)
-    native.save(directory, loaded.lm, loaded.codec, loaded.text_encoder, card, overwrite=overwrite)
+    if more:
+        loaded = dataclasses.replace(loaded, name=directory.resolve().name)
+    native.save(directory, loaded, provenance, overwrite=overwrite)
 
 
 def _is_int8(place: Place) -> bool:

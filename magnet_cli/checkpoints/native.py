@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from magnet_cli.checkpoints.key_map import HINT
 from magnet_cli.config import LMConfig, check_lm
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.fields import shown
-from magnet_cli.files import open_to_others
+from magnet_cli.files import open_to_others, refuse_link, write_directory
 from magnet_cli.foreign import bounds, reading
 from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
@@ -52,22 +49,23 @@ FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, building.TOKENIZER_FILE)
 
 
 @dataclass(frozen=True)
-class ModelCard:
-    """What config.json says about a model beside its parts."""
+class _Slot:
+    """A part beside the language model: its name in config.json, in words, its file, its kinds."""
 
     name: str
-    kind: str | None  # music or sound
-    licence: str | None  # of the weights
-    defaults: DecodingConfig
-    provenance: dict[str, Any]  # where it comes from: repo, revision, how it was trained
+    what: str
+    file: str
+    kinds: Mapping[str, building.PartKind[Any]]
+
+
+_CODEC = _Slot("codec", "codec", CODEC_FILE, building.CODECS)
+_TEXT = _Slot("text", "text encoder", TEXT_FILE, building.TEXT_ENCODERS)
 
 
 def save(
     directory: Path,
-    lm: LanguageModel,
-    codec: AudioCodec,
-    text_encoder: TextEncoder,
-    card: ModelCard,
+    parts: Parts,
+    provenance: Mapping[str, Any],
     *,
     lm_dtype: torch.dtype | None = None,
     part_dtype: torch.dtype | None = None,
@@ -76,6 +74,8 @@ def save(
     """Write a model; the directory appears whole or not at all.
 
     Args:
+        parts: its networks, and the name, kind, licence and defaults that the file says.
+        provenance: where it comes from: repo, revision, how it was trained.
         lm_dtype: the language model's dtype in the file; None: as it is.
         part_dtype: the same for codec and text encoder.
         overwrite: replace a directory that holds a model in this format, and nothing else.
@@ -85,36 +85,70 @@ def save(
         CheckpointError: a part is of a kind that the format cannot hold.
         OSError: it cannot be written.
     """
-    _refuse_link(directory)
+    refuse_link(directory)
     if overwrite and directory.exists():
         _check_replaceable(directory)
-    codec_said = building.describe(codec, building.CODECS)
-    text_said = building.describe(text_encoder, building.TEXT_ENCODERS)
-    config = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        "name": card.name,
-        "kind": card.kind,
-        "licence": card.licence,
+    lm, others = parts.lm, (parts.codec, parts.text_encoder)
+    said = {
+        "name": parts.name,
+        "kind": parts.kind,
+        "licence": parts.licence,
         **({INT8: True} if is_int8(lm) else {}),
         "parameters": sum(tensor.numel() for tensor in lm.state_dict().values()),
         "lm": dataclasses.asdict(lm.config),
-        "codec": codec_said,
-        "text": text_said,
-        "defaults": card.defaults.given(),
-        "provenance": {"written_by": f"magnet {__version__}", **card.provenance},
+        **_described(*others),
+        "defaults": parts.defaults.given(),
     }
 
     def write(partial: Path) -> None:
         _save_tensors(lm, partial / LM_FILE, lm_dtype)
-        _save_tensors(codec, partial / CODEC_FILE, part_dtype)
-        _save_tensors(text_encoder, partial / TEXT_FILE, part_dtype)
-        building.CODECS[codec_said["kind"]].save_files(codec, partial)
-        building.TEXT_ENCODERS[text_said["kind"]].save_files(text_encoder, partial)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
+        _write_parts(partial, said, provenance, others, part_dtype)
 
     write_directory(directory, write, overwrite)
+
+
+def save_part(directory: Path, part: AudioCodec | TextEncoder) -> None:
+    """Write a codec or a text encoder alone, for models that are yet to be trained.
+
+    Raises:
+        UsageError: something is there already.
+        CheckpointError: it is of a kind that the format cannot hold.
+    """
+    said = _described(part)
+    write_directory(directory, lambda partial: _write_parts(partial, said, {}, [part]))
+
+
+def _described(*parts: AudioCodec | TextEncoder) -> dict[str, Any]:
+    """What config.json says of codec and text encoder.
+    Raises CheckpointError: one is of a kind that the format cannot hold."""
+    slots = [(_slot(part), part) for part in parts]
+    return {slot.name: building.describe(part, slot.kinds) for slot, part in slots}
+
+
+def _write_parts(
+    directory: Path,
+    said: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    parts: Iterable[AudioCodec | TextEncoder],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Codec and text encoder with their files, and config.json."""
+    for part in parts:
+        slot = _slot(part)
+        _save_tensors(part, directory / slot.file, dtype)
+        slot.kinds[said[slot.name]["kind"]].save_files(part, directory)
+    config = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        **said,
+        "provenance": {"written_by": f"magnet {__version__}", **provenance},
+    }
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (directory / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def _slot(part: AudioCodec | TextEncoder) -> _Slot:
+    return _CODEC if isinstance(part, AudioCodec) else _TEXT
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -155,13 +189,11 @@ def load(
     source = str(directory / CONFIG_FILE)
     lm_config = _lm_config(_part(config, "lm", source), source)
     card = _card(config, source)
-    codec_said, text_said = config.get("codec"), config.get("text")
     _check_counts(lm_config, directory / LM_FILE, source)
     chosen = dtype if isinstance(dtype, torch.dtype) else dtype(lm_config)
     with blank():
         lm = LanguageModel(lm_config)
-        codec = building.build(codec_said, directory, building.CODECS, "codec", source)
-        text = building.build(text_said, directory, building.TEXT_ENCODERS, "text encoder", source)
+        codec, text = _built(_CODEC, config, directory), _built(_TEXT, config, directory)
         if said_int8(config):
             make_int8(lm)
             make_int8(text)
@@ -234,14 +266,28 @@ def _check_counts(config: LMConfig, path: Path, source: str) -> None:
 
 def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCodec:
     """The codec of a model alone, in float32. Raises CheckpointError: as `load`."""
-    config = read_config(directory)
+    codec: AudioCodec = _load_part(directory, _CODEC, device)
+    return codec
+
+
+def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> TextEncoder:
+    """The text encoder of a model, or one that `save_part` wrote.
+    Raises CheckpointError: as `load`."""
+    encoder: TextEncoder = _load_part(directory, _TEXT, device)
+    return encoder
+
+
+def _load_part(directory: Path, slot: _Slot, device: torch.device | str) -> Any:
+    part = _built(slot, read_config(directory), directory)
+    _load_tensors(part, directory / slot.file, torch.float32, device)
+    return part
+
+
+def _built(slot: _Slot, config: Mapping[str, Any], directory: Path) -> Any:
+    """A codec or a text encoder as config.json describes it, without weights."""
     source = str(directory / CONFIG_FILE)
     with blank():
-        codec: AudioCodec = building.build(
-            config.get("codec"), directory, building.CODECS, "codec", source
-        )
-    _load_tensors(codec, directory / CODEC_FILE, torch.float32, device)
-    return codec
+        return building.build(config.get(slot.name), directory, slot.kinds, slot.what, source)
 
 
 def stored_dtype(directory: Path) -> torch.dtype:
@@ -252,87 +298,6 @@ def stored_dtype(directory: Path) -> torch.dtype:
     if not weights:
         raise CheckpointError(f"{path} has no text_proj.weight.", HINT)
     return weights["text_proj.weight"].dtype
-
-
-def write_directory(
-    directory: Path, write: Callable[[Path], None], overwrite: bool = False
-) -> None:
-    """Write a directory that appears whole or not at all.
-
-    Args:
-        write: called with a temporary directory beside `directory`, which becomes it on success.
-        overwrite: replace what is there.
-
-    Raises:
-        UsageError: something is there, and is not to be replaced.
-        OSError: it cannot be written.
-    """
-    _refuse_link(directory)
-    if directory.exists() and not overwrite:
-        raise UsageError(f"{directory} exists already.", "Choose another name, or remove it first.")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
-    replaced = partial.with_name(partial.name + ".old")
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o777 & ~umask)  # mkdtemp makes private ones
-        write(partial)
-        if directory.exists():
-            # A directory cannot be renamed onto one that holds files: the old one steps aside.
-            os.rename(directory, replaced)
-        os.rename(partial, directory)
-    except BaseException:
-        if replaced.exists() and not directory.exists():
-            os.rename(replaced, directory)
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def save_part(directory: Path, part: AudioCodec | TextEncoder) -> None:
-    """Write a codec or a text encoder alone, for models that are yet to be trained.
-
-    Raises:
-        UsageError: something is there already.
-        CheckpointError: it is of a kind that the format cannot hold.
-    """
-    is_codec = isinstance(part, AudioCodec)
-    table = building.CODECS if is_codec else building.TEXT_ENCODERS
-    said = building.describe(part, table)
-    config = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        ("codec" if is_codec else "text"): said,
-        "provenance": {"written_by": f"magnet {__version__}"},
-    }
-
-    def write(partial: Path) -> None:
-        _save_tensors(part, partial / (CODEC_FILE if is_codec else TEXT_FILE), None)
-        table[said["kind"]].save_files(part, partial)
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (partial / CONFIG_FILE).write_text(text, encoding="utf-8")
-
-    write_directory(directory, write)
-
-
-def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> TextEncoder:
-    """The text encoder of a model, or one that `save_part` wrote.
-    Raises CheckpointError: as `load`."""
-    config = read_config(directory)
-    source = str(directory / CONFIG_FILE)
-    with blank():
-        encoder: TextEncoder = building.build(
-            config.get("text"), directory, building.TEXT_ENCODERS, "text encoder", source
-        )
-    _load_tensors(encoder, directory / TEXT_FILE, torch.float32, device)
-    return encoder
-
-
-def _refuse_link(directory: Path) -> None:
-    """Refuse a link: it would be renamed, not its folder, whose replacement nobody has asked for."""
-    if directory.is_symlink():
-        raise UsageError(f"{directory} is a link.", "Name the folder that it leads to.")
 
 
 def _check_replaceable(directory: Path) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from magnet_cli.api import Model
     from magnet_cli.audio.sound import Sound
     from magnet_cli.clips import Clip, Edit
-    from magnet_cli.decoding.contracts import OnStep
     from magnet_cli.targets import Target
 
 EXAMPLES = """
@@ -114,7 +112,6 @@ def edit(
         targets = _targets(source, text, given, seeds, files, sound_file)
 
         from magnet_cli.cli.loading import load
-        from magnet_cli.cli.progress import ClipDisplay
 
         loaded = load(model, voice)
         from magnet_cli.editing.pieces import need_masks
@@ -133,16 +130,11 @@ def edit(
         say_seed(variations, seeds, voice)
         _say_what_happens(given, loaded, through_codec, voice)
         start = loaded.hear(given) if through_codec else given
-        with ClipDisplay(voice, len(targets)) as display:
 
-            def make(target: Target, on_step: OnStep | None) -> Clip | Edit:
-                told = {**how, "seed": target.seed, "on_step": on_step}
-                told |= {"on_window": display.window, "through_codec": through_codec}
-                return loaded.inpaint(start, text, spans, **told)
+        def make(target: Target, told: dict[str, Any]) -> Clip | Edit:
+            return loaded.inpaint(start, text, spans, through_codec=through_codec, **how, **told)
 
-            made = make_each(targets, make, output, voice, display)
-        if files.play:
-            hear([(saved.target.path, False) for saved in made], voice)
+        make_each(targets, make, output, voice, play=files.play)
 
 
 def _targets(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import (
     Source,
     check_cues,
@@ -38,7 +37,6 @@ from magnet_cli.settings import OutputConfig, check_seconds
 
 if TYPE_CHECKING:
     from magnet_cli.clips import Clip
-    from magnet_cli.decoding.contracts import OnStep
     from magnet_cli.targets import Target
 
 EXAMPLES = """
@@ -109,7 +107,6 @@ def extend(
         )
 
         from magnet_cli.cli.loading import load
-        from magnet_cli.cli.progress import ClipDisplay
 
         loaded = load(model, voice)
         config = decoding.over(loaded.defaults)
@@ -124,12 +121,8 @@ def extend(
 
     say_unknown([*(text for _, text in cues), negative], loaded, voice)
     say_seed(variations, seeds, voice)
-    with ClipDisplay(voice, len(targets)) as display:
 
-        def make(target: Target, on_step: OnStep | None) -> Clip:
-            told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
-            return grown(loaded.growing(beginning, cues, to, **told), pieces.keep_partial)
+    def make(target: Target, told: dict[str, Any]) -> Clip:
+        return grown(loaded.growing(beginning, cues, to, **how, **told), pieces.keep_partial)
 
-        made = make_each(targets, make, output, voice, display)
-    if files.play:
-        hear([(saved.target.path, False) for saved in made], voice)
+    make_each(targets, make, output, voice, play=files.play)

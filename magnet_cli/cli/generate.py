@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import (
     check_cues,
     check_stdout,
@@ -36,7 +35,6 @@ from magnet_cli.settings import MOST_STRETCH, BarsConfig, OutputConfig, check_se
 
 if TYPE_CHECKING:
     from magnet_cli.clips import Clip, Edit, SavedClip
-    from magnet_cli.decoding.contracts import OnStep
     from magnet_cli.editing.looping import Beat
     from magnet_cli.targets import Target
 
@@ -171,7 +169,6 @@ def gen(
     targets = plan(texts_of_clips, seeds, files.destination, files.codes, output, files.force)
 
     from magnet_cli.cli.loading import load, load_partners
-    from magnet_cli.cli.progress import ClipDisplay
 
     # Before this nothing imports torch, which takes seconds: `load` shows that something happens.
     loaded = load(model, voice)
@@ -193,39 +190,36 @@ def gen(
 
     say_unknown([*texts, negative], loaded, voice)
     say_seed(clips, seeds, voice)
-    with ClipDisplay(voice, len(targets)) as display:
 
-        def make(target: Target, on_step: OnStep | None) -> Clip:
-            if not is_piece:
-                result = loaded.generate(
-                    [target.prompt],
-                    config,
-                    [target.seed],
-                    negative,
-                    on_step=on_step,
-                    duration=clips.duration,
-                    **partners,
-                )
-                return result.clip()
-            told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
-            if bars.bpm is not None:
-                return loaded.bars(cues or target.prompt, bars, loop, **told)
-            if loop:
-                return loaded.loop(cues or target.prompt, seconds, exact=exact, **told)
-            grows = loaded.growing(None, cues or target.prompt, seconds, **told)
-            return grown(grows, pieces.keep_partial)
+    def make(target: Target, told: dict[str, Any]) -> Clip:
+        if not is_piece:
+            result = loaded.generate(
+                [target.prompt],
+                config,
+                [target.seed],
+                negative,
+                on_step=told["on_step"],
+                duration=clips.duration,
+                **partners,
+            )
+            return result.clip()
+        told = how | told
+        if bars.bpm is not None:
+            return loaded.bars(cues or target.prompt, bars, loop, **told)
+        if loop:
+            return loaded.loop(cues or target.prompt, seconds, exact=exact, **told)
+        grows = loaded.growing(None, cues or target.prompt, seconds, **told)
+        return grown(grows, pieces.keep_partial)
 
-        def also(clip: Clip | Edit, saved: SavedClip) -> None:
-            if loop:
-                _say_loop(clip, saved, voice)
-            if bars.bpm is not None:
-                _say_bars(clip, saved, bars, loop, voice)
-            elif loop:
-                _say_length(clip, saved, seconds, voice)
+    def also(clip: Clip | Edit, saved: SavedClip) -> None:
+        if loop:
+            _say_loop(clip, saved, voice)
+        if bars.bpm is not None:
+            _say_bars(clip, saved, bars, loop, voice)
+        elif loop:
+            _say_length(clip, saved, seconds, voice)
 
-        made = make_each(targets, make, output, voice, display, also)
-    if files.play:
-        hear([(saved.target.path, loop) for saved in made], voice)
+    make_each(targets, make, output, voice, play=files.play, loop=loop, also=also)
 
 
 def _check_bars(duration: float | None, exact: bool) -> None:

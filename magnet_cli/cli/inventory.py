@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from magnet_cli.checkpoints import hub, registry
 from magnet_cli.checkpoints.registry import T5, KnownCheckpoint, model_layout
-from magnet_cli.errors import CheckpointError
+from magnet_cli.errors import CheckpointError, MagnetError
 from magnet_cli.foreign import reading
 
 LM_FILE = "lm.safetensors"  # what a model in magnet's own format is known by
@@ -37,6 +37,15 @@ class Entry:
     directory: Path | None
     revision: str | None
     known: KnownCheckpoint | None
+
+    def is_called(self, name: str | None) -> bool:
+        """Whether `name`, as `--model` takes it, is this model."""
+        if name is None:
+            return False
+        if self.status == "folder":
+            return self.directory is not None and self.directory.resolve() == _path(name)
+        aliases = self.known.aliases if self.known is not None else ()
+        return name.partition("@")[0] in (self.name, self.repo, *aliases)
 
     def record(self) -> dict[str, Any]:
         """As JSON-able values."""
@@ -106,6 +115,22 @@ def find_cached(repo: str) -> Entry | None:
     return None if snapshot is None else _cached(repo, snapshot, registry.find(repo))
 
 
+def delete(repo: str) -> int:
+    """Delete all revisions of a repository from the cache; the bytes that were freed.
+    Raises MagnetError: it is still there."""
+    from huggingface_hub import scan_cache_dir
+
+    cache = scan_cache_dir(hub.cache_directory())
+    found = [entry for entry in cache.repos if entry.repo_type == "model" and entry.repo_id == repo]
+    strategy = cache.delete_revisions(*(r.commit_hash for entry in found for r in entry.revisions))
+    strategy.execute()
+    if hub.cached(repo) is not None:
+        raise MagnetError(
+            f"{repo} could not be deleted from {hub.cache_directory()}.", "Check its rights."
+        )
+    return int(strategy.expected_freed_size)
+
+
 def text_encoder_here(name: str) -> bool:
     """Whether a text encoder is in the cache, under either of its names."""
     repos = (name, f"google-t5/{name}")
@@ -151,3 +176,10 @@ def download_size(known: KnownCheckpoint) -> int:
 
 def _size(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def _path(name: str) -> Path | None:
+    try:
+        return Path(name).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
+        return None

@@ -57,18 +57,18 @@ def register(program: typer.Typer) -> None:
 @takes_flags
 def list_models(*, talk: TalkOptions) -> None:
     """List the models: built in, cached and known. * marks the one that is taken if none is named."""
-    from magnet_cli.cli.inventory import inventory
+    from magnet_cli.cli.inventory import in_folder, inventory
 
     voice = Talk(talk)
     entries = inventory()
     default = _default()
-    if default is not None and not any(_is(entry, default) for entry in entries):
+    if default is not None and not any(entry.is_called(default) for entry in entries):
         try:
-            entries.append(_folder_entry(default))
+            entries.append(in_folder(default))
         except MagnetError as error:
             voice.warn(f"The default, {default}, is not here: {error}")
     for entry in entries:
-        voice.data({**entry.record(), "default": _is(entry, default)})
+        voice.data({**entry.record(), "default": entry.is_called(default)})
     if talk.json:
         return
     rows: list[tuple[str, ...]] = [("", "NAME", "STATUS", "SIZE", "SECONDS", "KIND", "LICENCE")]
@@ -85,15 +85,15 @@ def list_models(*, talk: TalkOptions) -> None:
 def info(name: Name, *, talk: TalkOptions) -> None:
     """Show what is known of a model: size, licence, decoding defaults, where its files are."""
     from magnet_cli.checkpoints import registry
-    from magnet_cli.cli.inventory import entry_of, find_cached, text_encoder_here
+    from magnet_cli.cli.inventory import entry_of, find_cached, in_folder, text_encoder_here
 
     voice = Talk(talk)
     known = registry.find(name.partition("@")[0])
     entry = entry_of(known) if known is not None else find_cached(name)
     if entry is None:
-        entry = _folder_entry(name)
+        entry = in_folder(name)
         known = entry.known
-    voice.data({**entry.record(), "default": _is(entry, _default())})
+    voice.data({**entry.record(), "default": entry.is_called(_default())})
     if talk.json:
         return
     lines = [("Name", entry.name), ("Repository", entry.repo or "none"), ("Status", entry.status)]
@@ -269,7 +269,7 @@ def remove(
 ) -> None:
     """Delete a model from the hub's cache. Its text encoder stays: other models use it."""
     from magnet_cli.checkpoints import registry
-    from magnet_cli.cli.inventory import entry_of, find_cached
+    from magnet_cli.cli.inventory import delete, entry_of, find_cached
     from magnet_cli.errors import ModelNotFoundError, UsageError
 
     voice = Talk(talk)
@@ -289,7 +289,7 @@ def remove(
             abort=True,
             err=True,
         )
-    freed = _delete(entry.repo)
+    freed = delete(entry.repo)
     voice.note(f"Removed {entry.repo}: {_megabytes(freed)} freed.")
     voice.data({"repo": entry.repo, "freed": freed})
 
@@ -303,30 +303,6 @@ def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> Pla
         return find_place(name, offline=offline, progress=on_download, repair=repair)
 
 
-def _delete(repo: str) -> int:
-    """Delete all revisions of a repository from the cache; the bytes that were freed."""
-    from huggingface_hub import scan_cache_dir
-
-    from magnet_cli.checkpoints import hub
-
-    cache = scan_cache_dir(hub.cache_directory())
-    found = [entry for entry in cache.repos if entry.repo_type == "model" and entry.repo_id == repo]
-    strategy = cache.delete_revisions(*(r.commit_hash for entry in found for r in entry.revisions))
-    strategy.execute()
-    if hub.cached(repo) is not None:
-        raise MagnetError(
-            f"{repo} could not be deleted from {hub.cache_directory()}.", "Check its rights."
-        )
-    return int(strategy.expected_freed_size)
-
-
-def _folder_entry(name: str) -> Entry:
-    """What is in a folder that is a model, or an error with near names."""
-    from magnet_cli.cli.inventory import in_folder
-
-    return in_folder(name)
-
-
 def _default() -> str | None:
     """The model that is taken where none is named; None where there is none.
     Raises UsageError: the preferences are broken."""
@@ -335,23 +311,6 @@ def _default() -> str | None:
 
     chosen = os.environ.get("MAGNET_MODEL") or default_model()
     return chosen or next((e.name for e in registry.known_checkpoints() if e.repo is None), None)
-
-
-def _is(entry: Entry, name: str | None) -> bool:
-    """Whether `name`, as `--model` takes it, is this model."""
-    if name is None:
-        return False
-    if entry.status == "folder":
-        return entry.directory is not None and entry.directory.resolve() == _path(name)
-    aliases = entry.known.aliases if entry.known is not None else ()
-    return name.partition("@")[0] in (entry.name, entry.repo, *aliases)
-
-
-def _path(name: str) -> Path | None:
-    try:
-        return Path(name).expanduser().resolve()
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL, no such user
-        return None
 
 
 def _say_missing(name: str | None, voice: Talk) -> None:
@@ -373,13 +332,14 @@ def _checked(name: str) -> str:
     """`name` as it is kept: folders by their full path, names as they are.
     Raises ModelNotFoundError: it is neither a known name, nor a folder, nor could be a hub id."""
     from magnet_cli.checkpoints import hub, registry
+    from magnet_cli.cli.inventory import in_folder
 
     plain = name.partition("@")[0]
     if registry.find(plain) is not None:
         return name
     folder = Path(name).expanduser()
     if folder.is_dir():
-        _folder_entry(str(folder.resolve()))
+        in_folder(str(folder.resolve()))
         return str(folder.resolve())
     if "/" in plain and hub.is_repo_id(plain):
         return name
@@ -399,7 +359,7 @@ def _writing(folder: Path, write: Callable[[], None]) -> None:
 def _row(entry: Entry, default: str | None) -> tuple[str, ...]:
     known = entry.known
     return (
-        "*" if _is(entry, default) else "",
+        "*" if entry.is_called(default) else "",
         printable(entry.name),
         entry.status,
         _megabytes(entry.size),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.talk import (
     Talk,
     complain,
@@ -160,27 +161,42 @@ class ClipDisplay:
 
 def make_each(
     targets: Sequence[Target],
-    make: Callable[[Target, OnStep | None], Clip | Edit],
+    make: Callable[[Target, dict[str, Any]], Clip | Edit],
     output: OutputConfig,
     talk: Talk,
-    display: ClipDisplay,
+    *,
+    play: bool = False,
+    loop: bool = False,
     also: Callable[[Clip | Edit, SavedClip], None] = lambda clip, saved: None,
-) -> list[SavedClip]:
+) -> None:
     """Make every clip, write it and tell of it; one that fails does not stop the others, a full disk does.
 
     Args:
-        make: makes the clip of a target, telling of its steps.
+        make: makes the clip of a target, with its seed and who is told of its progress: `seed`, `on_step`
+            and `on_window`, as the model's verbs take them.
         output: how files are written.
+        play: what was made is heard in the end; `loop`: over and over.
         also: says what else is to be said of a clip.
-
-    Returns:
-        the clips.
 
     Raises:
         PartialFailureError: some failed, or were not tried.
         MagnetError: none was made: the first one's error, or that the disk is full.
         typer.Exit: a piece was interrupted, and what was finished is written.
     """
+    with ClipDisplay(talk, len(targets)) as display:
+        clips = _made(targets, make, output, talk, display, also)
+    if play:
+        hear([(saved.target.path, loop) for saved in clips], talk)
+
+
+def _made(
+    targets: Sequence[Target],
+    make: Callable[[Target, dict[str, Any]], Clip | Edit],
+    output: OutputConfig,
+    talk: Talk,
+    display: ClipDisplay,
+    also: Callable[[Clip | Edit, SavedClip], None],
+) -> list[SavedClip]:
     failures: list[MagnetError] = []
     failed: list[str] = []
     quieter: list[float] = []
@@ -189,7 +205,8 @@ def make_each(
         try:
             began = time.monotonic()
             on_step = display.begin(target.prompt, target.seed)
-            clip = make(target, on_step)
+            told = {"seed": target.seed, "on_step": on_step, "on_window": display.window}
+            clip = make(target, told)
             saved = clip.write(target, output, write_stdout, on_step)
             display.done()
             say_saved(saved, talk, output, time.monotonic() - began)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
@@ -36,7 +35,6 @@ from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
     from magnet_cli.clips import Clip
-    from magnet_cli.decoding.contracts import OnStep
     from magnet_cli.targets import Target
 
 EXAMPLES = """
@@ -106,7 +104,6 @@ def vary(
         targets = plan([text], seeds, files.destination, files.codes, output, files.force, label)
 
         from magnet_cli.cli.loading import load
-        from magnet_cli.cli.progress import ClipDisplay
 
         loaded = load(model, voice)
         from magnet_cli.editing.variation import check_variation
@@ -124,12 +121,8 @@ def vary(
 
     say_unknown([text, negative], loaded, voice)
     say_seed(variations, seeds, voice)
-    with ClipDisplay(voice, len(targets)) as display:
 
-        def make(target: Target, on_step: OnStep | None) -> Clip:
-            told = {**how, "seed": target.seed, "on_step": on_step, "on_window": display.window}
-            return loaded.vary(known, text, strength, keep_streams=keep_streams, **told)
+    def make(target: Target, told: dict[str, Any]) -> Clip:
+        return loaded.vary(known, text, strength, keep_streams=keep_streams, **how, **told)
 
-        made = make_each(targets, make, output, voice, display)
-    if files.play:
-        hear([(saved.target.path, False) for saved in made], voice)
+    make_each(targets, make, output, voice, play=files.play)

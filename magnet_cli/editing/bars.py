@@ -70,7 +70,7 @@ def make_bars(
         direction: prompts, seed and settings.
         bars: what is wanted, a tempo among it.
         loop: its end goes on into its beginning.
-        hooks: `on_step` and `on_window` of `pieces.extend`.
+        hooks: `on_step` and `on_window` of `pieces.growing`.
 
     Raises:
         UsageError: the library that stretches is not here, or the model cannot do it.

@@ -179,25 +179,10 @@ def extend(
     direction: Direction,
     frames: int,
     beginning: Tensor | None = None,
-    *,
-    on_step: OnStep | None = None,
-    on_window: OnWindow | None = None,
+    **hooks: Any,
 ) -> Piece:
-    """Make a piece of any length; a piece of one window equals `Model.generate` with the same seed.
-
-    Args:
-        model: any; autoregressive ones continue, too.
-        direction: prompts, seed and settings.
-        frames: length of the whole piece, the beginning included.
-        beginning: int64 [1, K, T'], codes that the piece begins with.
-        on_step: called after every decoding step.
-        on_window: called before every window.
-
-    Raises:
-        UsageError: the piece would not be longer than its beginning, or the direction does not fit.
-    """
-    for piece in growing(model, direction, frames, beginning, on_step=on_step, on_window=on_window):
-        whole = piece
+    """The last that `growing` yields: the whole piece. Arguments and errors are its own."""
+    *_, whole = growing(model, direction, frames, beginning, **hooks)
     return whole
 
 
@@ -210,7 +195,21 @@ def growing(
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Iterator[Piece]:
-    """As `extend`, but yield what is finished after each window: who stops early keeps that."""
+    """Make a piece of any length, and yield what is finished after each window: who stops early keeps that.
+
+    A piece of one window equals `Model.generate` with the same seed.
+
+    Args:
+        model: any; autoregressive ones continue, too.
+        direction: prompts, seed and settings.
+        frames: length of the whole piece, the beginning included.
+        beginning: int64 [1, K, T'], codes that the piece begins with.
+        on_step: called after every decoding step.
+        on_window: called before every window.
+
+    Raises:
+        UsageError: the piece would not be longer than its beginning, or the direction does not fit.
+    """
     known = 0
     if beginning is not None:
         check_codes(model, beginning)

@@ -208,16 +208,21 @@ class LanguageModel(nn.Module):
         )
         return self(self.pattern.apply(codes, self.config.mask_id), cross, attention)
 
-    def teacher_forced(self, codes: Tensor, cross: CrossKeys | None) -> Tensor:
-        """Logits float32 [B, K, T, card] of each code given all before it in the delay layout.
+    def teacher_forced(
+        self, codes: Tensor, cross: CrossKeys | None, streams: Sequence[int] | None = None
+    ) -> Tensor:
+        """Logits float32 [B, G, T, card] of each code given all before it in the delay layout.
 
         The reference's `compute_predictions`. Row s predicts what stands at step s + 1, so the
         logits of stream k's frame t are at row t + delays[k].
+
+        Args:
+            codes: [B, K, T].
+            streams: those that are asked for, G of them; None: all.
         """
         frames = codes.shape[-1]
-        sequence = self.pattern.apply(codes, self.config.mask_id)[..., :-1]
+        asked = [(k, self.pattern.delays[k]) for k in streams or range(self.config.n_q)]
+        last = frames + max(delay for _, delay in asked)  # rows after it say nothing that is asked
+        sequence = self.pattern.apply(codes, self.config.mask_id)[..., :last]
         hidden = self(sequence, cross, Attention.causal())
-        return torch.stack(
-            [self.head(hidden[:, d : d + frames], k) for k, d in enumerate(self.pattern.delays)],
-            dim=1,
-        )
+        return torch.stack([self.head(hidden[:, d : d + frames], k) for k, d in asked], dim=1)

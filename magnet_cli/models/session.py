@@ -70,6 +70,11 @@ class TextSessions:
         return self._masked[key]
 
 
+def _guided(conditions: Sequence[Tensor | None], nulls: Sequence[Tensor | None]) -> bool:
+    """Whether any item has a text of its own: without one there is nothing to guide."""
+    return any(a is not b for a, b in zip(conditions, nulls, strict=True))
+
+
 class MaskedSession:
     """Logits of a masked model for given texts (`decoding.contracts.StageLogits`).
 
@@ -91,9 +96,8 @@ class MaskedSession:
         """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
         self.lm, self.prefix_rows = lm, prefix_rows
         self._prefixes: dict[CrossKeys, tuple[Tensor, HeldPrefix]] = {}
-        # Where no item has a text of its own there is nothing to guide.
-        self.guided = any(a is not b for a, b in zip(conditions, nulls, strict=True))
-        self.one_by_one = lm.out_norm.weight.device.type == "cpu"
+        self.guided = _guided(conditions, nulls)
+        self.one_by_one = lm.device.type == "cpu"
         if self.one_by_one:
             self.cond = [lm.cross_keys([c]) for c in conditions]
             self.null = [lm.cross_keys([n]) for n in nulls]
@@ -158,7 +162,7 @@ class RescorerSession:
     def __init__(self, lm: LanguageModel, conditions: Sequence[Tensor | None]) -> None:
         """`conditions`: for each item [L_i, dim], or None for the null condition."""
         self.lm = lm
-        self.one_by_one = lm.out_norm.weight.device.type == "cpu"
+        self.one_by_one = lm.device.type == "cpu"
         groups = [[c] for c in conditions] if self.one_by_one else [list(conditions)]
         self.cross = [lm.cross_keys(group) for group in groups]
 
@@ -166,26 +170,14 @@ class RescorerSession:
     def __call__(self, codes: Tensor, streams: Sequence[int]) -> Tensor:
         """Codes [B, K, T] complete up to the last of G streams -> float32 [B, T, G], their probabilities."""
         groups = codes.split(1) if self.one_by_one else [codes]
-        return torch.cat(
-            [
-                self._probs(group, streams, cross)
-                for group, cross in zip(groups, self.cross, strict=True)
-            ]
-        )
+        pairs = zip(groups, self.cross, strict=True)
+        return torch.cat([self._probs(group, streams, cross) for group, cross in pairs])
 
     def _probs(self, codes: Tensor, streams: Sequence[int], cross: CrossKeys) -> Tensor:
-        special, frames = self.lm.config.mask_id, codes.shape[-1]
-        delays = [self.lm.pattern.delays[stream] for stream in streams]
         below = codes.clone()
-        below[:, max(streams) + 1 :] = special
-        # Row s says what stands at step s + 1; after the last frame nothing is asked.
-        sequence = self.lm.pattern.apply(below, special)[..., : max(delays) + frames]
-        hidden = self.lm(sequence, cross, Attention.causal())
-        said = []
-        for stream, delay in zip(streams, delays, strict=True):
-            probs = self.lm.head(hidden[:, delay : delay + frames], stream).softmax(-1)
-            said.append(probs.gather(-1, codes[:, stream, :, None])[..., 0])
-        return torch.stack(said, dim=-1)
+        below[:, max(streams) + 1 :] = self.lm.config.mask_id
+        probs = self.lm.teacher_forced(below, cross, streams).softmax(-1)  # [B, G, T, card]
+        return probs.gather(-1, codes[:, list(streams), :, None])[..., 0].transpose(1, 2)
 
 
 class CausalSession:
@@ -200,7 +192,7 @@ class CausalSession:
     ) -> None:
         """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
         self.lm, self.items = lm, len(conditions)
-        self.guided = any(a is not b for a, b in zip(conditions, nulls, strict=True))
+        self.guided = _guided(conditions, nulls)
         self._conditions, self._nulls = list(conditions), list(nulls)
         self._cross: CrossKeys | None = None
         self._cache: KVCache | None = None

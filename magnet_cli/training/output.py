@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,14 @@ from torch import Tensor
 
 from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.adapters import marks_of, save_adapter
-from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import shown
-from magnet_cli.files import atomic_path
+from magnet_cli.files import atomic_path, write_directory
 from magnet_cli.foreign import reading
 from magnet_cli.foreign.bounds import BOUNDS
-from magnet_cli.models.codec import AudioCodec
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.lora import adapters, merged, plain_state, updates_of
-from magnet_cli.models.text import TextEncoder
+from magnet_cli.models.parts import Parts
 from magnet_cli.settings import OutputConfig
 from magnet_cli.training.config import TrainConfig, to_toml
 from magnet_cli.training.state import plain_name
@@ -60,17 +58,11 @@ class OutputModel:
     replaced whole, and the directory is a working model from the first moment on.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        lm: LanguageModel,
-        codec: AudioCodec,
-        text_encoder: TextEncoder,
-        card: ModelCard,
-    ) -> None:
-        self.directory, self.lm, self.codec = directory, lm, codec
-        self.text_encoder, self.card = text_encoder, card
-        self._marks = marks_of(plain_state(lm)) if any(adapters(lm)) else []
+    def __init__(self, directory: Path, parts: Parts, provenance: Mapping[str, Any]) -> None:
+        """`provenance`: what the model's file says of where it comes from."""
+        self.directory, self.parts, self.provenance = directory, parts, provenance
+        self.lm = parts.lm
+        self._marks = marks_of(plain_state(self.lm)) if any(adapters(self.lm)) else []
 
     def create(self, config: TrainConfig) -> None:
         """Write the directory, before the first step.
@@ -87,7 +79,7 @@ class OutputModel:
             with torch.device("meta"):
                 plain = LanguageModel(self.lm.config)
             plain.load_state_dict(plain_state(self.lm), assign=True)
-        native.save(self.directory, plain, self.codec, self.text_encoder, self.card)
+        native.save(self.directory, replace(self.parts, lm=plain), self.provenance)
         self.write_config(config)
 
     def write_config(self, config: TrainConfig) -> None:
@@ -106,7 +98,7 @@ class OutputModel:
     def _write(self, folder: Path, weights: Mapping[str, Tensor]) -> None:
         updates = updates_of(self.lm)
         if updates:
-            base = self.card.provenance.get("init")
+            base = self.provenance.get("init")
             save_adapter(folder, updates, self.lm.config, base, self._marks)
             weights = merged(plain_state(self.lm), updates)
         state = {
@@ -120,7 +112,7 @@ class OutputModel:
         """Keep weights, named as in `update`, as the model in `best/`, in the place of an earlier one."""
         folder = self.directory / BEST
         if not folder.is_dir():
-            native.write_directory(folder, self._copy)
+            write_directory(folder, self._copy)
         self._write(folder, weights)
         with atomic_path(folder / _BEST_NAME) as partial:
             partial.write_text(json.dumps(dataclasses.asdict(best)) + "\n", encoding="utf-8")

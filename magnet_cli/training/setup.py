@@ -13,7 +13,6 @@ from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.adapters import check_base, load_adapter
 from magnet_cli.checkpoints.load import load_codec, load_parts, load_text_encoder
 from magnet_cli.checkpoints.loras import WEIGHTS_FILE as ADAPTER_FILE
-from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder, source_of
 from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenFolder, TokenFormat
@@ -85,18 +84,12 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
                 f"There are {given} {part}_weights for {count} {part}s.",
                 f"Give one for each {part}, or none.",
             )
-    card = ModelCard(
-        name=out.resolve().name,
-        kind=parts.kind,
-        licence=parts.licence,
-        defaults=parts.defaults,
-        provenance={
-            "text_encoder": parts.text_encoder_name,
-            "init": config.init,
-            "data": list(config.data),
-        },
-    )
-    output = OutputModel(out, parts.lm, parts.codec, parts.text_encoder, card)
+    provenance = {
+        "text_encoder": parts.text_encoder_name,
+        "init": config.init,
+        "data": list(config.data),
+    }
+    output = OutputModel(out, dataclasses.replace(parts, name=out.resolve().name), provenance)
     encode_texts = TextCache(parts.text_encoder)
     held_out = None
     if config.valid is not None:

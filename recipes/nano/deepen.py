@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from magnet_cli.checkpoints.load import load_parts
-from magnet_cli.checkpoints.native import ModelCard, save
+from magnet_cli.checkpoints.native import save
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.models.lm import LanguageModel
 
@@ -66,8 +66,8 @@ def main() -> None:
     lm = deepened(loaded.lm, given.layers, given.stage_sizes, given.span_len)
     steps = (30, *(2,) * (len(given.stage_sizes) - 1))
     defaults = dataclasses.replace(loaded.defaults, decoding_steps=steps, span_len=given.span_len)
-    card = ModelCard(given.out.name, loaded.kind, loaded.licence, defaults, {"init": given.model})
-    save(given.out, lm, loaded.codec, loaded.text_encoder, card)
+    parts = dataclasses.replace(loaded, name=given.out.name, lm=lm, defaults=defaults)
+    save(given.out, parts, {"init": given.model})
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from torch import Tensor, nn
 from magnet_cli.checkpoints import native
 from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenFolder, TokenFormat, TokenWriter
-from magnet_cli.models.parts import Parts
 from magnet_cli.training.batches import BatchDrawer, Source, TextCache
 from magnet_cli.training.config import TrainConfig, read_config
 from magnet_cli.training.loop import Progress, Trainer, fitting_precision
@@ -162,8 +161,8 @@ def train(
             Source((TokenFolder(folders[name]),)), loaded.lm.config, config, encode_texts
         )
 
-    card = card_of(loaded, out.name, {"init": str(model)})
-    output = OutputModel(out, loaded.lm, loaded.codec, loaded.text_encoder, card)
+    parts = dataclasses.replace(loaded, name=out.name)
+    output = OutputModel(out, parts, {"init": str(model)})
     valid = drawer(VALID) if folders[VALID].exists() else None
     place = torch.device(device)
     auto = config.mixed_precision == "auto"
@@ -188,11 +187,6 @@ def train(
             trainer.run(watch)
     if send is not None:
         send_model(out, send)
-
-
-def card_of(loaded: Parts, name: str, provenance: dict[str, Any]) -> native.ModelCard:
-    """What a model's file says of it, under another name."""
-    return native.ModelCard(name, loaded.kind, loaded.licence, loaded.defaults, provenance)
 
 
 def sized(config: TrainConfig, lm: LMConfig) -> TrainConfig:
@@ -233,8 +227,7 @@ def collect(received: Path, out: Path, model: Path) -> None:
     begun = native.load(model)
     nn.Module.load_state_dict(begun.lm, {name: t.float() for name, t in tensors.items()})
     said: dict[str, Any] = json.loads((received / native.CONFIG_FILE).read_text("utf-8"))
-    card = card_of(begun, out.name, said["provenance"])
-    native.save(out, begun.lm, begun.codec, begun.text_encoder, card)
+    native.save(out, dataclasses.replace(begun, name=out.name), said["provenance"])
     for name in ("log.jsonl", "train.toml"):
         shutil.copy(received / name, out / name)
 

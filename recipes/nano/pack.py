@@ -9,6 +9,7 @@ captions of the validation set (README.md).
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -65,23 +66,24 @@ def main() -> None:
         if given.text_encoder is None
         else native.load_text_encoder(given.text_encoder)
     )
-    card = native.ModelCard(
+    parts = dataclasses.replace(
+        model,
         name="nano",
         kind="music",
         licence="MIT",
         defaults=DEFAULTS,
-        provenance={
-            "recipe": "recipes/nano",
-            "sources": SOUNDS,
-            "steps": trained_steps(given.model),
-        },
+        codec=codec,
+        text_encoder=text_encoder,
     )
+    provenance = {
+        "recipe": "recipes/nano",
+        "sources": SOUNDS,
+        "steps": trained_steps(given.model),
+    }
     native.save(
         given.out,
-        model.lm,
-        codec,
-        text_encoder,
-        card,
+        parts,
+        provenance,
         lm_dtype=torch.float16,
         part_dtype=torch.float16,
         overwrite=True,

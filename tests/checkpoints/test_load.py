@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,13 +96,8 @@ def test_export_keeps_what_the_released_layout_has_no_place_for(
         hybrid=1.5,
         hybrid_top_p=0.7,
     )
-    native.save(
-        tmp_path / "ours",
-        original.lm,
-        original.codec,
-        original.text_encoder,
-        native.ModelCard("mine", kind, "MIT", defaults, {"text_encoder": "t5-base"}),
-    )
+    parts = replace(original, name="mine", kind=kind, licence="MIT", defaults=defaults)
+    native.save(tmp_path / "ours", parts, {"text_encoder": "t5-base"})
     export_checkpoint(find_place(str(tmp_path / "ours")), tmp_path / "released")
     import_checkpoint(find_place(str(tmp_path / "released")), tmp_path / "again")
     expected = loaded(str(tmp_path / "ours"))

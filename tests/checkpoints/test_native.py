@@ -9,21 +9,16 @@ from typing import Any
 import pytest
 import torch
 
+from magnet_cli import files
 from magnet_cli.checkpoints import building, native
-from magnet_cli.checkpoints.native import ModelCard
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import golden_model, tiny_lm
 
-CARD = ModelCard(
-    name="mine",
-    kind="sound",
-    licence="MIT",
-    defaults=DecodingConfig(decoding_steps=(4, 3, 2, 1), temperature=2.5),
-    provenance={"steps": 7},
-)
+DEFAULTS = DecodingConfig(decoding_steps=(4, 3, 2, 1), temperature=2.5)
 
 
 @pytest.fixture
@@ -34,7 +29,10 @@ def written(tmp_path: Path, hub_cache: Path) -> Path:
 
 def save(directory: Path, lm: LanguageModel, **options: Any) -> None:
     other = golden_model("facebook/magnet-small-10secs")
-    native.save(directory, lm, other.codec, other.text_encoder, CARD, **options)
+    parts = Parts(
+        "mine", lm, other.codec, other.text_encoder, DEFAULTS, kind="sound", licence="MIT"
+    )
+    native.save(directory, parts, {"steps": 7}, **options)
 
 
 def test_what_is_written_comes_back(written: Path) -> None:
@@ -43,7 +41,7 @@ def test_what_is_written_comes_back(written: Path) -> None:
     assert model.lm.config == expected.config
     for name, tensor in expected.state_dict().items():
         assert torch.equal(model.lm.state_dict()[name], tensor)
-    assert model.defaults == CARD.defaults
+    assert model.defaults == DEFAULTS
     assert (model.name, model.kind, model.licence) == ("mine", "sound", "MIT")
     assert native.read_config(written)["provenance"]["steps"] == 7
     assert type(native.load_codec(written)) is type(model.codec)
@@ -119,14 +117,14 @@ def test_a_write_that_fails_leaves_what_was_there(
 def test_a_rename_that_fails_puts_the_old_one_back(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename = native.os.rename
+    rename = files.os.rename
 
     def fail_second(source: Path, target: Path) -> None:
         if target == written and ".old" not in str(source):
             raise OSError("gone")
         rename(source, target)
 
-    monkeypatch.setattr(native.os, "rename", fail_second)
+    monkeypatch.setattr(files.os, "rename", fail_second)
     with pytest.raises(OSError, match="gone"):
         save(written, tiny_lm("masked", seed=2), overwrite=True)
     assert native.load(written).lm.config.modeling == "hybrid"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from magnet_cli.audio.loudness import Loudness
-from magnet_cli.cli.progress import ClipDisplay, make_each
+from magnet_cli.cli.progress import make_each
 from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.cli.talk import Talk
 from magnet_cli.clips import SavedClip
@@ -30,14 +30,13 @@ def test_one_reason_is_said_once_and_the_end_says_for_which(
         def write(self, target: Target, *_: object) -> SavedClip:
             return SavedClip(target, 1.0, 8000, 1, Loudness(-14, -14, 0, 0, -1), {})
 
-    def make(target: Target, on_step: object) -> Done:
+    def make(target: Target, told: object) -> Done:
         if target.seed != 2:
             raise MagnetError("The other." if target.seed == 3 else "Too short.", "Take more.")
         return Done()
 
     def make_them(targets: list[Target]) -> None:
-        with ClipDisplay(talk, len(targets)) as display:
-            make_each(targets, make, OutputConfig(), talk, display)  # type: ignore[arg-type]
+        make_each(targets, make, OutputConfig(), talk)  # type: ignore[arg-type]
 
     with pytest.raises(PartialFailureError, match=r"3 of 4 .*: \S*0\.wav, \S*1\.wav, \S*3\.wav\."):
         make_them(targets)

@@ -11,6 +11,7 @@ import torch
 from magnet_cli.checkpoints import native
 from magnet_cli.data.tokens import TokenFolder
 from magnet_cli.models.lm import LanguageModel
+from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.batches import BatchDrawer, Source
 from magnet_cli.training.config import TrainConfig
@@ -58,8 +59,9 @@ def model(tmp_path: Path, tokens: Path) -> Path:
     encoder = tiny_text_encoder()
     lm = LanguageModel(new_lm_config(CONFIG, TokenFolder(tokens).format, encoder.width))
     initialise(lm, 0)
-    card = native.ModelCard("start", "music", None, DecodingConfig(temperature=2.0), {})
-    native.save(tmp_path / "start", lm, tiny_codec(), encoder, card)
+    defaults = DecodingConfig(temperature=2.0)
+    parts = Parts("start", lm, tiny_codec(), encoder, defaults, kind="music")
+    native.save(tmp_path / "start", parts, {})
     return tmp_path / "start"
 
 
@@ -117,8 +119,7 @@ def test_pieces_make_the_same_model_as_one_and_as_the_usual_trainer(
 
     source = Source((TokenFolder(tmp_path / "one-train"),))
     drawer = BatchDrawer(source, begun.lm.config, CONFIG, begun.text_encoder.encode_all)
-    card = on_gpu.card_of(begun, "usual", {})
-    output = OutputModel(tmp_path / "usual", begun.lm, begun.codec, begun.text_encoder, card)
+    output = OutputModel(tmp_path / "usual", begun, {})
     output.create(CONFIG)
     Trainer(CONFIG, output, drawer, None).run()
     usual = native.load(tmp_path / "usual").lm.state_dict()
