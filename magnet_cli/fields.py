@@ -243,6 +243,38 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def parse_seconds(text: str) -> float:
+    """ "5.5" -> 5.5; "1:02" -> 62.0; "1:00:02" -> 3602.0. Raises ValueError: it is no time."""
+    parts = [float(part) for part in text.split(":")]
+    if len(parts) > 3 or (len(parts) > 1 and not all(0 <= part < 1e6 for part in parts)):
+        raise ValueError(text)
+    return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
+
+
+def parse_region(text: str) -> tuple[float, float]:
+    """ "2.0-5.5" -> (2.0, 5.5); "1:02-1:05.5" -> (62.0, 65.5). Raises UsageError: it is anything else."""
+    start, dash, stop = text.partition("-")
+    try:
+        region = parse_seconds(start), parse_seconds(stop)
+        if not dash or not all(math.isfinite(one) and one >= 0 for one in region):
+            raise ValueError
+    except ValueError as error:
+        raise UsageError(
+            f"A region cannot be {text[:80]!r}.",
+            "It takes seconds or minutes, from-to: 2.0-5.5 or 1:02-1:05.5.",
+        ) from error
+    return region
+
+
+def check_seconds(flag: str, seconds: float | None) -> None:
+    """Refuse what is no length of a sound, as `--duration`, `--to` and `--overlap` are.
+    Raises UsageError: it is not above zero, or no number."""
+    if seconds is not None and not 0 < seconds < 1e6:
+        raise UsageError(
+            f"--{flag} cannot be {seconds:g}.", "It takes seconds above 0 and below 1,000,000."
+        )
+
+
 # Escaped as JSON. Files keep their prompt as a comment, and opus takes no comment beyond 60 kB.
 LONGEST_PROMPT = 20_000
 

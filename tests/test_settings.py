@@ -76,7 +76,7 @@ assert command_for(made, "a.wav")[-5:] == ["--swing-by", "0.5", "-o", "a.wav", "
 # A file from before it was there swings as little as it did.
 decoding = {"decoding_steps": [20, 10, 10, 10], "temperature": 3.0}
 older = made | {"given": {}, "decoding": decoding}
-assert command_for(older, "a.wav")[-5:] == ["--swing-by", "0.0", "-o", "a.wav", "rain"]
+assert command_for(older, "a.wav")[-5:] == ["--swing-by", "0", "-o", "a.wav", "rain"]
 """
 
 
@@ -106,7 +106,7 @@ def test_settings_that_come_from_checked_ones_are_not_checked_again(
 
 def test_the_flags_that_set_values() -> None:
     values = {"normalize": False, "lufs": -20.0, "format": None, "bit_depth": "24"}
-    words = ["--bit-depth", "24", "--no-normalize", "--lufs", "-20.0"]
+    words = ["--bit-depth", "24", "--no-normalize", "--lufs", "-20"]
     assert spelled(OutputConfig, values) == words
     assert spelled(OutputConfig, {"normalize": True}) == ["--normalize"]
     values = {"decoding_steps": [2, 1], "use_sampling": False, "anneal_temperature": True}

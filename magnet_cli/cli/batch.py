@@ -25,8 +25,8 @@ from magnet_cli.cli.settings import (
 from magnet_cli.cli.talk import Talk
 from magnet_cli.data.prompt_files import STDIN, PromptFormat, format_of, open_prompts, read_prompts
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import panel
-from magnet_cli.settings import OutputConfig, check_seconds
+from magnet_cli.fields import check_seconds, panel
+from magnet_cli.settings import OutputConfig
 from magnet_cli.targets import DEFAULT_NAME
 
 EXAMPLES = """

@@ -1,17 +1,18 @@
-"""`magnet batch --workers`: who its workers are, and what they do, on a terminal and in lines."""
+"""`magnet batch` as it goes on, on a terminal and in lines: its clips, its workers and what they do."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from magnet_cli.cli.loading import choose, loading, say_licence
-from magnet_cli.cli.progress import BatchDisplay, escaped, shortened
+from magnet_cli.cli.progress import ClipDisplay, escaped, shortened
 from magnet_cli.cli.settings import ModelOptions
-from magnet_cli.cli.talk import Talk, printable
+from magnet_cli.cli.talk import Talk, complain, held_back, in_words, printable, warn, write_stdout
 from magnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
     from magnet_cli.batch.fitting import Facts
     from magnet_cli.batch.hands import Hire
-    from magnet_cli.batch.report import Tally
+    from magnet_cli.batch.jobs import Job
+    from magnet_cli.batch.report import Outcome, Tally
     from magnet_cli.batch.worker import Setup
+    from magnet_cli.decoding.contracts import OnStep
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,14 @@ class CrewOptions:
             where = places(self.workers, setup.device, setup.threads)
             yield hire_processes(setup, where), min(where.count, clips or where.count)
             return
-        from magnet_cli.batch import ray_executor
+        from magnet_cli.batch import ray_cluster
+        from magnet_cli.batch.ray_executor import hire_actors
 
-        cpus = ray_executor.local_cpus(self.workers, setup.threads)
-        with ray_executor.cluster(self.address, cpus) as ray:
-            share = ray_executor.share_of(ray, setup.device, setup.threads)
-            count = ray_executor.counted(ray, share, self.workers, clips)
-            with ray_executor.hire_actors(ray, setup, share, self.collect) as hire:
+        cpus = ray_cluster.local_cpus(self.workers, setup.threads)
+        with ray_cluster.cluster(self.address, cpus) as ray:
+            share = ray_cluster.share_of(ray, setup.device, setup.threads)
+            count = ray_cluster.counted(ray, share, self.workers, clips)
+            with hire_actors(ray, setup, share, self.collect) as hire:
                 yield hire, count
 
 
@@ -128,6 +132,75 @@ class CrewTalk:
     def _say(self, worker: int, text: str | None) -> None:
         if self.display is not None:
             self.display.say(worker, text)
+
+
+class BatchDisplay(ClipDisplay):
+    """Bars on a terminal, a line for each finished clip elsewhere, and stdout for other programs.
+
+    `finished` is called from the thread that writes the clips, everything else from the main one.
+    """
+
+    def __init__(self, talk: Talk, tally: Tally, path_end: bytes | None) -> None:
+        """`path_end`: what ends the path of each finished file on stdout; None: none is written."""
+        super().__init__(talk)
+        self._tally, self._path_end = tally, path_end
+
+    def __enter__(self) -> BatchDisplay:
+        super().__enter__()
+        if self._bars is not None:
+            self._overall = self._bars.add_task("clips", total=self._tally.total, detail="")
+        return self
+
+    def begin_jobs(self, jobs: Sequence[Job]) -> OnStep | None:
+        """Jobs that are decoded together are begun: what is told of their steps."""
+        if self._bars is None:
+            return None
+        on_step = self.begin(jobs[0].target.prompt, jobs[0].target.seed)
+        self._show_overall()
+        return on_step
+
+    def less(self, size: int) -> None:
+        """The memory holds only so many clips at once."""
+        clips = "one clip" if size == 1 else f"{size} clips"
+        self._talk.warn(f"The memory is not enough: going on with {clips} at once.")
+
+    def finished(self, outcome: Outcome) -> None:
+        """A clip is written, or has failed."""
+        tally = self._tally
+        tally.count(outcome)
+        count = f"[{tally.finished}{f'/{tally.total}' if tally.total is not None else ''}]"
+        if outcome.saved is not None:
+            path = outcome.saved.target.path
+            left = f", {rough(tally.seconds_left)} left" if tally.seconds_left else ""
+            self._talk.note(
+                f"{count} {in_words(outcome.saved)}, in {outcome.seconds:.1f} s "
+                f"({tally.clips_per_minute:.1f} clips/min{left})"
+            )
+            warn(outcome.saved, self._talk, outcome.job.output, f"{outcome.job.file}: ")
+            tally.held_back += held_back(outcome.saved, outcome.job.output)
+            if outcome.saved.more.get("seamless") is False:
+                self._talk.warn(
+                    f"{outcome.job.file}: the seam can be told from the rest; another seed may do better."
+                )
+            bars = outcome.job.task
+            if bars.seconds and abs(outcome.saved.duration - bars.seconds) > 0.01:
+                self._talk.warn(
+                    f"{outcome.job.file}: its beat is too far from {bars.bpm:g} bpm and stays as made; "
+                    "another seed or more tries may come nearer."
+                )
+            if self._path_end is not None and path is not None:
+                write_stdout(os.fsencode(path) + self._path_end)
+        elif outcome.error is not None:
+            where = f"{count} {outcome.job.file} (line {outcome.job.line})"
+            complain(f"{where}: {outcome.error.message}", outcome.error.hint)
+        self._talk.data({"event": "clip", **outcome.record()})
+        self._show_overall()
+
+    def _show_overall(self) -> None:
+        if self._bars is not None and self._overall is not None:
+            rate = self._tally.clips_per_minute
+            detail = f"{rate:.1f} clips/min" if self._tally.finished else ""
+            self._bars.update(self._overall, completed=self._tally.finished, detail=detail)
 
 
 class CrewDisplay(BatchDisplay):
@@ -186,3 +259,13 @@ def loaded_crew(
         if facts.repo is not None:
             say_licence(facts.repo, facts.licence, talk)
         yield crew, facts, voice
+
+
+def rough(seconds: float | None) -> str:
+    """A time as people say it."""
+    seconds = seconds or 0.0
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -12,21 +12,25 @@ from magnet_cli.batch.jobs import BatchSettings, Job, Shard, names_of
 from magnet_cli.batch.manifest import Manifest, manifest_name, open_manifest
 from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review, Standing, check_run
-from magnet_cli.cli.batch_crew import CrewDisplay, CrewOptions
+from magnet_cli.cli.batch_crew import BatchDisplay, CrewDisplay, CrewOptions
 from magnet_cli.cli.batch_makers import Maker, Makers, Named, named
+from magnet_cli.cli.batch_words import (
+    MOST_SHOWN,
+    partly_made,
+    say_damage,
+    say_doubts,
+    say_made,
+    say_unasked,
+)
 from magnet_cli.cli.inputs import say_no_word_of
-from magnet_cli.cli.progress import BatchDisplay
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
-from magnet_cli.cli.talk import Talk, complain, printable, say_held_back, stdout, write_stdout
+from magnet_cli.cli.talk import Talk, complain, printable, stdout, write_stdout
 from magnet_cli.data.prompts import BadLine
-from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
-from magnet_cli.naming import some
+from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.version import __version__
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
-
-_MOST_SHOWN = 20  # bad lines and failures that are listed; all of them are counted
 
 Planned = Iterable[Job | BadLine]
 
@@ -93,15 +97,15 @@ class BatchRun:
         everything, jobs = self._checked(name, planned)
         part = len(jobs)
         with open_manifest(self._settings.folder, self._shard) as manifest:
-            self._say_damage(manifest)
+            say_damage(manifest, self._talk)
             check_run(manifest, self._asked(), self._force)
             standing = Standing(manifest, self._force)
             review = standing.review(jobs)
             review.refuse()
             if review.done:
                 self._talk.note(f"{len(review.done)} of {len(jobs)} clips are done already.")
-            self._say_unasked(name, standing.unasked(everything), bool(review.make))
-            self._say_doubts(review)
+            say_unasked(name, standing.unasked(everything), bool(review.make), self._talk)
+            say_doubts(review, self._talk)
             if review.make:
                 self._clips = {"clips": len(everything), "part": part}
                 self._by_models(name, manifest, standing, jobs, review)
@@ -169,7 +173,7 @@ class BatchRun:
             open_manifest(self._settings.folder, self._shard) as manifest,
             contextlib.ExitStack() as stack,
         ):
-            self._say_damage(manifest)
+            say_damage(manifest, self._talk)
             check_run(manifest, self._asked(), self._force)
             models, begun = self._makers.own, manifest.run
             maker = stack.enter_context(self._makers.of(models, [], None, begun, keep=True))
@@ -205,7 +209,7 @@ class BatchRun:
                 self._make(manifest, maker, jobs, wanted, whole=False)
         if already:
             self._talk.note(f"{already} clips were done already.")
-        self._say_doubts(doubts)
+        say_doubts(doubts, self._talk)
         if not (already or self._tally.finished or self._tally.bad_lines):
             raise _nothing(name)
         self._end()
@@ -240,8 +244,8 @@ class BatchRun:
             else:
                 self._talk.print(printable(f"{status:10}  {job.file}  (seed {seed})  {prompt}"))
         self._talk.note(f"{len(review.make)} of {len(jobs)} clips would be made.")
-        self._say_unasked(name, standing.unasked(everything), bool(review.make))
-        self._say_doubts(review)
+        say_unasked(name, standing.unasked(everything), bool(review.make), self._talk)
+        say_doubts(review, self._talk)
         if drawn:
             self._talk.note(f"Seeds were drawn: say --seed {self._settings.seed} for these names.")
         self._end()
@@ -262,12 +266,12 @@ class BatchRun:
 
     def _refuse_bad(self, name: str, bad: list[BadLine]) -> None:
         """Say which lines are bad; go on without them only where that was asked for."""
-        for line in bad[:_MOST_SHOWN]:
+        for line in bad[:MOST_SHOWN]:
             self._bad(line)
-        for line in bad[_MOST_SHOWN:]:
+        for line in bad[MOST_SHOWN:]:
             self._bad(line, say=False)
-        if len(bad) > _MOST_SHOWN:
-            complain(f"{len(bad) - _MOST_SHOWN} more lines are bad.")
+        if len(bad) > MOST_SHOWN:
+            complain(f"{len(bad) - MOST_SHOWN} more lines are bad.")
         if bad and not self._skip_bad:
             lines = "One line" if len(bad) == 1 else f"{len(bad)} lines"
             raise UsageError(
@@ -363,40 +367,6 @@ class BatchRun:
         prompts = dict.fromkeys(text for job in jobs for text in job.texts)
         say_no_word_of(maker.fitter.unknown([*prompts]), maker.facts.name, self._talk)
 
-    def _say_doubts(self, review: Review) -> None:
-        if count := len(review.unsaid):
-            clips = "One clip does" if count == 1 else f"{count} clips do"
-            again = "it" if count == 1 else "them"
-            self._talk.warn(
-                f"{clips} not say which model made {again}; --force makes {again} again."
-            )
-        if review.smaller:
-            files = some([job.file for job in review.smaller])
-            self._talk.warn(
-                f"Smaller than they were written, as a copy that was cut off is: {files}. Remove "
-                "them, or say --force, to have them made again."
-            )
-
-    def _say_unasked(self, name: str, files: list[str], making: bool) -> None:
-        """Say what the folder holds that no line asks for: after an insertion it is nearly all."""
-        if not files:
-            return
-        clips = "a clip" if len(files) == 1 else f"{len(files)} clips"
-        self._talk.note(f"The folder holds {clips} that no line of {name} asks for: {some(files)}.")
-        if making:
-            self._talk.note(
-                "A line that is put in changes the numbers and seeds of those behind it; put at "
-                "the end, it does not."
-            )
-
-    def _say_damage(self, manifest: Manifest) -> None:
-        if manifest.damaged:
-            lines = "a line" if manifest.damaged == 1 else f"{manifest.damaged} lines"
-            self._talk.warn(
-                f"{manifest.path} holds {lines} that cannot be read, as a crash leaves them. "
-                "What is not known to be done is made again."
-            )
-
     def _end(self) -> None:
         """Say what came of it all.
 
@@ -416,32 +386,14 @@ class BatchRun:
                 "seconds": round(tally.seconds, 3),
             }
         )
-        if tally.made:
-            self._talk.note(
-                f"Made {tally.made} clips in {tally.seconds:.0f} s "
-                f"({tally.clips_per_minute:.1f} clips/min)."
-            )
-            say_held_back(tally.held_back, tally.made, self._settings.output, self._talk)
+        say_made(tally, self._settings.output, self._talk)
         if not (tally.failed or tally.bad_lines):
             if problem is not None:
                 raise problem
             return
         if problem is not None:
             complain(problem.message, problem.hint)
-        said, details = [], []
-        if tally.failed:
-            said.append(f"{tally.failed} of {tally.finished} clips could not be made.")
-            for outcome in tally.failures[:_MOST_SHOWN]:
-                error = outcome.error
-                assert error is not None
-                details.append(f"{outcome.job.file} (line {outcome.job.line}): {error.message}")
-            if tally.failed > _MOST_SHOWN:
-                details.append(f"and {tally.failed - _MOST_SHOWN} more")
-        if tally.bad_lines:
-            said.append(f"Lines that were left out: {tally.bad_lines}.")
-        raise PartialFailureError(
-            " ".join(said), "The same command makes what is missing, and nothing twice.", details
-        )
+        raise partly_made(tally)
 
     def _write_gallery(self) -> MagnetError | None:
         """Write the page of what is there; why it could not be written, which costs no clip."""

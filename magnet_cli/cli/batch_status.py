@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from magnet_cli.batch.status import Count, status_of
-from magnet_cli.cli.progress import rough
+from magnet_cli.cli.batch_crew import rough
 from magnet_cli.cli.talk import Talk
 
 _HEADINGS = ("", "clips", "done", "failed", "missing", "clips/min", "last clip")

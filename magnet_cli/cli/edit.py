@@ -32,7 +32,8 @@ from magnet_cli.cli.settings import (
 )
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import OutputConfig, parse_region
+from magnet_cli.fields import parse_region
+from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model

@@ -33,7 +33,8 @@ from magnet_cli.cli.settings import (
 )
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import OutputConfig, check_seconds
+from magnet_cli.fields import check_seconds
+from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
     from magnet_cli.clips import Clip

@@ -31,7 +31,8 @@ from magnet_cli.cli.settings import (
 )
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import MOST_STRETCH, BarsConfig, OutputConfig, check_seconds, required
+from magnet_cli.fields import check_seconds
+from magnet_cli.settings import MOST_STRETCH, BarsConfig, OutputConfig, required
 
 if TYPE_CHECKING:
     from magnet_cli.clips import Clip, Edit, SavedClip

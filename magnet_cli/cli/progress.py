@@ -8,7 +8,6 @@ with ClipDisplay(talk) as display:
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,12 +21,10 @@ from magnet_cli.cli.talk import (
     Talk,
     complain,
     held_back,
-    in_words,
     printable,
     say_held_back,
     say_saved,
     stdout_is_terminal,
-    warn,
     write_stdout,
 )
 from magnet_cli.errors import EXIT_INTERRUPTED, MagnetError, NoRoomError, PartialFailureError
@@ -37,10 +34,8 @@ from magnet_cli.settings import OutputConfig
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from magnet_cli.batch.jobs import Job
-    from magnet_cli.batch.report import Outcome, Tally
     from magnet_cli.clips import Clip, Edit, SavedClip
-    from magnet_cli.decoding.contracts import OnStep, StepEvent
+    from magnet_cli.decoding.contracts import StepEvent
     from magnet_cli.targets import Target
 
 _SPEED_SECONDS = 3600.0  # over which the time left is estimated: a clip may take a minute
@@ -346,82 +341,3 @@ def escaped(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-class BatchDisplay(ClipDisplay):
-    """Bars on a terminal, a line for each finished clip elsewhere, and stdout for other programs.
-
-    `finished` is called from the thread that writes the clips, everything else from the main one.
-    """
-
-    def __init__(self, talk: Talk, tally: Tally, path_end: bytes | None) -> None:
-        """`path_end`: what ends the path of each finished file on stdout; None: none is written."""
-        super().__init__(talk)
-        self._tally, self._path_end = tally, path_end
-
-    def __enter__(self) -> BatchDisplay:
-        super().__enter__()
-        if self._bars is not None:
-            self._overall = self._bars.add_task("clips", total=self._tally.total, detail="")
-        return self
-
-    def begin_jobs(self, jobs: Sequence[Job]) -> OnStep | None:
-        """Jobs that are decoded together are begun: what is told of their steps."""
-        if self._bars is None:
-            return None
-        on_step = self.begin(jobs[0].target.prompt, jobs[0].target.seed)
-        self._show_overall()
-        return on_step
-
-    def less(self, size: int) -> None:
-        """The memory holds only so many clips at once."""
-        clips = "one clip" if size == 1 else f"{size} clips"
-        self._talk.warn(f"The memory is not enough: going on with {clips} at once.")
-
-    def finished(self, outcome: Outcome) -> None:
-        """A clip is written, or has failed."""
-        tally = self._tally
-        tally.count(outcome)
-        count = f"[{tally.finished}{f'/{tally.total}' if tally.total is not None else ''}]"
-        if outcome.saved is not None:
-            path = outcome.saved.target.path
-            left = f", {rough(tally.seconds_left)} left" if tally.seconds_left else ""
-            self._talk.note(
-                f"{count} {in_words(outcome.saved)}, in {outcome.seconds:.1f} s "
-                f"({tally.clips_per_minute:.1f} clips/min{left})"
-            )
-            warn(outcome.saved, self._talk, outcome.job.output, f"{outcome.job.file}: ")
-            tally.held_back += held_back(outcome.saved, outcome.job.output)
-            if outcome.saved.more.get("seamless") is False:
-                self._talk.warn(
-                    f"{outcome.job.file}: the seam can be told from the rest; another seed may do better."
-                )
-            bars = outcome.job.task
-            if bars.seconds and abs(outcome.saved.duration - bars.seconds) > 0.01:
-                self._talk.warn(
-                    f"{outcome.job.file}: its beat is too far from {bars.bpm:g} bpm and stays as made; "
-                    "another seed or more tries may come nearer."
-                )
-            if self._path_end is not None and path is not None:
-                write_stdout(os.fsencode(path) + self._path_end)
-        elif outcome.error is not None:
-            where = f"{count} {outcome.job.file} (line {outcome.job.line})"
-            complain(f"{where}: {outcome.error.message}", outcome.error.hint)
-        self._talk.data({"event": "clip", **outcome.record()})
-        self._show_overall()
-
-    def _show_overall(self) -> None:
-        if self._bars is not None and self._overall is not None:
-            rate = self._tally.clips_per_minute
-            detail = f"{rate:.1f} clips/min" if self._tally.finished else ""
-            self._bars.update(self._overall, completed=self._tally.finished, detail=detail)
-
-
-def rough(seconds: float | None) -> str:
-    """A time as people say it."""
-    seconds = seconds or 0.0
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -14,9 +14,16 @@ from typing import Any
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of
 from magnet_cli.config import PRECISIONS
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, settings_of, typed
+from magnet_cli.fields import (
+    NotOfTypeError,
+    Setting,
+    clean_prompt,
+    parse_region,
+    settings_of,
+    typed,
+)
 from magnet_cli.foreign.reading import is_plain
-from magnet_cli.settings import MAX_SEED, BarsConfig, OutputConfig, parse_region
+from magnet_cli.settings import MAX_SEED, BarsConfig, OutputConfig
 
 _LONGEST_NAME = 4096  # characters of a path or a model's name
 _MOST_LORAS = 64

@@ -22,7 +22,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import NotOfTypeError, Setting, panel, settings_of, typed
+from magnet_cli.fields import (
+    NotOfTypeError,
+    Setting,
+    check_seconds,
+    panel,
+    parse_seconds,
+    settings_of,
+    typed,
+)
 from magnet_cli.settings import (
     DECODING,
     MAX_SEED,
@@ -31,8 +39,6 @@ from magnet_cli.settings import (
     PRESETS,
     DecodingConfig,
     check_preset,
-    check_seconds,
-    parse_seconds,
     with_preset,
 )
 

@@ -13,14 +13,21 @@ from typing import Any, get_type_hints
 
 from magnet_cli.data.tasks import PLAIN, LineTask, parse_cues, parse_regions
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import NotOfTypeError, Setting, clean_prompt, settings_of, shown, typed
+from magnet_cli.fields import (
+    NotOfTypeError,
+    Setting,
+    check_seconds,
+    clean_prompt,
+    settings_of,
+    shown,
+    typed,
+)
 from magnet_cli.settings import (
     MAX_SEED,
     MOST_VARIATIONS,
     DecodingConfig,
     OutputConfig,
     check_preset,
-    check_seconds,
 )
 
 _NOTHING = DecodingConfig()  # one for all lines that say nothing

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import clean_prompt, setting, settings_of, shown
-from magnet_cli.settings import BarsConfig, check_seconds, parse_region, parse_seconds
+from magnet_cli.fields import (
+    check_seconds,
+    clean_prompt,
+    parse_region,
+    parse_seconds,
+    setting,
+    settings_of,
+    shown,
+)
+from magnet_cli.settings import BarsConfig
 
 TaskName = Literal["gen", "loop", "extend", "edit", "vary"]
 HALF = 0.5  # the strength of a variation, if nothing is said

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from magnet_cli.batch import ray_executor
+from magnet_cli.batch import ray_cluster, ray_executor
 from magnet_cli.batch.crew import Crew, differing
 from magnet_cli.batch.hands import Told
 from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import Manifest, open_manifest
-from magnet_cli.batch.ray_executor import Actor, Place, Share
+from magnet_cli.batch.ray_cluster import Share
+from magnet_cli.batch.ray_executor import Actor, Place
 from magnet_cli.errors import MagnetError, NoRoomError
 from magnet_cli.files import PARTIAL
 from tests.batch.batches import batch, jobs
@@ -95,8 +96,8 @@ def crewed(
     heard = Heard()
     with open_manifest(folder, WHOLE) as manifest:
         setup = setup_of(folder, force=force)
-        share = ray_executor.share_of(ray, "auto", None)
-        count = ray_executor.counted(ray, share, "auto", len(prompts))
+        share = ray_cluster.share_of(ray, "auto", None)
+        count = ray_cluster.counted(ray, share, "auto", len(prompts))
         with (
             ray_executor.hire_actors(ray, setup, share, collect) as hire,
             Crew(hire, count, heard) as crew,
@@ -191,27 +192,27 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(OSError, match="refused"):
-            ray_executor._reach(f"127.0.0.1:{taken.getsockname()[1]}")
-    ray_executor._reach("auto")
+            ray_cluster._reach(f"127.0.0.1:{taken.getsockname()[1]}")
+    ray_cluster._reach("auto")
 
 
 def test_shares() -> None:
-    assert ray_executor.share_of(Threads(CPU=8.0), "auto", None) == Share(1, 0)
-    assert ray_executor.share_of(Threads(CPU=8.0, GPU=2.0), "auto", 4) == Share(4, 1)
-    assert ray_executor.share_of(Threads(CPU=8.0, GPU=2.0), "cpu", None) == Share(1, 0)
+    assert ray_cluster.share_of(Threads(CPU=8.0), "auto", None) == Share(1, 0)
+    assert ray_cluster.share_of(Threads(CPU=8.0, GPU=2.0), "auto", 4) == Share(4, 1)
+    assert ray_cluster.share_of(Threads(CPU=8.0, GPU=2.0), "cpu", None) == Share(1, 0)
     # None is there yet: asked for, a cluster that grows gets one.
-    assert ray_executor.share_of(Threads(CPU=8.0), "cuda", None) == Share(1, 1)
+    assert ray_cluster.share_of(Threads(CPU=8.0), "cuda", None) == Share(1, 1)
     growing = Threads(CPU=8.0)
-    count = ray_executor.counted(growing, Share(4, 0), "auto", 5)
+    count = ray_cluster.counted(growing, Share(4, 0), "auto", 5)
     assert callable(count)
     assert count() == 2
     growing.resources["CPU"] = 40.0
     assert count() == 5
-    assert ray_executor.counted(growing, Share(1, 1), 3, 2) == 2
-    assert ray_executor.counted(growing, Share(1, 1), 3, None) == 3
+    assert ray_cluster.counted(growing, Share(1, 1), 3, 2) == 2
+    assert ray_cluster.counted(growing, Share(1, 1), 3, None) == 3
     with pytest.raises(MagnetError, match="The Ray cluster is gone"):
         Share(1, 0).count(SimpleNamespace())
-    assert ray_executor.local_cpus(500, 2) == 1000
+    assert ray_cluster.local_cpus(500, 2) == 1000
 
 
 def test_another_version_is_another_worker(folder: Path) -> None:
@@ -226,13 +227,13 @@ def test_another_version_is_another_worker(folder: Path) -> None:
 def test_a_folder_that_a_killed_run_left_goes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_executor.os, "access", lambda *_: False)
+    monkeypatch.setattr(ray_cluster.os, "access", lambda *_: False)
     left, live = folder.parent / "magnet-ray-1", folder.parent / "magnet-ray-2"
     for one in (left, live):
         one.mkdir()
         os.utime(one, (1, 1))
-    with ray_executor.FileLock(live / ".lock"):
+    with ray_cluster.FileLock(live / ".lock"):
         os.utime(live, (1, 1))
-        with ray_executor._own_folder() as own:
+        with ray_cluster._own_folder() as own:
             assert sorted(folder.parent.iterdir()) == sorted([live, Path(own)])
     assert sorted(folder.parent.iterdir()) == [live]

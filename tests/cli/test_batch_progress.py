@@ -11,7 +11,7 @@ import pytest
 from magnet_cli.audio.loudness import Loudness
 from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.report import Outcome, Tally
-from magnet_cli.cli.progress import BatchDisplay
+from magnet_cli.cli.batch_crew import BatchDisplay
 from magnet_cli.cli.talk import say_held_back
 from magnet_cli.clips import SavedClip
 from magnet_cli.data.tasks import LineTask

@@ -12,8 +12,10 @@ from magnet_cli.config import Modeling
 from magnet_cli.errors import UsageError
 from magnet_cli.evaluation import bench, shapes
 from magnet_cli.evaluation.bench import Plan, Supply, Way, measure, parse_way
+from magnet_cli.evaluation.stopwatch import Watch
 from magnet_cli.evaluation.timings import Row, overtaking
 from magnet_cli.models.parts import Parts
+from magnet_cli.models.transformer import Attention
 from magnet_cli.request import make_request
 from tests.cli.conftest import SMALL
 from tests.models.tiny import golden_model, tiny_lm
@@ -95,7 +97,7 @@ def test_a_sample_counts_as_many_passes_and_leaves_the_model_as_it_was() -> None
 def test_a_sample_of_a_sequence_is_spread_over_it() -> None:
     """A later step sees more, so the first few would be too fast."""
     model = parts("autoregressive")
-    watch = bench.Watch(4, torch.device("cpu"))
+    watch = Watch(4, torch.device("cpu"))
     timed: list[int] = []
     network = model.lm.transformer
     forward = network.forward
@@ -103,7 +105,7 @@ def test_a_sample_of_a_sequence_is_spread_over_it() -> None:
     cache = network.new_cache(1, 100, model.lm.out_norm.weight)
     with watch.over(model.lm):
         for _ in range(100):
-            network(torch.zeros(1, 1, 32), bench.Attention.causal(), None, cache)
+            network(torch.zeros(1, 1, 32), Attention.causal(), None, cache)
     assert timed == [0, 25, 50, 75]
     assert watch.passes == 100
 
