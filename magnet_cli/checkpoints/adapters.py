@@ -24,11 +24,17 @@ from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.files import atomic_path
 from magnet_cli.foreign import bounds, reading
-from magnet_cli.models.lora import PLACES, Place, Update, combined, merged
+from magnet_cli.models.lora import OUTER, PLACES, Place, Update, combined, merged, named
 from magnet_cli.models.parts import Parts
 
+_TABLE = "embed_tokens"  # of embeddings, whose updates have names and axes of their own
+# A place -> the module of theirs, with the number of block or stream.
+_MODULES = {place: f"model.decoder.layers.{{}}.{place}" for place in PLACES}
+_MODULES |= {"lm_heads": "lm_heads.{}", _TABLE: f"model.decoder.{_TABLE}.{{}}"}
+_PLACE_OF = {module: place for place, module in _MODULES.items()}
 _NAME = re.compile(
-    r"base_model\.model\.(?:decoder\.)?model\.decoder\.layers\.(\d{1,4})\.(.+)\.lora_([AB])\.weight"
+    r"base_model\.model\.(?:decoder\.)?(?P<before>.+?\.)(?P<number>\d{1,4})(?P<after>(?:\..+)?)"
+    r"\.lora_(?P<table>embedding_)?(?P<half>[AB])(?(table)|\.weight)"
 )
 # What of a model has to be the adapter's, beyond the shapes of the matrices.
 _FIELDS = ("modeling", "dim", "num_heads", "num_layers", "n_q", "card", "text_dim")
@@ -73,14 +79,17 @@ def save_adapter(
     Raises OSError: they cannot be written.
     """
     tensors, places = {}, sorted({place for _, place in updates})
-    for (layer, place), update in updates.items():
-        stem = f"base_model.model.decoder.model.decoder.layers.{layer}.{place}"
-        tensors[f"{stem}.lora_A.weight"] = update.a.detach().cpu().float().contiguous()
-        tensors[f"{stem}.lora_B.weight"] = update.b.detach().cpu().float().contiguous()
+    for (number, place), update in updates.items():
+        stem = f"base_model.model.decoder.{_MODULES[place].format(number)}"
+        pair = {"lora_A.weight": update.a, "lora_B.weight": update.b}
+        if place == _TABLE:
+            pair = {"lora_embedding_A": update.b.T, "lora_embedding_B": update.a.T}
+        for name, half in pair.items():
+            tensors[f"{stem}.{name}"] = half.detach().cpu().float().contiguous()
     first = next(iter(updates.values()))
     rank = first.a.shape[0]
     ours = {"sizes": {name: getattr(config, name) for name in _FIELDS}, "marks": marks}
-    names = "|".join(re.escape(place) for place in places)
+    names = "|".join(re.escape(_MODULES[place]).replace(r"\{\}", r"\d+") for place in places)
     settings = {
         "peft_type": "LORA",
         "task_type": None,
@@ -92,7 +101,7 @@ def save_adapter(
         "bias": "none",
         "fan_in_fan_out": False,
         # A text is matched whole: the text encoder and the codec have layers of like names.
-        "target_modules": rf"(.*\.)?model\.decoder\.layers\.\d+\.({names})",
+        "target_modules": rf"(.*\.)?({names})",
     }
     with atomic_path(folder / WEIGHTS_FILE) as partial:
         save_file(tensors, partial, {"format": "pt", "magnet": json.dumps(ours)})
@@ -117,22 +126,27 @@ def load_adapter(path: Path) -> Adapter:
     pairs: dict[Place, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         match = _NAME.fullmatch(name)
-        if match is None or match[2] not in PLACES:
+        place = match and _PLACE_OF.get(f"{match['before']}{{}}{match['after']}")
+        if match is None or place is None or (place == _TABLE) != bool(match["table"]):
             raise CheckpointError(
                 f"{path} updates {name[:120]}, which no model here has.",
-                "It takes updates of self-attention, cross-attention and feed-forward layers.",
+                "It takes updates of self-attention, cross-attention and feed-forward layers, and of "
+                "the embeddings and heads of codes.",
             )
-        pairs.setdefault((int(match[1]), match[2]), {})[match[3]] = tensor
+        half = match["half"]
+        if place == _TABLE:
+            half, tensor = "AB".replace(half, ""), tensor.T
+        pairs.setdefault((int(match["number"]), place), {})[half] = tensor
     rank = settings["r"]
-    for (layer, place), pair in pairs.items():
+    for where, pair in pairs.items():
         shapes = [list(pair[half].shape) for half in "AB" if half in pair]
         if len(shapes) != 2 or shapes[0][:1] != [rank] or shapes[1][1:] != [rank]:
             raise CheckpointError(
-                f"{path}: {place} of layer {layer} is no pair of A and B of rank {rank}.", _WANTED
+                f"{path}: {named(where)} is no pair of A and B of rank {rank}.", _WANTED
             )
         if not all(bool(half.isfinite().all()) for half in pair.values()):
             raise CheckpointError(
-                f"{path}: {place} of layer {layer} holds values that are not numbers.",
+                f"{path}: {named(where)} holds values that are not numbers.",
                 "Take an earlier checkpoint of its training.",
             )
     if not pairs:
@@ -161,9 +175,10 @@ def check_base(adapter: Adapter, config: LMConfig, state: Mapping[str, Tensor], 
         for field, value in ours.items()
         if adapter.sizes.get(field, value) != value
     ]
-    layers = 1 + max(layer for layer, _ in adapter.updates)
-    if not other and layers > config.num_layers:
-        other = [f"{layers} layers there and {config.num_layers} here"]
+    for outer, what, has in ((False, "layers", config.num_layers), (True, "streams", config.n_q)):
+        asked = 1 + max((n for n, place in adapter.updates if (place in OUTER) == outer), default=0)
+        if not other and asked > has:
+            other = [f"{asked} {what} there and {has} here"]
     if not other and adapter.marks:
         here = torch.tensor(marks_of(state))
         there = torch.tensor(adapter.marks)

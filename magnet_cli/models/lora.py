@@ -3,6 +3,9 @@
 An update acts on activations, (x A^T) B^T, and not on the weight: the gradient of a whole matrix is
 never computed. Which matrices: `TARGETS`. An adapter's tensors are named by place (`PLACES`), with
 the packed projection as separate q, k and v, as transformers' MusicGen has them.
+
+Embeddings and heads of codes are among them: other sounds are other codes, and without those two a LoRA
+came to a third of what all weights learn of sounds that are far from the model's own.
 """
 
 from __future__ import annotations
@@ -18,19 +21,28 @@ from torch import Tensor, nn
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.transformer import SelfAttention
 
-# What `--lora-targets` names -> the part of a place before its dot.
-TARGETS = {"self": "self_attn", "cross": "encoder_attn", "feed": "fc"}
-# A place in a block -> the parameter that it updates, and which third of it (None: all of it).
+# What `--lora-targets` names -> how its places begin.
+TARGETS = {
+    "self": ("self_attn",),
+    "cross": ("encoder_attn",),
+    "feed": ("fc",),
+    "codes": ("lm_heads", "embed_tokens"),
+}
+OUTER = TARGETS["codes"]  # places outside of the blocks
+# A place in a block, or of a stream (OUTER) -> the parameter that it updates, with {} for the number of
+# block or stream, and which third of it (None: all of it).
+_BLOCK = "transformer.layers.{}."
 PLACES: dict[str, tuple[str, int | None]] = {
-    f"{theirs}.{name}": (f"{ours}.out_proj.weight", None)
+    f"{theirs}.{name}": (f"{_BLOCK}{ours}.out_proj.weight", None)
     if part is None
-    else (f"{ours}.in_proj_weight", part)
+    else (f"{_BLOCK}{ours}.in_proj_weight", part)
     for theirs, ours in (("self_attn", "self_attn"), ("encoder_attn", "cross_attention"))
     for name, part in (("q_proj", 0), ("k_proj", 1), ("v_proj", 2), ("out_proj", None))
 }
-PLACES |= {"fc1": ("linear1.weight", None), "fc2": ("linear2.weight", None)}
+PLACES |= {"fc1": (f"{_BLOCK}linear1.weight", None), "fc2": (f"{_BLOCK}linear2.weight", None)}
+PLACES |= {"lm_heads": ("linears.{}.weight", None), "embed_tokens": ("emb.{}.weight", None)}
 
-Place = tuple[int, str]  # layer, and a key of PLACES
+Place = tuple[int, str]  # number of the block or stream, and a key of PLACES
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class LowRank(nn.Module):
     def __init__(self, weight: Tensor, rank: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
         out, into = weight.shape
-        bound = 1 / math.sqrt(into)
+        bound = math.sqrt(3 / into)  # x A^T varies as much as x does
         drawn = torch.rand(rank, into, generator=generator) * 2 - 1
         self.a = nn.Parameter((drawn * bound).to(weight.device))
         self.b = nn.Parameter(torch.zeros(out, rank, device=weight.device))
@@ -62,6 +74,10 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """As the class says."""
         return self.scale * F.linear(F.linear(x, self.a), self.b)
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Of an update of a table [out, in]: ids [...] -> what it adds to their rows [..., in]."""
+        return self.scale * F.embedding(ids, self.b) @ self.a
 
 
 class AdaptedLinear(nn.Linear):
@@ -82,49 +98,82 @@ class AdaptedLinear(nn.Linear):
         return updated
 
 
+class AdaptedEmbedding(nn.Embedding):
+    """A table of the same vectors, with a low-rank update beside it."""
+
+    def __init__(self, of: nn.Embedding, update: LowRank) -> None:
+        super().__init__(1, 1, device="meta")
+        self.num_embeddings, self.embedding_dim = of.num_embeddings, of.embedding_dim
+        self.weight, self.update = of.weight, update
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [...] -> [..., dim]."""
+        return super().forward(ids) + self.update.rows(ids)
+
+
 def add_adapters(
     lm: LanguageModel, rank: int, alpha: float, targets: Sequence[str], seed: int
 ) -> None:
     """Freeze the model and put an update beside each matrix of the targets (keys of TARGETS)."""
     lm.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    starts = tuple(TARGETS[target] for target in targets)
-    for layer in lm.transformer.layers:
-        for place, (name, part) in PLACES.items():
-            if not place.startswith(starts):
-                continue
-            owner = layer.get_submodule(name.rpartition(".")[0])
-            weight = layer.get_parameter(name)
-            rows = weight if part is None else weight.chunk(3)[part]
-            update = LowRank(rows, rank, alpha / rank, generator)
-            if part is None:
-                assert isinstance(owner, nn.Linear)
-                layer.set_submodule(name.rpartition(".")[0], AdaptedLinear(owner, update))
-            else:
-                assert isinstance(owner, SelfAttention)
-                if owner.updates is None:
-                    owner.updates = nn.ModuleDict()
-                owner.updates["qkv"[part]] = update
+    starts = tuple(start for target in targets for start in TARGETS[target])
+    for number, place in _places(lm):
+        if not place.startswith(starts):
+            continue
+        name, part = _parameter(number, place)
+        weight, above = lm.get_parameter(name), name.rpartition(".")[0]
+        owner = lm.get_submodule(above)
+        rows = weight if part is None else weight.chunk(3)[part]
+        update = LowRank(rows, rank, alpha / rank, generator)
+        if isinstance(owner, nn.Embedding):
+            lm.set_submodule(above, AdaptedEmbedding(owner, update))
+        elif isinstance(owner, nn.Linear):
+            lm.set_submodule(above, AdaptedLinear(owner, update))
+        else:
+            assert isinstance(owner, SelfAttention)
+            assert part is not None
+            if owner.updates is None:
+                owner.updates = nn.ModuleDict()
+            owner.updates["qkv"[part]] = update
+
+
+def _places(lm: LanguageModel) -> Iterator[Place]:
+    """All places of a model."""
+    for number in range(lm.config.num_layers):
+        yield from ((number, place) for place in PLACES if place not in OUTER)
+    yield from ((number, place) for number in range(lm.config.n_q) for place in OUTER)
+
+
+def _parameter(number: int, place: str) -> tuple[str, int | None]:
+    """The parameter of a place, and which third of it (None: all of it)."""
+    name, part = PLACES[place]
+    return name.format(number), part
 
 
 def adapters(lm: LanguageModel) -> Iterator[tuple[Place, LowRank]]:
     """Every update of a model, with its place."""
-    for number, layer in enumerate(lm.transformer.layers):
-        for place, (name, part) in PLACES.items():
-            owner = layer.get_submodule(name.rpartition(".")[0])
-            if part is None and isinstance(owner, AdaptedLinear):
-                yield (number, place), owner.update
-            elif part is not None and isinstance(owner, SelfAttention):
-                updates = owner.updates
-                if updates is not None and "qkv"[part] in updates:
-                    update = updates["qkv"[part]]
-                    assert isinstance(update, LowRank)
-                    yield (number, place), update
+    for number, place in _places(lm):
+        name, part = _parameter(number, place)
+        owner = lm.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, (AdaptedLinear, AdaptedEmbedding)):
+            yield (number, place), owner.update
+        elif part is not None and isinstance(owner, SelfAttention):
+            updates = owner.updates
+            if updates is not None and "qkv"[part] in updates:
+                update = updates["qkv"[part]]
+                assert isinstance(update, LowRank)
+                yield (number, place), update
 
 
 def updates_of(lm: LanguageModel) -> dict[Place, Update]:
     """The updates as they are now."""
     return {place: Update(low.a.detach(), low.b.detach(), low.scale) for place, low in adapters(lm)}
+
+
+def named(place: Place) -> str:
+    """A place, for a message."""
+    return f"{place[1]} of {'stream' if place[1] in OUTER else 'layer'} {place[0]}"
 
 
 def plain_state(lm: LanguageModel) -> dict[str, Tensor]:
@@ -144,9 +193,9 @@ def combined(several: Sequence[tuple[Mapping[Place, Update], float]]) -> dict[Pl
         for place, update in updates.items():
             half = update.b.float() * (factor * update.scale)
             found.setdefault(place, []).append((update.a.float(), half))
-    for (layer, name), pairs in found.items():
+    for place, pairs in found.items():
         if len({(a.shape[1], b.shape[0]) for a, b in pairs}) > 1:
-            raise ValueError(f"{name} of layer {layer} is of several shapes in the adapters")
+            raise ValueError(f"{named(place)} is of several shapes in the adapters")
     return {
         place: Update(torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], 1), 1.0)
         for place, pairs in found.items()
@@ -161,15 +210,14 @@ def merged(state: Mapping[str, Tensor], updates: Mapping[Place, Update]) -> dict
         ValueError: a matrix of it has another shape.
     """
     state = dict(state)
-    for (layer, place), update in updates.items():
-        name, part = PLACES[place]
-        name = f"transformer.layers.{layer}.{name}"
+    for place, update in updates.items():
+        name, part = _parameter(*place)
         sum_ = state[name].detach().float().clone()
         rows = sum_ if part is None else sum_.chunk(3)[part]
         delta = update.delta.to(rows.device)
         if rows.shape != delta.shape:
             raise ValueError(
-                f"{place} of layer {layer} is {list(rows.shape)} in the model "
+                f"{named(place)} is {list(rows.shape)} in the model "
                 f"and {list(delta.shape)} in the adapter"
             )
         rows += delta

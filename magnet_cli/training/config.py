@@ -25,7 +25,7 @@ Optimizer = Literal["adamw", "muon"]
 Precision = Literal["auto", "no", "bf16", "fp16"]
 DrawBy = Literal["clip", "duration"]
 Trains = Literal["decoder", "all"]
-LORA_TARGETS = ("self", "cross", "feed")
+LORA_TARGETS = ("self", "cross", "feed", "codes")
 
 _data, _model, _sizes = map(panel, ("Data", "Model", "Sizes of a new model"))
 _goal, _captions, _steps = map(panel, ("Objective", "Captions", "Optimization"))
@@ -66,7 +66,8 @@ class TrainConfig:
     lora_rank: int = _model("With init: train a LoRA of this rank; 0: all weights.", 0, low=0)
     lora_alpha: float | None = _model("Its strength; left out: the rank.", above=0)
     lora_targets: tuple[str, ...] = _model(
-        "What it updates: self, cross (attention to the text), feed (the feed-forward).",
+        "What it updates: self, cross (attention to the text), feed (the feed-forward), codes (their "
+        "embeddings and heads).",
         LORA_TARGETS,
     )
     # The model, where it starts from nothing
@@ -138,7 +139,9 @@ class TrainConfig:
         "Items in one pass; a stage and a prefix are drawn for each; 0: all.", 0, low=0
     )
     optimizer: Optimizer = _steps("adamw, or muon: matrices by Muon, the rest by AdamW.", "adamw")
-    learning_rate: float = _steps("Its peak.", 1e-4, above=0)
+    learning_rate: float | None = _steps(
+        "Its peak; left out: 1e-4, and 5e-4 for a LoRA.", None, above=0
+    )
     muon_learning_rate: float = _steps("Its peak for the matrices under muon.", 2e-2, above=0)
     schedule: Schedule = _steps("cosine, inverse_sqrt or constant, after the warm-up.", "cosine")
     warmup_steps: int | None = _steps(
@@ -154,7 +157,9 @@ class TrainConfig:
     ema_decay: float = _steps(
         "Of the averaged weights, which are what is kept as the model.", 0.99, **_SHARE
     )
-    ema_every: int = _steps("Steps between two averagings.", 10, low=1)
+    ema_every: int | None = _steps(
+        "Steps between two averagings; left out: 10, and at most a hundredth of steps.", None, low=1
+    )
     mixed_precision: Precision = _steps(
         "auto (bf16 on a GPU that has it, else no), no, bf16 (also faster on CPUs that know it) or fp16.",
         "auto",
@@ -188,6 +193,16 @@ class TrainConfig:
         """Steps of warm-up: a short run has to reach its rate, too."""
         return min(100, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
 
+    @property
+    def rate(self) -> float:
+        """The peak of AdamW's learning rate: small updates take a larger one than whole matrices."""
+        return self.learning_rate or (5e-4 if self.lora_rank else 1e-4)
+
+    @property
+    def averaging(self) -> int:
+        """Steps between two averagings: in a short run, too, they are of its last tenth."""
+        return self.ema_every or max(1, min(10, self.steps // 100))
+
     def following_weights(self, n_q: int) -> tuple[float, ...]:
         """Weight of each stream's next-token loss against the other streams'."""
         if not self.prefix_weight:
@@ -210,7 +225,7 @@ def check_training(config: TrainConfig) -> None:
     need(
         bool(chosen) and chosen <= set(LORA_TARGETS),
         "lora_targets",
-        "one or more of self, cross and feed",
+        "one or more of self, cross, feed and codes",
     )
     need(
         not (config.valid and config.valid_share),

@@ -371,7 +371,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        if self.step % self.config.ema_every == 0:
+        if self.step % self.config.averaging == 0:
             self.ema.update()
         return loss_here, float(norm), self._sum(sums)
 

@@ -42,9 +42,7 @@ def _adamw(
         {"params": vectors, "weight_decay": 0.0},
     ]
     # One pass over the weights instead of a dozen, on every device that training runs on.
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
-    )
+    return torch.optim.AdamW(groups, lr=config.rate, betas=(config.beta1, config.beta2), fused=True)
 
 
 def rate_share(step: int, config: TrainConfig) -> float:
@@ -65,6 +63,6 @@ def set_rates(optimizers: list[Optimizer], step: int, config: TrainConfig) -> fl
     share = rate_share(step, config)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            peak = config.muon_learning_rate if "ns_steps" in group else config.learning_rate
+            peak = config.muon_learning_rate if "ns_steps" in group else config.rate
             group["lr"] = peak * share
-    return config.learning_rate * share
+    return config.rate * share

@@ -16,6 +16,7 @@ from magnet_cli.checkpoints.adapters import marks_of, save_adapter
 from magnet_cli.checkpoints.loras import Lora, parse_lora, parse_loras
 from magnet_cli.errors import CheckpointError, ModelNotFoundError, UsageError
 from magnet_cli.models.lora import LowRank, adapters, add_adapters, updates_of
+from magnet_cli.training.config import LORA_TARGETS
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
 
@@ -23,7 +24,7 @@ def make_adapter(folder: Path, seed: int = 1, of: str = SMALL) -> Path:
     """An adapter with random updates, as training would write it."""
     base = load_model(of, device="cpu").lm
     marks, config = marks_of(base.state_dict()), base.config
-    add_adapters(base, 2, 2.0, ("self", "cross", "feed"), seed)
+    add_adapters(base, 2, 2.0, LORA_TARGETS, seed)
     generator = torch.Generator().manual_seed(seed)
     low: LowRank
     for _, low in adapters(base):

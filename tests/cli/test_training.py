@@ -185,7 +185,7 @@ def test_a_lora_is_trained_by_flags_and_its_folder_plays(sounds: Path, magnet: M
            "--batch-size", "1", "--lora-rank", "2")  # fmt: skip
     wrong = magnet(*run, "--lora-targets", "nose")
     assert wrong.status == 2
-    assert "self, cross and feed" in wrong.err
+    assert "self, cross, feed and codes" in wrong.err
     trained = magnet(*run, "--lora-targets", "self", "--lora-targets", "cross")
     assert trained.status == 0, trained.err
     assert 'lora_targets = ["self", "cross"]' in Path("mine/train.toml").read_text()

@@ -24,6 +24,7 @@ from magnet_cli.config import LMConfig
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.lora import adapters, add_adapters, updates_of
 from magnet_cli.models.transformer import Attention
+from magnet_cli.training.config import LORA_TARGETS
 
 
 @torch.inference_mode()
@@ -85,7 +86,7 @@ def test_an_adapters_files_are_musicgens_own_under_pefts_names(tmp_path: Path) -
     lm = LanguageModel(config).eval()
     lm.load_state_dict(ours_from(theirs.decoder.state_dict()), strict=False)
     marks = marks_of(lm.state_dict())
-    add_adapters(lm, 3, 6.0, ("self", "cross", "feed"), seed=1)
+    add_adapters(lm, 3, 6.0, LORA_TARGETS, seed=1)
     for _, low in adapters(lm):
         low.b.normal_(0, 0.1)
     save_adapter(tmp_path, updates_of(lm), config, "musicgen", marks)
@@ -98,8 +99,13 @@ def test_an_adapters_files_are_musicgens_own_under_pefts_names(tmp_path: Path) -
     named = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in tensors}
     assert named == matched, "peft would put its own layers elsewhere"
     for name in named:
-        a, b = (tensors[f"base_model.model.{name}.lora_{half}.weight"] for half in "AB")
-        theirs.get_submodule(name).weight += settings["lora_alpha"] / settings["r"] * (b @ a)
+        if "embed_tokens" in name:
+            a, b = (tensors[f"base_model.model.{name}.lora_embedding_{half}"] for half in "AB")
+            delta = (b @ a).T
+        else:
+            a, b = (tensors[f"base_model.model.{name}.lora_{half}.weight"] for half in "AB")
+            delta = b @ a
+        theirs.get_submodule(name).weight += settings["lora_alpha"] / settings["r"] * delta
 
     sequence, text = torch.randint(0, 17, (2, 4, 21)), torch.randn(2, 5, 32)
     want = theirs.decoder(

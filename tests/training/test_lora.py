@@ -50,7 +50,7 @@ def test_a_new_adapter_changes_nothing_and_a_trained_one_merges(workshop: Path) 
         for _, low in adapters(lm):
             low.b.normal_(generator=torch.Generator().manual_seed(1))
     updates = updates_of(lm)
-    assert len(updates) == 10 * lm.config.num_layers
+    assert len(updates) == 10 * lm.config.num_layers + 2 * lm.config.n_q
     assert (said(lm) - said(base)).abs().max() > 0.01
     base.load_state_dict(merged(plain_state(lm), updates))
     torch.testing.assert_close(said(lm), said(base), rtol=1e-4, atol=1e-4)
