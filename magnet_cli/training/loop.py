@@ -172,7 +172,7 @@ class Trainer:
         self.changes = [
             f"{name} was {was[name]}, is {value}"
             for name, value in now.items()
-            if name in was and was[name] != value
+            if name in was and was[name] != value and not _same_paths(was[name], value)
         ]
         return True
 
@@ -430,8 +430,19 @@ class Trainer:
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
     """The settings as JSON has them, so that they can be held against those of a checkpoint."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    said = {**dataclasses.asdict(config), "learning_rate": config.rate}
+    plain: dict[str, Any] = json.loads(json.dumps(said))
     return plain
+
+
+def _same_paths(was: Any, now: Any) -> bool:
+    """Whether paths are those of before as a run has them that is resumed from elsewhere."""
+    if isinstance(was, list) and isinstance(now, list):
+        return len(was) == len(now) and all(map(_same_paths, was, now))
+    if not isinstance(was, str) or not isinstance(now, str):
+        return False
+    then, there = ([part for part in Path(name).parts if part != ".."] for name in (was, now))
+    return bool(then) and there[-len(then) :] == then
 
 
 def _reason(error: OSError | RuntimeError) -> str:

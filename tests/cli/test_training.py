@@ -220,6 +220,7 @@ def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
     assert "steps was 2, is 3" in again.err
     assert "learning_rate was 0.0001, is 0.001" in again.err
     assert "clips was 4, is 3" in again.err
+    assert "data was" not in again.err, "the same folder, from elsewhere"
     other = magnet("train", "lm", "../runs/mine", "--resume", "--init", "nano")
     assert other.status == 2
     assert "cannot go on from nano" in other.err
