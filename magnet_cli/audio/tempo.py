@@ -32,9 +32,22 @@ _LEAST_CLARITY = 0.15  # of a beat over the whole sound; below there is none
 # multiples agree, nothing between is out of step, and so many beats fit between them as the period says.
 # Chosen on 60 loops of nano, tried on others: docs/loops.md.
 _END_SECONDS = 3.0
-_CLEAR, _LEAST_PULSE, _LEAST_AGREEMENT, _LEAST_STEP, _MOST_DRIFT = 0.6, 0.5, 0.8, 0.2, 0.07
+_CLEAR, _LEAST_PULSE, _LEAST_AGREEMENT, _LEAST_STEP, _MOST_DRIFT = 0.6, 0.5, 0.7, 0.2, 0.1
 # What a beat of distance, and a beat of drift, count against agreement.
-_DISTANCE, _DRIFT = 0.08, 0.5
+_DISTANCE, _DRIFT, _MISS = 0.08, 0.5, 3.0
+# Every second beat is another one than those between: so much of a pulse at half the tempo.
+_ALTERNATING = 0.09
+
+# The strongest pulse within what people may tap, which need not be a beat, and by how much of it the seam
+# may miss. Its phase is that of so many seconds on either side of the seam.
+_SLOWEST_PULSE, _FASTEST_PULSE, _PULSE_TAPPED, _PULSE_OCTAVES = 0.75, 3.0, 2.0, 0.8  # Hz
+_SIDE_SECONDS = 4.0
+MOST_MISSED = 0.05
+_LEAST_HEARD = 0.15  # of it at either end of what has a beat
+_LEAST_PULSING = 0.12  # the same of what has no beat; rain and pads have less
+_TICKING = 0.85  # the same of what comes twice in a beat
+_WHOLE = 0.05  # so near to a whole number of pulses is a beat of so many
+_AWAY = 0.02  # what a second of distance counts against what is missed
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ class Cut:
     frames: int  # its length
     beats: int
     bpm: float  # over its length, for which a whole number of beats is exact
-    off: float  # how far its end is from the beat, as a share of one
+    off: float  # by how much of a beat its end and its beginning miss each other
 
 
 def onsets(samples: npt.NDArray[np.float32], sample_rate: int) -> Floats:
@@ -105,6 +118,7 @@ def cut_on_beat(
     seconds: float,
     frame_rate: float,
     beats: int = 0,
+    loop: bool = True,
 ) -> Cut | None:
     """The length near `seconds`, in whole frames, at which a sound [N] meets its own beat again.
 
@@ -118,6 +132,7 @@ def cut_on_beat(
         frame_rate: Hz, of the frames that it is a whole number of.
         beats: how many are wanted in it; the length is of as many where the beat is fast enough for
             them to fit, whatever that makes of the seconds. 0: those that come nearest to the seconds.
+        loop: what pulses most in it is to meet itself at the seam, too.
 
     Returns:
         None where there is no steady beat, or too little sound to know.
@@ -143,6 +158,9 @@ def cut_on_beat(
     if min(float(step.real.sum() / np.abs(step).sum()) for step in steps) < _LEAST_STEP:
         return None
     both = end * np.conj(first)
+    # Of beats that take turns (kick and snare, or a beat and the weaker one between) it takes an even number.
+    halves = (_pulse(strength, at, at + size, pulse[:1] / 2) for at in (0, last - size))
+    unit = 2 if min(float(np.abs(half)[0]) for half in halves) >= _ALTERNATING and not beats else 1
     reach = (0.4 if beats else 1.1) * found.period
     longest = min(seconds + reach, len(samples) / sample_rate)
     frames = np.arange(math.ceil(max(seconds - reach, 0) * frame_rate), longest * frame_rate)
@@ -152,14 +170,95 @@ def cut_on_beat(
     turns = np.outer(frames / frame_rate, pulse)
     agreement = np.cos(2 * np.pi * turns + np.angle(both)) @ np.abs(both) / np.abs(both).sum()
     counted = frames / frame_rate / found.period
-    drift = np.abs(counted - np.round(counted))
+    drift = np.abs(counted - unit * np.round(counted / unit))
     away = np.abs(frames / frame_rate - seconds) / found.period
-    best = int(np.argmax(agreement - _DISTANCE * away - _DRIFT * drift))
-    number = max(1, round(float(counted[best])))
-    if agreement[best] < _LEAST_AGREEMENT or drift[best] > _MOST_DRIFT:
+    miss = drift
+    if loop:
+        miss, heard = _missed_beats(strength, seconds, frames / frame_rate, found.period)
+        if heard < _LEAST_HEARD:
+            return None
+    fits = (agreement >= _LEAST_AGREEMENT) & (drift <= _MOST_DRIFT) & (miss <= MOST_MISSED)
+    if not fits.any():
         return None
-    length = int(frames[best])
-    return Cut(length, number, 60 * number * frame_rate / length, float(drift[best]))
+    scores = agreement - _DISTANCE * away - _DRIFT * drift - _MISS * miss
+    best = int(np.argmax(np.where(fits, scores, -math.inf)))
+    length, number = int(frames[best]), max(1, round(float(counted[best])))
+    return Cut(length, number, 60 * number * frame_rate / length, float(miss[best]))
+
+
+def missed_at(samples: npt.NDArray[np.float32], sample_rate: int, seconds: float) -> float:
+    """By how much of its strongest pulse the end of a sound's first seconds misses its beginning."""
+    strength = onsets(samples, sample_rate)
+    return float(_missed(strength, np.array([seconds]), _strongest(strength, seconds))[0][0])
+
+
+def cut_on_pulse(
+    samples: npt.NDArray[np.float32], sample_rate: int, seconds: float, frame_rate: float
+) -> int | None:
+    """The length in frames near `seconds` at which the strongest pulse of a sound [N] meets itself again.
+
+    For what has no steady beat: it may have lost it in between, or never have had one. Arguments as of
+    `cut_on_beat`.
+
+    Returns:
+        None where nothing pulses, or there is too little sound to know.
+    """
+    strength = onsets(samples, sample_rate)
+    if len(samples) / sample_rate < 2 / _SLOWEST_PULSE or np.percentile(strength, 99) < _FAINT:
+        return None
+    pulse = _strongest(strength, seconds)
+    reach = 0.5 / pulse + 1 / frame_rate
+    longest = min(seconds + reach, len(samples) / sample_rate)
+    frames = np.arange(math.ceil(max(seconds - reach, 0) * frame_rate), longest * frame_rate)
+    frames = frames[frames > frame_rate / pulse]
+    if not len(frames):
+        return None
+    miss, heard = _missed(strength, frames / frame_rate, pulse)
+    best = int(np.argmin(miss + _AWAY * np.abs(frames / frame_rate - seconds)))
+    return int(frames[best]) if heard >= _LEAST_PULSING and miss[best] <= MOST_MISSED else None
+
+
+def _missed_beats(
+    strength: Floats, seconds: float, lengths: Floats, period: float
+) -> tuple[Floats, float]:
+    """As `_missed` of the strongest pulse, which may be the beat or not, as shares of a beat."""
+    rate = _strongest(strength, seconds)
+    miss, heard = _missed(strength, lengths, rate)
+    if heard < _LEAST_HEARD or rate > _FASTEST_PULSE:  # what comes twice in a beat, or nothing
+        rate = 2 / period
+        miss, heard = _missed(strength, lengths, rate)
+        heard = heard if heard >= _TICKING else 0.0
+    many = round(rate * period)
+    return miss / (many if many > 1 and abs(rate * period - many) < _WHOLE else 1), heard
+
+
+def _strongest(strength: Floats, seconds: float) -> float:
+    """The strongest pulse of a sound's first seconds, in Hz."""
+    part = strength[: round(seconds * _RATE)]
+    part = (part - part.mean()) * np.hanning(len(part))
+    times = np.arange(len(part)) / _RATE
+
+    def power(rates: Floats) -> Floats:
+        found: Floats = np.abs(np.exp(-2j * np.pi * np.outer(rates, times)) @ part) ** 2
+        return found
+
+    tried = np.arange(_SLOWEST_PULSE, _FASTEST_PULSE, 0.004)
+    tapped = np.exp(-((np.log2(tried / _PULSE_TAPPED) / _PULSE_OCTAVES) ** 2))
+    near = tried[int(np.argmax(power(tried) * tapped))] + np.arange(-0.1, 0.1, 0.001)
+    multiples = sum(power(many * near) for many in (1, 2, 4))
+    return float(near[int(np.argmax(multiples))])
+
+
+def _missed(strength: Floats, lengths: Floats, pulse: float) -> tuple[Floats, float]:
+    """By how much of a pulse (Hz) each length (s) misses, from its end to its beginning, 0 to 0.5.
+    And how much of a pulse there is at either end, 0 to 1."""
+    size = round(min(_SIDE_SECONDS, float(lengths.min()) / 2) * _RATE)
+    rate = np.array([pulse])
+    first = _pulse(strength, 0, size, rate)[0]
+    ends = np.minimum(np.round(lengths * _RATE).astype(int), len(strength))
+    last = np.array([_pulse(strength, int(end) - size, int(end), rate)[0] for end in ends])
+    turned = np.angle(last * np.conj(first) * np.exp(2j * np.pi * pulse * lengths))
+    return np.abs(turned) / (2 * np.pi), float(min(np.abs(first), np.abs(last).max()))
 
 
 def _period(strength: Floats, near: float) -> float | None:

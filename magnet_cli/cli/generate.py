@@ -218,7 +218,7 @@ def gen(
         if bars.bpm is not None:
             _say_bars(clip, saved, bars, loop, voice)
         elif loop:
-            _say_length(clip, saved, seconds, voice)
+            _say_length(clip, saved, seconds, None if exact else loaded.frame_rate, voice)
 
     make_each(targets, make, output, voice, play=files.play, loop=loop, also=also)
 
@@ -248,12 +248,18 @@ def _say_loop(clip: Clip | Edit, saved: SavedClip, talk: Talk) -> None:
         talk.warn("opus blurs its first 20 ms, so a seam is heard: take wav or flac to loop.")
 
 
-def _say_length(clip: Clip | Edit, saved: SavedClip, seconds: float, talk: Talk) -> None:
-    """Say how long a loop is that was to be so many seconds long."""
-    beat = getattr(clip, "beat", None)
+def _say_length(
+    clip: Clip | Edit, saved: SavedClip, seconds: float, exact: bool, talk: Talk
+) -> None:
+    """Say how long a loop is that was to be about so many seconds long."""
+    beat, off = getattr(clip, "beat", None), abs(saved.duration - seconds)
     if beat is not None:
         talk.note(f"{beat.bpm:.0f} bpm, {_length(beat, saved)}; {_seam(beat)}.")
-    elif abs(saved.duration - seconds) > 0.5 / saved.sample_rate:
+    elif not exact and off >= 1 / clip.model.frame_rate:
+        talk.note(
+            f"There is no steady beat in it: {saved.duration:g} s, where its strongest pulse meets itself."
+        )
+    elif off > 0.5 / saved.sample_rate:
         talk.note(f"The loop is {saved.duration:g} s, not {seconds:g}: whole frames of the codec.")
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.audio.stretch import check_stretch, stretched
-from magnet_cli.audio.tempo import Cut, cut_on_beat
+from magnet_cli.audio.tempo import MOST_MISSED, Cut, cut_on_beat, missed_at
 from magnet_cli.editing import pieces
 from magnet_cli.editing.looping import SHORTEST, Beat, Loop, close_loop, frames_to_hear
 from magnet_cli.editing.pieces import Direction
@@ -25,7 +25,9 @@ from magnet_cli.pipeline import Pipeline
 from magnet_cli.settings import MOST_STRETCH, TRIES, BarsConfig, required
 
 _TEMPO = re.compile(r"\b\d+(\.\d+)?[ -]?bpm\b", re.IGNORECASE)
-_NEAR = 0.01  # of a beat: what is off by no more ends the search
+_NEAR = (
+    0.01  # of a beat: what is off by no more ends the search, if the seam of a loop is near, too
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class _Try:
     audio: Tensor  # float32 [C, samples] on the CPU
     cut: Cut | None
     off: float  # by what share its beats are too long or too short; infinity: it has none
+    seam: float  # of a loop: by how much of a beat its ends miss each other; else 0
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The lowest is the nearest: what can be stretched goes first, of which seams count, too."""
+        if self.off > MOST_STRETCH:
+            return (self.off, self.seam)
+        return (0.0, self.off + self.seam)
 
 
 def with_tempo(prompt: str | None, bpm: float) -> str | None:
@@ -82,10 +92,12 @@ def make_bars(
     )
     direction = dataclasses.replace(direction, cues=cues)
     best, tried = None, 0
-    while tried < (bars.tries or TRIES) and (best is None or best.off > _NEAR):
+    while tried < (bars.tries or TRIES) and (
+        best is None or best.off > _NEAR or best.seam > MOST_MISSED / 2
+    ):
         seed = direction.seed if not tried else derived_seed(direction.seed, f"try {tried}")
-        one = _tried(model, dataclasses.replace(direction, seed=seed), bars, hooks)
-        best = one if best is None or one.off < best.off else best
+        one = _tried(model, dataclasses.replace(direction, seed=seed), bars, loop, hooks)
+        best = one if best is None or one.rank < best.rank else best
         tried += 1
     assert best is not None
     cut, size = best.cut, round(seconds * model.sample_rate)
@@ -115,16 +127,19 @@ def frames_of(model: Pipeline, bars: BarsConfig) -> int:
     return max(frames_to_hear(model, round(frames)), math.ceil(frames * (1 + MOST_STRETCH)) + 1)
 
 
-def _tried(model: Pipeline, direction: Direction, bars: BarsConfig, hooks: dict[str, Any]) -> _Try:
+def _tried(
+    model: Pipeline, direction: Direction, bars: BarsConfig, loop: bool, hooks: dict[str, Any]
+) -> _Try:
     piece = pieces.extend(model, direction, frames_of(model, bars), **hooks)
     with torch.inference_mode():
         audio = model.codec.decode(piece.codes.to(model.device)).float().cpu()[0].clone()
-    rates, seconds = (model.sample_rate, model.frame_rate), required(bars.seconds)
-    cut = cut_on_beat(audio.mean(0).numpy(), rates[0], seconds, rates[1], bars.beats)
+    rate, seconds, sound = model.sample_rate, required(bars.seconds), audio.mean(0).numpy()
+    cut = cut_on_beat(sound, rate, seconds, model.frame_rate, bars.beats, loop)
     if cut is None or cut.frames < SHORTEST:
-        return _Try(direction, piece, audio, None, math.inf)
+        seam = missed_at(sound, rate, seconds) if loop else 0.0
+        return _Try(direction, piece, audio, None, math.inf, seam)
     wanted = cut.beats * 60 / required(bars.bpm)
     off = abs(cut.frames / model.frame_rate / wanted - 1)
     if cut.beats != bars.beats:  # too slow for so many
         off = max(off, 2 * MOST_STRETCH)
-    return _Try(direction, piece, audio, cut, off)
+    return _Try(direction, piece, audio, cut, off, cut.off if loop else 0.0)

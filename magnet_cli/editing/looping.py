@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from magnet_cli.audio.tempo import cut_on_beat
+from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.pieces import Direction, Filler, check_codes, need_masks
 from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
@@ -78,18 +78,20 @@ def frames_to_hear(model: Pipeline, frames: int) -> int:
 
 @torch.inference_mode()
 def on_the_beat(model: Pipeline, codes: Tensor, frames: int) -> tuple[Tensor, Beat | None]:
-    """The beginning of a piece that is nearest to `frames` frames and a whole number of beats.
+    """The beginning of a piece that is near to `frames` frames and a whole number of beats.
 
     Args:
         codes: int64 [1, K, T], with T at least `frames`.
 
     Returns:
-        codes [1, K, T'], and the beat; without a steady beat the first `frames` frames, and None.
+        codes [1, K, T'], and the beat. Without a steady beat None, and as many frames as its strongest
+        pulse meets itself after; where nothing pulses `frames`.
     """
     audio = model.codec.decode(codes.to(model.device)).float().cpu()[0].mean(0).numpy()
-    cut = cut_on_beat(audio, model.sample_rate, frames / model.frame_rate, model.frame_rate)
+    about = (audio, model.sample_rate, frames / model.frame_rate, model.frame_rate)
+    cut = cut_on_beat(*about)
     if cut is None or cut.frames < SHORTEST:
-        return codes[..., :frames], None
+        return codes[..., : max(cut_on_pulse(*about) or frames, SHORTEST)], None
     return codes[..., : cut.frames], Beat(cut.bpm, cut.beats, cut.off)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from magnet_cli.audio.tempo import cut_on_beat, onsets, tempo_of
+from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse, missed_at, onsets, tempo_of
 
 RATE = 24_000
 
@@ -80,3 +80,31 @@ def test_two_thirds_of_a_tempo_are_not_taken_for_it(bpm: float) -> None:
     assert cut is not None
     beats = cut.frames / 25 * bpm / 60
     assert abs(beats - round(beats)) <= 0.05
+
+
+@pytest.mark.parametrize("bpm", [65, 100])
+def test_beats_that_take_turns_are_an_even_number(bpm: float) -> None:
+    """At 65 bpm weak clicks between the beats were taken for beats, and the loop was half a beat off."""
+    cut = cut_on_beat(clicks(bpm, 10.0, late=0.2, between=0.4), RATE, 8.0, 25.0)
+    assert cut is not None
+    beats = cut.frames / 25 * bpm / 60
+    assert abs(beats - round(beats)) <= 0.05
+
+
+def test_what_lost_its_beat_is_cut_where_its_pulse_meets_itself() -> None:
+    """Three seconds without a click in the middle, and then late by a third of a beat."""
+    made = clicks(120, 10.0)
+    made[3 * RATE : 5 * RATE] = 0
+    made[5 * RATE :] = np.roll(made[5 * RATE :], round(RATE / 6))
+    assert cut_on_beat(made, RATE, 8.0, 25.0) is None
+    frames = cut_on_pulse(made, RATE, 8.0, 25.0)
+    assert frames is not None
+    assert abs((frames / 25 - 1 / 6) * 2 - round((frames / 25 - 1 / 6) * 2)) <= 0.1
+    assert missed_at(made, RATE, frames / 25) <= 0.05 < missed_at(made, RATE, 8.0)
+
+
+def test_what_does_not_pulse_is_left_as_long_as_it_was_asked_for() -> None:
+    times = np.arange(10 * RATE) / RATE
+    noise = np.random.default_rng(1).standard_normal(10 * RATE)
+    for sound in (noise, np.sin(2 * np.pi * 220 * times), 0 * times, noise[:500]):
+        assert cut_on_pulse(sound.astype(np.float32), RATE, 8.0, 25.0) is None

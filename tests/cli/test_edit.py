@@ -17,7 +17,7 @@ from magnet_cli import api
 from magnet_cli.audio.loudness import measure
 from magnet_cli.audio.tempo import Cut
 from magnet_cli.decoding import iterative
-from magnet_cli.editing import bars
+from magnet_cli.editing import bars, looping
 from magnet_cli.editing.looping import seam_flux
 from magnet_cli.editing.windows import derived_seed
 from tests import sounds
@@ -164,6 +164,17 @@ def test_a_loop_of_whole_frames_says_how_long_it_came_to_be(magnet: Magnet) -> N
     assert outcome.status == 0
     assert sounds.read("loop.wav").samples.shape[1] == round(1.02 * 32_000)
     assert "The loop is 1.02 s, not 1.005: whole frames of the codec." in outcome.err
+
+
+def test_a_loop_without_a_steady_beat_says_so(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looping, "cut_on_beat", lambda *asked: None)
+    monkeypatch.setattr(looping, "cut_on_pulse", lambda *asked: 54)
+    outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "-o", "loop.wav")
+    assert sounds.read("loop.wav").samples.shape[1] == round(1.08 * 32_000)
+    said = "There is no steady beat in it: 1.08 s, where its strongest pulse meets itself."
+    assert said in outcome.err.replace("\n", " ")
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:

@@ -86,6 +86,21 @@ def test_without_a_beat_the_length_is_right(monkeypatch: pytest.MonkeyPatch, loo
     assert made.settings["seeds"] == [4]
 
 
+def test_of_loops_the_seam_counts_as_well_as_the_tempo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what can be stretched: a little more stretching is better than a seam that is off."""
+    off, on = Cut(93, 4, 129.0, 0.04), Cut(94, 4, 127.7, 0.0)
+    for loop, tried in ((True, 2), (False, 1)):
+        assert made_of(monkeypatch, off, on, loop=loop).tried == tried
+        assert (
+            made_of(monkeypatch, off, on, tries=2, loop=loop).codes.shape[-1] == (94, 93)[tried % 2]
+        )
+    # Without a beat, that whose pulse comes nearest.
+    missed = iter([0.3, 0.1, 0.2])
+    monkeypatch.setattr(bars, "missed_at", lambda *asked: next(missed))
+    made = made_of(monkeypatch, None, None, None, loop=True)
+    assert made.settings["seeds"] == [derived_seed(4, "try 1")]
+
+
 def test_it_is_heard_for_as_many_beats_as_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(bars, "cut_on_beat", lambda *told: asked.append(told))
@@ -98,8 +113,8 @@ def test_it_is_heard_for_as_many_beats_as_are_wanted(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(pieces, "extend", noted)
     make_bars(tiny_model(), DRUMS, BarsConfig(bpm=40, bars=2, tries=1))
-    ((samples, rate, seconds, frame_rate, beats),) = asked
-    assert (rate, seconds, frame_rate, beats) == (SAMPLE_RATE, 12.0, 50.0, 8)
+    ((samples, rate, seconds, frame_rate, beats, loop),) = asked
+    assert (rate, seconds, frame_rate, beats, loop) == (SAMPLE_RATE, 12.0, 50.0, 8, False)
     assert len(samples) >= 12 * 1.04 * SAMPLE_RATE
     assert heard == ["drums, 40 bpm"]
 

@@ -132,5 +132,7 @@ def test_a_loop_is_a_whole_number_of_beats(monkeypatch: pytest.MonkeyPatch) -> N
     loop = close_loop(model, PIANO, kept, beat)
     assert loop.settings["edit"]["beat"] == {"bpm": 133.66, "beats": 9, "off": 0.018}
     monkeypatch.setattr(looping, "cut_on_beat", lambda *asked: None)
-    kept, beat = looping.on_the_beat(model, codes, 100)
-    assert (kept.shape[-1], beat) == (100, None)
+    for pulse, length in ((None, 100), (104, 104), (3, looping.SHORTEST)):
+        monkeypatch.setattr(looping, "cut_on_pulse", lambda *asked, found=pulse: found)
+        kept, beat = looping.on_the_beat(model, codes, 100)
+        assert (kept.shape[-1], beat) == (length, None)
