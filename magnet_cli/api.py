@@ -283,8 +283,8 @@ class Model(Pipeline):
     ) -> Clip:
         """Make a loop without a seam, as long as whole frames of the codec.
 
-        Where what is made has a steady beat, the loop is a whole number of beats long, the one nearest
-        to what was asked for: see `Clip.loop.beat`.
+        Where what is made has a steady beat, the loop is a whole number of beats long, near to what was
+        asked for: see `Clip.beat`. Where it only pulses, it is as long as its strongest pulse needs.
 
         Args:
             seconds: its length; None: the segment's.

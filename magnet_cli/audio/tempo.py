@@ -204,7 +204,8 @@ def cut_on_pulse(
         None where nothing pulses, or there is too little sound to know.
     """
     strength = onsets(samples, sample_rate)
-    if len(samples) / sample_rate < 2 / _SLOWEST_PULSE or np.percentile(strength, 99) < _FAINT:
+    length = min(seconds, len(samples) / sample_rate)
+    if length < 2 / _SLOWEST_PULSE or np.percentile(strength, 99) < _FAINT:
         return None
     pulse = _strongest(strength, seconds)
     reach = 0.5 / pulse + 1 / frame_rate

@@ -249,15 +249,16 @@ def _say_loop(clip: Clip | Edit, saved: SavedClip, talk: Talk) -> None:
 
 
 def _say_length(
-    clip: Clip | Edit, saved: SavedClip, seconds: float, exact: bool, talk: Talk
+    clip: Clip | Edit, saved: SavedClip, seconds: float, frame_rate: float | None, talk: Talk
 ) -> None:
-    """Say how long a loop is that was to be about so many seconds long."""
+    """Say how long a loop is that was to be so many seconds long: to a frame, if no rate is told."""
     beat, off = getattr(clip, "beat", None), abs(saved.duration - seconds)
     if beat is not None:
         talk.note(f"{beat.bpm:.0f} bpm, {_length(beat, saved)}; {_seam(beat)}.")
-    elif not exact and off >= 1 / clip.model.frame_rate:
+    elif frame_rate is not None and off >= 1 / frame_rate:
         talk.note(
-            f"There is no steady beat in it: {saved.duration:g} s, where its strongest pulse meets itself."
+            f"There is no steady beat in it: {saved.duration:g} s, "
+            "where its strongest pulse meets itself."
         )
     elif off > 0.5 / saved.sample_rate:
         talk.note(f"The loop is {saved.duration:g} s, not {seconds:g}: whole frames of the codec.")

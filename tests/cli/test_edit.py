@@ -83,7 +83,7 @@ def test_prompts_by_time_make_one_piece(magnet: Magnet) -> None:
 
 
 def test_a_loop_has_no_seam(magnet: Magnet) -> None:
-    outcome = magnet("gen", "techno", *FAST, "-d", "4", "--loop", "-o", "loop.wav")
+    outcome = magnet("gen", "techno", *FAST, "-d", "4", "--loop", "--exact", "-o", "loop.wav")
     assert outcome.status == 0, outcome.err
     sound = sounds.read("loop.wav")
     assert sound.samples.shape == (1, 128_000)

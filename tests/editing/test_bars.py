@@ -80,6 +80,7 @@ def test_four_hundredths_of_the_tempo_are_not_too_much(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("loop", [False, True])
 def test_without_a_beat_the_length_is_right(monkeypatch: pytest.MonkeyPatch, loop: bool) -> None:
+    monkeypatch.setattr(bars, "missed_at", lambda *asked: 0.2)
     made = made_of(monkeypatch, None, None, loop=loop)
     assert made.audio.shape == (1, SAMPLES)
     assert made.beat is None
