@@ -67,7 +67,7 @@ class SavedClip:
         }
 
     def measured(self) -> dict[str, Any]:
-        """What the sound came to be, as JSON-able values; null is silence, JSON knows no infinity."""
+        """What was measured of the sound, as JSON-able values; null is silence: JSON has no infinity."""
         heard = self.loudness
         return {
             "duration": self.duration,
@@ -204,7 +204,7 @@ class Clip:
             bpm=None if self.beat is None else self.beat.bpm,
         )
         if "edit" in self.settings and self.settings["known_codes"] and self.loop is None:
-            # Its silences may be the input's own, which is no news to who gave it.
+            # Its silences may be the input's own, which its owner knows.
             assert saved.loudness is not None
             saved = replace(saved, loudness=replace(saved.loudness, silences=()))
         if self.loop is not None:

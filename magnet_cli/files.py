@@ -67,7 +67,7 @@ def uninterrupted() -> Iterator[None]:
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
     """Inside, nothing reaches stderr: libraries in C, as mpg123 of a damaged mp3, print there what no user
-    can use. What other threads say meanwhile is lost, too, so let it be short."""
+    can use. What other threads write meanwhile is lost, too: keep it short."""
     with uninterrupted():
         _mute.enter()
         try:
@@ -77,7 +77,7 @@ def muted() -> Iterator[None]:
 
 
 class _Mute:
-    """stderr, which a process has once: the first thread that asks mutes it, the last one gives it back."""
+    """The one stderr of a process: the first thread that asks mutes it, the last one restores it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -89,7 +89,7 @@ class _Mute:
             self._inside += 1
             if self._inside > 1:
                 return
-            # There may be no stderr, or no more files can be opened: then it says what it says.
+            # There may be no stderr, or no more files can be opened: then nothing is muted.
             with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
                 self._kept = os.dup(2)
                 os.dup2(nowhere.fileno(), 2)

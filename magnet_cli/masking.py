@@ -49,9 +49,9 @@ def top_mask(scores: Tensor, counts: Tensor) -> Tensor:
 
 
 def spread_ranks(open_: Tensor, turn: Tensor) -> Tensor:
-    """When each of some places is decided, if the decided ones are to be spread evenly at any time.
+    """The turn of each place, in an order in which those decided so far are always spread evenly.
 
-    The order is van der Corput's sequence: bits reversed, so that every beginning of it lies evenly.
+    It is van der Corput's sequence: bits reversed, so that every beginning of it is spread evenly.
 
     Args:
         open_: bool [B, n], the places that are to be decided.

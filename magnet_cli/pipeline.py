@@ -128,7 +128,7 @@ class Pipeline:
             writing = text_sessions(
                 writer.lm, writer.text_encoder, request.prompts, request.negative_prompts
             )
-        # A hybrid-trained model reads its prefix as it was trained to, whoever wrote it.
+        # A hybrid-trained model reads its prefix as in training, whichever model wrote it.
         own_rows = self.modeling == "hybrid" and writer.lm.pattern == self.lm.pattern
         prefix = autoregressive.Prefix(writer.lm.pattern, request.hybrid_frames, diagonal=own_rows)
         return autoregressive.decode_hybrid(
@@ -143,7 +143,7 @@ class Pipeline:
     def sessions(
         self, prompts: Sequence[str | None], negative_prompts: Sequence[str | None]
     ) -> TextSessions:
-        """This model with its texts, as the decoding loops ask it: each text is encoded here, once."""
+        """This model with its texts, for the decoding loops: each text is encoded here, once."""
         return text_sessions(self.lm, self.text_encoder, prompts, negative_prompts)
 
     @torch.inference_mode()
@@ -185,7 +185,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """Conditions float [B, L, dim] behind the projection, zero where mask bool [B, L] is false."""
+        """Conditions float [B, L, dim] after the projection, zero where mask bool [B, L] is false."""
         found = conditions_of(self.lm, self.text_encoder, prompts)
         nothing = torch.zeros(0, self.lm.config.dim, dtype=torch.float32, device=self.device)
         conditions = [found[prompt] for prompt in prompts]

@@ -71,7 +71,7 @@ def make_request(
     if negative_prompts is None or isinstance(negative_prompts, str):
         negative_prompts = [negative_prompts] * count
     for name, values in (("seeds", seeds), ("negative_prompts", negative_prompts)):
-        # numpy's arrays are no Sequences, and sets and mappings have no order to go by.
+        # numpy's arrays are not Sequences; sets and mappings have no order.
         if not hasattr(values, "__len__") or isinstance(values, (Mapping, Set, bytes)):
             raise UsageError(f"{name} cannot be {values!r}.", "Give a list, one for each prompt.")
         if len(values) != count:
@@ -131,8 +131,8 @@ def for_window(
 def _habit(config: DecodingConfig, lm: LMConfig, known: Tensor) -> int:
     """Frames that a checkpoint's own habit writes autoregressively, where bool [B, K, T] is known.
 
-    Writing onwards, one does not see the known codes that lie ahead: the habit is for clips from
-    nothing, and for what goes on from a beginning.
+    Writing step by step does not see known codes that lie ahead: the habit is for clips from nothing, and
+    for what continues a beginning.
     """
     frames = min(round(required(config.hybrid) * lm.frame_rate), known.shape[-1])
     return frames if _opens(known, frames) else 0

@@ -27,7 +27,7 @@ from magnet_cli.settings import (
 if TYPE_CHECKING:
     from magnet_cli.models.parts import Parts
 
-# What has no part where spans are decided in an order that is spread over time.
+# Settings that have no effect where spans are decided in an order that is spread over time.
 _OF_SCORES = {"span_scoring", "score_noise"}
 # What `rescorer` takes for a hybrid-trained model's own causal mode.
 SELF = "self"
@@ -69,7 +69,7 @@ def _both_parts(given: DecodingConfig, config: DecodingConfig) -> DecodingConfig
     """The first seconds' temperature, top-p and top-k follow the user's own, unless theirs are given."""
     top_p, top_k = given.top_p, given.top_k
     if given.hybrid_top_p is None and given.hybrid_top_k is None:
-        # Whoever names one filter, if only to switch it off, has none but that.
+        # If one filter is given, even just switched off, the other has no default.
         if top_p is None and top_k:
             top_p = 0.0
         if top_k is None and top_p is not None:
@@ -90,7 +90,7 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
     """How the autoregressive seconds of hybrid decoding are written: every field filled in.
 
     Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's own;
-    what is for such decoding alone, greedy decoding and what begins with `hybrid_` are as asked.
+    settings of autoregressive decoding, greedy decoding and what begins with `hybrid_` are as asked.
 
     Args:
         config: of the clip, every field given.
@@ -115,7 +115,8 @@ def used(
     hybrid: float = 0.0,
     prefix: DecodingConfig | None = None,
 ) -> dict[str, Any]:
-    """The settings that had a part in a result, by name: asked for by all of them, it is made again.
+    """The settings that took effect in a result, by name: asked for with all of them, the same result is
+    made again.
 
     Args:
         config: every field given.
@@ -159,7 +160,7 @@ def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
 
 
 def _by_scores(given: DecodingConfig, config: DecodingConfig, rescored: bool) -> DecodingConfig:
-    """Who asks for something about spans' scores has spans decided by them, and not by their places."""
+    """A setting about the scores of spans implies that scores decide, not places."""
     asked = [name for name in sorted(_OF_SCORES) if getattr(given, name)]
     asked += ["rescorer"] * rescored
     if asked and given.span_order == "spread":

@@ -19,7 +19,7 @@ DEFAULT_NAME = "{index:04d}-{slug}-{seed}"
 MANIFEST_STEM = "manifest"
 
 _LONGEST_NAME = 255  # bytes of one part of a path, on every common file system
-# Half pairs, controls, and what turns the direction of writing.
+# Halves of surrogate pairs, control characters, and those that change the direction of writing.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # What may stand behind a field's colon: fill and alignment, sign, width, and the kind of number or text.
 _FORM = re.compile(r"(?:[^{}]?[<>=^])?[-+ ]?#?0?\d{0,2}[_,]?(?:\.\d{1,2})?[bdoxXns]?")
@@ -28,7 +28,7 @@ _EXAMPLE = {"index": 0, "line": 1, "slug": "lofi-piano", "seed": 7, "variation":
 
 @dataclass(frozen=True)
 class Target:
-    """One clip to be: what of, with which seed, and where it goes."""
+    """A clip to be made: its prompt, its seed, and where it goes."""
 
     prompt: str
     seed: int
@@ -149,7 +149,7 @@ class NameTemplate:
 
 
 def is_template(name: str) -> bool:
-    """Whether a file's name holds a field, which may be none of a template's: that is for it to say."""
+    """Whether a file's name holds a field; whether a template has such a field, `NameTemplate` says."""
     return re.search(r"\{\w+[:}]", name) is not None
 
 

@@ -1,5 +1,5 @@
 """The writer of sound: rate, channels, fade, loudness, how it was made, in a file that is whole or not
-there. A clip, a loop and a piece of hours take the same way, in the memory of some blocks.
+there. A clip, a loop and a piece of hours are written in the same way, in the memory of a few blocks.
 
 Loudness comes last, so that what was measured and limited is what is written. It is known only at
 the end, so the sound is first kept as float32 while it is measured, then read again as often as the
@@ -154,7 +154,7 @@ def write_sound(
 
 
 def check_loopable(output: OutputConfig) -> None:
-    """Refuse settings of a file that no loop can have.
+    """Refuse settings of a file that do not go with a loop.
     Raises AudioFileError: a fade was asked for, which a loop has no place for."""
     if any(output.fade):
         raise AudioFileError("A loop cannot be faded: its end would be heard.", "Leave --fade out.")
@@ -255,7 +255,7 @@ class Store:
 
     def loudness(self, blocks: Iterable[Samples]) -> float:
         """LUFS of blocks of this store, however treated."""
-        # Whole where that takes no more memory, or is too short for a meter of blocks.
+        # As a whole where that takes no more memory, or where it is too short to be metered in blocks.
         if self.length <= max(BLOCK, math.ceil(0.4 * self.sample_rate)):
             return measure(np.concatenate([*blocks], axis=1), self.sample_rate)
         meter = Meter(self.channels, self.sample_rate)

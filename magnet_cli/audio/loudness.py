@@ -397,7 +397,7 @@ def _highest(values: Decibels, width: int) -> Decibels:
 def hold(samples: Samples, reduction: Decibels, peak: float) -> Samples:
     """[C, N] lowered by `reduction` [N] dB, no sample above the ceiling `peak`."""
     held = samples * (10 ** (-reduction / 20)).astype(np.float32)
-    # What rounding leaves above the ceiling is some parts in ten million.
+    # Rounding leaves it above the ceiling by some parts in ten million.
     bound = np.nextafter(np.float32(10 ** (peak / 20)), np.float32(0))
     return np.clip(held, -bound, bound)
 

@@ -24,8 +24,8 @@ from magnet_cli.foreign import reading
 # Opus, the narrowest of the formats, refuses comments beyond 60 kB.
 LONGEST_COMMENT = 50_000
 
-# Chunks of a wav file that say how or what its samples are, which whoever writes them says again;
-# the others (loops, cue points and their labels, broadcast notes) hold as long as its length does.
+# Chunks of a wav file that describe its samples, which are written anew with them; the others (loops, cue
+# points and their labels, broadcast notes) hold as long as its length does.
 _OF_THE_SAMPLES = {b"fmt ", b"data", b"fact", b"PEAK", b"JUNK", b"PAD ", b"FLLR", b"ds64"}
 
 _KEY = "magnet"  # tells our comment from others'
@@ -60,7 +60,7 @@ def to_comment(metadata: Mapping[str, Any]) -> str:
 def from_comment(comment: str) -> dict[str, Any] | None:
     """What `to_comment` was given, or None where the comment is not ours."""
     try:
-        # What is no number was never written here: it is passed over, and the rest is read.
+        # NaN and the like were never written here: they are passed over, and the rest is read.
         found = reading.json_of(comment, invalid=True)
     except reading.ReadError:
         return None

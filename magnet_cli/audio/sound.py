@@ -141,7 +141,7 @@ class Sound:
 
         Args:
             sample_rate: Hz to resample to; None: the sound's own.
-            channels: how many to make; None: the sound's own. Many become others by their mean.
+            channels: how many to make; None: the sound's own. From many channels their mean is taken.
             start, stop: None for the end.
             checked: otherwise values that are not numbers pass, and the sound ends where its file
                 does, whatever the header says.
@@ -308,7 +308,7 @@ def heard_with(
     taken instead of their mean, which would be silence.
     Raises AudioFileError: as `sound.read`."""
     samples = sound.read(sample_rate, channels, start, stop)
-    # What is louder than this is no silence, whatever it is the mean of.
+    # A mean that is louder than this has not been cancelled.
     if channels != 1 or sound.channels == 1 or _loudest(samples) > 10 * _CANCELLED:
         return samples, False
     return mono_of(sound.read(sample_rate, None, start, stop), samples)

@@ -1,6 +1,6 @@
-"""What a header does not say right: the file as one whose length libsndfile gets right.
+"""Files whose headers give a wrong length, turned into files whose length libsndfile reads right.
 
-libsndfile believes what an mp3, flac or ogg header says, or guesses, and reads no further. Here the
+libsndfile believes the header of an mp3, flac or ogg file, or guesses, and reads no further. Here the
 frames and pages themselves are counted. Where the count differs, a copy in a temporary file is read
 instead: with a Xing header that is true (mp3), a STREAMINFO that is (flac), or link by link (ogg).
 """
@@ -83,7 +83,7 @@ def frames_of(data: Any) -> Iterator[Frame]:
         frame = frame_at(data, at)
         if frame is not None and at + frame.size <= end:
             follows = at + frame.size
-            # Two bytes of sync are anywhere: after a gap the next frame has to be there, too.
+            # Two bytes of sync occur anywhere: after a gap the next frame must be there, too.
             if before or follows + 4 > end or frame_at(data, follows) is not None:
                 yield frame
                 at, before = follows, True
@@ -123,8 +123,8 @@ def true_length(
 
 
 def _changed(data: Any, copy: BinaryIO, said: list[str]) -> int:
-    """Write a better file into `copy`. 0: there is no need of one; else how many samples of each
-    channel it holds, or -1: as many as it says."""
+    """Write a corrected file into `copy`. Returns 0 where none is needed; else how many samples of each
+    channel it holds, or -1: as many as its header says."""
     start = 10 + synchsafe(data[6:10]) if data[:3] == b"ID3" and len(data) > 10 else 0
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         inner = _mpeg_in_wav(data, said)
@@ -144,7 +144,7 @@ def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
         junk, end = junk or 0 < end < frame.at, frame.at + frame.size
         if first is None:
             if frame.at > 65_536 and data[:3] != b"ID3":
-                return 0  # no mp3, but something else that looks like one in places
+                return 0  # not an mp3, but something that looks like one in places
             first = frame
         tag = data[frame.at + frame.tag : frame.at + frame.tag + 12]
         if frame.layer == 3 and tag[:4] in (b"Xing", b"Info"):
@@ -208,7 +208,7 @@ def _xing(data: Any, first: Frame, frames: int) -> bytes:
 
 
 def _flac(data: Any, start: int, copy: BinaryIO) -> int:
-    """A length of 0 means that whoever wrote it did not know: a pipe. The last frame says it."""
+    """A length of 0 was unknown to the writer, such as a pipe. The last frame tells it."""
     at = start + 8 + 13  # the last 36 of the bits from here
     if len(data) < at + 5 or data[start + 4] & 127 != 0:
         return 0
@@ -232,7 +232,7 @@ def _flac(data: Any, start: int, copy: BinaryIO) -> int:
                 if counted(file) == length:
                     return -1
         except (soundfile.LibsndfileError, RuntimeError):
-            pass  # what looked like a frame was none: an earlier one is
+            pass  # what looked like a frame was not one: look for an earlier one
     return 0
 
 
@@ -309,7 +309,7 @@ class Known:
 
 @contextmanager
 def seekable(file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
-    """`file` from its beginning, or a decoded copy of one that can be read but once: GSM."""
+    """`file` from its beginning, or a decoded copy if it can only be read once (GSM)."""
     if file.seekable():
         yield file
         return
@@ -324,8 +324,8 @@ def seekable(file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
 
 
 class Links:
-    """An ogg file of several that follow one another, as one to read. Links of another rate or other
-    channels than the first's are left out, which `left_out` says."""
+    """An ogg file that consists of several ones, read as one. Links of another rate or other channels than
+    the first's are left out, which `left_out` says."""
 
     def __init__(self, files: list[soundfile.SoundFile]) -> None:
         first = files[0]

@@ -36,7 +36,7 @@ _NAME = re.compile(
     r"base_model\.model\.(?:decoder\.)?(?P<before>.+?\.)(?P<number>\d{1,4})(?P<after>(?:\..+)?)"
     r"\.lora_(?P<table>embedding_)?(?P<half>[AB])(?(table)|\.weight)"
 )
-# What of a model has to be the adapter's, beyond the shapes of the matrices.
+# In what a model must agree with an adapter, beyond the shapes of the matrices.
 _FIELDS = ("modeling", "dim", "num_heads", "num_layers", "n_q", "card", "text_dim")
 _WANTED = "An adapter is a folder with adapter_model.safetensors and adapter_config.json."
 
@@ -52,9 +52,8 @@ class Adapter:
 
 
 def marks_of(state: Mapping[str, Tensor]) -> list[float]:
-    """Two values out of each matrix of a plain model, float32: they tell whose weights these are.
-
-    They hold in any precision and in any layout of files, where a digest of a file would not.
+    """Two values of each matrix of a plain model, float32, which identify its weights. Unlike a digest of a
+    file they are the same in any precision and layout of files.
     """
     marks = []
     for _, matrix in sorted(state.items()):

@@ -180,11 +180,11 @@ def build(
 def read_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer.json. Raises CheckpointError: missing or unreadable."""
     try:
-        # Read here, so that what the library is given is text, of a size that a tokenizer has.
+        # Read here, so that the library is only given text of a plausible size.
         return Tokenizer.from_str(reading.read_text(path, _MOST_TOKENIZER))
     except (
         BaseException
-    ) as error:  # the library raises bare Exceptions, and panics are not even those
+    ) as error:  # the library raises bare Exceptions, and its panics are not even those
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         if isinstance(error, (OSError, ValueError)):

@@ -1,4 +1,4 @@
-"""Resolved files -> built models; and models from one format into the other."""
+"""From the files of a place to a built model, and from one format into another."""
 
 from __future__ import annotations
 

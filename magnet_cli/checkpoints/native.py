@@ -1,4 +1,4 @@
-"""magnet's own format: one self-contained directory, no pickles.
+"""magnet's own format: one self-contained directory without pickles.
 
 config.json        what it is: sizes, kinds of codec and text encoder, defaults, licence, origin
 lm.safetensors     the language model, the codec and the text encoder, by our names

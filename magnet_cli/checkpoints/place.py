@@ -58,7 +58,7 @@ def folder_of(spec: str) -> Path | None:
     path = Path(os.path.expanduser(spec))
     try:
         if path.is_dir():
-            # A folder that happens to be called as a model is, is taken where it holds one.
+            # A folder that happens to have the name of a model is taken if it holds one.
             if is_path or registry.find(spec) is None or model_layout(file_names(path)):
                 return path
         elif is_path:
@@ -80,7 +80,7 @@ def check_name(spec: str) -> None:
 
 
 def source_of(spec: str) -> str | None:
-    """`spec` itself where it names a folder, as files keep it to be made again; else None."""
+    """`spec` itself if it names a folder, to be kept in files that can be made again; else None."""
     try:
         return spec if folder_of(spec) is not None else None
     except ModelNotFoundError:
@@ -89,7 +89,7 @@ def source_of(spec: str) -> str | None:
 
 @dataclass(frozen=True)
 class _Fetching:
-    """How what is missing is had."""
+    """How missing files are fetched."""
 
     forbidden: bool  # the network, by the caller's word
     progress: hub.ProgressHook | None
@@ -97,7 +97,7 @@ class _Fetching:
 
     @property
     def offline(self) -> bool:
-        """Whether the network is off, by the caller's word or the environment's."""
+        """Whether the network is off, as the caller or the environment says."""
         return self.forbidden or hub.offline()
 
 
@@ -248,7 +248,7 @@ def _text_encoder(name: str, how: _Fetching) -> hub.Snapshot:
         if snapshot is not None and not T5.missing(snapshot.names()):
             return _snapshot(repo, T5, None, how)
     if how.offline and hub.cached(repos[0]) is None:
-        repos.reverse()  # speak of the one that is there in part, if any
+        repos.reverse()  # name the one that is there in part, if any
     return _snapshot(repos[0], T5, None, how)
 
 
@@ -303,7 +303,7 @@ def _snapshot(
 
 def _expected(names: Sequence[str], layout: Layout | None) -> Layout:
     """`layout`, or the one that a repository with these files seems to be in."""
-    # Nothing that tells a model's layout: a codec's repository, or one that is still empty.
+    # None of a model's files: a codec's repository, or one that is still empty.
     otherwise = ENCODEC if "config.json" in names else AUDIOCRAFT
     return layout or model_layout(names) or otherwise
 

@@ -144,7 +144,7 @@ def near_names(spec: str) -> list[str]:
 
 
 def unknown_name(spec: str) -> ModelNotFoundError:
-    """The error for a name that is none: it lists near names, or all where none is near."""
+    """The error for an unknown name: it lists similar names, or all of them if none is similar."""
     near = near_names(spec)
     if near:
         hint = f"Did you mean {' or '.join(near)}?"
@@ -302,7 +302,7 @@ def needed(layout: Layout, names: Sequence[str], source: str) -> list[str]:
 
 
 def file_names(directory: Path) -> list[str]:
-    """The names of the files in a directory; a broken link is not a file.
+    """The names of the files in a directory; broken links are left out.
     Raises ModelNotFoundError: it cannot be read."""
     try:
         return sorted(path.name for path in directory.iterdir() if path.is_file())

@@ -152,7 +152,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         if debug:
             from magnet_cli.foreign.reading import shown
 
-            # The lines are Python's; what stands in them may come from a file.
+            # The lines are Python's, but may contain text from a file.
             _say("\n".join(map(shown, traceback.format_exc().rstrip().split("\n"))))
         return _explain(error, arguments)
 
@@ -163,7 +163,7 @@ def _command_of(arguments: Sequence[str]) -> str:
     return f"magnet {called}" if called in COMMANDS else "magnet"
 
 
-# What people call commands elsewhere.
+# Names that commands have in other programs.
 _ALSO_CALLED = {
     "generate": "gen", "make": "gen", "create": "gen", "compose": "gen", "sing": "gen", "text": "gen",
     "info": "show", "inspect": "show", "continue": "extend", "inpaint": "edit", "variation": "vary",

@@ -103,9 +103,10 @@ class Talk:
 
 
 class Hearsay:
-    """stderr that may fail: a reader that left, or a full disk under a log, costs words, not the work.
+    """stderr that may fail: if its reader is gone, or the disk under a log is full, messages are lost, not
+    the work.
 
-    After a failure all goes to nowhere, what other libraries say and what Python still holds, too.
+    After a failure everything is discarded, also what libraries write and what Python still buffers.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -135,8 +136,8 @@ class Hearsay:
 
 
 def stderr() -> IO[str] | None:
-    """Where to say what need not be heard; None where stderr is closed."""
-    # Under a bar, rich stands before the stream.
+    """A stderr that may fail; None where it is closed."""
+    # While a bar is shown, rich replaces the stream.
     stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
     return None if stream is None else cast("IO[str]", Hearsay(stream))
 
@@ -323,7 +324,7 @@ def _say_beside(asked: Path | None, path: Path | None, talk: Talk) -> None:
 
 
 def in_words(saved: SavedClip) -> str:
-    """The clip's name and what it came to be."""
+    """The clip's name and what was measured of it."""
     if saved.loudness is None:
         again = ", ".join(f"{start:.2f}-{stop:.2f} s" for start, stop in saved.more["regions"])
         return f"{saved.target.where}: {again} made anew (whole frames)"

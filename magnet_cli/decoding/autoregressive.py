@@ -1,7 +1,7 @@
 """Autoregressive decoding in the delay pattern (MusicGen, section 2.2; audiocraft's `LMModel.generate`): a
 whole clip, or its first frames, which masked stages then continue (the MAGNeT paper, "Hybrid-MAGNeT").
 
-The loop knows no model: it is handed a session that takes steps and remembers them.
+The loop knows no model: it is given a session that takes steps and remembers them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from magnet_cli.decoding.sampling import (
 )
 from magnet_cli.settings import DecodingConfig, required
 
-# What is written step by step may hang, for two reasons. A model that reads its last second more than
-# all before it goes on as that second was: coherence boosting contrasts the two.
+# Writing step by step may get stuck, for two reasons. A model that reads its last second more than all
+# before it goes on as that second was: coherence boosting contrasts the two.
 SHORT_CONTEXT = 15  # steps: 0.6 s at 25 frames a second
-# And a held code makes itself the surest guess: a frequency penalty makes it less so, once it has stood
-# longer than in most music.
+# And a held code becomes its own likeliest successor: a frequency penalty makes it less likely, once it has
+# been held longer than in most music.
 PENALTY_WINDOW = 50  # frames: 2 s at 25 a second
 PENALTY_FREE = 30  # times a code may stand in them
 
@@ -101,13 +101,13 @@ def decode(
 
 
 def too_often(before: Tensor, card: int) -> Tensor:
-    """How many times more than `PENALTY_FREE` each code stands in what came before.
+    """How many times more than `PENALTY_FREE` each code occurs in the last steps.
 
-    A frequency penalty as language models are sampled with (the logit of a token falls with the times
-    it was said), over a window and with what is usual left free.
+    A frequency penalty as language models are sampled with (the logit of a token falls with its number of
+    occurrences), over a window, and without a penalty for what is usual.
 
     Args:
-        before: ids [B, K, n], the last steps; ids from `card` on are no codes.
+        before: ids [B, K, n], the last steps; ids from `card` on are not codes.
         card: codes of a stream.
 
     Returns:
@@ -133,7 +133,8 @@ class Prefix:
         return self.pattern.steps(self.frames)
 
     def kept(self, frames: int) -> Tensor:
-        """bool [K, T] of a clip of `frames` frames: the codes that the masked stages find fixed."""
+        """bool [K, T] of a clip of `frames` frames: the codes that are fixed when the masked stages
+        begin."""
         kept = self.pattern.rows_within(self.rows if self.diagonal else 0, frames)
         if not self.diagonal:
             kept[:, : self.frames] = True
@@ -153,8 +154,8 @@ def decode_hybrid(
     """Hybrid decoding: write the prefix, then fill in the rest by masked stages with the prefix fixed.
 
     Two ways, with one difference. A hybrid-trained model continues its own rows: everything in the
-    first steps of the delay layout is kept, a prefix cut along the diagonal, as in training. A masked
-    model knows no delay layout: another model writes, and whole frames of it are kept.
+    first steps of the delay layout is kept, a prefix cut along the diagonal, as in training. A masked model
+    has no delay layout: another model writes, and whole frames of it are kept.
 
     Each item's generator is drawn from in this order: K numbers for each autoregressive step that has
     a code to write, then what the masked stages draw.

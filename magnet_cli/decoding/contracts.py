@@ -1,7 +1,8 @@
-"""What the decoding loops ask of a model, what they are told, and what they tell: all on one page.
+"""The protocols of decoding on one page: what the loops ask of a model, what they are given, what they
+report.
 
-The loops know no model. `models.session` has the sessions that a loaded model is asked through,
-`editing.timeline` mixes several of them, and tests hand over fixed logits.
+The loops know no model. `models.session` has the sessions of a loaded model, `editing.timeline` mixes
+several of them, and tests pass fixed logits.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ StageLogits = Callable[[Tensor, int, Tensor, bool], tuple[Tensor, Tensor | None]
 CodeProbs = Callable[[Tensor, Sequence[int]], Tensor]
 
 # (codes [B, K, T] complete up to a stage, its G streams, probabilities [B, T, G]) -> probabilities
-# [B, T, G] that the spans are scored by instead, another model's opinion mixed in.
+# [B, T, G] that the spans are scored by instead, with another model's opinion mixed in.
 Rescore = Callable[[Tensor, Sequence[int], Tensor], Tensor]
 
 
@@ -35,8 +36,7 @@ class CausalLogits(Protocol):
     def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
         """Forget everything; make room for `steps` steps, with or without the null half.
 
-        Where there is a `short_context`, also for the conditional half with no more than so many steps
-        in sight of each layer.
+        With a `short_context`, also for the conditional half with only so many steps visible to each layer.
         """
 
     def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -65,13 +65,13 @@ class Layout(Protocol):
 
 
 class Sessions(Protocol):
-    """A model with the texts of a clip, as each of the decoding loops asks it."""
+    """A model with the texts of a clip, in the form that each decoding loop needs."""
 
     def causal(self) -> CausalLogits:
-        """Asked step by step."""
+        """For writing step by step."""
 
     def masked(self, prefix_rows: int = 0, context: int | None = None) -> StageLogits:
-        """Asked for what masks hide; it lays out the first `prefix_rows` steps as they were written."""
+        """For filling masks; the first `prefix_rows` steps are laid out as they were written."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Each step reads: mask, guide, sample, score the spans, mask the least certain ones again. Details
 that released checkpoints depend on follow the reference's `_generate_stage`. Two things are ours: a
-stage may be a group of streams, which are masked at the same frames; and spans may be decided in an
-order that is spread evenly over time, instead of by certainty.
+stage may be a group of streams, which are masked at the same frames; and spans may be decided in an order
+that is spread evenly over time instead of by certainty.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def decode_stage(
 ) -> None:
     """Fill in the G streams of a stage in `codes` [B, K, T], in place.
 
-    What is masked, is masked in all of them: `mask` is bool [B, T]. `known` bool [B, T, G] stays.
+    A masked frame is masked in all of them: `mask` is bool [B, T]. What is `known`, bool [B, T, G], stays.
     """
     config, streams = decoding.config, list(stages[stage])
     batch, frames, group = known.shape
@@ -135,7 +135,7 @@ def decode_stage(
 
 @dataclass(frozen=True)
 class Step:
-    """What a step of a stream goes by."""
+    """The parameters of one step of a stream."""
 
     number: int  # from 1
     of: int
@@ -231,10 +231,10 @@ class Spans:
 class Spread:
     """Spans that are decided in an order spread evenly over time; `known` is bool [B, T].
 
-    What is decided in one step is drawn independently, and frames that lie far apart nearly are
-    independent (the Halton scheduler: Besnier et al., 2025, arXiv 2503.17076; in one dimension van
-    der Corput's sequence, here turned by chance for each item and stage). No score is asked for.
-    Under stride1 the grid of the spans begins at a frame drawn by chance.
+    All that is decided in one step is drawn independently, and frames that are far apart are nearly
+    independent (the Halton scheduler: Besnier et al., 2025, arXiv 2503.17076; in one dimension van der
+    Corput's sequence, here turned by chance for each item and stage). No score is asked for. Under stride1
+    the grid of the spans begins at a frame drawn by chance.
     """
 
     def __init__(
@@ -267,11 +267,11 @@ class Spread:
 
 
 def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> Rescore | None:
-    """What mixes a rescorer's opinion of the sampled codes into the span scores.
+    """A function that mixes a rescorer's opinion of the sampled codes into the span scores.
 
     After each step but a stream's last, the completed stream is read once, in parallel, by a causal
     model; w * p + (1 - w) * p_rescorer takes the place of p where spans are scored (the paper, "Model
-    rescorer"). Sampling itself is not touched, only which spans are masked again; no draw is made.
+    rescorer"). Sampling itself does not change, only which spans are masked again; nothing is drawn.
 
     Args:
         code_probs: the rescorer.
@@ -295,7 +295,7 @@ def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> R
                 "Try --dtype float32; if it stays, its checkpoint is damaged.",
             )
         mixed = weight * probs + (1 - weight) * opinion
-        # Scores take the logarithm: a code that the rescorer holds impossible stays a number.
+        # Scores take the logarithm: it must stay finite for a code that the rescorer finds impossible.
         mixed = mixed.clamp(min=torch.finfo(mixed.dtype).tiny)
         return torch.where(torch.tensor(asked, device=probs.device), mixed, probs)
 

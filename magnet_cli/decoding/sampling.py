@@ -22,7 +22,7 @@ MIN_TEMPERATURE = 1e-2
 NO_GUIDANCE = 1e-6
 
 # Rows that are drawn at once: sorting takes several times the memory of the logits, and a batch of
-# long clips has tens of thousands of rows. No row knows of another, so the draws are the same.
+# long clips has tens of thousands of rows. Rows are independent of each other, so the draws are the same.
 ROWS = 2048
 
 
@@ -61,11 +61,11 @@ def guidance_matters(coef: float) -> bool:
 
 
 def coherent(guided: Tensor, cond: Tensor, short: Tensor | None, boost: float) -> Tensor:
-    """guided + (cond - short) * boost: towards what only the whole context says.
+    """guided + (cond - short) * boost: towards what only the whole context makes likely.
 
-    Coherence boosting (Malkin, Wang and Jojic, 2022, arXiv 2110.08294): what a model of a short context
-    would say as well counts for less than what it takes the long one to know, such as that the beat goes
-    on. Over guided logits, where the paper has plain ones.
+    Coherence boosting (Malkin, Wang and Jojic, 2022, arXiv 2110.08294): what a short context predicts as
+    well counts for less than what only the long one predicts, such as that the beat goes on. Applied to
+    guided logits, in the paper to plain ones.
     """
     return guided if short is None else guided + (cond - short) * boost
 
@@ -130,8 +130,8 @@ def keep_top_k(probs: Tensor, k: int) -> Tensor:
 def keep_top_p(probs: Tensor, p: float) -> Tensor:
     """Tokens in falling order until the sum before one exceeds p, renormalised. [..., card].
 
-    Of tokens that tie the first come first. Only values are sorted: which tokens are kept follows from
-    the smallest of them.
+    Of tokens that tie, the first in order are kept. Only values are sorted: which tokens are kept follows
+    from the smallest of them.
     """
     ordered = _falling(probs)
     kept = (ordered.cumsum(-1) - ordered <= p).sum(-1, keepdim=True)
@@ -166,7 +166,7 @@ def draw(probs: Tensor, noise: Tensor) -> Tensor:
 
 
 def disturbed(probs: Tensor, scale: float, noise: Tensor) -> Tensor:
-    """Probabilities as span scores see them when the choice is left to chance in part.
+    """Probabilities for span scores, when the choice of spans is left to chance in part.
 
     log p + scale * Gumbel noise (MaskGIT's choice temperature; Chang et al., 2022, and its released
     code), brought back into 0..1 by a logistic function, which keeps the order.

@@ -1,4 +1,4 @@
-"""Pieces of any length: the one engine of all editing, and what it makes longer or mends.
+"""Pieces of any length: the engine of all editing, and what extends a piece or fills its regions.
 
 A piece is codes [1, K, T] and which are open. Open codes are decoded window by window, known ones
 stay. Codes are joined, never waveforms.
@@ -93,8 +93,8 @@ class Filler:
             # Every frame of a window is needed, also those after the last whole span.
             self.config = dataclasses.replace(self.config, full_length=True)
             if self.config.hybrid:
-                # A window that goes on from a beginning is decoded as a clip is, habit included;
-                # seconds of one's own would fit some windows and not others.
+                # A window that continues a beginning is decoded like a clip, with the checkpoint's habit;
+                # seconds that the user gives would fit some windows and not others.
                 raise UsageError(
                     "--hybrid is for clips of one prompt and one segment.", "Leave it out here."
                 )
@@ -230,7 +230,7 @@ def growing(
     windows = onward(frames, known, model.segment_frames, filler.overlap)
     for window in filler.fill(codes, open_, windows):
         settings = filler.describe("extend", given[..., : window.stop], of_frames=frames)
-        yield Piece(codes[..., : window.stop], settings)  # what is finished never changes again
+        yield Piece(codes[..., : window.stop], settings)  # finished codes never change again
 
 
 def inpaint(

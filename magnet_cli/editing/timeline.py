@@ -1,7 +1,7 @@
 """Prompts by time: each frame is guided by a mix of texts, cross-faded where the prompt changes.
 
 Guidance is null + (cond - null) * λ. Where the prompt changes, cond is the mean of the logits under
-both texts, weighted frame by frame; so the music changes over, and no waveform is faded.
+both texts, weighted frame by frame; so the music itself changes, and no waveform is faded.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ class MixedLogits:
         mixed, null = None, None
         for session, weight in zip(self.sessions, weights, strict=True):
             shares = weight.expand(positions.shape)[positions]  # [N]
-            # A text that counts nowhere here is not asked.
+            # A text without weight here is not computed.
             if not bool((shares > 0).any()):
                 continue
             first = mixed is None
             cond, nothing = session(codes, stage, positions, with_null and first)
             if first:
-                # A null condition has no other half: it is its own.
+                # Of a null condition both halves are the same.
                 null = cond if with_null and nothing is None else nothing
                 mixed = torch.zeros_like(cond)
             streams = len(cond) // max(len(shares), 1)  # of the stage: a row for each at a position

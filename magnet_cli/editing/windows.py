@@ -1,4 +1,4 @@
-"""The plain numbers of a piece: when its prompts begin, its regions, and its windows.
+"""The arithmetic of a piece: when its prompts begin, its regions, and its windows.
 
 A window is the frames that are decoded together, where a piece is longer than the model's segment;
 it is as long as the segment wherever the piece is: that is the length the model was trained on. No
@@ -164,7 +164,7 @@ def regions_of(
     check_spans(spans, length)
     regions = []
     for start, stop in spans:
-        # What rounding adds to a whole number of frames is no further frame.
+        # A rounding error beyond a whole number of frames adds no frame.
         first = math.floor(start * frame_rate + 1e-6)
         last = math.ceil(stop * frame_rate - 1e-6)
         if first >= total or last > total + 1:

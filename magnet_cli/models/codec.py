@@ -1,4 +1,4 @@
-"""The contract that every audio codec meets, what all share (chunks), and when two are the same.
+"""The contract of audio codecs, what all of them share (chunks), and when two codecs are the same.
 
 Only where two models share a codec do the codes of one mean the same to the other. Tensors and
 settings are compared, not names: MAGNeT's and MusicGen's files hold the same 32 kHz codec in
@@ -67,8 +67,8 @@ class AudioCodec(nn.Module):
         """Codes [B, K, T] of a loop -> audio [B, C, T * hop_length], as if it had gone on forever.
 
         The loop's end is decoded before its beginning and its beginning after its end, `context`
-        frames each, so that convolutions and recurrent state know where they come from and go to;
-        then that is cut off.
+        frames each, so that convolutions and recurrent state have the right surroundings; then those are
+        cut off.
         """
         frames = codes.shape[-1]
         places = torch.arange(-context, frames + context, device=codes.device) % frames
@@ -78,7 +78,7 @@ class AudioCodec(nn.Module):
     def decode_into(
         self, codes: Tensor, audio: Tensor, regions: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """What `codes` say in place of `audio` in some regions.
+        """Audio in which some regions are decoded from `codes`.
 
         Args:
             codes: int64 [B, K, T]; outside the regions they are those of `audio`.
@@ -111,8 +111,8 @@ def device_of(module: nn.Module) -> torch.device:
 # by about this much of its largest element.
 ROUNDING = 2e-3
 
-# Settings that leave alone what codes mean. The padding is heard in a clip's first and last frames
-# only, and MusicGen's files say another than MAGNeT's, of the same codec.
+# Settings that do not change what codes mean. The padding is heard in a clip's first and last frames only,
+# and MusicGen's and MAGNeT's files give different ones for the same codec.
 _NO_MATTER: dict[type, set[str]] = {
     CodecConfig: {"pad_mode"},
     SpectralCodecConfig: {"encoder_blocks", "correction", "smoothing", "phase_iterations"},
@@ -132,7 +132,7 @@ class CodecComparison:
 def same_codec(a: AudioCodec, b: AudioCodec) -> CodecComparison:
     """Compare what two codecs make of codes: sizes, settings, codebooks, decoder.
 
-    Tensors may differ by what half precision rounds off, settings by what is a matter of taste.
+    Tensors may differ by the rounding of half precision, settings where codes mean the same.
     """
     differences = []
     if type(a) is not type(b):

@@ -118,7 +118,7 @@ class EnCodec(AudioCodec):
 
 
 def check_config(config: CodecConfig) -> None:
-    """Refuse settings that cannot be built, or that the reference has no meaning for.
+    """Refuse settings that cannot be built, or that mean nothing in the reference.
     Raises CheckpointError: naming the setting."""
 
     def need(holds: bool, field: str, takes: str) -> None:

@@ -47,7 +47,7 @@ class DelayPattern:
         return sequence
 
     def revert(self, sequence: Tensor, frames: int) -> Tensor:
-        """Sequence [B, K, steps(T), ...] -> what stands at the codes' own steps [B, K, T, ...]."""
+        """Sequence [B, K, steps(T), ...] -> the entries at the codes' own steps [B, K, T, ...]."""
         return torch.stack(
             [sequence[:, k, d + 1 : d + 1 + frames] for k, d in enumerate(self.delays)], dim=1
         )
@@ -146,7 +146,7 @@ class LanguageModel(nn.Module):
         return Attention.full() if context < 0 else Attention.band(context)
 
     def stage_logits(self, rows: Tensor, stage: int, positions: Tensor) -> Tensor:
-        """What a stage says at some frames, from the hidden states of all rows.
+        """The logits of a stage at some frames, from the hidden states of all rows.
 
         Args:
             rows: [B, S, dim], as `rows_hidden` makes them for the stage.
@@ -183,7 +183,7 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """As `rows_hidden` of a hybrid, its prefix not computed again.
 
-        All rows, for a span at the seam begins inside the prefix and is scored whole.
+        Of all rows, because a span at the seam begins inside the prefix and is scored as a whole.
         """
         rows = prefix.hidden.shape[1]
         sequence = self.pattern.apply(codes, self.config.mask_id)[..., rows:]
@@ -196,8 +196,8 @@ class LanguageModel(nn.Module):
     ) -> Tensor:
         """Codes [B, K, T] with masked ones at `mask_id` -> hidden [B, S, dim] at every row of the layout.
 
-        This is the one place that lays codes out for masked prediction: training and decoding of a
-        hybrid model both come through it, so that prefix, mask and positions look the same.
+        This is the one place that lays codes out for masked prediction: training and decoding of a hybrid
+        model both use it, so that prefix, mask and positions are the same.
         """
         if self.config.modeling == "masked":
             return self(codes, cross, self.stage_attention(stage, prefix_rows))
@@ -222,7 +222,9 @@ class LanguageModel(nn.Module):
         """
         frames = codes.shape[-1]
         asked = [(k, self.pattern.delays[k]) for k in streams or range(self.config.n_q)]
-        last = frames + max(delay for _, delay in asked)  # rows after it say nothing that is asked
+        last = frames + max(
+            delay for _, delay in asked
+        )  # later rows predict nothing that is asked for
         sequence = self.pattern.apply(codes, self.config.mask_id)[..., :last]
         hidden = self(sequence, cross, Attention.causal())
         return torch.stack([self.head(hidden[:, d : d + frames], k) for k, d in asked], dim=1)

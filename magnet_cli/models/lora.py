@@ -183,7 +183,8 @@ def plain_state(lm: LanguageModel) -> dict[str, Tensor]:
 
 
 def combined(several: Sequence[tuple[Mapping[Place, Update], float]]) -> dict[Place, Update]:
-    """Several adapters, each times its factor, as one: their ranks add up, and sums round once.
+    """Several adapters as one, each multiplied by its factor: their ranks add up, and the sum is rounded
+    once.
 
     Raises:
         ValueError: they are of matrices of unequal shapes.

@@ -1,10 +1,10 @@
 """The precision of a language model: the one it is loaded in, whether that fits into memory, int8 layers.
 
 In int8, on a CPU, a model takes a quarter of the memory and has several times the speed of float32.
-Weights have one scale for each output channel. What comes in is quantised as it comes, each token by
-its own largest value (ZeroQuant, arXiv 2206.01861, section 4): one scale for a whole tensor would let
-a loud token, or a loud batch-mate, decide how finely all others are seen. Attention, norms, embeddings
-and the heads that give logits stay in floating point.
+Weights have one scale for each output channel. Inputs are quantised when they arrive, each token by its own
+largest value (ZeroQuant, arXiv 2206.01861, section 4): one scale for a whole tensor would let a loud token,
+or a loud batch-mate, decide how finely all others are resolved. Attention, norms, embeddings and the heads
+that give logits stay in floating point.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from magnet_cli.models.transformer import SelfAttention
 INT8 = "int8"  # linear layers are quantised
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in PRECISIONS if name != INT8}
 
-# Parameters from which bfloat16 pays on a processor that has it: whole clips of small (420 million) took 0.28
-# of float32's time on one, nano's no less; what lies between was not tried.
+# Parameters from which bfloat16 pays on a processor that has it: whole clips of small (420 million) took
+# 0.28 of float32's time on one, those of nano no less time; sizes between were not tried.
 _LARGE = 100e6
 
 _SMALLEST = 1e-12  # a token of zeros has a scale, too
@@ -100,7 +100,7 @@ def check_room(name: str, config: LMConfig, dtype: str, device: torch.device) ->
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be had: of a GPU, or of the machine within a container's limit; None: not known."""
+    """Free bytes: of a GPU, or of the machine within a container's limit; None: not known."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
@@ -124,7 +124,7 @@ def _machine_free() -> int | None:
 
 
 def _container_free(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container's limit leaves (cgroup v2); files that are kept in memory give way."""
+    """What a container's limit leaves (cgroup v2); memory that caches files counts as free."""
     try:
         most = int((folder / "memory.max").read_text("ascii"))
         used = int((folder / "memory.current").read_text("ascii"))
@@ -141,7 +141,7 @@ def _container_free(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
 class Int8Linear(nn.Module):
     """y = x W^T, W int8 [N, K] with a float32 scale for each of its N rows.
 
-    It is as it is saved until `pack` lays the weights out as the processor wants them.
+    The weights are laid out as in the file, until `pack` lays them out as the processor needs them.
     """
 
     weight: Tensor | None
@@ -156,7 +156,7 @@ class Int8Linear(nn.Module):
         self._packed: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def pack(self) -> None:
-        """Get ready to compute. The plain weights go, lest there be both."""
+        """Get ready to compute. The plain weights are dropped, to save memory."""
         if self.weight is None:
             return
         for part in self._parts:
@@ -169,7 +169,7 @@ class Int8Linear(nn.Module):
         """x [..., K] -> [..., N], N of all rows or of one of the parts that a cut makes."""
         rows = x.reshape(-1, x.shape[-1])
         reach, onednn = _way()
-        # Few passes over what comes in, as each takes a tenth of what the product does.
+        # Few passes over the input: each takes a tenth of the time of the product.
         most = torch.maximum(rows.amax(-1, keepdim=True), rows.amin(-1, keepdim=True).neg_())
         step = most.clamp_(min=_SMALLEST).div_(reach)
         made = _multiply(rows / step, *self._packed[part], reach, onednn)
@@ -186,8 +186,8 @@ def _multiply(
     """x [M, K], rounded in place, times whole numbers [N, K] with scales -> float32 [M, N]."""
     if not onednn:
         return torch._int_mm(x.round_().to(torch.int8), weight.t()).float() * scale
-    # Bytes without a sign, moved by the middle, which the operator takes out again. A half more,
-    # as a byte is cut, not rounded.
+    # Unsigned bytes, shifted by the middle, which the operator subtracts again. A half is added, because
+    # conversion to a byte truncates.
     middle = reach + 1
     made: Tensor = torch.ops.onednn.qlinear_pointwise(
         x.add_(middle + 0.5).to(torch.uint8),
@@ -210,10 +210,10 @@ def _way() -> tuple[int, bool]:
 
 
 def _is_exact(reach: int, onednn: bool) -> bool:
-    """Whether the largest numbers are multiplied as they should be, which the operator itself is asked.
+    """Whether the largest numbers are multiplied exactly: the operator is tried.
 
-    Processors without VNNI add two products in 16 bits, where those of full bytes are cut off without a
-    word: there a bit less is used.
+    Processors without VNNI add two products in 16 bits, where those of full bytes saturate silently: there
+    one bit less is used.
     """
     weight, scale = torch.full((64, 256), 127, dtype=torch.int8), torch.ones(64)
     most, zeros = torch.full((16, 256), float(reach)), torch.zeros(64, dtype=torch.int64)
@@ -233,14 +233,14 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def make_int8(module: nn.Module) -> None:
     """Put int8 layers in place of the linear ones of a language model's blocks, or of a text encoder, one
-    after the other; what is left is in float32. Weights without memory stay so, to be filled."""
+    after the other; what is left is in float32. Weights on the meta device stay there, to be filled."""
     for path, owner in [*module.named_modules()]:
         if not isinstance(module, TextEncoder) and not path.startswith("transformer."):
             continue  # the projection of a text and the heads: little work, and close to the logits
         if isinstance(owner, SelfAttention):
             weight = owner.in_proj_weight
             del owner.in_proj_weight
-            # What attends to a text asks for q and for k, v apart.
+            # Cross-attention computes q, and k and v, separately.
             owner.int8 = _int8(
                 weight, len(weight) // 3 if path.endswith("cross_attention") else None
             )

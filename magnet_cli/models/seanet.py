@@ -1,4 +1,4 @@
-"""SEANet, the convolutional network of EnCodec: any range of its output from the input under it.
+"""SEANet, the convolutional network of EnCodec, computed for any range of its output.
 
 Convolutions, an LSTM at the frame rate, convolutions; the encoder and the decoder are two orders of
 the same parts (audiocraft's seanet.py and conv.py; Défossez et al., 2022, arXiv 2210.13438). Every
@@ -31,7 +31,7 @@ LSTMState = tuple[Tensor, Tensor]
 
 
 class Layer(nn.Module, ABC):
-    """A layer that computes ranges; as it stands, one that keeps each position to itself."""
+    """A layer that computes ranges; by default each output depends on its own position alone."""
 
     def length(self, total: int) -> int:
         """Length of the output for a whole input of length `total`."""
@@ -96,7 +96,7 @@ class Conv(Layer):
         left, right = max(-under.start, 0), max(under.stop - total, 0)
         if self.mode == "constant":
             x = _crop(x, have, range(max(under.start, 0), min(under.stop, total)))
-            # Equal zeros on both sides cost nothing inside the convolution, a copy outside.
+            # Equal zeros on both sides are free inside the convolution, and take a copy outside.
             both = min(left, right)
             if left != right:
                 x = F.pad(x, (left - both, right - both))
@@ -116,7 +116,7 @@ class Conv(Layer):
             padding=(0, padding),
             dilation=(1, self.dilation),
         )
-        # One channel in is no telling how it lies, and then the result lies the slow way.
+        # With one input channel the memory layout is ambiguous, and the result would get the slow one.
         return y.contiguous(memory_format=_layout(y))
 
     def _under(self, want: range) -> range:
@@ -222,7 +222,7 @@ class LSTM(nn.Module):
 
 
 class Chain:
-    """Layers one after the other. Its input is left as it is, what lies between is overwritten."""
+    """Layers one after the other. Its input is left as it is; tensors between layers are overwritten."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = layers

@@ -1,4 +1,4 @@
-"""A model with its text: what the decoding loops are handed.
+"""A model with its texts: what the decoding loops are given.
 
 Everything that stays the same over a generation is done once here: conditions are projected, and
 cross-attention keys and values are computed for every layer.
@@ -20,7 +20,7 @@ from magnet_cli.models.transformer import Attention, CrossKeys, KVCache
 def conditions_of(
     lm: LanguageModel, text_encoder: TextEncoder, texts: Iterable[str | None]
 ) -> dict[str | None, Tensor | None]:
-    """What texts are to the networks: for each [L, dim], or None for the null condition.
+    """The condition of each text: [L, dim], or None for the null condition.
 
     Every distinct text is encoded once, by itself, so that batch-mates cannot matter.
     """
@@ -39,13 +39,13 @@ def text_sessions(
     prompts: Sequence[str | None],
     negative_prompts: Sequence[str | None],
 ) -> TextSessions:
-    """A model with its texts, as the decoding loops ask it: each text is encoded here, once."""
+    """A model with its texts, for the decoding loops: each text is encoded here, once."""
     found = conditions_of(lm, text_encoder, [*prompts, *negative_prompts])
     return TextSessions(lm, [found[p] for p in prompts], [found[n] for n in negative_prompts])
 
 
 class TextSessions:
-    """A model and its texts, encoded once: a session for each way of decoding, as often as asked."""
+    """A model and its encoded texts, which makes a session for each way of decoding."""
 
     def __init__(
         self, lm: LanguageModel, conditions: Sequence[Tensor | None], nulls: Sequence[Tensor | None]
@@ -80,8 +80,8 @@ class MaskedSession:
 
     On a CPU the items are computed one by one: their matrices are large enough to fill it, the
     network takes the memory of one item, and an item's result does not depend on its batch-mates,
-    not even by rounding. The logits handed back are all items'. On other devices both halves of all
-    items go through in one batch.
+    not even by rounding. The logits of all items are returned. On other devices both halves of all items go
+    through in one batch.
 
     The rows of a prefix are computed once, at the first step, and held as keys and values.
     """
@@ -141,7 +141,7 @@ class MaskedSession:
         return self.lm.stage_logits(rows, stage, positions)
 
     def _prefix(self, codes: Tensor, cross: CrossKeys) -> HeldPrefix:
-        """The prefix for a text, computed again only if its codes are others than last time."""
+        """The prefix for a text, computed again only if its codes have changed."""
         inside = self.lm.pattern.rows_within(self.prefix_rows, codes.shape[-1]).to(codes.device)
         fixed = codes[:, inside]
         held = self._prefixes.get(cross)
@@ -152,11 +152,12 @@ class MaskedSession:
 
 
 class RescorerSession:
-    """How likely a causal model finds codes, for given texts (`decoding.contracts.CodeProbs`).
+    """The probabilities that a causal model gives to codes, for given texts
+    (`decoding.contracts.CodeProbs`).
 
     Teacher-forced in one parallel pass: every code given all before it in the delay layout, at
-    temperature 1, without guidance. What is not decoded yet, the streams above the scored one, is
-    fed as the special token. On a CPU item by item, for the reasons of `MaskedSession`.
+    temperature 1, without guidance. The streams above the scored one are not decoded yet, and read as the
+    special token. On a CPU item by item, for the reasons of `MaskedSession`.
     """
 
     def __init__(self, lm: LanguageModel, conditions: Sequence[Tensor | None]) -> None:
@@ -183,8 +184,8 @@ class RescorerSession:
 class CausalSession:
     """A causal model for given texts, step by step (`decoding.contracts.CausalLogits`).
 
-    What is guided by goes through in one batch on every device: a step is bound by reading the
-    weights, and they are read once for all rows.
+    The conditional, null and short halves go through in one batch on every device: the time of a step is
+    that of reading the weights, which are read once for all rows.
     """
 
     def __init__(

@@ -2,10 +2,10 @@
 
 A frame of codes covers `stack` spectral frames. Their band levels, centred and weighted, are cut into
 `groups` of neighbouring bands; each group goes through an orthogonal basis of its own (principal
-components) and a residual quantizer of its own. The first `groups` streams are the groups' first
-codes, low to high, the next ones what those left over. The decoder goes back through the same basis
-and finds the lost phases again (spectrum.py). On both sides small convolutions are added to the
-linear path; they start at zero, so that training begins at the linear optimum.
+components) and a residual quantizer of its own. The first `groups` streams are the groups' first codes, low
+to high; the next ones code the residuals. The decoder goes back through the same basis and finds the lost
+phases again (spectrum.py). On both sides small convolutions are added to the linear path; they start at
+zero, so that training begins at the linear optimum.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHUNK_FRAMES = 512  # 20 s at 25 frames/s
 STREAM_CHUNK_FRAMES = 64
 PAST_FRAMES = 2  # of codes before a chunk whose sound is held while phases are found
 SEAM_FRAMES = 6  # on either side of a loop's seam whose phases are found again
-# Levels that waver are steadied over so many spectral frames.
+# How `steady` averages levels that flicker.
 REACH = 4  # spectral frames on either side
 _SPREAD = 2.5  # spectral frames, of the Gaussian over time
 _NEIGHBOURS = 5  # bands whose difference decides together
@@ -45,7 +45,7 @@ class ContextBlock(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def forward(self, x: Tensor, share: float = 1.0) -> Tensor:
-        """[B, T, C] -> [B, T, C]; only `share` of what the branch says is added."""
+        """[B, T, C] -> [B, T, C]; the branch is added with the weight `share`."""
         around = self.time(x.transpose(1, 2)).transpose(1, 2)
         out: Tensor = x + share * self.down(F.gelu(self.up(self.norm(around))))
         return out
@@ -139,7 +139,7 @@ class SpectralCodec(AudioCodec):
         """Quantized latents [B, T, groups * dimension] -> levels [B, T * stack, bands].
 
         Trained on squared errors, the convolutions lean towards the mean of what a code may stand for;
-        heard at full strength (`share` 1) they dull what they mend.
+        at full strength (`share` 1) they make the sound dull.
         """
         for block in self.latent_decoder:
             latents = block(latents, share)
@@ -194,8 +194,8 @@ class SpectralCodec(AudioCodec):
     ) -> Iterator[Tensor]:
         """As `decode`, in consecutive pieces [B, 1, up to chunk_frames * hop_length].
 
-        Magnitudes are those of one pass. Phases are not a function of the codes nearby: a piece goes on
-        in phase from the one before, and sounds like one pass without equalling it sample by sample.
+        Magnitudes are those of one pass. Phases do not depend on the nearby codes alone: a piece continues
+        the phases of the one before, and sounds like one pass without being equal sample by sample.
         """
         self.check_codes(codes)  # now, not at the first piece
         _check_chunk(chunk_frames)
@@ -227,7 +227,7 @@ class SpectralCodec(AudioCodec):
         """As `AudioCodec.decode_loop`; the sound at the seam is in phase with both sides of it."""
         frames = codes.shape[-1]
         audio = super().decode_loop(codes, context)
-        # Turned by half, the seam is in the middle, between phases that do not know each other.
+        # Rotated by half, the loop has its seam in the middle, between unrelated phases.
         half, reach = frames // 2, min(SEAM_FRAMES, frames // 4)
         turned = audio.roll(half * self.hop_length, -1)
         closed = self.decode_into(codes.roll(half, -1), turned, [(half - reach, half + reach)])
@@ -237,7 +237,7 @@ class SpectralCodec(AudioCodec):
     def decode_into(
         self, codes: Tensor, audio: Tensor, regions: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """As `AudioCodec.decode_into`: `audio`, but for the regions, which meet it in phase."""
+        """As `AudioCodec.decode_into`: `audio` with new regions, which join it in phase."""
         self.check_codes(codes)
         margin, hop, frames = self.spectrum.margin, self.hop_length, codes.shape[-1]
         made = audio.to(self.basis.dtype, copy=True)

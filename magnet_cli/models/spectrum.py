@@ -72,15 +72,15 @@ class Spectrum(nn.Module):
     ) -> Tensor:
         """Sound whose bands have these amplitudes: fast Griffin-Lim from integrated phases.
 
-        Within a band of several bins the shape is free, and left to what the sound has by itself: noise
-        keeps the uneven spectrum of noise, and a band's level is right all the same.
+        Within a band of several bins the shape is free, and left as it comes: noise keeps the uneven
+        spectrum of noise, while the level of the band is right.
 
         Args:
             bands: what the amplitudes are of.
             amplitudes: [N, bands], as `bands.amplitudes(analyse(...))`.
             iterations: rounds; each makes the spectra more those of one sound.
             past: samples [P] already played, at the place where the result begins (margin included):
-                they are held, and so the new sound goes on from them in phase.
+                they are kept fixed, so that the new sound continues them in phase.
             future: samples [F] that the result is to end with (margin included), held likewise.
 
         Returns:
@@ -102,7 +102,7 @@ class Spectrum(nn.Module):
             spectra = self.analyse(sound[None])[0]
             estimate = torch.sub(spectra, before, alpha=MOMENTUM / (1 + MOMENTUM))
             gains = bands.gains(magnitudes_of(estimate), amplitudes)
-            torch.view_as_real(estimate).mul_(gains[..., None])  # times a complex number is dearer
+            torch.view_as_real(estimate).mul_(gains[..., None])  # complex products are slower
             before = spectra
         return sound
 
@@ -111,7 +111,7 @@ class Spectrum(nn.Module):
 
         Each bin belongs to the nearest peak, turns at the frequency that a parabola through the peak's
         log magnitudes gives, and alternates in sign around it as the window's transform does. Partials
-        start in tune; where sound is no partial, any phase is as good.
+        start in tune; elsewhere any phase will do.
         """
         if magnitudes.device.type not in ("cpu", "cuda"):
             # Turns are added up in float64, which Apple's GPUs do not have.

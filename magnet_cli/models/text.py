@@ -22,7 +22,7 @@ from magnet_cli.errors import UsageError
 
 
 class TextEncoder(nn.Module):
-    """Text to a sequence of vectors, one text at a time: what else is in a batch cannot matter.
+    """Text to a sequence of vectors, one text at a time, so that it cannot depend on the rest of a batch.
 
     Attributes:
         width: of the vectors.
@@ -39,8 +39,8 @@ class TextEncoder(nn.Module):
         return [self.encode(text) for text in texts]
 
     def knows(self, text: str) -> bool:
-        """Whether the encoder was made for any word of a text: not for one in a script that it has no
-        letters of, which says nothing to a model."""
+        """Whether the encoder knows any word of a text: none of a text in a script whose letters it lacks,
+        which means nothing to a model."""
         return True
 
 
@@ -60,8 +60,8 @@ class T5Config:
     layer_norm_epsilon: float = 1e-6
 
 
-# Of a text. Attention takes memory by its square: 0.9 GB at this length in a T5 of 16 heads, and what the
-# longest prompt of 20,000 characters could ask for would be 80 GB. Captions have less than 100.
+# Of a text. The memory of attention grows with its square: 0.9 GB at this length in a T5 of 16 heads, and
+# up to 80 GB for the longest prompt of 20,000 characters. Captions have less than 100.
 MOST_TOKENS = 2048
 
 
@@ -94,7 +94,7 @@ class T5Encoder(TextEncoder):
 
     @torch.no_grad()
     def encode_all(self, texts: Sequence[str]) -> list[Tensor]:
-        """As `TextEncoder.encode_all`. On a CPU one by one: what else is asked for changes no bit there."""
+        """As `TextEncoder.encode_all`. On a CPU one by one, so that no bit depends on the other texts."""
         device = self.embedding.weight.device
         if device.type == "cpu":
             return super().encode_all(texts)
@@ -102,7 +102,7 @@ class T5Encoder(TextEncoder):
 
     @torch.no_grad()
     def encode_padded(self, texts: Sequence[str]) -> list[Tensor]:
-        """Texts in one pass, the shorter ones padded with what is never attended to; as `encode_all`."""
+        """Texts in one pass, the shorter ones padded and the padding masked; as `encode_all`."""
         each = [self._ids(text) if text else [] for text in texts]
         longest = max(map(len, each), default=0)
         if not longest:

@@ -2,7 +2,7 @@
 
 Pre-LayerNorm, no biases in attention and feed-forward, exact GELU, sinusoidal positions added once
 at the input (docs/reference.md, Model; audiocraft's transformer.py). Parameter names are those of the
-released checkpoints, so that loading them is a table of equals.
+released checkpoints, so that loading them renames nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Rows of one block of banded attention: small enough that few keys are computed for nothing
-# (block + 2 * context against block), large enough to keep matrix products efficient.
+# Rows of one block of banded attention: small enough that few keys are computed in vain (block + 2 *
+# context against block), large enough to keep matrix products efficient.
 BAND_BLOCK = 64
 
 
@@ -35,7 +35,7 @@ class Attention:
 
     @staticmethod
     def full() -> Attention:
-        """Everything sees everything."""
+        """Every position sees all."""
         return Attention("full")
 
     @staticmethod
@@ -57,7 +57,7 @@ class Attention:
         return Attention("prefix", context, rows)
 
     def groups(self, batch: int) -> list[tuple[slice, Attention]]:
-        """The items of a batch, by the one rule that each group of them goes by."""
+        """The items of a batch in groups, each with its one rule."""
         if not self.short_items:
             return [(slice(None), self)]
         wide = batch - self.short_items
@@ -94,7 +94,7 @@ class Attention:
 
 
 @functools.lru_cache(maxsize=16)
-@torch.inference_mode(False)  # a table first made while decoding must serve training too
+@torch.inference_mode(False)  # a table first made while decoding must also work in training
 def _cached_mask(attention: Attention, length: int, device: torch.device) -> Tensor:
     return attention.mask(length).to(device)
 
@@ -267,7 +267,7 @@ def _band_block_mask(length: int, context: int, device: torch.device) -> Tensor:
     band = (row - column).abs() <= context
     place = torch.arange(blocks, device=here)[:, None, None] * BAND_BLOCK + column
     seen = band & (place >= 0) & (place < length)
-    # Rows past the end see themselves, so that no row of the softmax is empty.
+    # Rows past the end see themselves: no row of the softmax may be empty.
     seen |= (row == column) & (place >= length)
     return seen[:, None].to(device)
 

@@ -1,12 +1,12 @@
 """The light text encoder of small models: a frozen table of word-piece vectors.
 
-The vectors are distilled from a sentence encoder (recipes/nano/text_table.py), so that words of a
-kind lie together and an unseen word lands near those it is like; what a small language model makes
-of them is learned in its `text_proj`. The vocabulary is open: any word is a piece or breaks into
-some, and what not even its letters are pieces of is the unknown piece. Cost: a table look-up.
+The vectors are distilled from a sentence encoder (recipes/nano/text_table.py), so that similar words have
+similar vectors, and an unseen word is near those that it resembles; how a small language model uses them is
+learned in its `text_proj`. The vocabulary is open: any word is a piece or breaks into several; a word whose
+letters are not pieces either is the unknown piece. Cost: a table look-up.
 
-Attention over text knows no order, so each piece carries what stands before it: "no drums" and
-"drums" differ in the second half of the vector of "drums".
+Attention over text ignores order, so each piece also carries its context: "no drums" and "drums" differ in
+the second half of the vector of "drums".
 
 A table can be followed by a few layers of attention over the text, learned for a language model that
 stays as it is (recipes/nano/teach_text.py).
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from magnet_cli.models.text import TextEncoder
 
-# How much of the context is kept from one piece to the next: two words back still count.
+# How much of the context is kept from one piece to the next; two words back still matter.
 _MEMORY = 0.5
 
 
@@ -64,7 +64,7 @@ class WordPieceEncoder(TextEncoder):
 
     @torch.no_grad()
     def rows(self, text: str) -> Tensor:
-        """What the table says of a text, before any layer: as `encode`."""
+        """The rows of a text in the table, before any layer; otherwise as `encode`."""
         ids = self.piece_ids(text)
         if not ids:
             return self.scale.new_zeros(0, self.width, dtype=torch.float32)
@@ -106,9 +106,8 @@ class WordPieceEncoder(TextEncoder):
 
 
 class Reader(nn.Module):
-    """Attention over a text's rows: adds to each what it means beside the others.
-
-    Its last matrix starts at zero, and so the reader with changing nothing.
+    """Attention over a text's rows: adds to each what it means beside the others. Its last matrix starts at
+    zero, so that at first it changes nothing.
     """
 
     def __init__(self, width: int, layers: int, heads: int = 4) -> None:
