@@ -77,31 +77,23 @@ def parse_shard(text: str | None) -> Shard:
 
 
 def parse_batch_size(text: str) -> int | Literal["auto"]:
-    """ "auto" or a whole number from 1.
-
-    Raises:
-        UsageError: it is anything else.
-    """
-    if text == "auto":
-        return "auto"
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 4096):
-        raise UsageError(
-            f"--batch-size cannot be {text[:40]!r}.", "It takes auto, or 1 to 4096 clips."
-        )
-    return int(text)
+    """ "auto" or a whole number of clips from 1.
+    Raises UsageError: it is anything else."""
+    return _count("batch-size", text, 4096, " clips")
 
 
 def parse_workers(text: str | None) -> int | Literal["auto"] | None:
-    """ "auto" or a whole number from 1.
+    """ "auto" or a whole number from 1; None stays.
+    Raises UsageError: it is anything else."""
+    return None if text is None else _count("workers", text, MOST_WORKERS)
 
-    Raises:
-        UsageError: it is anything else.
-    """
-    if text is None or text == "auto":
-        return "auto" if text else None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MOST_WORKERS):
+
+def _count(flag: str, text: str, most: int, of: str = "") -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= most):
         raise UsageError(
-            f"--workers cannot be {text[:40]!r}.", f"It takes auto, or 1 to {MOST_WORKERS}."
+            f"--{flag} cannot be {text[:40]!r}.", f"It takes auto, or 1 to {most}{of}."
         )
     return int(text)
 

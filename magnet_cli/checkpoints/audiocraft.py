@@ -122,14 +122,7 @@ class LMFile:
 def open_lm(path: Path) -> LMFile:
     """Open `state_dict.bin`. Raises CheckpointError: unreadable, refused, not in this layout, or
     asking for what we cannot do."""
-    package = read_pickle(path)
-    state, text = package.get("best_state"), package.get("xp.cfg")
-    if not isinstance(state, dict) or not isinstance(text, str):
-        raise CheckpointError(
-            f"{path} is not in the released layout: it needs best_state and xp.cfg.",
-            "Export the training checkpoint first (audiocraft's utils.export).",
-        )
-    settings = xp_cfg.parse(text)
+    state, settings = xp_cfg.read_package(path)
     for key, supported in SUPPORTED.items():
         said = xp_cfg.get(settings, key, supported)
         if said != supported:

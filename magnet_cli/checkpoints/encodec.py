@@ -21,7 +21,7 @@ import yaml
 from torch import Tensor
 
 from magnet_cli.checkpoints import key_map, xp_cfg
-from magnet_cli.checkpoints.building import blank, check_state, damaged, read_pickle, read_tensors
+from magnet_cli.checkpoints.building import blank, check_state, damaged, read_tensors
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.fields import shown
@@ -145,14 +145,8 @@ def read_released(path: Path) -> tuple[CodecConfig, dict[str, Tensor]]:
     """`compression_state_dict.bin` -> settings, and the tensors that EnCodec(settings) has, float32.
     Raises CheckpointError: unreadable, refused, not in this layout, asking for what does not exist
     here, or a tensor is missing, left over or of another shape."""
-    package = read_pickle(path)
-    state, text = package.get("best_state"), package.get("xp.cfg")
-    if not isinstance(state, dict) or not isinstance(text, str):
-        raise CheckpointError(
-            f"{path} is not in the released layout: it needs best_state and xp.cfg.",
-            "Export the training checkpoint first (audiocraft's utils.export).",
-        )
-    config = released_config(xp_cfg.parse(text), path.name)
+    state, settings = xp_cfg.read_package(path)
+    config = released_config(settings, path.name)
     renamed = key_map.to_ours(state, released_keys(), RELEASED_DROPS, path.name)
     return config, _checked(config, renamed, path.name)
 

@@ -10,8 +10,10 @@ after all.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, TypeVar
 
+from magnet_cli.checkpoints.building import read_pickle
 from magnet_cli.errors import CheckpointError
 from magnet_cli.fields import shown
 from magnet_cli.foreign import yaml_text
@@ -30,6 +32,19 @@ _MOST_PARTS = (
     100_000  # values, and 100 characters of a text count as one: released ones have a thousand
 )
 _T = TypeVar("_T")
+
+
+def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state dictionary of a released file, and the settings beside it.
+    Raises CheckpointError: unreadable, refused, or not in the released layout."""
+    package = read_pickle(path)
+    state, text = package.get("best_state"), package.get("xp.cfg")
+    if not isinstance(state, dict) or not isinstance(text, str):
+        raise CheckpointError(
+            f"{path} is not in the released layout: it needs best_state and xp.cfg.",
+            "Export the training checkpoint first (audiocraft's utils.export).",
+        )
+    return state, parse(text)
 
 
 def parse(text: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class BenchOptions:
     )
     repeats: int = _what("Runs of each row.", 3, metavar="N", min=1, max=1000)
     sample: int | None = _what(
-        "Time so many steps of each kind, and reckon the rest: for large models on slow machines.",
+        "Time so many steps of each kind, and estimate the rest: for large models on slow machines.",
         metavar="N",
         min=1,
         max=10_000,

@@ -79,7 +79,7 @@ class Plan:
         duration: seconds of a clip; None: the model's segment.
         steps: of each masked stream, or one number for all; None: the model's own.
         repeats: of each row, in turns with the others of its precision.
-        sample: steps of each kind that are timed, the others being reckoned from them; None: all are.
+        sample: steps of each kind that are timed, the others being estimated from them; None: all are.
     """
 
     ways: tuple[Way, ...] | None

@@ -38,7 +38,7 @@ def measure(pipeline: Pipeline, request: GenerationRequest, sample: int | None =
 
     Args:
         sample: steps of each kind that are computed and timed, the others being passed over and
-            reckoned from them; None: all are. The codes are then of no use.
+            estimated from them; None: all are. The codes are then of no use.
     """
     partners = request.partners
     models = [pipeline.lm, *(p.lm for p in (partners.rescorer, partners.hybrid_model) if p)]
@@ -52,7 +52,7 @@ def measure(pipeline: Pipeline, request: GenerationRequest, sample: int | None =
             pipeline.decode(request)
             _wait(pipeline.device)
             took = time.perf_counter() - began
-    return Run(took - watch.spent + watch.reckoned, watch.passes, peak.bytes)
+    return Run(took - watch.spent + watch.estimated, watch.passes, peak.bytes)
 
 
 def codec_seconds(pipeline: Pipeline, request: GenerationRequest, repeats: int) -> float:
@@ -91,7 +91,7 @@ class Watch:
         self.spent = 0.0
 
     @property
-    def reckoned(self) -> float:
+    def estimated(self) -> float:
         """Seconds that all passes would take; none where all are computed."""
         return sum(kind.count * kind.seconds / kind.timed for kind in self._kinds.values())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,11 @@ class AudioCodec(nn.Module):
         card: codes in each stream.
     """
 
-    sample_rate: int
-    channels: int
-    hop_length: int
-    n_q: int
-    card: int
+    def __init__(self, config: CodecConfig | SpectralCodecConfig) -> None:
+        """`config` has the sizes above."""
+        super().__init__()
+        self.sample_rate, self.channels = config.sample_rate, config.channels
+        self.hop_length, self.n_q, self.card = config.hop_length, config.n_q, config.card
 
     @property
     def frame_rate(self) -> float:
@@ -90,6 +90,21 @@ class AudioCodec(nn.Module):
             codec that chooses phases goes on from `audio` in phase, and returns it outside.
         """
         return self.decode(codes)
+
+    def joined(self, pieces: Iterable[Tensor], codes: Tensor) -> Tensor:
+        """Pieces of `decode_chunks` as one; no samples where there are no codes."""
+        made = list(pieces)
+        if not made:
+            return torch.zeros(len(codes), self.channels, 0, device=codes.device)
+        return made[0] if len(made) == 1 else torch.cat(made, dim=-1)
+
+    def check_audio(self, audio: Tensor) -> None:
+        """Refuse audio that this codec cannot encode.
+        Raises ValueError: not three dimensions, or another number of channels."""
+        if audio.dim() != 3 or audio.shape[1] != self.channels:
+            raise ValueError(
+                f"audio must be [B, {self.channels}, samples], not {list(audio.shape)}"
+            )
 
     def check_codes(self, codes: Tensor) -> None:
         """Refuse codes that this codec cannot have made.

@@ -61,14 +61,9 @@ class EnCodec(AudioCodec):
     """
 
     def __init__(self, config: CodecConfig) -> None:
-        super().__init__()
         check_config(config)
+        super().__init__(config)
         self.config = config
-        self.sample_rate = config.sample_rate
-        self.channels = config.channels
-        self.hop_length = config.hop_length
-        self.n_q = config.n_q
-        self.card = config.card
         self.encoder = seanet.encoder(config)
         self.decoder = seanet.decoder(config)
         self.quantizer = ResidualVectorQuantizer(config.n_q, config.card, config.dimension)
@@ -77,10 +72,7 @@ class EnCodec(AudioCodec):
     def encode(self, audio: Tensor, chunk_frames: int | None = None) -> Tensor:
         """Audio [B, C, samples] -> codes int64 [B, K, ceil(samples / hop_length)].
         Raises ValueError: not three dimensions, or not the codec's number of channels."""
-        if audio.dim() != 3 or audio.shape[1] != self.channels:
-            raise ValueError(
-                f"audio must be [B, {self.channels}, samples], not {list(audio.shape)}"
-            )
+        self.check_audio(audio)
         chunk_frames = _chunk(chunk_frames, len(audio))
         dtype = self.quantizer.codebooks[0].dtype
         pieces = self.encoder.pieces(
@@ -94,10 +86,7 @@ class EnCodec(AudioCodec):
     def decode(self, codes: Tensor, chunk_frames: int | None = None) -> Tensor:
         """Codes [B, K, T] -> audio float32 [B, C, T * hop_length].
         Raises ValueError: a code is outside 0..card-1, or K is not `n_q`."""
-        pieces = list(self.decode_chunks(codes, chunk_frames))
-        if not pieces:
-            return torch.zeros(len(codes), self.channels, 0, device=codes.device)
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+        return self.joined(self.decode_chunks(codes, chunk_frames), codes)
 
     def decode_chunks(
         self, codes: Tensor, chunk_frames: int | None = STREAM_CHUNK

@@ -94,13 +94,8 @@ class SpectralCodec(AudioCodec):
     basis: Tensor
 
     def __init__(self, config: SpectralCodecConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-        self.sample_rate = config.sample_rate
-        self.channels = config.channels
-        self.hop_length = config.hop_length
-        self.n_q = config.n_q
-        self.card = config.card
         self.spectrum = Spectrum(config.spectral_hop, config.overlap)
         self.bands = Bands(
             config.sample_rate, self.spectrum.n_fft, config.linear_hz, config.high_bands
@@ -160,8 +155,7 @@ class SpectralCodec(AudioCodec):
     def encode(self, audio: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
         """Audio [B, 1, samples] -> codes int64 [B, K, ceil(samples / hop_length)].
         Raises ValueError: not three dimensions, or more than one channel."""
-        if audio.dim() != 3 or audio.shape[1] != self.channels:
-            raise ValueError(f"audio must be [B, 1, samples], not {list(audio.shape)}")
+        self.check_audio(audio)
         _check_chunk(chunk_frames)
         frames = -(-audio.shape[-1] // self.hop_length)
         margin = self.spectrum.margin
@@ -184,10 +178,7 @@ class SpectralCodec(AudioCodec):
     def decode(self, codes: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
         """Codes [B, K, T] -> audio float32 [B, 1, T * hop_length].
         Raises ValueError: a code is outside 0..card-1, or K is not `n_q`."""
-        pieces = list(self.decode_chunks(codes, chunk_frames))
-        if not pieces:
-            return torch.zeros(len(codes), self.channels, 0, device=codes.device)
-        return torch.cat(pieces, dim=-1)
+        return self.joined(self.decode_chunks(codes, chunk_frames), codes)
 
     def decode_chunks(
         self, codes: Tensor, chunk_frames: int = STREAM_CHUNK_FRAMES

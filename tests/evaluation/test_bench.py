@@ -1,4 +1,4 @@
-"""A bench: passes are counted exactly, a sample changes nothing but what it reckons, and what it says."""
+"""A bench: passes are counted exactly, a sample changes nothing but what it estimates, and what it says."""
 
 from __future__ import annotations
 
