@@ -70,6 +70,7 @@ def train_lm(
     try:
         import accelerate  # noqa: F401  (without it, nothing of the data need be read)
 
+        from magnet_cli.training.loop import launched_alone
         from magnet_cli.training.setup import make_trainer
     except ModuleNotFoundError as error:
         if error.name != "accelerate":
@@ -79,6 +80,11 @@ def train_lm(
             "Install it with `pip install accelerate`, or magnet with its `train` extra.",
         ) from error
     trainer = make_trainer(chosen, out, resume)
+    if launched_alone(trainer.accelerator.num_processes):
+        voice.warn(
+            "accelerate launch starts one process on a CPU, however many it is asked for. For two: "
+            "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m magnet_cli train lm …"
+        )
     if trainer.step >= chosen.steps:
         voice.note(
             f"{out} has done {trainer.step} steps, and {chosen.steps} were asked for: nothing is left "

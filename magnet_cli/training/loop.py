@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -84,6 +85,13 @@ def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerato
             "Choose --mixed-precision bf16 or no.",
         )
     return accelerator
+
+
+def launched_alone(processes: int) -> bool:
+    """Whether `accelerate launch` was asked for several processes and started this one alone, as it
+    does on a CPU: the launcher says where they would meet, and nobody how many they are."""
+    launched = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    return processes == 1 and launched and "WORLD_SIZE" not in os.environ
 
 
 def fitting_precision(device: torch.device) -> Precision:

@@ -16,7 +16,7 @@ from magnet_cli.errors import CheckpointError, MagnetError, UsageError
 from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.lock import locked
-from magnet_cli.training.loop import NotANumberError, Progress, shared_out
+from magnet_cli.training.loop import NotANumberError, Progress, launched_alone, shared_out
 from magnet_cli.training.output import Journal
 from magnet_cli.training.setup import make_trainer
 from tests.training.test_loop import settings
@@ -70,6 +70,20 @@ def test_a_process_ends_when_another_is_asked_to(workshop: Path) -> None:
 
     trainer.accelerator = Two()
     assert trainer._asked_to_stop()
+
+
+def test_a_launcher_that_starts_one_of_several_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`accelerate launch --cpu --num_processes 2` sets these, and runs one process without a word."""
+    for name in ("ACCELERATE_MIXED_PRECISION", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert not launched_alone(1), "one was asked for"
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert launched_alone(1)
+    assert not launched_alone(2)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not launched_alone(1), "whoever started it counts them"
 
 
 def test_a_folder_takes_one_run_at_a_time(workshop: Path) -> None:
