@@ -329,7 +329,7 @@ class Model(Pipeline):
             UsageError: no bars are wanted, or the library that stretches is not here.
         """
         if not isinstance(wanted, BarsConfig) or wanted.bpm is None:
-            raise UsageError(f"{wanted!r} are no bars.", "Give BarsConfig(bpm=120, bars=4).")
+            raise UsageError(f"{wanted!r} has no bars.", "Give BarsConfig(bpm=120, bars=4).")
         if loop:
             pieces.need_masks(self, "close a loop")
         direction, hooks = self._direction(prompt, **how)
@@ -361,7 +361,8 @@ class Model(Pipeline):
         made = source if isinstance(source, Tensor) else getattr(source, "codes", None)
         if not isinstance(made, Tensor):
             raise UsageError(
-                f"{source!r} is no sound.", "Give a file, codes [1, streams, frames] or a result."
+                f"{source!r} is not a sound.",
+                "Give a file, codes [1, streams, frames] or a result.",
             )
         pieces.check_codes(self, made)
         seconds, said = made.shape[-1] / self.frame_rate, getattr(source, "seconds", None)
@@ -401,7 +402,7 @@ class Model(Pipeline):
             ) from None
         for text in (negative_prompt, *(cue.prompt for cue in cues)):
             if text is not None and not isinstance(text, str):
-                raise UsageError(f"{text!r} is no prompt.", "Give a text, or None.")
+                raise UsageError(f"{text!r} is not a prompt.", "Give a text, or None.")
         seed = secrets.randbelow(2**32) if seed is None else seed
         overlap = None if overlap is None else _number("overlap", overlap)
         hooks = {"on_step": on_step, "on_window": on_window}
@@ -447,7 +448,7 @@ def load_model(
     if isinstance(name, os.PathLike):
         name = os.path.join(".", os.fspath(name))
     if name is not None and not isinstance(name, str):
-        raise UsageError(f"{name!r} is no model.", "Give a name, a hub id or a directory.")
+        raise UsageError(f"{name!r} is not a model.", "Give a name, a hub id or a directory.")
     resolved = find_place(name, offline=offline, revision=revision, progress=progress)
     folder = name if resolved.repo is None and resolved.known is None else None
     return Model(load_parts(resolved, device, dtype, loras), folder)

@@ -361,7 +361,7 @@ def _finite(value: float) -> float | None:
 
 def _path(given: object) -> Path:
     if not isinstance(given, (str, os.PathLike)):
-        raise UsageError(f"{given!r} is no file.", "Give its path.")
+        raise UsageError(f"{given!r} is not a file.", "Give its path.")
     return Path(given)
 
 

@@ -80,7 +80,9 @@ def make_request(
             )
     for text in (*prompts, *negative_prompts):
         if text is not None and not isinstance(text, str):
-            raise UsageError(f"{text!r} is no prompt.", "Give a text; None is the null condition.")
+            raise UsageError(
+                f"{text!r} is not a prompt.", "Give a text; None is the null condition."
+            )
     seeds = [_seed(seed) for seed in seeds]
     given = DecodingConfig() if config is None else config
     if not isinstance(given, DecodingConfig):
@@ -145,7 +147,7 @@ def _seed(given: object) -> int:
     except TypeError:
         seed = -1
     if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"{given} is no seed.", "Take a whole number from 0 to 2^63 - 1.")
+        raise UsageError(f"{given} is not a seed.", "Take a whole number from 0 to 2^63 - 1.")
     return seed
 
 

@@ -174,9 +174,9 @@ def test_text_is_encoded_for_each_prompt_alone(model: Model) -> None:
         ({"prompts": []}, "no prompt"),
         ({"prompts": "lofi"}, "one text"),
         ({"prompts": ["x"], "seeds": [1, 2]}, "2 seeds"),
-        ({"prompts": ["x"], "seeds": [-1]}, "no seed"),
-        ({"prompts": ["x"], "seeds": [1.5]}, "1.5 is no seed"),
-        ({"prompts": ["x"], "seeds": ["1"]}, "1 is no seed"),
+        ({"prompts": ["x"], "seeds": [-1]}, "not a seed"),
+        ({"prompts": ["x"], "seeds": [1.5]}, "1.5 is not a seed"),
+        ({"prompts": ["x"], "seeds": ["1"]}, "1 is not a seed"),
         ({"prompts": ["x"], "negative_prompts": ["a", "b"]}, "2 negative_prompts"),
         ({"prompts": ["x"], "frames": 0}, "0 frames"),
         ({"prompts": ["x"], "frames": 501}, "501 frames"),
@@ -226,7 +226,7 @@ def test_a_path_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(ModelNotFoundError):
             magnet_cli.load_model(given)
     assert seen == [str(tmp_path), "./mine"]
-    with pytest.raises(UsageError, match="3 is no model"):
+    with pytest.raises(UsageError, match="3 is not a model"):
         magnet_cli.load_model(3)  # type: ignore[arg-type]
 
 

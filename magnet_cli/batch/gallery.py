@@ -103,7 +103,7 @@ def check_page(folder: Path, force: bool) -> str | None:
             ) from error
     if path.is_dir() or (found is None and not force):
         raise UsageError(
-            f"{path} is there, and is no gallery.", "Move it away, or replace it with --force."
+            f"{path} is there, and is not a gallery.", "Move it away, or replace it with --force."
         )
     return found[1] if found else None
 
@@ -185,7 +185,7 @@ def _clip(folder: Path, file: str, path: Path, tell: Tell) -> dict[str, Any]:
         MagnetError: it cannot be read, or its picture cannot be written.
     """
     if not path.is_file():
-        raise UsageError("It is no file.", "Take it away.")
+        raise UsageError("It is not a file.", "Take it away.")
     status = path.stat()
     with open_sound(path) as sound:
         told = tell(sound.metadata, path.name, path.suffix[1:]) if sound.metadata else Told()

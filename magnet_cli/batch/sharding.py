@@ -90,7 +90,7 @@ def _whole(environment: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise UsageError(f"{name} is {text[:40]!r}, which is no number.", "Say the part: 1/8.")
+        raise UsageError(f"{name} is {text[:40]!r}, which is not a number.", "Say the part: 1/8.")
     return int(text)
 
 

@@ -117,7 +117,7 @@ def load_adapter(path: Path) -> Adapter:
         settings = reading.read_object(settings_file)
     except (OSError, reading.ReadError) as error:
         raise CheckpointError(
-            f"{path} is no adapter: {settings_file} cannot be read: {reading.reason(error)}.",
+            f"{path} is not an adapter: {settings_file} cannot be read: {reading.reason(error)}.",
             _WANTED,
         ) from error
     ours, tensors = _tensors(file)
@@ -141,7 +141,7 @@ def load_adapter(path: Path) -> Adapter:
         shapes = [list(pair[half].shape) for half in "AB" if half in pair]
         if len(shapes) != 2 or shapes[0][:1] != [rank] or shapes[1][1:] != [rank]:
             raise CheckpointError(
-                f"{path}: {named(where)} is no pair of A and B of rank {rank}.", _WANTED
+                f"{path}: {named(where)} is not a pair of A and B of rank {rank}.", _WANTED
             )
         if not all(bool(half.isfinite().all()) for half in pair.values()):
             raise CheckpointError(

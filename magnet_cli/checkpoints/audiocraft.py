@@ -115,7 +115,7 @@ class LMFile:
         """The weight [dim, text_dim] that takes the text encoder's output."""
         weight = self.state.get(TEXT_WEIGHT)
         if not isinstance(weight, Tensor) or weight.dim() != 2:
-            raise CheckpointError(f"{self.path} has no {TEXT_WEIGHT}.", "It is no text model.")
+            raise CheckpointError(f"{self.path} has no {TEXT_WEIGHT}.", "It is not a text model.")
         return weight
 
 

@@ -189,7 +189,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
             raise
         if isinstance(error, (OSError, ValueError)):
             raise damaged(path, error) from error
-        raise damaged(path, ValueError("it is no tokenizer of a version that is known")) from error
+        raise damaged(path, ValueError("it is not a tokenizer of a known version")) from error
 
 
 # ------------------------------------------------------------------------------------- tensors

@@ -45,7 +45,7 @@ def _rename(
     left_over = []
     for key, tensor in state.items():
         if not isinstance(key, str):
-            raise CheckpointError(f"{where} has the name {key!r}, which is no text.", HINT)
+            raise CheckpointError(f"{where} has the name {key!r}, which is not a text.", HINT)
         _check_plain(key, tensor, where)
         for pattern, target in rows:
             if match := pattern.fullmatch(key):

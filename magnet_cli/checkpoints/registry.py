@@ -217,7 +217,7 @@ def described(config: dict[str, Any], name: str, directory: Path) -> KnownCheckp
     try:
         decoding = DecodingConfig(**said("defaults", (dict,)))
     except (TypeError, UsageError) as error:
-        raise ReadError("its defaults are no settings of decoding") from error
+        raise ReadError("its defaults are not settings of decoding") from error
     return KnownCheckpoint(
         name=name,
         aliases=(),

@@ -46,7 +46,7 @@ class JudgeOptions:
         metavar="NAME,NAME",
     )
     embedder: tuple[str, ...] = _judges(
-        "What places sounds: mel (no weights, no judge of perception), CLAP by hub id or folder, or a "
+        "What places sounds: mel (no weights, does not judge perception), CLAP by hub id or folder, or a "
         "plugin's NAME or NAME=ARGUMENT. May be given several times. Default: mel.",
         (),
         metavar="NAME",
@@ -127,7 +127,7 @@ def evaluate(
 def check_plot(plot: Path | None) -> None:
     """Refuse a picture that cannot be written, before the work is done."""
     if plot is not None and plot.suffix.lower() != ".png":
-        raise UsageError(f"{plot} is no name of a picture.", "Pictures are .png files.")
+        raise UsageError(f"{plot} is not the name of a picture.", "Pictures are .png files.")
     if plot is not None and not plot.absolute().parent.is_dir():
         raise UsageError(f"There is no folder for {plot}.", "Make it first.")
 

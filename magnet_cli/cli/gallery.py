@@ -47,7 +47,7 @@ def gallery(
         typer.Option(metavar="TEXT", help="What it is called. Default: as the folder."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace an index.html that is no gallery.")
+        bool, typer.Option("--force", "-f", help="Replace an index.html that is not a gallery.")
     ] = False,
     *,
     talk: TalkOptions,

@@ -117,7 +117,7 @@ def make(
     for text in systems:
         name, said, path = text.partition("=")
         if not said or not name.strip() or not path:
-            raise UsageError(f"{text[:80]!r} is no system.", "Give NAME=DIR, as ours=clips.")
+            raise UsageError(f"{text[:80]!r} is not a system.", "Give NAME=DIR, as ours=clips.")
         if name in named:
             raise UsageError(f"Two systems are called {name!r}.", "Call each otherwise.")
         named[name] = Path(path)

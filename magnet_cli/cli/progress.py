@@ -178,63 +178,51 @@ def make_each(
         MagnetError: none was made: the first one's error, or that the disk is full.
         typer.Exit: a piece was interrupted, and what was finished is written.
     """
-    with ClipDisplay(talk, len(targets)) as display:
-        clips = _made(targets, make, output, talk, display, also)
-    if play:
-        hear([(saved.target.path, loop) for saved in clips], talk)
-
-
-def _made(
-    targets: Sequence[Target],
-    make: Callable[[Target, dict[str, Any]], Clip | Edit],
-    output: OutputConfig,
-    talk: Talk,
-    display: ClipDisplay,
-    also: Callable[[Clip | Edit, SavedClip], None],
-) -> list[SavedClip]:
     failures: list[MagnetError] = []
     failed: list[str] = []
     quieter: list[float] = []
     clips: list[SavedClip] = []
-    for target in targets:
-        try:
-            began = time.monotonic()
-            on_step = display.begin(target.prompt, target.seed)
-            told = {"seed": target.seed, "on_step": on_step, "on_window": display.window}
-            clip = make(target, told)
-            saved = clip.write(target, output, write_stdout, on_step)
-            display.done()
-            say_saved(saved, talk, output, time.monotonic() - began)
-            quieter += held_back(saved, output)
-            if "partial" in clip.settings:
-                raise typer.Exit(EXIT_INTERRUPTED)
-            also(clip, saved)
-            clips.append(saved)
-        except MagnetError as error:
-            failures.append(error)
-            failed.append(target.where)
-            if len(targets) > 1:
-                if all(error.message != said.message for said in failures[:-1]):  # once is enough
-                    where = f" ({target.path})" if target.path is not None else ""
-                    complain(f"{error.message}{where}", error.hint)
-                talk.data(_failure(target, error))
-            if isinstance(error, NoRoomError):
-                # There will be none for the others: no use in hours of generating them.
-                if not clips:
-                    raise
-                raise PartialFailureError(
-                    f"{len(clips)} of {len(targets)} clips were made before the disk was full.",
-                    "Make room, then ask for the others again, each by its seed.",
-                ) from error
-    say_held_back(quieter, len(clips), output, talk)
-    if failures and not clips:
-        raise failures[0]
-    if failures:
-        raise PartialFailureError(
-            f"{len(failures)} of {len(targets)} clips could not be made: {some(failed)}.",
-            "The reasons are above; the others are done.",
-        )
-    return clips
+    with ClipDisplay(talk, len(targets)) as display:
+        for target in targets:
+            try:
+                began = time.monotonic()
+                on_step = display.begin(target.prompt, target.seed)
+                told = {"seed": target.seed, "on_step": on_step, "on_window": display.window}
+                clip = make(target, told)
+                saved = clip.write(target, output, write_stdout, on_step)
+                display.done()
+                say_saved(saved, talk, output, time.monotonic() - began)
+                quieter += held_back(saved, output)
+                if "partial" in clip.settings:
+                    raise typer.Exit(EXIT_INTERRUPTED)
+                also(clip, saved)
+                clips.append(saved)
+            except MagnetError as error:
+                failures.append(error)
+                failed.append(target.where)
+                if len(targets) > 1:
+                    if error.message not in {said.message for said in failures[:-1]}:
+                        where = f" ({target.path})" if target.path is not None else ""
+                        complain(f"{error.message}{where}", error.hint)
+                    talk.data(_failure(target, error))
+                if isinstance(error, NoRoomError):
+                    # There will be none for the others: no use in hours of generating them.
+                    if not clips:
+                        raise
+                    raise PartialFailureError(
+                        f"{len(clips)} of {len(targets)} clips were made before the disk was full.",
+                        "Make room, then ask for the others again, each by its seed.",
+                    ) from error
+        say_held_back(quieter, len(clips), output, talk)
+        if failures and not clips:
+            raise failures[0]
+        if failures:
+            raise PartialFailureError(
+                f"{len(failures)} of {len(targets)} clips could not be made: {some(failed)}.",
+                "The reasons are above; the others are done.",
+            )
+    if play:
+        hear([(saved.target.path, loop) for saved in clips], talk)
 
 
 def grown(pieces: Iterator[Clip], keep_partial: bool) -> Clip:

@@ -73,7 +73,7 @@ def again(
     changes = list(context.args)
     stray = _stray(changes)
     if stray is not None:
-        raise UsageError(f"{stray[:80]!r} is no flag.", "Another prompt is --prompt TEXT.")
+        raise UsageError(f"{stray[:80]!r} is not a flag.", "Another prompt is --prompt TEXT.")
     with open_sound(file) as sound:
         made, problem = sound.metadata, sound.problem
         suffix = suffix_of(sound.kind, sound.subtype)

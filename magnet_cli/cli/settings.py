@@ -328,7 +328,7 @@ def seconds_of(text: str | float) -> float:
         return parse_seconds(str(text))
     except ValueError:
         raise typer.BadParameter(
-            f"{str(text)[:80]!r} is no time. It takes seconds or minutes: 90 or 1:30."
+            f"{str(text)[:80]!r} is not a time. It takes seconds or minutes: 90 or 1:30."
         ) from None
 
 

@@ -218,7 +218,7 @@ def _json_object(text: str) -> dict[str, Any]:
             'Write an object, such as {"prompt": "lofi piano", "seed": 7}.',
         ) from error
     if not isinstance(parsed, dict):
-        raise UsageError("It is no JSON object.", 'Write {"prompt": "lofi piano"}.')
+        raise UsageError("It is not a JSON object.", 'Write {"prompt": "lofi piano"}.')
     values: dict[str, Any] = {}
     for name, value in parsed.items():
         known = field_of(name)  # some have two names

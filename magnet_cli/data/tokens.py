@@ -236,11 +236,11 @@ def _read_index(folder: Path) -> _Index:
         format_ = _format(index.get("codec"))
         listed = index.get("shards")
         if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
-            raise ReadError("its shards are no list of files")
+            raise ReadError("its shards are not a list of files")
         names = [each.get("file") for each in listed]
         left_out = index.get("left_out", [])  # folders of older versions have none
         if not _are_texts(names) or not _are_texts(left_out):
-            raise ReadError("it names files by what is no text")
+            raise ReadError("it names files by something other than text")
         shards = tuple(Path(name).name for name in names)
     except FileNotFoundError as error:
         raise DataError(
@@ -268,7 +268,7 @@ def _read_shard(path: Path) -> tuple[TokenFormat, list[TokenClip]]:
         found = _format(reading.json_of(header.metadata["format"]))
         said = reading.json_of(header.metadata["clips"])
         if not isinstance(said, list):
-            raise ReadError("its clips are no list")
+            raise ReadError("its clips are not a list")
         clips = [_token_clip(path.name, clip) for clip in said]
         rows, streams = shape
         if streams != found.n_q:
@@ -304,7 +304,7 @@ def _format(said: Any) -> TokenFormat:
 
 def _token_clip(shard: str, clip: Any) -> TokenClip:
     if not isinstance(clip, dict):
-        raise ReadError("a clip is no mapping")
+        raise ReadError("a clip is not a mapping")
     good = all(isinstance(clip.get(name), str) for name in ("id", "key"))
     good = good and all(BOUNDS[name].holds(clip.get(name)) for name in ("offset", "frames"))
     if not good or not _are_texts(clip.get("captions")) or not _are_texts(clip.get("tags")):

@@ -307,7 +307,7 @@ def _region(given: Region | tuple[int, int]) -> Region:
         region = None
     if region is None or region.frames < 1:
         raise UsageError(
-            f"{given!r} is no region of frames.",
+            f"{given!r} is not a region of frames.",
             "Give two whole numbers, from - up to: (100, 150).",
         )
     return region

@@ -186,7 +186,7 @@ def check_spans(spans: Sequence[tuple[float, float]], seconds: float) -> None:
     for start, stop in spans:
         if not (math.isfinite(start) and math.isfinite(stop) and 0 <= start < stop):
             raise UsageError(
-                f"{start:g}-{stop:g} is no region.", "Give seconds, from-to, such as 2.0-5.5."
+                f"{start:g}-{stop:g} is not a region.", "Give seconds, from-to, such as 2.0-5.5."
             )
         if start >= seconds or stop >= seconds + SLACK:
             raise _outside(start, stop, seconds)

@@ -67,7 +67,10 @@ def _weights(model: Pipeline) -> str:
         for name, tensor in network.named_parameters():
             count += tensor.numel()
             values = tensor.detach().float()
-            _expect(bool(torch.isfinite(values).all()), f"{part}: {name} holds what is no number")
+            _expect(
+                bool(torch.isfinite(values).all()),
+                f"{part}: {name} holds values that are not numbers",
+            )
             is_matrix = values.dim() > 1 and values.numel() > 1
             _expect(not is_matrix or bool(values.any()), f"{part}: {name} is all zero")
     return f"{count / 1e6:.1f} million numbers in {model.dtype}, all finite"
@@ -102,7 +105,7 @@ def _round_trip(model: Pipeline, kept: list[Tensor]) -> str:
     _expect(int(codes.min()) >= 0 and int(codes.max()) < codec.card, "codes are out of range")
     back = codec.decode(codes)[..., : sound.shape[-1]].float()
     _expect(back.shape == sound.shape, f"sound is {list(back.shape)}, not {list(sound.shape)}")
-    _expect(bool(torch.isfinite(back).all()), "sound holds what is no number")
+    _expect(bool(torch.isfinite(back).all()), "sound holds values that are not numbers")
     kept.append(codes)
     used = min(len(torch.unique(codes[0, stream])) for stream in range(codec.n_q))
     alike = _alike(sound[0, 0].cpu(), back[0, 0].cpu())
@@ -131,7 +134,9 @@ def _alike(one: Tensor, other: Tensor) -> float:
 def _text(model: Pipeline) -> str:
     """A prompt becomes a condition of finite numbers, and another than another's."""
     condition, mask = model.encode_text([PROMPT, "rain on a roof"])
-    _expect(bool(torch.isfinite(condition).all()), "its condition holds what is no number")
+    _expect(
+        bool(torch.isfinite(condition).all()), "its condition holds values that are not numbers"
+    )
     length = min(int(mask[0].sum()), int(mask[1].sum()))
     _expect(int(mask[0].sum()) > 0, f"{PROMPT!r} has no word that it knows")
     _expect(
@@ -157,7 +162,7 @@ def _logits(model: Pipeline, codes: list[Tensor]) -> str:
     for stage in stages:
         given = torch.full_like(asked, model.lm.config.mask_id) if stage == 0 else asked
         said = model.logits(given, [PROMPT], stage).float()
-        _expect(bool(torch.isfinite(said).all()), f"stage {stage}: a logit is no number")
+        _expect(bool(torch.isfinite(said).all()), f"stage {stage}: a logit is not a number")
         _expect(said.shape[-1] == model.card, f"{said.shape[-1]} logits for {model.card} codes")
         _expect(float(said.std()) > 0, f"stage {stage}: all codes are equally likely")
         surest.append(float(said.softmax(-1).amax(-1).mean()))

@@ -162,7 +162,7 @@ class _Measuring:
         for embedder in self.judges.embedders:
             if embedder.name == MEL:
                 self.notes.append(
-                    "mel is no judge of perception: it compares spectra, and hears neither melody "
+                    "mel does not judge perception: it compares spectra, and hears neither melody "
                     "nor rhythm."
                 )
             if self.reference is not None:

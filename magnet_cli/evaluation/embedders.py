@@ -172,7 +172,7 @@ def _loaded(name: str, plugin: Callable[[], Load], argument: str | None, device:
         ) from error
     if not isinstance(embedder, Embedder):
         raise CheckpointError(
-            f"What the plugin {name} gives is no embedder.",
+            f"What the plugin {name} gives is not an embedder.",
             "It needs name, identity, sample_rate, window and embed (docs/evaluation.md).",
         )
     return embedder

@@ -37,7 +37,7 @@ def read_key(path: Path) -> dict[str, Any]:
             raise ValueError(f"its format is {key['format']!r}")
         for part in ("study", "test", "title"):
             if not isinstance(key[part], str):
-                raise ValueError(f"its {part} is no text")
+                raise ValueError(f"its {part} is not a text")
         there = {
             key["clips"][clip]["system"] for one in key["screens"].values() for clip in one["clips"]
         }
@@ -45,7 +45,7 @@ def read_key(path: Path) -> dict[str, Any]:
             raise ValueError("parts of it are missing")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path} is no key of a listening test ({reading.reason(error)}).",
+            f"{path} is not the key of a listening test ({reading.reason(error)}).",
             "Give the folder that magnet listen make wrote.",
         ) from error
     found: dict[str, Any] = key
@@ -95,7 +95,7 @@ def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
         ValueError: they are none, or of another study.
     """
     if not isinstance(record, dict) or record.get("format") != ANSWERS_FORMAT:
-        raise ValueError("it is no file of answers")
+        raise ValueError("it is not a file of answers")
     if record.get("study") != key["study"]:
         raise ValueError("it answers another study")
     if not isinstance(record.get("answers"), list) or not isinstance(record.get("rater"), str):

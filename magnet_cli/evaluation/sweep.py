@@ -213,7 +213,7 @@ def _setting(name: str) -> str:
     known = field_of(name)
     if known not in settings_of(DecodingConfig):
         raise UsageError(
-            f"{known} is no setting of decoding.", "Vary one of docs/cli.md's decoding settings."
+            f"{known} is not a setting of decoding.", "Vary one of docs/cli.md's decoding settings."
         )
     return known
 

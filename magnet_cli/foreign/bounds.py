@@ -250,12 +250,12 @@ def read_header(path: Path) -> Weights:
     except RecursionError:
         raise ReadError("its header is nested too deeply") from None
     except ValueError:
-        raise ReadError("it is no safetensors file, or damaged") from None
+        raise ReadError("it is not a safetensors file, or it is damaged") from None
     if not isinstance(said, dict) or len(said) > _MOST_TENSORS:
         raise ReadError("its header does not name tensors")
     metadata = said.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ReadError("its header holds what is no text")
+        raise ReadError("its header holds something other than text")
     return Weights({name: _shape(name, each, size) for name, each in said.items()}, metadata)
 
 

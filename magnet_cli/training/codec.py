@@ -390,7 +390,7 @@ def _started(config: CodecTrainConfig) -> SpectralCodec | None:
         return None
     loaded = native.load_codec(Path(config.start_from))
     if not isinstance(loaded, SpectralCodec):
-        raise UsageError(f"{config.start_from} is no spectral codec.", "Name another one.")
+        raise UsageError(f"{config.start_from} is not a spectral codec.", "Name another one.")
     return loaded
 
 

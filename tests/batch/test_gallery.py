@@ -170,7 +170,7 @@ def test_what_stands_in_files_is_data(tmp_path: Path) -> None:
 def test_somebody_elses_page_stays(tmp_path: Path) -> None:
     clip(tmp_path / "a.wav")
     (tmp_path / PAGE).write_text("<h1>Mine</h1>")
-    with pytest.raises(UsageError, match="is no gallery"):
+    with pytest.raises(UsageError, match="is not a gallery"):
         write_gallery(tmp_path, tell)
     assert (tmp_path / PAGE).read_text() == "<h1>Mine</h1>"
     assert write_gallery(tmp_path, tell, force=True).clips == 1

@@ -241,11 +241,11 @@ def test_what_is_no_plain_tensor_is_named(value: Any, words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
         audiocraft.lm_state(dataclasses.replace(file, state={"emb.0.weight": value}))
     numbered: Any = {7: torch.eye(3)}
-    with pytest.raises(CheckpointError, match="no text"):
+    with pytest.raises(CheckpointError, match="not a text"):
         audiocraft.lm_state(dataclasses.replace(file, state=numbered))
     file = dataclasses.replace(file, state={audiocraft.TEXT_WEIGHT: value})
     if not isinstance(value, torch.Tensor):
-        with pytest.raises(CheckpointError, match="It is no text model"):
+        with pytest.raises(CheckpointError, match="It is not a text model"):
             audiocraft.lm_config(file, 50)
 
 

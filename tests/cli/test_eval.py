@@ -35,7 +35,7 @@ def test_eval_prints_a_table_and_draws_it(magnet: Magnet) -> None:
     assert found.status == 0, found.err
     assert "| theirs | 4 |" in found.out
     assert "| minus ours |" in found.out
-    assert "no judge of perception" in found.out
+    assert "does not judge perception" in found.out
     assert Path("plot.png").stat().st_size > 1000
     again = magnet("eval", "ours", "theirs", "--reference", "test", "--json", "-q")
     (record,) = again.records
@@ -75,7 +75,7 @@ def test_eval_names_what_it_leaves_out_and_says_so_in_its_status(magnet: Magnet)
         (("ours", "--reference", "test", "--metrics", "kl"), 2, "kl needs a classifier"),
         (("ours", "--reference", "test", "--embedder", "laion/clap", "--offline"), 3, "laion/clap"),
         (("ours", "--reference", "test", "--embedder", "clap"), 2, "no embedder 'clap'"),
-        (("ours", "--reference", "test", "--plot", "plot.jpg"), 2, "no name of a picture"),
+        (("ours", "--reference", "test", "--plot", "plot.jpg"), 2, "not the name of a picture"),
         (("ours", "--reference", "test", "--device", "cuda:77"), 2, "no device"),
         (("ours", "ours", "--reference", "test"), 2, "given twice"),
     ],
@@ -178,7 +178,7 @@ def test_a_study_is_not_replaced_and_systems_have_names(magnet: Magnet) -> None:
     assert (again.status, "holds a study already" in again.err) == (2, True)
     assert magnet("listen", "make", "a=ours", "-O", "study", "--force").status == 0
     for arguments, said in (
-        (("ours",), "'ours' is no system"),
+        (("ours",), "'ours' is not a system"),
         (("a=ours", "a=theirs"), "Two systems are called 'a'"),
         (("a=ours", "--test", "abx"), "no test 'abx'"),
         (("a=ours", "--test", "mushra"), "needs a reference"),
@@ -187,4 +187,4 @@ def test_a_study_is_not_replaced_and_systems_have_names(magnet: Magnet) -> None:
         assert refused.status == 2
         assert said in refused.err
     nothing = magnet("listen", "results", "nowhere", "answers.json")
-    assert (nothing.status, "no key" in nothing.err) == (2, True)
+    assert (nothing.status, "not the key" in nothing.err) == (2, True)

@@ -191,8 +191,8 @@ def test_objects_set_what_a_line_wants() -> None:
     ("text", "message"),
     [
         ('{"prompt": "a"', "not JSON"),
-        ('["a"]', "no JSON object"),
-        ('"a"', "no JSON object"),
+        ('["a"]', "not a JSON object"),
+        ('"a"', "not a JSON object"),
         ("{}", "prompt is empty"),
         ('{"prompt": 7}', "a text"),
         ('{"prompt": "a", "sed": 1}', "Did you mean seed"),

@@ -142,7 +142,7 @@ def test_regions_outside_the_piece_are_refused(regions) -> None:
 )
 def test_what_is_no_region_is_refused(region) -> None:
     """An empty one was filled with nothing, and its piece said to be inpainted."""
-    with pytest.raises(UsageError, match="is no region of frames"):
+    with pytest.raises(UsageError, match="is not a region of frames"):
         inpaint(tiny_model(), PIANO, codes_of(50), [Region(20, 30), region])
 
 

@@ -98,7 +98,7 @@ def test_regions_snap_outwards_to_frames_and_join() -> None:
     "span", [(2.0, 1.0), (1.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (0.0, float("inf"))]
 )
 def test_what_is_no_region_is_refused(span) -> None:
-    with pytest.raises(UsageError, match="is no region"):
+    with pytest.raises(UsageError, match="is not a region"):
         regions_of([span], 50.0, 100)
 
 

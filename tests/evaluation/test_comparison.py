@@ -51,7 +51,7 @@ def test_the_nearer_system_is_nearer_and_the_difference_says_so(sounds: dict[str
     (difference,) = found.differences
     assert difference.name == "far"
     assert not difference.cells["kad:mel"].holds(0)
-    assert any("no judge of perception" in note for note in found.notes)
+    assert any("does not judge perception" in note for note in found.notes)
     assert any("FAD (mel) needs 500 windows" in note for note in found.notes)
     assert not found.faults
 

@@ -272,7 +272,7 @@ def test_files_that_cannot_be_used_are_named(folders: dict[str, Path], tmp_path:
     assert any(name.startswith("[2JEve [2JEve") and len(name) <= 60 for name in found.listeners)
     with pytest.raises(UsageError, match="No file holds answers"):
         read_results(tmp_path / "study", [tmp_path / "other.json"])
-    with pytest.raises(DataError, match="no key"):
+    with pytest.raises(DataError, match="not the key"):
         read_results(tmp_path / "cut.json", [good])
 
 
@@ -286,7 +286,7 @@ def test_a_damaged_key_is_no_key(
     good = answered(tmp_path, "good", lambda s, q: 50)
     path = tmp_path / "study" / "key.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {part: value}), "utf-8")
-    with pytest.raises(DataError, match="no key"):
+    with pytest.raises(DataError, match="not the key"):
         read_results(tmp_path / "study", [good])
 
 

@@ -39,7 +39,7 @@ def test_the_header_of_safetensors(tmp_path: Path) -> None:
         (b"", "empty"),
         (b"abc", "cut short"),
         (struct.pack("<Q", 2**63) + b"x", "cut short"),
-        (struct.pack("<Q", 4) + b"[[[[", "no safetensors"),
+        (struct.pack("<Q", 4) + b"[[[[", "not a safetensors"),
         (LFS, "Git LFS"),
         (b"{", "cut short"),
     ],

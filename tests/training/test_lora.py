@@ -117,7 +117,7 @@ def test_a_wrong_base_is_refused_with_what_differs(workshop: Path) -> None:
     other = load_parts(find_place(str(workshop / "wide")), "cpu", "float32")
     with pytest.raises(CheckpointError, match="dim 16 there and 32 here"):
         check_base(adapter, other.lm.config, other.lm.state_dict(), "wide")
-    with pytest.raises(CheckpointError, match="wide is no adapter"):
+    with pytest.raises(CheckpointError, match="wide is not an adapter"):
         load_adapter(workshop / "wide")
 
 
@@ -150,7 +150,7 @@ def test_a_base_of_equal_sizes_is_told_by_its_weights(workshop: Path) -> None:
         ({"use_dora": True}, "use_dora"),
         ({"peft_type": "IA3"}, "peft_type 'IA3'"),
         ({"r": 0}, "r 0"),
-        ({"r": 3}, "no pair of A and B of rank 3"),
+        ({"r": 3}, "not a pair of A and B of rank 3"),
         ({"lora_alpha": "4"}, "lora_alpha '4'"),
         ({"rank_pattern": {"fc1": 4}}, "rank_pattern"),
     ],
@@ -170,7 +170,7 @@ def test_a_damaged_adapter_is_refused(workshop: Path) -> None:
     file = workshop / "out" / "adapter_model.safetensors"
     whole = load_file(file)
     save_file({name: t for name, t in whole.items() if "fc1.lora_B" not in name}, file)
-    with pytest.raises(CheckpointError, match="fc1 of layer 0 is no pair"):
+    with pytest.raises(CheckpointError, match="fc1 of layer 0 is not a pair"):
         load_adapter(workshop / "out")
     save_file({name: t * float("nan") for name, t in whole.items()}, file)
     with pytest.raises(CheckpointError, match="not numbers"):
