@@ -79,6 +79,11 @@ def changed_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "RELEASED", tuple(entries))
 
 
+# Rounding differs by the version of torch and the processor, and opus makes much of it: noise of 1e-6 in its
+# input came out as 0.006, the rounding of another torch as 0.015.
+NEAR = {"clip.opus": 0.03}
+
+
 def made_again(name: str, magnet: Magnet) -> None:
     shown = magnet("show", str(HERE / "sounds" / name), "--json").records[0]
     assert shown["approximation"] == []
@@ -86,7 +91,7 @@ def made_again(name: str, magnet: Magnet) -> None:
     assert again.status == 0, again.err
     old, new = sounds.read(HERE / "sounds" / name), sounds.read(name)
     assert (new.kind, new.subtype, new.sample_rate) == (old.kind, old.subtype, old.sample_rate)
-    np.testing.assert_allclose(new.samples, old.samples, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(new.samples, old.samples, rtol=0, atol=NEAR.get(name, 1e-4))
     assert new.metadata is not None
     assert old.metadata is not None
     for key in ("prompt", "negative", "seed", "frames", "output", "dtype"):
