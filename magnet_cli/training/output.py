@@ -62,7 +62,9 @@ class OutputModel:
         """`provenance`: what the model's file says of where it comes from."""
         self.directory, self.parts, self.provenance = directory, parts, provenance
         self.lm = parts.lm
-        self._marks = marks_of(plain_state(self.lm)) if any(adapters(self.lm)) else []
+        # The base of an adapter as it was read, in float32 and in the CPU's memory.
+        self._base = plain_state(self.lm) if any(adapters(self.lm)) else {}
+        self._marks = marks_of(self._base)
 
     def create(self, config: TrainConfig) -> None:
         """Write the directory, before the first step.
@@ -75,10 +77,10 @@ class OutputModel:
                 "Go on with what it holds by --resume, or choose another directory.",
             )
         plain = self.lm
-        if any(adapters(self.lm)):
+        if self._base:
             with torch.device("meta"):
                 plain = LanguageModel(self.lm.config)
-            plain.load_state_dict(plain_state(self.lm), assign=True)
+            plain.load_state_dict(self._base, assign=True)
         native.save(self.directory, replace(self.parts, lm=plain), self.provenance)
         self.write_config(config)
 
@@ -100,7 +102,7 @@ class OutputModel:
         if updates:
             base = self.provenance.get("init")
             save_adapter(folder, updates, self.lm.config, base, self._marks)
-            weights = merged(plain_state(self.lm), updates)
+            weights = merged(self._base, updates)
         state = {
             plain_name(name).removeprefix("lm."): tensor.detach().cpu().contiguous().clone()
             for name, tensor in weights.items()

@@ -18,7 +18,7 @@ from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenFolder, TokenFormat
 from magnet_cli.errors import UsageError
 from magnet_cli.models.lm import LanguageModel
-from magnet_cli.models.lora import add_adapters
+from magnet_cli.models.lora import add_adapters, frozen_in_bfloat16
 from magnet_cli.models.parts import Parts
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.batches import BatchDrawer, Source, TextCache, own_defaults
@@ -90,6 +90,13 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
         "data": list(config.data),
     }
     output = OutputModel(out, dataclasses.replace(parts, name=out.resolve().name), provenance)
+    # On a CPU the base as it was read, which merging needs, is in the same memory.
+    if (
+        config.lora_rank
+        and accelerator.mixed_precision == "bf16"
+        and accelerator.device.type != "cpu"
+    ):
+        frozen_in_bfloat16(parts.lm)
     encode_texts = TextCache(parts.text_encoder)
     held_out = None
     if config.valid is not None:

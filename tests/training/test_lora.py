@@ -16,7 +16,13 @@ from magnet_cli.checkpoints.load import load_parts
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.lm import LanguageModel
-from magnet_cli.models.lora import adapters, merged, plain_state, updates_of
+from magnet_cli.models.lora import (
+    adapters,
+    frozen_in_bfloat16,
+    merged,
+    plain_state,
+    updates_of,
+)
 from magnet_cli.models.transformer import Attention
 from magnet_cli.training.loop import Trainer
 from magnet_cli.training.setup import make_trainer
@@ -101,6 +107,25 @@ def test_the_folder_plays_and_holds_the_adapter_in_pefts_layout(workshop: Path) 
     assert names[f"{stem}fc1.lora_B.weight"].shape == (64, 2)
     written = json.loads((out / "adapter_config.json").read_text())
     assert (written["r"], written["lora_alpha"], written["peft_type"]) == (2, 4.0, "LORA")
+
+
+def test_a_base_in_bfloat16_changes_no_bit_of_a_run_in_it(workshop: Path) -> None:
+    """What a GPU does: the frozen matrices take half the memory, and what is merged is the base as it was."""
+    plain = lora(workshop, "plain", mixed_precision="bf16", steps=2)
+    halved = lora(workshop, "halved", mixed_precision="bf16", steps=2)
+    base = {name: tensor.clone() for name, tensor in plain_state(halved.output.lm).items()}
+    frozen_in_bfloat16(halved.output.lm)
+    layer = halved.output.lm.transformer.layers[0]
+    assert layer.self_attn.in_proj_weight.dtype == layer.linear1.weight.dtype == torch.bfloat16
+    assert halved.output.lm.emb[0].weight.dtype == layer.norm1.weight.dtype == torch.float32
+    plain.run()
+    halved.run()
+    assert losses(workshop / "halved") == losses(workshop / "plain")
+    kept = [load_file(workshop / out / "lm.safetensors") for out in ("plain", "halved")]
+    for name, tensor in kept[0].items():
+        assert torch.equal(tensor, kept[1][name]), name
+    again = merged(base, load_adapter(workshop / "halved").updates)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in kept[1].items())
 
 
 def test_targets_are_what_is_updated(workshop: Path) -> None:
