@@ -13,9 +13,10 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from magnet_cli.errors import (
     EXIT_INTERRUPTED,
@@ -72,6 +73,16 @@ COMMANDS = {
 }
 
 
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> Any:
+        """As typer has them, of which rich writes <bool> beside --help."""
+        found = super().get_params(ctx)
+        for each in found:
+            if each.name == "help":
+                each.metavar = ""
+        return found
+
+
 def build_app(only: str | None = None) -> typer.Typer:
     """The program.
 
@@ -93,6 +104,10 @@ def build_app(only: str | None = None) -> typer.Typer:
             importlib.import_module(module).register(app)
         else:
             app.command(name, help=about)(_elsewhere)
+    for group in (app, *(one.typer_instance for one in app.registered_groups)):
+        for command in group.registered_commands if group is not None else ():
+            if command.cls is TyperCommand:
+                command.cls = _Command
     return app
 
 
