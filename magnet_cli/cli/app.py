@@ -280,7 +280,11 @@ def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
             if text := error.format_message():  # empty where rich has printed it
                 _say(text)
             return EXIT_USAGE
-        _complain(error.format_message(), f"See `{path} --help`.")
+        hint = f"See `{path} --help`."
+        other = str(getattr(error, "option_name", "")).swapcase()  # -o, where files go by -O
+        if context is not None and any(other in one.opts for one in context.command.params):
+            hint = f"Did you mean {other}? {hint}"
+        _complain(error.format_message(), hint)
         return EXIT_USAGE
     if _is_out_of_memory(error):
         hint = "Take a shorter --duration, a smaller model, or --device cpu."

@@ -264,7 +264,7 @@ def say_saved(saved: SavedClip, talk: Talk, output: OutputConfig, took: float) -
         talk.warn(
             f"Interrupted: keeping the first {partial['seconds']:g} of {partial['of']:g} seconds."
         )
-        talk.note(f"Saved {saved.target.where}: {saved.duration:g} s")
+        talk.note(f"Saved {saved.target.where}: {_length(saved)}")
         record["status"] = "partial"
     else:
         talk.note(f"Saved {in_words(saved)}, in {took:.1f} s")
@@ -329,9 +329,13 @@ def in_words(saved: SavedClip) -> str:
         again = ", ".join(f"{start:.2f}-{stop:.2f} s" for start, stop in saved.more["regions"])
         return f"{saved.target.where}: {again} made anew (whole frames)"
     return (
-        f"{saved.target.where}: {saved.duration:g} s, {_level(saved.loudness.after, 'LUFS')}, "
+        f"{saved.target.where}: {_length(saved)}, {_level(saved.loudness.after, 'LUFS')}, "
         f"peak {_level(saved.loudness.peak, 'dBFS')}"
     )
+
+
+def _length(saved: SavedClip) -> str:
+    return f"{round(saved.duration, 2):g} s"
 
 
 def _level(value: float, unit: str) -> str:

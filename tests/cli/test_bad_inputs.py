@@ -42,6 +42,9 @@ CASES = [
     Case("unknown subcommand", ("models", "lits"), "Did you mean 'list'"),
     # Flags
     gen("unknown flag", "rain", "--tempreature", "3", says="--temperature"),
+    gen("flag in the other case", "rain", "-O", "made.wav", says="Did you mean -o?"),
+    Case("flag in the other case of a batch", ("batch", "a.txt", "-o", "made"), "Did you mean -O?"),
+    gen("flag in capitals", "rain", "--SEED", "3", says="Did you mean --seed?"),
     gen("flag without a value", "rain", "--seed", says="requires an argument"),
     gen("no prompt", says="Missing argument"),
     gen("word for a number", "rain", "--temperature", "hot", says="--temperature"),

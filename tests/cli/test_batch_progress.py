@@ -23,7 +23,7 @@ from tests.cli.test_progress import event, talk, written
 
 def saved(job: Job, reduction: float = 0.0, lufs: float = -14.0) -> Outcome:
     loudness = Loudness(-30.0, lufs, 16.0, reduction, -1.0)
-    return Outcome(job, 2.5, SavedClip(job.target, 10.0, 32_000, 1, loudness, {}))
+    return Outcome(job, 2.5, SavedClip(job.target, 10.0013, 32_000, 1, loudness, {}))
 
 
 def test_the_overall_bar_stands_above_those_of_the_clips() -> None:
