@@ -229,7 +229,7 @@ def _check_int8(
         )
     if saved_so and dtype not in ("auto", INT8):
         raise UsageError(
-            f"{place.name} holds int8 weights, and not {dtype} ones any more.",
+            f"{place.name} holds int8 weights, and {dtype} ones no longer.",
             "Leave --dtype out, or take the model that it was made from.",
         )
     if device.type != "cpu":
