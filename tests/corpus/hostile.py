@@ -757,11 +757,11 @@ def _tokens() -> Iterator[Case]:
 
         return change
 
-    yield case("shards are a text", index(shards="x"), "no list")
-    yield case("a shard is a number", index(shards=[{"file": 3}]), "no text")
+    yield case("shards are a text", index(shards="x"), "not a list")
+    yield case("a shard is a number", index(shards=[{"file": 3}]), "other than text")
     yield case("a shard leads away", index(shards=[{"file": "../../../etc/passwd"}]))
     yield case("the codec is a list", index(codec=[]), "which codec")
-    yield case("left out are numbers", index(left_out=[1]), "no text")
+    yield case("left out are numbers", index(left_out=[1]), "other than text")
     yield case("the index is deep", lambda t: (t / "index.json").write_text("[" * 10**5), "nested")
 
     def shard(codes: torch.Tensor | None = None, **said: Any) -> Callable[[Path], object]:
