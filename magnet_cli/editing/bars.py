@@ -25,9 +25,8 @@ from magnet_cli.pipeline import Pipeline
 from magnet_cli.settings import MOST_STRETCH, TRIES, BarsConfig, required
 
 _TEMPO = re.compile(r"\b\d+(\.\d+)?[ -]?bpm\b", re.IGNORECASE)
-_NEAR = (
-    0.01  # of a beat: what is off by no more ends the search, if the seam of a loop is near, too
-)
+# Of a beat: what is off by no more ends the search, if the seam of a loop is near, too.
+_NEAR = 0.01
 
 
 @dataclass(frozen=True)

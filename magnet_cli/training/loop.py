@@ -180,7 +180,10 @@ class Trainer:
         self.changes = [
             f"{name} was {was[name]}, is {value}"
             for name, value in now.items()
-            if name in was and was[name] != value and not _same_paths(was[name], value)
+            if name in was
+            and was[name] != value
+            # The same folders, of a run that is resumed from elsewhere.
+            and _places(was[name], str(then.get("folder", ""))) != _places(value, "")
         ]
         return True
 
@@ -415,7 +418,7 @@ class Trainer:
                 self.ema,
                 self.output.directory,
                 self.step,
-                {"config": _plain(self.config), "clips": self.clips},
+                {"config": _plain(self.config), "clips": self.clips, "folder": os.getcwd()},
                 self.config.keep_checkpoints,
             )
             self._keep_model()
@@ -443,14 +446,11 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
     return plain
 
 
-def _same_paths(was: Any, now: Any) -> bool:
-    """Whether paths are those of before as a run has them that is resumed from elsewhere."""
-    if isinstance(was, list) and isinstance(now, list):
-        return len(was) == len(now) and all(map(_same_paths, was, now))
-    if not isinstance(was, str) or not isinstance(now, str):
-        return False
-    then, there = ([part for part in Path(name).parts if part != ".."] for name in (was, now))
-    return bool(then) and there[-len(then) :] == then
+def _places(value: Any, folder: str) -> Any:
+    """A setting with its texts, which may be paths, as places from `folder` on ("": the present one)."""
+    if isinstance(value, list):
+        return [_places(each, folder) for each in value]
+    return os.path.realpath(Path(folder, value)) if isinstance(value, str) else value
 
 
 def _reason(error: OSError | RuntimeError) -> str:

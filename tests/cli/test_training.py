@@ -221,6 +221,10 @@ def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
     assert "learning_rate was 0.0001, is 0.001" in again.err
     assert "clips was 4, is 3" in again.err
     assert "data was" not in again.err, "the same folder, from elsewhere"
+    magnet("data", "encode", "../sounds", "tokens", "--codec", str(sounds.parent / "base"))
+    moved = magnet("train", "lm", "../runs/mine", "--resume", "--steps", "4", "--data", "./tokens")
+    assert moved.status == 0, moved.err
+    assert "data was" in moved.err, "another folder, which happens to be called the same"
     other = magnet("train", "lm", "../runs/mine", "--resume", "--init", "nano")
     assert other.status == 2
     assert "cannot go on from nano" in other.err
