@@ -8,6 +8,7 @@ import errno
 import functools
 import itertools
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -121,6 +122,28 @@ class Draft:
 
 
 @contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Inside, a disk that is full is an OSError, also where safetensors or torch were writing, which say so
+    by exceptions and in words of their own.
+
+    Raises OSError: with the system's number, and of torch, which does not tell it, with that of a full disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if type(error).__name__ == "SafetensorError" and number:
+            code = int(number[1])
+            raise OSError(code, os.strerror(code)) from error
+        if isinstance(error, RuntimeError) and any(word in str(error) for word in _TORCH_WRITES):
+            raise OSError(errno.ENOSPC, "the disk is full, or cannot be written to") from error
+        raise
+
+
+_TORCH_WRITES = ("PytorchStreamWriter", "inline_container", "unexpected pos", "iostream error")
+
+
+@contextlib.contextmanager
 def marked(mark: str) -> Iterator[None]:
     """Inside, in this thread, unfinished files bear a mark: who finds one later knows whose it is."""
     before = _mark.set(f"{mark}-")
@@ -159,7 +182,8 @@ def draft(path: str | os.PathLike[str], replace: bool) -> Iterator[Draft]:
     os.close(handle)
     made = Draft(Path(name), target)
     try:
-        yield made
+        with plain_errors():
+            yield made
         open_to_others(made.path)
         with made.path.open("r+b") as written:  # Windows flushes only what may be written to
             os.fsync(written.fileno())
@@ -218,7 +242,8 @@ def write_directory(
     replaced = partial.with_name(partial.name + ".old")
     try:
         partial.chmod(0o777 & ~_umask())  # mkdtemp makes private ones
-        write(partial)
+        with plain_errors():
+            write(partial)
         if directory.exists():
             # A directory cannot be renamed onto one that holds files: the old one steps aside.
             os.rename(directory, replaced)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -129,17 +130,10 @@ def encode(
     with counting(voice, "Encoding") as on_clip:
         report = encode_clips(found, built, token_format(built, codec), folder, options, on_clip)
     _tell(voice, report.problems)
-    voice.data(
-        {
-            "kind": "summary",
-            "encoded": report.encoded,
-            "kept": report.kept,
-            "left_out": report.left_out,
-            "seconds": round(report.seconds, 3),
-            "broken": sum(problem.skipped for problem in report.problems),
-            "incomplete": (incomplete := _incomplete(report.problems)),
-        }
-    )
+    incomplete, skipped = _incomplete(report.problems), sum(p.skipped for p in report.problems)
+    said = {**asdict(report), "seconds": round(report.seconds, 3)}
+    del said["problems"]
+    voice.data({"kind": "summary", **said, "broken": skipped, "incomplete": incomplete})
     of_them = f" ({incomplete} of them incomplete)" if incomplete else ""
     voice.note(
         f"{report.encoded} clips ({report.seconds / 60:.1f} min) encoded{of_them}, "
@@ -152,8 +146,7 @@ def encode(
             f"{report.left_out} clips of earlier runs are no longer listed, or broken now, and are "
             "left out. Clips of several sources go into a folder each: training takes several."
         )
-    if any(problem.skipped for problem in report.problems):
-        skipped = sum(problem.skipped for problem in report.problems)
+    if skipped:
         raise PartialFailureError(f"{skipped} clips were skipped.", "The others are encoded.")
 
 
@@ -207,15 +200,7 @@ def _clips_of(source: Path) -> ClipList:
 
 def _tell(voice: Talk, problems: Sequence[Problem]) -> None:
     for problem in problems:
-        voice.data(
-            {
-                "kind": "problem",
-                "where": problem.where,
-                "what": problem.what,
-                "skipped": problem.skipped,
-                "incomplete": problem.incomplete,
-            }
-        )
+        voice.data({"kind": "problem", **asdict(problem)})
     for problem in problems[:_SHOWN]:
         voice.warn(f"{problem.where}: {problem.what}")
     if len(problems) > _SHOWN:

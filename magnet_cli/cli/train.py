@@ -121,7 +121,10 @@ def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
     """
     main = trainer.accelerator.is_main_process
 
+    came: list[int] = []
+
     def stop(number: int, frame: FrameType | None) -> None:
+        came.append(number)
         # The launcher of several processes passes Ctrl-C on to all of them, and then SIGTERM too.
         if trainer.accelerator.num_processes == 1:
             restore()
@@ -144,6 +147,9 @@ def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
         if main:
             where = shlex.quote(str(trainer.output.directory))
             voice.note(f"Go on where it was left: magnet train lm {where} --resume")
+        restore()
+        for first in came[:1]:  # as it ends without us: SIGTERM has a status of its own
+            signal.raise_signal(first)
         raise
     finally:
         restore()
@@ -202,7 +208,9 @@ def _say(voice: Talk, progress: Progress, steps: int) -> None:
     elif progress.kind in ("checkpoint", "samples"):
         voice.note(f"{progress.kind}  {record['path']}")
     elif progress.kind == "finished":
-        voice.note(f'Try it: magnet gen -m {record["path"]} "a prompt"')
+        path = shlex.quote(record["path"])
+        model = f"{shlex.quote(record['base'])} --lora {path}" if "base" in record else path
+        voice.note(f'Try it: magnet gen "a prompt" -m {model}')
 
 
 def _by_stream(record: dict[str, Any]) -> str:
@@ -226,7 +234,7 @@ def _say_run(voice: Talk, run: dict[str, Any]) -> None:
         f"training {run['trained']:,}{of} parameters on {run['device']}{in_} in {processes}"
     )
     voice.note(
-        f"A checkpoint takes {_bytes(run['checkpoint_bytes'])}, all of them up to "
+        f"A checkpoint takes {_bytes(run['checkpoint_bytes'])}, all that is written up to "
         f"{_bytes(run['disk_bytes'])} ({_bytes(run['free_bytes'])} are free)"
     )
     if run["disk_bytes"] > run["free_bytes"]:

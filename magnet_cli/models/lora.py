@@ -85,12 +85,8 @@ class AdaptedLinear(nn.Linear):
 
     def __init__(self, of: nn.Linear, update: LowRank) -> None:
         super().__init__(1, 1, bias=False, device="meta")
-        self.in_features, self.out_features, self.weight = (
-            of.in_features,
-            of.out_features,
-            of.weight,
-        )
-        self.update = update
+        self.in_features, self.out_features = of.in_features, of.out_features
+        self.weight, self.update = of.weight, update
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""

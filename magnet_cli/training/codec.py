@@ -52,6 +52,8 @@ from magnet_cli.training.levels import (
     weighted,
     write_levels,
 )
+from magnet_cli.training.lock import locked
+from magnet_cli.training.loop import NotANumberError
 from magnet_cli.training.output import Journal
 
 CHECKPOINT = "checkpoint.pt"
@@ -83,11 +85,15 @@ def train_codec(
         DataError: there is no sound to train on.
         AudioFileError: a sound cannot be read.
         UsageError: a setting is senseless, `start_from` has other sizes than those that were asked for,
-            or `out` holds a run with other settings or of other sounds.
+            `out` holds a run with other settings or of other sounds, or another run is writing it.
+        NotANumberError: the loss is not a number; the last checkpoint stays.
     """
     check_codec_training(config)
     with _threads(config.threads):
-        return _Run(config, report).train()
+        run = _Run(config, report)
+        run.out.mkdir(parents=True, exist_ok=True)
+        with locked(run.out):
+            return run.train()
 
 
 class _Run:
@@ -116,20 +122,14 @@ class _Run:
             else:
                 take_over(started, self.codec)
         self.loudness_pool = self.codec.bands.wide(LOUDNESS_BANDS)
-        train_clips = _clips(config.data, config.max_clips)
-        valid_clips = _clips(config.valid, config.max_valid_clips) if config.valid else []
+        self.train_clips = _clips(config.data, config.max_clips)
+        self.valid_clips = _clips(config.valid, config.max_valid_clips) if config.valid else []
         # A run is of its data, whatever the data's place is called.
         self.origin = {
-            "sounds": sounds_key(train_clips, Path(config.data)),
-            "valid_sounds": sounds_key(valid_clips, Path(config.valid)) if config.valid else None,
+            "sounds": sounds_key(self.train_clips, Path(config.data)),
+            "valid_sounds": config.valid and sounds_key(self.valid_clips, Path(config.valid)),
             "started": codec_key(started) if started else None,
         }
-        self.checkpoint = self._checkpoint()  # other settings are refused before levels are touched
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.train_levels = self._levels("train", train_clips, self.origin["sounds"])
-        self.valid_levels = self.train_levels
-        if valid_clips:
-            self.valid_levels = self._levels("valid", valid_clips, self.origin["valid_sounds"])
         self.step = 0
         self.facts: dict[str, Any] = {"basis_share": math.nan, "start_left": [], "loss_start": 0.0}
 
@@ -143,12 +143,17 @@ class _Run:
     # ----------------------------------------------------------------------------------- the run
 
     def train(self) -> CodecTraining:
+        checkpoint = self._checkpoint()  # other settings are refused before levels are touched
+        self.train_levels = self._levels("train", self.train_clips, self.origin["sounds"])
+        self.valid_levels = self.train_levels
+        if self.valid_clips:
+            self.valid_levels = self._levels("valid", self.valid_clips, self.origin["valid_sounds"])
         trained = list(self._trained_parameters())
         self.optimizer = torch.optim.AdamW(
             trained, lr=self.config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
         )
-        if self.checkpoint is not None:
-            self._resume(self.checkpoint)
+        if checkpoint is not None:
+            self._resume(checkpoint)
         else:
             if self.smaller is not None:
                 self._grow(self.smaller)
@@ -197,10 +202,16 @@ class _Run:
         ).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(self._trained_parameters()), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(list(self._trained_parameters()), 1.0)
+        found = float(loss.detach())
+        if not math.isfinite(found + float(norm)):
+            raise NotANumberError(
+                f"The loss or its gradient is not a number at step {self.step + 1}.",
+                "Train into another folder with a lower --learning-rate.",
+            )
         self.optimizer.step()
         self.step += 1
-        return float(loss.detach())
+        return found
 
     def _loss(self, levels: Tensor) -> Tensor:
         codec = self.codec

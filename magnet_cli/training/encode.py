@@ -20,7 +20,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from magnet_cli.audio.loudness import peak_of
@@ -28,9 +27,10 @@ from magnet_cli.audio.sound import SILENCE, Sound, heard_with, open_sound
 from magnet_cli.checkpoints.registry import hashed
 from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
-from magnet_cli.errors import AudioFileError, DataError, MagnetError, UsageError
+from magnet_cli.errors import AudioFileError, MagnetError, UsageError
 from magnet_cli.models.codec import AudioCodec, device_of
 from magnet_cli.training.batches import own_defaults
+from magnet_cli.training.lock import locked
 from magnet_cli.training.mixing import joined_captions, mix, mixed_pairs
 
 _T = TypeVar("_T")
@@ -129,18 +129,15 @@ def encode_clips(
     among them are left out. A run that finds no sound at all to encode or keep leaves it as it was.
 
     Raises:
-        DataError: the folder holds codes of another codec, or another run is writing to it.
+        DataError: the folder holds codes of another codec.
+        UsageError: another run is writing to it.
         MagnetError: the disk is full; the shards that were written stay.
     """
     options = options or EncodeOptions()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
+        with locked(folder):
             return _Encoding(found, codec, format_, folder, options, on_clip).run()
-    except Timeout as error:
-        raise DataError(
-            f"Another run is writing to {folder}.", "Wait for it, or encode into another folder."
-        ) from error
     except OSError as error:
         raise MagnetError(
             f"The tokens could not be written to {folder}: {error.strerror or error}.",

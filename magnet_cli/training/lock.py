@@ -1,4 +1,5 @@
-"""One run at a time in a training folder: two would write one log and delete each other's checkpoints."""
+"""One run at a time in a folder of tokens or of a training: two would write one log and delete each
+other's checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def locked(folder: Path, main: bool = True) -> Iterator[None]:
     except Timeout:
         raise UsageError(
             f"Another run is writing {folder}.",
-            "Wait for its end, stop it, or train into another folder.",
+            "Wait for its end, stop it, or write into another folder.",
         ) from None
     try:
         yield

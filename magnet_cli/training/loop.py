@@ -235,7 +235,8 @@ class Trainer:
                 self.accelerator.log(numbers, step=self.step)
 
         try:
-            tell("started", self.summary())
+            if self.step < self.config.steps:
+                tell("started", self.summary())
             window = Window(self.train.lm.n_q)
             while self.step < self.config.steps:
                 began = time.monotonic()
@@ -266,8 +267,9 @@ class Trainer:
                     assert self.best is not None
                     tell("enough", {"best_step": self.best.step, "best_loss": self.best.loss})
                     break
-            best = self.best is not None
-            tell("finished", {"path": str(out / BEST if best else out)})
+            path = str(out / BEST if self.best is not None else out)
+            base = {"base": self.config.init} if self.config.lora_rank else {}
+            tell("finished", {"path": path, **base})
         finally:
             if journal is not None:
                 journal.close()
@@ -284,7 +286,10 @@ class Trainer:
                 self.best = Best(self.step, losses.mean)
                 weights = self.accelerator.get_state_dict(self.model)
                 if self.accelerator.is_main_process:
-                    self.output.keep_best(weights, self.best)
+                    try:
+                        self.output.keep_best(weights, self.best)
+                    except OSError as error:
+                        raise self._not_written("The best model", error) from error
         self.accelerator.wait_for_everyone()
         return losses
 
@@ -315,6 +320,9 @@ class Trainer:
         clips = [clip for _, clip in self.train.source.entries]
         numbers = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         trained = sum(number for number, is_trained in numbers if is_trained)
+        parameters = sum(number for number, _ in numbers)
+        # The model's own file is there; while it is replaced, and beside the best one, there is another.
+        models = 4 * parameters * (1 if self.valid is None else 2)
         return {
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
@@ -322,11 +330,11 @@ class Trainer:
             "clips": len(clips),
             "hours": round(sum(c.frames for c in clips) / self.train.lm.frame_rate / 3600, 4),
             "passes": round(self.config.steps * self.config.batch_size / len(clips), 2),
-            "parameters": sum(number for number, _ in numbers),
+            "parameters": parameters,
             "trained": trained,
             # Weights, averages and the optimizer's two moments, in float32; one more while it is written.
             "checkpoint_bytes": 16 * trained,
-            "disk_bytes": 16 * trained * (self.config.keep_checkpoints + 1),
+            "disk_bytes": 16 * trained * (self.config.keep_checkpoints + 1) + models,
             "free_bytes": shutil.disk_usage(self.output.directory).free,
         }
 
@@ -395,11 +403,16 @@ class Trainer:
         return self._lost(f"{what} at step {self.step + 1}, in the batch of {clips}.")
 
     def _lost(self, what: str) -> NotANumberError:
-        last = state.latest_checkpoint(self.output.directory)
-        good = f"The last good checkpoint is {last}." if last else "There is no checkpoint yet."
-        again = "Go on from it with --resume and" if last else "Begin again with"
+        newest = state.latest_checkpoint(self.output.directory)
+        # One of this very step has the weights that gave this, so that going on from it gives the same.
+        good = state.latest_checkpoint(self.output.directory, before=self.step)
+        lower = "a lower --learning-rate, or --mixed-precision no."
+        if good is None:
+            none = "There is no good checkpoint yet."
+            return NotANumberError(f"{what} {none}", f"Begin again with {lower}")
+        away = "Go on from it with" if newest == good else f"Remove {newest}, and go on with"
         return NotANumberError(
-            f"{what} {good}", f"{again} a lower --learning-rate, or --mixed-precision no."
+            f"{what} The last good checkpoint is {good}.", f"{away} --resume and {lower}"
         )
 
     def checkpoint(self) -> Path:
@@ -422,13 +435,16 @@ class Trainer:
                 self.config.keep_checkpoints,
             )
             self._keep_model()
-        except (OSError, RuntimeError) as error:
-            last = state.latest_checkpoint(self.output.directory)
-            raise MagnetError(
-                f"The checkpoint after step {self.step} could not be written: {_reason(error)}.",
-                f"Make room and go on with --resume; the last one is {last or 'none'}.",
-            ) from error
+        except OSError as error:
+            raise self._not_written(f"The checkpoint after step {self.step}", error) from error
         return saved
+
+    def _not_written(self, what: str, error: OSError) -> MagnetError:
+        last = state.latest_checkpoint(self.output.directory)
+        return MagnetError(
+            f"{what} could not be written: {error.strerror or error}.",
+            f"Make room and go on with --resume; the last checkpoint is {last or 'none'}.",
+        )
 
     def _keep_model(self) -> None:
         with self.ema.swapped():
@@ -451,13 +467,3 @@ def _places(value: Any, folder: str) -> Any:
     if isinstance(value, list):
         return [_places(each, folder) for each in value]
     return os.path.realpath(Path(folder, value)) if isinstance(value, str) else value
-
-
-def _reason(error: OSError | RuntimeError) -> str:
-    """Why something could not be written, without torch's insides."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    inside = ("PytorchStreamWriter", "unexpected pos", "inline_container", "No space left")
-    if any(word in str(error) for word in inside):
-        return "the disk is full, or cannot be written to"
-    return str(error).partition("\n")[0]

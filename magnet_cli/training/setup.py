@@ -20,6 +20,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.lora import add_adapters, frozen_in_bfloat16
 from magnet_cli.models.parts import Parts
+from magnet_cli.models.text import T5Encoder
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.batches import BatchDrawer, Source, TextCache, own_defaults
 from magnet_cli.training.config import TrainConfig, weighed
@@ -175,8 +176,9 @@ def _is_text_encoder(asked: str, loaded: Parts) -> bool:
     """Whether a text encoder, as `--text-encoder` has it, is the model's own."""
     if asked == loaded.text_encoder_name:
         return True
-    if loaded.text_encoder_name is not None and source_of(asked) is None:
-        return False  # two names of T5s: neither is fetched to compare them
+    t5 = isinstance(loaded.text_encoder, T5Encoder)
+    if source_of(asked) is None and (loaded.text_encoder_name is not None or not t5):
+        return False  # the name of another T5, which need not be fetched to be compared
     ours = loaded.text_encoder.state_dict()
     theirs = load_text_encoder(find_text_encoder(asked)).state_dict()
     return ours.keys() == theirs.keys() and all(
@@ -214,18 +216,11 @@ _SIZES = (
 def new_lm_config(config: TrainConfig, tokens: TokenFormat, text_dim: int) -> LMConfig:
     """The sizes of a new model."""
     return LMConfig(
-        dim=config.dim,
-        num_heads=config.num_heads,
-        num_layers=config.num_layers,
-        hidden_scale=config.hidden_scale,
+        **{name: getattr(config, name) for name in _SIZES},
         n_q=tokens.n_q,
         card=tokens.card,
-        modeling=config.modeling,
         text_dim=text_dim,
         frame_rate=tokens.frame_rate,
-        segment_duration=config.segment_duration,
-        subcodes_context=config.subcodes_context,
-        span_len=config.span_len,
         delays=tuple(range(tokens.n_q)) if config.modeling != "masked" else (),
         stages=_stages(config.stage_sizes, tokens.n_q),
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from magnet_cli.errors import CheckpointError, UsageError
+from magnet_cli.files import plain_errors
 from magnet_cli.foreign import reading
 from magnet_cli.foreign.bounds import BOUNDS
 
@@ -137,17 +138,18 @@ def save_checkpoint(
     Raises OSError: the disk is full, or not writable; what was written of it is removed.
     """
     folder = out / CHECKPOINTS
-    partial, final = folder / f"{_PARTIAL}{step}", folder / f"{_PREFIX}{step:08d}"
+    partial, final = folder / f"{_PARTIAL}{step}", folder / _name(step)
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"{_PARTIAL}*"):
             shutil.rmtree(left, ignore_errors=True)
     accelerator.wait_for_everyone()
     try:
-        accelerator.save_state(str(partial))
-        # Under FSDP each process has a part of its own.
-        if accelerator.is_main_process or _is_sharded(accelerator):
-            torch.save(ema.state_dict(), partial / _ema_name(accelerator))
+        with plain_errors():
+            accelerator.save_state(str(partial))
+            # Under FSDP each process has a part of its own.
+            if accelerator.is_main_process or _is_sharded(accelerator):
+                torch.save(ema.state_dict(), partial / _ema_name(accelerator))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (partial / "run.json").write_text(json.dumps({"step": step, **record}))
@@ -211,10 +213,16 @@ def _ema_name(accelerator: Any) -> str:
     return f"ema-{accelerator.process_index if _is_sharded(accelerator) else 0}.pt"
 
 
-def latest_checkpoint(out: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
+def latest_checkpoint(out: Path, before: int | None = None) -> Path | None:
+    """The newest complete checkpoint of a run, of those of fewer than `before` steps; or None."""
     complete = _complete(out)
+    if before is not None:
+        complete = [each for each in complete if each.name < _name(before)]
     return complete[-1] if complete else None
+
+
+def _name(step: int) -> str:
+    return f"{_PREFIX}{step:08d}"
 
 
 def checkpoint_record(checkpoint: Path) -> dict[str, Any]:

@@ -189,6 +189,11 @@ def test_a_lora_is_trained_by_flags_and_its_folder_plays(sounds: Path, magnet: M
     trained = magnet(*run, "--lora-targets", "self", "--lora-targets", "cross")
     assert trained.status == 0, trained.err
     assert 'lora_targets = ["self", "cross"]' in Path("mine/train.toml").read_text()
+    # What it says at the end is what makes a sound with the LoRA, also with more or less of it.
+    said = trained.err.splitlines()[-1]
+    assert said == f'Try it: magnet gen "a prompt" -m {SMALL} --lora mine'
+    tried = magnet(*shlex.split(said)[3:], "-o", "tried.wav", "-d", "1")
+    assert tried.status == 0, tried.err
     assert magnet("train", "lm", "mine", "--resume", "--steps", "2").status == 0
     assert magnet("gen", "rain", "-m", "./mine", "-o", "out.wav", "-d", "1").status == 0
     assert magnet("train", "lm", "other", "--data", "tokens", "--lora-rank", "2").status == 2

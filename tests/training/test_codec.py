@@ -23,6 +23,8 @@ from magnet_cli.training.codec import train_codec
 from magnet_cli.training.codec_start import Moments, k_means, nearest, power_left, residual_k_means
 from magnet_cli.training.config import CodecTrainConfig
 from magnet_cli.training.levels import draw_crops, draw_rows, sounds_key, write_levels
+from magnet_cli.training.lock import locked
+from magnet_cli.training.loop import NotANumberError
 from tests.models.tiny import TINY_SPECTRAL
 
 
@@ -95,6 +97,23 @@ def test_a_killed_run_goes_on_to_the_same_codec(sounds: Path, tmp_path: Path, tr
     ]
     assert logs[0][-1] == logs[1][-1]
     assert [record["step"] for record in logs[1]] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_folder_takes_one_run_at_a_time(sounds: Path, tmp_path: Path) -> None:
+    """Only language models' folders had a lock."""
+    (out := tmp_path / "run").mkdir()
+    with locked(out), pytest.raises(UsageError, match="Another run is writing"):
+        train_codec(settings(sounds, out))
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_is_not_saved(
+    sounds: Path, tmp_path: Path
+) -> None:
+    """It went on to its end, and kept a codec of nothing but NaN."""
+    with pytest.raises(NotANumberError, match="not a number at step"):
+        train_codec(settings(sounds, tmp_path / "run", learning_rate=1e30, checkpoint_every=2))
+    assert not (tmp_path / "run" / "codec").exists()
 
 
 def test_training_starts_at_the_linear_optimum_and_gets_better(

@@ -14,7 +14,7 @@ from magnet_cli.audio import sound as reader
 from magnet_cli.audio.sound import open_sound
 from magnet_cli.data.manifests import read_clips
 from magnet_cli.data.tokens import TokenClip, TokenFolder, TokenWriter
-from magnet_cli.errors import DataError, MagnetError
+from magnet_cli.errors import DataError, MagnetError, UsageError
 from magnet_cli.training.encode import (
     EncodeOptions,
     EncodeReport,
@@ -297,7 +297,7 @@ def test_two_runs_on_one_folder_are_refused(tmp_path: Path) -> None:
     sounds.mkdir()
     tokens.mkdir()
     tone(sounds, "a.wav", 1.0)
-    with FileLock(tokens / ".lock"), pytest.raises(DataError, match="Another run"):
+    with FileLock(tokens / ".lock"), pytest.raises(UsageError, match="Another run"):
         encode(sounds, tokens)
 
 

@@ -191,18 +191,27 @@ def test_the_micro_batches_of_a_step_add_up_to_one_batch(workshop: Path) -> None
     assert norm_one == pytest.approx(norm_two, rel=1e-5)
 
 
-def test_a_loss_that_is_not_a_number_names_step_batch_and_checkpoint(workshop: Path) -> None:
+@pytest.mark.parametrize(("kind", "good"), [("step", 4), ("checkpoint", 2)])
+def test_a_loss_that_is_not_a_number_names_step_batch_and_checkpoint(
+    workshop: Path, kind: str, good: int
+) -> None:
+    """A checkpoint whose own weights gave it was called good: going on from it gave the same again."""
+
     def poison(progress: Progress) -> None:
-        if progress.kind == "checkpoint" and progress.step == 4:
+        if progress.kind == kind and progress.step == (4 if kind == "checkpoint" else 5):
             with torch.no_grad():
                 trainer.output.lm.out_norm.weight.fill_(float("nan"))
 
     trainer = make_trainer(settings(workshop), workshop / "out")
     with pytest.raises(NotANumberError) as caught:
         trainer.run(poison)
-    assert "step 5" in caught.value.message
+    assert f"step {5 if kind == 'checkpoint' else 6}" in caught.value.message
     assert "clip-" in caught.value.message
-    assert "step-00000004" in caught.value.message
+    assert (
+        f"good checkpoint is {workshop / 'out/checkpoints'}/step-{good:08d}."
+        in caught.value.message
+    )
+    assert caught.value.hint.startswith("Remove ") == (kind == "checkpoint")
 
 
 def test_a_loss_that_is_no_number_at_once_does_not_advise_to_resume(workshop: Path) -> None:
@@ -212,7 +221,7 @@ def test_a_loss_that_is_no_number_at_once_does_not_advise_to_resume(workshop: Pa
         trainer.output.lm.out_norm.weight.fill_(float("nan"))
     with pytest.raises(NotANumberError) as caught:
         trainer.run()
-    assert "There is no checkpoint yet" in caught.value.message
+    assert "There is no good checkpoint yet" in caught.value.message
     assert "--resume" not in caught.value.hint
     assert "Begin again" in caught.value.hint
 

@@ -232,6 +232,8 @@ def test_another_text_encoder_is_refused(workshop: Path) -> None:
     more = {"init": str(workshop / "base"), "text_encoder": str(workshop / "other")}
     with pytest.raises(UsageError, match="it has its own"):
         make_trainer(settings(workshop, **more), workshop / "out")
+    with pytest.raises(UsageError, match="it has its own"):  # it was fetched to be compared
+        make_trainer(settings(workshop, **{**more, "text_encoder": "t5-large"}), workshop / "out")
     assert not (workshop / "out").exists()
 
 

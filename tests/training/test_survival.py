@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from magnet_cli.checkpoints import native
 from magnet_cli.cli.train import _minutes, _same_start, _stopping_well
 from magnet_cli.errors import CheckpointError, MagnetError, UsageError
 from magnet_cli.training import state
@@ -19,7 +23,7 @@ from magnet_cli.training.lock import locked
 from magnet_cli.training.loop import NotANumberError, Progress, launched_alone, shared_out
 from magnet_cli.training.output import Journal
 from magnet_cli.training.setup import make_trainer
-from tests.training.test_loop import settings
+from tests.training.test_loop import held_out, settings
 
 
 class Voice:
@@ -34,7 +38,13 @@ class Voice:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_both_signals_end_a_run_with_a_checkpoint(workshop: Path, number: signal.Signals) -> None:
-    """SIGTERM, which queues and containers send, saved nothing at all."""
+    """SIGTERM, which queues and containers send, saved nothing at all; and then ended as Ctrl-C does."""
+    heard: list[int] = []
+
+    def usually(number: int, frame: object) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
     trainer = make_trainer(settings(workshop, checkpoint_every=6), workshop / "out")
     voice: Any = Voice()
 
@@ -42,13 +52,12 @@ def test_both_signals_end_a_run_with_a_checkpoint(workshop: Path, number: signal
         if progress.kind == "step" and progress.step == 3:
             os.kill(os.getpid(), number)
 
-    usual = {
-        n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)
-    }
+    usual = {n: signal.signal(n, usually) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         with pytest.raises(KeyboardInterrupt), _stopping_well(trainer, voice):
             trainer.run(after_three)
-        assert signal.getsignal(number) is signal.default_int_handler
+        assert signal.getsignal(number) is usually
+        assert heard == [number], "the status is that of what came"
     finally:
         for one, before in usual.items():
             signal.signal(one, before)
@@ -140,19 +149,37 @@ def test_what_torch_compile_names_is_kept_under_the_models_own_names(
     assert kept.keys() == trainer.output.lm.state_dict().keys()
 
 
-def test_a_full_disk_is_told_without_torchs_insides(
-    workshop: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = make_trainer(settings(workshop), workshop / "out")
+@contextmanager
+def most_bytes(count: int) -> Iterator[None]:
+    """Inside, no file of this process gets larger: writing fails as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def full(folder: str) -> None:
-        raise RuntimeError("[enforce fail at inline_container.cc:626] . unexpected pos 64 vs 0")
 
-    monkeypatch.setattr(trainer.accelerator, "save_state", full)
-    with pytest.raises(MagnetError) as caught:
-        trainer.run()
-    assert "disk is full" in caught.value.message
-    assert "inline_container" not in caught.value.message
+def test_a_full_disk_is_told_without_the_insides_of_libraries(workshop: Path) -> None:
+    """torch's words came through, and of safetensors, whose exceptions are no OSError, a traceback."""
+    trainer = make_trainer(settings(workshop, steps=1), workshop / "out")
+    trainer.take_step()
+    weights = (workshop / "out" / "lm.safetensors").stat().st_size
+    reasons = []
+    # Weights are cut short; then what the optimizer has of them, twice as much, in the middle and at its end.
+    for count in (100, weights + 2000, 2 * weights + 100):
+        with most_bytes(count), pytest.raises(MagnetError) as caught:
+            trainer.checkpoint()
+        assert "could not be written" in caught.value.message
+        assert "Make room and go on with --resume" in caught.value.hint
+        assert list((workshop / "out" / "checkpoints").iterdir()) == []
+        reasons.append(caught.value.message.partition(": ")[2])
+    assert reasons == ["File too large.", *2 * ["the disk is full, or cannot be written to."]]
+    with most_bytes(100), pytest.raises(OSError, match="File too large"):
+        native.save(workshop / "copy", trainer.output.parts, {})
+    best = make_trainer(settings(workshop, valid=held_out(workshop)), workshop / "best")
+    with most_bytes(100), pytest.raises(MagnetError, match="best model could not be written"):
+        best._validate()
 
 
 def test_a_short_run_reaches_its_rate() -> None:
