@@ -13,11 +13,12 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.core import TyperCommand
 
+from magnet_cli.cli.help import Command, Group
 from magnet_cli.errors import (
     EXIT_INTERRUPTED,
     EXIT_PIPE_CLOSED,
@@ -34,7 +35,6 @@ ABOUT = """Text to music and sound with MAGNeT.
 \b
   magnet gen "lofi piano" -o out.wav
 
-\b
 Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available,
 4 some items failed, 130 interrupted, 141 the reader of a pipe went away, 143 terminated."""
 
@@ -73,16 +73,6 @@ COMMANDS = {
 }
 
 
-class _Command(TyperCommand):
-    def get_params(self, ctx: Any) -> Any:
-        """As typer has them, of which rich writes <bool> beside --help."""
-        found = super().get_params(ctx)
-        for each in found:
-            if each.name == "help":
-                each.metavar = ""
-        return found
-
-
 def build_app(only: str | None = None) -> typer.Typer:
     """The program.
 
@@ -92,6 +82,7 @@ def build_app(only: str | None = None) -> typer.Typer:
     """
     app = typer.Typer(
         name="magnet",
+        cls=Group,
         help=ABOUT,
         no_args_is_help=True,
         # Rich takes a while to import: commands have its panels, `magnet --help` does without.
@@ -107,7 +98,7 @@ def build_app(only: str | None = None) -> typer.Typer:
     for group in (app, *(one.typer_instance for one in app.registered_groups)):
         for command in group.registered_commands if group is not None else ():
             if command.cls is TyperCommand:
-                command.cls = _Command
+                command.cls = Command
     return app
 
 

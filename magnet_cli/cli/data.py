@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.cli.help import Group
 from magnet_cli.cli.progress import counting
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
 from magnet_cli.cli.talk import Talk
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from magnet_cli.training.encode import Heard
 
 app = typer.Typer(
-    no_args_is_help=True, help="Check and encode training data.", rich_markup_mode="markdown"
+    cls=Group,
+    no_args_is_help=True,
+    help="Check and encode training data.",
+    rich_markup_mode="markdown",
 )
 
 Source = Annotated[

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from magnet_cli.cli.help import ALL_FLAGS, EverydayCommand
 from magnet_cli.cli.inputs import (
     check_cues,
     check_stdout,
@@ -54,46 +54,11 @@ Examples:
 
 _BY_ONE_MODEL = "--loop, --at, --bpm and what is longer than the model's segment"
 
-_ALL = "magnet.help_all"
-
-# By the names of their parameters; what is required is always shown.
-_EVERYDAY = frozenset(
-    {"destination", "num", "seed", "duration", "model", "negative", "loop", "preset"}
-    | {"help", "help_all"}
-)
-
-
-class EverydayCommand(TyperCommand):
-    """A command of so many flags that its help would hide those that are looked for: `--help` shows
-    those of every day, `--help-all` all."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """As typer has it, but for what is left out."""
-        options: list[Any] = [p for p in self.get_params(ctx) if p.param_type_name == "option"]
-        for each in options:
-            if each.name == "help":
-                each.metavar = ""  # rich would write <bool> beside it
-        if ctx.meta.get(_ALL):
-            super().format_help(ctx, formatter)
-            return
-        shown = [each for each in options if not each.hidden]
-        rest = [each for each in shown if not each.required and each.name not in _EVERYDAY]
-        epilog = self.epilog
-        self.epilog = f"`{ctx.command_path} --help-all` shows {len(rest)} flags more.\n\n{epilog}"
-        for each in rest:
-            each.hidden = True
-        try:
-            super().format_help(ctx, formatter)
-        finally:
-            self.epilog = epilog
-            for each in rest:
-                each.hidden = False
-
 
 def help_all(ctx: typer.Context, wanted: bool) -> None:
     """What `--help-all` does."""
     if wanted:
-        ctx.meta[_ALL] = True
+        ctx.meta[ALL_FLAGS] = True
         typer.echo(ctx.get_help())
         raise typer.Exit()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnet_cli.cli.help import Group
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
 from magnet_cli.cli.talk import Talk, printable
 from magnet_cli.errors import MagnetError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from magnet_cli.cli.inventory import Entry
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
     help="List, fetch, convert and choose models.",
     rich_markup_mode="markdown",

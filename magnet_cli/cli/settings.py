@@ -181,7 +181,8 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
         if get_origin(each.kind) is tuple:
             help += " May be given several times."
         if default not in (None, ()):
-            help += f" Default: {str(default).lower() if kind is bool else default}."
+            said = str(default).lower() if kind is bool else as_text(default).replace(",", ", ")
+            help += f" Default: {said}."
         default, option = None, {"show_default": False}
     elif is_choice:
         metavar = "|".join(get_args(kind))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.cli.help import Group
 from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk, stdout_is_terminal
 from magnet_cli.config import SpectralCodecConfig
@@ -22,7 +23,9 @@ from magnet_cli.training.config import CodecTrainConfig, TrainConfig, located, r
 if TYPE_CHECKING:
     from magnet_cli.training.loop import Progress, Trainer
 
-app = typer.Typer(no_args_is_help=True, help="Train models.", rich_markup_mode="markdown")
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Train models.", rich_markup_mode="markdown"
+)
 
 
 def register(program: typer.Typer) -> None:

@@ -11,6 +11,7 @@ import re
 import resource
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -280,19 +281,37 @@ def test_a_flag_without_its_value_points_to_its_commands_help(
     assert "See `magnet show --help`." in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "words", [["gen", "--help-all"], ["batch", "--help"], ["models", "use", "-h"]]
-)
-def test_no_switch_is_called_bool(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
-    """Of all commands but gen the help's own line had it."""
-    assert run(words) == 0
-    said = capfd.readouterr().out
-    assert "Options" in said
-    assert "<bool>" not in said
+def every_help(capfd: pytest.CaptureFixture[str]) -> Iterator[str]:
+    """The whole help of every command and group."""
+
+    def walk(command: Any, words: list[str]) -> Iterator[list[str]]:
+        yield [*words, "--help-all" if words == ["gen"] else "--help"]
+        for name, one in getattr(command, "commands", {}).items():
+            yield from walk(one, [*words, name])
+
+    for words in walk(typer.main.get_command(build_app()), []):
+        assert run(words) == 0
+        yield capfd.readouterr().out
 
 
-def test_help_of_gen_shows_the_flags_of_every_day(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_help_fits_the_terminal_and_is_not_pythons(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """Tables of 60 columns cut flags to `--temperatu…`, and groups wrote <bool> beside --help."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    for text in every_help(capfd):
+        assert [line for line in text.splitlines() if len(line.rstrip()) > columns] == []
+        assert "--help" in text
+        assert re.findall(r"-\w+…|<\w[^>]*>", text) == []
+
+
+def test_help_of_gen_shows_the_flags_of_every_day(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its sixty flags hid those that are looked for."""
+    monkeypatch.setenv("COLUMNS", "120")
     assert run(["gen", "--help"]) == 0
     short = capfd.readouterr().out
     flags = [*["-o", "-n", "--seed", "-d", "-m", "--negative", "--loop", "--preset"], "--help-all"]
