@@ -93,6 +93,11 @@ def _cut(joined: str) -> str:
     return re.sub(r"-+$", "", short)
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number and what is counted, for a message: "1 clip", "12 clips"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def some(names: Sequence[str], separator: str = ", ") -> str:
     """The first five of some names, for a message, and how many more there are."""
     shown = separator.join(names[:_MOST_SHOWN])

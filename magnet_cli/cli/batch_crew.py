@@ -14,6 +14,7 @@ from magnet_cli.cli.progress import ClipDisplay, escaped, shortened
 from magnet_cli.cli.settings import ModelOptions
 from magnet_cli.cli.talk import Talk, complain, held_back, in_words, printable, warn, write_stdout
 from magnet_cli.errors import UsageError
+from magnet_cli.naming import count_of
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -122,8 +123,7 @@ class CrewTalk:
 
     def less(self, size: int) -> None:
         """A memory holds only so many clips at once."""
-        clips = "one clip" if size == 1 else f"{size} clips"
-        self._talk.warn(f"A worker's memory is not enough: it goes on with {clips} at once.")
+        self._talk.warn(f"A worker's memory holds {count_of(size, 'clip')} at once: it goes on so.")
 
     def download(self, progress: Any) -> None:
         """A model is fetched."""
@@ -161,8 +161,7 @@ class BatchDisplay(ClipDisplay):
 
     def less(self, size: int) -> None:
         """The memory holds only so many clips at once."""
-        clips = "one clip" if size == 1 else f"{size} clips"
-        self._talk.warn(f"The memory is not enough: going on with {clips} at once.")
+        self._talk.warn(f"The memory is full: going on with {count_of(size, 'clip')} at once.")
 
     def finished(self, outcome: Outcome) -> None:
         """A clip is written, or has failed."""

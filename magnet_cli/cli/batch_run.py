@@ -27,6 +27,7 @@ from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.cli.talk import Talk, complain, printable, stdout, write_stdout
 from magnet_cli.data.prompts import BadLine
 from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.naming import count_of
 from magnet_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class BatchRun:
                 jobs = map(self._makers.identified, part)
                 self._make(manifest, maker, jobs, wanted, whole=False)
         if already:
-            self._talk.note(f"{already} clips were done already.")
+            self._talk.note(f"Already done: {count_of(already, 'clip')}.")
         say_doubts(doubts, self._talk)
         if not (already or self._tally.finished or self._tally.bad_lines):
             raise _nothing(name)
@@ -271,11 +272,10 @@ class BatchRun:
         for line in bad[MOST_SHOWN:]:
             self._bad(line, say=False)
         if len(bad) > MOST_SHOWN:
-            complain(f"{len(bad) - MOST_SHOWN} more lines are bad.")
+            complain(f"Also bad: {count_of(len(bad) - MOST_SHOWN, 'line')} more.")
         if bad and not self._skip_bad:
-            lines = "One line" if len(bad) == 1 else f"{len(bad)} lines"
             raise UsageError(
-                f"{lines} of {name} cannot be used. Nothing was made.",
+                f"{count_of(len(bad), 'line')} of {name} cannot be used. Nothing was made.",
                 "Repair them, or go on without them: --skip-bad.",
             )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from magnet_cli.batch.status import Count, status_of
 from magnet_cli.cli.batch_crew import rough
 from magnet_cli.cli.talk import Talk
+from magnet_cli.naming import count_of
 
 _HEADINGS = ("", "clips", "done", "failed", "missing", "clips/min", "last clip")
 
@@ -30,11 +31,9 @@ def say_status(folder: Path, talk: Talk) -> None:
             first, *numbers = (text.rjust(width) for text, width in zip(row, widths, strict=True))
             talk.print("  ".join((first.strip().ljust(widths[0]), *numbers)).rstrip())
     if status.to_begin:
-        shards = "One shard has" if status.to_begin == 1 else f"{status.to_begin} shards have"
-        talk.note(f"{shards} not begun.")
+        talk.note(f"Not begun: {count_of(status.to_begin, 'shard')}.")
     if status.damaged:
-        lines = "a line" if status.damaged == 1 else f"{status.damaged} lines"
-        talk.warn(f"The manifests hold {lines} that cannot be read, as a crash leaves them.")
+        talk.warn(f"Lines of manifests that a crash left unreadable: {status.damaged}.")
 
 
 def _row(count: Count) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from magnet_cli.batch.report import Tally
 from magnet_cli.batch.resume import Review
 from magnet_cli.cli.talk import Talk, say_held_back
 from magnet_cli.errors import PartialFailureError
-from magnet_cli.naming import some
+from magnet_cli.naming import count_of, some
 from magnet_cli.settings import OutputConfig
 
 MOST_SHOWN = 20  # bad lines and failures that are listed; all of them are counted
@@ -15,10 +15,9 @@ MOST_SHOWN = 20  # bad lines and failures that are listed; all of them are count
 
 def say_doubts(review: Review, talk: Talk) -> None:
     """Say which clips may not be what the lines ask for."""
-    if count := len(review.unsaid):
-        clips = "One clip does" if count == 1 else f"{count} clips do"
-        again = "it" if count == 1 else "them"
-        talk.warn(f"{clips} not say which model made {again}; --force makes {again} again.")
+    if review.unsaid:
+        clips = count_of(len(review.unsaid), "clip")
+        talk.warn(f"No model is recorded of {clips}; --force makes clips again.")
     if review.smaller:
         files = some([job.file for job in review.smaller])
         talk.warn(
@@ -31,7 +30,7 @@ def say_unasked(name: str, files: list[str], making: bool, talk: Talk) -> None:
     """Say what the folder holds that no line asks for: after an insertion it is nearly all."""
     if not files:
         return
-    clips = "a clip" if len(files) == 1 else f"{len(files)} clips"
+    clips = count_of(len(files), "clip")
     talk.note(f"The folder holds {clips} that no line of {name} asks for: {some(files)}.")
     if making:
         talk.note(
@@ -43,10 +42,9 @@ def say_unasked(name: str, files: list[str], making: bool, talk: Talk) -> None:
 def say_damage(manifest: Manifest, talk: Talk) -> None:
     """Say that the manifest holds lines that a crash has left half written, if it does."""
     if manifest.damaged:
-        lines = "a line" if manifest.damaged == 1 else f"{manifest.damaged} lines"
         talk.warn(
-            f"{manifest.path} holds {lines} that cannot be read, as a crash leaves them. "
-            "What is not known to be done is made again."
+            f"{manifest.path} holds {count_of(manifest.damaged, 'line')} that cannot be read, "
+            "as a crash leaves them. What is not known to be done is made again."
         )
 
 
@@ -54,7 +52,7 @@ def say_made(tally: Tally, output: OutputConfig, talk: Talk) -> None:
     """Say how many clips were made, how fast, and whether their peaks kept them quiet."""
     if tally.made:
         talk.note(
-            f"Made {tally.made} clips in {tally.seconds:.0f} s "
+            f"Made {count_of(tally.made, 'clip')} in {tally.seconds:.0f} s "
             f"({tally.clips_per_minute:.1f} clips/min)."
         )
         say_held_back(tally.held_back, tally.made, output, talk)

@@ -15,6 +15,7 @@ from magnet_cli.cli.settings import TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import PartialFailureError, UsageError
 from magnet_cli.fields import panel
+from magnet_cli.naming import count_of
 
 if TYPE_CHECKING:
     from magnet_cli.evaluation.comparison import Judges
@@ -208,7 +209,5 @@ def say_faults(faults: Sequence[tuple[str, Fault]], voice: Talk) -> None:
     if len(faults) > _SHOWN:
         voice.warn(f"… and {len(faults) - _SHOWN} more (--json names them all).")
     if faults:
-        clips = "One clip" if len(faults) == 1 else f"{len(faults)} clips"
-        raise PartialFailureError(
-            f"{clips} could not be used, or have no partner.", "The others were."
-        )
+        clips = count_of(len(faults), "clip")
+        raise PartialFailureError(f"{clips} could not be used or paired.", "The others were.")

@@ -15,6 +15,7 @@ from magnet_cli.cli.recorded import problem_of, recorded
 from magnet_cli.cli.settings import TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk, printable
 from magnet_cli.errors import PartialFailureError
+from magnet_cli.naming import count_of
 
 if TYPE_CHECKING:
     from magnet_cli.batch.gallery import Gallery, Told
@@ -61,7 +62,7 @@ def gallery(
     voice = Talk(talk)
     written = write(folder, voice, title, force)
     if written.faults:
-        sounds = "One sound" if len(written.faults) == 1 else f"{len(written.faults)} sounds"
+        sounds = count_of(len(written.faults), "sound")
         raise PartialFailureError(f"{sounds} could not be read.", "The others are in the gallery.")
 
 
@@ -75,12 +76,11 @@ def write(folder: Path, voice: Talk, title: str | None = None, force: bool = Fal
 
     with counting(voice, "Drawing") as on_clip:
         written = write_gallery(folder, told, title, force, on_clip)
-    clips = "one clip" if written.clips == 1 else f"{written.clips} clips"
-    voice.note(f"Wrote {written.page}: {clips}")
+    voice.note(f"Wrote {written.page}: {count_of(written.clips, 'clip')}")
     for file, why in written.faults[:_MOST_SHOWN]:
         voice.warn(f"{file}: {why}")
     if written.missing:
-        voice.note(f"{written.missing} clips of the manifest are not there any more.")
+        voice.note(f"Not there any more: {count_of(written.missing, 'clip')} of the manifest.")
     voice.data(
         {
             "event": "gallery",

@@ -32,6 +32,7 @@ from magnet_cli.cli.settings import (
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import check_seconds
+from magnet_cli.naming import count_of
 from magnet_cli.settings import MOST_STRETCH, BarsConfig, OutputConfig, required
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def _say_bars(
     more = "Another --seed or more --tries may come nearer."
     if beat is None:
         seeds = "this seed" if tried == 1 else f"any of {tried} seeds"
-        length = f"{saved.duration:.2f} s, as {bars.beats} beats at {bpm:g} bpm are"
+        length = f"{saved.duration:.2f} s, as {count_of(bars.beats, 'beat')} at {bpm:g} bpm are"
         talk.warn(f"There is no steady beat in what {seeds} made: it is {length}. {more}")
     elif abs(beat.bpm / bpm - 1) > 1e-4:
         length = f"more than {100 * MOST_STRETCH:g} % from {bpm:g}: {_length(beat, saved)}, as made"
@@ -250,7 +251,7 @@ def _say_bars(
 
 
 def _length(beat: Beat, saved: SavedClip) -> str:
-    return f"{beat.beats} beats, {saved.duration:.2f} s"
+    return f"{count_of(beat.beats, 'beat')}, {saved.duration:.2f} s"
 
 
 def _seam(beat: Beat) -> str:

@@ -12,6 +12,7 @@ from magnet_cli.cli.help import Group
 from magnet_cli.cli.settings import TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
+from magnet_cli.naming import count_of
 from magnet_cli.settings import MAX_SEED
 
 app = typer.Typer(
@@ -148,11 +149,11 @@ def make(
         }
     )
     voice.note(
-        f"Made {study.page} ({study.size / 1e6:.1f} MB): {study.prompts} prompts, {study.screens} pages "
-        f"for each listener. Keep {study.key} to yourself."
+        f"Made {study.page} ({study.size / 1e6:.1f} MB): {count_of(study.prompts, 'prompt')}, "
+        f"{count_of(study.screens, 'page')} for each listener. Keep {study.key} to yourself."
     )
     if study.unshared:
-        voice.note(f"{study.unshared} prompts, which not all have answered, are not asked about.")
+        voice.note(f"Left out: {count_of(study.unshared, 'prompt')} that not all have answered.")
     say_faults(
         [
             (f"{name}: {fault.where}" if name else fault.where, fault)

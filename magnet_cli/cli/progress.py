@@ -28,7 +28,7 @@ from magnet_cli.cli.talk import (
     write_stdout,
 )
 from magnet_cli.errors import EXIT_INTERRUPTED, MagnetError, NoRoomError, PartialFailureError
-from magnet_cli.naming import some
+from magnet_cli.naming import count_of, some
 from magnet_cli.settings import OutputConfig
 
 if TYPE_CHECKING:
@@ -312,8 +312,7 @@ def _plain_steps(talk: Talk) -> Callable[[StepEvent], None]:
         if event.step < event.steps:
             return
         seconds, began = time.monotonic() - began, time.monotonic()
-        plural = "" if event.steps == 1 else "s"
-        steps = "" if event.part == "codec" else f"{event.steps} step{plural} in "
+        steps = "" if event.part == "codec" else f"{count_of(event.steps, 'step')} in "
         cost = f" (rescorer {rescorer:.1f} s)" if rescorer else ""
         rescorer = 0.0
         talk.note(f"  {_row(event)}: {steps}{seconds:.1f} s{cost}")

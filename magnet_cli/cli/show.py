@@ -19,6 +19,7 @@ from magnet_cli.cli.recorded import HELPERS, problem_of, recorded
 from magnet_cli.cli.settings import TalkOptions, as_text, takes_flags
 from magnet_cli.cli.talk import Talk, complain, printable, stdin, stdout_is_terminal
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
+from magnet_cli.naming import count_of
 
 if TYPE_CHECKING:
     from magnet_cli.audio.loudness import Level
@@ -178,7 +179,7 @@ def _show(
     lines = [
         ("File", "stdin" if name == STDIN else name),
         ("Format", f"{sound.kind} {sound.subtype}"),
-        ("Length", f"{level.length / sound.sample_rate:.2f} s, {sound.channels} channels, "
+        ("Length", f"{level.length / sound.sample_rate:.2f} s, {count_of(sound.channels, 'channel')}, "
          f"{sound.sample_rate} Hz"),
         ("Loudness", _decibels(level.lufs, "LUFS")),
         ("Peak", _decibels(level.peak, "dBFS") + between),
@@ -221,7 +222,7 @@ def _rhythm(sound: Sound) -> str:
         said.append(f"from {start:.2f} to {start + points.length / rate:.2f} s")
     bpm = beat.get("bpm") if points is None or points.bpm is None else points.bpm
     said += [] if bpm is None else [f"{bpm:g} bpm"]
-    said += [f"{beat['beats']} beats"] if "beats" in beat else []
+    said += [count_of(beat["beats"], "beat")] if "beats" in beat else []
     return ", ".join(said)
 
 

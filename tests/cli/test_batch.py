@@ -195,7 +195,7 @@ def test_what_an_earlier_version_noted_of_a_model_is_heeded(magnet: Magnet, prom
     without_ids()
     outcome = magnet(*command)
     assert outcome.status == 0
-    assert "3 clips do not say which model made them; --force makes them again" in outcome.err
+    assert "No model is recorded of 3 clips; --force makes clips again." in outcome.err
     manifest = Path("clips/manifest.jsonl")
     text = manifest.read_text()
     revision = json.loads(text.splitlines()[0])["run"]["revision"]
@@ -293,7 +293,7 @@ def test_status_tells_how_far_it_is(magnet: Magnet, prompts: str) -> None:
         ("all", 3, 1),
         ("2/3", 1, 1),
     ]
-    assert "2 shards have not begun." in outcome.err
+    assert "Not begun: 2 shards." in outcome.err
     for wrong in (("--status", "clips", "-O", "clips"), (prompts,), ("-O", "clips")):
         assert magnet("batch", *wrong).status == 2
 
@@ -440,7 +440,7 @@ def test_a_stream_goes_on_over_bad_lines(magnet: Magnet) -> None:
     assert "Line 2: Byte 1 is not UTF-8" in outcome.err
     outcome = magnet(*command, "--print0", stdin=b"rain\nwind\nfire\n")
     assert (outcome.status, outcome.stdout) == (0, b"clips/0001-wind-6.wav\0")
-    assert "2 clips were done already" in outcome.err
+    assert "Already done: 2 clips." in outcome.err
     outcome = magnet(*command, "--temperature", "2", stdin=b"rain\n")
     assert outcome.status == 4
     assert "temperature was not given" in outcome.err
@@ -561,7 +561,7 @@ def test_many_bad_lines_are_counted(magnet: Magnet) -> None:
     Path("p.txt").write_bytes(b"\xff\n" * 100_000)
     outcome = magnet("batch", "p.txt", "-O", "clips", *QUICK)
     assert outcome.status == 2
-    assert "99980 more lines are bad." in outcome.err
+    assert "Also bad: 99,980 lines more." in outcome.err
     assert len(outcome.err.splitlines()) < 30
 
 

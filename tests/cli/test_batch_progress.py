@@ -59,7 +59,7 @@ def test_a_line_for_each_clip_elsewhere(capfd: pytest.CaptureFixture[str]) -> No
     )
     assert " left)" in first
     assert second.startswith("0000-rain-100.wav: The limiter worked hard (9 dB)")
-    assert "going on with one clip at once" in written(made)
+    assert "going on with 1 clip at once" in written(made)
     captured = capfd.readouterr()
     assert captured.out == "clips/0000-rain-100.wav\0"
     assert "[2/2] 0001-wind-101.wav (line 2): The wind broke it." in captured.err
