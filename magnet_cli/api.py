@@ -448,7 +448,7 @@ def load_model(
     if isinstance(name, os.PathLike):
         name = os.path.join(".", os.fspath(name))
     if name is not None and not isinstance(name, str):
-        raise UsageError(f"{name!r} is not a model.", "Give a name, a hub id or a directory.")
+        raise UsageError(f"{name!r} is not a model.", "Give a name, a hub id or a folder.")
     resolved = find_place(name, offline=offline, revision=revision, progress=progress)
     folder = name if resolved.repo is None and resolved.known is None else None
     return Model(load_parts(resolved, device, dtype, loras), folder)

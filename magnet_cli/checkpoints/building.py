@@ -130,7 +130,7 @@ def describe(part: AudioCodec | TextEncoder, table: Mapping[str, PartKind[Any]])
             config: Any = part.config
             return {"kind": kind, "config": dataclasses.asdict(config)}
     raise CheckpointError(
-        f"A {type(part).__name__} cannot be stored in a model's directory.",
+        f"A {type(part).__name__} cannot be stored in a model's folder.",
         f"Kinds that can: {', '.join(table)}.",
     )
 

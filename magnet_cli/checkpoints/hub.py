@@ -261,7 +261,7 @@ def _explained(repo: str, revision: str | None, error: Exception) -> ModelNotFou
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return ModelNotFoundError(
             f"{cache_directory()} cannot be written to, so {repo} cannot be downloaded.",
-            "Set HF_HUB_CACHE to a directory of yours.",
+            "Set HF_HUB_CACHE to a folder of yours.",
         )
     reason = str(error).partition("\n")[0].strip() or type(error).__name__
     return ModelNotFoundError(

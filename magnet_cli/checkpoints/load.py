@@ -181,7 +181,7 @@ def export_checkpoint(place: Place, directory: Path) -> None:
         raise UsageError(
             f"{loaded.name} cannot be exported: the released layout holds an EnCodec, and the "
             "name of a T5 on the hub.",
-            "Share its directory as it is: magnet loads it from the hub, too.",
+            "Share its folder as it is: magnet loads it from the hub, too.",
         )
     codec, text_encoder = loaded.codec, loaded.text_encoder_name
 

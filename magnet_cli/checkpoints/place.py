@@ -51,7 +51,7 @@ class Place:
 
 def folder_of(spec: str) -> Path | None:
     """The folder that `spec` names; None where it names none: a known model, or one on the hub.
-    Raises ModelNotFoundError: it is written as a path, and nothing is there."""
+    Raises ModelNotFoundError: it is written as a path, and nothing is there; or it is a file."""
     if not spec:
         return None
     is_path = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1 or os.sep == "\\" in spec
@@ -61,10 +61,11 @@ def folder_of(spec: str) -> Path | None:
             # A folder that happens to have the name of a model is taken if it holds one.
             if is_path or registry.find(spec) is None or model_layout(file_names(path)):
                 return path
-        elif is_path:
+        elif is_path or (path.is_file() and registry.find(spec) is None):
+            name = repr(spec[:200])
             raise ModelNotFoundError(
-                f"There is no directory {spec[:200]!r}.",
-                "Check the path; `magnet models list` shows what is here.",
+                f"{name} is a file." if path.exists() else f"There is no folder {name}.",
+                "Name a model's folder; `magnet models list` shows what is here.",
             )
     except (OSError, ValueError) as error:  # too long a name, a NUL in it, no permission
         raise registry.unknown_name(spec) from error

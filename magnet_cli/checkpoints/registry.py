@@ -150,7 +150,7 @@ def unknown_name(spec: str) -> ModelNotFoundError:
         hint = f"Did you mean {' or '.join(near)}?"
     else:
         all_names = ", ".join(entry.name for entry in known_checkpoints())
-        hint = f"Known models: {all_names}. A hub id (owner/name) or a directory will do, too."
+        hint = f"Known models: {all_names}. A hub id (owner/name) or a folder will do, too."
     shown = spec if len(spec) <= 80 else spec[:77] + "..."
     return ModelNotFoundError(f"There is no model called {shown!r}.", hint)
 

@@ -145,6 +145,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         with _terminable(), _undisturbed(debug):
             _check_folder()
             _check_command(arguments)
+            _check_values(arguments)
             app = build_app(_called(arguments))
             status = app(arguments, prog_name="magnet", standalone_mode=False)
         return _interrupted() if status == EXIT_INTERRUPTED else int(status or 0)
@@ -198,6 +199,25 @@ def _check_command(arguments: Sequence[str]) -> None:
             f'To make a sound of a text: magnet gen "{words}". `magnet --help` lists all commands.'
         )
     raise UsageError(f"There is no command {said!r}.", hint)
+
+
+# Texts, which may be empty.
+_TEXTS = ("--negative", "--prompt", "--title")
+
+
+def _check_values(arguments: Sequence[str]) -> None:
+    """Refuse "" as a flag's value or a file's name: a shell's variable that is not set. Python takes an
+    empty path for the folder that one is in. Raises UsageError: there is one."""
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        flag = word[:-1] if word.startswith("--") and word.endswith("=") else before
+        if (word and flag is before) or flag in _TEXTS:
+            continue
+        if flag.startswith("-") and flag not in ("-", "--"):
+            raise UsageError(f"{flag} is empty.", "Give it a value, or leave it out.")
+        if arguments[0] != "gen":  # whose words are prompts, of which it says the same
+            raise UsageError(
+                "An argument is empty.", "Name a file or a text; is a variable not set?"
+            )
 
 
 _terminated = threading.Event()  # SIGTERM came: what follows is as after Ctrl-C, but for the status

@@ -313,8 +313,6 @@ def _folder(destination: str | None) -> Path | None:
     """The folder that names are to be made up in; None where a file is named."""
     if destination is None:
         return Path()
-    if not destination:
-        raise UsageError("-o is empty.", "Name a file, such as -o out.wav.")
     path = Path(destination)
     try:
         if destination.endswith(("/", os.sep)):

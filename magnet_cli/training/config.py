@@ -57,12 +57,12 @@ class TrainConfig:
         **_SHARE,
     )
     # Where the model comes from
-    init: str | None = _model("Fine-tune: a known name, a directory or a hub id.")
+    init: str | None = _model("Fine-tune: a known name, a folder or a hub id.")
     codec: str | None = _model(
         "A model or codec whose codec made the tokens. With init: its own unless one is named here; "
         "streams that the model lacks are added to it."
     )
-    text_encoder: str | None = _model("A model or a text encoder's directory; with init: its own.")
+    text_encoder: str | None = _model("A model or a text encoder's folder; with init: its own.")
     lora_rank: int = _model("With init: train a LoRA of this rank; 0: all weights.", 0, low=0)
     lora_alpha: float | None = _model("Its strength; left out: the rank.", above=0)
     lora_targets: tuple[str, ...] = _model(

@@ -74,7 +74,7 @@ class OutputModel:
         if self.directory.exists():
             raise UsageError(
                 f"{self.directory} exists already.",
-                "Go on with what it holds by --resume, or choose another directory.",
+                "Go on with what it holds by --resume, or choose another folder.",
             )
         plain = self.lm
         if self._base:

@@ -129,7 +129,18 @@ def test_a_directory_that_lacks_files_names_them(hub_cache: Path, tmp_path: Path
 
 def test_a_path_that_is_not_there(hub_cache: Path) -> None:
     for spec in ("./nothing", "/nothing/at/all", "a/b/c", "~/nothing-of-the-kind"):
-        with pytest.raises(ModelNotFoundError, match="no directory"):
+        with pytest.raises(ModelNotFoundError, match="no folder"):
+            find_place(spec)
+
+
+def test_a_file_is_no_model_and_is_not_looked_for_on_the_hub(
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    for spec in ("mine/model.safetensors", "model.safetensors"):
+        Path(spec).touch()
+        with pytest.raises(ModelNotFoundError, match="is a file"):
             find_place(spec)
 
 
@@ -289,7 +300,7 @@ def test_a_text_encoder_alone(hub_cache: Path) -> None:
     assert part.directory == snapshot("t5-large")
     with pytest.raises(ModelNotFoundError, match="not on this machine"):
         find_text_encoder("t5-3b")
-    with pytest.raises(ModelNotFoundError, match="no directory"):
+    with pytest.raises(ModelNotFoundError, match="no folder"):
         find_text_encoder("no such/../thing")
     with pytest.raises(ModelNotFoundError, match="no model called"):
         find_text_encoder("no such thing")
