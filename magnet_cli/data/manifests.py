@@ -2,7 +2,8 @@
 
 A row of a list (`lists.py`) names a sound by `path` or `file_name`, relative to the list. What is said of
 it is in `caption`, `captions`, `text` and `description` (a text, or a list of texts that say the same in
-other words; all of them count); `tags` are an object, a list, or a text with commas. So the lists
+other words; all of them count); `tags` are an object, a list, or a text with commas; `weight` is how
+often the sound is drawn in training, against others. So the lists
 of Hugging Face's audiofolder and of audiocraft are read as they are. Rows of one sound are one clip with
 what all of them say. A row that says nothing of its sound leaves that to what is beside it: `sound.txt`
 (one caption a line) or `sound.json` (a row's object, without the path) beside `sound.wav`, or else to the
@@ -28,6 +29,7 @@ from magnet_cli.audio.sound import open_sound
 from magnet_cli.data.lists import Fields, parse, rows_of
 from magnet_cli.errors import DataError, MagnetError
 from magnet_cli.foreign import reading
+from magnet_cli.foreign.bounds import BOUNDS
 
 # What libsndfile reads, and what ffmpeg does where it is installed.
 SOUND_SUFFIXES = FFMPEG_SUFFIXES | {
@@ -54,6 +56,7 @@ class Clip:
     path: Path
     captions: tuple[str, ...]  # the same in other words; one is drawn each time
     tags: tuple[str, ...] = ()  # "tempo: 120", "rock"; merged into the caption in training
+    weight: float = 1.0  # how often it is drawn, against others
 
 
 @dataclass(frozen=True)
@@ -346,7 +349,18 @@ def _clip(path: Path, root: Path, fields: Fields, where: str, problems: list[Pro
     if any(len(text) > MAX_CAPTION for text in captions):
         problems.append(Problem(where, f"a caption is cut to {MAX_CAPTION} characters", False))
         captions = [text[:MAX_CAPTION] for text in captions]
-    return Clip(_id(path, root), path, tuple(captions), tags)
+    return Clip(_id(path, root), path, tuple(captions), tags, _weight(fields.get("weight")))
+
+
+def _weight(value: object) -> float:
+    """audiocraft's `weight`, where a list says one: as a number, or as the text of a table."""
+    if value is None:
+        return 1.0
+    with suppress(ValueError):
+        weight = float(value) if isinstance(value, str) else value
+        if BOUNDS["weight"].holds(weight):
+            return float(weight)  # type: ignore[arg-type]
+    raise ValueError(f"its weight must be {BOUNDS['weight'].takes}")
 
 
 def _texts(value: object) -> list[str]:

@@ -55,13 +55,14 @@ class TokenClip:
     """A clip in a shard."""
 
     id: str  # path of the sound from its manifest's folder
-    key: str  # changes when the sound or its captions change
+    key: str  # changes when the sound changes, or what is said of it
     shard: str
     offset: int  # first frame in the shard's `codes`
     frames: int
     captions: tuple[str, ...]
     tags: tuple[str, ...] = ()
     content: str = ""  # of the sound's bytes, and how they are used; empty in older shards
+    weight: float = 1.0  # how often it is drawn, against others
 
 
 class TokenWriter:
@@ -123,8 +124,9 @@ class TokenWriter:
         captions: tuple[str, ...],
         tags: tuple[str, ...],
         content: str = "",
+        weight: float = 1.0,
     ) -> None:
-        """Add a clip, codes [K, T]; a full shard is written at once. `content`: as of TokenClip.
+        """Add a clip, codes [K, T]; a full shard is written at once. `content`, `weight`: as of TokenClip.
         Raises OSError: the disk is full, or not writable; earlier shards stay as they are."""
         type_ = torch.int16 if self.format.card <= 2**15 else torch.int32
         self._clips.append(
@@ -136,6 +138,7 @@ class TokenWriter:
                 "captions": list(captions),
                 "tags": list(tags),
                 **({"content": content} if content else {}),
+                **({"weight": weight} if weight != 1 else {}),
             }
         )
         self._codes.append(codes.t().to(type_).cpu().contiguous())
@@ -306,7 +309,8 @@ def _token_clip(shard: str, clip: Any) -> TokenClip:
     if not isinstance(clip, dict):
         raise ReadError("a clip is not a mapping")
     good = all(isinstance(clip.get(name), str) for name in ("id", "key"))
-    good = good and all(BOUNDS[name].holds(clip.get(name)) for name in ("offset", "frames"))
+    numbers = {"weight": 1.0, **clip}
+    good = good and all(BOUNDS[n].holds(numbers.get(n)) for n in ("offset", "frames", "weight"))
     if not good or not _are_texts(clip.get("captions")) or not _are_texts(clip.get("tags")):
         raise ReadError("a clip lacks what clips have, or has it of another kind")
     return TokenClip(
@@ -318,4 +322,5 @@ def _token_clip(shard: str, clip: Any) -> TokenClip:
         captions=tuple(clip["captions"]),
         tags=tuple(clip["tags"]),
         content=clip["content"] if isinstance(clip.get("content"), str) else "",
+        weight=numbers["weight"],
     )

@@ -77,6 +77,7 @@ BOUNDS: dict[str, Bound] = {
     "segment_duration": _number(0.001, 3600),
     "segment_frames": Bound(1, 200_000),
     "parameters": Bound(0, 10**12),
+    "weight": _number(1e-4, 1e4),  # of a clip, against others
     # codecs
     "sample_rate": Bound(1, 1_000_000),
     "channels": Bound(1, 16),

@@ -90,7 +90,7 @@ class Source:
         """What the clips up to each weigh together, float64 [N]; None where all weigh the same."""
         by_folder = dict(zip(map(id, self.folders), self.weights, strict=False))
         weights = [
-            by_folder.get(id(folder), 1.0) * (clip.frames if self.by_duration else 1)
+            by_folder.get(id(folder), 1.0) * clip.weight * (clip.frames if self.by_duration else 1)
             for folder, clip in self.entries
         ]
         if len(set(weights)) == 1:

@@ -156,6 +156,7 @@ class _Item:
     captions: tuple[str, ...]
     tags: tuple[str, ...]
     content: Callable[[], str] = str  # of its sound; empty: that is not known
+    weight: float = 1.0
 
 
 @dataclass
@@ -208,7 +209,8 @@ class _Encoding:
         for clip in self.found.clips:
             key, load = partial(clip_key, clip), partial(self._audio, clip.path)
             content = partial(_content, clip.path)
-            yield _Item(clip.id, str(clip.path), key, load, clip.captions, clip.tags, content)
+            said = clip.captions, clip.tags
+            yield _Item(clip.id, str(clip.path), key, load, *said, content, clip.weight)
 
     def _mixtures(self, pairs: list[tuple[int, int, float]]) -> Iterator[_Item]:
         drawn: Counter[str] = Counter()
@@ -249,7 +251,8 @@ class _Encoding:
         """Note what came of an item, in their order."""
         self.problems += [each for each in made.problems if each not in self.problems]
         if made.codes is not None:
-            self.writer.add(item.id, made.key, made.codes, item.captions, item.tags, made.content)
+            said = item.captions, item.tags
+            self.writer.add(item.id, made.key, made.codes, *said, made.content, item.weight)
         if made.codes is not None or made.there:
             self.current.add(item.id)
             self.encoded += made.seconds > 0
@@ -315,13 +318,14 @@ def _incomplete(path: Path, sound: Sound) -> list[Problem]:
 
 
 def clip_key(clip: Clip) -> str:
-    """Changes when the file, its captions or its tags do.
+    """Changes when the file does, its captions, tags or weight.
     Raises AudioFileError: there is no such file."""
     try:
         stat = clip.path.stat()
     except (OSError, ValueError) as error:
         raise AudioFileError(f"There is no file {clip.path}.", "Check the manifest.") from error
-    return _hash(stat.st_size, stat.st_mtime_ns, clip.captions, clip.tags)
+    weight = [clip.weight] if clip.weight != 1 else []  # as before there were any
+    return _hash(stat.st_size, stat.st_mtime_ns, clip.captions, clip.tags, *weight)
 
 
 def _content(path: Path) -> str:

@@ -121,3 +121,20 @@ def test_a_spreadsheets_table_is_a_list(tmp_path: Path) -> None:
     ]
     (tmp_path / "list.tsv").write_text("file_name\ttext\na.wav\train, and wind\n")
     assert captions(tmp_path / "list.tsv") == {"a.wav": ("rain, and wind",)}
+
+
+def test_a_list_says_how_often_a_sound_is_drawn(tmp_path: Path) -> None:
+    """audiocraft's `weight`, null where none is meant."""
+    names = "abcdefg"
+    said = (3, 0.5, None, 0, "x", True, [3])
+    lines = [{"path": n, "caption": n, "weight": w} for n, w in zip(names, said, strict=True)]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = read_clips(tmp_path / "data.jsonl")
+    assert [clip.weight for clip in found.clips] == [3, 0.5, 1]
+    assert [problem.where for problem in found.problems] == [
+        f"data.jsonl:{n}" for n in (4, 5, 6, 7)
+    ]
+    assert found.problems[0].what == "its weight must be a number from 0.0001 to 10,000"
+    (tmp_path / "t.csv").write_text("path,caption,weight\na,x,2.5\nb,y,\nc,z,much\n")
+    found = read_clips(tmp_path / "t.csv")
+    assert ([clip.weight for clip in found.clips], len(found.problems)) == ([2.5, 1], 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ def test_clips_come_as_often_as_their_weights_say(tmp_path: Path) -> None:
     assert abs(by_weight[4] - 180) <= 25
     lengths = drawn(by_duration=True)
     assert [round(n / 300 * 140, -1) for n in lengths] == [10, 20, 30, 40, 40]
+
+
+def test_a_clip_has_a_weight_of_its_own(tmp_path: Path) -> None:
+    data = source(tmp_path, (10, 20, 30))
+    (folder,) = data.folders
+    folder.clips = tuple(replace(c, weight=w) for c, w in zip(folder.clips, (1, 2, 5), strict=True))
+    for more, shares in (({}, (1, 2, 5)), ({"by_duration": True}, (1, 4, 15))):
+        weighed = Source((folder,), **more)
+        drawn = Counter(weighed.clip_of(0, item)[1].frames for item in range(600))
+        for frames, share in zip((10, 20, 30), shares, strict=True):
+            assert drawn[frames] == pytest.approx(600 * share / sum(shares), abs=30)
 
 
 def test_orders_where_all_weigh_the_same_are_those_of_before(tmp_path: Path) -> None:

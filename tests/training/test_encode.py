@@ -114,6 +114,17 @@ def test_what_is_encoded_is_not_encoded_again(tmp_path: Path) -> None:
     assert clips["b.wav"].captions == ("another caption",)
 
 
+def test_a_clips_weight_is_in_its_tokens(tmp_path: Path) -> None:
+    """Of lists it was not read; said later, the sound is not encoded again."""
+    source, tokens = tmp_path / "list.jsonl", tmp_path / "tokens"
+    lines = [{"path": tone(tmp_path, f"{n}.wav", 1.0).name, "caption": n} for n in "ab"]
+    for weight, encoded in ((1, 2), (3, 0), (2, 0)):
+        lines[1]["weight"] = weight  # type: ignore[assignment]
+        source.write_text("\n".join(map(json.dumps, lines)))
+        assert encode(source, tokens).encoded == encoded
+        assert [clip.weight for clip in TokenFolder(tokens).clips] == [1, weight]
+
+
 @pytest.fixture
 def six(tmp_path: Path) -> Path:
     """Six good sounds."""
