@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,7 @@ class Update:
 
 
 class LowRank(nn.Module):
-    """x [..., in] -> scale * (x A^T) B^T [..., out]; zero until it is trained."""
+    """The update scale * B A of a matrix [out, in]; zero until it is trained."""
 
     def __init__(self, weight: Tensor, rank: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
@@ -71,13 +72,70 @@ class LowRank(nn.Module):
         self.b = nn.Parameter(torch.zeros(out, rank, device=weight.device))
         self.scale = scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        """As the class says."""
-        return self.scale * F.linear(F.linear(x, self.a), self.b)
-
     def rows(self, ids: Tensor) -> Tensor:
         """Of an update of a table [out, in]: ids [...] -> what it adds to their rows [..., in]."""
-        return self.scale * F.embedding(ids, self.b) @ self.a
+        return (self.scale * F.embedding(ids, self.b)) @ self.a
+
+
+class _Updated(torch.autograd.Function):
+    """x [N, in] -> x W^T and low-rank updates of some rows of W [out, in], frozen: [N, out].
+
+    By hand, as each update is then added where its product is computed. Sums apart, forward and backward,
+    pass over memory as often again, which on a CPU takes as long as the gradient of W that is saved.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: list[slice], scale: float, x: Tensor, weight: Tensor, a: Tensor, *bs: Tensor
+    ) -> Tensor:
+        """`rows`: those that each of `bs` [rows, rank] is of; `a`: their A [rank, in] in one."""
+        inner = scale * (x @ a.T)
+        ctx.rows, ctx.scale = rows, scale
+        ctx.save_for_backward(x, weight, a, inner, *bs)
+        out = x @ weight.T
+        for part, half, b in zip(rows, inner.chunk(len(bs), dim=-1), bs, strict=True):
+            out[:, part].addmm_(half, b.T)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        """The gradients of x, A and each B."""
+        x, weight, a, inner, *bs = ctx.saved_tensors
+        parts = [grad[:, part] for part in ctx.rows]
+        of_inner = ctx.scale * torch.cat([part @ b for part, b in zip(parts, bs, strict=True)], -1)
+        of_x = (grad @ weight).addmm_(of_inner, a) if ctx.needs_input_grad[2] else None
+        halves = inner.chunk(len(bs), dim=-1)
+        of_bs = [(half.T @ part).T for half, part in zip(halves, parts, strict=True)]
+        return None, None, of_x, None, of_inner.T @ x, *of_bs
+
+
+def updated_linear(x: Tensor, weight: Tensor, updates: Sequence[tuple[slice, LowRank]]) -> Tensor:
+    """x [..., in] -> [..., out], by a frozen weight [out, in] and updates of slices of its rows, which have
+    one rank and scale."""
+    if not updates:
+        return F.linear(x, weight)
+    flat = [x.flatten(0, -2), weight, torch.cat([low.a for _, low in updates])]
+    flat += [low.b for _, low in updates]
+    if torch.is_autocast_enabled(x.device.type):  # it knows nothing of functions by hand
+        flat = [each.to(torch.get_autocast_dtype(x.device.type)) for each in flat]
+    rows, scale = [part for part, _ in updates], updates[0][1].scale
+    out: Tensor = _Updated.apply(rows, scale, *flat)
+    return out.unflatten(0, x.shape[:-1])
+
+
+class PackedUpdates(nn.ModuleDict):
+    """The updates of the packed projection of self-attention, by "q", "k" and "v"."""
+
+    def forward(self, x: Tensor, weight: Tensor, parts: str) -> Tensor:
+        """x [..., in] -> of each of the parts, whose rows `weight` holds, together [..., out]."""
+        dim = len(weight) // len(parts)
+        found = []
+        for number, part in enumerate(parts):
+            if part in self:
+                update = self[part]
+                assert isinstance(update, LowRank)
+                found.append((slice(number * dim, (number + 1) * dim), update))
+        return updated_linear(x, weight, found)
 
 
 class AdaptedLinear(nn.Linear):
@@ -90,8 +148,7 @@ class AdaptedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
-        updated: Tensor = super().forward(x) + self.update(x)
-        return updated
+        return updated_linear(x, self.weight, [(slice(None), self.update)])
 
 
 class AdaptedEmbedding(nn.Embedding):
@@ -130,7 +187,7 @@ def add_adapters(
             assert isinstance(owner, SelfAttention)
             assert part is not None
             if owner.updates is None:
-                owner.updates = nn.ModuleDict()
+                owner.updates = PackedUpdates()
             owner.updates["qkv"[part]] = update
 
 

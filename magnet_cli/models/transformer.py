@@ -151,13 +151,7 @@ class SelfAttention(nn.Module):
         weight: Tensor = self.in_proj_weight
         if parts != "qkv":
             weight = weight[first * dim : (first + len(parts)) * dim]
-        packed = F.linear(x, weight)
-        if self.updates is not None:
-            rows = list(packed.chunk(len(parts), dim=-1))
-            for place, part in enumerate(parts):
-                if part in self.updates:
-                    rows[place] = rows[place] + self.updates[part](x)
-            packed = torch.cat(rows, dim=-1)
+        packed = F.linear(x, weight) if self.updates is None else self.updates(x, weight, parts)
         return self._heads(packed, len(parts))
 
     def forward(self, x: Tensor, attention: Attention) -> Tensor:

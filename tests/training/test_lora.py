@@ -17,6 +17,8 @@ from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.lora import (
+    LowRank,
+    PackedUpdates,
     adapters,
     frozen_in_bfloat16,
     merged,
@@ -126,6 +128,34 @@ def test_a_base_in_bfloat16_changes_no_bit_of_a_run_in_it(workshop: Path) -> Non
         assert torch.equal(tensor, kept[1][name]), name
     again = merged(base, load_adapter(workshop / "halved").updates)
     assert all(torch.equal(tensor, again[name]) for name, tensor in kept[1].items())
+
+
+def test_updates_by_hand_are_the_plain_sum() -> None:
+    """What is added in one pass with its product, forward and backward, against the sums spelled out."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    weight, x = drawn(12, 6), drawn(2, 5, 6).requires_grad_()
+    packed = PackedUpdates({part: LowRank(drawn(4, 6), 2, 0.5, generator) for part in "qv"})
+    lows = [packed["q"], packed["v"]]
+    for low in lows:
+        low.b.data = drawn(4, 2)
+    factors, of = drawn(2, 5, 12), [x, *(each for low in lows for each in (low.a, low.b))]
+    of_q, of_v = (low.scale * (x @ low.a.T) @ low.b.T for low in lows)
+    plain = x @ weight.T + torch.cat([of_q, torch.zeros(2, 5, 4), of_v], dim=-1)
+    by_hand = packed(x, weight, "qkv")
+    torch.testing.assert_close(by_hand, plain)
+    wanted = torch.autograd.grad((plain * factors).sum(), of)
+    found = torch.autograd.grad((by_hand * factors).sum(), of)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.equal(packed(x, weight[4:8], "k"), x @ weight[4:8].T), "nothing is added to k"
+    with torch.autocast("cpu", torch.bfloat16):
+        half = packed(x, weight, "qkv")
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), plain, rtol=0.05, atol=0.1)
 
 
 def test_targets_are_what_is_updated(workshop: Path) -> None:
