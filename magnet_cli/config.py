@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 from magnet_cli.errors import CheckpointError, UsageError
@@ -138,15 +139,19 @@ class SpectralCodecConfig:
         return self.spectral_hop * self.stack
 
 
+def need_of_codec(
+    config: CodecConfig | SpectralCodecConfig, holds: bool, field: str, takes: str
+) -> None:
+    """Raises CheckpointError where it does not hold: naming the setting `field`, and what it takes."""
+    if not holds:
+        raise CheckpointError(
+            f"The codec's {field} is {getattr(config, field)!r}.", f"It must be {takes}."
+        )
+
+
 def check_config(config: SpectralCodecConfig) -> None:
     """Refuse settings that cannot be built. Raises CheckpointError: naming the setting."""
-
-    def need(holds: bool, field: str, takes: str) -> None:
-        if not holds:
-            raise CheckpointError(
-                f"The codec's {field} is {getattr(config, field)!r}.", f"It must be {takes}."
-            )
-
+    need = partial(need_of_codec, config)
     for field in ("sample_rate", "spectral_hop", "stack", "groups", "dimension", "card"):
         need(getattr(config, field) >= 1, field, "1 or more")
     for field in ("encoder_blocks", "latent_blocks", "level_blocks", "phase_iterations"):

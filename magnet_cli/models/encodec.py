@@ -7,13 +7,13 @@ folded into the weights when a checkpoint is loaded (checkpoints/encodec.py), so
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from magnet_cli.config import CodecConfig
-from magnet_cli.errors import CheckpointError
+from magnet_cli.config import CodecConfig, need_of_codec
 from magnet_cli.models import seanet
 from magnet_cli.models.codec import AudioCodec
 
@@ -109,13 +109,7 @@ class EnCodec(AudioCodec):
 def check_config(config: CodecConfig) -> None:
     """Refuse settings that cannot be built, or that mean nothing in the reference.
     Raises CheckpointError: naming the setting."""
-
-    def need(holds: bool, field: str, takes: str) -> None:
-        if not holds:
-            raise CheckpointError(
-                f"The codec's {field} is {getattr(config, field)!r}.", f"It must be {takes}."
-            )
-
+    need = partial(need_of_codec, config)
     for field in ("sample_rate", "channels", "n_filters", "dimension", "n_q", "card"):
         need(getattr(config, field) >= 1, field, "1 or more")
     for field in ("kernel_size", "residual_kernel_size", "last_kernel_size", "dilation_base"):

@@ -164,8 +164,8 @@ class TransposedConv(Layer):
     def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
         need = self.window(want, total)
         x = _crop(x, have, need)
-        begin = need.start * self.stride - self.trim
         y = self._convolve(x)
+        begin = need.start * self.stride - self.trim
         return _crop(y, range(begin, begin + y.shape[-1]), want)
 
     def _convolve(self, x: Tensor) -> Tensor:
@@ -178,9 +178,7 @@ class TransposedConv(Layer):
         y = x.squeeze(2).transpose(1, 2) @ weight
         now, later = y.unflatten(2, (2, -1)).unbind(2)  # [B, T, stride * out] each
         y = F.pad(now, (0, 0, 0, 1)) + F.pad(later, (0, 0, 1, 0))
-        y = y.reshape(len(x), -1, self.convtr.out_channels)
-        if self.convtr.bias is not None:
-            y = y + self.convtr.bias
+        y = y.reshape(len(x), -1, self.convtr.out_channels) + self.convtr.bias
         return y.transpose(1, 2).unsqueeze(2)  # channels-last in memory
 
 
