@@ -212,12 +212,10 @@ def _check_values(arguments: Sequence[str]) -> None:
         flag = word[:-1] if word.startswith("--") and word.endswith("=") else before
         if (word and flag is before) or flag in _TEXTS:
             continue
-        if flag.startswith("-") and flag not in ("-", "--"):
-            raise UsageError(f"{flag} is empty.", "Give it a value, or leave it out.")
-        if arguments[0] != "gen":  # whose words are prompts, of which it says the same
-            raise UsageError(
-                "An argument is empty.", "Name a file or a text; is a variable not set?"
-            )
+        is_flag = flag.startswith("-") and flag not in ("-", "--")
+        if is_flag or arguments[0] != "gen":  # whose words are prompts, of which it says the same
+            what = f"What follows {flag}" if is_flag else "An argument"
+            raise UsageError(f"{what} is empty.", "Give a value there; is a variable not set?")
 
 
 _terminated = threading.Event()  # SIGTERM came: what follows is as after Ctrl-C, but for the status

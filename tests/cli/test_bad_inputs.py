@@ -44,8 +44,10 @@ CASES = [
     gen("unknown flag", "rain", "--tempreature", "3", says="--temperature"),
     gen("flag in the other case", "rain", "-O", "made.wav", says="Did you mean -o?"),
     Case("flag in the other case of a batch", ("batch", "a.txt", "-o", "made"), "Did you mean -O?"),
-    gen("flag whose variable is not set", "rain", "-m", "", says="-m is empty."),
-    gen("likewise behind an equals sign", "rain", "--rescorer=", says="--rescorer is empty."),
+    gen("flag whose variable is not set", "rain", "-m", "", says="follows -m is empty"),
+    gen(
+        "likewise behind an equals sign", "rain", "--rescorer=", says="follows --rescorer is empty"
+    ),
     Case("a folder's name that is not set", ("gallery", ""), "An argument is empty."),
     Case("a sound's name that is not set", ("extend", "", "rain", "--to", "3"), "is empty."),
     gen("flag in capitals", "rain", "--SEED", "3", says="Did you mean --seed?"),
@@ -119,7 +121,7 @@ CASES = [
     gen("read-only folder", "rain", "-o", "locked/a.wav", says="locked"),
     gen("name too long", "rain", "-o", "x" * 300 + ".wav", says="too long"),
     gen("NUL in the name", "rain", "-o", "a\0.wav", says="null"),
-    gen("empty name", "rain", "-o", "", says="-o is empty"),
+    gen("empty name", "rain", "-o", "", says="follows -o is empty"),
     gen("device as a file", "rain", "-o", "/dev/null", "--format", "wav", says="regular file"),
     gen("socket as a file", "rain", "-o", "socket.wav", "-f", says="regular file"),
     gen("file that is there", "rain", "-o", "there.wav", says="--force"),
