@@ -178,7 +178,7 @@ class TransposedConv(Layer):
         y = x.squeeze(2).transpose(1, 2) @ weight
         now, later = y.unflatten(2, (2, -1)).unbind(2)  # [B, T, stride * out] each
         y = F.pad(now, (0, 0, 0, 1)) + F.pad(later, (0, 0, 1, 0))
-        y = y.reshape(len(x), -1, self.convtr.out_channels) + self.convtr.bias
+        y = y.reshape(len(x), -1, self.convtr.out_channels) + cast(Tensor, self.convtr.bias)
         return y.transpose(1, 2).unsqueeze(2)  # channels-last in memory
 
 
