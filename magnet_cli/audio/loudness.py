@@ -432,19 +432,21 @@ class Silences:
         return tuple((float(a), float(b)) for a, b in longer / self._rate)
 
 
-def remark(loudness: Loudness, output: OutputConfig) -> str:
-    """What a user should be told of the loudness, in sentences; empty where there is nothing to tell."""
+def remark(loudness: Loudness, output: OutputConfig, can_hang: bool = False) -> str:
+    """What a user should be told of the loudness, in sentences; empty where there is nothing to tell.
+    `can_hang`: it was written step by step, and nothing kept it from going on in silence."""
+    first = "--frequency-penalty 0.15, another --seed" if can_hang else "another --seed"
     if loudness.silent:
         peak = f"The clip is silent (peak {loudness.peak:.0f} dBFS)"
-        return f"{peak}: another --seed, a longer prompt or a higher --temperature may help."
-    return " ".join(filter(None, (_gaps(loudness), _hard_work(loudness, output))))
+        return f"{peak}: {first}, a longer prompt or a higher --temperature may help."
+    return " ".join(filter(None, (_gaps(loudness, first), _hard_work(loudness, output))))
 
 
-def _gaps(loudness: Loudness) -> str:
+def _gaps(loudness: Loudness, first: str) -> str:
     if not loudness.silences:
         return ""
     spans = " and ".join(f"from {start:.1f} to {stop:.1f} s" for start, stop in loudness.silences)
-    return f"The clip is silent {spans}: another --seed may help."
+    return f"The clip is silent {spans}: {first.replace(', ', ' or ')} may help."
 
 
 def _hard_work(loudness: Loudness, output: OutputConfig) -> str:

@@ -280,7 +280,8 @@ def warn(saved: SavedClip, talk: Talk, output: OutputConfig, where: str = "") ->
     """Say what should be known of its loudness, if anything; `where` says which clip is meant."""
     from magnet_cli.audio.loudness import remark
 
-    if saved.loudness is not None and (said := remark(saved.loudness, output)):
+    can_hang = saved.settings.get("decoding", {}).get("frequency_penalty") == 0
+    if saved.loudness is not None and (said := remark(saved.loudness, output, can_hang)):
         talk.warn(f"{where}{said}")
     lost = [name for name in str(saved.more.get("lost", "")).split(", ") if name]
     if "picture" in lost:

@@ -28,8 +28,18 @@ def test_a_stretch_of_silence_is_told_with_its_times() -> None:
     for output in (OutputConfig(), OutputConfig(normalize=False)):
         loudness = finished(output, tone(20, (10.0, 15.7)))
         assert remark(loudness, output).startswith("The clip is silent from 10.0 to 15.7 s: ")
+        assert "another --seed may help" in remark(loudness, output)
         loudness = finished(output, tone(20))
         assert remark(loudness, output) == ""
+
+
+def test_what_keeps_a_model_from_hanging_is_named_where_it_writes_step_by_step() -> None:
+    """nano is silent from the first second on where "alarm" is asked for, and a flag ends that."""
+    output = OutputConfig()
+    gap, silence = finished(output, tone(8, (1.0, 8.0))), finished(output, 0 * tone(1))
+    for loudness in (gap, silence):
+        assert "--frequency-penalty 0.15" in remark(loudness, output, can_hang=True)
+        assert "--frequency-penalty" not in remark(loudness, output)
 
 
 def test_two_stretches_and_one_to_the_end() -> None:
