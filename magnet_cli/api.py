@@ -279,41 +279,49 @@ class Model(Pipeline):
         *,
         source: Source | None = None,
         exact: bool = False,
+        tries: int | None = None,
         **how: Any,
     ) -> Clip:
         """Make a loop without a seam, as long as whole frames of the codec.
 
         Where what is made has a steady beat, the loop is a whole number of beats long, near to what was
-        asked for: see `Clip.beat`. Where it only pulses, it is as long as its strongest pulse needs.
+        asked for: see `Clip.beat`. Where it only pulses, it is as long as its strongest pulse needs. While
+        it has hits, and no beat that is sure, another seed is tried: `Clip.tried`.
 
         Args:
             seconds: its length; None: the segment's.
             source: a sound to make into a loop, in place of a new one.
             exact: as long as was asked for, whatever the beat.
+            tries: seeds to try; None: 3.
 
         Raises:
-            UsageError: the loop is too short.
+            UsageError: the loop is too short, or nothing can be tried.
         """
+        BarsConfig(tries=tries).check_tries(loop=source is None and not exact)
         pieces.need_masks(self, "close a loop")
         direction, hooks = self._direction(prompt, **how)
-        making = self._making(direction)
+        making, beat, tried = self._making(direction), None, 1
         if source is None:
             asked = self.segment_duration if seconds is None else _length("seconds", seconds)
             frames = frames_holding(self, asked)
             looping.check_loop(self, frames)
-            making = self._making(direction, _gen(direction, loop=True, exact=exact), asked)
-            heard = frames if exact else looping.frames_to_hear(self, frames)
-            codes, beat = pieces.extend(self, direction, heard, **hooks).codes, None
-            if not exact:
-                codes, beat = looping.on_the_beat(self, codes, frames)
+            command = _gen(direction, loop=True, exact=exact)
+            if exact:
+                codes = pieces.extend(self, direction, frames, **hooks).codes
+            else:
+                take = looping.best_take(self, direction, frames, tries, **hooks)
+                codes, beat, tried, direction = take.codes, take.beat, take.tried, take.direction
+                command = _gen(
+                    direction, loop=True, exact=False, tries=1
+                )  # of the seed that was taken
+            making = self._making(direction, command, asked)
         elif seconds is None:
-            codes, beat = self.hear(source, whole=True).codes, None
+            codes = self.hear(source, whole=True).codes
         else:
             raise UsageError("A sound is as long as it is.", "Give source or seconds, not both.")
         made = looping.close_loop(self, direction, codes, beat, on_step=hooks["on_step"])
-        return Clip(
-            self, made.codes, made.settings, making, decoded=made.audio[0], loop=made, beat=beat
-        )
+        clip = Clip(self, made.codes, made.settings, making, decoded=made.audio[0], loop=made)
+        return replace(clip, beat=beat, tried=tried)
 
     def bars(self, prompt: Prompt, wanted: BarsConfig, loop: bool = False, **how: Any) -> Clip:
         """Make bars at a tempo: model.bars("funk drums", BarsConfig(bpm=120, bars=4), loop=True).

@@ -207,9 +207,10 @@ class Clip:
             # Its silences may be the input's own, which its owner knows.
             assert saved.loudness is not None
             saved = replace(saved, loudness=replace(saved.loudness, silences=()))
-        if self.loop is not None:
-            saved = replace(saved, more={"seamless": self.loop.seamless})
-        return saved
+        more: dict[str, Any] = {} if self.loop is None else {"seamless": self.loop.seamless}
+        if self.tried > 1:
+            more |= {"taken_seed": kept["seed"], "tried": self.tried}
+        return replace(saved, more=more)
 
     def _chunks(self, on_step: OnStep | None) -> Iterable[Samples]:
         length = None

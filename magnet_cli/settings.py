@@ -314,7 +314,7 @@ class OutputConfig:
 
 
 MOST_BARS = 256
-TRIES = 4  # seeds, if nothing is said
+TRIES, LOOP_TRIES = 4, 3  # seeds, if nothing is said
 MOST_STRETCH = 0.04  # of a tempo: a change by more is heard
 
 
@@ -336,7 +336,11 @@ class BarsConfig:
         high=MOST_BARS,
     )
     tries: int | None = _bars(
-        f"Seeds to try for --bpm. Default: {TRIES}.", metavar="N", low=1, high=100, usual=TRIES
+        f"Seeds to try for --bpm, or for a loop while its beat is unsure. Default: {TRIES}, for a loop "
+        f"{LOOP_TRIES}.",
+        metavar="N",
+        low=1,
+        high=100,
     )
 
     def __post_init__(self) -> None:
@@ -345,8 +349,14 @@ class BarsConfig:
             raise UsageError("bars are asked for, and not how fast.", "Say bpm, too, such as 120.")
         if self.bpm is not None and self.bars is None:
             raise UsageError("bpm is given, and not how many bars.", "Say bars, too, such as 4.")
-        if self.tries is not None and self.bpm is None:
-            raise UsageError("tries are for bpm and bars.", "Give both, or leave tries out.")
+
+    def check_tries(self, loop: bool) -> None:
+        """Refuse tries where nothing is tried: of no loop by its beat. Raises UsageError: it is so."""
+        if self.tries is not None and self.bpm is None and not loop:
+            raise UsageError(
+                "tries are for bpm, and for loops that go by their beat.",
+                "Ask for one of them, or leave tries out.",
+            )
 
     @property
     def beats(self) -> int:

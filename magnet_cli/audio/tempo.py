@@ -45,6 +45,9 @@ _SIDE_SECONDS = 4.0
 MOST_MISSED = 0.05
 _LEAST_HEARD = 0.15  # of it at either end of what has a beat
 _LEAST_PULSING = 0.12  # the same of what has no beat; rain and pads have less
+_HITS = (
+    12.0  # nats within 10 ms, of the strongest onsets: drums have 13 to 70, rain and pads 3 to 8
+)
 _TICKING = 0.85  # the same of what comes twice in a beat
 _WHOLE = 0.05  # so near to a whole number of pulses is a beat of so many
 _AWAY = 0.02  # what a second of distance counts against what is missed
@@ -190,6 +193,18 @@ def missed_at(samples: npt.NDArray[np.float32], sample_rate: int, seconds: float
     """By how much of its strongest pulse the end of a sound's first seconds misses its beginning."""
     strength = onsets(samples, sample_rate)
     return float(_missed(strength, np.array([seconds]), _strongest(strength, seconds))[0][0])
+
+
+def pulsing(samples: npt.NDArray[np.float32], sample_rate: int, seconds: float) -> float | None:
+    """How much of its strongest pulse there is at either end of a sound's first seconds, 0 to 1.
+
+    Returns:
+        None where there are no hits that could keep a beat, as in rain and pads.
+    """
+    strength = onsets(samples, sample_rate)
+    if np.percentile(strength, 99) < _HITS:
+        return None
+    return _missed(strength, np.array([seconds]), _strongest(strength, seconds))[1]
 
 
 def cut_on_pulse(

@@ -291,7 +291,8 @@ class Engine:
         if task.bpm is not None:
             clip = model.bars(prompt, task, task.task == "loop", **how)
         elif task.task == "loop":
-            clip = model.loop(prompt, job.duration, exact=task.exact, **how)
+            how |= {"exact": task.exact, "tries": task.tries}
+            clip = model.loop(prompt, job.duration, **how)
         elif task.task == "edit":
             how["through_codec"] = task.through_codec
             clip = model.inpaint(required(task.input), job.target.prompt, task.region, **how)

@@ -109,7 +109,7 @@ def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
     own |= {"seed": made["seed"]} if "seed" in made else {}
     if flags.pop("loop", False):
         task = "loop"
-        flags.setdefault("exact", "exact" not in _mapping(edit, "flags"))  # before it was a flag
+        flags |= _before_tries(edit)
     if task != "gen":
         own["task"] = task
     if source:
@@ -301,11 +301,8 @@ def _called(edit: Mapping[str, Any]) -> list[str]:
 
 def _edit_flags(edit: Mapping[str, Any]) -> list[str]:
     """The command's own flags, a list for one that is repeated."""
-    flags = edit.get("flags")
     arguments = []
-    if isinstance(flags, Mapping) and flags.get("loop") is True and "exact" not in flags:
-        arguments.append("--exact")  # made before loops went by their beat
-    for name, value in flags.items() if isinstance(flags, Mapping) else ():
+    for name, value in {**_before_tries(edit), **_mapping(edit, "flags")}.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             arguments.append(flag)
@@ -313,6 +310,16 @@ def _edit_flags(edit: Mapping[str, Any]) -> list[str]:
             for one in value if isinstance(value, list) else [value]:
                 arguments += [flag, as_text(one)]
     return arguments
+
+
+def _before_tries(edit: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that a loop would be made with now which was made before they were there."""
+    flags = _mapping(edit, "flags")
+    if flags.get("loop") is not True:
+        return {}
+    if "exact" not in flags:
+        return {"exact": True}  # before loops went by their beat
+    return {} if flags["exact"] or "tries" in flags else {"tries": 1}
 
 
 def _timed(edit: Mapping[str, Any]) -> list[str]:

@@ -119,6 +119,7 @@ def gen(
     elif exact:
         raise UsageError("--exact is for loops.", "Say --loop, too, or leave it out.")
     check_stdout(files.destination, talk, files.play)
+    bars.check_tries(loop and not exact)
     if bars.bpm is not None:
         _check_bars(clips.duration, exact)
     negative = cleaned(clips.negative)
@@ -174,7 +175,8 @@ def gen(
         if bars.bpm is not None:
             return loaded.bars(cues or target.prompt, bars, loop, **told)
         if loop:
-            return loaded.loop(cues or target.prompt, seconds, exact=exact, **told)
+            told |= {"exact": exact, "tries": bars.tries}
+            return loaded.loop(cues or target.prompt, seconds, **told)
         grows = loaded.growing(None, cues or target.prompt, seconds, **told)
         return grown(grows, pieces.keep_partial)
 
@@ -219,11 +221,12 @@ def _say_length(
 ) -> None:
     """Say how long a loop is that was to be so many seconds long: to a frame, if no rate is told."""
     beat, off = getattr(clip, "beat", None), abs(saved.duration - seconds)
+    seed = _taken(clip)
     if beat is not None:
-        talk.note(f"{beat.bpm:.0f} bpm, {_length(beat, saved)}; {_seam(beat)}.")
+        talk.note(f"{beat.bpm:.0f} bpm, {_length(beat, saved)}{seed}; {_seam(beat)}.")
     elif frame_rate is not None and off >= 1 / frame_rate:
         talk.note(
-            f"There is no steady beat in it: {saved.duration:g} s, "
+            f"There is no steady beat in it: {saved.duration:g} s{seed}, "
             "where its strongest pulse meets itself."
         )
     elif off > 0.5 / saved.sample_rate:
@@ -244,10 +247,14 @@ def _say_bars(
         length = f"more than {100 * MOST_STRETCH:g} % from {bpm:g}: {_length(beat, saved)}, as made"
         talk.warn(f"Its beat is {beat.bpm:.1f} bpm, {length}. {more}")
     else:
-        seed = f" by seed {clip.settings['seeds'][0]}, of {tried} tried" if tried > 1 else ""
-        was = f"made at {beat.bpm * beat.stretch:.1f}{seed}"
+        was = f"made at {beat.bpm * beat.stretch:.1f}{_taken(clip)}"
         seam = f"; {_seam(beat)}" if loop else ""
         talk.note(f"{bpm:g} bpm, {_length(beat, saved)}, {was}{seam}.")
+
+
+def _taken(clip: Clip | Edit) -> str:
+    tried = getattr(clip, "tried", 1)
+    return f" by seed {clip.settings['seeds'][0]}, of {tried} tried" if tried > 1 else ""
 
 
 def _length(beat: Beat, saved: SavedClip) -> str:

@@ -71,6 +71,7 @@ class LineTask(BarsConfig):
                     f"{name} is nothing that task {self.task} takes.",
                     f"It goes with task {' or '.join(tasks)}.",
                 )
+        self.check_tries(loop=self.task == "loop" and not self.exact)
         if self.exact and self.bpm is not None:
             raise UsageError("exact and bpm both say how long a loop is.", "Leave one out.")
         if self.input is None and self.task in _TAKEN_BY["input"]:

@@ -18,9 +18,15 @@ from torch import Tensor
 from magnet_cli.audio.stretch import check_stretch, stretched
 from magnet_cli.audio.tempo import MOST_MISSED, Cut, cut_on_beat, missed_at
 from magnet_cli.editing import pieces
-from magnet_cli.editing.looping import SHORTEST, Beat, Loop, close_loop, frames_to_hear
+from magnet_cli.editing.looping import (
+    SHORTEST,
+    Beat,
+    Loop,
+    close_loop,
+    directions,
+    frames_to_hear,
+)
 from magnet_cli.editing.pieces import Direction
-from magnet_cli.editing.windows import derived_seed
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.settings import MOST_STRETCH, TRIES, BarsConfig, required
 
@@ -91,13 +97,12 @@ def make_bars(
     )
     direction = dataclasses.replace(direction, cues=cues)
     best, tried = None, 0
-    while tried < (bars.tries or TRIES) and (
-        best is None or best.off > _NEAR or best.seam > MOST_MISSED / 2
-    ):
-        seed = direction.seed if not tried else derived_seed(direction.seed, f"try {tried}")
-        one = _tried(model, dataclasses.replace(direction, seed=seed), bars, loop, hooks)
-        best = one if best is None or one.rank < best.rank else best
+    for each in directions(direction, bars.tries or TRIES):
         tried += 1
+        one = _tried(model, each, bars, loop, hooks)
+        best = one if best is None or one.rank < best.rank else best
+        if best.off <= _NEAR and best.seam <= MOST_MISSED / 2:
+            break
     assert best is not None
     cut, size = best.cut, round(seconds * model.sample_rate)
     frames = round(seconds * model.frame_rate) if cut is None else cut.frames

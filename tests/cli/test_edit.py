@@ -16,6 +16,7 @@ import soundfile
 from magnet_cli import api
 from magnet_cli.audio.loudness import measure
 from magnet_cli.audio.tempo import Cut
+from magnet_cli.cli.again import command_for
 from magnet_cli.decoding import iterative
 from magnet_cli.editing import bars, looping
 from magnet_cli.editing.looping import seam_flux
@@ -175,6 +176,39 @@ def test_a_loop_without_a_steady_beat_says_so(
     assert sounds.read("loop.wav").samples.shape[1] == round(1.08 * 32_000)
     said = "There is no steady beat in it: 1.08 s, where its strongest pulse meets itself."
     assert said in outcome.err.replace("\n", " ")
+
+
+def test_the_seed_that_a_loop_took_is_said_and_kept(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two takes has hits and no sure beat. A file from before says nothing of tries."""
+    found = [None, Cut(54, 2, 111.1, 0.01)]
+    monkeypatch.setattr(looping, "cut_on_beat", lambda *asked: found.pop(0))
+    monkeypatch.setattr(looping, "pulsing", lambda *asked: 0.1)
+    outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "--json", "-o", "loop.wav")
+    taken = derived_seed(5, "try 1")
+    assert f"2 beats, 1.08 s by seed {taken}, of 2 tried; the seam" in " ".join(outcome.err.split())
+    (row,) = outcome.records
+    assert (row["seed"], row["taken_seed"], row["tried"]) == (5, taken, 2)
+    kept = made("loop.wav")
+    assert kept == row["settings"]
+    assert kept["seed"] == taken
+    found.append(Cut(54, 2, 111.1, 0.01))
+    shown = magnet("show", "loop.wav", "--json").records[0]["command"]
+    assert f"--seed {taken}" in shown
+    again = magnet(*shlex.split(shown)[1:], "-o", "again.wav")
+    assert again.status == 0, again.err
+    assert Path("again.wav").read_bytes() == Path("loop.wav").read_bytes()
+    for before, said in (("tries", "--tries 1"), ("exact", "--exact")):
+        del kept["edit"]["flags"][before]
+        assert said in shlex.join(command_for(kept, "loop.wav"))
+
+
+@pytest.mark.parametrize("words", [(), ("--loop", "--exact")])
+def test_tries_are_refused_where_nothing_is_tried(magnet: Magnet, words: tuple[str, ...]) -> None:
+    outcome = magnet("gen", "techno", *words, "--tries", "2", "-o", "a.wav")
+    assert outcome.status == 2
+    assert "tries are for bpm, and for loops that go by their beat." in outcome.err
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:

@@ -16,7 +16,7 @@ from magnet_cli.editing.looping import (
     loops,
     seam_flux,
 )
-from magnet_cli.editing.pieces import Direction
+from magnet_cli.editing.pieces import Direction, Piece
 from magnet_cli.editing.windows import Cue
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import DecodingConfig
@@ -116,23 +116,70 @@ def test_what_cannot_be_a_loop_is_refused() -> None:
         close_loop(tiny_model("autoregressive"), causal, codes_of(50))
 
 
+def takes_of(monkeypatch: pytest.MonkeyPatch, *heard: Cut | float | None) -> list[Direction]:
+    """Let takes have a beat, so much of a pulse, or no hits, in turn; the directions that are tried."""
+    asked: list[Direction] = []
+
+    def extend(model: object, direction: Direction, frames: int) -> Piece:
+        asked.append(direction)
+        return Piece(codes_of(frames, seed=len(asked)), {})
+
+    def now() -> Cut | float | None:
+        return heard[len(asked) - 1]
+
+    monkeypatch.setattr(looping, "extend", extend)
+    monkeypatch.setattr(
+        looping, "cut_on_beat", lambda *a: one if isinstance(one := now(), Cut) else None
+    )
+    monkeypatch.setattr(
+        looping, "pulsing", lambda *a: None if isinstance(one := now(), Cut) else one
+    )
+    monkeypatch.setattr(looping, "cut_on_pulse", lambda *a: None)
+    return asked
+
+
 def test_a_loop_is_a_whole_number_of_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """The seam was smooth and in the wrong place: it missed the beat by up to 41 % of one."""
-    model, codes = tiny_model(), codes_of(150)
-    asked: list[float] = []
-
-    def cut(samples: object, rate: int, seconds: float, frame_rate: float) -> Cut | None:
-        asked.extend([seconds, frame_rate])
-        return Cut(101, 9, 133.66, 0.018)
-
-    monkeypatch.setattr(looping, "cut_on_beat", cut)
-    kept, beat = looping.on_the_beat(model, codes, 100)
-    assert asked == [100 / model.frame_rate, model.frame_rate]
-    assert torch.equal(kept, codes[..., :101])
-    loop = close_loop(model, PIANO, kept, beat)
+    model = tiny_model()
+    takes_of(monkeypatch, Cut(101, 9, 133.66, 0.018))
+    take = looping.best_take(model, PIANO, 100)
+    assert torch.equal(take.codes, codes_of(looping.frames_to_hear(model, 100), seed=1)[..., :101])
+    loop = close_loop(model, PIANO, take.codes, take.beat)
     assert loop.settings["edit"]["beat"] == {"bpm": 133.66, "beats": 9, "off": 0.018}
-    monkeypatch.setattr(looping, "cut_on_beat", lambda *asked: None)
+    takes_of(monkeypatch, *[None] * 3)
     for pulse, length in ((None, 100), (104, 104), (3, looping.SHORTEST)):
         monkeypatch.setattr(looping, "cut_on_pulse", lambda *asked, found=pulse: found)
-        kept, beat = looping.on_the_beat(model, codes, 100)
-        assert (kept.shape[-1], beat) == (length, None)
+        take = looping.best_take(model, PIANO, 100, tries=1)
+        assert (take.codes.shape[-1], take.beat) == (length, None)
+        takes_of(monkeypatch, None)
+
+
+@pytest.mark.parametrize(
+    ("heard", "tries", "tried", "taken"),
+    [
+        ([0.1, Cut(101, 9, 133.66, 0.018)], None, 2, 1),  # a beat that can be told ends it
+        ([0.1, 0.3], None, 2, 1),  # so does a pulse that is sure
+        ([0.1, 0.2, 0.15], None, 3, 1),  # else the surest of three
+        ([0.1, None, 0.05], None, 3, 0),  # what has no hits is no better
+        ([None], None, 1, 0),  # rain is not tried again
+        ([0.1], 1, 1, 0),
+        ([0.1, 0.2, 0.1, 0.24, 0.1], 5, 5, 3),
+    ],
+)
+def test_another_seed_is_tried_where_there_are_hits_and_no_sure_beat(
+    monkeypatch: pytest.MonkeyPatch,
+    heard: list[Cut | float | None],
+    tries: int | None,
+    tried: int,
+    taken: int,
+) -> None:
+    asked = takes_of(monkeypatch, *heard)
+    take = looping.best_take(tiny_model(), PIANO, 100, tries)
+    assert (take.tried, len(asked)) == (tried, tried)
+    assert take.direction is asked[taken]
+    assert len({one.seed for one in asked}) == tried
+    assert asked[0].seed == PIANO.seed
+    # The seed that was taken makes it at once.
+    takes_of(monkeypatch, heard[taken])
+    alone = looping.best_take(tiny_model(), take.direction, 100, tries=1)
+    assert (alone.direction, alone.tried) == (take.direction, 1)
