@@ -14,12 +14,39 @@ from magnet_cli.checkpoints.load import load_parts
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.data.tokens import TokenFolder
 from magnet_cli.errors import DataError, UsageError
-from magnet_cli.training import loop
+from magnet_cli.training import loop, state
 from magnet_cli.training.batches import Source, place_of
 from magnet_cli.training.loop import Progress
 from magnet_cli.training.losses import ValidationLoss
 from magnet_cli.training.setup import make_trainer
 from tests.training.test_loop import held_out, run, settings
+
+
+def test_disk_and_time_are_told_as_they_are(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole model's files were not counted, which are most of a LoRA's; validation's seconds were."""
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+    def slow(*_: object) -> ValidationLoss:
+        now[0] += 100
+        return ValidationLoss([1.0], [None])
+
+    monkeypatch.setattr(loop, "validate", slow)
+    more = {"valid_every": 1, "steps": 2, "keep_checkpoints": 2, "checkpoint_every": 1}
+    trainer, heard = run(workshop, "out", valid=held_out(workshop), **more)
+    assert [p.record["seconds_per_step"] for p in heard if p.kind == "step"] == [0, 0]
+    said = trainer.summary()
+    numbers = sum(p.numel() for p in trainer.model.parameters())
+    assert said["checkpoint_bytes"] == 16 * numbers
+    assert said["disk_bytes"] == 16 * 3 * numbers + 2 * 4 * numbers
+    kept = state.latest_checkpoint(workshop / "out")
+    assert kept is not None
+    size = sum(path.stat().st_size for path in kept.iterdir())
+    assert said["checkpoint_bytes"] < size < said["checkpoint_bytes"] + 60_000, (
+        "and names and states"
+    )
 
 
 def losses_are(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
