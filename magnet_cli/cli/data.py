@@ -97,7 +97,7 @@ def encode(
         float,
         typer.Option(
             min=0,
-            help="Mixed pairs to add, as a share of the clips. 1 makes half of all items mixed, "
+            help="Mixed pairs to add, as a share of the clips. With 1 half of all items are mixed, "
             "as AudioGen was trained.",
         ),
     ] = 0.0,
@@ -115,11 +115,11 @@ def encode(
     ] = 0,
     talk: TalkOptions,
 ) -> None:
-    """Encode audio into token shards for training. Run again, it goes on where it was.
+    """Encode audio into token shards for training. Run again, it resumes.
 
-    The folder is for one source: clips of earlier runs that it no longer lists are left out of training.
+    The folder is for one source: clips that it no longer lists are left out of training.
 
-    Sounds of any rate and number of channels are taken; broken ones are skipped and reported.
+    Sounds may have any rate and number of channels; broken ones are skipped and reported.
     """
     from magnet_cli.checkpoints.load import load_codec
     from magnet_cli.checkpoints.place import find_codec
@@ -155,7 +155,7 @@ def encode(
 
 
 def _incomplete(problems: Sequence[Problem]) -> int:
-    """Sounds that lack a part: files that were cut off, or go on at another rate."""
+    """How many sounds lack a part: files that were cut off, or continue at another rate."""
     return len({problem.where for problem in problems if problem.incomplete})
 
 

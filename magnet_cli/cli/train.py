@@ -44,13 +44,13 @@ def train_lm(
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="The model's folder.")],
     *,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Settings as TOML; flags go over them.")
+        Path | None, typer.Option("--config", help="Settings as TOML; flags override them.")
     ] = None,
     hybrid: Annotated[
         bool, typer.Option("--hybrid", help="The same as --modeling hybrid.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")
+        bool, typer.Option("--resume", help="Resume from the folder's last checkpoint.")
     ] = False,
     talk: TalkOptions,
     settings: Annotated[dict[str, Any], Given(TrainConfig)],
@@ -58,7 +58,7 @@ def train_lm(
     """Train a language model on token shards, or fine-tune one with --init.
 
     The folder is a model that `magnet gen -m` plays from the first checkpoint on. Ctrl-C ends it with
-    a checkpoint, and --resume goes on. Several GPUs or machines: `accelerate launch -m magnet_cli train
+    a checkpoint, and --resume continues. Several GPUs or machines: `accelerate launch -m magnet_cli train
     lm …`.
     """
     if hybrid:
@@ -90,21 +90,21 @@ def train_lm(
         )
     if trainer.step >= chosen.steps:
         voice.note(
-            f"{out} has done {trainer.step} steps, and {chosen.steps} were asked for: nothing is left "
-            "to do. Ask for more with --steps."
+            f"{out} has done {trainer.step} steps of {chosen.steps}: nothing is left to do. Ask for more "
+            "with --steps."
         )
     elif trainer.step:
-        voice.note(f"Going on after step {trainer.step} of {chosen.steps}")
+        voice.note(f"Resuming after step {trainer.step} of {chosen.steps}")
         if trainer.changes:
-            voice.warn(f"What follows is not what was begun: {'; '.join(trainer.changes)}.")
+            voice.warn(f"Changed since the last checkpoint: {'; '.join(trainer.changes)}.")
     elif resume:
-        voice.note("No checkpoint is there yet: starting from step 0.")
+        voice.note("There is no checkpoint yet: starting from step 0.")
     with _stopping_well(trainer, voice), _bar(trainer, voice, chosen.steps) as on_step:
         trainer.run(lambda progress: _say(voice, progress, chosen.steps), on_step)
 
 
 def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
-    """Refuse to go on from another model than the run began with: its weights would not be read."""
+    """Refuse to resume from another model than the run began with: its weights would not be read."""
     if asked.init is None or asked.init == began.init:
         return
     paths = [Path(init).expanduser() for init in (asked.init, began.init or "")]
@@ -117,10 +117,10 @@ def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
 
 @contextmanager
 def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
-    """Inside, the first Ctrl-C or SIGTERM ends the run with a checkpoint, and the second at once.
+    """Inside, the first Ctrl-C or SIGTERM ends the run with a checkpoint; the second ends it at once.
 
-    SIGTERM is what job queues, containers and machines that are taken back send before they kill.
-    With several processes it is enough that one of them hears it.
+    Job queues, containers and spot machines send SIGTERM before they kill. With several processes it is
+    enough that one of them receives it.
     """
     main = trainer.accelerator.is_main_process
 
@@ -133,13 +133,13 @@ def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
             restore()
         trainer.stop()
         if main:
-            voice.note("Stopping after this step, with a checkpoint. Again: at once.")
+            voice.note("Stopping after this step, with a checkpoint. Once more stops at once.")
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    # What is ignored (Ctrl-C in the background) is not for us.
+    # A signal that is ignored (Ctrl-C in the background) stays ignored.
     heard = (signal.SIGINT, signal.SIGTERM)
     before = {n: signal.getsignal(n) for n in heard if signal.getsignal(n) is not signal.SIG_IGN}
     for number in before:
@@ -149,7 +149,7 @@ def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
     except KeyboardInterrupt:
         if main:
             where = shlex.quote(str(trainer.output.directory))
-            voice.note(f"Go on where it was left: magnet train lm {where} --resume")
+            voice.note(f"Resume it with: magnet train lm {where} --resume")
         restore()
         for first in came[:1]:  # as it ends without us: SIGTERM has a status of its own
             signal.raise_signal(first)
@@ -205,8 +205,8 @@ def _say(voice: Talk, progress: Progress, steps: int) -> None:
         voice.note(f"validation  {record['mean']:.4f}{_by_stream(record)}{best}")
     elif progress.kind == "enough":
         voice.note(
-            f"Ending here: step {record['best_step']} was better ({record['best_loss']:.4f}) than all "
-            "validations since."
+            f"Stopping early: no validation since step {record['best_step']} was better than its "
+            f"{record['best_loss']:.4f}."
         )
     elif progress.kind in ("checkpoint", "samples"):
         voice.note(f"{progress.kind}  {record['path']}")
@@ -217,7 +217,8 @@ def _say(voice: Talk, progress: Progress, steps: int) -> None:
 
 
 def _by_stream(record: dict[str, Any]) -> str:
-    """The losses of each stream, which can be compared from line to line: steps draw other streams."""
+    """The losses of each stream. They can be compared from line to line; the total cannot, as each step
+    draws other streams."""
     said = ""
     for kind in ("masked", "following"):
         values = record[kind]
@@ -228,22 +229,21 @@ def _by_stream(record: dict[str, Any]) -> str:
 
 
 def _say_run(voice: Talk, run: dict[str, Any]) -> None:
-    """What is trained on what, where, and what disk it takes."""
+    """What is trained, on which data and device, and how much disk space it takes."""
     of = f" of {run['parameters']:,}" if run["trained"] != run["parameters"] else ""
     in_ = "" if run["precision"] == "no" else f" ({run['precision']})"
     processes = "1 process" if run["processes"] == 1 else f"{run['processes']} processes"
     voice.note(
-        f"{run['clips']} clips ({_hours(run['hours'])}), gone through {run['passes']:g} times; "
+        f"{run['clips']} clips ({_hours(run['hours'])}), seen {run['passes']:g} times; "
         f"training {run['trained']:,}{of} parameters on {run['device']}{in_} in {processes}"
     )
     voice.note(
-        f"A checkpoint takes {_bytes(run['checkpoint_bytes'])}, all that is written up to "
+        f"A checkpoint takes {_bytes(run['checkpoint_bytes'])}, all files of the run up to "
         f"{_bytes(run['disk_bytes'])} ({_bytes(run['free_bytes'])} are free)"
     )
     if run["disk_bytes"] > run["free_bytes"]:
         voice.warn(
-            "The disk has too little room for all of that: keep fewer with --keep-checkpoints, or make "
-            "room."
+            "The disk has too little room for that: keep fewer with --keep-checkpoints, or make room."
         )
 
 
@@ -271,7 +271,7 @@ def _minutes(seconds: float) -> str:
 )
 @takes_flags
 def train_codec(
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the run and its codec go.")],
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the run and its codec.")],
     *,
     data: Annotated[
         str,
@@ -287,8 +287,8 @@ def train_codec(
 ) -> None:
     """Train the light spectral codec of the built-in model.
 
-    It starts at the linear optimum (principal components and residual k-means) and goes on by
-    gradient descent. Interrupted, the same command goes on where it was.
+    It starts at the linear optimum (principal components and residual k-means) and continues by
+    gradient descent. After an interruption the same command resumes.
     """
     sizes = {field.name for field in dataclasses.fields(SpectralCodecConfig)} & settings.keys()
     codec = SpectralCodecConfig(**{name: settings.pop(name) for name in sizes})

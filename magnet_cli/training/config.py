@@ -52,7 +52,7 @@ class TrainConfig:
     )
     valid: str | None = _data("A folder of token shards that training never sees.")
     valid_share: float = _data(
-        "Without valid: share of the clips that is held out for validation; which, their names decide.",
+        "Without valid: share of the clips that is held out for validation; their names decide which.",
         0.0,
         **_SHARE,
     )
@@ -64,7 +64,7 @@ class TrainConfig:
     )
     text_encoder: str | None = _model("A model or a text encoder's folder; with init: its own.")
     lora_rank: int = _model("With init: train a LoRA of this rank; 0: all weights.", 0, low=0)
-    lora_alpha: float | None = _model("Its strength; left out: the rank.", above=0)
+    lora_alpha: float | None = _model("Strength of the LoRA; default: the rank.", above=0)
     lora_targets: tuple[str, ...] = _model(
         "What it updates: self, cross (attention to the text), feed (the feed-forward), codes (their "
         "embeddings and heads).",
@@ -110,8 +110,8 @@ class TrainConfig:
         "Weight of each stream's next-token loss; empty: 1 for all.", (), **_WEIGHTS
     )
     code_noise: float = _goal(
-        "Largest share of the codes that are read as others of their stream; each item draws its own "
-        "share from 0 up to it. Teaches to go on from what is not quite right.",
+        "Largest share of the codes that are replaced by others of their stream; each item draws its own "
+        "share from 0 up to it. Teaches the model to continue from imperfect codes.",
         0.0,
         **_SHARE,
     )
@@ -124,28 +124,28 @@ class TrainConfig:
         "Share of items whose tags are merged into the caption.", 0.25, **_SHARE
     )
     drop_caption: float = _captions(
-        "Of merged items: share that keeps the tags alone.", 0.5, **_SHARE
+        "Of merged items: share that keeps only the tags.", 0.5, **_SHARE
     )
     drop_tag: float = _captions(
         "Of merged items: share of the tags that is left out.", 0.5, **_SHARE
     )
     # Optimization
     steps: int = _steps("Optimizer steps.", 1000, low=1)
-    patience: int = _steps(
-        "End after so many validations without a better one than the best; 0: off.", 0, low=0
-    )
+    patience: int = _steps("Stop after so many validations without a new best; 0: never.", 0, low=0)
     batch_size: int = _steps("Items in a step, over all processes and micro-batches.", 16, low=1)
     micro_batch: int = _steps(
         "Items in one pass; a stage and a prefix are drawn for each; 0: all.", 0, low=0
     )
     optimizer: Optimizer = _steps("adamw, or muon: matrices by Muon, the rest by AdamW.", "adamw")
     learning_rate: float | None = _steps(
-        "Its peak; left out: 1e-4, and 5e-4 for a LoRA.", None, above=0
+        "Peak of the learning rate; default: 1e-4, and 5e-4 for a LoRA.", None, above=0
     )
-    muon_learning_rate: float = _steps("Its peak for the matrices under muon.", 2e-2, above=0)
+    muon_learning_rate: float = _steps(
+        "Peak of the learning rate of matrices under muon.", 2e-2, above=0
+    )
     schedule: Schedule = _steps("cosine, inverse_sqrt or constant, after the warm-up.", "cosine")
     warmup_steps: int | None = _steps(
-        "Linear, from 0; left out: 100, and at most a tenth of steps.", None, low=0
+        "Steps of linear warm-up; default: 100, but at most a tenth of steps.", None, low=0
     )
     final_rate: float = _steps("Cosine: share of the peak that is left at the end.", 0.0, **_SHARE)
     weight_decay: float = _steps("Of AdamW and Muon.", 0.1, low=0)
@@ -155,28 +155,28 @@ class TrainConfig:
         "Length that all gradients together are clipped to; 0: off.", 1.0, low=0
     )
     ema_decay: float = _steps(
-        "Of the averaged weights, which are what is kept as the model.", 0.99, **_SHARE
+        "Decay of the averaged weights, which are kept as the model.", 0.99, **_SHARE
     )
     ema_every: int | None = _steps(
-        "Steps between two averagings; left out: 10, and at most a hundredth of steps.", None, low=1
+        "Steps between two averagings; default: 10, but at most a hundredth of steps.", None, low=1
     )
     mixed_precision: Precision = _steps(
-        "auto (bf16 on a GPU that has it, else no), no, bf16 (also faster on CPUs that know it) or fp16.",
+        "auto (bf16 on a GPU that has it, else no), no, bf16 (also faster on CPUs that support it) or fp16.",
         "auto",
     )
-    gradient_checkpointing: bool = _steps("Less memory, a third more computing.", False)
-    seed: int = _steps("Of every draw.", 0, low=0)
+    gradient_checkpointing: bool = _steps("Less memory for a third more computation.", False)
+    seed: int = _steps("Seed of all random draws.", 0, low=0)
     # Output
     log_every: int = _output("Steps between two lines of the log.", 10, low=1)
-    valid_every: int = _output("Steps between two looks at the validation set.", 500, low=1)
-    valid_items: int = _output("Items of the validation set that are looked at.", 64, low=1)
+    valid_every: int = _output("Steps between two validations.", 500, low=1)
+    valid_items: int = _output("Items of the validation set that are used.", 64, low=1)
     checkpoint_every: int = _output("Steps between two checkpoints.", 500, low=1)
-    keep_checkpoints: int = _output("How many, the newest, are kept.", 2, low=1)
+    keep_checkpoints: int = _output("How many checkpoints are kept, the newest.", 2, low=1)
     sample_every: int = _output("Steps between two rounds of sample audio; 0: off.", 0, low=0)
-    sample_prompts: tuple[str, ...] = _output("What the samples are asked for.", ())
+    sample_prompts: tuple[str, ...] = _output("Prompts of the samples.", ())
     tensorboard: bool = _output("Also write TensorBoard events (extra: tensorboard).", False)
     track: tuple[str, ...] = _output(
-        "Also hand the log to trackers of accelerate, such as wandb, mlflow, trackio or tensorboard.",
+        "Also send the log to trackers of accelerate, such as wandb, mlflow, trackio or tensorboard.",
         (),
     )
 
@@ -260,7 +260,7 @@ def check_training(config: TrainConfig) -> None:
 
 
 def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
-    """The settings of a TOML file, and over them those that were given by flags (not None).
+    """The settings of a TOML file, overridden by those that were given as flags (not None).
     Raises UsageError: the file is missing or not TOML, a field is unknown or of another type."""
     fields: dict[str, Any] = {} if path is None else _read_toml(path)
     fields.update({name: value for name, value in overrides.items() if value is not None})
@@ -383,27 +383,29 @@ class CodecTrainConfig:
     max_valid_clips: int = _data("Use this many of the unseen ones; 0: all.", 100)
     segment_duration: float = _data("Seconds of each clip that are used.", 10.24)
     start_from: str | None = _start(
-        "Go on from a trained codec's folder, whose sizes hold; with a larger --n-q or --dimension it grows."
+        "Start from a trained codec's folder, with its sizes; a larger --n-q or --dimension lets it grow."
     )
     start_rows: int = _start("Frames that k-means sees.", 200_000, low=1)
     start_iterations: int = _start("Rounds of k-means, for each stream.", 12)
-    trains: Trains = _training("decoder: codes stay what they are; or all.", "decoder")
+    trains: Trains = _training("decoder: the codes stay the same; or all.", "decoder")
     steps: int = _training("Steps of gradient descent after the linear start.", 2000)
     batch_size: int = _training("Crops in a step.", 12, low=1)
     crop_frames: int = _training("Frames of codes in a crop.", 64, low=1)
-    learning_rate: float = _training("Its peak.", 1e-3)
-    warmup_steps: int = _training("Linear, from 0.", 100)
-    loudness_weight: float = _training("Of the loss on the loudness of wide bands.", 1.0)
+    learning_rate: float = _training("Peak of the learning rate.", 1e-3)
+    warmup_steps: int = _training("Steps of linear warm-up.", 100)
+    loudness_weight: float = _training("Weight of the loss on the loudness of wide bands.", 1.0)
     motion_weight: float = _training(
-        "Of the loss on how levels change from one spectral frame to the next.", 1.0
+        "Weight of the loss on how levels change from one spectral frame to the next.", 1.0
     )
     commitment: float = _training(
-        "With --trains all: how hard latents are drawn to their codes.", 0.25
+        "With --trains all: how strongly latents are pulled to their codes.", 0.25
     )
-    codebook_decay: float = _training("With --trains all: of the codebooks' moving averages.", 0.99)
+    codebook_decay: float = _training(
+        "With --trains all: decay of the codebooks' moving averages.", 0.99
+    )
     report_every: int = _training("Steps between two lines of the log.", 50, low=1)
     checkpoint_every: int = _training("Steps between two checkpoints.", 200, low=1)
-    seed: int = _training("Of every draw.", 0)
+    seed: int = _training("Seed of all random draws.", 0)
     threads: int = _training("Processor threads; 0: as torch chooses.", 0)
 
 

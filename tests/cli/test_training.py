@@ -167,7 +167,7 @@ def test_from_a_folder_to_a_fine_tuned_model_that_plays(sounds: Path, magnet: Ma
     assert kinds == ["started", "step", "checkpoint", "step", "checkpoint", "finished"]
     gone_on = magnet("train", "lm", "mine", "--resume", "--steps", "3")
     assert gone_on.status == 0, gone_on.err
-    assert "Going on after step 2 of 3" in gone_on.err
+    assert "Resuming after step 2 of 3" in gone_on.err
 
     asked = ("--seed", "3", "--steps", "2", "-d", "1")
     before = magnet("gen", "rain", "-m", SMALL, "-o", "before.wav", *asked)
@@ -211,7 +211,7 @@ def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
     first = magnet(*run, "--steps", "2", "--log-every", "1")
     assert first.status == 0, first.err
     begins = first.err.splitlines()
-    assert begins[0].startswith("4 clips (0.1 min), gone through 1 times; training ")
+    assert begins[0].startswith("4 clips (0.1 min), seen 1 times; training ")
     assert begins[0].endswith("parameters on cpu in 1 process")
     assert begins[1].startswith("A checkpoint takes ")
     assert "masked" in begins[2], "the streams can be compared, the loss of any of them cannot"
@@ -283,7 +283,7 @@ def test_ctrl_c_ends_with_a_checkpoint(
     monkeypatch.setattr(Trainer, "take_step", take_step)
     gone_on = magnet("train", "lm", "mine", "--resume")
     assert gone_on.status == 0, gone_on.err
-    assert "Going on after step 2 of 4" in gone_on.err
+    assert "Resuming after step 2 of 4" in gone_on.err
 
 
 def test_mistakes_are_explained(sounds: Path, magnet: Magnet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_disk_and_time_are_told_as_they_are(
 ) -> None:
     """The whole model's files were not counted, which are most of a LoRA's; validation's seconds were."""
     now = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def slow(*_: object) -> ValidationLoss:
         now[0] += 100
