@@ -1,4 +1,4 @@
-"""What every step of training sees, decided by (seed, step, global item index) and nothing else.
+"""The batches of every step of training, determined by (seed, step, global item index) and nothing else.
 
 Item g of all items ever seen is clip `order[g % N]` of pass g // N over the data (where clips weigh
 differently, of the N that the pass is of, some twice and some not at all). A process that
@@ -33,15 +33,15 @@ EncodeTexts = Callable[[Sequence[str]], Sequence[Tensor]]  # each -> [L, width]
 
 
 def keyed_generator(*key: int | str) -> torch.Generator:
-    """A generator whose numbers depend on the whole key; near keys give unrelated numbers."""
+    """A generator whose numbers depend on the whole key; similar keys give unrelated numbers."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
 @contextmanager
 def own_defaults() -> Iterator[None]:
-    """torch's own defaults of dtype and device inside, whatever a caller has set: the same numbers,
-    in the same place. Also a decorator."""
+    """Inside, torch's default dtype is float32 and its default device the CPU, whatever a caller has set, so
+    that the numbers are always the same. Also a decorator."""
     # Not by get_default_device, which in torch 2.5 fails once a default was set and taken back.
     dtype, device = torch.get_default_dtype(), torch.empty(0).device
     torch.set_default_dtype(torch.float32)
@@ -57,8 +57,10 @@ class Source:
     """All clips of some token folders, as one list."""
 
     folders: tuple[TokenFolder, ...]
-    low: float = 0.0  # clips whose names' places in 0..1 are from here
-    high: float = 1.0  # to here: those that are held out and the others share none
+    low: float = 0.0  # only clips whose `place_of` is at least this
+    high: float = (
+        1.0  # and below this; clips that are held out and the others have no place in common
+    )
     weights: tuple[float, ...] = ()  # of each folder: how often its clips are drawn; (): equally
     by_duration: bool = False  # clips are drawn in proportion to their frames
 
@@ -87,7 +89,7 @@ class Source:
 
     @functools.cached_property
     def _upto(self) -> Tensor | None:
-        """What the clips up to each weigh together, float64 [N]; None where all weigh the same."""
+        """Cumulative weights of the clips, float64 [N]; None if all weights are equal."""
         by_folder = dict(zip(map(id, self.folders), self.weights, strict=False))
         weights = [
             by_folder.get(id(folder), 1.0) * clip.weight * (clip.frames if self.by_duration else 1)
@@ -98,7 +100,7 @@ class Source:
         return torch.tensor(weights, dtype=torch.float64).cumsum(0)
 
     def split(self, share: float) -> tuple[Source, Source]:
-        """What is trained on, and the share that is held out. Further clips move none between them.
+        """The clips to train on, and the share that is held out. Adding clips moves none between them.
 
         Raises:
             DataError: one of them would be empty.
@@ -118,8 +120,8 @@ class Source:
         round_, place = divmod(item, count)
         number = _permutation(count, seed, round_)[place]
         if self._upto is not None:
-            # Evenly spaced over all the weight, from a random start: each clip comes as often as its
-            # weight says in every pass, but for one time more or less.
+            # Evenly spaced over the total weight, from a random start: in every pass each clip comes as
+            # often as its weight says, give or take one.
             start = float(torch.rand((), generator=keyed_generator(seed, "weights", round_)))
             at = (start + number) / count * self._upto[-1]
             number = min(int(torch.searchsorted(self._upto, at, right=True)), count - 1)
@@ -141,17 +143,17 @@ def _permutation(size: int, seed: int, round_: int) -> list[int]:
 
 
 class TextCache:
-    """A frozen text encoder that encodes a caption once, as far as memory allows; for several threads."""
+    """A frozen text encoder that keeps what it encoded, as far as memory allows. Thread-safe."""
 
     def __init__(self, encoder: TextEncoder, limit: int = 256 * 2**20) -> None:
-        """`limit` is what is kept, in bytes, on the CPU wherever the encoder is."""
+        """`limit`: bytes to keep, in the CPU's memory wherever the encoder is."""
         self.encoder, self.limit = encoder, limit
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
     def __call__(self, texts: Sequence[str]) -> list[Tensor]:
-        """Texts -> each [L, width]; those that are new go through the encoder together."""
+        """Texts -> each float32 [L, width], on the CPU; new ones are encoded together."""
         with self._lock:
             new = [text for text in dict.fromkeys(texts) if text not in self._kept]
             with torch.no_grad():
@@ -171,14 +173,14 @@ class TextCache:
 
 
 class Ahead:
-    """What each step sees, drawn in a thread while the step before it is computed.
+    """Draws each step's batches in a thread while the step before it is computed.
 
-    Draws are keyed, so that it does not matter who draws, and when. A context manager: leaving it ends
-    the thread.
+    Draws are keyed, so it does not matter in which thread and when they are made. A context manager: leaving
+    it ends the thread.
     """
 
     def __init__(self, draw: Callable[[int], list[Batch]], steps: int) -> None:
-        """`draw` gives the batches of a step; `steps` is where there are no more."""
+        """`draw` gives the batches of a step; nothing is drawn from step `steps` on."""
         self._draw, self._steps = draw, steps
         self._pool = ThreadPoolExecutor(1, "drawing")
         self._next: tuple[int, Future[list[Batch]]] | None = None
@@ -190,7 +192,7 @@ class Ahead:
         self._pool.shutdown(cancel_futures=True)
 
     def take(self, step: int) -> list[Batch]:
-        """The batches of a step, on the CPU; those of the next are begun."""
+        """The batches of a step, on the CPU; drawing the next step's is started."""
         ready, self._next = self._next, None
         drawn = ready[1].result() if ready is not None and ready[0] == step else self._draw(step)
         if step + 1 < self._steps:
@@ -224,7 +226,7 @@ class BatchDrawer:
         self.size = config.batch_size // config.micro_batches  # items in a batch
 
     def batch(self, step: int, micro: int) -> Batch:
-        """Micro-batch `micro` of a step; stage and prefix are one for the micro-batch."""
+        """Micro-batch `micro` of a step; all its items have one stage and one prefix."""
         first = step * self.config.batch_size + micro * self.size
         items = range(first, first + self.size)
         seed = self.config.seed
@@ -244,9 +246,9 @@ class BatchDrawer:
         return batch
 
     def validation_batches(self) -> Iterator[Batch]:
-        """Clips spread over all, one segment each, the same every time.
+        """One segment each of clips spread evenly over the set, the same every time.
 
-        Every stage over each of them, and then, with a prefix, a whole prefix.
+        Each batch comes once for every stage, and then, unless the model is masked, all as prefix.
         """
         entries = self.source.entries
         count = min(self.config.valid_items, len(entries))
@@ -258,7 +260,7 @@ class BatchDrawer:
                 lambda clip, generator: clip.captions[0],
             )
             frames = segments.codes.shape[-1]
-            # Mask rates spread evenly over the items, so that few of them say as much as many.
+            # Mask rates spread evenly over the items, so that few items are as informative as many.
             time = torch.tensor([(item * 0.618034 + 0.5) % 1.0 for item in items])
             _, noise = spans_of(0, items, frames)
             if self.lm.modeling != "autoregressive":
@@ -274,8 +276,8 @@ class BatchDrawer:
         generators: Sequence[torch.Generator],
         caption: Callable[[TokenClip, torch.Generator], str | None],
     ) -> Segments:
-        """A random segment of each clip and what is said of it, by the clip's own generator."""
-        # Where all clips are shorter than a segment, nothing is computed for their padding.
+        """A random segment of each clip with a caption, drawn by the clip's own generator."""
+        # If all clips are shorter than a segment, it is shortened, so that no padding is computed.
         frames = min(self.frames, max(clip.frames for _, clip in clips))
         codes, valid, texts = [], [], []
         for (folder, clip), generator in zip(clips, generators, strict=True):
@@ -293,7 +295,7 @@ class BatchDrawer:
         return int(torch.multinomial(torch.tensor(weights), 1, generator=chance))
 
     def _prefix_rows(self, chance: torch.Generator, frames: int) -> int:
-        """Rows that attend causally: the special step, and a prefix of uniform length."""
+        """Number of rows that attend causally: the special step, and a prefix of uniform length."""
         if self.lm.modeling == "masked":
             return 1
         steps = DelayPattern(self.lm.delays).steps(frames)

@@ -1,8 +1,8 @@
-"""The training loop, on accelerate: one process, DDP or FSDP are its launcher's choice, not ours.
+"""The training loop, on accelerate: its launcher chooses between one process, DDP and FSDP.
 
-A step is `micro_batches` passes, shared out over the processes. Their losses are sums; the counts
-that they are divided by are summed over all of them first, from the draws alone, so the gradient is
-that of one big batch of the same draws however it was cut.
+A step is `micro_batches` passes, divided among the processes. Their losses are sums; the counts by
+which they are divided are summed over all passes first, from the draws alone, so the gradient is
+that of one large batch of the same draws, however it is divided.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run tells whoever watches it."""
+    """An event of a run, for whoever follows it."""
 
     kind: str  # started, step, valid, checkpoint, samples or finished
     step: int  # steps done
@@ -49,11 +49,11 @@ OnProgress = Callable[[Progress], None]
 
 
 class NotANumberError(MagnetError):
-    """The loss is not a number any more."""
+    """A loss, a gradient or a weight is not finite."""
 
 
 def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerator:
-    """The process's place in the run, as `accelerate launch` (or nobody) set it up.
+    """accelerate's view of this process, as its launcher (if there was one) set it up.
 
     Args:
         out: the run's folder, where trackers that need one write.
@@ -66,11 +66,11 @@ def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerato
 
     # accelerate keeps the first precision for the whole process; a run asks for its own.
     AcceleratorState._reset_state()
-    # A stage uses one head of K; which, differs from step to step.
+    # A stage uses one head of K, another one in each step.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     precision = config.mixed_precision
     if precision == "auto":
-        # As Accelerator makes it: without its own word for a CPU it would join no other process there.
+        # As Accelerator makes it: without its variable for CPUs it would not join other processes there.
         cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
         precision = fitting_precision(PartialState(cpu=cpu).device)
     accelerator = Accelerator(
@@ -89,19 +89,19 @@ def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerato
 
 def launched_alone(processes: int) -> bool:
     """Whether `accelerate launch` was asked for several processes and started this one alone, as it
-    does on a CPU: the launcher says where they would meet, and nobody how many they are."""
+    does on a CPU: then it sets the address of the main process, but not the number of processes."""
     launched = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
     return processes == 1 and launched and "WORLD_SIZE" not in os.environ
 
 
 def fitting_precision(device: torch.device) -> Precision:
-    """What `auto` is on a device. On a CPU float32: whether bfloat16 is faster there depends on it."""
+    """What `auto` means on a device. On a CPU it is float32, as not every CPU is faster in bfloat16."""
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
 
 
 @contextlib.contextmanager
 def tf32(device: torch.device) -> Iterator[None]:
-    """Inside, float32 matrices are multiplied by a GPU's TF32 units: some times as fast, to 10 bits."""
+    """Inside, a GPU multiplies float32 matrices in TF32: several times as fast, with 10 bits of precision."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -112,8 +112,8 @@ def tf32(device: torch.device) -> Iterator[None]:
 
 
 def shared_out(config: TrainConfig, processes: int) -> TrainConfig:
-    """The settings with a pass for each process, where none is asked for by `micro_batch`.
-    Raises UsageError: the items or passes cannot be shared out evenly over the processes."""
+    """The settings with one pass for each process, unless `micro_batch` sets them.
+    Raises UsageError: the items or passes cannot be divided evenly among the processes."""
     if not config.micro_batch and config.batch_size % processes:
         raise UsageError(
             f"{config.batch_size} items cannot be shared by {processes} processes.",
@@ -130,7 +130,7 @@ def shared_out(config: TrainConfig, processes: int) -> TrainConfig:
 
 
 class Trainer:
-    """A run: model, optimizers, averages and counters, between `start` and `run`."""
+    """A run: model, optimizers, averages and counters."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Trainer:
         accelerator: Accelerator | None = None,
     ) -> None:
         """Prepare a run that starts at step 0.
-        Raises UsageError: the micro-batches cannot be shared out evenly over the processes."""
+        Raises UsageError: the micro-batches cannot be divided evenly among the processes."""
         self.config, self.output, self.train, self.valid = config, output, train, valid
         self.accelerator = accelerator or make_accelerator(config)
         processes = self.accelerator.num_processes
@@ -157,18 +157,20 @@ class Trainer:
         self.ema = state.Ema(self.model, config.ema_decay)
         self.step = 0  # steps done
         self.best: Best | None = None  # by validation
-        self.changes: list[str] = []  # what is otherwise than when the last checkpoint was made
+        self.changes: list[str] = []  # settings and data that changed since the last checkpoint
         self._stopping = False
 
     def stop(self) -> None:
-        """Ask `run` to end after the current step, with a checkpoint; from a signal, in any process.
+        """Ask `run` to end after the current step, with a checkpoint. May be called by a signal's handler.
 
-        All processes end after the same step, also where only one of them is asked.
+        All processes end after the same step, even if only one of them is asked.
         """
         self._stopping = True
 
     def resume(self) -> bool:
-        """Go on from the newest complete checkpoint; false where there is none."""
+        """Resume from the newest complete checkpoint.
+        Returns: false if there is none.
+        Raises CheckpointError: it is damaged, or does not fit the model."""
         checkpoint = state.latest_checkpoint(self.output.directory)
         if checkpoint is None:
             return False
@@ -189,7 +191,7 @@ class Trainer:
 
     @property
     def clips(self) -> int:
-        """How many are trained on."""
+        """Number of clips that are trained on."""
         return len(self.train.source.entries)
 
     @own_defaults()
@@ -201,8 +203,8 @@ class Trainer:
         """Train up to `config.steps`.
 
         Args:
-            on_progress: is told what the log is told, in the main process.
-            on_step: is told of every step, too: steps done, and its loss.
+            on_progress: called with every record of the log, in the main process.
+            on_step: called after every step with the steps done and its loss (nats), in the main process.
 
         Raises:
             NotANumberError: naming the step, the batch and the last good checkpoint.
@@ -296,8 +298,8 @@ class Trainer:
     def _sample(self) -> Path:
         """Let the main process make the sample prompts with the kept model, on its device.
 
-        The others wait for one clip at a time: a wait for all of them could be longer than the patience
-        of the processes' connection, which ends the run.
+        The other processes wait after each clip: waiting for all clips at once could exceed the time-out of
+        the processes' connection, which ends the run.
         """
         model = None
         if self.accelerator.is_main_process:
@@ -309,14 +311,14 @@ class Trainer:
         return self.output.samples_of(self.step)
 
     def _has_waited_enough(self) -> bool:
-        """Whether the best is so many validations old as `patience` says."""
+        """Whether the best is as many validations old as `patience` allows."""
         if self.best is None or not self.config.patience:
             return False
         every = self.config.valid_every
         return self.step // every - self.best.step // every >= self.config.patience
 
     def summary(self) -> dict[str, Any]:
-        """What the run is of and what it takes, before it begins; JSON-able."""
+        """Data, sizes, device and disk space of the run, JSON-able: lengths in hours, files in bytes."""
         clips = [clip for _, clip in self.train.source.entries]
         numbers = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         trained = sum(number for number, is_trained in numbers if is_trained)

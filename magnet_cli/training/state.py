@@ -1,4 +1,4 @@
-"""What a run needs to go on: averaged weights, and checkpoints that are whole or not there at all."""
+"""What a run resumes from: averaged weights, and checkpoints that are complete or absent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WRAPPED = ("module.", "_orig_mod.")  # what DDP and torch.compile put before a 
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name as it is without DDP and torch.compile."""
+    """A parameter's name without the prefixes of DDP and torch.compile."""
     while name.startswith(_WRAPPED):
         name = name.partition(".")[2]
     return name
@@ -38,9 +38,9 @@ def plain_name(name: str) -> str:
 class Ema:
     """An exponential moving average of a model's parameters, updated every few steps.
 
-    The first updates count for more than `decay` says, or a short run would stay near its start:
-    the n-th keeps (1 + n) / (10 + n) at most. Keeps copies of whatever parts of the parameters
-    this process holds, so it works alike on one process, under DDP and under FSDP.
+    The first updates count for more than `decay` allows, or a short run would stay near its start:
+    the n-th keeps (1 + n) / (10 + n) at most. It averages the parts of the parameters that
+    this process holds, so it works the same on one process, under DDP and under FSDP.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -60,7 +60,7 @@ class Ema:
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights; its own, as long as nothing was averaged."""
+        """Inside, the model has the averaged weights; or its own, if nothing was averaged yet."""
         averaged = self.updates > 0  # before, the averages are the weights that the run began with
         if averaged:
             self._swap()
@@ -102,7 +102,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def keep_only_trained(accelerator: Any) -> None:
-    """Leave what is frozen out of checkpoints: the run has it from the model that it began with.
+    """Leave frozen weights out of checkpoints: a resumed run loads them from the model that it began with.
     Raises UsageError: the run is under FSDP, whose checkpoints are the whole model's."""
     if _is_sharded(accelerator):
         raise UsageError("A LoRA cannot be trained under FSDP.", "Use DDP: its base fits one GPU.")
@@ -115,7 +115,7 @@ def keep_only_trained(accelerator: Any) -> None:
             }
 
     def load(models: list[nn.Module], folder: str) -> None:
-        model = models.pop()  # what is left in the list, accelerate loads
+        model = models.pop()  # accelerate loads what is left in the list
         saved = load_file(Path(folder) / "model.safetensors")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -129,13 +129,15 @@ def keep_only_trained(accelerator: Any) -> None:
 def save_checkpoint(
     accelerator: Any, ema: Ema, out: Path, step: int, record: dict[str, Any], keep: int
 ) -> Path:
-    """Save everything that training goes on from, after `step` steps; all processes take part.
+    """Save everything that a resumed run needs, after `step` steps; all processes take part.
 
-    `record` is what is kept beside it: `config` and what else the run is known by.
+    Args:
+        record: JSON-able, saved beside it: `config`, the run's settings, and what identifies its data.
+        keep: how many checkpoints stay; older ones are removed.
 
-    Written under another name and renamed when all of it is on the disk, so that a kill leaves the
-    earlier checkpoints as they are and no half one. The oldest beyond `keep` are removed then.
-    Raises OSError: the disk is full, or not writable; what was written of it is removed.
+    It is written under another name and renamed when all of it is on the disk, so that a kill leaves the
+    earlier checkpoints untouched and no incomplete one.
+    Raises OSError: the disk is full, or not writable; the incomplete checkpoint is removed.
     """
     folder = out / CHECKPOINTS
     partial, final = folder / f"{_PARTIAL}{step}", folder / _name(step)
@@ -186,8 +188,8 @@ def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
 
 
 def _check_whole(checkpoint: Path) -> None:
-    """What torch and safetensors say of a damaged file is about their insides, and torch's advice,
-    to load it with `weights_only=False`, would run what it holds."""
+    """Name a damaged file before torch and safetensors load it: their errors are about their internals, and
+    torch's advice, to load it with `weights_only=False`, would run code from the file."""
     for path in sorted(checkpoint.iterdir()):
         try:
             if path.suffix == ".safetensors":
@@ -246,7 +248,7 @@ def _complete(out: Path) -> list[Path]:
 
 
 def _flush(folder: Path) -> None:
-    """Make sure that the disk has it all before the rename says so."""
+    """Make sure that all of it is on the disk before it is renamed."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

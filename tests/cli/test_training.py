@@ -319,7 +319,9 @@ def test_help_says_the_defaults_of_the_settings(
         elif field.default in (None, ()):
             assert "Default:" not in row
         else:
-            assert f"Default: {field.default}." in row
+            plain = f"{field.default:g}" if isinstance(field.default, float) else field.default
+            plain = ", ".join(plain) if isinstance(plain, tuple) else plain
+            assert f"Default: {plain}." in row
 
 
 def test_settings_kept_beside_the_model_are_those_of_the_run(sounds: Path, magnet: Magnet) -> None:
