@@ -217,8 +217,7 @@ def _say(voice: Talk, progress: Progress, steps: int) -> None:
 
 
 def _by_stream(record: dict[str, Any]) -> str:
-    """The losses of each stream. They can be compared from line to line; the total cannot, as each step
-    draws other streams."""
+    """The losses of each stream: they can be compared from line to line, as steps draw other streams."""
     said = ""
     for kind in ("masked", "following"):
         values = record[kind]

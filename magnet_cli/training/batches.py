@@ -40,8 +40,7 @@ def keyed_generator(*key: int | str) -> torch.Generator:
 
 @contextmanager
 def own_defaults() -> Iterator[None]:
-    """Inside, torch's default dtype is float32 and its default device the CPU, whatever a caller has set, so
-    that the numbers are always the same. Also a decorator."""
+    """Inside, torch's defaults are float32 and the CPU, whatever a caller has set. Also a decorator."""
     # Not by get_default_device, which in torch 2.5 fails once a default was set and taken back.
     dtype, device = torch.get_default_dtype(), torch.empty(0).device
     torch.set_default_dtype(torch.float32)

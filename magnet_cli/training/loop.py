@@ -168,8 +168,7 @@ class Trainer:
         self._stopping = True
 
     def resume(self) -> bool:
-        """Resume from the newest complete checkpoint.
-        Returns: false if there is none.
+        """Resume from the newest complete checkpoint; false if there is none.
         Raises CheckpointError: it is damaged, or does not fit the model."""
         checkpoint = state.latest_checkpoint(self.output.directory)
         if checkpoint is None:

@@ -92,11 +92,8 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     }
     output = OutputModel(out, dataclasses.replace(parts, name=out.resolve().name), provenance)
     # On a CPU the base as it was read, which merging needs, is in the same memory.
-    if (
-        config.lora_rank
-        and accelerator.mixed_precision == "bf16"
-        and accelerator.device.type != "cpu"
-    ):
+    half = accelerator.mixed_precision == "bf16" and accelerator.device.type != "cpu"
+    if config.lora_rank and half:
         frozen_in_bfloat16(parts.lm)
     encode_texts = TextCache(parts.text_encoder)
     held_out = None
