@@ -89,10 +89,8 @@ def train_lm(
             "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m magnet_cli train lm …"
         )
     if trainer.step >= chosen.steps:
-        voice.note(
-            f"{out} has done {trainer.step} steps of {chosen.steps}: nothing is left to do. Ask for more "
-            "with --steps."
-        )
+        done = f"{trainer.step} steps, and {chosen.steps} were asked for"
+        voice.note(f"{out} has done {done}. Ask for more with --steps.")
     elif trainer.step:
         voice.note(f"Resuming after step {trainer.step} of {chosen.steps}")
         if trainer.changes:

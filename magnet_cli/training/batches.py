@@ -174,8 +174,7 @@ class TextCache:
 class Ahead:
     """Draws each step's batches in a thread while the step before it is computed.
 
-    Draws are keyed, so it does not matter in which thread and when they are made. A context manager: leaving
-    it ends the thread.
+    Draws are keyed, so it does not matter in which thread they are made. Leaving it ends the thread.
     """
 
     def __init__(self, draw: Callable[[int], list[Batch]], steps: int) -> None:
