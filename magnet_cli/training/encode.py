@@ -1,8 +1,8 @@
 """Audio to token shards: `magnet data check` and `magnet data encode`.
 
-A broken clip is a problem in the report, not the end of the run; what is on disk stays, and a run
-that was cut off goes on where it was. A complete run leaves the folder with the clips of its source,
-and no others: what was removed from the source on purpose must not be trained on.
+A broken clip is a problem in the report, not the end of the run; what is on disk stays, and an
+interrupted run is resumed. After a complete run the folder has the clips of its source and no
+others: what was removed from the source on purpose must not be trained on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What came of it."""
+    """What a run of `encode_clips` did."""
 
     encoded: int
     kept: int  # encoded by an earlier run
@@ -63,12 +63,12 @@ class EncodeReport:
 
 @dataclass(frozen=True)
 class Heard:
-    """A sound that was read to its end."""
+    """Measures of a sound that was read to its end."""
 
     sample_rate: int  # Hz
     channels: int
     seconds: float
-    level: float  # dBFS of its mean square; -120 for nothing at all
+    level: float  # dBFS of its mean square; -120 for digital silence
 
 
 MOST_SECONDS = 7200.0  # of a clip, which is in memory whole; 1.4 GB then
@@ -84,7 +84,7 @@ def check_clips(
 ) -> tuple[Problem, ...]:
     """Everything that is wrong with the clips: what `encode_clips` would skip, and why.
 
-    `on_sound` is told of each that can be read.
+    `on_clip` is called after each clip, `on_sound` for each sound that can be read.
     """
     problems = list(found.problems)
     first: dict[str, Path] = {}  # a sound's content -> where it was met
@@ -123,10 +123,10 @@ def encode_clips(
     options: EncodeOptions | None = None,
     on_clip: OnClip = lambda done, count: None,
 ) -> EncodeReport:
-    """Encode clips into a folder of token shards, going on with what it holds.
+    """Encode clips into a folder of token shards; what it holds already is not encoded again.
 
-    At the end of the run the folder is used for these clips alone: those of earlier runs that are not
-    among them are left out. A run that finds no sound at all to encode or keep leaves it as it was.
+    After a complete run the folder has only these clips: those of earlier runs that are not among them
+    are left out. A run that finds no sound at all to encode or keep leaves the folder as it was.
 
     Raises:
         DataError: the folder holds codes of another codec.
@@ -147,7 +147,7 @@ def encode_clips(
 
 @dataclass(frozen=True)
 class _Item:
-    """What becomes one clip of the folder: a sound, or a mixed pair of them."""
+    """What becomes one clip of the folder: a sound, or a mixed pair of sounds."""
 
     id: str
     where: str  # to name it in a problem
@@ -161,7 +161,7 @@ class _Item:
 
 @dataclass
 class _Made:
-    """What came of an item: nothing new where it is there already, or cannot be encoded."""
+    """The result of an item; without codes if it is there already, or cannot be encoded."""
 
     problems: list[Problem]
     key: str = ""
@@ -248,7 +248,7 @@ class _Encoding:
         return _Made(problems, key, content, codes, audio.shape[-1] / self.codec.sample_rate)
 
     def _take(self, item: _Item, made: _Made) -> None:
-        """Note what came of an item, in their order."""
+        """Add the result of an item to the folder and the report; called in the items' order."""
         self.problems += [each for each in made.problems if each not in self.problems]
         if made.codes is not None:
             said = item.captions, item.tags
@@ -281,10 +281,10 @@ class _Encoding:
 
 
 def in_threads(make: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
-    """What is made of each item, in their order, `workers` of them at the same time; few wait to be taken.
+    """The results of `make` in the items' order, `workers` of them computed at a time, few of them ahead.
 
-    Threads and not processes: reading, resampling and networks leave Python alone, the codec is held
-    once, and a GPU is fed while files are read. A thread has its share of torch's.
+    Threads, not processes: reading, resampling and networks release Python's lock, the codec is in memory
+    once, and a GPU works while files are read. Torch's threads are divided among them.
     """
     threads = torch.get_num_threads()
     workers = workers or min(threads, 4)
@@ -312,7 +312,7 @@ def _level(square: float) -> float:
 
 
 def _incomplete(path: Path, sound: Sound) -> list[Problem]:
-    """What a sound says that it lacks, without its name: that is where the problem is."""
+    """Problems of a sound that is incomplete, worded without its name, which is `where`."""
     said = [remark.removeprefix(sound.name).strip(" .") for remark in sound.remarks]
     return [Problem(str(path), f"it {what}", skipped=False, incomplete=True) for what in said]
 
@@ -329,7 +329,7 @@ def clip_key(clip: Clip) -> str:
 
 
 def _content(path: Path) -> str:
-    """Of a sound's bytes: a copy with another name or date is not encoded again."""
+    """A hash of a sound's bytes: a copy with another name or date is not encoded again."""
     return hashed(path).hex()[:32]
 
 
@@ -352,7 +352,7 @@ def _what(error: Exception) -> str:
 
 
 def token_format(codec: AudioCodec, name: str) -> TokenFormat:
-    """What the codes of a codec mean; `name` is for the user."""
+    """The format of a codec's codes; `name` is for messages."""
     return TokenFormat(
         codec=name,
         codec_hash=codec_hash(codec),

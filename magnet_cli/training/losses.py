@@ -1,4 +1,4 @@
-"""Losses as people read them: of the validation set, and of the steps since the last line of the log."""
+"""Mean losses for the log: of the validation set, and of the steps since the last line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from magnet_cli.training.objective import exact
 
 @dataclass(frozen=True)
 class ValidationLoss:
-    """Mean cross-entropy in nats; None where nothing of the kind is asked of the model."""
+    """Mean cross-entropy in nats; None for a stream that the model is not asked for in this way."""
 
     masked: list[float | None]  # by stream, over all mask rates alike, without a prefix
     following: list[float | None]  # by stream, each code given all before it
 
     @property
     def mean(self) -> float:
-        """Over all that there is."""
+        """The mean over streams and kinds, in nats."""
         values = [value for value in (*self.masked, *self.following) if value is not None]
         return sum(values) / max(len(values), 1)
 
@@ -36,7 +36,7 @@ def validate(accelerator: Any, model: torch.nn.Module, drawer: BatchDrawer) -> V
     sums = torch.zeros(4, streams, dtype=exact(accelerator.device), device=accelerator.device)
     batches = drawer.validation_batches()
     while turn := list(itertools.islice(batches, processes)):
-        # Under FSDP a pass is a collective: who has no batch in the last turn repeats another's.
+        # Under FSDP all processes take part in a pass: without a batch left, one repeats another's.
         mine = accelerator.process_index
         _, by_stream = model(turn[min(mine, len(turn) - 1)].to(accelerator.device))
         if mine < len(turn):
@@ -54,24 +54,24 @@ def validate(accelerator: Any, model: torch.nn.Module, drawer: BatchDrawer) -> V
 
 
 class Window:
-    """What was gathered since the last line of the log."""
+    """Losses and times since the last line of the log."""
 
     def __init__(self, streams: int) -> None:
-        """Nothing yet, of so many streams."""
+        """An empty window of a model with `streams` streams."""
         self.seconds = 0.0  # of the steps alone: validation and samples take their own
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.sums = torch.zeros(4, streams, dtype=torch.float64)
 
     def add(self, loss: float, norm: float, sums: Tensor, seconds: float) -> None:
-        """Gather a step: what `Trainer.take_step` gave, and how long that took."""
+        """Add a step: the results of `Trainer.take_step`, and the seconds that it took."""
         self.seconds += seconds
         self.losses.append(loss)
         self.norms.append(norm)
         self.sums += sums.cpu()
 
     def record(self, rate: float) -> dict[str, Any]:
-        """The line of the log; `rate` is the learning rate of the last step."""
+        """The record for the log, means in nats; `rate` is the learning rate of the last step."""
         masked, masked_count, following, following_count = self.sums.tolist()
 
         def means(totals: list[float], counts: list[float]) -> list[float | None]:

@@ -35,7 +35,7 @@ from magnet_cli.models.lm import DelayPattern, LanguageModel
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance decides about a batch."""
+    """The random draws of a batch."""
 
     stage: int  # the stage whose streams are masked
     time: Tensor  # float [B], u in 0..1: how far decoding has come
@@ -45,7 +45,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Batch:
-    """What the model reads and what it has to say."""
+    """The inputs and targets of one pass."""
 
     codes: Tensor  # int64 [B, K, T]: the truth
     inputs: Tensor  # int64 [B, K, T]: the same with masked ones at `mask_id`
@@ -57,7 +57,7 @@ class Batch:
     names: tuple[str, ...] = ()  # per item: the clip, to name a batch that went wrong
 
     def counts(self, following_weights: Sequence[float] | None = None) -> Tensor:
-        """What the sums of losses are divided by, float64 [2]: masked positions, next tokens as weighed."""
+        """The divisors of the summed losses, float64 [2]: masked positions, weighted next tokens."""
         asked = self.following.sum((0, 2)).tolist()
         weights = following_weights or (1.0,) * len(asked)
         following = sum(w * count for w, count in zip(weights, asked, strict=True))
@@ -87,7 +87,7 @@ class LossSums:
 
 
 def exact(device: torch.device) -> torch.dtype:
-    """What sums are kept in on a device: Apple's GPUs have no float64."""
+    """The dtype of sums on a device: float64, but Apple's GPUs have none."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -126,12 +126,12 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
 
 
 def with_code_noise(batch: Batch, most: float, mask_id: int, generator: torch.Generator) -> Batch:
-    """The batch with some of the codes that the model reads put in place of others of their stream.
+    """The batch with some of the codes that the model reads replaced by others of their stream.
 
-    A model that has only ever read what is right goes astray from its first mistake on (exposure
-    bias); here it learns to go on from mistakes. Each item's share is drawn evenly from 0 to
-    `most`; the codes that stand in come from random frames of the batch. Masks stay, and so does
-    what is to be predicted.
+    A model that has only read correct codes goes astray after its first mistake (exposure bias); here it
+    learns to continue after mistakes. Each item's share is drawn uniformly from 0 to `most`; the
+    replacements are codes of random frames of the batch and the same stream. Masks and targets
+    stay the same.
     """
     items, _, frames = batch.codes.shape
     share = most * torch.rand(items, 1, 1, generator=generator)
@@ -226,7 +226,7 @@ class TrainingModule(nn.Module):
 
 
 def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A block's forward that keeps its input alone and computes the rest again going backward."""
+    """A block's forward that keeps only its input and is computed again in the backward pass."""
 
     @functools.wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Tensor:

@@ -59,7 +59,7 @@ class OutputModel:
     """
 
     def __init__(self, directory: Path, parts: Parts, provenance: Mapping[str, Any]) -> None:
-        """`provenance`: what the model's file says of where it comes from."""
+        """`provenance`: where the model comes from, kept in its config.json."""
         self.directory, self.parts, self.provenance = directory, parts, provenance
         self.lm = parts.lm
         # The base of an adapter as it was read, in float32 and in the CPU's memory.
@@ -90,10 +90,10 @@ class OutputModel:
             partial.write_text(to_toml(config), encoding="utf-8")
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        """Replace the language model's weights by a training module's state, named `lm.…`.
+        """Replace the language model's weights with a training module's state, named `lm.…`.
 
-        A model with adapters (the weights being its own) is kept twice: merged, which is what plays,
-        and as the adapter's own small files.
+        A model with adapters (its own weights are used then) is kept twice: merged, to be played, and as
+        the adapter's two small files.
         """
         self._write(self.directory, weights)
 
@@ -111,7 +111,7 @@ class OutputModel:
             save_file(state, partial)
 
     def keep_best(self, weights: Mapping[str, Tensor], best: Best) -> None:
-        """Keep weights, named as in `update`, as the model in `best/`, in the place of an earlier one."""
+        """Keep weights, named as in `update`, as the model in `best/`, replacing an earlier one."""
         folder = self.directory / BEST
         if not folder.is_dir():
             write_directory(folder, self._copy)
@@ -120,7 +120,7 @@ class OutputModel:
             partial.write_text(json.dumps(dataclasses.asdict(best)) + "\n", encoding="utf-8")
 
     def _copy(self, folder: Path) -> None:
-        """The model's files; codec and text encoder do not change, so they need no room twice."""
+        """The model's files, as hard links: codec and text encoder never change."""
         for path in self.directory.iterdir():
             if path.is_file() and path.suffix in (".json", ".safetensors"):
                 try:
@@ -129,7 +129,7 @@ class OutputModel:
                     shutil.copyfile(path, folder / path.name)
 
     def best(self) -> Best | None:
-        """What `keep_best` kept last; None: nothing."""
+        """The step and loss that `keep_best` kept last, or None."""
         path = self.directory / BEST / _BEST_NAME
         try:
             said = reading.read_object(path)
@@ -141,7 +141,7 @@ class OutputModel:
         return None
 
     def samples_of(self, step: int) -> Path:
-        """Where the samples of a step go."""
+        """The folder of a step's samples."""
         return self.directory / SAMPLES / f"step-{step:08d}"
 
     def kept_model(self, device: str) -> Model:
@@ -203,7 +203,7 @@ _BOARDS = {"step": "train/", "valid": "valid/"}
 
 
 class Journal:
-    """The log: one JSON object a line, and TensorBoard events where they are wanted.
+    """The log: one JSON object a line, and TensorBoard events if asked for.
 
     Only the main process has one.
     """
@@ -253,7 +253,7 @@ def _step_of(line: str) -> float:
 
 
 def numbers_of(kind: str, record: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a record, by the names that boards and trackers know them by; none of most kinds."""
+    """The numbers of a record under their names in boards and trackers; {} for kinds not shown there."""
     if kind not in _BOARDS:
         return {}
     return {_BOARDS[kind] + name: value for name, value in _numbers("", record) if name != "step"}
