@@ -160,7 +160,8 @@ def without_none(hint: Any) -> Any:
 def cannot_be(name: str, value: Any, takes: str) -> UsageError:
     """The error of a field that has a value that it does not take."""
     flag = name.replace("_", "-")
-    return UsageError(f"{name} cannot be {shown(value)}.", f"--{flag} takes {takes}.")
+    said = ",".join(f"{one}" for one in value) if isinstance(value, tuple) else value
+    return UsageError(f"{name} cannot be {shown(said)}.", f"--{flag} takes {takes}.")
 
 
 def check(config: Any, refuse: Callable[[str, Any, str], Exception] = cannot_be) -> None:

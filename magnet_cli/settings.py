@@ -308,9 +308,7 @@ class OutputConfig:
         object.__setattr__(self, "fade", fade)
         check(self)
         if len(fade) > 2:
-            raise cannot_be(
-                "fade", ",".join(map(str, fade)), settings_of(OutputConfig)["fade"].words
-            )
+            raise cannot_be("fade", fade, settings_of(OutputConfig)["fade"].words)
 
 
 MOST_BARS = 256

@@ -140,7 +140,7 @@ CASES = [
     gen("loudness above full scale", "rain", "--lufs", "3", says="lufs"),
     gen("loudness that is no number", "rain", "--lufs", "nan", says="lufs"),
     gen("ceiling above full scale", "rain", "--peak", "1", says="peak"),
-    gen("negative fade", "rain", "--fade", "-1", says="fade"),
+    gen("negative fade", "rain", "--fade", "-1", says="fade cannot be '-1.0'."),
     gen("three fades", "rain", "--fade", "1,2,3", says="or two of them: in, out"),
     gen("more limiting than there is", "rain", "--max-limiting", "30", says="dB from 0 to 24"),
     # Models

@@ -224,6 +224,33 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     monkeypatch.setattr(iterative, "decode", interrupted)
 
 
+@pytest.mark.parametrize(
+    ("room", "step", "words"),
+    [
+        (looping, "_close", ("--loop", "-d", "1")),
+        (bars, "stretched", ("--bpm", "130", "--bars", "1", "--tries", "1")),
+    ],
+    ids=["at the seam", "while stretching"],
+)
+def test_ctrl_c_behind_the_windows_leaves_nothing_either(
+    magnet: Magnet,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    room: object,
+    step: str,
+    words: tuple[str, ...],
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    before = sorted(home.rglob("*"))
+    monkeypatch.setattr(room, step, interrupted)
+    outcome = magnet("gen", "techno", *words, *FAST, "-o", "a.wav", "--codes", "a.npz")
+    assert outcome.status == 130
+    assert "Interrupted.\n  No file was left half written." in outcome.err
+    assert sorted(home.rglob("*")) == before
+
+
 def test_ctrl_c_keeps_what_is_finished_if_asked(magnet: Magnet, monkeypatch) -> None:
     interrupt_after(monkeypatch, 2)
     outcome = magnet("gen", "piano", *FAST, "-d", "60", "--keep-partial", "--json", "-o", "a.wav")
