@@ -441,7 +441,7 @@ BAD = [
     (("extend", "riff.wav", "lofi", "drums", "--to", "5"), 2, "Give a time for each prompt"),
     (("extend", "riff.wav", "a", "--at", "7", "b", "--to", "5"), 2, "begins at 7 s"),
     (("extend", "riff.wav", "a", "--at", "-1", "b", "--to", "5"), 2, "--at cannot be -1"),
-    (("extend", "riff.wav", "", "--to", "5"), 2, "prompt is empty"),
+    (("extend", "riff.wav", "", "--to", "5"), 2, "An argument is empty"),
     (("extend", "-", "-", "--to", "5"), 2, "stdin can be read only once"),
     (("extend", "-", "lofi", "--to", "5"), 2, "not a sound that can be read"),
     (("extend", ".", "lofi", "--to", "5"), 2, "is a folder"),
