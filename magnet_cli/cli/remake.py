@@ -121,6 +121,10 @@ def with_changes(words: Sequence[str], changes: Sequence[str]) -> list[str]:
     replaced = [flag for flag in _SEVERAL if flag in given]
     if "--preset" in given:
         replaced.append("--steps")
+    if given & {"--no-loop", "--exact"} and "--bpm" not in words:
+        replaced.append("--tries")  # of a loop by its beat alone
+    if "--no-loop" in given:
+        words = [word for word in words if word != "--exact"]
     kept = _without(words, replaced)
     at = kept.index("--") if "--" in kept else len(kept)
     return [*kept[:at], *changes, *kept[at:]]

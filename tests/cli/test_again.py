@@ -47,7 +47,10 @@ def test_edits_and_loops_are_made_again_too(magnet: Magnet, home: Path) -> None:
     assert outcome.status == 0, outcome.err
     assert said("e-2.wav")["edit"]["flags"]["region"] == ["0.6-0.8"]
     assert magnet("gen", "rain", *QUICK, "-d", "1", "--loop", "-o", "l.wav").status == 0
-    outcome = magnet("again", "l.wav", "--no-loop", "-o", "straight.wav")
+    for change, name in (("--no-loop", "straight.wav"), ("--exact", "exact.wav")):
+        outcome = magnet("again", "l.wav", change, "-o", name)
+        assert outcome.status == 0, outcome.err
+    outcome = magnet("again", "exact.wav", "--no-loop", "-o", "straight-2.wav")
     assert outcome.status == 0, outcome.err
 
 
