@@ -311,9 +311,8 @@ class Model(Pipeline):
             else:
                 take = looping.best_take(self, direction, frames, tries, **hooks)
                 codes, beat, tried, direction = take.codes, take.beat, take.tried, take.direction
-                command = _gen(
-                    direction, loop=True, exact=False, tries=1
-                )  # of the seed that was taken
+                # Of the seed that was taken.
+                command = _gen(direction, loop=True, exact=False, tries=1)
             making = self._making(direction, command, asked)
         elif seconds is None:
             codes = self.hear(source, whole=True).codes

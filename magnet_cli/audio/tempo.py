@@ -45,9 +45,8 @@ _SIDE_SECONDS = 4.0
 MOST_MISSED = 0.05
 _LEAST_HEARD = 0.15  # of it at either end of what has a beat
 _LEAST_PULSING = 0.12  # the same of what has no beat; rain and pads have less
-_HITS = (
-    12.0  # nats within 10 ms, of the strongest onsets: drums have 13 to 70, rain and pads 3 to 8
-)
+# Nats within 10 ms, of the strongest onsets: drums have 13 to 70, rain and pads 3 to 8.
+_HITS = 12.0
 _TICKING = 0.85  # the same of what comes twice in a beat
 _WHOLE = 0.05  # so near to a whole number of pulses is a beat of so many
 _AWAY = 0.02  # what a second of distance counts against what is missed

@@ -209,8 +209,9 @@ def _check_values(arguments: Sequence[str]) -> None:
     """Refuse "" as a flag's value or a file's name: a shell's variable that is not set. Python takes an
     empty path for the folder that one is in. Raises UsageError: there is one."""
     for before, word in zip(["", *arguments], arguments, strict=False):
-        flag = word[:-1] if word.startswith("--") and word.endswith("=") else before
-        if (word and flag is before) or flag in _TEXTS:
+        with_equals = word.startswith("--") and word.endswith("=")
+        flag = word[:-1] if with_equals else before
+        if (word and not with_equals) or flag in _TEXTS:
             continue
         is_flag = flag.startswith("-") and flag not in ("-", "--")
         if is_flag or arguments[0] != "gen":  # whose words are prompts, of which it says the same

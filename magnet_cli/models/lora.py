@@ -81,7 +81,7 @@ class _Updated(torch.autograd.Function):
     """x [N, in] -> x W^T and low-rank updates of some rows of W [out, in], frozen: [N, out].
 
     By hand, as each update is then added where its product is computed. Sums apart, forward and backward,
-    pass over memory once more each: on a CPU that was a twentieth of all weights' time.
+    pass over memory once more each.
     """
 
     @staticmethod

@@ -169,16 +169,19 @@ class TransposedConv(Layer):
         return _crop(y, range(begin, begin + y.shape[-1]), want)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """One matrix product, added up where the outputs of neighbours overlap.
+        """One matrix product, added up where the outputs of neighbours overlap, in place: what is made
+        is large, and each pass over it counts.
 
-        F.conv_transpose2d is no faster, and in torch 2.5 oneDNN prepares for each new length of the
+        F.conv_transpose2d is hardly faster, and in torch 2.5 oneDNN prepares for each new length of the
         input for seconds.
         """
         weight = self.convtr.weight.permute(0, 2, 1).flatten(1)  # [in, 2 * stride * out]
         y = x.squeeze(2).transpose(1, 2) @ weight
         now, later = y.unflatten(2, (2, -1)).unbind(2)  # [B, T, stride * out] each
-        y = F.pad(now, (0, 0, 0, 1)) + F.pad(later, (0, 0, 1, 0))
-        y = y.reshape(len(x), -1, self.convtr.out_channels) + cast(Tensor, self.convtr.bias)
+        y = F.pad(now, (0, 0, 0, 1))
+        y[:, 1:] += later
+        y = y.reshape(len(x), -1, self.convtr.out_channels)
+        y += cast(Tensor, self.convtr.bias)
         return y.transpose(1, 2).unsqueeze(2)  # channels-last in memory
 
 

@@ -57,9 +57,7 @@ class Source:
 
     folders: tuple[TokenFolder, ...]
     low: float = 0.0  # only clips whose `place_of` is at least this
-    high: float = (
-        1.0  # and below this; clips that are held out and the others have no place in common
-    )
+    high: float = 1.0  # and below this: clips that are held out share no place with the others
     weights: tuple[float, ...] = ()  # of each folder: how often its clips are drawn; (): equally
     by_duration: bool = False  # clips are drawn in proportion to their frames
 
