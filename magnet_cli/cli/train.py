@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,7 +97,14 @@ def train_lm(
             voice.warn(f"Changed since the last checkpoint: {'; '.join(trainer.changes)}.")
     elif resume:
         voice.note("There is no checkpoint yet: starting from step 0.")
-    with _stopping_well(trainer, voice), _bar(trainer, voice, chosen.steps) as on_step:
+    resume_by = f"Resume it with: magnet train lm {shlex.quote(str(out))} --resume"
+    stopping = _stopping_well(
+        trainer.stop,
+        voice.note if trainer.accelerator.is_main_process else lambda text: None,
+        resume_by,
+        several=trainer.accelerator.num_processes > 1,
+    )
+    with stopping, _bar(trainer, voice, chosen.steps) as on_step:
         trainer.run(lambda progress: _say(voice, progress, chosen.steps), on_step)
 
 
@@ -114,24 +121,23 @@ def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
 
 
 @contextmanager
-def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
+def _stopping_well(
+    stop: Callable[[], None], note: Callable[[str], None], resume_by: str, several: bool = False
+) -> Iterator[None]:
     """Inside, the first Ctrl-C or SIGTERM ends the run with a checkpoint; the second ends it at once.
 
     Job queues, containers and spot machines send SIGTERM before they kill. With several processes it is
     enough that one of them receives it.
     """
-    main = trainer.accelerator.is_main_process
-
     came: list[int] = []
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         came.append(number)
         # The launcher of several processes passes Ctrl-C on to all of them, and then SIGTERM too.
-        if trainer.accelerator.num_processes == 1:
+        if not several:
             restore()
-        trainer.stop()
-        if main:
-            voice.note("Stopping after this step, with a checkpoint. Once more stops at once.")
+        stop()
+        note("Stopping after this step, with a checkpoint. Once more stops at once.")
 
     def restore() -> None:
         for number, handler in before.items():
@@ -141,13 +147,11 @@ def _stopping_well(trainer: Trainer, voice: Talk) -> Iterator[None]:
     heard = (signal.SIGINT, signal.SIGTERM)
     before = {n: signal.getsignal(n) for n in heard if signal.getsignal(n) is not signal.SIG_IGN}
     for number in before:
-        signal.signal(number, stop)
+        signal.signal(number, on_signal)
     try:
         yield
     except KeyboardInterrupt:
-        if main:
-            where = shlex.quote(str(trainer.output.directory))
-            voice.note(f"Resume it with: magnet train lm {where} --resume")
+        note(resume_by)
         restore()
         for first in came[:1]:  # as it ends without us: SIGTERM has a status of its own
             signal.raise_signal(first)
@@ -285,7 +289,7 @@ def train_codec(
     """Train the light spectral codec of the built-in model.
 
     It starts at the linear optimum (principal components and residual k-means) and continues by
-    gradient descent. After an interruption the same command resumes.
+    gradient descent. Ctrl-C ends it with a checkpoint, and the same command resumes.
     """
     sizes = {field.name for field in dataclasses.fields(SpectralCodecConfig)} & settings.keys()
     codec = SpectralCodecConfig(**{name: settings.pop(name) for name in sizes})
@@ -300,13 +304,17 @@ def train_codec(
         facts = "  ".join(f"{name} {_shown(value)}" for name, value in record.items())
         voice.note(facts)
 
-    made = training.train_codec(config, say)
+    def around_steps(stop: Callable[[], None]) -> AbstractContextManager[None]:
+        return _stopping_well(stop, voice.note, "Resume it with the same command.")
+
+    made = training.train_codec(config, say, around_steps)
     voice.data({"kind": "finished", "path": str(made.directory), "loss": made.loss})
-    voice.note(f"Use it: magnet data encode --codec {made.directory}")
+    path = shlex.quote(str(made.directory))
+    voice.note(f"Use it: magnet data encode {shlex.quote(data)} tokens --codec {path}")
 
 
-def _shown(value: Any) -> Any:
-    """Fractions rounded, for the eye."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return [_shown(part) for part in value] if isinstance(value, list) else value
+def _shown(value: Any) -> str:
+    """Fractions rounded, for the eye; streams apart by slashes, as of language models."""
+    if isinstance(value, (list, tuple)):
+        return "/".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ from magnet_cli.training.output import Journal
 
 CHECKPOINT = "checkpoint.pt"
 _RUN = {"settings", "step", "facts", "codec", "optimizer"}  # what it holds
+AroundSteps = Callable[[Callable[[], None]], AbstractContextManager[None]]
 LOUDNESS_BANDS = 48  # of the loudness loss, equally wide on the mel scale
 
 
@@ -74,12 +75,16 @@ class CodecTraining:
 
 @own_defaults()
 def train_codec(
-    config: CodecTrainConfig, report: Callable[[dict[str, Any]], None] = lambda record: None
+    config: CodecTrainConfig,
+    report: Callable[[dict[str, Any]], None] = lambda record: None,
+    around_steps: AroundSteps = lambda stop: nullcontext(),
 ) -> CodecTraining:
     """Train a spectral codec, or go on with a run that was cut off; equal settings give equal codecs.
 
     Args:
-        report: hears every record that goes into the log.
+        report: called with every record of the log.
+        around_steps: entered for the steps with what ends them: once that is called, the run is saved after
+            the present step and KeyboardInterrupt is raised.
 
     Raises:
         DataError: there is no sound to train on.
@@ -87,13 +92,14 @@ def train_codec(
         UsageError: a setting is senseless, `start_from` has other sizes than those that were asked for,
             `out` holds a run with other settings or of other sounds, or another run is writing it.
         NotANumberError: the loss is not a number; the last checkpoint stays.
+        KeyboardInterrupt: the run was asked to stop, and is saved.
     """
     check_codec_training(config)
     with _threads(config.threads):
         run = _Run(config, report)
         run.out.mkdir(parents=True, exist_ok=True)
         with locked(run.out):
-            return run.train()
+            return run.train(around_steps)
 
 
 class _Run:
@@ -131,6 +137,7 @@ class _Run:
             "started": codec_key(started) if started else None,
         }
         self.step = 0
+        self._stopping = False
         self.facts: dict[str, Any] = {"basis_share": math.nan, "start_left": [], "loss_start": 0.0}
 
     def _levels(self, name: str, clips: list[Path], sounds: str | None) -> LevelFile:
@@ -142,7 +149,7 @@ class _Run:
 
     # ----------------------------------------------------------------------------------- the run
 
-    def train(self) -> CodecTraining:
+    def train(self, around_steps: AroundSteps) -> CodecTraining:
         checkpoint = self._checkpoint()  # other settings are refused before levels are touched
         self.train_levels = self._levels("train", self.train_clips, self.origin["sounds"])
         self.valid_levels = self.train_levels
@@ -163,6 +170,14 @@ class _Run:
             fitted = ("basis_share", "start_left") if self.facts["start_left"] else ()
             self.report({"step": 0, **{name: self.facts[name] for name in (*fitted, "loss_start")}})
             self._save()
+        with around_steps(self._stop):
+            self._train_steps()
+        return self._finish()
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _train_steps(self) -> None:
         journal = Journal(self.out, tensorboard=False, steps_done=self.step)
         running: list[float] = []
         while self.step < self.config.steps:
@@ -174,10 +189,12 @@ class _Run:
                     record["valid"] = self.validation_loss()
                 journal.write(record)
                 self.report(record)
-            if self.step % self.config.checkpoint_every == 0:
+            stopping = self._stopping and self.step < self.config.steps
+            if stopping or self.step % self.config.checkpoint_every == 0:
                 self._save()
+            if stopping:
+                raise KeyboardInterrupt
         journal.close()
-        return self._finish()
 
     def _trained_parameters(self) -> Iterator[torch.nn.Parameter]:
         yield from self.codec.latent_decoder.parameters()

@@ -7,6 +7,9 @@ import json
 import math
 import os
 import shutil
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import torch
 
 from magnet_cli.checkpoints import native
 from magnet_cli.cli.app import run
+from magnet_cli.cli.train import _stopping_well
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
 from magnet_cli.training.codec import train_codec
@@ -26,6 +30,7 @@ from magnet_cli.training.levels import draw_crops, draw_rows, sounds_key, write_
 from magnet_cli.training.lock import locked
 from magnet_cli.training.loop import NotANumberError
 from tests.models.tiny import TINY_SPECTRAL
+from tests.training.test_survival import signals_noted
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +102,31 @@ def test_a_killed_run_goes_on_to_the_same_codec(sounds: Path, tmp_path: Path, tr
     ]
     assert logs[0][-1] == logs[1][-1]
     assert [record["step"] for record in logs[1]] == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_both_signals_end_a_run_with_what_it_has(
+    sounds: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Only the last checkpoint was kept, up to 500 steps before."""
+    whole = train_codec(settings(sounds, tmp_path / "whole"))
+    heard: list[int] = []
+    said: list[str] = []
+
+    def after_six(record: dict[str, Any]) -> None:
+        if record["step"] == 6:
+            os.kill(os.getpid(), number)
+
+    def around_steps(stop: Callable[[], None]) -> AbstractContextManager[None]:
+        return _stopping_well(stop, said.append, "Resume it with the same command.")
+
+    with signals_noted(heard), pytest.raises(KeyboardInterrupt):
+        train_codec(settings(sounds, tmp_path / "cut"), after_six, around_steps)
+    assert heard == [number]
+    assert said[0].startswith("Stopping after this step, with a checkpoint.")
+    assert said[1:] == ["Resume it with the same command."]
+    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["step"] == 6
+    assert_equal(whole.directory, train_codec(settings(sounds, tmp_path / "cut")).directory)
 
 
 def test_a_folder_takes_one_run_at_a_time(sounds: Path, tmp_path: Path) -> None:

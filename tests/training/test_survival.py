@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,45 +25,45 @@ from magnet_cli.training.setup import make_trainer
 from tests.training.test_loop import held_out, settings
 
 
-class Voice:
-    """Hears what is said."""
+@contextmanager
+def signals_noted(heard: list[int]) -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM are noted and end what runs, whatever they are to whoever runs tests."""
 
-    def __init__(self) -> None:
-        self.said: list[str] = []
+    def usually(number: int, frame: object) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
 
-    def note(self, text: str) -> None:
-        self.said.append(text)
+    usual = {n: signal.signal(n, usually) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+        assert {signal.getsignal(n) for n in usual} == {usually}
+    finally:
+        for one, before in usual.items():
+            signal.signal(one, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_both_signals_end_a_run_with_a_checkpoint(workshop: Path, number: signal.Signals) -> None:
     """SIGTERM, which queues and containers send, saved nothing at all; and then ended as Ctrl-C does."""
     heard: list[int] = []
-
-    def usually(number: int, frame: object) -> None:
-        heard.append(number)
-        raise KeyboardInterrupt
-
+    said: list[str] = []
     trainer = make_trainer(settings(workshop, checkpoint_every=6), workshop / "out")
-    voice: Any = Voice()
 
     def after_three(progress: Progress) -> None:
         if progress.kind == "step" and progress.step == 3:
             os.kill(os.getpid(), number)
 
-    usual = {n: signal.signal(n, usually) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with pytest.raises(KeyboardInterrupt), _stopping_well(trainer, voice):
-            trainer.run(after_three)
-        assert signal.getsignal(number) is usually
-        assert heard == [number], "the status is that of what came"
-    finally:
-        for one, before in usual.items():
-            signal.signal(one, before)
+    stopping_well = _stopping_well(trainer.stop, said.append, "Resume it with: --resume")
+    with signals_noted(heard), pytest.raises(KeyboardInterrupt), stopping_well:
+        trainer.run(after_three)
+    assert heard == [number], "the status is that of what came"
     kept = state.latest_checkpoint(workshop / "out")
     assert kept is not None
     assert kept.name == "step-00000004"
-    assert "--resume" in voice.said[-1]
+    assert said == [
+        "Stopping after this step, with a checkpoint. Once more stops at once.",
+        "Resume it with: --resume",
+    ]
 
 
 def test_a_process_ends_when_another_is_asked_to(workshop: Path) -> None:
