@@ -47,6 +47,7 @@ class Setting:
     above: float = -math.inf
     high: float = math.inf
     below: float = math.inf
+    most: float = math.inf  # values, where it takes several
     words: str = ""  # what values it takes; "": said from type and bounds
     usual: Any = None  # what holds where the field is None and the checkpoint is silent
     # What files were made with that do not say it, whatever `usual` and the default are now: the value that
@@ -105,7 +106,8 @@ class Setting:
             if not isinstance(value, (tuple, list)):
                 return False
             may_be_empty = () in (self.default, self.usual)
-            return (may_be_empty or len(value) > 0) and all(map(self._within, value))
+            enough = may_be_empty or len(value) > 0
+            return enough and len(value) <= self.most and all(map(self._within, value))
         return self._within(value)
 
     def _within(self, value: Any) -> bool:
@@ -158,10 +160,12 @@ def without_none(hint: Any) -> Any:
 
 
 def cannot_be(name: str, value: Any, takes: str) -> UsageError:
-    """The error of a field that has a value that it does not take."""
-    flag = name.replace("_", "-")
-    said = ",".join(f"{one}" for one in value) if isinstance(value, tuple) else value
-    return UsageError(f"{name} cannot be {shown(said)}.", f"--{flag} takes {takes}.")
+    """The error of a field, or of a flag, with a value that it does not take."""
+    said = shown(value)
+    if isinstance(value, (float, tuple)):  # as it is written: 99, not 99.0
+        several = value if isinstance(value, tuple) else (value,)
+        said = ",".join(f"{one}".removesuffix(".0") for one in several)
+    return UsageError(f"{name} cannot be {said[:80]}.", f"It takes {takes}.")
 
 
 def check(config: Any, refuse: Callable[[str, Any, str], Exception] = cannot_be) -> None:

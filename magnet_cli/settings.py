@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import Only, cannot_be, check, panel, settings_of
+from magnet_cli.fields import Only, check, panel, settings_of
 
 T = TypeVar("T")
 
@@ -274,6 +274,7 @@ class OutputConfig:
         metavar="IN,OUT",
         low=0,
         high=60,
+        most=2,
         words="seconds from 0 to 60, or two of them: in, out",
         example="0.1,2",
         before=(0.0,),
@@ -307,8 +308,6 @@ class OutputConfig:
             fade = fade[:1]
         object.__setattr__(self, "fade", fade)
         check(self)
-        if len(fade) > 2:
-            raise cannot_be("fade", fade, settings_of(OutputConfig)["fade"].words)
 
 
 MOST_BARS = 256

@@ -56,7 +56,7 @@ assert row in reference_text()
 (short,) = read_prompts(io.BytesIO(b'{"prompt": "rain", "swing-by": 0.5}'), "jsonl")
 assert line.decoding == short.decoding == DecodingConfig(swing=0.5)
 (line,) = read_prompts(io.BytesIO(b"prompt,swing\\nrain,2\\n"), "csv")
-assert "swing cannot be 2.0. --swing takes a number from 0 to 1." in line.message
+assert "swing cannot be 2. It takes a number from 0 to 1." in line.message
 
 masked, causal = tiny_lm("masked").config, tiny_lm("autoregressive").config
 assert resolve(DecodingConfig(), DecodingConfig(), masked).swing == 0.25

@@ -75,6 +75,19 @@ class Cut:
     off: float  # by how much of a beat its end and its beginning miss each other
 
 
+@dataclass(frozen=True)
+class Heard:
+    """A sound as its beat is found in it: heard once, whatever is asked of it then."""
+
+    onsets: Floats
+    seconds: float
+
+
+def hear(samples: npt.NDArray[np.float32], sample_rate: int) -> Heard:
+    """The onsets of a sound [N]."""
+    return Heard(onsets(samples, sample_rate), len(samples) / sample_rate)
+
+
 def onsets(samples: npt.NDArray[np.float32], sample_rate: int) -> Floats:
     """How much the spectrum of a sound [N] grows, `_RATE` times a second, without its slow part."""
     size = 1 << max(6, round(math.log2(_WINDOW * sample_rate)))
@@ -115,21 +128,14 @@ def tempo_of(strength: Floats, near: float = _TAPPED) -> Tempo | None:
 
 
 def cut_on_beat(
-    samples: npt.NDArray[np.float32],
-    sample_rate: int,
-    seconds: float,
-    frame_rate: float,
-    beats: int = 0,
-    loop: bool = True,
+    heard: Heard, seconds: float, frame_rate: float, beats: int = 0, loop: bool = True
 ) -> Cut | None:
-    """The length near `seconds`, in whole frames, at which a sound [N] meets its own beat again.
+    """The length near `seconds`, in whole frames, at which a sound meets its own beat again.
 
     The end there and the beginning are heard for themselves: what is generated seldom keeps one
     tempo to the thousandth, and the ear compares what is next to the seam.
 
     Args:
-        samples: of one channel.
-        sample_rate: Hz.
         seconds: what the length is to be near to.
         frame_rate: Hz, of the frames that it is a whole number of.
         beats: how many are wanted in it; the length is of as many where the beat is fast enough for
@@ -139,14 +145,14 @@ def cut_on_beat(
     Returns:
         None where there is no steady beat, or too little sound to know.
     """
-    strength = onsets(samples, sample_rate)
+    strength = heard.onsets
     found = tempo_of(strength, 60 * beats / seconds if beats else _TAPPED)
     if found is None or found.clarity < _CLEAR:
         return None
     if beats:  # who plays at half the tempo plays at the tempo
         octaves = round(math.log2(seconds / beats / found.period))
         found = Tempo(found.period * 2.0**octaves, found.clarity)
-        if beats * found.period <= len(samples) / sample_rate:
+        if beats * found.period <= heard.seconds:
             seconds = beats * found.period
     pulse = _MULTIPLES / found.period
     last = round(min(seconds, len(strength) / _RATE) * _RATE)
@@ -164,7 +170,7 @@ def cut_on_beat(
     halves = (_pulse(strength, at, at + size, pulse[:1] / 2) for at in (0, last - size))
     unit = 2 if min(float(np.abs(half)[0]) for half in halves) >= _ALTERNATING and not beats else 1
     reach = (0.4 if beats else 1.1) * found.period
-    longest = min(seconds + reach, len(samples) / sample_rate)
+    longest = min(seconds + reach, heard.seconds)
     frames = np.arange(math.ceil(max(seconds - reach, 0) * frame_rate), longest * frame_rate)
     frames = frames[frames > found.period * frame_rate / 2]
     if not len(frames):
@@ -176,8 +182,8 @@ def cut_on_beat(
     away = np.abs(frames / frame_rate - seconds) / found.period
     miss = drift
     if loop:
-        miss, heard = _missed_beats(strength, seconds, frames / frame_rate, found.period)
-        if heard < _LEAST_HEARD:
+        miss, there = _missed_beats(strength, seconds, frames / frame_rate, found.period)
+        if there < _LEAST_HEARD:
             return None
     fits = (agreement >= _LEAST_AGREEMENT) & (drift <= _MOST_DRIFT) & (miss <= MOST_MISSED)
     if not fits.any():
@@ -188,28 +194,29 @@ def cut_on_beat(
     return Cut(length, number, 60 * number * frame_rate / length, float(miss[best]))
 
 
-def missed_at(samples: npt.NDArray[np.float32], sample_rate: int, seconds: float) -> float:
+def missed_at(heard: Heard, seconds: float) -> float:
     """By how much of its strongest pulse the end of a sound's first seconds misses its beginning."""
-    strength = onsets(samples, sample_rate)
-    return float(_missed(strength, np.array([seconds]), _strongest(strength, seconds))[0][0])
+    return float(_at_ends(heard, seconds)[0][0])
 
 
-def pulsing(samples: npt.NDArray[np.float32], sample_rate: int, seconds: float) -> float | None:
+def pulsing(heard: Heard, seconds: float) -> float | None:
     """How much of its strongest pulse there is at either end of a sound's first seconds, 0 to 1.
 
     Returns:
         None where there are no hits that could keep a beat, as in rain and pads.
     """
-    strength = onsets(samples, sample_rate)
-    if np.percentile(strength, 99) < _HITS:
+    if np.percentile(heard.onsets, 99) < _HITS:
         return None
-    return _missed(strength, np.array([seconds]), _strongest(strength, seconds))[1]
+    return _at_ends(heard, seconds)[1]
 
 
-def cut_on_pulse(
-    samples: npt.NDArray[np.float32], sample_rate: int, seconds: float, frame_rate: float
-) -> int | None:
-    """The length in frames near `seconds` at which the strongest pulse of a sound [N] meets itself again.
+def _at_ends(heard: Heard, seconds: float) -> tuple[Floats, float]:
+    pulse = _strongest(heard.onsets, seconds)
+    return _missed(heard.onsets, np.array([seconds]), pulse)
+
+
+def cut_on_pulse(heard: Heard, seconds: float, frame_rate: float) -> int | None:
+    """The length in frames near `seconds` at which the strongest pulse of a sound meets itself again.
 
     For what has no steady beat: it may have lost it in between, or never have had one. Arguments as of
     `cut_on_beat`.
@@ -217,20 +224,20 @@ def cut_on_pulse(
     Returns:
         None where nothing pulses, or there is too little sound to know.
     """
-    strength = onsets(samples, sample_rate)
-    length = min(seconds, len(samples) / sample_rate)
+    strength = heard.onsets
+    length = min(seconds, heard.seconds)
     if length < 2 / _SLOWEST_PULSE or np.percentile(strength, 99) < _FAINT:
         return None
     pulse = _strongest(strength, seconds)
     reach = 0.5 / pulse + 1 / frame_rate
-    longest = min(seconds + reach, len(samples) / sample_rate)
+    longest = min(seconds + reach, heard.seconds)
     frames = np.arange(math.ceil(max(seconds - reach, 0) * frame_rate), longest * frame_rate)
     frames = frames[frames > frame_rate / pulse]
     if not len(frames):
         return None
-    miss, heard = _missed(strength, frames / frame_rate, pulse)
+    miss, there = _missed(strength, frames / frame_rate, pulse)
     best = int(np.argmin(miss + _AWAY * np.abs(frames / frame_rate - seconds)))
-    return int(frames[best]) if heard >= _LEAST_PULSING and miss[best] <= MOST_MISSED else None
+    return int(frames[best]) if there >= _LEAST_PULSING and miss[best] <= MOST_MISSED else None
 
 
 def _missed_beats(

@@ -67,12 +67,12 @@ class BenchOptions:
         low=1,
         high=10_000,
     )
-    repeats: int = _what("Runs of each row.", 3, metavar="N", min=1, max=1000)
+    repeats: int = _what("Runs of each row.", 3, metavar="N", low=1, high=1000)
     sample: int | None = _what(
         "Time so many steps of each kind, and estimate the rest: for large models on slow machines.",
         metavar="N",
-        min=1,
-        max=10_000,
+        low=1,
+        high=10_000,
     )
 
     def __post_init__(self) -> None:

@@ -141,7 +141,9 @@ def _checked(values: Mapping[str, Any], where: str, problems: list[str]) -> dict
         except NotOfTypeError as error:
             problems.append(f"{where}: {said} cannot be {shown(value)}: it takes {error}.")
             continue
-        if not _fits(each, right):
+        if not each.fits(right):
+            problems.append(f"{where}: {said} cannot be {shown(value)}: it takes {each.takes}.")
+        elif not _parses(each.name, right):
             problems.append(f"{where}: {said} cannot be {shown(value)}.")
         elif name in kept:
             problems.append(f"{where}: {name} is there twice.")
@@ -153,14 +155,11 @@ def _checked(values: Mapping[str, Any], where: str, problems: list[str]) -> dict
     return kept
 
 
-def _fits(each: Setting, value: Any) -> bool:
-    """Whether a flag takes a value of its type: bounds and names that its parser knows, too."""
-    if each.name == "preset":
+def _parses(name: str, value: Any) -> bool:
+    """Whether a command takes what the flag's own table does not judge."""
+    if name == "preset":
         return value in PRESETS
-    if each.name in ("duration", "overlap"):
-        return 0 < value < 1e6
-    low, high = each.option.get("min"), each.option.get("max")
-    return each.fits(value) and (low is None or value >= low) and (high is None or value <= high)
+    return name not in ("duration", "overlap") or bool(0 < value < 1e6)
 
 
 def layered(configuration: Configuration, profile: str | None) -> dict[str, Held]:

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from magnet_cli.cli import configuration
+from magnet_cli.cli.evaluate import PlaceOptions
 from magnet_cli.cli.settings import ModelOptions, TalkOptions, complete_model, takes_flags
 from magnet_cli.cli.talk import Talk, printable
 from magnet_cli.errors import PartialFailureError
@@ -58,30 +59,14 @@ def doctor(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Where: auto, cpu, cuda, cuda:1 or mps.", show_default=False
-        ),
-    ] = "auto",
     dtype: Annotated[
         str,
         typer.Option(
             metavar="NAME", help="auto, float32, float16 or bfloat16.", show_default=False
         ),
     ] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            max=1024,
-            help="CPU threads. Default: torch's choice.",
-            show_default=False,
-        ),
-    ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     *,
+    place: PlaceOptions,
     talk: TalkOptions,
 ) -> None:
     """Say what a bug report needs of this machine; check a model.
@@ -92,7 +77,7 @@ def doctor(
     """
     voice = Talk(talk)
     record: dict[str, Any] = {}
-    for name, value in _facts(threads):
+    for name, value in _facts(place.threads):
         record[name] = _private(value)
         if not voice.json:
             voice.print(f"{name:<15}{printable(record[name])}")
@@ -103,7 +88,7 @@ def doctor(
     from magnet_cli.evaluation.checkup import Finding, check_model
 
     began = time.monotonic()
-    loaded = load(ModelOptions(model, device, dtype, threads, offline), voice)
+    loaded = load(ModelOptions(model, place.device, dtype, place.threads, place.offline), voice)
     took = time.monotonic() - began
     findings = [Finding("load", True, f"{loaded.name} on {loaded.device} in {took:.1f} s")]
     findings += check_model(loaded)
@@ -297,12 +282,9 @@ def _sound() -> str:
 
 def _private(text: str) -> str:
     """Without the user's folder and name."""
-    home = str(Path.home())
-    if len(home) > 1:
-        text = text.replace(home, "~")
-    name = Path(home).name
-    return (
-        re.sub(rf"\b{re.escape(name)}\b", "USER", text)
-        if len(name) > 2 and name != "root"
-        else text
-    )
+    home = Path.home()
+    if len(str(home)) > 1:
+        text = text.replace(str(home), "~")
+    if len(home.name) > 2 and home.name != "root":
+        text = re.sub(rf"\b{re.escape(home.name)}\b", "USER", text)
+    return text

@@ -56,7 +56,12 @@ class JudgeOptions:
         "What names sounds, for kl: AST by hub id or folder.", metavar="NAME"
     )
     bootstrap: int = _judges(
-        "Draws of the intervals of means.", 2000, metavar="N", min=100, max=1_000_000
+        "Draws of the intervals of means.",
+        2000,
+        metavar="N",
+        low=100,
+        high=1_000_000,
+        words="a whole number from 100 to 1,000,000",
     )
 
 
@@ -68,7 +73,7 @@ class PlaceOptions:
         "auto, cpu, cuda, cuda:1 or mps.", "auto", metavar="NAME", show_default=False
     )
     threads: int | None = _place(
-        "CPU threads. Default: torch's choice.", metavar="N", min=1, max=1024
+        "CPU threads. Default: torch's choice.", metavar="N", low=1, high=1024
     )
     offline: bool = _place("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
 

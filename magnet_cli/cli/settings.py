@@ -25,6 +25,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.fields import (
     NotOfTypeError,
     Setting,
+    cannot_be,
     check_seconds,
     panel,
     parse_seconds,
@@ -148,21 +149,32 @@ def _built(group: Any, values: dict[str, Any]) -> Any:
 
 
 def _given(given: Given, values: dict[str, Any]) -> dict[str, Any]:
-    taken = {each.name: values.pop(each.name) for each in given.settings}
-    return {name: value for name, value in taken.items() if value not in (None, [])}
+    taken = [(each, values.pop(each.name)) for each in given.settings]
+    return {
+        each.name: value if each.is_joined else _fitting(each, value)
+        for each, value in taken
+        if value not in (None, [])
+    }
 
 
 def _value(each: Setting, value: Any) -> Any:
     """A flag's value as its setting has it: what is joined, or several."""
     if get_origin(each.kind) is not tuple:
-        return value
+        return value if value is None else _fitting(each, value)
     if not value and not isinstance(value, str):
         return each.default
     try:
-        return typed(each.kind, value, example=each.example)
+        return _fitting(each, typed(each.kind, value, example=each.example))
     except NotOfTypeError as error:
         name = each.names[0]
         raise UsageError(f"{name} cannot be {value[:80]!r}.", f"It takes {error}.") from error
+
+
+def _fitting(each: Setting, value: Any) -> Any:
+    """The value, by the name that the user gave to it. Raises UsageError: its setting does not take it."""
+    if not each.fits(value):
+        raise cannot_be(each.names[0], value, each.takes)
+    return value
 
 
 def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
@@ -282,7 +294,7 @@ class ModelOptions:
         show_default=False,
     )
     threads: int | None = _model(
-        "CPU threads. Default: one for small models, else all.", metavar="N", min=1, max=1024
+        "CPU threads. Default: one for small models, else all.", metavar="N", low=1, high=1024
     )
     offline: bool = _model("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
     lora: tuple[str, ...] = _model(
@@ -311,14 +323,15 @@ class SeedOptions:
         1,
         flags="--num -n",
         metavar="N",
-        min=1,
-        max=MOST_VARIATIONS,
+        low=1,
+        high=MOST_VARIATIONS,
     )
     seed: int | None = _clip(
         "The same seed and settings make the same sound. Default: drawn, and printed.",
         metavar="N",
-        min=0,
-        max=MAX_SEED,
+        low=0,
+        high=MAX_SEED,
+        words="a whole number from 0 to 2^63 - 1",
     )
     negative: str | None = _clip("A text for guidance to lead away from.", metavar="TEXT")
 

@@ -308,10 +308,12 @@ def say_held_back(levels: Sequence[float], clips: int, output: OutputConfig, tal
     if clips == 1:
         talk.note(f"{levels[0]:.1f} LUFS: its peaks leave no more room; {more_room(output)}.")
         return
+    many = len(levels) > 1
     low, high = f"{min(levels):.1f}", f"{max(levels):.1f}"
     span = low if low == high else f"{low} to {high}"
     talk.note(
-        f"{len(levels)} of {clips} clips are at {span} LUFS: their peaks leave no more room; "
+        f"{len(levels)} of {clips} clips {'are' if many else 'is'} at {span} LUFS: "
+        f"{'their' if many else 'its'} peaks leave no more room; "
         f"{more_room(output)}."
     )
 

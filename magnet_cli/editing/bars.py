@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.audio.stretch import check_stretch, stretched
-from magnet_cli.audio.tempo import MOST_MISSED, Cut, cut_on_beat, missed_at
+from magnet_cli.audio.tempo import MOST_MISSED, Cut, cut_on_beat, hear, missed_at
 from magnet_cli.editing import pieces
 from magnet_cli.editing.looping import (
     SHORTEST,
@@ -137,10 +137,11 @@ def _tried(
     piece = pieces.extend(model, direction, frames_of(model, bars), **hooks)
     with torch.inference_mode():
         audio = model.codec.decode(piece.codes.to(model.device)).float().cpu()[0].clone()
-    rate, seconds, sound = model.sample_rate, required(bars.seconds), audio.mean(0).numpy()
-    cut = cut_on_beat(sound, rate, seconds, model.frame_rate, bars.beats, loop)
+    heard = hear(audio.mean(0).numpy(), model.sample_rate)
+    seconds = required(bars.seconds)
+    cut = cut_on_beat(heard, seconds, model.frame_rate, bars.beats, loop)
     if cut is None or cut.frames < SHORTEST:
-        seam = missed_at(sound, rate, seconds) if loop else 0.0
+        seam = missed_at(heard, seconds) if loop else 0.0
         return _Try(direction, piece, audio, None, math.inf, seam)
     wanted = cut.beats * 60 / required(bars.bpm)
     off = abs(cut.frames / model.frame_rate / wanted - 1)

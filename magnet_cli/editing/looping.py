@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse, pulsing
+from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse, hear, pulsing
 from magnet_cli.decoding.contracts import OnStep
 from magnet_cli.editing.pieces import Direction, Filler, check_codes, extend, need_masks
 from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
@@ -137,7 +137,7 @@ def _take(model: Pipeline, codes: Tensor, frames: int, direction: Direction) -> 
     """The beginning of a piece [1, K, T], T at least `frames`, that is near to `frames` frames and meets its
     beat; without one its strongest pulse; where nothing pulses `frames`."""
     audio = model.codec.decode(codes.to(model.device)).float().cpu()[0].mean(0).numpy()
-    about = (audio, model.sample_rate, frames / model.frame_rate)
+    about = hear(audio, model.sample_rate), frames / model.frame_rate
     cut = cut_on_beat(*about, model.frame_rate)
     if cut is not None and cut.frames >= SHORTEST:
         beat = Beat(cut.bpm, cut.beats, cut.off)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 import magnet_cli
 from magnet_cli.audio.sound import open_sound
-from magnet_cli.audio.tempo import cut_on_beat
+from magnet_cli.audio.tempo import cut_on_beat, hear
 
 PROMPTS = (
     "funk drums",
@@ -142,7 +142,7 @@ def _clicks() -> Iterator[float]:
             places = np.arange(draw.uniform(0.02, 0.4), seconds - 0.06, 30 / bpm)
             for number, place in enumerate(places):
                 made[round(place * rate) :][:1200] += hit * (between if number % 2 else 1.0)
-            cut = cut_on_beat(made.astype(np.float32), rate, SECONDS, frames)
+            cut = cut_on_beat(hear(made.astype(np.float32), rate), SECONDS, frames)
             if cut is None:
                 print(f"{bpm:g} bpm, {between:g} between: no steady beat")
                 yield 1.0

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse, missed_at, onsets, tempo_of
+from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse, hear, missed_at, onsets, tempo_of
 
 RATE = 24_000
 
@@ -48,7 +48,7 @@ def test_what_has_no_beat_has_no_tempo() -> None:
 @pytest.mark.parametrize("bpm", [75.5, 100, 120, 127.3])
 def test_a_loop_of_clicks_is_cut_on_the_beat(bpm: float) -> None:
     """To half a frame of 40 ms, and never half a beat away."""
-    cut = cut_on_beat(clicks(bpm, 10.0, late=0.1), RATE, 8.0, 25.0)
+    cut = cut_on_beat(hear(clicks(bpm, 10.0, late=0.1), RATE), 8.0, 25.0)
     assert cut is not None
     assert abs(cut.frames / 25 - cut.beats * 60 / bpm) <= 0.021
     assert abs(cut.frames / 25 - 8) < 1.15 * 60 / bpm
@@ -58,15 +58,15 @@ def test_a_loop_of_clicks_is_cut_on_the_beat(bpm: float) -> None:
 def test_an_end_that_has_lost_the_beat_is_not_on_it() -> None:
     """Half of it goes on at another tempo: no length is a whole number of beats."""
     both = np.concatenate([clicks(120, 5.0), clicks(97, 5.0)])
-    assert cut_on_beat(both, RATE, 8.0, 25.0) is None
-    assert cut_on_beat(0 * both, RATE, 8.0, 25.0) is None
-    assert cut_on_beat(clicks(120, 1.0), RATE, 0.8, 25.0) is None
+    assert cut_on_beat(hear(both, RATE), 8.0, 25.0) is None
+    assert cut_on_beat(hear(0 * both, RATE), 8.0, 25.0) is None
+    assert cut_on_beat(hear(clicks(120, 1.0), RATE), 0.8, 25.0) is None
 
 
 @pytest.mark.parametrize(("bpm", "asked"), [(118, 120), (59, 120), (174, 170), (101, 98)])
 def test_as_many_beats_as_are_asked_for(bpm: float, asked: float) -> None:
     """Whoever plays at half the tempo plays at the tempo."""
-    cut = cut_on_beat(clicks(bpm, 10.0, late=0.1), RATE, 16 * 60 / asked, 25.0, 16)
+    cut = cut_on_beat(hear(clicks(bpm, 10.0, late=0.1), RATE), 16 * 60 / asked, 25.0, 16)
     assert cut is not None
     assert cut.beats == 16
     played = bpm if bpm > 60 else 2 * bpm
@@ -76,7 +76,7 @@ def test_as_many_beats_as_are_asked_for(bpm: float, asked: float) -> None:
 @pytest.mark.parametrize("bpm", [140, 145, 150, 175])
 def test_two_thirds_of_a_tempo_are_not_taken_for_it(bpm: float) -> None:
     """With weaker clicks between them, three of which are as long as two beats: half a beat off."""
-    cut = cut_on_beat(clicks(bpm, 10.0, late=0.2, between=0.4), RATE, 8.0, 25.0)
+    cut = cut_on_beat(hear(clicks(bpm, 10.0, late=0.2, between=0.4), RATE), 8.0, 25.0)
     assert cut is not None
     beats = cut.frames / 25 * bpm / 60
     assert abs(beats - round(beats)) <= 0.05
@@ -85,7 +85,7 @@ def test_two_thirds_of_a_tempo_are_not_taken_for_it(bpm: float) -> None:
 @pytest.mark.parametrize("bpm", [65, 100])
 def test_beats_that_take_turns_are_an_even_number(bpm: float) -> None:
     """At 65 bpm weak clicks between the beats were taken for beats, and the loop was half a beat off."""
-    cut = cut_on_beat(clicks(bpm, 10.0, late=0.2, between=0.4), RATE, 8.0, 25.0)
+    cut = cut_on_beat(hear(clicks(bpm, 10.0, late=0.2, between=0.4), RATE), 8.0, 25.0)
     assert cut is not None
     beats = cut.frames / 25 * bpm / 60
     assert abs(beats - round(beats)) <= 0.05
@@ -94,13 +94,13 @@ def test_beats_that_take_turns_are_an_even_number(bpm: float) -> None:
 def test_what_has_no_steady_beat_is_cut_where_its_pulse_meets_itself() -> None:
     made = clicks(120, 10.0)
     made[3 * RATE : 5 * RATE] = 0
-    assert cut_on_pulse(made, RATE, 7.8, 25.0) == 200
-    assert missed_at(made, RATE, 8.0) <= 0.01
-    assert missed_at(made, RATE, 7.8) == pytest.approx(0.4, abs=0.01)
+    assert cut_on_pulse(hear(made, RATE), 7.8, 25.0) == 200
+    assert missed_at(hear(made, RATE), 8.0) <= 0.01
+    assert missed_at(hear(made, RATE), 7.8) == pytest.approx(0.4, abs=0.01)
 
 
 def test_what_does_not_pulse_is_left_as_long_as_it_was_asked_for() -> None:
     times = np.arange(10 * RATE) / RATE
     noise = np.random.default_rng(1).standard_normal(10 * RATE)
     for sound in (noise, np.sin(2 * np.pi * 220 * times), 0 * times, noise[:500]):
-        assert cut_on_pulse(sound.astype(np.float32), RATE, 8.0, 25.0) is None
+        assert cut_on_pulse(hear(sound.astype(np.float32), RATE), 8.0, 25.0) is None

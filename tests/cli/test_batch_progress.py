@@ -79,6 +79,8 @@ def test_clips_that_stay_quieter_are_summed_up_once() -> None:
         "2 of 3 clips are at -18.2 to -16.0 LUFS: their peaks leave no more room; "
         "--max-limiting 12 allows more."
     )
+    say_held_back([-18.2], 3, rain.output, made)
+    assert " 1 of 3 clips is at -18.2 LUFS: its peaks " in f" {written(made).splitlines()[-1]}"
     say_held_back([-18.2], 1, OutputConfig(max_limiting=12), made)
     assert (
         written(made)
