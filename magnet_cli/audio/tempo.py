@@ -211,8 +211,7 @@ def pulsing(heard: Heard, seconds: float) -> float | None:
 
 
 def _at_ends(heard: Heard, seconds: float) -> tuple[Floats, float]:
-    pulse = _strongest(heard.onsets, seconds)
-    return _missed(heard.onsets, np.array([seconds]), pulse)
+    return _missed(heard.onsets, np.array([seconds]), _strongest(heard.onsets, seconds))
 
 
 def cut_on_pulse(heard: Heard, seconds: float, frame_rate: float) -> int | None:

@@ -166,11 +166,8 @@ def _cores() -> str:
 
 
 def _said_threads() -> str:
-    said = [
-        f"{name}={os.environ[name]}"
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-        if name in os.environ
-    ]
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    said = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
     return f" ({', '.join(said)})" if said else ""
 
 

@@ -154,11 +154,8 @@ def _seconds(row: Row) -> str:
 
 def _short(value: float) -> str:
     """Three digits that count."""
-    return (
-        f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
-        if 0 < value < 100
-        else f"{value:.0f}"
-    )
+    digits = max(0, 2 - math.floor(math.log10(value))) if 0 < value < 100 else 0
+    return f"{value:.{digits}f}"
 
 
 def overtaking(rows: Sequence[Row]) -> list[str]:
