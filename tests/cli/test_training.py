@@ -235,16 +235,19 @@ def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
     assert "cannot go on from nano" in other.err
 
 
-def test_too_little_disk_is_said_before_it_is_needed(
+def test_what_is_wrong_around_a_run_is_said_before_it_begins(
     sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Too little room on the disk, and one process where a launcher was asked for two."""
     magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
     usage = shutil.disk_usage(".")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr("magnet_cli.training.loop.launched_alone", lambda processes: True)
     run = ("train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--batch-size", "1")
     outcome = magnet(*run, "--steps", "1")
     assert outcome.status == 0
     assert "too little room" in outcome.err
+    assert "accelerate launch starts one process on a CPU" in outcome.err
 
 
 @pytest.fixture
@@ -279,11 +282,16 @@ def test_ctrl_c_ends_with_a_checkpoint(
     stopped = magnet(*run, "--steps", "4")
     assert stopped.status == 130, stopped.err
     assert "Stopping after this step" in stopped.err
+    assert "Resume it with: magnet train lm mine --resume" in stopped.err
     assert signal.getsignal(signal.SIGINT) is usual
     monkeypatch.setattr(Trainer, "take_step", take_step)
     gone_on = magnet("train", "lm", "mine", "--resume")
     assert gone_on.status == 0, gone_on.err
     assert "Resuming after step 2 of 4" in gone_on.err
+    more = magnet("train", "lm", "mine", "--resume", "--steps", "3")
+    assert "mine has done 4 steps, and 3 were asked for." in more.err, (
+        "it resumed after step 4 of 3"
+    )
 
 
 def test_mistakes_are_explained(sounds: Path, magnet: Magnet) -> None:

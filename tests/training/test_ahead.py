@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from magnet_cli.cli.train import _bar
 from magnet_cli.models.text import T5Config, T5Encoder
+from magnet_cli.models.word_pieces import WordPieceEncoder
+from magnet_cli.training import loop
 from magnet_cli.training.batches import Ahead, TextCache
 from magnet_cli.training.loop import tf32
 from magnet_cli.training.losses import ValidationLoss, validate
@@ -89,7 +92,17 @@ def test_a_cache_keeps_the_newest() -> None:
     assert encoder.asked[3:] == [["fast"], ["piano"]]
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_texts_are_encoded_on_the_device_of_the_run(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were encoded on the CPU, where a T5 takes up to half a second for a caption."""
+    moved: list[object] = []
+    monkeypatch.setattr(WordPieceEncoder, "to", lambda self, place: moved.append(place))
+    trainer = make_trainer(settings(workshop), workshop / "out")
+    assert moved[-1] is trainer.accelerator.device
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
 def test_validation_is_shared_out(workshop: Path, processes: int) -> None:
     """Every process computed all of it."""
     trainer = make_trainer(
@@ -158,9 +171,12 @@ def test_a_gpus_fast_matrices_are_on_for_the_run_alone() -> None:
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_drawing_ahead_changes_nothing(workshop: Path) -> None:
+def test_drawing_ahead_changes_nothing(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = make_trainer(settings(workshop, steps=3), workshop / "ahead")
+    fast: list[torch.device] = []
+    monkeypatch.setattr(loop, "tf32", lambda device: fast.append(device) or nullcontext())
     ahead.run()
+    assert fast == [ahead.accelerator.device]
     alone = make_trainer(settings(workshop, steps=3), workshop / "alone")
     for _ in range(3):
         alone.take_step()

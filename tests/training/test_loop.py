@@ -205,7 +205,8 @@ def test_a_loss_that_is_not_a_number_names_step_batch_and_checkpoint(
     trainer = make_trainer(settings(workshop), workshop / "out")
     with pytest.raises(NotANumberError) as caught:
         trainer.run(poison)
-    assert f"step {5 if kind == 'checkpoint' else 6}" in caught.value.message
+    step = 5 if kind == "checkpoint" else 6
+    assert caught.value.message.startswith(f"The loss is not a number at step {step},")
     assert "clip-" in caught.value.message
     assert (
         f"good checkpoint is {workshop / 'out/checkpoints'}/step-{good:08d}."
