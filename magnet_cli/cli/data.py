@@ -15,6 +15,7 @@ from magnet_cli.cli.progress import counting
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import DataError, PartialFailureError
+from magnet_cli.naming import count_of
 
 if TYPE_CHECKING:
     from magnet_cli.data.manifests import ClipList, Problem
@@ -65,13 +66,14 @@ def check(source: Source, *, min_duration: Shortest = 0.5, talk: TalkOptions) ->
     good = readable - incomplete
     summary = {"kind": "summary", "good": good, "incomplete": incomplete, "broken": broken}
     voice.data({**summary, "merged": found.merged, "sounds": _statistics(heard)})
-    voice.note(f"{good} clips are good, {incomplete} are incomplete, {broken} are broken.")
+    voice.note(f"Clips: {good} good, {incomplete} incomplete, {broken} broken.")
     _say_statistics(voice, _statistics(heard))
     if found.merged:
-        voice.note(f"{found.merged} lines say more of a clip that an earlier line had named.")
+        more = count_of(found.merged, "line")
+        voice.note(f"{more} with more captions of clips that earlier lines had named.")
     if broken or incomplete:
         raise PartialFailureError(
-            f"Of {readable + broken} clips {broken} are broken, and {incomplete} incomplete.",
+            f"Of {count_of(readable + broken, 'clip')}, {broken} broken and {incomplete} incomplete.",
             "Encoding skips what is broken, and takes what there is of what is incomplete.",
         )
 
@@ -140,18 +142,20 @@ def encode(
     voice.data({"kind": "summary", **said, "broken": skipped, "incomplete": incomplete})
     of_them = f" ({incomplete} of them incomplete)" if incomplete else ""
     voice.note(
-        f"{report.encoded} clips ({report.seconds / 60:.1f} min) encoded{of_them}, "
-        f"{report.kept} were there already."
+        f"{count_of(report.encoded, 'clip')} ({report.seconds / 60:.1f} min) encoded{of_them}, "
+        f"{report.kept} there already."
     )
     if not report.encoded and not report.kept:
         raise DataError("No clip could be encoded.", f"See `magnet data check {source}`.")
     if report.left_out:
         voice.warn(
-            f"{report.left_out} clips of earlier runs are no longer listed, or broken now, and are "
-            "left out. Clips of several sources go into a folder each: training takes several."
+            f"Left out: {count_of(report.left_out, 'clip')} of earlier runs, no longer listed or broken "
+            "now. Clips of several sources go into a folder each: training takes several."
         )
     if skipped:
-        raise PartialFailureError(f"{skipped} clips were skipped.", "The others are encoded.")
+        raise PartialFailureError(
+            f"Skipped: {count_of(skipped, 'clip')}.", "The others are encoded."
+        )
 
 
 def _incomplete(problems: Sequence[Problem]) -> int:

@@ -20,6 +20,8 @@ from magnet_cli.foreign.reading import ReadError
 _MOST_BYTES = 2_000_000_000  # a row has some hundreds
 _MOST_UNPACKED = 500_000_000  # of a packed file, which says little of how large it gets
 
+PATHS = ("path", "file_name")  # the names of the field that names a row's sound
+
 Fields = dict[str, Any]
 
 
@@ -78,6 +80,12 @@ def _from_table(data: bytes, delimiter: str) -> Iterator[tuple[int, Fields | Rea
             yield item.number, ReadError(reading.reason(ValueError(item.message)))
         elif columns is None:
             columns = [name.strip().lower() for name in item[1]]
+            if not set(PATHS) & set(columns):
+                yield (
+                    item[0],
+                    ReadError(f"it names no column {' or '.join(PATHS)}, as a first line has to"),
+                )
+                return
         elif len(item[1]) > len(columns):
             many = f"it has {len(item[1])} values in {len(columns)} columns"
             yield item[0], ReadError(f"{many}: quote one that holds a separator")

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from magnet_cli.audio.formats import FFMPEG_SUFFIXES
 from magnet_cli.audio.sound import open_sound
-from magnet_cli.data.lists import Fields, parse, rows_of
+from magnet_cli.data.lists import PATHS, Fields, parse, rows_of
 from magnet_cli.errors import DataError, MagnetError
 from magnet_cli.foreign import reading
 from magnet_cli.foreign.bounds import BOUNDS
@@ -42,7 +42,6 @@ METADATA = (
     "metadata.csv",
 )  # of the sounds at and below their folder (audiofolder)
 
-_PATHS = ("path", "file_name")
 _CAPTIONS = ("caption", "captions", "text", "description")
 # What audiocraft merges into a description, as "name: value" (its `MusicInfo`).
 _MUSIC = ("key", "bpm", "genre", "moods", "instrument", "keywords")
@@ -121,7 +120,7 @@ def _read_manifest(manifest: Path) -> ClipList:
 
 def _name(fields: Fields) -> str:
     """The sound that a row is of."""
-    name = next((fields[each] for each in _PATHS if fields.get(each)), None)
+    name = next((fields[each] for each in PATHS if fields.get(each)), None)
     if not isinstance(name, str) or "\0" in name:
         raise ValueError("it has no path")
     return name

@@ -61,7 +61,7 @@ def test_one_line_for_each_caption_is_no_mistake(sounds: Path, magnet: Magnet) -
     assert outcome.status == 0
     (summary,) = outcome.records
     assert (summary["good"], summary["broken"], summary["merged"]) == (1, 0, 1)
-    assert "1 lines say more of a clip" in outcome.err
+    assert "1 line with more captions of clips that earlier lines had named" in outcome.err
 
 
 def test_what_is_there_twice_and_what_is_silent_is_told(sounds: Path, magnet: Magnet) -> None:
@@ -92,7 +92,7 @@ def test_a_sound_that_ends_early_is_not_counted_as_good(sounds: Path, magnet: Ma
     assert (summary["good"], summary["incomplete"], summary["broken"]) == (3, 1, 0)
     said = magnet("data", "check", "sounds").err
     assert "sounds/1.wav: it ends early: at 0.75 s of 1.00 s\n" in said
-    assert "3 clips are good, 1 are incomplete, 0 are broken." in said
+    assert "Clips: 3 good, 1 incomplete, 0 broken." in said
     encoded = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")
     assert encoded.status == 0
     assert (encoded.records[-1]["encoded"], encoded.records[-1]["incomplete"]) == (4, 1)
@@ -146,7 +146,7 @@ def test_clips_that_are_left_out_are_told(sounds: Path, magnet: Magnet) -> None:
     second = magnet("data", "encode", str(sounds), "tokens", "--codec", SMALL, "--json")
     assert second.status == 0
     assert second.records[-1]["left_out"] == 2
-    assert "2 clips of earlier runs are no longer listed" in second.err
+    assert "Left out: 2 clips of earlier runs, no longer listed or broken now." in second.err
     assert [clip.id for clip in TokenFolder("tokens").clips] == ["0.wav", "3.wav"]
 
 

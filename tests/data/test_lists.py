@@ -119,6 +119,11 @@ def test_a_spreadsheets_table_is_a_list(tmp_path: Path) -> None:
         ("list.csv:6", "it has no path"),
         ("list.csv:7", "it has no caption: neither d.txt nor d.json is beside it"),
     ]
+    # Without names of columns it listed no sounds, or one less, and nothing said why.
+    (tmp_path / "bare.csv").write_text("a.wav,rain\nb.wav,storm\n")
+    (problem,) = read_clips(tmp_path / "bare.csv").problems
+    assert problem.where == "bare.csv:1"
+    assert problem.what == "it names no column path or file_name, as a first line has to"
     (tmp_path / "list.tsv").write_text("file_name\ttext\na.wav\train, and wind\n")
     assert captions(tmp_path / "list.tsv") == {"a.wav": ("rain, and wind",)}
 
