@@ -1,13 +1,13 @@
-"""Training of the spectral codec: levels of all clips, the linear optimum, then gradient descent.
+"""Training of the spectral codec: band levels of all clips, a linear optimum, then gradient descent.
 
-    OUT/levels-train.f16   band levels of every clip, so that sound is read and transformed once
-    OUT/checkpoint.pt      everything that training goes on from, renamed into place
-    OUT/log.jsonl          one record a report
+    OUT/levels-train.f16   band levels of every clip, so that each sound is read and transformed once
+    OUT/checkpoint.pt      everything that a resumed run needs, renamed into place
+    OUT/log.jsonl          a record for each report
     OUT/codec/             the finished codec, in magnet's own format
 
-Random weights do not get there on a CPU (recipes/nano/README.md, Codec). So the basis starts as the
-principal components and the codebooks as residual k-means, and the convolutions, which start at zero,
-learn what the linear path leaves.
+Training from random weights takes too long on a CPU (recipes/nano/README.md, Codec). So the basis starts as
+the principal components and the codebooks as residual k-means; the convolutions start at zero and
+learn what the linear path leaves over.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ LOUDNESS_BANDS = 48  # of the loudness loss, equally wide on the mel scale
 
 @dataclass(frozen=True)
 class CodecTraining:
-    """What a run came to."""
+    """The result of a run."""
 
     directory: Path  # of the codec
     basis_share: float  # share of the power that the principal components hold
@@ -79,7 +79,7 @@ def train_codec(
     report: Callable[[dict[str, Any]], None] = lambda record: None,
     around_steps: AroundSteps = lambda stop: nullcontext(),
 ) -> CodecTraining:
-    """Train a spectral codec, or go on with a run that was cut off; equal settings give equal codecs.
+    """Train a spectral codec, or resume a run that was interrupted; equal settings give equal codecs.
 
     Args:
         report: called with every record of the log.
@@ -89,7 +89,7 @@ def train_codec(
     Raises:
         DataError: there is no sound to train on.
         AudioFileError: a sound cannot be read.
-        UsageError: a setting is senseless, `start_from` has other sizes than those that were asked for,
+        UsageError: a setting is invalid, `start_from` has other sizes than those that were asked for,
             `out` holds a run with other settings or of other sounds, or another run is writing it.
         NotANumberError: the loss is not a number; the last checkpoint stays.
         KeyboardInterrupt: the run was asked to stop, and is saved.
@@ -103,7 +103,7 @@ def train_codec(
 
 
 class _Run:
-    """One run: its data, its codec, and where it stands."""
+    """One run: its data, its codec and its progress."""
 
     def __init__(self, config: CodecTrainConfig, report: Callable[[dict[str, Any]], None]) -> None:
         self.config = config
@@ -113,7 +113,7 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.codec = SpectralCodec(grown_config(started, config) if started else config.codec)
-        self.smaller: SpectralCodec | None = None  # that this one is to grow from
+        self.smaller: SpectralCodec | None = None  # the codec that this one grows from
         if started is not None:
             more_components = self.codec.config.dimension > started.config.dimension
             if more_components or self.codec.n_q > started.n_q:
@@ -130,7 +130,7 @@ class _Run:
         self.loudness_pool = self.codec.bands.wide(LOUDNESS_BANDS)
         self.train_clips = _clips(config.data, config.max_clips)
         self.valid_clips = _clips(config.valid, config.max_valid_clips) if config.valid else []
-        # A run is of its data, whatever the data's place is called.
+        # A run is identified by its data and not by the path to them.
         self.origin = {
             "sounds": sounds_key(self.train_clips, Path(config.data)),
             "valid_sounds": config.valid and sounds_key(self.valid_clips, Path(config.valid)),
@@ -244,9 +244,9 @@ class _Run:
     def _distance(self, restored: Tensor, levels: Tensor) -> Tensor:
         """How far restored levels [B, N, bands] are from the true ones: by band, in motion, in loudness.
 
-        Motion: jitter from frame to frame is heard as a buzz at the frame rate, and soft onsets as dull.
-        Loudness: the mean of a logarithm lies below the logarithm of the mean, so levels that are right on
-        average make noise too soft; wide bands, where its ups and downs cancel out, tell the difference.
+        Motion: jitter from frame to frame is heard as a buzz at the frame rate, and onsets that are too soft
+        sound dull. Loudness: the mean of a logarithm is below the logarithm of the mean, so levels that are
+        right on average make noise too soft; wide bands, in which its fluctuations cancel out, show this.
         """
         config = self.config
         distance = F.mse_loss(restored, levels)
@@ -265,7 +265,7 @@ class _Run:
 
     @torch.no_grad()
     def _move_codebooks(self, latents: Tensor) -> None:
-        """Each code moves towards the mean of what it stands for (van den Oord et al., 2017, A.1)."""
+        """Move each code towards the mean of the latents assigned to it (van den Oord et al., 2017, A.1)."""
         quantizer = self.codec.quantizer
         rest = list(latents.flatten(0, 1).split(quantizer.dimension, dim=-1))
         for stream, rows in enumerate(quantizer.codebooks):
@@ -274,12 +274,12 @@ class _Run:
             count = torch.bincount(index, minlength=len(rows))[:, None]
             mean = torch.zeros_like(rows).index_add_(0, index, rest[group]) / count.clamp(min=1)
             rest[group] = rest[group] - F.embedding(index, rows)
-            # A code that a batch saw more often moves further.
+            # A code that occurs more often in the batch moves further.
             rows.lerp_(mean, 1 - self.config.codebook_decay ** count.clamp(max=8).float())
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """The mean distance of unseen levels from what codes make of them, as training has it."""
+        """The mean distance, as in training, of validation levels from those restored from their codes."""
         total = shares = 0.0
         for clip in range(self.valid_levels.clips):
             levels = weighted(self.valid_levels.whole(clip), self.codec)[None]
@@ -294,7 +294,7 @@ class _Run:
 
     @torch.no_grad()
     def _linear_start(self) -> None:
-        """Mean, principal components and residual k-means, rounded to what the file will hold."""
+        """Mean, principal components and residual k-means, rounded to the precision of the file."""
         codec, levels = self.codec, self.train_levels
         codec.mean.copy_(mean_level(levels).half())
         basis, self.facts["basis_share"] = moments(levels, codec).grouped_components(
@@ -344,7 +344,7 @@ class _Run:
     # -------------------------------------------------------------------------------- on the disk
 
     def _settings(self) -> dict[str, Any]:
-        """What must be equal for a run to go on; where files lie and how often it reports need not."""
+        """The settings that must be equal to resume a run; paths and how often it reports may change."""
         free = {"data", "valid", "out", "start_from", "asked"}
         free |= {"report_every", "checkpoint_every", "threads"}
         settings = dataclasses.asdict(self.config)
@@ -362,7 +362,7 @@ class _Run:
             torch.save(state, partial)
 
     def _checkpoint(self) -> dict[str, Any] | None:
-        """Where a run with these settings stands in `out`, if there is one."""
+        """The state of a run with these settings in `out`, if there is one."""
         path = self.out / CHECKPOINT
         if not path.is_file():
             if (self.out / "codec").exists():
@@ -376,7 +376,7 @@ class _Run:
             raise CheckpointError(
                 f"{path} is not the state of a run.", "Choose another folder, or remove this one."
             )
-        # Older runs did not note what they were made from.
+        # Runs of older versions did not record what they were made from.
         unknown = self.origin.keys() - state["settings"].keys()
         settings = {k: v for k, v in self._settings().items() if k not in unknown}
         if state["settings"] != settings:
@@ -399,7 +399,7 @@ class _Run:
 
     def _finish(self) -> CodecTraining:
         directory = self.out / "codec"
-        self.codec.half()  # as it is kept, and so what the loss is of
+        self.codec.half()  # as it is saved: the loss is that of the file
         if not directory.exists():
             native.save_part(directory, self.codec)
         self.codec.float()
@@ -413,7 +413,7 @@ class _Run:
 
 
 def _started(config: CodecTrainConfig) -> SpectralCodec | None:
-    """The codec that a run starts from, if it does."""
+    """The codec that a run starts from, or None."""
     if config.start_from is None:
         return None
     loaded = native.load_codec(Path(config.start_from))

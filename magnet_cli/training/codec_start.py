@@ -1,12 +1,13 @@
-"""Where the spectral codec's training starts: principal components and residual k-means, or a smaller codec.
+"""The start of the spectral codec's training: principal components and residual k-means, or a smaller codec.
 
 A codec grows from one with fewer components and streams. With the same components, nothing of the old
-codec changes, its convolutions included: new streams are residual k-means of what its own leave.
+codec changes, not even its convolutions: new streams are residual k-means of what its streams leave over.
 
 With more components, the first ones of each group stay. New ones are the principal components of what
-those leave; an old code's vector gains the mean of what it stood for along them, and moves a little by
-k-means on the sound at hand; new streams are k-means of what is left. So most codes stay what they
-were, and a language model that knew them can go on from there. The convolutions start from nothing again.
+those leave over. A code's vector is extended by the mean, along the new components, of the frames that have
+this code, and is adjusted by a few rounds of k-means on these sounds; new streams are k-means of what is left
+over. So most codes keep their meaning, and a language model of them can be trained further. The convolutions
+start from zero again.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
 from magnet_cli.training.batches import keyed_generator
 from magnet_cli.training.config import CodecTrainConfig
 
-_BLOCK = 16_384  # rows whose distances are held at once
+_BLOCK = 16_384  # rows whose distances are in memory at the same time
 _GROWS = ("n_q", "dimension")
-_BLOCKS = ("latent_blocks", "level_blocks")  # they start at zero, so that more of them do no harm
+_BLOCKS = ("latent_blocks", "level_blocks")  # they start at zero, so more of them change nothing
 
 
 class Moments:
-    """Sums over rows, gathered piece by piece: for means and principal components of any number."""
+    """Running sums over any number of rows, for their mean and principal components."""
 
     def __init__(self, width: int) -> None:
         self.count = 0
@@ -39,7 +40,7 @@ class Moments:
         self.products = torch.zeros(width, width, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
-        """Rows [N, width]."""
+        """Add rows [N, width]."""
         self.count += len(rows)
         self.total += rows.sum(0, dtype=torch.float64)
         self.products += (rows.T @ rows).double()
@@ -87,10 +88,10 @@ def nearest(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def k_means(rows: Tensor, card: int, iterations: int, generator: torch.Generator) -> Tensor:
-    """Centres [card, D] of rows [N, D]; a centre that nobody is nearest to moves to a far-off row.
+    """Centres [card, D] of rows [N, D]; a centre that is nearest to no row moves to a distant row.
 
-    Rows that lie far from all centres are drawn in proportion to their squared distance, for the start
-    (k-means++ in a few rounds instead of `card`) and for dead centres alike.
+    Distant rows are drawn in proportion to their squared distance from the nearest centre, both for the start
+    (k-means++ in a few rounds instead of `card`) and to replace such centres.
     """
     centres = rows[torch.randperm(len(rows), generator=generator)[: max(1, card // 8)]].clone()
     while len(centres) < card:
@@ -119,7 +120,7 @@ def move_centres(
 def residual_k_means(
     rows: Tensor, n_q: int, card: int, iterations: int, generator: torch.Generator
 ) -> list[Tensor]:
-    """Codebooks [card, D] of a residual quantizer: each of what the ones before it leave of rows [N, D]."""
+    """Codebooks [card, D] of a residual quantizer: each fits what those before leave of rows [N, D]."""
     rest = rows.clone()
     codebooks = []
     for _ in range(n_q):
@@ -131,7 +132,7 @@ def residual_k_means(
 
 @torch.no_grad()
 def power_left(rows: Tensor, quantizer: GroupQuantizer) -> list[float]:
-    """The share of the power of latents [N, groups * D] that is left over, stream by stream."""
+    """The share of the power of latents [N, groups * D] that is left over after each stream."""
     rest = list(rows.split(quantizer.dimension, dim=-1))
     power = float(rows.square().sum())
     left = []
@@ -144,7 +145,7 @@ def power_left(rows: Tensor, quantizer: GroupQuantizer) -> list[float]:
 
 def _far(distance: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` different rows, drawn in proportion to their squared distance."""
-    # The exponential race: multinomial would refuse more than 2^24 rows.
+    # Drawn by exponential variates, as torch.multinomial refuses more than 2^24 rows.
     race = torch.rand(len(distance), generator=generator).clamp(min=1e-12).log().neg()
     return (race / distance.clamp(min=1e-12)).topk(min(count, len(distance)), largest=False).indices
 
@@ -153,8 +154,8 @@ def _far(distance: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def grown_config(old: SpectralCodec, config: CodecTrainConfig) -> SpectralCodecConfig:
-    """The settings of a codec that starts from `old`: its own, but for sizes that were asked to be larger.
-    Raises UsageError: `config` asks for what it cannot become."""
+    """The settings of a codec that starts from `old`: the same, except sizes that are asked to be larger.
+    Raises UsageError: `config` asks for settings that it cannot change to."""
     wanted, asked = config.codec, config.asked
     if asked is None:
         fields = dataclasses.fields(wanted)
@@ -175,7 +176,7 @@ def grown_config(old: SpectralCodec, config: CodecTrainConfig) -> SpectralCodecC
 
 
 def codec_key(codec: SpectralCodec) -> str:
-    """What differs for other codecs: a hash of settings and tensors."""
+    """A hash that identifies a codec, of its settings and tensors."""
     told = hashlib.sha256(json.dumps(dataclasses.asdict(codec.config)).encode())
     for name, tensor in sorted(codec.state_dict().items()):
         told.update(name.encode() + tensor.numpy().tobytes())
@@ -184,7 +185,7 @@ def codec_key(codec: SpectralCodec) -> str:
 
 @torch.no_grad()
 def take_over(old: SpectralCodec, new: SpectralCodec) -> None:
-    """All tensors of a codec with the same components; blocks that it lacks stay at their zero start."""
+    """Copy all tensors of a codec with the same components; blocks that it does not have stay zero."""
     new.load_state_dict({**new.state_dict(), **old.state_dict()})
 
 
@@ -200,7 +201,7 @@ def grow(
     """Fill `new` from `old` and from frames of sound; both have the same bands, groups and mean.
 
     Args:
-        new: where no components are added, it has taken over all that `old` has (`take_over`).
+        new: if no components are added, it has the tensors of `old` already (`take_over`).
         moments: of all frames [N, stack * bands], weighted and centred.
         rows: some of them, enough for k-means.
         iterations: of k-means for each new stream; old ones take half as many.

@@ -1,9 +1,9 @@
-"""Band levels of many clips in one memory-mapped file: sound is read and transformed once.
+"""Band levels of many clips in one memory-mapped file, so that each sound is read and transformed once.
 
 The file holds, for clip after clip, float16 log(1 + amplitude / floor) of up to `frames` spectral
-frames and all bands, neither centred nor weighted; so they serve every basis and weighting of the same
-spectra. A clip that is shorter leaves the rest of its place empty, and its length lies beside the
-file: whatever is drawn or summed here is of sound alone, never of the silence after it.
+frames and all bands, neither centred nor weighted, so they can be used with every basis and weighting of
+the same spectra. A shorter clip leaves the rest of its place empty. Lengths are kept in a file beside it:
+what is drawn or summed here is always sound, never the empty rest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LevelFile:
         return int(self.values.shape[1])
 
     def share(self, clip: int) -> float:
-        """How much of its place a clip fills: what it weighs in means over clips."""
+        """The share of its place that a clip fills: its weight in means over clips."""
         return self.lengths[clip] / self.frames
 
     def read(self, clip: int, start: int, count: int) -> Tensor:
@@ -64,11 +64,11 @@ class LevelFile:
 
 
 def sounds_key(clips: Sequence[Path], source: Path) -> str:
-    """What differs for other sounds: names as seen from `source`, sizes and times of the files.
+    """A hash that identifies sounds: of names relative to `source`, and of the files' sizes and dates.
 
     Args:
         clips: sound files.
-        source: the manifest or folder that names them; it may move together with them.
+        source: the manifest or folder that names them; both may be moved together.
 
     Raises AudioFileError: a clip cannot be read.
     """
@@ -85,7 +85,7 @@ def sounds_key(clips: Sequence[Path], source: Path) -> str:
 def write_levels(
     path: Path, clips: Sequence[Path], sounds: str, codec: SpectralCodec, frames: int
 ) -> LevelFile:
-    """Levels of the first `frames` frames of codes of each clip; a file of the same clips is kept.
+    """Levels of the first `frames` frames of codes of each clip; a file of the same clips is reused.
 
     Args:
         clips: sound files of any rate and length.
@@ -105,7 +105,7 @@ def write_levels(
     said = path.with_suffix(".json")
     told = _told(said)
     lengths = told.pop("lengths", [])
-    # Nothing but what was written here is taken: the rest is made again.
+    # A file is only reused if it was written by this function, for the same clips and settings.
     size = 2 * math.prod(shape)
     whole = path.is_file() and path.stat().st_size >= size and _are_lengths(lengths, shape)
     if told != key or not whole:
@@ -125,7 +125,7 @@ def write_levels(
 
 
 def _told(said: Path) -> dict[str, Any]:
-    """What is said beside the levels of an earlier run; nothing where it cannot be read."""
+    """The description of the levels of an earlier run; empty if it cannot be read."""
     try:
         return reading.read_object(said, most=500_000_000)
     except (OSError, reading.ReadError):
@@ -142,7 +142,7 @@ def _are_lengths(lengths: Any, shape: tuple[int, int, int]) -> bool:
 def clip_levels(path: Path, codec: SpectralCodec, frames: int) -> Tensor:
     """Levels [N, bands] of a clip, neither centred nor weighted; N is at most frames * stack.
 
-    A clip that does not fill its last frame of codes ends in silence there, as in encoding.
+    The last frame of codes is filled up with silence, as in encoding.
     """
     with open_sound(path) as sound:
         samples = torch.from_numpy(mono_of(sound.read(codec.sample_rate, checked=False))[0])
@@ -156,11 +156,11 @@ def clip_levels(path: Path, codec: SpectralCodec, frames: int) -> Tensor:
     return torch.log1p(amplitudes / codec.config.floor)[0]
 
 
-# ------------------------------------------------------------------------- what training draws from it
+# ------------------------------------------------------------------------------- batches and means
 
 
 def weighted(levels: Tensor, codec: SpectralCodec) -> Tensor:
-    """Levels [..., N, bands] of a file, centred and weighted as the codec has them."""
+    """Levels [..., N, bands] of a file, centred and weighted as in the codec."""
     return (levels - codec.mean) * codec.weight
 
 
@@ -170,7 +170,7 @@ def draw_crops(
     """Random crops of `count` random clips, up to `frames` frames of codes each.
 
     Returns:
-        Weighted levels [B, N, bands] for each length N that occurs: a shorter clip is taken whole.
+        Weighted levels [B, N, bands] for each length N that occurs: a shorter clip is used whole.
     """
     stack = codec.config.stack
     clips = torch.randint(levels.clips, (count,), generator=generator).tolist()
@@ -192,7 +192,7 @@ def mean_level(levels: LevelFile) -> Tensor:
 
 
 def moments(levels: LevelFile, codec: SpectralCodec) -> Moments:
-    """Of all frames of codes."""
+    """The sums over all frames of codes, for principal components."""
     found = Moments(len(codec.basis))
     for clip in range(levels.clips):
         found.add(_stacked(levels, codec, clip))

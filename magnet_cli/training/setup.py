@@ -60,8 +60,8 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     opened = tuple(TokenFolder(folder) for folder in folders)
     source = Source(opened, weights=weights, by_duration=config.draw_by == "duration")
     tokens = source.folders[0].format
-    # What is there decides about codec, text encoder and sizes: the weights follow by `resume`.
-    # An adapter's base is the model that it began from: the folder's own has the adapter merged.
+    # Codec, text encoder and sizes are those of the existing folder; `resume` loads the weights.
+    # The base of an adapter is the model that the run began from: in the folder's own it is merged.
     own = going_on and not config.lora_rank
     spec = config
     if own:
@@ -91,7 +91,7 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
         "data": list(config.data),
     }
     output = OutputModel(out, dataclasses.replace(parts, name=out.resolve().name), provenance)
-    # On a CPU the base as it was read, which merging needs, is in the same memory.
+    # On a CPU this would save nothing: merging needs the float32 base, which shares its memory there.
     half = accelerator.mixed_precision == "bf16" and accelerator.device.type != "cpu"
     if config.lora_rank and half:
         frozen_in_bfloat16(parts.lm)
@@ -124,7 +124,7 @@ def _place(folder: str) -> Path:
 
 
 def parts_to_train(config: TrainConfig, tokens: TokenFormat, name: str) -> Parts:
-    """The parts of the model to train: of a checkpoint, or from nothing."""
+    """The parts of the model to train, from a checkpoint or new."""
     if config.init is not None:
         return _from_checkpoint(config)
     if config.codec is None or config.text_encoder is None:
@@ -139,7 +139,7 @@ def parts_to_train(config: TrainConfig, tokens: TokenFormat, name: str) -> Parts
     vectors = codebooks_of(codec)
     if config.init_from_codec and vectors is not None:
         initialise_from_codec(lm, vectors, config.seed)
-    # The name of a T5 stays in the model's card; a folder of the user's is nobody else's.
+    # The name of a T5 is recorded with the model; a local folder's would mean nothing to others.
     t5 = config.text_encoder if source_of(config.text_encoder) is None else None
     return Parts(name, lm, codec, text_encoder, DecodingConfig(), text_encoder_name=t5)
 
@@ -175,7 +175,7 @@ def _is_text_encoder(asked: str, loaded: Parts) -> bool:
         return True
     t5 = isinstance(loaded.text_encoder, T5Encoder)
     if source_of(asked) is None and (loaded.text_encoder_name is not None or not t5):
-        return False  # the name of another T5, which need not be fetched to be compared
+        return False  # another T5's name: it need not be downloaded to be compared
     ours = loaded.text_encoder.state_dict()
     theirs = load_text_encoder(find_text_encoder(asked)).state_dict()
     return ours.keys() == theirs.keys() and all(
@@ -184,8 +184,8 @@ def _is_text_encoder(asked: str, loaded: Parts) -> bool:
 
 
 def with_sizes_of(config: TrainConfig, lm: LMConfig) -> TrainConfig:
-    """The settings of a run that starts from a model: what it is, is the model's to say.
-    Raises UsageError: a setting asks for another one."""
+    """The settings of a run that starts from a model, whose sizes they get.
+    Raises UsageError: a setting asks for another size."""
     ours = {name: getattr(lm, name) for name in _SIZES}
     ours["stage_sizes"] = tuple(map(len, lm.stages))
     for name, value in ours.items():
