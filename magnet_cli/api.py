@@ -318,7 +318,9 @@ class Model(Pipeline):
             codes = self.hear(source, whole=True).codes
         else:
             raise UsageError("A sound is as long as it is.", "Give source or seconds, not both.")
-        made = looping.close_loop(self, direction, codes, beat, on_step=hooks["on_step"])
+        made = looping.close_loop(
+            self, direction, codes, beat, found=source is not None, on_step=hooks["on_step"]
+        )
         clip = Clip(self, made.codes, made.settings, making, decoded=made.audio[0], loop=made)
         return replace(clip, beat=beat, tried=tried)
 

@@ -42,6 +42,8 @@ class LMConfig:
     span_len: int = 3  # frames in a masked span
     delays: tuple[int, ...] = ()  # steps by which each stream is late, where autoregressive
     stages: tuple[tuple[int, ...], ...] = ()  # streams that are masked together; (): each by itself
+    # Frames a beat, one of which is drawn where a prompt says no tempo; (): none is.
+    tempi: tuple[float, ...] = ()
 
     @property
     def stage_streams(self) -> tuple[tuple[int, ...], ...]:
@@ -211,6 +213,9 @@ def check_lm(config: LMConfig, source: str) -> LMConfig:
     listed = listed and all(type(stream) is int for stream in streams)
     in_order = listed and all(stages) and streams in ([], list(range(config.n_q)))
     need(in_order, "stages", f"lists of streams that together are 0 to {config.n_q - 1}, in order")
+    tempi = config.tempi
+    need(isinstance(tempi, tuple) and len(tempi) <= 64, "tempi", "a list of up to 64 numbers")
+    need(all(map(BOUNDS["beat"].holds, tempi)), "tempi", f"each {BOUNDS['beat'].takes}, in frames")
     return dataclasses.replace(
         config, frame_rate=float(config.frame_rate), segment_duration=float(config.segment_duration)
     )

@@ -16,6 +16,7 @@ from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
 from magnet_cli.models.parts import Parts
 from magnet_cli.models.session import RescorerSession, TextSessions, conditions_of, text_sessions
+from magnet_cli.models.text import BEATS_IN_BAR
 from magnet_cli.request import GenerationRequest
 from magnet_cli.settings import DecodingConfig, required
 from magnet_cli.version import __version__
@@ -114,6 +115,7 @@ class Pipeline:
             _rescore(request),
             on_step,
             self.lm.config.stage_streams,
+            request.bars,
         )
         if self.modeling == "autoregressive":
             causal = sessions.causal()
@@ -177,11 +179,19 @@ class Pipeline:
             "frames": request.frames,
             "known_codes": int(request.known_mask.sum()),
             "decoding": {k: list(v) if isinstance(v, tuple) else v for k, v in decoding.items()},
+            **self._tempi(request),
             **request.partners.describe(self.parts),
             "device": self.device.type,
             "dtype": self.dtype,
             "versions": {"magnet": __version__, "torch": torch.__version__},
         }
+
+    def _tempi(self, request: GenerationRequest) -> dict[str, Any]:
+        """The beats a minute that each item was held to, to be told; nothing where none was."""
+        if not any(request.bars):
+            return {}
+        minute = 60 * BEATS_IN_BAR * self.frame_rate
+        return {"bpm": [round(minute / bar, 2) if bar else None for bar in request.bars]}
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from magnet_cli.config import LMConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import shown
 from magnet_cli.models.parts import Parts
+from magnet_cli.models.text import BEATS_IN_BAR, said_tempo
 from magnet_cli.resolving import NONE, Partners, resolve
 from magnet_cli.settings import MAX_SEED, DecodingConfig, required
 
@@ -33,6 +34,7 @@ class GenerationRequest:
     hybrid_frames: int = 0  # whole frames that are written autoregressively before the rest
     prefix_config: DecodingConfig | None = None  # how they are written
     partners: Partners = NONE
+    bars: tuple[float, ...] = ()  # frames a bar of each item, 0 without a tempo; (): not asked for
 
     @property
     def frames(self) -> int:
@@ -109,6 +111,32 @@ def make_request(
         hybrid_frames,
         prefix_config,
         partners,
+        _bars(asked, prompts, seeds, resolved, mask.flatten(1).any(-1).tolist()),
+    )
+
+
+def said_bars(prompts: Sequence[str | None], lm: LMConfig) -> tuple[float, ...]:
+    """Frames a bar of each prompt that says a tempo, 0 of the others."""
+    found = [said_tempo(prompt) for prompt in prompts]
+    return tuple(BEATS_IN_BAR * 60 * lm.frame_rate / bpm if bpm else 0.0 for bpm in found)
+
+
+def _bars(
+    asked: Parts,
+    prompts: Sequence[str | None],
+    seeds: Sequence[int],
+    config: DecodingConfig,
+    begun: Sequence[bool],
+) -> tuple[float, ...]:
+    """`bars` of a request. What goes on from known codes has their tempo: no other is drawn."""
+    if not config.bar_repeat:
+        return ()
+    said, head = said_bars(prompts, asked.lm.config), asked.lm.tempo
+    return tuple(
+        BEATS_IN_BAR * head.draw(asked.text_encoder.encode(prompt), seed)
+        if not bar and prompt and head is not None and not known
+        else bar
+        for bar, prompt, seed, known in zip(said, prompts, seeds, begun, strict=True)
     )
 
 

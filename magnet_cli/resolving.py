@@ -90,7 +90,8 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
     """How the autoregressive seconds of hybrid decoding are written: every field filled in.
 
     Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's own;
-    settings of autoregressive decoding, greedy decoding and what begins with `hybrid_` are as asked.
+    settings of autoregressive decoding, greedy decoding, repeated bars and what begins with `hybrid_` are as
+    asked.
 
     Args:
         config: of the clip, every field given.
@@ -101,7 +102,8 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
         top_k = 0  # one filter at a time
     if top_k and top_p is None:
         top_p = 0.0
-    same = {name: getattr(config, name) for name in (*AUTOREGRESSIVE_ONLY, "use_sampling")}
+    kept = (*AUTOREGRESSIVE_ONLY, "use_sampling", "bar_repeat")
+    same = {name: getattr(config, name) for name in kept}
     own = {"temperature": config.hybrid_temperature, "top_p": top_p, "top_k": top_k}
     asked = {name: value for name, value in {**same, **own}.items() if value is not None}
     return writer.over(AUTOREGRESSIVE_DEFAULTS).altered(asked)

@@ -94,6 +94,14 @@ class DecodingConfig:
         only="autoregressive",
         **_NUMBER,
     )
+    bar_repeat: float | None = _decoding(
+        "Nats by which a code becomes likelier for each time that it stands one or two bars away, so that a "
+        "rhythm goes on. Counts where the prompt says a tempo (120 bpm), or the model draws one, as the "
+        "built-in model does. Default: the checkpoint's own, usually 0.",
+        usual=0.0,
+        before=0.0,
+        **_NUMBER,
+    )
     span_len: int | None = _decoding(
         "Frames in a masked span. Default: the checkpoint's own, usually 3.",
         metavar="N",

@@ -220,18 +220,19 @@ def _part(config: dict[str, Any], name: str, source: str) -> dict[str, Any]:
 
 def _lm_config(said: dict[str, Any], source: str) -> LMConfig:
     """The language model's sizes as config.json says them."""
-    lists = {"delays": said.get("delays"), "stages": said.get("stages", [])}
+    lists = {"delays": said.get("delays"), **{k: said.get(k, []) for k in ("stages", "tempi")}}
     for name, value in lists.items():
         nested = isinstance(value, list) and (
-            name == "delays" or all(isinstance(stage, list) for stage in value)
+            name != "stages" or all(isinstance(stage, list) for stage in value)
         )
         if not nested:
             raise CheckpointError(
                 f"{source} is damaged: the language model's {name} is {shown(value)}.", HINT
             )
-    delays, stages = tuple(lists["delays"] or ()), tuple(map(tuple, lists["stages"] or ()))
+    plain = {name: tuple(lists[name] or ()) for name in ("delays", "tempi")}
+    stages = tuple(map(tuple, lists["stages"] or ()))
     building.check_fields(LMConfig, said, f"{source}: the language model")
-    return check_lm(LMConfig(**{**said, "delays": delays, "stages": stages}), source)
+    return check_lm(LMConfig(**{**said, **plain, "stages": stages}), source)
 
 
 def _card(config: dict[str, Any], source: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from magnet_cli.decoding.sampling import (
     coherent,
     guidance_matters,
     guide,
+    likelier_next,
     uniform_noise,
 )
 from magnet_cli.settings import DecodingConfig, required
@@ -62,6 +63,7 @@ def decode(
     temperature = max(required(config.temperature), MIN_TEMPERATURE)
     coef = required(config.cfg_coef)
     boost, penalty = required(config.coherence_boost), required(config.frequency_penalty)
+    repeat = required(config.bar_repeat)
 
     sequence = pattern.apply(torch.where(known_mask, known_codes, special), special)
     real = pattern.valid(frames).to(sequence.device)  # [K, S]
@@ -78,6 +80,8 @@ def decode(
         if penalty:
             before = sequence[:, :, max(0, step - PENALTY_WINDOW) : step]
             guided = guided - penalty * too_often(before, guided.shape[-1])
+        if repeat and any(decoding.bars):
+            guided = likelier_next(guided, sequence[..., :step], decoding.bars, repeat)
         drawing = open_[:, :, step].any(-1).tolist()
         noise = uniform_noise(decoding.generators, drawing, streams, sequence.device)
         tokens, _ = sampler(guided.flatten(0, 1), temperature, noise.flatten())

@@ -105,3 +105,4 @@ class Decoding:
     rescore: Rescore | None = None
     on_step: OnStep | None = None  # called after every step
     stages: Sequence[Sequence[int]] = ()  # streams that are masked together; (): each by itself
+    bars: Sequence[float] = ()  # frames a bar, one per item, 0 without a tempo; (): none has one

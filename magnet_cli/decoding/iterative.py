@@ -23,6 +23,7 @@ from magnet_cli.decoding.sampling import (
     disturbed,
     guidance_matters,
     guide,
+    likelier,
     uniform_noise,
 )
 from magnet_cli.errors import MagnetError
@@ -77,6 +78,7 @@ def decode_stage(
     A masked frame is masked in all of them: `mask` is bool [B, T]. What is `known`, bool [B, T, G], stays.
     """
     config, streams = decoding.config, list(stages[stage])
+    repeat = required(config.bar_repeat)
     batch, frames, group = known.shape
     sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
 
@@ -98,6 +100,9 @@ def decode_stage(
         # Of few frames and many steps, some steps of the spread order have nothing to decide.
         if bool(asked.any()):
             guided = guided_logits(logits, codes, stage, asked[..., 0], step.cfg_coef)
+            if repeat and any(decoding.bars):
+                here = asked[..., 0]
+                guided = likelier(guided, codes, streams, here, decoding.bars, repeat)
             tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
             write(codes, streams, asked, known, tokens)
         rescorer_seconds = 0.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +26,10 @@ from magnet_cli.editing.looping import (
     frames_to_hear,
 )
 from magnet_cli.editing.pieces import Direction
+from magnet_cli.models.text import TEMPO
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.settings import MOST_STRETCH, TRIES, BarsConfig, required
 
-_TEMPO = re.compile(r"\b\d+(\.\d+)?[ -]?bpm\b", re.IGNORECASE)
 # Of a beat: what is off by no more ends the search, if the seam of a loop is near, too.
 _NEAR = 0.01
 
@@ -69,7 +68,7 @@ def with_tempo(prompt: str | None, bpm: float) -> str | None:
     if not prompt:
         return prompt
     said = f"{bpm:g} bpm"
-    return _TEMPO.sub(said, prompt) if _TEMPO.search(prompt) else f"{prompt}, {said}"
+    return TEMPO.sub(said, prompt) if TEMPO.search(prompt) else f"{prompt}, {said}"
 
 
 def make_bars(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,14 @@ from torch import Tensor
 
 from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse, hear, pulsing
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing.pieces import Direction, Filler, check_codes, extend, need_masks
+from magnet_cli.editing.pieces import (
+    Direction,
+    Filler,
+    bars_said,
+    check_codes,
+    extend,
+    need_masks,
+)
 from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Pipeline
@@ -152,6 +159,7 @@ def close_loop(
     codes: Tensor,
     beat: Beat | None = None,
     *,
+    found: bool = False,
     on_step: OnStep | None = None,
 ) -> Loop:
     """Make a piece into a loop of the same length: decode again where its end meets its beginning.
@@ -163,12 +171,13 @@ def close_loop(
         model: a masked or hybrid one.
         codes: int64 [1, K, T], generated or encoded, of any length.
         beat: what it is as long as, of `on_the_beat`.
+        found: the codes are of a sound that was there, not made as the direction says.
 
     Raises:
         UsageError: the model is autoregressive, or the piece is too short.
     """
     best: Loop | None = None
-    for loop in loops(model, direction, codes, on_step=on_step):
+    for loop in loops(model, direction, codes, found=found, on_step=on_step):
         if best is None or loop.seam_flux - loop.body_flux < best.seam_flux - best.body_flux:
             best = loop
         if best.seamless:
@@ -181,18 +190,24 @@ def close_loop(
 
 
 def loops(
-    model: Pipeline, direction: Direction, codes: Tensor, *, on_step: OnStep | None = None
+    model: Pipeline,
+    direction: Direction,
+    codes: Tensor,
+    *,
+    found: bool = False,
+    on_step: OnStep | None = None,
 ) -> Iterator[Loop]:
     """One pass after the other, each with a wider seam and another seed. Arguments as `close_loop`."""
     check_codes(model, codes)
     frames = codes.shape[-1]
     check_loop(model, frames)
-    whole = Filler(model, direction, frames)
+    whole = Filler(model, direction, frames, bars=bars_said(model, direction) if found else None)
     for turn in range(MOST_PASSES):
         seconds = SEAM_SECONDS * (1 + turn / 2)
         width = max(2, min(round(seconds * model.frame_rate), frames // 4))
         seed = derived_seed(direction.seed, f"loop {turn}")
-        closed = _close(model, dataclasses.replace(direction, seed=seed), codes, width, on_step)
+        turned = dataclasses.replace(direction, seed=seed)
+        closed = _close(model, turned, codes, width, whole.request.bars, on_step)
         audio = decode_around(model, closed)
         at_seam, in_body = seam_flux(audio[0].mean(0).numpy())
         known = torch.ones_like(closed, dtype=torch.bool)
@@ -218,7 +233,12 @@ def check_loop(model: Pipeline, frames: int) -> None:
 
 
 def _close(
-    model: Pipeline, direction: Direction, codes: Tensor, width: int, on_step: OnStep | None
+    model: Pipeline,
+    direction: Direction,
+    codes: Tensor,
+    width: int,
+    bars: Sequence[float],
+    on_step: OnStep | None,
 ) -> Tensor:
     """Decode `width` frames around the seam again: half of a window before it, half after it."""
     frames = codes.shape[-1]
@@ -232,7 +252,7 @@ def _close(
     first, last = direction.cues[0].prompt, direction.cues[-1].prompt
     cues = [Cue(0.0, last), Cue(before / model.frame_rate, first)]
     around = dataclasses.replace(direction, cues=tuple(cues[: 1 + (first != last)]))
-    filler = Filler(model, around, size, on_step)
+    filler = Filler(model, around, size, on_step, bars=bars)
     for _ in filler.fill(turned, open_, [Window(0, size, (seam,))]):
         pass
 

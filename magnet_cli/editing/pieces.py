@@ -30,7 +30,7 @@ from magnet_cli.editing.windows import (
 )
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Pipeline
-from magnet_cli.request import GenerationRequest, for_window, make_request
+from magnet_cli.request import GenerationRequest, for_window, make_request, said_bars
 from magnet_cli.settings import DecodingConfig
 
 # (which window, from 1; how many) -> called before a window is decoded.
@@ -83,7 +83,10 @@ class Filler:
         frames: int,
         on_step: OnStep | None = None,
         on_window: OnWindow | None = None,
+        *,
+        bars: Sequence[float] | None = None,
     ) -> None:
+        """`bars`: frames a bar, as of `GenerationRequest`; None: as for a clip from nothing."""
         self.model, self.direction = model, direction
         self.on_step, self.on_window = on_step, on_window
         self.cues = check_cues(direction.cues, frames / model.frame_rate)
@@ -107,6 +110,8 @@ class Filler:
             negative_prompts=direction.negative_prompt,
             frames=min(frames, model.segment_frames),
         )
+        if bars is not None:
+            self.request = dataclasses.replace(self.request, bars=tuple(bars))
         self._texts: list[Sessions] | None = None
 
     def fill(
@@ -174,6 +179,11 @@ class Filler:
         return MixedSessions(self._texts, weights, self.model.lm.pattern.delays)
 
 
+def bars_said(model: Pipeline, direction: Direction) -> tuple[float, ...]:
+    """Frames a bar of a sound that is there already: nothing but the prompt says them."""
+    return said_bars([direction.cues[0].prompt], model.lm.config)
+
+
 def extend(
     model: Pipeline,
     direction: Direction,
@@ -220,7 +230,8 @@ def growing(
             f"{known / model.frame_rate:g} s.",
             "Ask for more seconds than there are.",
         )
-    filler = Filler(model, direction, frames, on_step, on_window)
+    bars = None if beginning is None else bars_said(model, direction)
+    filler = Filler(model, direction, frames, on_step, on_window, bars=bars)
     codes = torch.zeros(1, model.n_q, frames, dtype=torch.int64, device="cpu")
     open_ = torch.ones_like(codes, dtype=torch.bool)
     if beginning is not None:
@@ -262,7 +273,7 @@ def inpaint(
             f"The regions {[tuple(r) for r in joined]} are not inside {frames} frames.",
             "Give at least one that is.",
         )
-    filler = Filler(model, direction, frames, on_step, on_window)
+    filler = Filler(model, direction, frames, on_step, on_window, bars=bars_said(model, direction))
     filled = codes.to("cpu", copy=True)
     open_ = torch.zeros_like(filled, dtype=torch.bool)
     for start, stop in joined:

@@ -11,6 +11,7 @@ from magnet_cli.editing.pieces import (
     Filler,
     OnWindow,
     Piece,
+    bars_said,
     check_codes,
     need_masks,
 )
@@ -45,7 +46,7 @@ def vary(
     check_codes(model, codes)
     check_variation(model, strength, keep_streams)
     frames = codes.shape[-1]
-    filler = Filler(model, direction, frames, on_step, on_window)
+    filler = Filler(model, direction, frames, on_step, on_window, bars=bars_said(model, direction))
     generator = torch.Generator("cpu").manual_seed(derived_seed(direction.seed, "vary"))
     span_len = required(filler.request.config.span_len)
     kept = kept_codes(model.n_q, frames, span_len, strength, generator)

@@ -73,6 +73,7 @@ BOUNDS: dict[str, Bound] = {
     "subcodes_context": Bound(-1, 100_000),  # -1: no restriction
     "span_len": Bound(1, 100_000),
     "delay": Bound(0, 4096),
+    "beat": _number(1, 10_000),
     "frame_rate": _number(0.01, 10_000),
     "segment_duration": _number(0.001, 3600),
     "segment_frames": Bound(1, 200_000),

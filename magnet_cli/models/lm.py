@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from magnet_cli.config import LMConfig
 from magnet_cli.models.precision import is_int8
+from magnet_cli.models.text import TempoHead
 from magnet_cli.models.transformer import Attention, CrossKeys, KVCache, Transformer
 
 
@@ -90,6 +91,7 @@ class LanguageModel(nn.Module):
             nn.Linear(config.dim, config.card, bias=False) for _ in range(config.n_q)
         )
         self.pattern = DelayPattern(config.delays or (0,) * config.n_q)
+        self.tempo = TempoHead(config.text_dim, config.tempi) if config.tempi else None
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,5 @@
-"""Text encoders: the contract that all meet, and T5's encoder in plain torch.
+"""Text encoders: the contract that all meet, T5's encoder in plain torch, and the tempo that a text says or
+makes likely.
 
 The T5 encoder follows "Exploring the Limits of Transfer Learning" (arXiv 1910.10683) and, where the
 paper is silent, the released weights: relative position buckets shared by all layers, RMS norms
@@ -9,6 +10,7 @@ Flan) feed-forward part.
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +21,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from magnet_cli.errors import UsageError
+
+BEATS_IN_BAR = 4
+SLOWEST, FASTEST = 20.0, 400.0  # bpm; what is beyond is no tempo that can be meant
+TEMPO = re.compile(r"\b(\d+(?:\.\d+)?)[ -]?bpm\b", re.IGNORECASE)
 
 
 class TextEncoder(nn.Module):
@@ -239,3 +245,43 @@ def relative_buckets(distance: Tensor, buckets: int, max_distance: int) -> Tenso
     scale = torch.log(far.clamp(min=1).float() / exact) / math.log(max_distance / exact)
     logarithmic = (exact + (scale * (half - exact)).long()).clamp(max=half - 1)
     return ahead + torch.where(far < exact, far, logarithmic)
+
+
+def said_tempo(prompt: str | None) -> float | None:
+    """The beats a minute that a prompt says, as "techno, 120 bpm" does; None where it says none."""
+    found = TEMPO.search(prompt or "")
+    bpm = float(found[1]) if found else 0.0
+    return bpm if SLOWEST <= bpm <= FASTEST else None
+
+
+class TempoHead(nn.Module):
+    """How likely a text makes each of some tempi, or none: a linear classifier of the mean of its vectors.
+
+    It is fitted apart from the language model (recipes/nano/tempo_head.py), whose training leaves it as it
+    is: so its numbers are buffers.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, text_dim: int, tempi: Sequence[float]) -> None:
+        """`tempi`: frames a beat."""
+        super().__init__()
+        self.tempi = tuple(tempi)
+        self.register_buffer("weight", torch.zeros(1 + len(tempi), text_dim))
+        self.register_buffer("bias", torch.zeros(1 + len(tempi)))
+
+    @torch.inference_mode()
+    def draw(self, hidden: Tensor, seed: int) -> float:
+        """Frames a beat, drawn by a clip's own seed; 0: none.
+
+        Args:
+            hidden: of the text, float32 [L, text_dim]. The empty text has none.
+        """
+        if not len(hidden):
+            return 0.0
+        mean = hidden.to(self.weight).mean(0)
+        chances = (self.weight @ mean + self.bias).float().softmax(-1).cpu()
+        # By a generator of its own, so that codes are drawn from theirs as without a tempo.
+        generator = torch.Generator("cpu").manual_seed(seed ^ 0x74656D706F)
+        return (0.0, *self.tempi)[int(torch.multinomial(chances, 1, generator=generator))]
