@@ -21,7 +21,7 @@ ROOT = Path(magnet_cli.__file__).parent
 # Why each is what it is: docs/decisions.md, The house's measures.
 MOST_LINES = 38_023
 MOST_MODULES = 173
-MOST_FILES = {"gen": 41, "edit": 45}
+MOST_FILES = {"gen": 41, "edit": 46}
 
 # Who may import whom: what is on a later line all that is on earlier lines, and never the other way.
 # Those of one line may meet, but two packages of a line may not import each other.

@@ -216,6 +216,14 @@ NANO = {
         "hybrid_temperature": 0.95, "hybrid_top_p": 0.9, "hybrid_top_k": 0,
     },
 }  # fmt: skip
+# And what they say since it holds its bars.
+TODAY = NANO | {
+    "decoding": NANO["decoding"] | {  # type: ignore[operator]
+        "decoding_steps": [20, 12, 12, 12, 1, 1, 1, 1, 1, 1, 1, 1], "max_cfg_coef": 4.0,
+        "min_cfg_coef": 1.0, "bar_repeat": 4.0, "span_len": 1, "span_order": "spread", "hybrid": 4.0,
+    },
+    "weights": registry.builtin_weights("nano"),
+}  # fmt: skip
 
 
 def other_nano(monkeypatch: pytest.MonkeyPatch, folder: Path, **defaults: Any) -> None:
@@ -232,23 +240,26 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plain = "magnet gen -m nano --seed 1 -o a.wav 'lofi piano'"
-    short = NANO | {"duration": 2.0, "frames": 50}
-    short["decoding"] = {**NANO["decoding"], "hybrid": 2.0}  # type: ignore[dict-item]
-    assert spoken(NANO) == plain
+    short = TODAY | {"duration": 2.0, "frames": 50}
+    short["decoding"] = {**TODAY["decoding"], "hybrid": 2.0}  # type: ignore[dict-item]
+    assert spoken(TODAY) == plain
     assert "--hybrid" not in spoken(short)
-    older = NANO | {"decoding": {**NANO["decoding"]}}  # type: ignore[dict-item]
+    assert spoken(NANO) == plain.replace(
+        " -o", " --hybrid 9 --steps 10,6,6,6,2,2,2,2,2,2,2,2 --max-cfg-coef 1.5 --min-cfg-coef 1.5"
+        " --bar-repeat 0 --span-len 3 --span-order certainty -o"
+    )  # fmt: skip
+    older = TODAY | {"decoding": {**TODAY["decoding"]}}  # type: ignore[dict-item]
     del older["decoding"]["coherence_boost"]  # type: ignore[attr-defined]
     assert "--coherence-boost 0" in spoken(older)
     other_nano(monkeypatch, tmp_path, hybrid=1.0, temperature=2.0, hybrid_top_p=0.5)
-    assert spoken(NANO) == plain.replace(
-        " -o", " --hybrid 9 --hybrid-temperature 0.95 --hybrid-top-p 0.9 --temperature 1 -o"
+    assert spoken(TODAY) == plain.replace(
+        " -o", " --hybrid 4 --hybrid-temperature 0.95 --hybrid-top-p 0.9 --temperature 1 -o"
     )
     assert "--hybrid 2" in spoken(short)
-    now = NANO | {"weights": registry.builtin_weights("nano")}
-    assert differences(now) == []
+    assert differences(TODAY) == []
     # What goes on from a beginning has the checkpoint's habit, for which `extend` has no flag.
     edit = {"command": "extend", "input": "a.wav", "flags": {"to": 20.0}, "overlap": 3.0}
-    assert differences(now | {"edit": edit}) == [
+    assert differences(TODAY | {"edit": edit}) == [
         "no flag says hybrid, hybrid_temperature, hybrid_top_p as it was"
     ]
 
@@ -257,20 +268,25 @@ def test_other_weights_of_the_built_in_model_are_said(
     magnet: Magnet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     samples = np.full((1, 8000), 0.1, np.float32)
+    sounds.write(Path("today.wav"), samples, 8000, "wav", OutputConfig(), TODAY)
+    # Files from before weights were recorded are of those that nano had then.
     sounds.write(Path("old.wav"), samples, 8000, "wav", OutputConfig(), NANO)
     made = NANO | {"weights": "sha256:" + "0" * 64}
     sounds.write(Path("other.wav"), samples, 8000, "wav", OutputConfig(), made)
     partner = {"model": "nano", "repo": None, "revision": None, "weights": "sha256:1"}
     sounds.write(
-        Path("part.wav"), samples, 8000, "wav", OutputConfig(), NANO | {"rescorer": partner}
+        Path("part.wav"), samples, 8000, "wav", OutputConfig(), TODAY | {"rescorer": partner}
     )
-    old, other, part = magnet("show", "old.wav", "other.wav", "part.wav", "--json").records
-    assert old["approximation"] == []
+    names = ("today.wav", "old.wav", "other.wav", "part.wav")
+    now, old, other, part = magnet("show", *names, "--json").records
+    assert now["approximation"] == []
+    assert settings.UNRECORDED_WEIGHTS["nano"] != TODAY["weights"]
+    assert old["approximation"] == other["approximation"]
     assert other["approximation"] == ["the weights of nano are another version's"]
     assert part["approximation"] == other["approximation"]
     said = magnet("show", "other.wav").out
     assert "(an approximation: the weights of nano are another version's):" in said
-    assert "To make it again:" in magnet("show", "old.wav").out
+    assert "To make it again:" in magnet("show", "today.wav").out
     # A folder of the user's that is called so is not the built-in one.
     folder = made | {"source": "nano"}
     assert differences(folder) == []
@@ -281,7 +297,7 @@ def test_clips_of_the_built_in_model_keep_the_id_of_its_weights(magnet: Magnet) 
         magnet("gen", "rain", "-m", "nano", "-d", "0.1", "--seed", "1", "-o", "a.wav").status == 0
     )
     kept = sounds.read("a.wav").metadata or {}
-    assert kept["weights"] == settings.UNRECORDED_WEIGHTS["nano"]
+    assert kept["weights"] == registry.builtin_weights("nano")
     assert magnet("show", "a.wav", "--json").records[0]["approximation"] == []
     assert (
         magnet("gen", "rain", "-m", "small", "-d", "0.1", "--steps", "1", "-o", "b.wav").status == 0
