@@ -105,6 +105,8 @@ class Making:
             "output": output.given(),
             "source": self.source,
         }
+        if "bpm" in kept:
+            kept["bpm"] = settings["bpm"][item]
         if self.command:
             kept["edit"] = {**kept["edit"], **self.command}
         for part in ("rescorer", "hybrid_model"):
