@@ -106,6 +106,8 @@ def recorded(made: Mapping[str, Any]) -> dict[str, Any]:
         kept["edit"] = _edit(made["edit"])
     if made.get("known_codes"):
         kept["known_codes"] = True
+    if _is_number(made.get("bpm")) and made["bpm"] > 0:
+        kept["bpm"] = made["bpm"]
     return kept
 
 

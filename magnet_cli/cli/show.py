@@ -215,12 +215,13 @@ def _show(
 def _rhythm(sound: Sound) -> str:
     """Where a sound goes round, and its tempo, in words. A wav has no tag of it: what made it says it."""
     points, rate = sound.points, sound.sample_rate
-    beat = recorded(sound.metadata or {}).get("edit", {}).get("beat", {})
+    made = recorded(sound.metadata or {})
+    beat = made.get("edit", {}).get("beat", {})
     said = []
     if points is not None and points.length is not None:
         start = (points.start or 0) / rate
         said.append(f"from {start:.2f} to {start + points.length / rate:.2f} s")
-    bpm = beat.get("bpm") if points is None or points.bpm is None else points.bpm
+    bpm = beat.get("bpm", made.get("bpm")) if points is None or points.bpm is None else points.bpm
     said += [] if bpm is None else [f"{bpm:g} bpm"]
     said += [count_of(beat["beats"], "beat")] if "beats" in beat else []
     return ", ".join(said)

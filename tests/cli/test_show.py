@@ -327,3 +327,13 @@ def test_many_files_are_a_table(magnet: Magnet, monkeypatch: pytest.MonkeyPatch)
     assert all(len(line) <= 60 for line in lines)
     assert [line.split()[0][-6:] for line in lines[1:]] == [f"-{n}.wav" for n in range(4)]
     assert len(magnet("show", *files, "--json").records) == 4
+
+
+def test_the_tempo_that_a_clip_was_held_to_is_shown(magnet: Magnet) -> None:
+    """The prompt's, where bars are repeated; and the command makes the same again."""
+    held = magnet("gen", "techno, 100 bpm", *QUICK, "--bar-repeat", "2", "-o", "held.wav")
+    free = magnet("gen", "techno, 100 bpm", *QUICK, "-o", "free.wav")
+    assert (held.status, free.status) == (0, 0), held.err + free.err
+    assert "Tempo     100 bpm" in magnet("show", "held.wav").out
+    assert "Tempo" not in magnet("show", "free.wav").out
+    assert "--bar-repeat 2" in magnet("show", "held.wav", "--json").records[0]["command"]
