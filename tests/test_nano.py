@@ -117,7 +117,7 @@ def likelihood(model: Model, codes: torch.Tensor, prompt: str, stage: int | None
 def test_it_decodes_both_ways(seconds: float, parts: set[str]) -> None:
     """It is hybrid: what either mode writes is far from noise to both.
 
-    Its own default writes the first nine seconds step by step, so that a short clip never comes to
+    Its own default writes the first four seconds step by step, so that a short clip never comes to
     the masked mode unless it is asked for.
     """
     model = magnet_cli.load_model("nano", device="cpu", offline=True)
