@@ -161,12 +161,12 @@ def test_settings_of_another_kind_of_model_are_refused() -> None:
         {"max_cfg_coef": float("inf")},
     ],
 )
-def test_impossible_values_are_refused_with_what_the_flag_takes(bad: dict) -> None:
+def test_impossible_values_are_refused_with_what_the_setting_takes(bad: dict) -> None:
     with pytest.raises(UsageError) as error:
         DecodingConfig(**bad)
     (field,) = bad
     assert field in error.value.message
-    assert f"--{field.replace('_', '-')} takes" in error.value.hint
+    assert (error.value.hint or "").startswith("It takes ")
 
 
 @given(temperature=st.none() | st.floats(0, 100), top_k=st.none() | st.integers(0, 99))

@@ -19,6 +19,7 @@ import soundfile
 import magnet_cli
 from magnet_cli.audio.metadata import finish_wav
 from magnet_cli.checkpoints.place import find_place
+from magnet_cli.checkpoints.registry import builtin_weights
 from magnet_cli.cli.recorded import problem_of, protected, recorded
 from magnet_cli.cli.talk import _finite
 from magnet_cli.errors import ModelNotFoundError
@@ -31,7 +32,8 @@ NANO = ("-m", "nano", "--preset", "fast", "-d", "0.2", "--seed", "1", "-q")
 def made(path: str, comment: str | None = None, **said: object) -> str:
     """A wav whose comment says that it was made so."""
     soundfile.write(path, 0.3 * np.sin(np.arange(12_000) / 9), 24_000)
-    record = {"model": "nano", "prompt": "rain", "seed": 1, **said}
+    weights = builtin_weights("nano")
+    record = {"model": "nano", "weights": weights, "prompt": "rain", "seed": 1, **said}
     with Path(path).open("r+b") as file:
         finish_wav(file, comment or json.dumps({"magnet": record}))
     return path
