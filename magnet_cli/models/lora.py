@@ -242,7 +242,8 @@ def named(place: Place) -> str:
 def plain_state(lm: LanguageModel) -> dict[str, Tensor]:
     """The weights of the model without its adapters, under the names of a plain model."""
     own = {id(p) for _, low in adapters(lm) for p in low.parameters()}
-    return {name: p.detach() for name, p in lm.named_parameters() if id(p) not in own}
+    state = lm.state_dict(keep_vars=True)  # what is never trained is a part of it, too
+    return {name: tensor.detach() for name, tensor in state.items() if id(tensor) not in own}
 
 
 def combined(several: Sequence[tuple[Mapping[Place, Update], float]]) -> dict[Place, Update]:

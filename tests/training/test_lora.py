@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from magnet_cli.checkpoints.adapters import check_base, load_adapter
+from magnet_cli.checkpoints.adapters import check_base, load_adapter, marks_of
 from magnet_cli.checkpoints.load import load_parts
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import CheckpointError, UsageError
@@ -270,3 +270,22 @@ def test_another_text_encoder_is_refused(workshop: Path) -> None:
 def test_a_lora_needs_a_model_to_begin_from(workshop: Path) -> None:
     with pytest.raises(UsageError, match="without --init"):
         settings(workshop, lora_rank=2)
+
+
+def test_what_draws_a_tempo_is_kept_and_is_no_mark_of_a_base(workshop: Path) -> None:
+    """It is a buffer: a LoRA of the built-in model could not be begun, as its base was taken without."""
+    from magnet_cli.checkpoints import native
+
+    lora(workshop, "first")
+    parts = load_parts(find_place(str(workshop / "base")), "cpu", "float32")
+    lm = LanguageModel(dataclasses.replace(parts.lm.config, tempi=(8.0, 10.0)))
+    head = {"tempo.weight": torch.ones(3, lm.config.text_dim), "tempo.bias": torch.ones(3)}
+    lm.load_state_dict({**parts.lm.state_dict(), **head})
+    native.save(workshop / "told", dataclasses.replace(parts, lm=lm), {})
+    assert marks_of(lm.state_dict()) == marks_of(parts.lm.state_dict())
+
+    trainer = lora(workshop, "out", init=str(workshop / "told"))
+    trainer.run(lambda _: None)
+    played = native.load(workshop / "out").lm
+    assert played.tempo is not None
+    assert torch.equal(played.tempo.weight, head["tempo.weight"])
