@@ -116,9 +116,20 @@ def make_request(
 
 
 def said_bars(prompts: Sequence[str | None], lm: LMConfig) -> tuple[float, ...]:
-    """Frames a bar of each prompt that says a tempo, 0 of the others."""
+    """Frames a bar of each prompt that says a tempo, 0 of the others.
+
+    A model with tempi of its own plays the nearest, if that is near: no other has its beats on its frames.
+    """
     found = [said_tempo(prompt) for prompt in prompts]
-    return tuple(BEATS_IN_BAR * 60 * lm.frame_rate / bpm if bpm else 0.0 for bpm in found)
+    return tuple(
+        BEATS_IN_BAR * _beat(60 * lm.frame_rate / bpm, lm) if bpm else 0.0 for bpm in found
+    )
+
+
+def _beat(asked: float, lm: LMConfig) -> float:
+    """Frames a beat: what is asked for, or the model's own tempo that is within a tenth of it."""
+    nearest = min(lm.tempi, key=lambda own: abs(math.log(own / asked)), default=asked)
+    return nearest if abs(math.log(nearest / asked)) <= math.log(1.1) else asked
 
 
 def _bars(
