@@ -110,7 +110,7 @@ class Filler:
             negative_prompts=direction.negative_prompt,
             frames=min(frames, model.segment_frames),
         )
-        if bars is not None:
+        if bars is not None and self.request.bars:  # where bars are repeated at all
             self.request = dataclasses.replace(self.request, bars=tuple(bars))
         self._texts: list[Sessions] | None = None
 

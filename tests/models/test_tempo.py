@@ -78,6 +78,9 @@ def test_what_is_there_already_has_the_tempo_that_its_prompt_says(nano: Model) -
         )
         assert request.bars == (bar,)
         assert bars_said(nano, Direction.of(prompt, 1)) == (bar,)
+    free = Direction.of("techno, 120 bpm", 1, config=DecodingConfig(bar_repeat=0.0))
+    unheld = Filler(nano, free, 600, bars=bars_said(nano, free))
+    assert unheld.request.bars == ()  # and its record says none
     filler = Filler(nano, Direction.of("techno with drums", 1, config=HELD), 600)
     assert filler.request.bars == tuple(bars(nano, "techno with drums"))
 
