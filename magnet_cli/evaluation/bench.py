@@ -1,7 +1,7 @@
-"""How long models take: ways to decode, precisions and batches, measured in turns (`magnet bench`).
+"""Speed of models by decoding method, precision and batch size (`magnet bench`).
 
-What is timed is from texts to codes. Loading and warming up are left out; what a codec takes is measured
-apart, as it is the same for all. A way, its precision and its batch make a row.
+Timed is the time from texts to codes, without loading and warming up. The codec is timed separately, as
+it is the same for all. Each combination of method ("way"), precision and batch size is a row.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ PROMPT = "80s pop track with bassy drums and synth"
 
 @dataclass(frozen=True)
 class Way:
-    """A way to decode."""
+    """A decoding method."""
 
     kind: Kind
-    seconds: float = 0.0  # that a hybrid writes step by step
+    seconds: float = 0.0  # of a hybrid's autoregressive beginning
 
     @property
     def name(self) -> str:
-        """As it is asked for."""
+        """The name that `parse_way` reads."""
         return f"hybrid:{self.seconds:g}" if self.kind == "hybrid" else self.kind
 
 
 def parse_way(text: str) -> Way:
-    """`masked`, `autoregressive`, `rescorer` or `hybrid:SECONDS`. Raises UsageError: none of them."""
+    """Parse `masked`, `autoregressive`, `rescorer` or `hybrid:SECONDS`. Raises UsageError for others."""
     kind, _, seconds = text.strip().partition(":")
     try:
         if kind in get_args(Kind) and (kind == "hybrid") == bool(seconds):
@@ -51,18 +51,18 @@ def parse_way(text: str) -> Way:
     except ValueError:
         pass
     raise UsageError(
-        f"There is no way {text.strip()!r} to decode.",
+        f"There is no decoding method {text.strip()!r}.",
         "--ways takes masked, autoregressive, rescorer and hybrid:SECONDS, such as hybrid:2.",
     )
 
 
 @dataclass(frozen=True)
 class Supply:
-    """Where models come from.
+    """Functions that load models in a given precision.
 
     Attributes:
-        asked: loads the model itself, in a precision.
-        partner: loads an autoregressive one of the same codec; None: there is none.
+        asked: loads the model to measure.
+        partner: loads an autoregressive model of the same codec, if there is one.
     """
 
     asked: Callable[[str], Parts]
@@ -71,15 +71,15 @@ class Supply:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured.
+    """What to measure.
 
     Attributes:
-        ways: None: all that need nothing but what is there.
-        batches: clips that are decoded together.
+        ways: decoding methods; None: all that the given models allow.
+        batches: batch sizes, in clips.
         duration: seconds of a clip; None: the model's segment.
-        steps: of each masked stream, or one number for all; None: the model's own.
-        repeats: of each row, in turns with the others of its precision.
-        sample: steps of each kind that are timed, the others being estimated from them; None: all are.
+        steps: decoding steps of each stream, or one number for all; None: the model's.
+        repeats: runs of each row, alternating with the other rows of its method.
+        sample: steps of each kind to time, from which the others are estimated; None: time all.
     """
 
     ways: tuple[Way, ...] | None
@@ -97,15 +97,15 @@ def bench(
     """Measure a model.
 
     Args:
-        name: of the model or shape, to be shown.
-        on_run: told after every run how many of how many are done.
+        name: the model's or shape's name, for the report.
+        on_run: called after each run with the runs done and the total.
 
     Returns:
-        All that was measured; after Ctrl-C, what was until then, where any was.
+        The measurements; after Ctrl-C, those made until then, if any.
 
     Raises:
-        UsageError: the model cannot decode in a way that was asked for.
-        MagnetError: whatever loading a model raises.
+        UsageError: the model cannot decode by a requested method.
+        MagnetError: loading a model failed.
     """
     found = Bench(name, "", torch.get_num_threads(), plan.sample)
     try:
@@ -122,12 +122,12 @@ def _measure_rows(
 ) -> None:
     done, total = 0, 0
     for dtype in plan.dtypes:
-        stock = pipeline = request_of = None  # lest two precisions are in memory
+        stock = pipeline = request_of = None  # free the last precision's models first
         gc.collect()
         stock = _Stock(supply, dtype)
         ways = plan.ways or stock.ways()
         for way in ways:
-            stock.check(way)  # all, before an hour is spent on the first
+            stock.check(way)  # all of them, before time is spent on the first
         total = total or len(plan.dtypes) * len(ways) * len(plan.batches) * (plan.repeats + 1)
         for way in ways:
             pipeline = request_of = None
@@ -160,12 +160,12 @@ def _with_run(row: Row, run: Run) -> Row:
 
 
 class _Stock:
-    """The models of one precision: those that a way needs, and no others, are in memory."""
+    """The models of one precision; only those that the current method needs are kept in memory."""
 
     def __init__(self, supply: Supply, dtype: str) -> None:
         self._supply, self._dtype = supply, dtype
         self._held: dict[Role, Parts] = {}
-        # Of the asked model, which need not stay.
+        # Read now, as the model itself may be freed.
         asked = self._get("asked").lm.config
         self.modeling, self.segment = asked.modeling, asked.segment_duration
 
@@ -177,7 +177,7 @@ class _Stock:
         return self._held[role]
 
     def ways(self) -> tuple[Way, ...]:
-        """Those that need no more than what is there."""
+        """The methods that the given models allow, without hybrid and rescorer."""
         if self.modeling == "autoregressive":
             return (Way("autoregressive"),)
         if self.modeling == "hybrid" or self._supply.partner is not None:
@@ -185,20 +185,20 @@ class _Stock:
         return (Way("masked"),)
 
     def check(self, way: Way) -> None:
-        """Refuse a way that the model cannot go with what is there. Raises UsageError: it cannot."""
+        """Raise UsageError if the given models cannot decode by a method."""
         if self.modeling == "autoregressive" and way.kind != "autoregressive":
             raise UsageError(
-                f"This model decodes step by step, not {way.name}.", "Take --ways autoregressive."
+                f"This model is autoregressive, not {way.name}.", "Use --ways autoregressive."
             )
         if self.modeling == "masked" and way.kind != "masked" and self._supply.partner is None:
             raise UsageError(
                 f"{way.name} needs an autoregressive model beside this one.",
-                "Name one of the same codec: --partner facebook/musicgen-small.",
+                "Name one with the same codec: --partner facebook/musicgen-small.",
             )
 
     def prepare(self, way: Way, plan: Plan) -> tuple[Pipeline, Callable[[int], GenerationRequest]]:
-        """The model that a way asks, and what it is asked for a batch."""
-        alone = self.modeling == "hybrid"  # is its own partner
+        """The pipeline for a method, and a function from batch size to request."""
+        alone = self.modeling == "hybrid"  # it is its own partner
         roles: set[Role] = {"asked"} if alone or way.kind == "masked" else {"asked", "partner"}
         if way.kind == "autoregressive" and self.modeling == "masked":
             roles = {"partner"}

@@ -1,8 +1,8 @@
-"""Systems compared: each set of clips against a reference, by every judge, with a floor and a ceiling.
+"""Comparison of systems: every judge compares each set of clips with a reference.
 
-The floor is the reference against itself, half against half; the ceiling is what no system should be
-beaten by: captions shuffled among the clips, and white noise. The first system is the baseline that
-the others are compared with, prompt by prompt.
+Two rows put the figures in context. The floor compares one half of the reference with the other. The
+ceiling is worse than any usable system: captions shuffled among the clips, and white noise. The first
+system is the baseline, with which the others are compared prompt by prompt.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from magnet_cli.evaluation.sets import ClipSet, Fault
 from magnet_cli.evaluation.table import Column, Comparison, Line
 
 METRICS = ("kad", "fad", "kl", "clap")
-_FEW = 100  # clips, below which KAD says little
-_NOISES = 600  # windows of white noise at most
+_FEW = 100  # clips; with fewer KAD is unreliable
+_NOISES = 600  # maximum windows of white noise
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Who is asked, and for what.
+    """The judges, and the metrics to compute.
 
     Attributes:
-        metrics: of METRICS; None: all that the judges and the clips allow.
-        resamples: draws of the bootstrap.
+        metrics: from METRICS; None: all that the judges and clips allow.
+        resamples: number of bootstrap draws.
     """
 
     embedders: Sequence[Embedder]
@@ -60,39 +60,39 @@ class Judges:
     cache: Cache = field(default_factory=lambda: Cache(None))
 
     def check(self, with_reference: bool) -> None:
-        """Refuse metrics that cannot be had.
+        """Check that the metrics can be computed.
 
         Raises:
-            UsageError: saying what is missing.
+            UsageError: one is unknown, or needs a judge or a reference that is missing.
         """
         for metric in self.metrics or ():
             if metric not in METRICS:
                 raise UsageError(
-                    f"There is no metric {metric[:40]!r}.", f"Take some of {', '.join(METRICS)}."
+                    f"There is no metric {metric[:40]!r}.", f"Choose from {', '.join(METRICS)}."
                 )
         wanted = set(self.metrics or ())
         if wanted & {"kad", "fad", "kl"} and not with_reference:
             raise UsageError(
                 "kad, fad and kl compare with a reference.",
-                "Say --reference DIR, or --metrics clap.",
+                "Add --reference DIR, or use --metrics clap.",
             )
         if "kl" in wanted and self.classifier is None:
             raise UsageError(
                 "kl needs a classifier.",
-                "Say --classifier MIT/ast-finetuned-audioset-10-10-0.4593, or a folder.",
+                "Add --classifier MIT/ast-finetuned-audioset-10-10-0.4593, or a folder.",
             )
         if "clap" in wanted and not self._readers:
             raise UsageError(
-                "clap needs an embedder that reads text, too.",
-                "Say --embedder laion/larger_clap_music, or a folder.",
+                "clap needs an embedder for text as well as sound.",
+                "Add --embedder laion/larger_clap_music, or a folder.",
             )
         if self.metrics is None and not with_reference and not self._readers:
             raise UsageError(
-                "Without a reference there is nothing to compare with.", "Say --reference DIR."
+                "Without a reference there is nothing to compare with.", "Add --reference DIR."
             )
 
     def wants(self, metric: str) -> bool:
-        """Whether a metric is to be had, if it can be."""
+        """Whether a metric was asked for, by name or by default."""
         return self.metrics is None or metric in self.metrics
 
     @property
@@ -100,7 +100,7 @@ class Judges:
         return [one for one in self.embedders if isinstance(one, TextEmbedder)]
 
     def listeners(self) -> list[tuple[Judge, Listen]]:
-        """Each judge that is needed, with what it does."""
+        """The judges that are needed, each with its method to call."""
         found: list[tuple[Judge, Listen]] = []
         for one in self.embedders:
             if self.wants("kad") or self.wants("fad") or one in self._readers:
@@ -118,11 +118,11 @@ def compare(
 ) -> Comparison:
     """Measure systems against a reference.
 
-    Clips that cannot be read, are silent or have no partner are named in `faults`, and left out where
-    they cannot be used.
+    Clips that cannot be read, are silent or lack a counterpart in another set are listed in `faults` and
+    left out where they cannot be used.
 
     Raises:
-        UsageError: a metric cannot be had, or nothing is left to measure.
+        UsageError: a metric cannot be computed, or no clips are left to measure.
     """
     judges.check(reference is not None)
     hearing = hear_sets(systems, reference, judges.listeners(), judges.cache, on_clip)
@@ -137,7 +137,7 @@ class _Measuring:
         self._check_prompts()
 
     def _check_prompts(self) -> None:
-        """Say what has no partner; what needs one goes on without those clips."""
+        """Record prompts that a set lacks; paired metrics leave them out."""
         paired = self.judges.classifier is not None and self.judges.wants("kl")
         sets = [*self.sets, *([self.reference] if self.reference is not None and paired else [])]
         known = [{unit for unit in one.units if self.captions[unit]} for one in sets]
@@ -145,7 +145,7 @@ class _Measuring:
         for one, units in zip(sets, known, strict=True):
             for unit in sorted(units - everywhere):
                 lacking = [o.name for o, k in zip(sets, known, strict=True) if unit not in k]
-                what = f"its prompt is not answered by {', '.join(lacking)}"
+                what = f"no clip for this prompt in {', '.join(lacking)}"
                 self.faults.append((one.name, Fault(f"{self.captions[unit]!r}", what)))
 
     def result(self) -> Comparison:
@@ -162,8 +162,7 @@ class _Measuring:
         for embedder in self.judges.embedders:
             if embedder.name == MEL:
                 self.notes.append(
-                    "mel does not judge perception: it compares spectra, and hears neither melody "
-                    "nor rhythm."
+                    "mel does not judge perception: it compares spectra and ignores melody and rhythm."
                 )
             if self.reference is not None:
                 for column, figures in self._distances(embedder, self.reference):
@@ -205,7 +204,7 @@ class _Measuring:
     def _distances(
         self, embedder: Embedder, reference: HeardSet
     ) -> Iterator[tuple[Column, list[tuple[str, str, Figure]]]]:
-        """KAD and FAD of every system, between the reference's halves, and of noise."""
+        """KAD and FAD of every system, of the reference's halves, and of white noise."""
         points = _points(reference, embedder)
         halves = [points.where(lambda unit, half=half: unit % 2 == half) for half in (0, 1)]  # type: ignore[misc]
         count = min(len(points.rows), _NOISES)
@@ -213,7 +212,7 @@ class _Measuring:
         rows = self._noise_rows(embedder, embedder.embed, noises)
         if isinstance(embedder, TextEmbedder):
             rows = torch.nn.functional.normalize(rows, dim=-1)
-        # Each a unit of its own, behind all the others.
+        # Each window of noise is a unit of its own, numbered after all others.
         white = Rows(rows, tuple(range(self.units, self.units + count)), count)
         sets = [(one.name, "system", points, _points(one, embedder)) for one in self.sets]
         halves_name = f"{reference.name}, half against half"
@@ -227,12 +226,12 @@ class _Measuring:
             fewest = min([points.clips, *(one.clips for *_, one in sets)])
             if fewest < _FEW:
                 self.notes.append(
-                    f"KAD takes about {_FEW} clips a set; here one has {fewest}: see the intervals."
+                    f"KAD needs about {_FEW} clips per set; one here has {fewest}: see the intervals."
                 )
             bandwidth = median_distance(points.rows)
             if bandwidth == 0:
                 self.notes.append(
-                    f"To {embedder.name}, half of the reference is one sound: no KAD."
+                    f"No KAD: to {embedder.name}, half of the reference sounds identical."
                 )
             heading = f"KAD ({embedder.name}) ↓"
             yield (
@@ -255,13 +254,11 @@ class _Measuring:
             if role != "system" or len(short.rows) >= fewest:
                 continue
             clips = -(-fewest * short.clips // len(short.rows))
-            problem = (
-                f"FAD ({embedder.name}) needs {fewest} windows in each set, so about {clips} clips"
-            )
+            problem = f"FAD ({embedder.name}) needs {fewest} windows per set, which is about {clips} clips"
             if self.judges.metrics is not None:
                 raise UsageError(
                     f"{problem}; {name} or its reference has {short.clips}.",
-                    "Make more clips, or say --metrics kad: it serves from about a hundred.",
+                    "Make more clips, or use --metrics kad, which needs about a hundred.",
                 )
             self.notes.append(f"{problem}: left out.")
             return
@@ -280,13 +277,13 @@ class _Measuring:
             yield Column(f"fad-inf:{name}", f"FAD∞ ({name}) ↓", "lower"), limit
 
     def _fits(self, embedder: TextEmbedder) -> list[tuple[str, str, Figure]]:
-        """How well sound and caption fit: of the reference, the systems, shuffled, and noise."""
+        """CLAP scores of the reference, the systems, shuffled captions, and white noise."""
         sets = [*self.sets, *([self.reference] if self.reference is not None else [])]
         texts = sorted({text for one in sets for text in one.captions.values()})
         if not texts:
             raise UsageError(
                 "clap compares sound with captions, and no clip has one.",
-                "Put captions beside the sounds (a .txt each), or take other --metrics.",
+                "Put a .txt caption beside each sound, or choose other --metrics.",
             )
         read = [embedder.embed_texts(texts[i : i + 32]) for i in range(0, len(texts), 32)]
         points = dict(zip(texts, torch.cat(read), strict=True))
@@ -318,7 +315,7 @@ class _Measuring:
     def _divergences(
         self, classifier: Classifier, reference: HeardSet
     ) -> list[tuple[str, str, Figure]]:
-        """KL of what the classifier hears in the reference from what it hears in the answer."""
+        """KL between the classifier's probabilities for the reference and for each system."""
         asked = reference.pooled(classifier)
 
         def apart(clips: dict[int, Tensor], target_of: dict[int, int]) -> MeanFigure:
@@ -336,7 +333,7 @@ class _Measuring:
             if not both:
                 raise UsageError(
                     f"No prompt of {one.name} is a caption of the reference, so kl has no pairs.",
-                    "Make the batch from the reference's captions, or take other --metrics.",
+                    "Make the batch from the reference's captions, or choose other --metrics.",
                 )
             found.append((one.name, "system", apart(clips, {unit: unit for unit in both})))
             if len(both) > 1:
@@ -359,7 +356,7 @@ class _Measuring:
 
 
 def _points(one: HeardSet, embedder: Embedder) -> Rows:
-    """All windows of a set as points; of a space of angles, on the sphere."""
+    """All windows of a set; embeddings compared by cosine (CLAP's) are normalised."""
     rows, units = one.windows(embedder)
     if isinstance(embedder, TextEmbedder):
         rows = torch.nn.functional.normalize(rows, dim=-1)
@@ -367,5 +364,5 @@ def _points(one: HeardSet, embedder: Embedder) -> Rows:
 
 
 def _shuffled(units: list[int]) -> dict[int, int]:
-    """Another unit for each: the next one, in an order that is chance's already."""
+    """Pair each unit with the next one; units are already in random order."""
     return dict(zip(units, [*units[1:], units[0]], strict=True))

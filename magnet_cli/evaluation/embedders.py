@@ -1,12 +1,12 @@
-"""Judges: what turns sound into numbers that distances are taken of. How to name one, and the one built in.
+"""Judges: models that turn sound into embeddings or class probabilities; the built-in one, and finding others.
 
-A judge hears windows of one length at one rate. `mel` needs no weights and is at hand everywhere; CLAP and
-AST come through transformers (judges.py), from the hub or a folder; others through entry points:
+A judge takes windows of fixed length at one sample rate. `mel` is built in and needs no weights; CLAP and
+AST are loaded with transformers (judges.py) from the hub or a folder; other packages add entry points:
 
     [project.entry-points."magnet_cli.embedders"]
     mine = "my_package:load"        # load(argument: str | None, device: str) -> Embedder
 
-are used as `--embedder mine`, or as `--embedder mine=ARGUMENT`.
+used as `--embedder mine` or `--embedder mine=ARGUMENT`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MEL = "mel"
 
 
 class Judge(Protocol):
-    """What hears.
+    """What embedders and classifiers have in common.
 
     Attributes:
-        name: what a column's heading calls it.
-        identity: another one for everything that changes its numbers: weights, version.
+        name: shown in column headings.
+        identity: differs for everything that changes the output: weights, version.
         sample_rate: Hz.
-        window: samples that it hears at once.
+        window: samples per window.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Embedder(Judge, Protocol):
-    """Sound -> points in a space where near means alike, to this judge."""
+    """Maps sound to embeddings, close together for similar sounds."""
 
     def embed(self, windows: Sequence[Tensor]) -> Tensor:
         """Mono sounds [samples], none longer than `window` -> float32 [B, D]."""
@@ -54,7 +54,7 @@ class Embedder(Judge, Protocol):
 
 @runtime_checkable
 class TextEmbedder(Embedder, Protocol):
-    """One that puts texts into the same space."""
+    """An embedder that also maps text into the same space."""
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Texts -> float32 [B, D]."""
@@ -63,7 +63,7 @@ class TextEmbedder(Embedder, Protocol):
 
 @runtime_checkable
 class Classifier(Judge, Protocol):
-    """Sound -> how likely each of its classes is."""
+    """Maps sound to class probabilities."""
 
     def classify(self, windows: Sequence[Tensor]) -> Tensor:
         """Mono sounds [samples], none longer than `window` -> float32 [B, classes], each summing to 1."""
@@ -74,9 +74,9 @@ Load = Callable[[str | None, str], Embedder]
 
 
 def windows_of(sound: Tensor, window: int) -> list[Tensor]:
-    """A sound [samples] cut into windows, one after the other; each sample is heard once at most.
+    """Cut a sound [samples] into consecutive windows.
 
-    What is left over counts where it is half a window or more, or all there is.
+    The remainder is kept if it is at least half a window long, or the only window.
     """
     pieces = list(sound.split(window))
     return pieces[:-1] if len(pieces) > 1 and 2 * len(pieces[-1]) < window else pieces
@@ -85,11 +85,11 @@ def windows_of(sound: Tensor, window: int) -> list[Tensor]:
 def find_embedder(
     spec: str, *, device: str = "cpu", offline: bool = False, progress: Callable | None = None
 ) -> Embedder:
-    """The embedder that `--embedder` names: built in, a plugin, a folder, or a model on the hub.
+    """Find an embedder by the value of `--embedder`: built in, a plugin, a folder, or a model on the hub.
 
     Raises:
-        UsageError: nothing has that name.
-        ModelNotFoundError, CheckpointError: it could not be had, or is no model that embeds.
+        UsageError: there is no embedder of that name.
+        ModelNotFoundError, CheckpointError: it could not be fetched, or is not an embedder.
     """
     name, said, argument = spec.partition("=")
     if name == MEL and not said:
@@ -101,7 +101,7 @@ def find_embedder(
         known = ", ".join([MEL, *sorted(_plugins())])
         raise UsageError(
             f"There is no embedder {spec[:100]!r}.",
-            f"Take one of {known}, a model on the hub (laion/larger_clap_music) or its folder.",
+            f"Use {known}, a model on the hub (laion/larger_clap_music) or its folder.",
         )
     from magnet_cli.evaluation.judges import load_clap
 
@@ -109,10 +109,10 @@ def find_embedder(
 
 
 class MelEmbedder:
-    """Mean, spread and movement of 64 mel bands: what an equaliser shows. It is no judge of perception.
+    """Mean, standard deviation and mean change of 64 mel bands. It is no measure of perception.
 
-    It hears neither melody nor rhythm, so two sounds that nobody would confuse may be close. It serves to
-    try a comparison out, and to find gross faults (noise, silence, a wrong spectrum) without any weights.
+    It ignores melody and rhythm, so clearly different sounds may be close. Use it to try a comparison
+    out, and to find gross faults (noise, silence, a wrong spectrum) without weights.
     """
 
     name = MEL
@@ -138,7 +138,7 @@ _FFT, _BANDS = 512, 64
 
 @functools.lru_cache(maxsize=1)
 def _mel_filters() -> Tensor:
-    """Triangles [bands, bins] on the mel scale of O'Shaughnessy (1987), from 0 to 8 kHz."""
+    """Triangular filters [bands, bins] on the mel scale of O'Shaughnessy (1987), from 0 to 8 kHz."""
     plain: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
     top = 2595 * torch.log10(torch.tensor(1 + MelEmbedder.sample_rate / 2 / 700, **plain))
     edges = 700 * (10 ** (torch.linspace(0, float(top), _BANDS + 2, **plain) / 2595) - 1)
@@ -149,35 +149,35 @@ def _mel_filters() -> Tensor:
 
 
 def _plugins() -> dict[str, Callable[[], Load]]:
-    """What other packages offer, by name: how to import each."""
+    """Entry points of other packages: the function that imports each, by name."""
     from importlib.metadata import entry_points
 
     return {entry.name: entry.load for entry in entry_points(group=ENTRY_POINTS)}
 
 
 def _loaded(name: str, plugin: Callable[[], Load], argument: str | None, device: str) -> Embedder:
-    """A plugin's embedder; its mistakes are its own, and said to be.
+    """Load a plugin's embedder; errors name the plugin.
 
     Raises:
-        CheckpointError: it does not load, or is none.
+        CheckpointError: it does not load, or returns something else.
     """
     try:
         embedder = plugin()(argument, device)
     except MagnetError:
         raise
-    except Exception as error:  # anything may go wrong in code that is not ours
+    except Exception as error:  # third-party code may raise anything
         raise CheckpointError(
             f"The embedder {name} could not be loaded: {reason(error)}.",
-            "It comes from another package; see what that one needs.",
+            "It comes from another package; see that package's documentation.",
         ) from error
     if not isinstance(embedder, Embedder):
         raise CheckpointError(
-            f"What the plugin {name} gives is not an embedder.",
+            f"The plugin {name} did not return an embedder.",
             "It needs name, identity, sample_rate, window and embed (docs/evaluation.md).",
         )
     return embedder
 
 
 def short_name(spec: str) -> str:
-    """What to call a model in a column: the last part of its name or path."""
+    """A model's name in column headings: the last part of its name or path."""
     return os.path.basename(spec.rstrip("/\\").partition("@")[0]) or spec

@@ -1,7 +1,7 @@
-"""Figures of a set of clips, each with what its interval, and that of a difference of two, are made from.
+"""Figures of a set of clips, with the data for their intervals and for the interval of a difference.
 
-Units are prompts (with all the clips that answer them, in the reference and in every system); they are
-what chance drew, so intervals come from leaving units out or from drawing them again.
+A unit is a prompt with all clips that answer it, in the reference and in every system. Units are the
+random sample, so intervals come from leaving units out or resampling them.
 """
 
 from __future__ import annotations
@@ -22,21 +22,19 @@ from magnet_cli.evaluation.metrics import (
 )
 from magnet_cli.evaluation.statistics import Estimate, Values, jackknife, mean_estimate
 
-_PARTS = (
-    20  # into which the units of one kind are cut where leaving out one by one would take hours
-)
+_PARTS = 20  # left out in turn where leaving out single units would take hours
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Embeddings of a set, and the unit of each."""
+    """Embeddings of a set, with the unit of each."""
 
     rows: Tensor  # [N, D]
     units: tuple[int, ...]
     clips: int
 
     def where(self, keep: Callable[[int], bool]) -> Rows:
-        """Those whose units are kept."""
+        """The rows whose units `keep` accepts."""
         chosen = [i for i, unit in enumerate(self.units) if keep(unit)]
         units = tuple(self.units[i] for i in chosen)
         return Rows(self.rows[chosen], units, len(set(units)))
@@ -44,43 +42,43 @@ class Rows:
 
 @dataclass(frozen=True)
 class MeanFigure:
-    """A figure that every unit has for itself."""
+    """The mean of a value that is computed per unit."""
 
     values: dict[int, float]
     resamples: int
 
     def estimate(self) -> Estimate:
-        """The mean over units."""
+        """The mean over units, with its interval."""
         return mean_estimate([self.values[unit] for unit in sorted(self.values)], self.resamples)
 
     def minus(self, other: MeanFigure) -> Estimate:
-        """The mean difference, prompt by prompt, over the units that both have."""
+        """The mean paired difference, over the units that both have."""
         both = sorted(self.values.keys() & other.values.keys())
         return mean_estimate([self.values[u] - other.values[u] for u in both], self.resamples)
 
 
 @dataclass(frozen=True)
 class DistanceFigure:
-    """A distance of two sets, which only the whole has."""
+    """A distance between whole sets, with no value per unit."""
 
     value: float
-    without: Values  # the same without each part of the units
-    members: tuple[frozenset[int], ...]  # the parts of the reference; those of the system
+    without: Values  # the distance with each part of the units left out
+    members: tuple[frozenset[int], ...]  # parts in the reference, parts in the system
     clips: int
 
     def estimate(self) -> Estimate:
-        """The distance."""
+        """The distance, with its interval."""
         return jackknife(self.value, self._strata(self.without, self.members), self.clips)
 
     def minus(self, other: DistanceFigure) -> Estimate:
-        """The difference of two systems' distances from one reference, both without the same parts."""
+        """The difference of two systems' distances from one reference, leaving out the same parts."""
         members = (*self.members, other.members[1])
         strata = self._strata(self.without - other.without, members)
         return jackknife(self.value - other.value, strata, min(self.clips, other.clips))
 
     @staticmethod
     def _strata(without: Values, members: Sequence[frozenset[int]]) -> list[Values]:
-        """The parts, by which of the sets they are in."""
+        """The values in `without`, grouped by which sets their part is in."""
         kinds: dict[tuple[bool, ...], list[float]] = {}
         for part, value in enumerate(without):
             kind = tuple(part in one for one in members)
@@ -93,7 +91,7 @@ Figure = MeanFigure | DistanceFigure
 
 
 def kernel_figure(reference: Rows, system: Rows, bandwidth: float, units: int) -> DistanceFigure:
-    """KAD, and without each of so many units."""
+    """KAD, and KAD with each of `units` units left out."""
     value, without = kernel_distances(
         reference.rows, system.rows, bandwidth, reference.units, system.units
     )
@@ -106,11 +104,11 @@ def kernel_figure(reference: Rows, system: Rows, bandwidth: float, units: int) -
 def frechet_figures(
     reference: Rows, system: Rows, parts: Sequence[int], fewest: int
 ) -> tuple[DistanceFigure, DistanceFigure | None]:
-    """FAD, and FAD extrapolated to any number of clips (None: too few for that).
+    """FAD, and FAD extrapolated to infinitely many clips (None: too few clips).
 
     Args:
-        parts: for each unit, the part that it is left out with.
-        fewest: rows that a covariance takes.
+        parts: the part of each unit; a part is left out as a whole.
+        fewest: minimum rows for a covariance.
     """
 
     def both(part: int | None) -> tuple[float, float]:
@@ -131,7 +129,7 @@ def frechet_figures(
 
 
 def parts_of(units: int, sets: Iterable[Iterable[int]]) -> list[int]:
-    """For each unit the number of its part: twenty of the units that are in the same sets, or fewer."""
+    """The part of each unit [units]: at most twenty parts for the units that are in the same sets."""
     members = [set(one) for one in sets]
     kinds: dict[tuple[bool, ...], list[int]] = {}
     for unit in range(units):
@@ -146,15 +144,15 @@ def parts_of(units: int, sets: Iterable[Iterable[int]]) -> list[int]:
 
 
 def fewest_rows(width: int) -> int:
-    """Embeddings that a Fréchet distance takes: for a covariance of full rank, and never under 500.
+    """Minimum embeddings for a Fréchet distance: enough for a full-rank covariance, and at least 500.
 
-    500 is where fadtk begins to extrapolate; below it the bias is larger than what is to be seen.
+    fadtk extrapolates from 500 on; with fewer the bias exceeds the differences of interest.
     """
     return max(500, width + 1)
 
 
 def noise(judge_rate: int, window: int, count: int) -> list[Tensor]:
-    """White noise at -20 dBFS, the same every time: windows [samples]."""
+    """Windows [samples] of white noise at -20 dBFS, the same on every call."""
     generator = torch.Generator().manual_seed(judge_rate)
     plain: dict[str, Any] = {"dtype": torch.float32, "device": "cpu", "generator": generator}
     return [0.1 * torch.randn(window, **plain) for _ in range(count)]

@@ -1,7 +1,7 @@
-"""What judges hear of sets of sounds: each window once, kept on the disk by what is in the file.
+"""Runs judges over sets of sounds, with a cache on disk keyed by the content of each file.
 
-A file that is copied, renamed or measured again by another command costs nothing; another judge, or
-other sound, is another entry. The cache is the user's (platformdirs), and may be deleted at any time.
+A file that is copied, renamed or measured by another command is not computed again. The cache lies in
+the user's cache folder (platformdirs) and may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from magnet_cli.files import atomic_path
 _CHUNK = 1 << 20  # bytes
 _AT_ONCE = 8  # windows
 
-Listen = Callable[[Sequence[Tensor]], Tensor]  # windows -> one row each
+Listen = Callable[[Sequence[Tensor]], Tensor]  # windows -> one row per window
 
 
 class Cache:
-    """Rows that a judge made of a sound, by the content of its file."""
+    """Judges' outputs on disk, by judge and content of the sound file."""
 
     def __init__(self, folder: Path | None) -> None:
-        """None: nothing is kept."""
+        """Use a folder; None keeps nothing."""
         self._folder = folder
 
     def get(self, judge: Judge, content: str) -> Tensor | None:
-        """What is there; None: nothing that can be read."""
+        """The stored rows; None if there are none that can be read."""
         if self._folder is None:
             return None
         with suppress(OSError, ValueError, EOFError):
@@ -46,7 +46,7 @@ class Cache:
         return None
 
     def put(self, judge: Judge, content: str, rows: Tensor) -> None:
-        """Keep rows; where nothing can be written, nothing is kept."""
+        """Store rows; failures to write are ignored."""
         if self._folder is None:
             return
         path = self._path(judge, content)
@@ -62,20 +62,20 @@ class Cache:
 
 
 def user_cache() -> Cache:
-    """The cache in the user's cache folder."""
+    """A cache in the user's cache folder."""
     import platformdirs
 
     return Cache(Path(platformdirs.user_cache_dir("magnet", appauthor=False)) / "embeddings")
 
 
 class Heard:
-    """A sound file as judges hear it; it is read once, and resampled only for judges that are asked."""
+    """A sound file for judges: read once, resampled only for judges that have no cached rows."""
 
     def __init__(self, path: Path) -> None:
-        """Read it.
+        """Read the file.
 
         Raises:
-            AudioFileError: it cannot be read, or is silent.
+            AudioFileError: it cannot be read or is silent.
         """
         self.content = content_hash(path)
         with open_sound(path) as sound:
@@ -84,7 +84,7 @@ class Heard:
             raise AudioFileError(f"{path} is silent.", "Make it again.")
 
     def rows(self, judge: Judge, listen: Listen, cache: Cache) -> Tensor:
-        """One row for each window [windows, D], from the cache where it is there."""
+        """A judge's rows [windows, D], from the cache if possible."""
         kept = cache.get(judge, self.content)
         if kept is not None:
             return kept
@@ -95,25 +95,25 @@ class Heard:
 
 
 def heard_rows(windows: Sequence[Tensor], listen: Listen) -> Tensor:
-    """What a judge makes of windows, a few at a time.
+    """Run a judge over windows in small batches: [windows, D].
 
     Raises:
-        MagnetError: it makes what are not numbers, or not one row of each.
+        MagnetError: it returns values that are not finite, or not one row per window.
     """
     parts = [listen(windows[i : i + _AT_ONCE]) for i in range(0, len(windows), _AT_ONCE)]
     rows = torch.cat(parts).float().cpu()
     if rows.dim() != 2 or len(rows) != len(windows):
         raise MagnetError(
-            f"The judge made {list(rows.shape)} of {len(windows)} windows.",
-            "It should make [windows, D] (docs/evaluation.md).",
+            f"The judge returned {list(rows.shape)} for {len(windows)} windows.",
+            "It should return [windows, D] (docs/evaluation.md).",
         )
     if not torch.isfinite(rows).all():
-        raise MagnetError("The judge gave values that are not numbers.", "Try --device cpu.")
+        raise MagnetError("The judge returned NaN or infinite values.", "Try --device cpu.")
     return rows
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
+    """SHA-256 of a file's content, in hexadecimal.
 
     Raises:
         AudioFileError: it cannot be read.
@@ -131,11 +131,11 @@ def content_hash(path: Path) -> str:
 
 @dataclass(frozen=True)
 class HeardSet:
-    """A set as the judges heard it.
+    """A set of clips with the judges' rows.
 
     Attributes:
-        units: the unit of each clip: a number for each prompt, and for each clip that has none.
-        captions: of the units that have one: what the set's own clip was asked for.
+        units: the unit of each clip: one number per prompt, and one per clip without a prompt.
+        captions: the set's own caption of each unit that has one.
         heard: rows [windows, D] of each clip, by the judge's identity.
     """
 
@@ -145,13 +145,13 @@ class HeardSet:
     heard: dict[str, list[Tensor]]
 
     def windows(self, judge: Judge) -> tuple[Tensor, tuple[int, ...]]:
-        """The rows of all windows [N, D], and the unit of each."""
+        """Rows of all windows [N, D], and the unit of each row."""
         clips = self.heard[judge.identity]
         units = tuple(u for u, clip in zip(self.units, clips, strict=True) for _ in clip)
         return torch.cat(clips), units
 
     def pooled(self, judge: Judge) -> dict[int, Tensor]:
-        """For each unit its clips [clips, D], each the mean of its windows."""
+        """The clips of each unit [clips, D], each averaged over its windows."""
         found: dict[int, list[Tensor]] = {}
         for unit, clip in zip(self.units, self.heard[judge.identity], strict=True):
             found.setdefault(unit, []).append(clip.mean(0))
@@ -160,11 +160,11 @@ class HeardSet:
 
 @dataclass(frozen=True)
 class Hearing:
-    """Sets that were heard, with their units numbered alike.
+    """Sets with the judges' rows, sharing one numbering of units.
 
     Attributes:
-        captions: of each unit; None where its clip has none.
-        faults: clips that could not be heard, by the set's name.
+        captions: the caption of each unit, or None.
+        faults: (set name, fault) of clips that could not be used.
     """
 
     systems: tuple[HeardSet, ...]
@@ -174,7 +174,7 @@ class Hearing:
 
     @property
     def units(self) -> int:
-        """How many there are."""
+        """The number of units."""
         return len(self.captions)
 
 
@@ -188,10 +188,10 @@ def hear_sets(
     cache: Cache,
     on_clip: OnClip | None = None,
 ) -> Hearing:
-    """Let judges hear all clips; what cannot be read or is silent is named, and left out.
+    """Run all judges over all clips; files that are silent or cannot be read are listed and left out.
 
     Raises:
-        UsageError: fewer than two clips of a set can be heard.
+        UsageError: fewer than two clips of a set can be used.
     """
     sets = [*systems, *([reference] if reference is not None else [])]
     faults = [(one.name, fault) for one in sets for fault in one.faults]
@@ -214,10 +214,10 @@ def hear_sets(
         if len(clips) < 2:
             raise UsageError(
                 f"Fewer than two clips of {one.name} can be measured.",
-                "Give folders with about a hundred clips each, or more.",
+                "Use folders of at least about a hundred clips.",
             )
         found.append(clips)
-    # By a hash: neither the order of files nor what the prompts say decides on halves and parts.
+    # Ordered by a hash, so that halves and parts do not depend on the files' order or the prompts' text.
     names = {clip.unit for clips in found for clip in clips}
     order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
     numbers = {name: number for number, name in enumerate(order)}
@@ -229,7 +229,7 @@ def hear_sets(
 
 @dataclass(frozen=True)
 class _HeardClip:
-    unit: str  # the caption that stands for its prompt; NUL and its content where it has none
+    unit: str  # the canonical caption of its prompt; without one, NUL and the content's hash
     caption: str | None
     content: str
     rows: dict[str, Tensor]

@@ -1,8 +1,8 @@
-"""Learned judges through transformers (the extra `eval`): CLAP hears sound and text, AST names what it hears.
+"""Learned judges loaded with transformers (extra `eval`): CLAP embeds sound and text, AST classifies sound.
 
-CLAP (Wu et al., 2023, arXiv 2211.06687) crops what is longer than its ten seconds at random, so it is
-given windows of exactly that length. AST (Gong et al., 2021, arXiv 2104.01778) names AudioSet's
-classes. Weights come from the hub's cache, a download or a folder, by the same rules as models.
+CLAP (Wu et al., 2023, arXiv 2211.06687) crops sounds over ten seconds at random, so it is given windows
+of that length. AST (Gong et al., 2021, arXiv 2104.01778) predicts AudioSet's classes. Weights come
+from the hub's cache, a download or a folder, as models do.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from magnet_cli.evaluation.embedders import short_name
 from magnet_cli.evaluation.hearing import content_hash
 from magnet_cli.foreign import reading
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 _CLAP, _AST = "clap", "audio-spectrogram-transformer"
 
 
 class ClapEmbedder:
-    """CLAP: sound and text in one space."""
+    """CLAP, which embeds sound and text in one space."""
 
     def __init__(self, folder: Path, name: str, device: str) -> None:
-        """Load it from a folder.
+        """Load the model from a folder.
 
         Raises:
             CheckpointError: it cannot be loaded.
@@ -44,13 +44,13 @@ class ClapEmbedder:
 
     @torch.inference_mode()
     def embed(self, windows: Sequence[Tensor]) -> Tensor:
-        """See Embedder. Not normalised: what is pooled over a clip is normalised afterwards."""
+        """See Embedder. Not normalised, because windows are averaged over a clip first."""
         inputs = self._extractor(
             [window.numpy() for window in windows],
             sampling_rate=self.sample_rate,
             return_tensors="pt",
         ).to(self._device)
-        # Of sounds that all fit, the extractor calls one drawn by chance longer, for models with fusion.
+        # The extractor marks a random sound as too long even if all fit (for models with fusion).
         longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=self._device)
         heard = self._model.audio_model(inputs["input_features"], is_longer=longer).pooler_output
         found: Tensor = self._model.audio_projection(heard)
@@ -70,10 +70,10 @@ class ClapEmbedder:
 
 
 class AstClassifier:
-    """AST, as a classifier of sounds."""
+    """AST, which classifies sound."""
 
     def __init__(self, folder: Path, name: str, device: str) -> None:
-        """Load it from a folder.
+        """Load the model from a folder.
 
         Raises:
             CheckpointError: it cannot be loaded.
@@ -84,13 +84,13 @@ class AstClassifier:
         self._device = device
         self.name, self.identity = name, f"ast 1 {_identity(folder)}"
         self.sample_rate = int(self._extractor.sampling_rate)
-        # Frames of 25 ms, every 10 ms.
+        # Frames of 25 ms every 10 ms.
         hop, frame = self.sample_rate // 100, self.sample_rate // 40
         self.window, self._frame = (int(self._extractor.max_length) - 1) * hop + frame, frame
 
     @torch.inference_mode()
     def classify(self, windows: Sequence[Tensor]) -> Tensor:
-        """See Classifier: softmax, as audiocraft's KL has it, though AST may find several classes at once."""
+        """See Classifier. Softmax, as in audiocraft's KL, although AST is a multi-label model."""
         padded = [
             torch.nn.functional.pad(window, (0, max(0, self._frame - len(window))))
             for window in windows
@@ -107,11 +107,11 @@ class AstClassifier:
 def load_clap(
     spec: str, *, device: str = "cpu", offline: bool = False, progress: Callable | None = None
 ) -> ClapEmbedder:
-    """CLAP by its name on the hub or its folder.
+    """Load CLAP from its name on the hub or a folder.
 
     Raises:
         UsageError: the extra `eval` is not installed.
-        ModelNotFoundError, CheckpointError: it could not be had, or is another model.
+        ModelNotFoundError, CheckpointError: it could not be fetched, or is another kind of model.
     """
     _need_transformers()
     return ClapEmbedder(_folder(spec, offline, progress), short_name(spec), device)
@@ -120,7 +120,7 @@ def load_clap(
 def load_classifier(
     spec: str, *, device: str = "cpu", offline: bool = False, progress: Callable | None = None
 ) -> AstClassifier:
-    """AST by its name on the hub or its folder; errors as `load_clap`."""
+    """Load AST from its name on the hub or a folder; raises what `load_clap` raises."""
     _need_transformers()
     return AstClassifier(_folder(spec, offline, progress), short_name(spec), device)
 
@@ -135,7 +135,7 @@ def _need_transformers() -> None:
 
 
 def _folder(spec: str, offline: bool, progress: Callable | None) -> Path:
-    """Where the files of a judge are, fetched if need be."""
+    """The folder of a judge's files, downloaded if necessary."""
     folder = Path(spec).expanduser()
     if folder.is_dir():
         return folder
@@ -161,7 +161,7 @@ def _missing(names: Sequence[str]) -> bool:
 
 
 def _needed(names: Sequence[str]) -> list[str]:
-    """The settings, the vocabulary and one file of weights."""
+    """The names of the configuration, the vocabulary and one weights file."""
     weights = [name for name in _WEIGHTS if name in names][:1]
     small = [
         name for name in names if name.endswith((".json", "merges.txt")) and "index" not in name
@@ -170,10 +170,10 @@ def _needed(names: Sequence[str]) -> list[str]:
 
 
 def _load(folder: Path, kind: str, classes: Sequence[str]) -> list[Any]:
-    """The parts of a judge, each by the name of its class in transformers.
+    """Load a judge's parts, one for each transformers class name.
 
     Raises:
-        CheckpointError: it is another model, or broken.
+        CheckpointError: it is another kind of model, or cannot be loaded.
     """
     import transformers
 
@@ -181,13 +181,13 @@ def _load(folder: Path, kind: str, classes: Sequence[str]) -> list[Any]:
         found = reading.read_object(folder / "config.json").get("model_type")
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{folder} holds no judge: its config.json cannot be read ({reading.reason(error)}).",
-            "A judge's folder is what transformers saves: config.json, weights and a preprocessor.",
+            f"{folder} is not a judge's folder: its config.json cannot be read ({reading.reason(error)}).",
+            "It needs what transformers saves: config.json, weights and the preprocessor's config.",
         ) from error
     if found != kind:
-        role = "an embedder: CLAP" if kind == _CLAP else "a classifier: AST"
+        role = "an embedder (CLAP)" if kind == _CLAP else "a classifier (AST)"
         raise CheckpointError(
-            f"{folder} holds a model of type {found!r}, which cannot serve as {role} can.",
+            f"{folder} holds a model of type {found!r}, not {role}.",
             "--embedder takes CLAP (laion/larger_clap_music), --classifier takes AST "
             "(MIT/ast-finetuned-audioset-10-10-0.4593).",
         )
@@ -199,18 +199,18 @@ def _load(folder: Path, kind: str, classes: Sequence[str]) -> list[Any]:
             getattr(transformers, name).from_pretrained(folder, local_files_only=True)
             for name in classes
         ]
-    except Exception as error:  # the library raises whatever the files lead it to
+    except Exception as error:  # transformers may raise anything for a broken file
         reason = str(error).partition("\n")[0].strip() or type(error).__name__
         raise CheckpointError(
             f"The judge in {folder} cannot be loaded: {reason}.".replace("..", "."),
-            "Fetch it again, or give another one.",
+            "Download it again, or use another one.",
         ) from error
     finally:
         transformers.logging.set_verbosity(before)
 
 
 def _identity(folder: Path) -> str:
-    """Of all that the numbers depend on: the weights and the settings beside them."""
+    """A hash of the weights and the configuration."""
     digest = hashlib.sha256()
     for name in sorted(_needed([path.name for path in folder.iterdir() if path.is_file()])):
         digest.update(f"{name}\0".encode())

@@ -1,13 +1,12 @@
-"""Listening tests: a page that is one file, and the key that says what was heard in it.
+"""Listening tests: a self-contained page for listeners, and the key that says which clip is whose.
 
-Listeners get `page/index.html`, which plays from a disk or any host and sends nothing anywhere; its
-clips bear drawn names. `key.json` says which system each is of, and stays with who asks.
+Listeners get `page/index.html`, which works from disk or any host and sends nothing anywhere; its clips
+have random names. `key.json` maps those to systems and stays with the experimenter.
 
-- mos: each clip alone, its quality and its fit to the text on a scale from 1 to 100 (as MusicGen's and
-  MAGNeT's studies).
-- mushra: the systems of a prompt side by side with the reference hidden among them and a low anchor,
-  the reference through a low-pass at 3.5 kHz (ITU-R BS.1534, as EnCodec's study).
-- ab: two systems, one choice a question.
+- mos: rates each clip's quality and fit to the text from 1 to 100 (as MusicGen's and MAGNeT's studies).
+- mushra: rates a prompt's systems side by side, with a hidden reference and a low anchor (the reference
+  low-passed at 3.5 kHz) among them (ITU-R BS.1534, as EnCodec's study).
+- ab: chooses between two systems.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ KEY_FORMAT, ANSWERS_FORMAT = "magnet listening key 1", "magnet listening answers
 PAGE, KEY = Path("page") / "index.html", Path("key.json")
 REFERENCE, ANCHOR = "hidden reference", "low anchor"
 
-LOUDNESS = -23.0  # LUFS; low enough that hardly a clip meets the limiter, which would be heard
+LOUDNESS = -23.0  # LUFS; so low that few clips reach the limiter, which would be audible
 _CEILING = -1.0  # dBFS
 _ANCHOR_HZ = 3500.0
-_SLOTS = 24  # orders at least; one listener each, then from the first again
+_SLOTS = 24  # minimum number of orders; listeners beyond it start again with the first
 _SCALE = ["bad", "poor", "fair", "good", "excellent"]
 _QUALITY = {"id": "quality", "text": "How good does it sound?", "scale": _SCALE}
 _RELEVANCE = {
@@ -52,18 +51,18 @@ _WORDS: dict[str, dict[str, Any]] = {
         "heading": "Listen, then rate the clip",
         "questions": [_QUALITY, _RELEVANCE],
         "instructions": [
-            "You will hear short clips, each made for the description above it. Hear each to its end, "
-            "as often as you like, and rate two things from 1 to 100: how good it sounds, and how well "
-            "it fits its description."
+            "You will hear short clips, each made for the description above it. Listen to each clip to "
+            "the end, as often as you like, and rate from 1 to 100 how good it sounds and how well it "
+            "fits its description."
         ],
     },
     "mushra": {
         "heading": "Compare the clips with the reference",
-        "questions": [{**_QUALITY, "text": "How good does it sound, next to the reference?"}],
+        "questions": [{**_QUALITY, "text": "How good does it sound compared with the reference?"}],
         "instructions": [
-            "Each page has a reference and several clips. Hear all of them, as often as you like, and "
-            "rate each clip from 1 to 100 next to the reference. One of the clips is the reference "
-            "itself: it deserves 100."
+            "Each page has a reference and several clips. Listen to all of them, as often as you like, "
+            "and rate each clip from 1 to 100 compared with the reference. One of the clips is the "
+            "reference itself and should get 100."
         ],
     },
     "ab": {
@@ -73,8 +72,8 @@ _WORDS: dict[str, dict[str, Any]] = {
             {"id": "relevance", "text": "Which fits the description better?"},
         ],
         "instructions": [
-            "Each page has two clips made for one description. Hear both to their ends, as often as you "
-            "like, then choose the one that sounds better, and the one that fits the description better."
+            "Each page has two clips made for one description. Listen to both to the end, as often as you "
+            "like, then choose the one that sounds better and the one that fits the description better."
         ],
     },
 }
@@ -82,13 +81,13 @@ _WORDS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Study:
-    """A study that was made.
+    """The files and size of a study.
 
     Attributes:
-        prompts: how many prompts it asks about.
-        screens: how many pages a listener sees.
-        unshared: prompts that only some of the systems have answered.
-        faults: clips that could not be used, by the set's name.
+        prompts: number of prompts.
+        screens: number of pages that a listener sees.
+        unshared: number of prompts that some system did not answer.
+        faults: (set name, fault) of clips that could not be used.
     """
 
     page: Path
@@ -111,18 +110,18 @@ def make_study(
     seed: int | None = None,
     secret: str | None = None,
 ) -> Study:
-    """Make a listening test of clips that answer the same prompts.
+    """Make a listening test from clips for the same prompts.
 
     Args:
-        systems: by their names, which only the key holds.
-        reference: true sounds for the same prompts; mushra needs one.
-        folder: where the page and the key go.
-        clips: prompts that are drawn of those that all have answered; None: all, twenty at most.
-        seed: of that draw and of the orders; None: chance's.
-        secret: what the clips' names in the page are drawn from; None: chance's, as it should be.
+        systems: by name; names appear in the key only.
+        reference: real recordings for the same prompts; mushra needs them.
+        folder: where to write the page and the key.
+        clips: number of prompts to draw from those that all systems answered; None: at most twenty.
+        seed: for that draw and for the orders; None: random.
+        secret: from which clips' names in the page are derived; None: random. For tests only.
 
     Raises:
-        UsageError: the systems do not fit the test, or share no prompt.
+        UsageError: the systems do not suit the test, or have no prompt in common.
         MagnetError: the files cannot be written.
     """
     _check(systems, reference, test)
@@ -157,13 +156,13 @@ def make_study(
         screens.append((_token(secret, prompt, ""), said, tokens))
     if not screens:
         raise UsageError(
-            "No prompt has a clip of every system that can be played.",
+            "No prompt has a playable clip from every system.",
             "Make the batches from one prompt file: magnet batch prompts.txt -O DIR.",
         )
     shown: list[dict[str, Any]] = []
     for id_, said, tokens in sorted(screens):
         shown.append({"id": id_, "prompt": said, "reference": None})
-        if test == "mushra":  # the open reference is the same sound under a name of its own
+        if test == "mushra":  # the visible reference is the same sound under another name
             hidden = tokens[names.index(REFERENCE)]
             open_ = _token(secret, hidden, "open")
             shown[-1]["reference"], sounds[open_] = open_, sounds[hidden]
@@ -200,11 +199,11 @@ def make_study(
 def orders(
     screens: Sequence[tuple[str, Sequence[str]]], test: ListeningTest, drawn: random.Random
 ) -> list[list[tuple[str, list[str]]]]:
-    """What each listener hears and in which order: the screens, and the clips on each.
+    """The order of screens, and of the clips on each, for each listener.
 
-    Over listeners every system stands in every place equally often, and before and after each other one
-    equally often (Williams, 1949); within a listener's session nearly so. In a mos test, where a screen
-    has one clip, every prompt comes once before any comes again.
+    Over all listeners, every system is equally often in each place, and equally often before and after
+    each other system (Williams, 1949); within a session nearly so. In a mos test a screen has one clip,
+    and every prompt comes once before any comes again.
     """
     systems = len(screens[0][1])
     rows = williams(systems)
@@ -232,7 +231,7 @@ def orders(
 
 
 def williams(count: int) -> list[list[int]]:
-    """Orders of so many things in which each follows each other one equally often: a Latin square, or two."""
+    """Williams' balanced orders of `count` things: a Latin square, or two if `count` is odd."""
     first = [0]
     for step in range(1, count):
         first.append((first[-1] + (step if step % 2 else -step)) % count)
@@ -243,19 +242,19 @@ def williams(count: int) -> list[list[int]]:
 def _check(systems: Mapping[str, ClipSet], reference: ClipSet | None, test: ListeningTest) -> None:
     if test not in get_args(ListeningTest):
         raise UsageError(
-            f"There is no test {test!r}.", f"Take one of {', '.join(get_args(ListeningTest))}."
+            f"There is no test {test!r}.", f"Use one of {', '.join(get_args(ListeningTest))}."
         )
     if test == "ab" and len(systems) != 2:
         raise UsageError("An ab test compares two systems.", "Give A=DIR B=DIR.")
     if test == "ab" and reference is not None:
         raise UsageError(
-            "An ab test has no reference.", "Leave it out, or compare with it: A=DIR B=DIR."
+            "An ab test has no reference.", "Remove it, or use it as a system: A=DIR B=DIR."
         )
     if test == "mushra" and reference is None:
-        raise UsageError("A mushra test needs a reference.", "Say --reference DIR.")
+        raise UsageError("A mushra test needs a reference.", "Add --reference DIR.")
     for name in (REFERENCE, ANCHOR):
         if name in systems:
-            raise UsageError(f"No system can be called {name!r}.", "Call it otherwise.")
+            raise UsageError(f"No system can be named {name!r}.", "Give it another name.")
 
 
 def _by_prompt(one: ClipSet, stands: Mapping[str, str]) -> dict[str, Item]:
@@ -268,10 +267,10 @@ def _by_prompt(one: ClipSet, stands: Mapping[str, str]) -> dict[str, Item]:
 
 
 def _heard(items: Sequence[Item], test: ListeningTest) -> list[tuple[bytes, Item]]:
-    """The clips of a prompt at equal loudness, as flac; for mushra the reference and the anchor behind.
+    """The clips of a prompt as FLAC at equal loudness; for mushra the anchor comes last.
 
     Raises:
-        AudioFileError: one cannot be read, or is silent.
+        AudioFileError: one cannot be read or is silent.
     """
     found = []
     for item in items:
@@ -285,14 +284,14 @@ def _heard(items: Sequence[Item], test: ListeningTest) -> list[tuple[bytes, Item
 
 
 def _flac(samples: Samples, rate: int, path: Path | None = None) -> bytes:
-    """A sound at LOUDNESS, without loss, in one or two channels.
+    """Encode a sound as FLAC at LOUDNESS, in one or two channels.
 
     Raises:
         AudioFileError: it is silent.
     """
     parts: list[bytes] = []
     channels = None if samples.shape[0] <= 2 else 1
-    # Equal loudness is what matters here: a limiter that works hard comes before a clip that is quieter.
+    # Equal loudness matters most, so heavy limiting is preferred to a quieter clip.
     output = OutputConfig(
         format="flac", lufs=LOUDNESS, peak=_CEILING, channels=channels, max_limiting=24.0
     )
@@ -312,7 +311,7 @@ def _low_passed(samples: Samples, rate: int) -> Samples:
 
 
 def _test_sound() -> tuple[Samples, int]:
-    """Two seconds of pink noise, as loud as the clips."""
+    """Two seconds of pink noise, mono [1, samples], and its sample rate."""
     rate = 32_000
     spectrum = np.fft.rfft(np.random.default_rng(0).normal(size=2 * rate))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20))
@@ -321,12 +320,12 @@ def _test_sound() -> tuple[Samples, int]:
 
 
 def _token(secret: str, prompt: str, name: str) -> str:
-    """A name that tells nothing without the secret."""
+    """A name that reveals nothing without the secret."""
     return hashlib.sha256(f"{secret}\0{prompt}\0{name}".encode()).hexdigest()[:12]
 
 
 def _page(study: Mapping[str, Any]) -> str:
-    """The page with a study in it; what could end the script is escaped."""
+    """The page for a study; characters that could end its script are escaped."""
     blank = Path(__file__).parent.parent / "assets" / "listening" / "index.html"
     data = json.dumps(study).replace("<", "\\u003c")
     return blank.read_text("utf-8").replace('{"study": null}', data, 1)

@@ -1,4 +1,4 @@
-"""The files of a listening test as they come back: the key, and what listeners answered, checked."""
+"""Reads and checks the key and the answers of a listening test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUESTIONS = ("quality", "relevance")
 
 @dataclass(frozen=True)
 class Listener:
-    """One listener's answers: of each question, a rating by clip, or by screen the clip chosen."""
+    """A listener's answers by question: ratings by clip, or in an ab test the chosen clip by screen."""
 
     name: str
     complete: bool
@@ -26,7 +26,7 @@ class Listener:
 
 
 def read_key(path: Path) -> dict[str, Any]:
-    """The key that `make_study` wrote.
+    """Read the key that `make_study` wrote.
 
     Raises:
         DataError: it cannot be read.
@@ -63,7 +63,7 @@ def _files(answers: Iterable[Path]) -> list[Path]:
 def read_answers(
     answers: Sequence[Path], key: Mapping[str, Any]
 ) -> tuple[list[Listener], list[Fault]]:
-    """The listeners, by name; of one who sent two files the one with more answers counts."""
+    """Read all listeners, sorted by name; of several files of one listener the fullest counts."""
     faults: list[Fault] = []
     best: dict[str, tuple[int, str, Listener]] = {}
     for path in _files(answers):
@@ -75,7 +75,9 @@ def read_answers(
             continue
         rater, count = str(record["rater"]), sum(map(len, listener.answers.values()))
         if rater in best:
-            faults.append(Fault(str(path), f"{listener.name} sent answers twice; the fuller count"))
+            faults.append(
+                Fault(str(path), f"{listener.name} sent answers twice; the fuller file counts")
+            )
         if rater not in best or count > best[rater][0]:
             best[rater] = (count, rater, listener)
     seen: dict[str, int] = {}
@@ -89,10 +91,10 @@ def read_answers(
 
 
 def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
-    """Answers that are checked.
+    """Check the content of one file of answers.
 
     Raises:
-        ValueError: they are none, or of another study.
+        ValueError: it is not valid, or belongs to another study.
     """
     if not isinstance(record, dict) or record.get("format") != ANSWERS_FORMAT:
         raise ValueError("it is not a file of answers")
@@ -103,7 +105,7 @@ def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
     found: dict[str, dict[str, Any]] = {question: {} for question in QUESTIONS}
     for answer in record["answers"]:
         if not isinstance(answer, dict) or str(answer.get("screen")) not in key["screens"]:
-            raise ValueError("it names a screen that is not of the study")
+            raise ValueError("it names a screen that is not in the study")
         screen = key["screens"][str(answer["screen"])]
         for question in QUESTIONS:
             given = answer.get(question)
@@ -111,17 +113,17 @@ def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
                 continue
             if key["test"] == "ab":
                 if given not in screen["clips"]:
-                    raise ValueError("it chooses a clip that is not of the study")
+                    raise ValueError("it chooses a clip that is not in the study")
                 found[question][str(answer["screen"])] = given
                 continue
             if answer.get("clip") not in screen["clips"]:
-                raise ValueError("it rates a clip that is not of the study")
+                raise ValueError("it rates a clip that is not in the study")
             if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= 100:
-                raise ValueError(f"it has a rating of {str(given)[:20]}, and not of 1 to 100")
+                raise ValueError(f"it has a rating of {str(given)[:20]}, which is not 1 to 100")
             found[question][answer["clip"]] = given
     if not any(found.values()):
-        raise ValueError("it holds no answer")
-    # Whoever sends a file chooses both.
+        raise ValueError("it has no answers")
+    # Both are untrusted input.
     rater = clean_caption(record["rater"])[:6]
     name = clean_caption(record["name"])[:60] if isinstance(record.get("name"), str) else ""
     said = name or f"listener {rater}"

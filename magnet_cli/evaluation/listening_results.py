@@ -1,8 +1,8 @@
-"""What listeners answered, by system: who is left out and why, means, differences, choices.
+"""Results of a listening test: means, differences or choices by system, and excluded listeners.
 
-Rules, stated beforehand: in a mushra test who rates the hidden reference under 90 in a fifth of the
-cases, or the low anchor over 80 in more than half (EnCodec's); in a mos test whose ratings
-agree with the others' by a correlation under 0.25 (CrowdMOS's), the worst first.
+Exclusion rules: in a mushra test (EnCodec's rule) a listener who rates the hidden reference under 90 in
+at least a fifth of the cases, or the low anchor over 80 in more than half; in a mos test (CrowdMOS's)
+one whose ratings correlate with the others' by less than 0.25, the worst first.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from magnet_cli.evaluation.statistics import (
 )
 from magnet_cli.evaluation.table import ABSENT, difference_in_words, in_words, markdown_table
 
-_AGREEMENT = 0.25  # correlation with the others, of CrowdMOS
-_CASES = 5  # ratings shared with others, below which a correlation says nothing
+_AGREEMENT = 0.25  # CrowdMOS's minimum correlation with the other listeners
+_CASES = 5  # minimum ratings shared with others for a correlation
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two systems in one question."""
+    """The difference of two systems in one question."""
 
     question: str
     one: str
     other: str
     estimate: Estimate
-    p: float  # corrected for the number of comparisons (Holm)
+    p: float  # corrected for multiple comparisons (Holm)
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a study came to.
+    """The results of a study.
 
     Attributes:
-        ratings: for each question, the mean of each system; of an ab test, the share of choices.
-        dropped: listeners that the rule leaves out, with the reason.
+        ratings: by question and system, the mean rating; in an ab test the share of choices.
+        dropped: excluded listeners, with the reason.
         faults: files that could not be used.
     """
 
@@ -67,7 +67,7 @@ class Results:
     notes: tuple[str, ...] = field(default=())
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """The results as JSON types."""
         return {
             "test": self.test,
             "title": self.title,
@@ -93,7 +93,7 @@ class Results:
         }
 
     def markdown(self) -> str:
-        """Tables, and who was left out."""
+        """Tables of results, excluded listeners and notes."""
         digits = 3 if self.test == "ab" else 1
         questions = list(self.ratings)
         systems = list(next(iter(self.ratings.values())))
@@ -117,7 +117,7 @@ class Results:
                 for one in self.differences
             ]
             text.append(markdown_table(["", "difference", "", "p (Holm)"], rows))
-        said = [f"Left out: {one.where}: {one.what}." for one in self.dropped]
+        said = [f"Excluded: {one.where}: {one.what}." for one in self.dropped]
         said += [*self.notes, f"In brackets: {100 * LEVEL:.0f} % intervals."]
         text.append("\n".join(f"- {one}" for one in said))
         return "\n\n".join(text)
@@ -144,25 +144,25 @@ def read_results(study: Path, answers: Sequence[Path]) -> Results:
     dropped: list[Fault] = []
     notes = []
     if few := [one.name for one in listeners if not one.complete]:
-        notes.append(f"Did not come to the end, and count as far as they came: {', '.join(few)}.")
+        notes.append(f"Did not finish, but their answers count: {', '.join(few)}.")
     if key["test"] == "mushra":
         listeners, dropped = _attentive(listeners, key)
     elif key["test"] == "mos":
         listeners, dropped = _agreeing(listeners, key)
     if not listeners:
         raise UsageError(
-            "The rule leaves no listener: "
+            "The exclusion rule leaves no listeners: "
             + "; ".join(f"{one.where}: {one.what}" for one in dropped)
             + ".",
             "Ask more listeners.",
         )
     if len(listeners) < 5:
-        notes.append("The protocol asks for five listeners a clip at least.")
+        notes.append("The protocol asks for at least five listeners per clip.")
     differences: list[Difference] = []
     if key["test"] == "ab":
         ratings = _choices(listeners, key)
         notes.append(
-            "Wilson's interval takes choices as independent; those of one listener are not quite."
+            "Wilson's interval assumes independent choices; those of one listener are not quite."
         )
     else:
         ratings, differences = _opinions(listeners, key)
@@ -183,7 +183,7 @@ def read_results(study: Path, answers: Sequence[Path]) -> Results:
 def _matrix(
     listeners: Sequence[Listener], key: Mapping[str, Any], system: str, question: str
 ) -> Values:
-    """Ratings [listeners, prompts] of a system, NaN where there is none."""
+    """Ratings of a system [listeners, prompts], NaN where there is none."""
     clips = [
         next(clip for clip in screen["clips"] if key["clips"][clip]["system"] == system)
         for screen in key["screens"].values()
@@ -197,7 +197,7 @@ def _matrix(
 
 
 def _systems(key: Mapping[str, Any]) -> list[str]:
-    """The systems in their order, and behind them the reference and the anchor."""
+    """The systems in order, then the reference and the anchor, if any."""
     there = {clip["system"] for clip in key["clips"].values()}
     return [*key["systems"], *(name for name in (REFERENCE, ANCHOR) if name in there)]
 
@@ -248,7 +248,7 @@ def _choices(
 def _attentive(
     listeners: Sequence[Listener], key: Mapping[str, Any]
 ) -> tuple[list[Listener], list[Fault]]:
-    """EnCodec's rule (Défossez et al., 2022, section 4.3)."""
+    """Apply EnCodec's rule (Défossez et al., 2022, section 4.3): listeners kept, and dropped."""
     kept, dropped = [], []
     for one in listeners:
         ratings = {
@@ -271,7 +271,7 @@ def _attentive(
 def _agreeing(
     listeners: Sequence[Listener], key: Mapping[str, Any]
 ) -> tuple[list[Listener], list[Fault]]:
-    """CrowdMOS's rule (Ribeiro et al., 2011); of two listeners nobody can say which is the odd one."""
+    """Apply CrowdMOS's rule (Ribeiro et al., 2011) while more than two listeners are left."""
     kept, dropped = list(listeners), list[Fault]()
     while len(kept) > 2:
         ratings = np.concatenate(
@@ -289,7 +289,7 @@ def _agreeing(
             agreement = (
                 float(((row[shared] - row[shared].mean()) * (mean - mean.mean())).mean() / spread)
                 if spread > 0
-                else 0.0  # the same rating for everything says nothing
+                else 0.0  # all ratings are equal
             )
             found.append((agreement, place))
         if not found or min(found)[0] >= _AGREEMENT:

@@ -1,4 +1,4 @@
-"""What judges' answers come to: pure functions of tensors, no audio is read and no model run here."""
+"""Metrics computed from embeddings and class probabilities: pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from magnet_cli.evaluation.statistics import extrapolate
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """Distance of two sets of embeddings as Gaussians (Dowson & Landau, 1982; Heusel et al., 2017, eq. 6).
+    """Fréchet distance of Gaussians fitted to two sets (Dowson & Landau, 1982; Heusel et al., 2017, eq. 6).
 
     Args:
-        first: [N, D], one embedding a row; N should well exceed D.
+        first: embeddings [N, D]; N should be well above D.
         second: [M, D].
 
-    Raises ValueError: a set has fewer than two rows, or widths differ.
+    Raises ValueError if a set has fewer than two rows or the widths differ.
     """
     if first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
         raise ValueError(f"embeddings must be [2 or more, D], not {first.shape} and {second.shape}")
     means = [rows.double().mean(0) for rows in (first, second)]
     one, two = (torch.cov(rows.double().T).reshape(rows.shape[1], -1) for rows in (first, second))
-    # trace sqrt(one @ two): both are positive, so the product has the eigenvalues of a symmetric one.
+    # trace sqrt(one @ two): both are positive semidefinite, so a symmetric matrix has the same eigenvalues.
     root = _square_root(one)
     values = torch.linalg.eigvalsh(root @ two @ root).clamp(min=0)
     apart = (means[0] - means[1]).square().sum()
@@ -32,12 +32,12 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
 
 def median_distance(rows: Tensor) -> float:
-    """The median Euclidean distance between two different rows of [N, D]: a kernel's bandwidth."""
-    some = rows[:: max(1, len(rows) // 4096)]  # of more rows the distances would fill the memory
+    """Median Euclidean distance between distinct rows of [N, D], used as the kernel's bandwidth."""
+    some = rows[:: max(1, len(rows) // 4096)]  # all pairs of more rows would not fit in memory
     return float(torch.pdist(some.double()).median())
 
 
-_ROWS = 1024  # of a kernel's matrix at a time: no more memory for more clips
+_ROWS = 1024  # of the kernel matrix at a time, so that memory does not grow with the clips
 
 
 def kernel_distances(
@@ -49,19 +49,19 @@ def kernel_distances(
 ) -> tuple[float, Tensor]:
     """Kernel audio distance (Chung et al., 2025, arXiv 2502.15602): 100 times the unbiased MMD^2.
 
-    Of a Gaussian kernel. Rows of one unit (windows of a clip; clips of one prompt in both sets) depend
-    on each other and are not compared, which is what makes the estimate unbiased; it may come out a
-    little below zero.
+    The kernel is Gaussian. Rows of one unit (windows of a clip; clips of one prompt in both sets) are
+    not independent and not compared with each other. That keeps the estimate unbiased, so it may fall
+    slightly below zero.
 
     Args:
         first: embeddings [N, D].
         second: [M, D].
-        bandwidth: of the kernel; the median distance within the reference.
-        first_units: for each row, the number of its unit, from 0; the same number is the same unit.
-        second_units: the same of `second`.
+        bandwidth: of the kernel, usually the median distance within the reference.
+        first_units: the unit of each row, numbered from 0; both sets share the numbering.
+        second_units: the same for `second`.
 
     Returns:
-        the distance, and the distance without each unit [units], NaN where too few would be left.
+        the distance, and the distance with each unit left out [units], NaN where too few units remain.
 
     Raises:
         ValueError: a set has fewer than two units.
@@ -74,11 +74,11 @@ def kernel_distances(
         sets.append((rows.double(), torch.tensor(list(of), device=rows.device)))
 
     def similarity(one: int, two: int) -> Tensor:
-        """Mean kernel between different units: of all, and without each unit."""
+        """Mean kernel value between different units [1 + units]: over all, then with each unit left out."""
         (rows, of), (others, of_others) = sets[one], sets[two]
         sums = rows.new_zeros(
             2, units
-        )  # of what lies between a unit and all others, from both sides
+        )  # kernel between a unit and all others, seen from either set
         for block, unit in zip(rows.split(_ROWS), of.split(_ROWS), strict=True):
             gram = torch.cdist(block, others).square().mul(-0.5 / bandwidth**2).exp()
             gram.masked_fill_(unit[:, None] == of_others, 0)
@@ -98,20 +98,18 @@ def kernel_distances(
 
 
 def extrapolated_frechet(first: Tensor, second: Tensor, fewest: int) -> float:
-    """The Fréchet distance that ever more clips tend to (arXiv 2311.01616): few clips raise it.
+    """Fréchet distance extrapolated to infinitely many clips (arXiv 2311.01616): few clips bias it upwards.
 
-    The second set is cut into one to four blocks, and the mean distance of each number of blocks is
-    extrapolated by a + b / size: every row is used at every size, so that chance has less of a say
-    than in random subsets.
+    The second set is cut into one to four blocks, and the mean distance for each number of blocks is
+    extrapolated by a + b / size. Every size uses every row, which varies less than random subsets do.
 
     Args:
         first: the reference [N, D], used whole.
-        second: [M, D]; rows of one clip side by side, clips in an order that has nothing to do with
-            what they hold.
-        fewest: rows that a block must have.
+        second: [M, D]; rows of one clip adjacent, clips in an order independent of their content.
+        fewest: minimum rows of a block.
 
     Raises:
-        ValueError: there are not even rows for two blocks.
+        ValueError: there are too few rows for two blocks.
     """
     most = min(4, len(second) // fewest)
     if most < 2:
@@ -126,7 +124,7 @@ def extrapolated_frechet(first: Tensor, second: Tensor, fewest: int) -> float:
 
 def divergences(reference: Tensor, other: Tensor) -> Tensor:
     """KL(reference || other) of class probabilities [N, classes] -> [N], in nats."""
-    smallest = 1e-6  # as in audiocraft: no class is impossible
+    smallest = 1e-6  # as in audiocraft, so that no class has probability zero
     logs = [(probabilities.double() + smallest).log() for probabilities in (reference, other)]
     return (reference.double() * (logs[0] - logs[1])).sum(-1)
 
@@ -137,6 +135,6 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _square_root(matrix: Tensor) -> Tensor:
-    """Of a symmetric positive matrix."""
+    """Square root of a symmetric positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
     return vectors * values.clamp(min=0).sqrt() @ vectors.T

@@ -1,5 +1,4 @@
-"""Figures, drawn: with their intervals, a dot and a line for each row, in panels side by side; and throughput
-over latency."""
+"""Plots as PNG files: figures with intervals in panels side by side, and throughput over latency."""
 
 from __future__ import annotations
 
@@ -27,16 +26,16 @@ _PAPER, _INK, _FAINT, _MARK, _BASE = (
     (47, 93, 158),
     (176, 84, 44),
 )
-# What pillow's own font lacks.
+# Replacements for characters that pillow's built-in font lacks.
 _WORDS = {"↓": "(lower is better)", "↑": "(higher is better)", "∞": " extrapolated", "−": "-"}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure of all rows.
+    """One figure for all rows.
 
     Attributes:
-        line: a value to draw a line at, such as 0 of differences or the baseline's.
+        line: a value to mark with a vertical line, such as 0 or the baseline's.
     """
 
     heading: str
@@ -51,14 +50,14 @@ def draw_intervals(
     title: str = "",
     marked: str | None = None,
 ) -> None:
-    """Draw rows into a PNG file.
+    """Draw estimates with intervals as a PNG file.
 
     Args:
-        path: where to.
-        rows: names, from the top.
-        panels: what is drawn of them; rows that a panel does not have stay empty.
-        title: above all.
-        marked: the row in another colour, such as the baseline.
+        path: the file to write.
+        rows: row names from the top.
+        panels: the figures; a row that a panel lacks stays empty.
+        title: heading of the picture.
+        marked: a row to draw in another colour, such as the baseline.
 
     Raises:
         AudioFileError: the file cannot be written.
@@ -102,21 +101,21 @@ def draw_intervals(
 
 
 def _plain(text: str) -> str:
-    """Text of characters that the font has."""
+    """Replace characters that the font lacks."""
     for sign, words in _WORDS.items():
         text = text.replace(sign, words)
     return text
 
 
 def _fitting(name: str, pen: object, font: object) -> str:
-    """A name that fits in front of the panels."""
+    """Shorten a name to fit left of the panels."""
     while pen.textlength(name, font) > _NAMES - 20:  # type: ignore[attr-defined]
         name = name[:-2].rstrip("…") + "…"
     return name
 
 
 def _scale(panel: Panel) -> tuple[float, float, float]:
-    """Ends of a panel's axis, and the step between its ticks."""
+    """The limits of a panel's axis, and the step between ticks."""
     values = [
         value
         for cell in panel.cells.values()
@@ -147,12 +146,12 @@ def draw_tradeoff(
     lines: Mapping[str, Sequence[tuple[float, float, str]]],
     title: str = "",
 ) -> None:
-    """Draw throughput over latency, both by logarithms, into a PNG file (the paper, section 4: figure 3).
+    """Draw throughput over latency on logarithmic axes as a PNG file (the paper, section 4: figure 3).
 
     Args:
-        path: where to.
-        lines: of each line seconds until its clips are there, clips a minute, and a word for the point.
-        title: above all.
+        path: the file to write.
+        lines: by name, points of (seconds per batch, clips per minute, label).
+        title: heading of the picture.
 
     Raises:
         AudioFileError: the file cannot be written.
@@ -171,8 +170,8 @@ def draw_tradeoff(
         pen.line([(_LEFT, y), (_WIDTH - _RIGHT, y)], _FAINT)
         pen.text((_LEFT - 8, y), f"{tick:g}", _INK, font, anchor="rm")
     middle = (_LEFT + _WIDTH - _RIGHT) // 2
-    pen.text((middle, _HEIGHT - 22), "seconds until the batch is there", _INK, font, anchor="mm")
-    pen.text((10, _TOP - 18), "clips a minute (points: batch)", _INK, font)
+    pen.text((middle, _HEIGHT - 22), "seconds per batch", _INK, font, anchor="mm")
+    pen.text((10, _TOP - 18), "clips per minute (labels: batch size)", _INK, font)
     for number, (name, line) in enumerate(lines.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         places = [(across.place(x), up.place(y)) for x, y, _ in line]
@@ -187,7 +186,7 @@ def draw_tradeoff(
 
 
 class _Axis:
-    """A logarithmic axis from one pixel to another, with ticks at 1, 2 and 5 times powers of ten."""
+    """A logarithmic axis between two pixels, with ticks at 1, 2 and 5 times powers of ten."""
 
     def __init__(self, values: Sequence[float], first: int, last: int) -> None:
         room = 1.25
@@ -204,7 +203,7 @@ class _Axis:
 
 
 def _sheet(width: int, height: int) -> tuple[Image, ImageDraw, FreeTypeFont | ImageFont]:
-    """An empty picture, what draws on it, and the font."""
+    """An empty image, its drawing context and the font."""
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.new("RGB", (width, height), _PAPER)

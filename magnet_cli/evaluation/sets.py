@@ -1,4 +1,4 @@
-"""Folders of clips that are measured together: batches, or sounds with their captions beside them."""
+"""Sets of clips to measure: folders of batches, or of sounds with captions."""
 
 from __future__ import annotations
 
@@ -26,13 +26,11 @@ class Item:
     """A clip to measure."""
 
     path: Path
-    captions: tuple[
-        str, ...
-    ] = ()  # the same in other words; none: it is not known what was asked for
+    captions: tuple[str, ...] = ()  # paraphrases of one prompt; empty if the prompt is unknown
 
     @property
     def prompt(self) -> str | None:
-        """The caption that stands for all."""
+        """The first caption, or None."""
         return self.captions[0] if self.captions else None
 
 
@@ -47,19 +45,19 @@ class ClipSet:
 
 
 def read_set(folder: Path, name: str | None = None) -> ClipSet:
-    """The clips of a batch's folder by its manifest, or all sounds of any other folder.
+    """Read a batch's folder by its manifest, or all sounds of any other folder.
 
     Args:
-        folder: where they are.
-        name: what to call the set; None: as the folder.
+        folder: the folder of clips.
+        name: the set's name; None: the folder's.
 
     Raises:
-        UsageError: there is no such folder, or no clip in it.
+        UsageError: there is no such folder, or it has no clips.
     """
     if not folder.is_dir():
         raise UsageError(
             f"There is no folder {str(folder)[:200]!r}.",
-            "Give a folder of magnet batch, or one of sounds with .txt captions beside them.",
+            "Give a folder made by magnet batch, or one of sounds with .txt captions.",
         )
     if any(folder.glob(f"{MANIFEST_STEM}*.jsonl")):
         items, faults = _of_batch(folder)
@@ -67,14 +65,14 @@ def read_set(folder: Path, name: str | None = None) -> ClipSet:
         items, faults = _of_sounds(folder)
     if not items:
         raise UsageError(
-            f"{folder} holds no clip to measure.",
-            "A batch makes some: magnet batch prompts.txt -O DIR.",
+            f"{folder} has no clips to measure.",
+            "Make some with magnet batch prompts.txt -O DIR.",
         )
     return ClipSet(name or folder.resolve().name, folder, tuple(items), tuple(faults))
 
 
 def name_apart(folders: Sequence[Path]) -> list[str]:
-    """A name for each folder: its last part, or as much of its path as tells it from the others."""
+    """A distinct name for each folder: the last part of its path, or more where that is ambiguous."""
     paths = [folder.resolve() for folder in folders]
     names = []
     for path in paths:
@@ -98,13 +96,13 @@ def _of_batch(folder: Path) -> tuple[list[Item], list[Fault]]:
         path = folder / file
         try:
             check_relative(file)
-        except UsageError as error:  # a manifest may be anyone's
+        except UsageError as error:  # the manifest is untrusted
             faults.append(Fault(file, error.message))
             continue
         if record["status"] != "done":
             faults.append(Fault(file, "the batch could not make it"))
         elif not path.is_file():
-            faults.append(Fault(file, "the manifest names it, and it is not there"))
+            faults.append(Fault(file, "it is in the manifest but not in the folder"))
         else:
             prompt = record.get("prompt")
             caption = clean_caption(prompt) if isinstance(prompt, str) else ""
@@ -116,7 +114,7 @@ def _of_sounds(folder: Path) -> tuple[list[Item], list[Fault]]:
     found = read_clips(folder)
     captions = {clip.path: clip.captions for clip in found.clips}
     items = [Item(path, captions.get(path, ())) for path in sound_files(folder)]
-    # A sound without a caption can still be measured as sound; other things that are wrong are said.
+    # A sound without a caption can be measured by metrics that need none, so it is no fault.
     silent = {str(item.path.relative_to(folder)) for item in items if not item.captions}
     faults = [
         Fault(problem.where, problem.what)
@@ -127,9 +125,9 @@ def _of_sounds(folder: Path) -> tuple[list[Item], list[Fault]]:
 
 
 def prompts_of(sets: Iterable[ClipSet]) -> dict[str, str]:
-    """For each caption of any clip, the one that stands for it and for all that mean the same clip.
+    """Map each caption to a canonical one, the same for all captions of one clip.
 
-    A reference's clip may have several captions, each of which a system may have answered.
+    A clip of the reference may have several captions, and a system may have answered any of them.
     """
     stands: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Models of released sizes with random weights: as slow as those, and nothing is fetched."""
+"""Models of released sizes with random weights, to measure speed without a download."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from magnet_cli.models.precision import INT8, check_room, make_int8, pack, pick_
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DECODING_DEFAULTS, DecodingConfig
 
-TEXT_LENGTH = 16  # tokens of a prompt, as captions have them
+TEXT_LENGTH = 16  # tokens of a prompt, typical of captions
 _FRAME_RATE = 50.0
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a transformer; MAGNeT and MusicGen of one name have the same."""
+    """The sizes of a transformer, shared by MAGNeT and MusicGen of one name."""
 
     dim: int
     num_heads: int
@@ -42,14 +42,14 @@ _CODEC = CodecConfig(
 
 
 def find_shape(name: str) -> Shape:
-    """The sizes of a name. Raises UsageError: there is none such."""
+    """The shape of a name. Raises UsageError if there is none."""
     if name not in SHAPES:
         raise UsageError(f"There is no shape {name!r}.", f"--shape takes {' or '.join(SHAPES)}.")
     return SHAPES[name]
 
 
 def lm_config(shape: Shape, modeling: Modeling, seconds: float) -> LMConfig:
-    """A language model of a shape over EnCodec's four streams, for segments of so many seconds."""
+    """The config of a language model over EnCodec's four streams, with segments of `seconds`."""
     return LMConfig(
         **dataclasses.asdict(shape),
         n_q=_CODEC.n_q,
@@ -63,20 +63,20 @@ def lm_config(shape: Shape, modeling: Modeling, seconds: float) -> LMConfig:
 
 
 def random_lm(config: LMConfig, dtype: str, device: torch.device) -> LanguageModel:
-    """A language model whose matrices are small noise.
+    """A language model with random weights.
 
     Args:
         dtype: as of `load_parts`.
 
     Raises:
-        UsageError: there is no such dtype, or not on this device, or not enough memory.
+        UsageError: the dtype is unknown or not available on this device, or memory is too small.
     """
     with blank():
         lm = LanguageModel(config)
     if dtype == INT8 and device.type != "cpu":
-        raise UsageError(f"int8 is for processors, not for {device.type}.", "Add --device cpu.")
+        raise UsageError(f"int8 runs on a CPU, not on {device.type}.", "Add --device cpu.")
     kept = torch.float32 if dtype == INT8 else pick_dtype(dtype, device, config.parameters)
-    # Quantised from whole weights, which are random and not in a file.
+    # int8 is quantised from full weights, so memory must hold those.
     check_room("this shape", config, str(kept).removeprefix("torch."), device)
     lm.to(kept).to_empty(device=device)
     _fill(lm)
@@ -89,7 +89,7 @@ def random_lm(config: LMConfig, dtype: str, device: torch.device) -> LanguageMod
 def random_parts(
     name: str, config: LMConfig, dtype: str, device: torch.device, codec: AudioCodec
 ) -> Parts:
-    """A language model of random weights with its codec and with texts that are noise."""
+    """A language model with random weights, its codec, and a text encoder that returns noise."""
     defaults = AUTOREGRESSIVE_DEFAULTS if config.modeling == "autoregressive" else DECODING_DEFAULTS
     return Parts(
         name=name,
@@ -101,7 +101,7 @@ def random_parts(
 
 
 def random_codec(device: torch.device) -> AudioCodec:
-    """The EnCodec of the released music models, in float32, of random weights."""
+    """The EnCodec of the released music models in float32, with random weights."""
     with blank():
         codec = EnCodec(_CODEC)
     codec.to_empty(device=device)
@@ -111,7 +111,7 @@ def random_codec(device: torch.device) -> AudioCodec:
 
 @torch.no_grad()
 def _fill(module: nn.Module) -> None:
-    """One block of noise over and over in matrices: to draw a billion numbers takes half a minute."""
+    """Fill matrices with one repeated block of noise: drawing a billion numbers takes half a minute."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(1_000_003, generator=generator).mul_(0.02)
     for name, parameter in module.named_parameters():
@@ -127,7 +127,7 @@ def _fill(module: nn.Module) -> None:
 
 
 class _Noise(TextEncoder):
-    """Stands for a text encoder, which takes little time: the same noise for every text."""
+    """A text encoder that returns the same noise for every text; a real one takes little time."""
 
     noise: Tensor
 

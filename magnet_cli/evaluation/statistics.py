@@ -1,7 +1,7 @@
-"""What figures are worth: intervals, corrections and extrapolations. Pure functions of numbers.
+"""Confidence intervals, corrections for multiple comparisons, and extrapolation.
 
-Clips are what is drawn by chance, so clips are what is resampled, never the windows of a clip, which
-are alike. Where two systems answer the same prompts, their difference is taken prompt by prompt.
+Clips are the random sample, so clips are resampled, never the windows of a clip, which are
+correlated. Systems that answer the same prompts are compared prompt by prompt.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 
-LEVEL = 0.95  # of every interval
+LEVEL = 0.95  # confidence of every interval
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval; `low` and `high` are NaN where too little is known for one."""
+    """A value with its interval; `low` and `high` are NaN if there is too little data for one."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
-    count: int = 0  # clips behind it
+    count: int = 0  # clips it is computed from
 
     def holds(self, value: float) -> bool:
-        """Whether the interval holds a value; one that is not known holds everything."""
+        """Whether the interval contains a value; an unknown interval contains everything."""
         return not (value < self.low or value > self.high)
 
     def record(self) -> dict[str, Any]:
-        """For JSON, which has no NaN."""
+        """Values for JSON, which has no NaN."""
         return {
             "value": _finite(self.value),
             "low": _finite(self.low),
@@ -45,17 +45,17 @@ class Estimate:
 def mean_estimate(
     values: Sequence[float] | Values, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """The mean of one figure a clip, with a bootstrap-t interval (Efron & Tibshirani, 1993, chapter 12).
+    """The mean of per-clip values, with a bootstrap-t interval (Efron & Tibshirani, 1993, chapter 12).
 
-    Each resampled mean is measured in its own standard errors: plain percentiles are too narrow for
-    the few clips that evaluations have.
+    Each resampled mean is divided by its own standard error: percentile intervals are too narrow for the
+    few clips of an evaluation.
 
     Args:
-        values: one figure for each clip, or one difference for each prompt.
-        resamples: how often clips are drawn with replacement.
-        seed: of the draws.
+        values: one value per clip, or one difference per prompt.
+        resamples: number of draws with replacement.
+        seed: for the draws.
     """
-    data = np.sort(np.asarray(values, dtype=np.float64))  # the order of files must not matter
+    data = np.sort(np.asarray(values, dtype=np.float64))  # independent of the order of files
     count = len(data)
     if count == 0:
         return Estimate(math.nan)
@@ -66,23 +66,23 @@ def mean_estimate(
         return Estimate(mean, known, known, count)
     draws = data[np.random.default_rng(seed).integers(0, count, (resamples, count))]
     errors = draws.std(axis=1, ddof=1) / math.sqrt(count)
-    usable = errors > spread * 1e-6  # all draws the same clip: no scale to measure by
+    usable = errors > spread * 1e-6  # a draw of one clip only has no standard error
     turns = (draws.mean(axis=1)[usable] - mean) / errors[usable]
     low, high = np.quantile(turns, [(1 + LEVEL) / 2, (1 - LEVEL) / 2])
     return Estimate(mean, mean - float(low) * spread, mean - float(high) * spread, count)
 
 
 def jackknife(value: float, strata: Sequence[Values], count: int) -> Estimate:
-    """A figure with an interval from its values with one part of the clips left out each time.
+    """A jackknife interval, from the values with one part of the clips left out each time.
 
-    Unlike draws with replacement, which put the same clip in twice and so raise every distance of
-    distributions, leaving out changes such a distance but little.
+    A bootstrap draws clips twice and thereby raises every distance between distributions; leaving clips
+    out hardly biases it.
 
     Args:
-        value: of all clips.
-        strata: for each kind of clip that was drawn on its own (the reference's, the system's, or pairs
-            of both), the figure without each part of it. Variances of kinds add up.
-        count: clips behind the figure.
+        value: computed from all clips.
+        strata: for each independently drawn kind of clip (the reference's, the system's, or pairs of
+            both), the values without each of its parts. Their variances add up.
+        count: clips behind the value.
     """
     kinds = [np.asarray(kind, dtype=np.float64) for kind in strata if len(kind) > 1]
     if not kinds:
@@ -93,20 +93,20 @@ def jackknife(value: float, strata: Sequence[Values], count: int) -> Estimate:
 
 
 def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """The value that measurements with so many clips tend to, by least squares on a + b / size."""
+    """The limit for infinitely many clips: `a` of a least-squares fit of a + b / size."""
     design = np.stack([np.ones(len(sizes)), 1 / np.asarray(sizes, dtype=np.float64)], axis=1)
     solution = np.linalg.lstsq(design, np.asarray(values, dtype=np.float64), rcond=None)[0]
     return float(solution[0])
 
 
 def crowd_estimate(ratings: Values) -> Estimate:
-    """Mean opinion with CrowdMOS's interval (Ribeiro et al., 2011): raters vary, and clips do.
+    """Mean opinion score with CrowdMOS's interval (Ribeiro et al., 2011), over raters and clips.
 
-    A rating is the mean, plus what a rater adds, plus what a clip adds, plus the rest; the three
-    variances are found from those within a clip, within a rater and over all.
+    A rating is modelled as mean + rater effect + clip effect + residual; the three variances are
+    estimated from the variances within a clip, within a rater and overall.
 
     Args:
-        ratings: [raters, clips], NaN where a rater has not rated a clip.
+        ratings: [raters, clips], NaN where a rater did not rate a clip.
     """
     known = ~np.isnan(ratings)
     total = int(known.sum())
@@ -115,8 +115,8 @@ def crowd_estimate(ratings: Values) -> Estimate:
     mean = float(ratings[known].mean())
     per_clip, per_rater = known.sum(0), known.sum(1)
     clips, raters = int((per_clip > 0).sum()), int((per_rater > 0).sum())
-    within_clip = _mean_variance(ratings.T)  # of raters, and the rest
-    within_rater = _mean_variance(ratings)  # of clips, and the rest
+    within_clip = _mean_variance(ratings.T)  # rater and residual
+    within_rater = _mean_variance(ratings)  # clip and residual
     overall = float(ratings[known].var(ddof=1)) if total > 1 else math.nan
     if math.isnan(overall) or max(clips, raters) < 2:
         return Estimate(mean, count=clips)
@@ -143,7 +143,7 @@ def crowd_estimate(ratings: Values) -> Estimate:
 
 
 def difference_p(estimate: Estimate, freedom: int) -> float:
-    """The two-sided p value of "no difference" that a Student interval of a difference stands for."""
+    """The two-sided p value of "no difference", computed back from a Student interval of a difference."""
     if freedom < 1 or math.isnan(estimate.low):
         return math.nan
     from scipy.stats import t
@@ -155,7 +155,7 @@ def difference_p(estimate: Estimate, freedom: int) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p values of several comparisons, corrected for being several (Holm, 1979); NaN stays NaN."""
+    """p values corrected for multiple comparisons (Holm, 1979); NaN stays NaN."""
     order = sorted((p, i) for i, p in enumerate(values) if not math.isnan(p))
     corrected, highest = list(values), 0.0
     for rank, (p, i) in enumerate(order):
@@ -165,7 +165,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def wilson(successes: float, count: int) -> Estimate:
-    """A share with Wilson's interval (1927), which holds for few answers and for shares near 0 and 1."""
+    """A proportion with Wilson's interval (1927), valid for few answers and for proportions near 0 and 1."""
     if count == 0:
         return Estimate(math.nan)
     from scipy.stats import norm
@@ -178,7 +178,7 @@ def wilson(successes: float, count: int) -> Estimate:
 
 
 def _mean_variance(ratings: Values) -> float:
-    """The mean over rows of the variance along a row, of rows with two numbers at least."""
+    """The mean variance of rows, over rows with at least two numbers."""
     variances = [
         float(row[~np.isnan(row)].var(ddof=1)) for row in ratings if (~np.isnan(row)).sum() > 1
     ]

@@ -1,4 +1,4 @@
-"""What one run takes: its seconds, passes and peak memory; whole, or estimated from a sample of its steps."""
+"""Measures a run: seconds, passes and peak memory, in full or estimated from a sample of steps."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from magnet_cli.models.transformer import Attention, CrossKeys, KVCache, Transfo
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.request import GenerationRequest
 
-_WARM_FRAMES = 10  # that a codec warms up on
+_WARM_FRAMES = 10  # decoded to warm up a codec
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: seconds, passes of all its clips, and its peak memory."""
+    """Measurements of one run: seconds, passes summed over clips, peak memory in bytes."""
 
     seconds: float
     passes: int
@@ -33,11 +33,11 @@ class Run:
 
 
 def measure(pipeline: Pipeline, request: GenerationRequest, sample: int | None = None) -> Run:
-    """Decode a request to codes.
+    """Measure the decoding of a request to codes.
 
     Args:
-        sample: steps of each kind that are computed and timed, the others being passed over and
-            estimated from them; None: all are. The codes are then of no use.
+        sample: steps of each kind to compute and time; the others are skipped and estimated, so that
+            the codes are meaningless. None: compute all.
     """
     partners = request.partners
     models = [pipeline.lm, *(p.lm for p in (partners.rescorer, partners.hybrid_model) if p)]
@@ -55,7 +55,7 @@ def measure(pipeline: Pipeline, request: GenerationRequest, sample: int | None =
 
 
 def codec_seconds(pipeline: Pipeline, request: GenerationRequest, repeats: int) -> float:
-    """Seconds of a clip's codes on their way to sound."""
+    """Median seconds to decode a clip's codes to sound."""
     codes = torch.zeros_like(request.known_codes).to(pipeline.device)
     pipeline.decode_audio(codes[..., :_WARM_FRAMES])
     took = []
@@ -68,7 +68,7 @@ def codec_seconds(pipeline: Pipeline, request: GenerationRequest, repeats: int) 
 
 @dataclass
 class _Kind:
-    """Passes that cost alike."""
+    """Passes of equal cost."""
 
     count: int = 0
     timed: int = 0
@@ -76,11 +76,11 @@ class _Kind:
 
 
 class Watch:
-    """Stands before the transformers of models: counts passes, and passes over all but a sample.
+    """Wraps the transformers of models: counts passes, and skips all but a sample of them.
 
     Attributes:
-        passes: of an item through a network: a guided step of two clips is four.
-        spent: seconds that passes, those passed over too, took; none where all are computed.
+        passes: items that went through a network; a guided step of two clips counts four.
+        spent: seconds of all passes, including skipped ones; 0 if all are computed.
     """
 
     def __init__(self, sample: int | None, device: torch.device) -> None:
@@ -91,12 +91,12 @@ class Watch:
 
     @property
     def estimated(self) -> float:
-        """Seconds that all passes would take; none where all are computed."""
+        """Estimated seconds of all passes; 0 if all are computed."""
         return sum(kind.count * kind.seconds / kind.timed for kind in self._kinds.values())
 
     @contextmanager
     def over(self, lm: LanguageModel) -> Iterator[None]:
-        """Watch a model in here."""
+        """Watch a model within a `with` block."""
         network: Any = lm.transformer
         network.forward = functools.partial(self._pass, network, network.forward)
         try:
@@ -130,7 +130,7 @@ class Watch:
         elif cache is not None:
             end = cache.length + x.shape[1]
             for rows in (*cache.keys, *cache.values):
-                rows[:, :, cache.length : end] = 0  # what was there before need not be a number
+                rows[:, :, cache.length : end] = 0  # uninitialised memory may hold NaN
             cache.length = end
         kind.count += 1
         self.spent += time.perf_counter() - began
@@ -140,7 +140,7 @@ class Watch:
         assert self._sample is not None
         if kind.count == 0:
             return True
-        if cache is not None and rows == 1:  # a later step sees more: spread over the sequence
+        if cache is not None and rows == 1:  # later steps attend to more: spread the sample
             steps = cache.keys[0].shape[2]
             before, here = (
                 place * self._sample // steps for place in (cache.length - 1, cache.length)
@@ -150,7 +150,7 @@ class Watch:
 
 
 class _Peak:
-    """The peak of memory in a block. `bytes`: of torch on a GPU, on Linux of the process, else None."""
+    """Peak memory in a block, in `bytes`: torch's on a GPU, the process's on Linux, otherwise None."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -178,13 +178,13 @@ class _Peak:
 
 
 def _give_back() -> None:
-    """What was freed, such as weights before they were quantised, is the system's again: glibc keeps some."""
-    with suppress(AttributeError, OSError, TypeError):  # another C library
+    """Return freed memory (such as weights before quantisation) to the system, which glibc may not do."""
+    with suppress(AttributeError, OSError, TypeError):  # not glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _wait(device: torch.device) -> None:
-    """Until a GPU has done what it was told."""
+    """Wait until a GPU has finished its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,10 +1,10 @@
-"""Ablations: rows of one batch each, which differ from the baseline in what an axis varies.
+"""Ablations: each row is a batch whose settings differ from the baseline in one axis.
 
-    span_len=1;2;3;5                            one setting; values part at `;`
-    max_cfg_coef:min_cfg_coef=10:1;10:10;3:3    settings that go together part at `:`
+    span_len=1;2;3;5                            one setting; `;` separates values
+    max_cfg_coef:min_cfg_coef=10:1;10:10;3:3    `:` separates settings that vary together
 
-One axis varies at a time, or all are crossed. Rows are folders of the same prompts and seeds, so that they
-resume as batches do and are compared prompt by prompt.
+Axes vary one at a time or are crossed. All rows use the same prompts and seeds in a folder each, so that
+they resume as batches do and are compared prompt by prompt.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ SWEEP_PRESETS = (PAPER,)
 _MOST_ROWS = 200
 _MOST_COMBINATIONS = 5000
 
-# What a row of decoding settings alone does not show of the paper's ablation of the same name.
+# Settings that the paper varied in training, too: a change in decoding alone is another experiment.
 TRAINED_ANEW = {
-    "span_len": "span_len is changed in decoding alone; where the paper trained each row anew, this is "
-    "not its ablation: add trained variants by --model NAME=DIR.",
-    "subcodes_context": "subcodes_context is changed in decoding alone, for a model that was trained with "
-    "its own; the paper trained each row: add trained variants by --model NAME=DIR.",
+    "span_len": "span_len changes in decoding only, while the paper trained a model for each row: "
+    "add trained variants with --model NAME=DIR.",
+    "subcodes_context": "subcodes_context changes in decoding only, while the paper trained a model for "
+    "each row: add trained variants with --model NAME=DIR.",
 }
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Settings that vary together, and the values that they take.
+    """Settings that vary together, with their values.
 
     Attributes:
-        points: what stands in the row's name, and the settings.
+        points: (label, settings) of each row.
     """
 
     points: tuple[tuple[str, Mapping[str, Any]], ...]
@@ -53,12 +53,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A row: the baseline but for some settings, or another model.
+    """A row: the baseline with other settings, or another model.
 
     Attributes:
-        name: what the table calls it.
-        folder: below the sweep's folder.
-        model: another model than the baseline's.
+        name: its name in the table.
+        folder: its folder inside the sweep's.
+        decoding: settings that differ from the baseline.
+        model: the model, if not the baseline's.
     """
 
     name: str
@@ -68,15 +69,16 @@ class SweepRow:
 
 
 def parse_axis(text: str) -> Axis:
-    """An axis as `--vary` takes it.
+    """Parse the value of `--vary`.
 
     Raises:
-        UsageError: there is no such setting, or a value cannot be one.
+        UsageError: a setting does not exist, or a value is not valid for it.
     """
     head, said, tail = text.partition("=")
     if not said or not head.strip() or not tail.strip():
         raise UsageError(
-            f"--vary cannot be {text[:80]!r}.", 'It takes SETTING=VALUE;VALUE, as "span_len=1;3;5".'
+            f"--vary cannot be {text[:80]!r}.",
+            'It takes SETTING=VALUE;VALUE, such as "span_len=1;3;5".',
         )
     names = [_setting(name) for name in head.split(":")]
     points = []
@@ -84,8 +86,8 @@ def parse_axis(text: str) -> Axis:
         values = words.split(":")
         if len(values) != len(names):
             raise UsageError(
-                f"--vary {head} has {len(names)} settings, and {words[:40]!r} {len(values)} values.",
-                "Values of settings that go together part at `:`, as max_cfg_coef:min_cfg_coef=10:1;3:3.",
+                f"--vary {head} has {len(names)} settings, but {words[:40]!r} has {len(values)} values.",
+                "Separate values with `:` as the settings are: max_cfg_coef:min_cfg_coef=10:1;3:3.",
             )
         point = {name: _value(name, value) for name, value in zip(names, values, strict=True)}
         DecodingConfig(**point)  # checks it
@@ -103,12 +105,12 @@ def rows_of(
 
     Args:
         axes: what varies.
-        baseline: every setting that is known of it, the model's own too: points that equal it are it.
-        models: other models by the names of their rows.
-        cross: every combination of points, instead of one axis at a time.
+        baseline: its settings, including the model's defaults; points equal to it give no row.
+        models: other models, by row name.
+        cross: combine all axes instead of varying one at a time.
 
     Raises:
-        UsageError: nothing varies, rows would be too many, or two axes set one setting at once.
+        UsageError: nothing varies, there are too many rows, or crossed axes share a setting.
     """
     rows, folders = [SweepRow(BASELINE, BASELINE)], Names([BASELINE])
     combinations: Iterable[tuple[tuple[str, Mapping[str, Any]], ...]]
@@ -123,7 +125,7 @@ def rows_of(
         for _, values in points:
             if settings.keys() & values.keys():
                 twice = ", ".join(sorted(settings.keys() & values.keys()))
-                raise UsageError(f"Two axes vary {twice}.", "Vary it once, or leave --cross out.")
+                raise UsageError(f"Two axes vary {twice}.", "Vary it once, or remove --cross.")
             settings |= values
         settings = {k: v for k, v in settings.items() if v != getattr(baseline, k)}
         if settings in seen:
@@ -132,10 +134,10 @@ def rows_of(
         name = " ".join(name for name, _ in points)
         rows.append(SweepRow(name, folders.unused(_folder(name)), settings))
     if count > _MOST_COMBINATIONS or len(rows) > _MOST_ROWS:
-        raise UsageError(f"A sweep has {_MOST_ROWS} rows at most.", "Vary less at once.")
+        raise UsageError(f"A sweep has at most {_MOST_ROWS} rows.", "Vary fewer values.")
     for name, model in (models or {}).items():
         if name in (row.name for row in rows):
-            raise UsageError(f"There is a row {name!r} already.", "Call the model otherwise.")
+            raise UsageError(f"There is already a row {name!r}.", "Give the model another name.")
         rows.append(SweepRow(name, folders.unused(_folder(name)), {}, model))
     if len(rows) == 1:
         raise UsageError(
@@ -145,20 +147,20 @@ def rows_of(
 
 
 def paper_axes(defaults: DecodingConfig, modeling: Modeling, rescorer: bool) -> list[Axis]:
-    """The paper's ablations, as far as decoding can show them.
+    """The axes of the paper's ablations that need no training.
 
     Args:
-        defaults: the model's own settings; steps are scaled from its.
-        modeling: hybrid rows are for a model that can write its own beginning.
-        rescorer: one is named.
+        defaults: the model's settings; numbers of steps are scaled from these.
+        modeling: the model's; hybrid models get an axis of their own.
+        rescorer: whether a rescorer is given.
 
     Raises:
-        UsageError: the model does not decode by masks.
+        UsageError: the model does not use masked decoding.
     """
     if defaults.decoding_steps is None:
         raise UsageError(
-            "The paper's ablations are of masked decoding, and this model writes step by step.",
-            "Take a masked or hybrid model, or say what to --vary.",
+            "The paper's ablations are for masked decoding, but this model is autoregressive.",
+            "Use a masked or hybrid model, or choose what to --vary.",
         )
     first, *others = defaults.decoding_steps
 
@@ -183,13 +185,13 @@ def paper_axes(defaults: DecodingConfig, modeling: Modeling, rescorer: bool) -> 
 
 
 def notes_on(rows: Sequence[SweepRow]) -> list[str]:
-    """What to know before rows are taken for the paper's."""
+    """Caveats for comparing rows with the paper's."""
     varied = {name for row in rows for name in row.decoding}
     return [note for name, note in TRAINED_ANEW.items() if name in varied]
 
 
 def draw_sweep(path: Path, found: Comparison, title: str) -> None:
-    """Draw each row's difference from the baseline, one panel a figure.
+    """Draw each row's difference from the baseline, one panel per column.
 
     Raises:
         AudioFileError: the file cannot be written.
@@ -213,7 +215,8 @@ def _setting(name: str) -> str:
     known = field_of(name)
     if known not in settings_of(DecodingConfig):
         raise UsageError(
-            f"{known} is not a setting of decoding.", "Vary one of docs/cli.md's decoding settings."
+            f"{known} is not a decoding setting.",
+            "Vary one of the decoding settings in docs/cli.md.",
         )
     return known
 
@@ -227,5 +230,5 @@ def _value(name: str, words: str) -> Any:
 
 
 def _folder(name: str) -> str:
-    """A folder's name for a row."""
+    """The folder name of a row."""
     return slug(name.replace("=-", " minus "))

@@ -1,4 +1,4 @@
-"""A comparison as people and programs read it: Markdown, and JSON."""
+"""Results of a comparison as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A figure and who judged it."""
+    """A metric computed by one judge."""
 
     key: str  # metric:judge
     heading: str
-    better: str  # lower or higher
+    better: str  # "lower" or "higher"
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,21 @@ class Line:
     """A row of the table."""
 
     name: str
-    role: str  # system, floor or ceiling
-    cells: dict[str, Estimate]  # by the column's key; a column that it cannot have is missing
+    role: str  # "system", "floor" or "ceiling"
+    cells: dict[str, Estimate]  # by column key; columns that do not apply are missing
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing systems.
+    """The result of comparing systems.
 
     Attributes:
-        reference: the name of the set they were compared with, if any.
-        clips: those that were measured, by the set's name.
-        baseline: the first system.
-        differences: of each other system from the baseline, over the prompts of both.
-        faults: what was left out, by the set's name.
-        notes: what to know before the figures are believed.
+        reference: the name of the reference set, if any.
+        clips: the number of clips measured, by set name.
+        baseline: the name of the first system.
+        differences: each other system minus the baseline, over prompts that both have.
+        faults: (set name, fault) of what was left out.
+        notes: caveats for the reader.
     """
 
     reference: str | None
@@ -54,7 +54,7 @@ class Comparison:
     notes: tuple[str, ...]
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """The result as JSON types."""
 
         def lines(of: Sequence[Line]) -> list[dict[str, Any]]:
             return [
@@ -79,10 +79,10 @@ class Comparison:
         }
 
     def markdown(self, said: Mapping[str, str] | None = None) -> str:
-        """Tables of figures and of differences, with what to know about them.
+        """Tables of figures and of differences, followed by the notes.
 
         Args:
-            said: what to call a row instead of its set's name.
+            said: row names to show instead of sets' names.
         """
         said = said or {}
         digits = {column.key: self._digits(column.key) for column in self.columns}
@@ -111,19 +111,19 @@ class Comparison:
             text.append(markdown_table([head, *heads], rows))
         notes = [*self.notes, f"In brackets: {100 * LEVEL:.0f} % intervals over clips."]
         if self.differences:
-            notes.append("Differences are paired by prompt; ≈ 0: the interval holds zero.")
+            notes.append("Differences are paired by prompt; ≈ 0: the interval contains zero.")
         text.append("\n".join(f"- {note}" for note in notes))
         return "\n\n".join(text)
 
     def _digits(self, key: str) -> int:
-        """Decimals that tell the figures of a column apart."""
+        """The number of decimals to show in a column."""
         values = [abs(line.cells[key].value) for line in self.lines if key in line.cells]
         largest = max((value for value in values if math.isfinite(value)), default=0.0)
         return 1 if largest >= 100 else 2 if largest >= 5 else 3
 
 
 def in_words(estimate: Estimate | None, digits: int = 2) -> str:
-    """ "1.23 [1.11, 1.35]", or as much of it as is known."""
+    """Format as "1.23 [1.11, 1.35]", or without the interval if it is unknown."""
     if estimate is None or not math.isfinite(estimate.value):
         return ABSENT
     value = f"{estimate.value:.{digits}f}"
@@ -133,7 +133,7 @@ def in_words(estimate: Estimate | None, digits: int = 2) -> str:
 
 
 def difference_in_words(estimate: Estimate | None, digits: int = 2) -> str:
-    """The same with a sign, and a mark where the interval holds zero."""
+    """Like `in_words`, with a sign, and a mark where the interval contains zero."""
     if estimate is None or not math.isfinite(estimate.value):
         return ABSENT
     value = f"{estimate.value:+.{digits}f}"
@@ -144,7 +144,7 @@ def difference_in_words(estimate: Estimate | None, digits: int = 2) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; what would end a cell is escaped."""
+    """Format a Markdown table; pipes and line breaks in cells are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in escaped)

@@ -1,4 +1,4 @@
-"""What a bench measured, as people and programs read it: a table, JSON, and what it says."""
+"""Measurements of a bench as Markdown, JSON and points to plot."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from magnet_cli.evaluation.table import ABSENT, markdown_table
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a way, a precision and a batch.
+    """Measurements for one decoding method, precision and batch size.
 
     Attributes:
-        dtype: of the language model, as it was loaded.
-        clip: seconds of sound in a clip.
-        passes: of a clip through a language model, guided halves and partners' ones counted.
-        memory: peak bytes: of the process on a processor, of torch on a GPU; None: not known.
-        seconds: of each repeat, for the whole batch.
+        way: the decoding method.
+        dtype: of the loaded language model.
+        clip: seconds of sound per clip.
+        passes: of a clip through language models, including guidance and partners.
+        memory: peak bytes, of the process on a CPU, of torch on a GPU; None: unknown.
+        seconds: for the whole batch, in each repeat.
     """
 
     way: str
@@ -33,12 +34,12 @@ class Row:
 
     @property
     def median(self) -> float:
-        """Seconds of the batch."""
+        """Median seconds for the batch."""
         return statistics.median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """The first and the third; of one repeat, that one."""
+        """First and third quartile of the seconds."""
         if len(self.seconds) < 2:
             return self.median, self.median
         first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
@@ -46,16 +47,16 @@ class Row:
 
     @property
     def clips_a_minute(self) -> float:
-        """How many are made."""
+        """Clips per minute."""
         return 60 * self.batch / self.median
 
     @property
     def times_real_time(self) -> float:
-        """Seconds of sound in a second."""
+        """Seconds of sound per second."""
         return self.batch * self.clip / self.median
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """The measurements as JSON types."""
         first, third = self.quartiles
         return {
             "way": self.way,
@@ -74,11 +75,11 @@ class Row:
 
 @dataclass
 class Bench:
-    """What was measured, and on what.
+    """All measurements, and the machine they were made on.
 
     Attributes:
-        codec: seconds that the codec takes for a clip.
-        interrupted: rows are missing.
+        codec: seconds of the codec per clip.
+        interrupted: whether rows are missing.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Bench:
     interrupted: bool = False
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """The measurements as JSON types."""
         return {
             "name": self.name,
             "device": self.device,
@@ -103,7 +104,7 @@ class Bench:
         }
 
     def markdown(self) -> str:
-        """A table, with what to know about it."""
+        """A table, followed by notes."""
         head = ["way", "dtype", "batch", "seconds", "clips a minute"]
         head += ["times real time", "passes", "peak memory"]
         cells = [
@@ -121,24 +122,26 @@ class Bench:
         ]
         repeats = max(len(row.seconds) for row in self.rows)
         turns = (
-            f"medians of {repeats} in turns, quartiles in brackets" if repeats > 1 else "one run"
+            f"medians of {repeats} alternating runs, quartiles in brackets"
+            if repeats > 1
+            else "one run"
         )
         clip = ", ".join(sorted({f"{row.clip:g}" for row in self.rows}))
         notes = [
             f"{self.name} on {self.device} with {self.threads} threads, clips of {clip} s; {turns}. "
             "Seconds are from texts to codes, for the whole batch.",
-            f"The codec takes {_short(self.codec)} s more for each clip.",
-            "Passes: how often a clip goes through a language model; guided steps count twice.",
+            f"The codec adds {_short(self.codec)} s per clip.",
+            "Passes: times a clip goes through a language model; guided steps count twice.",
         ]
         if self.sample is not None:
             notes.append(
-                f"Reckoned: {self.sample} steps of each kind were timed, and stand for the others."
+                f"Estimated: {self.sample} steps of each kind were timed, the others extrapolated."
             )
         notes += overtaking(self.rows)
         return markdown_table(head, cells) + "\n\n" + "\n".join(f"- {note}" for note in notes)
 
     def points(self) -> dict[str, list[tuple[float, float, str]]]:
-        """For `plots.draw_tradeoff`: of each way and precision, seconds, clips a minute and the batch."""
+        """Lines for `plots.draw_tradeoff`, one for each method and precision."""
         lines: dict[str, list[tuple[float, float, str]]] = {}
         for row in self.rows:
             point = row.median, row.clips_a_minute, str(row.batch)
@@ -153,13 +156,13 @@ def _seconds(row: Row) -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits that count."""
+    """Format with three significant digits."""
     digits = max(0, 2 - math.floor(math.log10(value))) if 0 < value < 100 else 0
     return f"{value:.{digits}f}"
 
 
 def overtaking(rows: Sequence[Row]) -> list[str]:
-    """Where writing step by step makes more clips a minute than filling masks, a sentence a precision."""
+    """One sentence per precision: where autoregressive decoding makes more clips a minute than masked."""
     said = []
     for dtype in dict.fromkeys(row.dtype for row in rows):
         masked, written = (
@@ -178,6 +181,6 @@ def overtaking(rows: Sequence[Row]) -> list[str]:
             before = both[both.index(ahead[0]) - 1]
             what = f"autoregressive overtakes masked between batch {before} and {ahead[0]}"
         back = [batch for batch in both if ahead and batch > ahead[0] and batch not in ahead]
-        again = f", and is behind again at {', '.join(map(str, back))}" if back else ""
+        again = f", but is slower again at {', '.join(map(str, back))}" if back else ""
         said.append(f"In {dtype}, {what}{again}.")
     return said

@@ -47,10 +47,10 @@ def spoil_codec(model: Model) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (spoil_weights, {"weights": "holds values that are not numbers"}),
-        (spoil_head, {"weights": "holds values that are not numbers", "logits": "is not a number"}),
+        (spoil_weights, {"weights": "has NaN or infinite values"}),
+        (spoil_head, {"weights": "has NaN or infinite values", "logits": "is NaN or infinite"}),
         (spoil_sizes, {"sizes": "60 frames a second"}),
-        (spoil_codec, {"codec": "sound holds values that are not numbers"}),
+        (spoil_codec, {"codec": "sound has NaN or infinite values"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

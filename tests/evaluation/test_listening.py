@@ -208,7 +208,7 @@ def test_mean_opinions_with_intervals_differences_and_an_odd_listener_left_out(
     assert difference.estimate.holds(-20)
     assert difference.p < 0.05
     text = found.markdown()
-    assert "Left out: Zed" in text
+    assert "Excluded: Zed" in text
     assert json.loads(json.dumps(found.record(), allow_nan=False))["prompts"] == 6
 
 
