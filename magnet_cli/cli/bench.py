@@ -1,4 +1,4 @@
-"""`magnet bench`: how long models take on this machine."""
+"""`magnet bench`: measures the speed of a model on this machine."""
 
 from __future__ import annotations
 
@@ -36,40 +36,40 @@ Examples:
     magnet bench -m small --partner facebook/musicgen-small --ways masked,hybrid:2 --plot speed.png
 """
 
-_what, _model = panel("What is measured"), panel("Model")
+_what, _model = panel("Measurements"), panel("Model")
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured."""
+    """Flags for what to measure."""
 
     ways: str | None = _what(
-        "Of masked, autoregressive, rescorer and hybrid:SECONDS, with commas. Default: masked and "
-        "autoregressive, where the model can.",
+        "Decoding methods, separated by commas: masked, autoregressive, rescorer or hybrid:SECONDS. "
+        "Default: masked and autoregressive, if the model can.",
         metavar="WAYS",
     )
     dtype: str = _what(
-        "Of auto, float32, float16, bfloat16 and int8, with commas.",
+        "Precisions, separated by commas: auto, float32, float16, bfloat16 or int8.",
         "auto",
         metavar="NAMES",
         show_default=False,
     )
-    batch: tuple[int, ...] = _what("Clips at once.", (1,), metavar="N,N,...", low=1, high=1024)
+    batch: tuple[int, ...] = _what("Batch sizes, in clips.", (1,), metavar="N,N,...", low=1, high=1024)
     duration: float | None = _what(
-        "Length of a clip. Default: the model's segment; of a shape, 10.",
+        "Length of a clip. Default: the model's segment, or 10 with --shape.",
         flags="--duration -d",
         metavar="SECONDS",
         parser=seconds_of,
     )
     steps: tuple[int, ...] | None = _what(
-        "Steps of each masked stream, or one number for all.",
+        "Decoding steps of each stream, or one number for all.",
         metavar="N,N,...",
         low=1,
         high=10_000,
     )
-    repeats: int = _what("Runs of each row.", 3, metavar="N", low=1, high=1000)
+    repeats: int = _what("Runs per row.", 3, metavar="N", low=1, high=1000)
     sample: int | None = _what(
-        "Time so many steps of each kind, and estimate the rest: for large models on slow machines.",
+        "Time only N steps of each kind and estimate the rest, for large models on slow machines.",
         metavar="N",
         low=1,
         high=10_000,
@@ -81,7 +81,7 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class BenchModelOptions(PlaceOptions):
-    """Which model, and where it runs."""
+    """Flags for the model and its device."""
 
     model: str | None = _model(
         "As in `magnet gen`.",
@@ -91,11 +91,11 @@ class BenchModelOptions(PlaceOptions):
         autocompletion=complete_model,
     )
     shape: str | None = _model(
-        "Random weights of a released size, small or medium, in place of a model: nothing is fetched.",
+        "Use random weights of a released size, small or medium, so that nothing is downloaded.",
         metavar="NAME",
     )
     partner: str | None = _model(
-        "An autoregressive model with the same codec, for the ways that a masked one cannot go alone.",
+        "An autoregressive model with the same codec, for the methods that need one.",
         metavar="NAME",
         autocompletion=complete_model,
     )
@@ -114,7 +114,7 @@ def bench(
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.png", help="Draw throughput over latency, too.", show_default=False
+            metavar="FILE.png", help="Also draw throughput over latency.", show_default=False
         ),
     ] = None,
     *,
@@ -124,9 +124,10 @@ def bench(
 ) -> None:
     """Measure how long a model takes on this machine.
 
-    From texts to codes, loading and warming up left out: seconds (median and quartiles), clips a minute,
-    times real time, passes through the network, peak memory, and where autoregression overtakes. The table
-    goes to stdout; on Ctrl-C, what there is of it. Nothing else should run meanwhile.
+    Times decoding from texts to codes, without loading and warming up: seconds (median and quartiles),
+    clips a minute, times real time, passes through the network, peak memory, and the batch size from which
+    autoregressive decoding is faster. Writes a table to stdout, after Ctrl-C with what was measured until
+    then. Run nothing else meanwhile.
     """
     voice = Talk(talk)
     check_plot(plot)
@@ -136,9 +137,9 @@ def bench(
             raise no_dtype(name)
     if models.shape is not None and (models.lora or models.partner):
         raise UsageError(
-            "--shape has random weights, and its own partner.", "Leave --lora and --partner out."
+            "--shape has random weights and its own partner.", "Remove --lora and --partner."
         )
-    # A flag goes before what the environment or config.toml chose.
+    # --shape takes precedence over a model from the environment or config.toml.
     name = models.shape or choose(ModelOptions(models.model), voice)
     suit_threads(name)
     from magnet_cli.evaluation.bench import Plan, parse_way
@@ -173,7 +174,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _loaded(name: str, models: BenchModelOptions, voice: Talk) -> Supply:
-    """The model that was named, and its partner."""
+    """Loaders of the named model and its partner."""
     from magnet_cli.api import load_model
     from magnet_cli.evaluation.bench import Supply
 
@@ -195,7 +196,7 @@ def _loaded(name: str, models: BenchModelOptions, voice: Talk) -> Supply:
 
 
 def _shapes(models: BenchModelOptions, what: BenchOptions) -> Supply:
-    """Random weights of a shape, and of one that writes step by step."""
+    """Makers of random weights, masked and autoregressive."""
     from magnet_cli.checkpoints.load import pick_device
     from magnet_cli.config import Modeling
     from magnet_cli.evaluation.bench import Supply

@@ -1,4 +1,4 @@
-"""`magnet doctor`: what a bug report should say of this machine, and whether a model is sound."""
+"""`magnet doctor`: describes this machine for a bug report, and checks a model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def doctor(
             "--model",
             "-m",
             metavar="NAME",
-            help="Check this model, too.",
+            help="Also check this model.",
             autocompletion=complete_model,
             show_default=False,
         ),
@@ -69,11 +69,12 @@ def doctor(
     place: PlaceOptions,
     talk: TalkOptions,
 ) -> None:
-    """Say what a bug report needs of this machine; check a model.
+    """Describe this machine for a bug report; check a model.
 
-    Versions, processor, threads and a speed test of two seconds, devices, cache, configuration, completion
-    and sound; your folder is shown as ~. With -m MODEL: it is loaded, its sizes are compared, a sound goes
-    through its codec and back, and a known prompt is put to it. A check that fails ends in status 4.
+    Shows versions, processor, threads, a two-second speed test, devices, cache, configuration, completion
+    and sound; your home folder is shown as ~. With -m MODEL, loads the model and checks its weights and
+    sizes, a round trip through its codec, and its logits for a known prompt. The exit status is 4 if a
+    check fails.
     """
     voice = Talk(talk)
     record: dict[str, Any] = {}
@@ -102,8 +103,8 @@ def doctor(
     bad = [each.name for each in findings if not each.good]
     if bad:
         raise PartialFailureError(
-            f"{loaded.name} does not pass: {', '.join(bad)}.",
-            "Its files may be damaged: fetch or make it again.",
+            f"{loaded.name} fails these checks: {', '.join(bad)}.",
+            "Its files may be damaged: download or make it again.",
         )
 
 
@@ -138,7 +139,7 @@ def _versions() -> Iterator[str]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The first processor of /proc/cpuinfo; empty where there is none."""
+    """The first processor in /proc/cpuinfo, or {}."""
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8", "replace").partition("\n\n")[0]
     except OSError:
@@ -154,7 +155,7 @@ def _processor() -> str:
 def _instructions() -> str:
     found = _cpuinfo()
     said = (found.get("flags") or found.get("Features") or "").split()
-    return " ".join(name for name in _INSTRUCTIONS if name in said) or "others are not known"
+    return " ".join(name for name in _INSTRUCTIONS if name in said) or "others unknown"
 
 
 def _cores() -> str:
@@ -180,7 +181,7 @@ def _memory() -> str:
 
 
 def _speed() -> str:
-    """Products of matrices for a second with all threads, and for one with one."""
+    """Speed of matrix products, one second with all threads and one second with one."""
     import torch
 
     threads = torch.get_num_threads()
@@ -227,12 +228,12 @@ def _cache() -> str:
     try:
         free = f"{shutil.disk_usage(_there(folder)).free / 1e9:.0f} GB free"
     except OSError as error:
-        free = f"cannot be looked at: {error.strerror}"
+        free = f"free space unknown: {error.strerror}"
     return f"{folder}: {', '.join(here) if here else 'no models'}; {free}"
 
 
 def _there(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """The folder, or its nearest parent that exists."""
     return next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
 
 
@@ -250,7 +251,7 @@ def _configuration() -> str:
 def _completion() -> str:
     shell = Path(os.environ.get("SHELL", "")).name or "unknown shell"
     home = Path.home()
-    # Where `magnet --install-completion` puts them.
+    # Written by `magnet --install-completion`.
     places = (
         ".bash_completions/magnet.sh",
         ".zfunc/_magnet",
@@ -273,12 +274,12 @@ def _sound() -> str:
         return f"no sounddevice; {said}"
     except OSError:
         return f"sounddevice finds no PortAudio; {said}"
-    except Exception as error:  # whatever PortAudio says
+    except Exception as error:  # PortAudio may raise anything
         return f"sounddevice fails ({type(error).__name__}); {said}"
 
 
 def _private(text: str) -> str:
-    """Without the user's folder and name."""
+    """Remove the user's home folder and name."""
     home = Path.home()
     if len(str(home)) > 1:
         text = text.replace(str(home), "~")

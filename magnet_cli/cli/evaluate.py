@@ -1,4 +1,4 @@
-"""`magnet eval`: folders of clips measured against a reference."""
+"""`magnet eval`: measures folders of clips against a reference."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ Examples:
     magnet eval mine --reference test --embedder models/clap --classifier models/ast --offline --json
 """
 
-_SHOWN = 20  # clips that are named; --json names all
+_SHOWN = 20  # faults that are listed; --json lists all
 
 _judges, _place = panel("Judges"), panel("Model")
 
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Who judges, and what."""
+    """Flags for judges and metrics."""
 
     reference: str | None = _judges(
-        "Folder of true sounds: a batch's, or sounds with .txt captions beside them.", metavar="DIR"
+        "Folder of real recordings: a batch's, or sounds with .txt captions.", metavar="DIR"
     )
     metrics: str | None = _judges(
-        "Of kad, fad, kl and clap, with commas. Default: all that the judges and the clips allow.",
+        "kad, fad, kl or clap, separated by commas. Default: all that the judges and clips allow.",
         metavar="NAME,NAME",
     )
     embedder: tuple[str, ...] = _judges(
-        "What places sounds: mel (no weights, does not judge perception), CLAP by hub id or folder, or a "
+        "Embedder of sounds: mel (no weights, does not judge perception), CLAP by hub id or folder, or a "
         "plugin's NAME or NAME=ARGUMENT. May be given several times. Default: mel.",
         (),
         metavar="NAME",
     )
     classifier: str | None = _judges(
-        "What names sounds, for kl: AST by hub id or folder.", metavar="NAME"
+        "Classifier of sounds, for kl: AST by hub id or folder.", metavar="NAME"
     )
     bootstrap: int = _judges(
-        "Draws of the intervals of means.",
+        "Bootstrap draws for the intervals of means.",
         2000,
         metavar="N",
         low=100,
@@ -67,7 +67,7 @@ class JudgeOptions:
 
 @dataclass(frozen=True)
 class PlaceOptions:
-    """Where judges run, and whether they may be fetched."""
+    """Flags for the device, and for downloads."""
 
     device: str = _place(
         "auto, cpu, cuda, cuda:1 or mps.", "auto", metavar="NAME", show_default=False
@@ -89,14 +89,14 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="FOLDER",
-            help="Folders to measure: batches, or sounds with .txt captions beside them. The first is "
-            "the baseline of the differences.",
+            help="Folders to measure: batches, or sounds with .txt captions. The first is the baseline "
+            "for differences.",
             show_default=False,
         ),
     ],
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw the figures, too.", show_default=False),
+        typer.Option(metavar="FILE.png", help="Also draw the figures.", show_default=False),
     ] = None,
     *,
     judges: JudgeOptions,
@@ -105,10 +105,10 @@ def evaluate(
 ) -> None:
     """Measure folders of clips against a reference.
 
-    KAD, FAD, KL and CLAP score, each with its judge's name and an interval. The table goes to stdout. It
-    has a floor (the reference, half against half) and a ceiling (captions shuffled, white noise). What a
-    judge hears of a file is kept, so measuring again takes seconds. Clips that are unreadable, silent or
-    without a partner are named and left out: exit status 4.
+    Computes KAD, FAD, KL and CLAP score with intervals, by judge, and writes a table to stdout. Its floor
+    compares one half of the reference with the other; its ceiling is shuffled captions and white noise.
+    Embeddings are cached, so measuring again takes seconds. Clips that are unreadable, silent or without a
+    counterpart are listed and left out, and the exit status is 4.
     """
     from magnet_cli.evaluation.sets import name_apart, read_set
 
@@ -131,20 +131,20 @@ def evaluate(
 
 
 def check_plot(plot: Path | None) -> None:
-    """Refuse a picture that cannot be written, before the work is done."""
+    """Raise UsageError if a picture cannot be written, before any work is done."""
     if plot is not None and plot.suffix.lower() != ".png":
-        raise UsageError(f"{plot} is not the name of a picture.", "Pictures are .png files.")
+        raise UsageError(f"{plot} is not a .png file.", "Give a name that ends in .png.")
     if plot is not None and not plot.absolute().parent.is_dir():
-        raise UsageError(f"There is no folder for {plot}.", "Make it first.")
+        raise UsageError(f"The folder of {plot} does not exist.", "Create it first.")
 
 
 def judges_of(
     options: JudgeOptions, place: PlaceOptions, with_reference: bool, voice: Talk
 ) -> Judges:
-    """The judges that the flags name, loaded.
+    """Load the judges that the flags name.
 
     Raises:
-        MagnetError: one cannot be had, or a metric needs another.
+        MagnetError: one cannot be loaded, or a metric needs another.
     """
     from magnet_cli.evaluation.embedders import MEL, find_embedder, short_name
     from magnet_cli.evaluation.hearing import user_cache
@@ -182,15 +182,15 @@ def judges_of(
 def measured(
     sets: Sequence[ClipSet], reference: ClipSet | None, judges: Judges, voice: Talk
 ) -> Comparison:
-    """What judges make of sets of clips."""
+    """Compare sets of clips, with a progress bar."""
     from magnet_cli.evaluation.comparison import compare
 
-    with counting(voice, "Hearing") as on_clip:
+    with counting(voice, "Measuring") as on_clip:
         return compare(sets, reference, judges, on_clip)
 
 
 def draw(found: Comparison, path: Path) -> None:
-    """Draw the figures of a comparison, one panel each."""
+    """Draw the figures of a comparison, one panel per column."""
     from magnet_cli.evaluation.plots import Panel, draw_intervals
 
     panels = [
@@ -204,15 +204,15 @@ def draw(found: Comparison, path: Path) -> None:
 
 
 def say_faults(faults: Sequence[tuple[str, Fault]], voice: Talk) -> None:
-    """Name what was left out.
+    """List clips that were left out.
 
     Raises:
-        PartialFailureError: something was.
+        PartialFailureError: there are any.
     """
     for where, fault in faults[:_SHOWN]:
         voice.warn(f"{where}: {fault.what}")
     if len(faults) > _SHOWN:
-        voice.warn(f"… and {len(faults) - _SHOWN} more (--json names them all).")
+        voice.warn(f"… and {len(faults) - _SHOWN} more (--json lists them all).")
     if faults:
         clips = count_of(len(faults), "clip")
         raise PartialFailureError(f"{clips} could not be used or paired.", "The others were.")

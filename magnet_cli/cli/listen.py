@@ -1,4 +1,4 @@
-"""`magnet listen`: listening tests, made and analysed."""
+"""`magnet listen`: makes and analyses listening tests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make(
         list[str],
         typer.Argument(
             metavar="NAME=DIR",
-            help="Systems, each a name and a folder: a batch's, or sounds with .txt captions beside them.",
+            help="Systems, each a name and a folder: a batch's, or sounds with .txt captions.",
             show_default=False,
         ),
     ],
@@ -66,13 +66,15 @@ def make(
         str,
         typer.Option(
             metavar="mos|mushra|ab",
-            help="mos: each clip alone, quality and fit from 1 to 100. mushra: side by side with the "
-            "reference, hidden reference and low anchor among them. ab: a choice of two.",
+            help="mos: rate each clip's quality and fit from 1 to 100. mushra: rate clips side by side "
+            "against a reference, with a hidden reference and a low anchor. ab: choose between two.",
         ),
     ] = "mos",
     reference: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="True sounds of the same prompts.", show_default=False),
+        typer.Option(
+            metavar="DIR", help="Real recordings for the same prompts.", show_default=False
+        ),
     ] = None,
     clips: Annotated[
         int | None,
@@ -80,12 +82,12 @@ def make(
             metavar="N",
             min=1,
             max=1000,
-            help="Prompts, drawn of those that all have answered. Default: all, 20 at most.",
+            help="Number of prompts, drawn from those that all systems answered. Default: all, at most 20.",
             show_default=False,
         ),
     ] = None,
     title: Annotated[
-        str, typer.Option(metavar="TEXT", help="What the page is called.")
+        str, typer.Option(metavar="TEXT", help="Title of the page.")
     ] = "Listening test",
     seed: Annotated[
         int | None,
@@ -93,7 +95,7 @@ def make(
             metavar="N",
             min=0,
             max=MAX_SEED,
-            help="Of the draw and the orders. Default: drawn.",
+            help="Seed for the draw and the orders. Default: random.",
             show_default=False,
         ),
     ] = None,
@@ -103,11 +105,11 @@ def make(
     *,
     talk: TalkOptions,
 ) -> None:
-    """Make a listening test: one page that is one file, and the key to it.
+    """Make a listening test: a page in a single file, and its key.
 
-    Give listeners STUDY/page/index.html: it works from a disk, a phone or any static host, sends nothing
-    anywhere, and gives each listener a JSON file to send back. Keep STUDY/key.json: it says which clip is
-    whose. Add ?listener=1, 2, … to the page's address to hand out the balanced orders one by one.
+    Give listeners STUDY/page/index.html: it works from disk, on a phone or on any static host, sends nothing
+    anywhere, and gives each listener a JSON file to send back. Keep STUDY/key.json, which maps clips to
+    systems. Add ?listener=1, 2, … to the page's address to give each listener the next balanced order.
     """
     from magnet_cli.evaluation.listening import KEY, make_study
     from magnet_cli.evaluation.sets import read_set
@@ -115,16 +117,18 @@ def make(
     voice = Talk(talk)
     if (folder / KEY).exists() and not force:
         raise UsageError(
-            f"{folder} holds a study already, whose answers a new key cannot read.",
-            "Choose another folder with -O, or say --force.",
+            f"{folder} already holds a study, whose answers a new key cannot read.",
+            "Choose another folder with -O, or add --force.",
         )
     named: dict[str, Path] = {}
     for text in systems:
         name, said, path = text.partition("=")
         if not said or not name.strip() or not path:
-            raise UsageError(f"{text[:80]!r} is not a system.", "Give NAME=DIR, as ours=clips.")
+            raise UsageError(
+                f"{text[:80]!r} is not a system.", "Give NAME=DIR, such as ours=clips."
+            )
         if name in named:
-            raise UsageError(f"Two systems are called {name!r}.", "Call each otherwise.")
+            raise UsageError(f"Two systems are named {name!r}.", "Give each its own name.")
         named[name] = Path(path)
     sets = {name: read_set(path, name) for name, path in named.items()}
     true = read_set(reference, "reference") if reference is not None else None
@@ -153,7 +157,7 @@ def make(
         f"{count_of(study.screens, 'page')} for each listener. Keep {study.key} to yourself."
     )
     if study.unshared:
-        voice.note(f"Left out: {count_of(study.unshared, 'prompt')} that not all have answered.")
+        voice.note(f"Left out: {count_of(study.unshared, 'prompt')} that not all systems answered.")
     say_faults(
         [
             (f"{name}: {fault.where}" if name else fault.where, fault)
@@ -179,15 +183,15 @@ def results(
     ],
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw the means, too.", show_default=False),
+        typer.Option(metavar="FILE.png", help="Also draw the means.", show_default=False),
     ] = None,
     *,
     talk: TalkOptions,
 ) -> None:
-    """Analyse the answers to a listening test: means or shares, differences, and who was left out.
+    """Analyse the answers to a listening test: means or choices, differences, and excluded listeners.
 
-    Means have CrowdMOS's intervals, differences are paired and corrected (Holm), choices have Wilson's.
-    Files that cannot be used are named: exit status 4.
+    Means have CrowdMOS's intervals, choices Wilson's; differences are paired and corrected (Holm).
+    Files that cannot be used are listed, and the exit status is 4.
     """
     from magnet_cli.evaluation.listening_results import read_results
 

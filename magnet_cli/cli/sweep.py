@@ -1,4 +1,4 @@
-"""`magnet sweep`: ablations. A batch for each row, and what became of it, measured."""
+"""`magnet sweep`: ablations. Makes a batch for each row and measures them."""
 
 from __future__ import annotations
 
@@ -44,27 +44,27 @@ _sweep, _model, _decoding = panel("Sweep"), panel("Model"), panel(DECODING)
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What varies."""
+    """Flags for what varies."""
 
     vary: tuple[str, ...] = _sweep(
-        "A setting of decoding and its values, which part at `;`: span_len=1;3;5. Settings that go "
-        "together part at `:`, their values too. May be given several times.",
+        "A decoding setting and its values, separated by `;`: span_len=1;3;5. Settings that vary together "
+        "are separated by `:`, and so are their values. May be given several times.",
         (),
         metavar="SETTING=VALUE;VALUE",
     )
     preset: str | None = _sweep(
-        "paper: the paper's ablations that decoding can show.", metavar="NAME"
+        "paper: the paper's ablations that need no training.", metavar="NAME"
     )
-    cross: bool = _sweep("Every combination, not one axis at a time.", False)
-    dry_run: bool = _sweep("List the rows, and stop.", False)
+    cross: bool = _sweep("Combine all axes instead of varying one at a time.", False)
+    dry_run: bool = _sweep("List the rows and exit.", False)
 
 
 @dataclass(frozen=True)
 class SweepModelOptions(PlaceOptions):
-    """Which models, and where they and the judges run."""
+    """Flags for models, and for the device of models and judges."""
 
     model: tuple[str, ...] = _model(
-        "The baseline's model, as in `magnet gen`; NAME=DIR adds a row of another model. May be given "
+        "The baseline's model, as in `magnet gen`; NAME=DIR adds a row for another model. May be given "
         "several times.",
         (),
         flags="--model -m",
@@ -87,7 +87,7 @@ class SweepModelOptions(PlaceOptions):
 
 @dataclass(frozen=True)
 class SweepDecodingOptions:
-    """How the baseline is decoded."""
+    """Flags for decoding the baseline."""
 
     config: DecodingConfig = part(DecodingConfig, DECODING)
 
@@ -101,7 +101,7 @@ def register(app: typer.Typer) -> None:
 def sweep(
     source: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="Prompts, as of `magnet batch`.", show_default=False),
+        typer.Argument(metavar="FILE", help="Prompts, as for `magnet batch`.", show_default=False),
     ],
     folder: Annotated[
         Path,
@@ -109,13 +109,13 @@ def sweep(
             "--output-dir",
             "-O",
             metavar="DIR",
-            help="Folder for the rows and the tables.",
+            help="Folder for rows and tables.",
             show_default=False,
         ),
     ],
     force: Annotated[
         bool,
-        typer.Option("--force", "-f", help="Make clips again whose settings changed."),
+        typer.Option("--force", "-f", help="Remake clips whose settings changed."),
     ] = False,
     *,
     options: SweepOptions,
@@ -129,11 +129,10 @@ def sweep(
 ) -> None:
     """Make a batch for each of several settings, and measure them.
 
-    The baseline is decoded as the flags say; each row differs from it in what varies. All rows have the
-    same prompts and seeds, and are compared prompt by prompt: table.md, results.json and plot.png in DIR
-    hold the figures, the differences from the baseline and their intervals. Rows are batches: the same
-    command again makes what is missing. A rescorer takes part in the rows that vary its weight, or else
-    in all.
+    The flags describe the baseline, and each row differs from it in what varies. All rows use the same
+    prompts and seeds and are compared prompt by prompt; table.md, results.json and plot.png in DIR hold
+    the figures and the differences from the baseline, with intervals. Rows are batches: the same command
+    again makes what is missing. A rescorer is used in the rows that vary its weight, or else in all.
     """
     from magnet_cli.cli.loading import load
     from magnet_cli.evaluation.sets import read_set
@@ -150,13 +149,13 @@ def sweep(
     axes = [parse_axis(text) for text in options.vary]
     if options.preset not in (None, *SWEEP_PRESETS):
         raise UsageError(
-            f"There is no preset {options.preset!r} of a sweep.",
-            f"Take {', '.join(SWEEP_PRESETS)}.",
+            f"There is no sweep preset {options.preset!r}.",
+            f"Use {', '.join(SWEEP_PRESETS)}.",
         )
     if clips.seed is None and not options.dry_run:
         raise UsageError(
-            "Rows are compared at equal seeds.",
-            "Say one, such as --seed 7: it makes the rows again.",
+            "A sweep needs a seed, so that rows can be compared and made again.",
+            "Add one, such as --seed 7.",
         )
     named = [name for name in models.model if "=" in name]
     plain = [name for name in models.model if "=" not in name]
@@ -183,7 +182,7 @@ def sweep(
     if options.preset is not None:
         axes += paper_axes(known, model.modeling, more.rescorer is not None)
     if more.rescorer is not None and "rescorer_weight" in _varied(axes):
-        known = dataclasses.replace(known, rescorer_weight=0.0)  # the baseline has no rescorer then
+        known = dataclasses.replace(known, rescorer_weight=0.0)  # then the baseline has no rescorer
     rows = rows_of(axes, known, others, options.cross)
     if options.dry_run:
         for row in rows:
@@ -214,17 +213,17 @@ def sweep(
     if failed:
         raise PartialFailureError(
             f"Clips of {', '.join(failed)} could not be made.",
-            "The same command tries them again.",
+            "Run the same command to try them again.",
         )
 
 
 def _measures(judges: JudgeOptions) -> bool:
-    """Whether anything is to be measured: without a reference, only where an embedder was named."""
+    """Whether to measure the rows: not if no reference, embedder or metrics were given."""
     return judges.reference is not None or bool(judges.embedder) or judges.metrics is not None
 
 
 def _varied(axes: list[Axis]) -> set[str]:
-    """The settings that the axes vary."""
+    """Names of the settings that the axes vary."""
     return {name for axis in axes for _, point in axis.points for name in point}
 
 
@@ -242,7 +241,7 @@ def _make_rows(
     voice: Talk,
     force: bool,
 ) -> list[str]:
-    """Make a batch for each row; the rows some of whose clips could not be made."""
+    """Make a batch for each row; returns the names of rows with failed clips."""
     from magnet_cli.batch.jobs import WHOLE, BatchSettings, Planner
     from magnet_cli.batch.manifest import Manifest
     from magnet_cli.batch.resume import as_begun
@@ -286,7 +285,7 @@ def _make_rows(
         )
         with open_prompts(source) as prompts:
             if not prompts.whole:
-                raise UsageError("A sweep reads its prompts for each row.", "Give it a file.")
+                raise UsageError("A sweep reads its prompts once per row.", "Give it a file.")
             try:
                 lines = read_prompts(prompts.stream, format_of(source), False)
                 run.whole(prompts.name, Planner(settings).plan(lines))

@@ -81,7 +81,7 @@ def _sizes(model: Pipeline) -> str:
     lm, codec = model.lm.config, model.codec
     _expect(lm.n_q == codec.n_q, f"the model has {lm.n_q} streams, its codec {codec.n_q}")
     _expect(lm.card == codec.card, f"the model has {lm.card} codes, its codec {codec.card}")
-    rates = f"{lm.frame_rate:g} frames per second, its codec {codec.frame_rate:g}"
+    rates = f"{lm.frame_rate:g} frames a second, its codec {codec.frame_rate:g}"
     _expect(math.isclose(lm.frame_rate, codec.frame_rate, rel_tol=1e-3), f"the model has {rates}")
     return (
         f"{model.modeling}, {lm.n_q} streams of {lm.card} codes at {lm.frame_rate:g} Hz, "

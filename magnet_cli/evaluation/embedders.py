@@ -1,4 +1,4 @@
-"""Judges: models that turn sound into embeddings or class probabilities; the built-in one, and finding others.
+"""Judges: models that turn sound into embeddings or class probabilities; finding them, and the built-in one.
 
 A judge takes windows of fixed length at one sample rate. `mel` is built in and needs no weights; CLAP and
 AST are loaded with transformers (judges.py) from the hub or a folder; other packages add entry points:

@@ -122,7 +122,7 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_measured(
     assert "not numbers" in said["002.wav"]
     lonely = [fault for name, fault in found.faults if name == "far"]
     assert [fault.where for fault in lonely] != []
-    assert all("not answered by near" in fault.what for fault in lonely)
+    assert all("no clip for this prompt in near" in fault.what for fault in lonely)
     assert len(lonely) == 4
     assert found.clips == {"near": 20, "far": 24, "real": 24}
     assert math.isfinite(figures(found, "kad:mel")["near"].value)
@@ -156,7 +156,7 @@ def test_fad_of_too_few_clips_is_refused_with_the_number_and_kad_offered(
     sounds: dict[str, Path],
 ) -> None:
     with pytest.raises(
-        UsageError, match=r"needs 500 windows in each set, so about 500 clips"
+        UsageError, match=r"needs 500 windows per set, which is about 500 clips"
     ) as few:
         compared(sounds, "near", judges=Judges([MelEmbedder()], metrics=["fad"]))
     assert "--metrics kad" in few.value.hint
@@ -192,7 +192,7 @@ def test_fad_of_enough_windows_with_its_extrapolation(tmp_path: Path) -> None:
     [
         (["loudness"], True, "no metric 'loudness'"),
         (["kl"], True, "kl needs a classifier"),
-        (["clap"], True, "reads text"),
+        (["clap"], True, "text as well as sound"),
         (["kad"], False, "compare with a reference"),
         (None, False, "nothing to compare with"),
     ],

@@ -108,7 +108,7 @@ def test_what_cannot_serve_is_said(tmp_path: Path, clap: Path) -> None:
     with pytest.raises(UsageError, match="no embedder 'vgg'") as unknown:
         find_embedder("vgg")
     assert "mel" in unknown.value.hint
-    with pytest.raises(CheckpointError, match="type 'clap', which cannot serve as a classifier"):
+    with pytest.raises(CheckpointError, match="type 'clap', not a classifier"):
         judges.load_classifier(str(clap))
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no judge"):
@@ -192,7 +192,7 @@ def test_plugins_are_found_by_their_entry_points(monkeypatch: pytest.MonkeyPatch
     assert found.argument == "weights.bin"
     for spec, said in (
         ("mine=nothing", "no such thing"),
-        ("none", "gives is no"),
+        ("none", "did not return an embedder"),
         ("gone", "gone"),
     ):
         with pytest.raises(CheckpointError, match=said):

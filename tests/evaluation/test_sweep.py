@@ -68,12 +68,12 @@ def test_models_are_rows_and_folders_are_told_apart() -> None:
         ("span_len", "--vary cannot be"),
         ("=3", "--vary cannot be"),
         ("span_lenn=3", "no field 'span_lenn'"),
-        ("seed=3;4", "seed is not a setting of decoding"),
-        ("lufs=-20;-14", "lufs is not a setting of decoding"),
+        ("seed=3;4", "seed is not a decoding setting"),
+        ("lufs=-20;-14", "lufs is not a decoding setting"),
         ("span_len=three", "span_len cannot be 'three'"),
         ("span_len=0", "span_len cannot be 0"),
         ("span_scoring=mean", "span_scoring cannot be 'mean'"),
-        ("max_cfg_coef:min_cfg_coef=10", "has 2 settings, and '10' 1 values"),
+        ("max_cfg_coef:min_cfg_coef=10", "has 2 settings, but '10' has 1 values"),
         ("decoding_steps=20,,10", "decoding_steps cannot be"),
     ],
 )
@@ -110,7 +110,7 @@ def test_the_papers_ablations_scale_with_the_model() -> None:
     bare = defaults.altered({"rescorer_weight": 0.0})
     more = rows_of(paper_axes(defaults, "hybrid", rescorer=True), bare)
     assert len(more) == len(rows) + 4 + 3  # seconds but for none, and weights
-    assert any("span_len is changed in decoding alone" in note for note in notes_on(rows))
+    assert any("span_len changes in decoding only" in note for note in notes_on(rows))
     assert notes_on(rows_of([parse_axis("temperature=1")], KNOWN)) == []
     with pytest.raises(UsageError, match="step by step"):
         paper_axes(
