@@ -166,6 +166,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def written(path: str | os.PathLike[str], make_folder: bool = False) -> Iterator[Path]:
+    """Like `atomic_path`, but an OSError is raised as `write_error` words it."""
+    try:
+        if make_folder:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            yield partial
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+@contextlib.contextmanager
 def draft(path: str | os.PathLike[str], replace: bool) -> Iterator[Draft]:
     """The same, for a name that may be taken by the time the file is complete.
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from magnet_cli.audio.sound import Samples
-from magnet_cli.files import atomic_path, write_error
+from magnet_cli.files import written
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,11 +63,8 @@ def draw(path: str | os.PathLike[str], portrait: Portrait, title: str = "") -> N
     _draw_axes(pen, spectrum_top, portrait.length / portrait.sample_rate, portrait.sample_rate)
     _draw_scale(pen, spectrum_top)
     pen.text((_LEFT, _TOP // 2), _shortened(title), fill=_INK, font=_font(_FONT + 2), anchor="lm")
-    try:
-        with atomic_path(path) as partial:
-            image.save(partial, format="PNG")
-    except OSError as error:
-        raise write_error(path, error) from error
+    with written(path) as partial:
+        image.save(partial, format="PNG")
 
 
 def thumbnail(portrait: Portrait) -> Image:

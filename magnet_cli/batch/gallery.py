@@ -28,7 +28,7 @@ from magnet_cli.batch.jobs import WHOLE
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.data.manifests import sound_files
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.files import atomic_path, write_error
+from magnet_cli.files import written
 from magnet_cli.foreign.reading import shown
 
 if TYPE_CHECKING:
@@ -159,11 +159,8 @@ def write_gallery(
         "failed": [_problem(clip["file"], clip.get("error")) for clip in failed]
         + [_problem(*fault) for fault in faults],
     }
-    try:
-        with atomic_path(folder / PAGE) as partial:
-            partial.write_text(_page(data), "utf-8")
-    except OSError as error:
-        raise write_error(folder / PAGE, error) from error
+    with written(folder / PAGE) as partial:
+        partial.write_text(_page(data), "utf-8")
     _remove_stale(folder / PICTURES, {clip["picture"] for clip in clips})
     missing = len(lost) - len(failed)
     return Gallery(folder / PAGE, len(clips), len(failed), missing, tuple(faults))
@@ -222,12 +219,8 @@ def _drawn(sound: Sound, place: Path) -> dict[str, float | None]:
     blocks = portrait.watched(sound.blocks(checked=False))
     level = level_of(blocks, sound.channels, sound.sample_rate)
     heard = {"lufs": _finite(level.lufs), "peak": _finite(level.peak)}
-    try:
-        place.parent.mkdir(exist_ok=True)
-        with atomic_path(place) as partial:
-            thumbnail(portrait).save(partial, format="PNG", pnginfo=_note(heard))
-    except OSError as error:
-        raise write_error(place, error) from error
+    with written(place, make_folder=True) as partial:
+        thumbnail(portrait).save(partial, format="PNG", pnginfo=_note(heard))
     return heard
 
 

@@ -65,7 +65,7 @@ COMMANDS = {
     "config": ("magnet_cli.cli.config", "Show what holds where no flag says otherwise."),
     "doctor": (
         "magnet_cli.cli.doctor",
-        "Say what a bug report needs of this machine; check a model.",
+        "Describe this machine for a bug report; check a model.",
     ),
     "models": ("magnet_cli.cli.models", "List, fetch, convert and choose models."),
     "data": ("magnet_cli.cli.data", "Check and encode training data."),

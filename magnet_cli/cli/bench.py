@@ -54,7 +54,9 @@ class BenchOptions:
         metavar="NAMES",
         show_default=False,
     )
-    batch: tuple[int, ...] = _what("Batch sizes, in clips.", (1,), metavar="N,N,...", low=1, high=1024)
+    batch: tuple[int, ...] = _what(
+        "Batch sizes, in clips.", (1,), metavar="N,N,...", low=1, high=1024
+    )
     duration: float | None = _what(
         "Length of a clip. Default: the model's segment, or 10 with --shape.",
         flags="--duration -d",

@@ -23,6 +23,7 @@ from magnet_cli.cli.settings import (
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import PartialFailureError, UsageError
 from magnet_cli.fields import panel
+from magnet_cli.files import written
 from magnet_cli.settings import DECODING, DecodingConfig, OutputConfig
 
 if TYPE_CHECKING:
@@ -198,8 +199,10 @@ def sweep(
         found = measured(sets, reference, asked, voice)
         found = dataclasses.replace(found, notes=(*found.notes, *notes_on(rows)))
         table = found.markdown()
-        _write(folder / "table.md", table + "\n")
-        _write(folder / "results.json", json.dumps(found.record(), indent=1) + "\n")
+        results = json.dumps(found.record(), indent=1)
+        for name, text in (("table.md", table), ("results.json", results)):
+            with written(folder / name) as partial:
+                partial.write_text(f"{text}\n", "utf-8")
         draw_sweep(
             folder / "plot.png", found, f"{Path(source).name}: differences from the baseline"
         )
@@ -298,13 +301,3 @@ def _make_rows(
 
 
 _NOTHING = DecodingConfig()
-
-
-def _write(path: Path, text: str) -> None:
-    from magnet_cli.files import atomic_path, write_error
-
-    try:
-        with atomic_path(path) as partial:
-            partial.write_text(text, "utf-8")
-    except OSError as error:
-        raise write_error(path, error) from error

@@ -27,7 +27,7 @@ from magnet_cli.audio.finish import write_sound
 from magnet_cli.audio.sound import Samples, open_sound
 from magnet_cli.errors import AudioFileError, UsageError
 from magnet_cli.evaluation.sets import ClipSet, Fault, Item, prompts_of
-from magnet_cli.files import atomic_path, write_error
+from magnet_cli.files import written
 from magnet_cli.settings import OutputConfig
 
 ListeningTest = Literal["mos", "mushra", "ab"]
@@ -188,8 +188,10 @@ def make_study(
         "clips": key,
         "screens": {id_: {"prompt": said, "clips": tokens} for id_, said, tokens in screens},
     }
-    _write(folder / PAGE, page)
-    _write(folder / KEY, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    texts = {PAGE: page, KEY: json.dumps(record, indent=1, ensure_ascii=False) + "\n"}
+    for name, text in texts.items():
+        with written(folder / name, make_folder=True) as partial:
+            partial.write_text(text, "utf-8")
     count = len(screens) * (len(names) if test == "mos" else 1)
     size = len(page.encode())
     unshared = len(set.union(*(set(one) for one in answers))) - len(shared)
@@ -212,21 +214,13 @@ def orders(
     for slot in range(slots):
         shuffled = list(screens)
         drawn.shuffle(shuffled)
+        ordered = [
+            (id_, [tokens[i] for i in rows[(slot + place) % len(rows)]])
+            for place, (id_, tokens) in enumerate(shuffled)
+        ]
         if test == "mos":
-            found.append(
-                [
-                    (id_, [tokens[rows[(slot + place) % len(rows)][turn]]])
-                    for turn in range(systems)
-                    for place, (id_, tokens) in enumerate(shuffled)
-                ]
-            )
-            continue
-        found.append(
-            [
-                (id_, [tokens[i] for i in rows[(slot + place) % len(rows)]])
-                for place, (id_, tokens) in enumerate(shuffled)
-            ]
-        )
+            ordered = [(id_, [clips[turn]]) for turn in range(systems) for id_, clips in ordered]
+        found.append(ordered)
     return found
 
 
@@ -329,12 +323,3 @@ def _page(study: Mapping[str, Any]) -> str:
     blank = Path(__file__).parent.parent / "assets" / "listening" / "index.html"
     data = json.dumps(study).replace("<", "\\u003c")
     return blank.read_text("utf-8").replace('{"study": null}', data, 1)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as partial:
-            partial.write_text(text, "utf-8")
-    except OSError as error:
-        raise write_error(path, error) from error

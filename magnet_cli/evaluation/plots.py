@@ -6,11 +6,10 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnet_cli.evaluation.statistics import Estimate
-from magnet_cli.files import atomic_path, write_error
+from magnet_cli.files import written
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,7 +96,8 @@ def draw_intervals(
                 pen.line([(x(cell.low), middle), (x(cell.high), middle)], colour, 3)
             at = x(cell.value)
             pen.ellipse([at - 5, middle - 5, at + 5, middle + 5], colour)
-    _save(image, path)
+    with written(path) as partial:
+        image.save(partial, "PNG")
 
 
 def _plain(text: str) -> str:
@@ -182,7 +182,8 @@ def draw_tradeoff(
         y = _TOP + 10 + 24 * number
         pen.ellipse([_WIDTH - _RIGHT + 20, y - 5, _WIDTH - _RIGHT + 30, y + 5], colour)
         pen.text((_WIDTH - _RIGHT + 40, y), name, colour, font, anchor="lm")
-    _save(image, path)
+    with written(path) as partial:
+        image.save(partial, "PNG")
 
 
 class _Axis:
@@ -208,11 +209,3 @@ def _sheet(width: int, height: int) -> tuple[Image, ImageDraw, FreeTypeFont | Im
 
     image = Image.new("RGB", (width, height), _PAPER)
     return image, ImageDraw.Draw(image), ImageFont.load_default(_FONT)
-
-
-def _save(image: Image, path: str | os.PathLike[str]) -> None:
-    try:
-        with atomic_path(Path(path)) as partial:
-            image.save(partial, "PNG")
-    except OSError as error:
-        raise write_error(path, error) from error

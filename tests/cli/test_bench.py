@@ -44,11 +44,11 @@ def test_ctrl_c_keeps_what_was_measured(magnet: Magnet, monkeypatch: pytest.Monk
 
 def test_the_command_refuses_what_does_not_fit(magnet: Magnet) -> None:
     for wrong, said in (
-        (("--ways", "backwards"), "no way"),
+        (("--ways", "backwards"), "no decoding method"),
         (("--dtype", "int3"), "no dtype"),
         (("--batch", "0"), "batch"),
         (("--shape", "huge"), "no shape"),
-        (("--shape", "small", "--partner", "x"), "Leave --lora and --partner out"),
+        (("--shape", "small", "--partner", "x"), "Remove --lora and --partner"),
         (("--plot", "x.jpg"), ".png"),
     ):
         outcome = magnet("bench", "-m", SMALL, *wrong)

@@ -67,7 +67,7 @@ def test_a_model_is_checked(magnet: Magnet, monkeypatch: pytest.MonkeyPatch) -> 
     assert good == {
         "load": True, "weights": False, "sizes": True, "codec": True, "text": True, "logits": False,
     }  # fmt: skip
-    assert "does not pass: weights, logits" in outcome.err
+    assert "fails these checks: weights, logits" in outcome.err
 
 
 def test_a_sounddevice_without_its_library_is_told_from_none(

@@ -111,7 +111,7 @@ def test_what_cannot_serve_is_said(tmp_path: Path, clap: Path) -> None:
     with pytest.raises(CheckpointError, match="type 'clap', not a classifier"):
         judges.load_classifier(str(clap))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CheckpointError, match="holds no judge"):
+    with pytest.raises(CheckpointError, match="is not a judge's folder"):
         find_embedder(str(tmp_path / "empty"))
     broken = save_ast(tmp_path / "ast")
     (broken / "model.safetensors").write_bytes(b"no weights")

@@ -112,7 +112,7 @@ def test_the_papers_ablations_scale_with_the_model() -> None:
     assert len(more) == len(rows) + 4 + 3  # seconds but for none, and weights
     assert any("span_len changes in decoding only" in note for note in notes_on(rows))
     assert notes_on(rows_of([parse_axis("temperature=1")], KNOWN)) == []
-    with pytest.raises(UsageError, match="step by step"):
+    with pytest.raises(UsageError, match="is autoregressive"):
         paper_axes(
             DecodingConfig().over(AUTOREGRESSIVE_DEFAULTS).altered({"decoding_steps": None}),
             "autoregressive",
