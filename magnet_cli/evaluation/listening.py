@@ -189,8 +189,8 @@ def make_study(
         "screens": {id_: {"prompt": said, "clips": tokens} for id_, said, tokens in screens},
     }
     texts = {PAGE: page, KEY: json.dumps(record, indent=1, ensure_ascii=False) + "\n"}
-    for name, text in texts.items():
-        with written(folder / name, make_folder=True) as partial:
+    for path, text in texts.items():
+        with written(folder / path, make_folder=True) as partial:
             partial.write_text(text, "utf-8")
     count = len(screens) * (len(names) if test == "mos" else 1)
     size = len(page.encode())
