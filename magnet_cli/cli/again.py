@@ -1,4 +1,4 @@
-"""The command line that makes a clip again, from what its file says of how it was made."""
+"""Builds the command line that makes a clip again, from the record in its file."""
 
 from __future__ import annotations
 
@@ -33,16 +33,15 @@ _DECODING = frozenset(field.name for field in dataclasses.fields(DecodingConfig)
 
 
 def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[str]:
-    """The command line that makes a clip again, from what its file says.
+    """The command line that makes a clip again, from the record in its file.
 
-    It says all that was asked for, and beyond that what was used and would not be used now: defaults
-    change. What the file does not say is what held before files said it (settings.UNRECORDED_*).
+    It has all settings that were given, and used settings that differ from today's defaults. For what a
+    record lacks, the defaults of that time apply (settings.UNRECORDED_*).
 
     Args:
-        made: `provenance.record`, perhaps by another version, perhaps tampered with: what is not
-            as expected is left out.
+        made: the record, perhaps from another version or tampered with: invalid values are ignored.
         name: the file to write.
-        suffix: what files of its format end in, such as wav; said where `name` does not end in one.
+        suffix: the suffix of the clip's format, such as wav, for a `name` without one.
     """
     made = recorded(made)
     edit = made.get("edit", {})
@@ -70,10 +69,10 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
         arguments += ["--dtype", as_text(made["dtype"])]
     if suffix and not _says_format(name):
         if edit.get("command") == "edit" and "--through-codec" not in _edit_flags(edit):
-            name = f"{name}.{suffix}"  # such an edit takes no flags of the sound file
+            name = f"{name}.{suffix}"  # such an edit has no output flags
         elif suffix in CONTAINERS:
             arguments += ["--format", suffix]
-    if configuration.read().defaults.keys() - {"model"}:  # a later run should not depend on these
+    if configuration.read().defaults.keys() - {"model"}:  # config.toml must not change the result
         arguments += ["--profile", configuration.NO_PROFILE]
     arguments += ["-o", name if not name.startswith("-") else f"./{name}"]
     arguments += [*_edit_flags(edit), *_overlap(made)]
@@ -82,7 +81,7 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
 
 
 def _dtype_of_auto(made: Mapping[str, Any]) -> str | None:
-    """What `--dtype auto` takes wherever the command is run; None: it depends on the processor."""
+    """The dtype that `--dtype auto` chooses on any machine; None if it depends on the CPU."""
     if made.get("device") == "cuda":
         return "float16"
     known = registry.find(str(made.get("model") or ""))
@@ -91,11 +90,11 @@ def _dtype_of_auto(made: Mapping[str, Any]) -> str | None:
 
 
 def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
-    """The line of a prompt file that makes a clip again, but for its models; None: no line does.
+    """The line of a prompt file that makes a clip again, without its models; None if there is none.
 
     Args:
-        made: as of `command_for`.
-        suffix: what the clip's name ends in, without the dot.
+        made: as for `command_for`.
+        suffix: the clip's suffix, without the dot.
     """
     made = recorded(made)
     edit = made.get("edit", {})
@@ -126,7 +125,7 @@ def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
 
 
 def models_of_line(made: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the line of a prompt file says of a clip's model and adapters; None: none is known."""
+    """A prompt file's values for a clip's model and adapters; None if the model is unknown."""
     model, loras = model_of(made), [str(lora) for lora in loras_of(made)]
     if model is None:
         return None
@@ -139,7 +138,7 @@ def _mapping(made: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def differences(made: Mapping[str, Any]) -> list[str]:
-    """Why the command of a clip makes other samples than its file has, in words; none: it does not."""
+    """Reasons why a clip's command would not reproduce its samples, in words."""
     made = recorded(made)
     found = []
     for model in (made, *(_mapping(made, part) for part in HELPERS)):
@@ -148,16 +147,16 @@ def differences(made: Mapping[str, Any]) -> list[str]:
             continue
         then, now = model.get("weights", UNRECORDED_WEIGHTS.get(name)), builtin_weights(name)
         if now is not None and then is not None and then != now:
-            found.append(f"the weights of {name} are another version's")
+            found.append(f"the weights of {name} have changed since")
     for lora, told in zip(loras_of(made), made.get("lora", []), strict=True):
         try:
             changed = told.get("weights") not in (None, lora.id)
         except (OSError, ValueError):
-            changed = False  # it is not here: the command will say so
+            changed = False  # a missing file is an error of the command
         if changed:
             found.append(f"the LoRA {lora.file} has changed")
     found += [
-        f"no flag gives a LoRA to the {part.replace('_', ' ')}"
+        f"the {part.replace('_', ' ')} had a LoRA, for which there is no flag"
         for part in HELPERS
         if "lora" in _mapping(made, part)
     ]
@@ -166,31 +165,31 @@ def differences(made: Mapping[str, Any]) -> list[str]:
     silent |= _mapping(made, "decoding").keys() - _DECODING
     silent |= {name for name, value in _output(made, "").items() if value is None}
     if silent:
-        found.append(f"no flag says {', '.join(sorted(silent))} as it was")
+        found.append(f"no flag sets {', '.join(sorted(silent))} as it was")
     return found
 
 
 def _sayable(made: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings of decoding that the command of a clip has flags for."""
+    """The decoding settings in `used` that the clip's command has flags for."""
     takes = {each.name for each in flags_of(DecodingOptions)}
     edit = _mapping(made, "edit")
     if _called(edit) == ["gen"]:
         takes |= {each.name for each in flags_of(PartnerOptions)}
         if edit and used.get("hybrid"):
-            takes.remove("hybrid")  # of a piece it is the checkpoint's own, or none
+            takes.remove("hybrid")  # a piece always uses the checkpoint's own, or none
     return {name: value for name, value in used.items() if name in takes}
 
 
 def _format_of(name: str, suffix: str) -> str:
-    """The format of a file, as its name or else the suffix of its kind says."""
+    """The format of a file by its name, or else by `suffix`."""
     return Path(name).suffix.lower().removeprefix(".") if _says_format(name) else suffix
 
 
 def _output(made: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The settings of a sound file of a kind (wav) that are not today's defaults."""
+    """The output settings of a clip that differ from today's defaults for its format (wav)."""
     edit = _mapping(made, "edit")
     if edit.get("command") == "edit" and "--through-codec" not in _edit_flags(edit):
-        return {}  # the file is as its input is
+        return {}  # its output has the input's format
     today = dataclasses.asdict(OUTPUT_DEFAULTS)
     if today["true_peak"] is None:
         today["true_peak"] = kind in LOSSY
@@ -201,15 +200,15 @@ def _output(made: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _used_otherwise(made: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of decoding that were used, not asked for, and would not be used now."""
+    """Decoding settings that were used by default and whose default is another today."""
     recorded = {name: _tupled(value) for name, value in _mapping(made, "decoding").items()}
     asked = {name: _tupled(value) for name, value in _mapping(made, "given").items()}
     found: dict[str, Any] = {}
     more = recorded
-    while more:  # what is said changes what else is used: one filter switches the other off
+    while more:  # a given setting may change other defaults: one filter switches the other off
         try:
             now = _used_now(made, recorded, {**asked, **found})
-        except (MagnetError, TypeError, ValueError):  # tampered with: nothing can be made of it
+        except (MagnetError, TypeError, ValueError):  # tampered with
             break
         then = UNRECORDED_DECODING | recorded
         more = {
@@ -224,10 +223,10 @@ def _used_otherwise(made: Mapping[str, Any]) -> dict[str, Any]:
 def _used_now(
     made: Mapping[str, Any], recorded: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The settings of decoding that the clip would be made with now, if no more than `asked` were.
+    """The decoding settings that the clip would be made with today, given `asked`.
 
     Raises:
-        MagnetError, TypeError, ValueError: of values that make no sense.
+        MagnetError, TypeError, ValueError: values in the record are not valid.
     """
     known = _known(made)
     steps, seconds = recorded.get("decoding_steps"), recorded.get("hybrid")
@@ -244,7 +243,7 @@ def _used_now(
     config = resolving.resolve(DecodingConfig(**asked), own, shape, "rescorer" in made)
     beginning = config.hybrid or 0.0
     if asked.get("hybrid") is None and beginning:
-        # A checkpoint's habit ends with the clip; a piece says it of its first window, if at all.
+        # A checkpoint's default is limited by the clip's length; a piece uses it in its first window only.
         longest = made.get("duration") or (known.segment_duration if known is not None else 0.0)
         longest = 0.0 if "edit" in made else longest
         beginning = min(beginning, max(seconds or 0.0, longest))
@@ -261,7 +260,7 @@ def _used_now(
 
 
 def _known(made: Mapping[str, Any]) -> registry.KnownCheckpoint | None:
-    """What is known of a model without loading it; None: nothing, as of one that is not here."""
+    """What is known of a clip's model without loading it, or None."""
     source = made.get("source")
     if not isinstance(source, str):
         name = made.get("repo") or made.get("model")
@@ -275,24 +274,24 @@ def _known(made: Mapping[str, Any]) -> registry.KnownCheckpoint | None:
 
 
 def _overlap(made: Mapping[str, Any]) -> list[str]:
-    """The flag for the overlap that windows had by default, where that is another now."""
+    """The --overlap flag, if the windows' default overlap has changed since."""
     edit = _mapping(made, "edit")
     flags, used, known = _mapping(edit, "flags"), edit.get("overlap"), _known(made)
     if "overlap" not in flags or flags["overlap"] is not None or not isinstance(used, float):
         return []
-    rounding = 0.02  # seconds: it is a whole number of frames
+    rounding = 0.02  # seconds: an overlap is rounded to frames
     if known is not None and abs(used - OVERLAP * known.segment_duration) <= rounding:
         return []
     return ["--overlap", as_text(used)]
 
 
 def _says_format(name: str) -> bool:
-    """Whether a file's name ends in a format that can be written, of any command."""
+    """Whether a file's suffix is a format that some command can write."""
     return Path(name).suffix.lower().removeprefix(".") in {*CONTAINERS, "aif", "aiff", "oga"}
 
 
 def _called(edit: Mapping[str, Any]) -> list[str]:
-    """The command, and the sound that it starts from where it does."""
+    """The command of a clip, and its input if it has one."""
     command, source = edit.get("command"), edit.get("input")
     if command in ("extend", "edit", "vary") and isinstance(source, str):
         return [command, source if not source.startswith("-") or source == "-" else f"./{source}"]
@@ -300,7 +299,7 @@ def _called(edit: Mapping[str, Any]) -> list[str]:
 
 
 def _edit_flags(edit: Mapping[str, Any]) -> list[str]:
-    """The command's own flags, a list for one that is repeated."""
+    """The command's own flags as arguments; lists are repeated flags."""
     arguments = []
     for name, value in {**_before_tries(edit), **_mapping(edit, "flags")}.items():
         flag = f"--{name.replace('_', '-')}"
@@ -313,17 +312,17 @@ def _edit_flags(edit: Mapping[str, Any]) -> list[str]:
 
 
 def _before_tries(edit: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that a loop would be made with now which was made before they were there."""
+    """Flags that keep the behaviour of a loop made before these flags existed."""
     flags = _mapping(edit, "flags")
     if flags.get("loop") is not True:
         return {}
     if "exact" not in flags:
-        return {"exact": True}  # before loops went by their beat
+        return {"exact": True}  # before loops followed their beat
     return {} if flags["exact"] or "tries" in flags else {"tries": 1}
 
 
 def _timed(edit: Mapping[str, Any]) -> list[str]:
-    """Prompts with their times, where a piece has several: `A --at 6 B`."""
+    """A piece's prompts with their times, if there are several: `A --at 6 B`."""
     cues = edit.get("cues")
     if not isinstance(cues, list) or len(cues) < 2:
         return []
@@ -333,7 +332,7 @@ def _timed(edit: Mapping[str, Any]) -> list[str]:
 
 
 def model_of(made: Mapping[str, Any]) -> str | None:
-    """The model of a clip, as `--model` takes it."""
+    """A clip's model, as a value of `--model`."""
     repo, revision = made.get("repo"), made.get("revision")
     if isinstance(repo, str):
         return f"{repo}@{revision}" if isinstance(revision, str) else repo
@@ -342,10 +341,10 @@ def model_of(made: Mapping[str, Any]) -> str | None:
 
 
 def loras_of(made: Mapping[str, Any]) -> list[Lora]:
-    """The adapters of a clip's model, in their order."""
+    """The adapters of a clip's model, in order."""
     return [Lora(one["file"], float(one["scale"])) for one in recorded(made).get("lora", [])]
 
 
 def _tupled(value: Any) -> Any:
-    """A value as settings have it: JSON knows no tuples."""
+    """Turn JSON's lists into tuples, as settings have them."""
     return tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The program: its commands, and the one place where an error becomes text and an exit status."""
+"""The program: its commands, and where errors become messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ ABOUT = """Text to music and sound with MAGNeT.
   magnet gen "lofi piano" -o out.wav
 
 Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available,
-4 some items failed, 130 interrupted, 141 the reader of a pipe went away, 143 terminated."""
+4 some items failed, 130 interrupted, 141 output pipe closed, 143 terminated."""
 
-# Every command: the module whose `register(program)` adds it, and its line in `magnet --help`.
-# Only the module of the command that is called is imported: `--help` should not wait for all.
+# Each command's module, whose `register(program)` adds it, and its line in `magnet --help`. Only the
+# module of the called command is imported, so that `--help` is fast.
 COMMANDS = {
     "gen": ("magnet_cli.cli.generate", "Generate sound from text."),
     "batch": ("magnet_cli.cli.batch", "Generate a clip for each prompt of a file or stream."),
-    "gallery": ("magnet_cli.cli.gallery", "Write a page to look and listen through clips."),
+    "gallery": ("magnet_cli.cli.gallery", "Write a web page for browsing and playing clips."),
     "show": (
         "magnet_cli.cli.show",
-        "Show sound files: their level, how they were made, how to make them again.",
+        "Show a sound file's levels, settings, and the command that makes it again.",
     ),
     "again": (
         "magnet_cli.cli.remake",
-        "Make a file again as it was made, but for the flags that are given.",
+        "Make a file again, with changes given as flags.",
     ),
     "extend": ("magnet_cli.cli.extend", "Continue a sound, to any length."),
-    "edit": ("magnet_cli.cli.edit", "Make regions of a sound anew and leave the rest alone."),
+    "edit": ("magnet_cli.cli.edit", "Replace regions of a sound and leave the rest unchanged."),
     "vary": ("magnet_cli.cli.vary", "Make variations of a sound."),
     "eval": ("magnet_cli.cli.evaluate", "Measure folders of clips against a reference."),
     "sweep": (
@@ -62,7 +62,7 @@ COMMANDS = {
     ),
     "listen": ("magnet_cli.cli.listen", "Make and analyse listening tests."),
     "bench": ("magnet_cli.cli.bench", "Measure how long a model takes on this machine."),
-    "config": ("magnet_cli.cli.config", "Show what holds where no flag says otherwise."),
+    "config": ("magnet_cli.cli.config", "Show the defaults in effect and where they come from."),
     "doctor": (
         "magnet_cli.cli.doctor",
         "Describe this machine for a bug report; check a model.",
@@ -74,18 +74,17 @@ COMMANDS = {
 
 
 def build_app(only: str | None = None) -> typer.Typer:
-    """The program.
+    """Build the program.
 
     Args:
-        only: the command that will be called; the others are there by name alone. None: all of
-            them are complete.
+        only: the command that will be called; the others get a name only. None: build all.
     """
     app = typer.Typer(
         name="magnet",
         cls=Group,
         help=ABOUT,
         no_args_is_help=True,
-        # Rich takes a while to import: commands have its panels, `magnet --help` does without.
+        # Rich is slow to import, so that only commands use its panels, not `magnet --help`.
         rich_markup_mode="markdown" if only in (None, *COMMANDS) else None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -112,20 +111,20 @@ def _program(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_say_version, is_eager=True, help="Say the version and leave."
+            "--version", callback=_say_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Takes the options of the program itself; its help is ABOUT."""
+    """Take the program's own options; ABOUT is its help."""
 
 
 def _elsewhere() -> None:
-    """Stands for a command that will not be called."""
+    """Placeholder for a command that will not be called."""
 
 
 def _called(arguments: Sequence[str]) -> str | None:
-    """The command that the arguments call, for `build_app`: none in full where none is called."""
-    if os.environ.get("_MAGNET_COMPLETE"):  # the shell asks: the words are in its variables
+    """The command to build: None for all (completion), "" for none."""
+    if os.environ.get("_MAGNET_COMPLETE"):  # for completion the words are in variables
         return None
     return next((word for word in arguments if not word.startswith("-")), "")
 
@@ -134,7 +133,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Run the program.
 
     Args:
-        argv: the arguments after the program's name; None reads the process's own.
+        argv: the arguments after the program's name; None: the process's.
 
     Returns:
         the exit status.
@@ -151,7 +150,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _interrupted() if status == EXIT_INTERRUPTED else int(status or 0)
     except KeyboardInterrupt:
         return _interrupted()
-    except SystemExit as leaving:  # completion, and rich or typer where a pipe closed under a text
+    except SystemExit as leaving:  # from completion, or from rich and typer when a pipe closes
         if isinstance(leaving.__context__, BrokenPipeError):
             return EXIT_PIPE_CLOSED
         return leaving.code if isinstance(leaving.code, int) else EXIT_UNEXPECTED
@@ -165,12 +164,12 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _command_of(arguments: Sequence[str]) -> str:
-    """The command that arguments call, where its parser does not say: a flag without its value."""
+    """The called command, for errors without a parser's context, such as a flag without a value."""
     called = _called(arguments)
     return f"magnet {called}" if called in COMMANDS else "magnet"
 
 
-# Names that commands have in other programs.
+# Other programs' names for our commands.
 _ALSO_CALLED = {
     "generate": "gen", "make": "gen", "create": "gen", "compose": "gen", "sing": "gen", "text": "gen",
     "info": "show", "inspect": "show", "continue": "extend", "inpaint": "edit", "variation": "vary",
@@ -179,8 +178,7 @@ _ALSO_CALLED = {
 
 
 def _check_command(arguments: Sequence[str]) -> None:
-    """Refuse what is no command, and say which one, or how a prompt is given.
-    Raises UsageError: it is none."""
+    """Raise UsageError for an unknown command, with the closest command or how to give a prompt."""
     asked = arguments[0] if arguments else "-"
     if asked.startswith("-") or asked in COMMANDS or os.environ.get("_MAGNET_COMPLETE"):
         return
@@ -195,36 +193,34 @@ def _check_command(arguments: Sequence[str]) -> None:
         hint = f"Did you mean `magnet {near[0]}`? `magnet --help` lists all."
     else:
         words = shown(" ".join(arguments)[:60])
-        hint = (
-            f'To make a sound of a text: magnet gen "{words}". `magnet --help` lists all commands.'
-        )
+        hint = f'To generate sound from text: magnet gen "{words}". `magnet --help` lists all commands.'
     raise UsageError(f"There is no command {said!r}.", hint)
 
 
-# Texts, which may be empty.
+# Flags whose text may be empty.
 _TEXTS = ("--negative", "--prompt", "--title")
 
 
 def _check_values(arguments: Sequence[str]) -> None:
-    """Refuse "" as a flag's value or a file's name: a shell's variable that is not set. Python takes an
-    empty path for the folder that one is in. Raises UsageError: there is one."""
+    """Raise UsageError for "" as a flag's value or a file name, usually an unset shell variable: Python
+    takes an empty path for the current folder."""
     for before, word in zip(["", *arguments], arguments, strict=False):
         with_equals = word.startswith("--") and word.endswith("=")
         flag = word[:-1] if with_equals else before
         if (word and not with_equals) or flag in _TEXTS:
             continue
         is_flag = flag.startswith("-") and flag not in ("-", "--")
-        if is_flag or arguments[0] != "gen":  # whose words are prompts, of which it says the same
-            what = f"What follows {flag}" if is_flag else "An argument"
-            raise UsageError(f"{what} is empty.", "Give a value there; is a variable not set?")
+        if is_flag or arguments[0] != "gen":  # gen refuses empty prompts itself
+            what = f"The value of {flag}" if is_flag else "An argument"
+            raise UsageError(f"{what} is empty.", "Give a value; is a shell variable unset?")
 
 
-_terminated = threading.Event()  # SIGTERM came: what follows is as after Ctrl-C, but for the status
+_terminated = threading.Event()  # SIGTERM came: handled like Ctrl-C, but with its own status
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Inside, SIGTERM ends the program as Ctrl-C does: what is half written goes."""
+    """Inside, SIGTERM ends the program as Ctrl-C does, and partial files are removed."""
     _terminated.clear()
     alone = threading.current_thread() is not threading.main_thread()
     if alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -244,8 +240,7 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def _undisturbed(debug: bool) -> Iterator[None]:
-    """Inside, warnings of libraries are for --debug, and for who asks Python for them: users can do
-    nothing about them, and what matters of them is said in our words."""
+    """Inside, libraries' warnings appear only with --debug or Python's -W: users cannot act on them."""
     with warnings.catch_warnings():
         before = logging.root.manager.disable
         if not debug and not sys.warnoptions:
@@ -258,12 +253,12 @@ def _undisturbed(debug: bool) -> Iterator[None]:
 
 
 def _check_folder() -> None:
-    """Refuse to work in a folder that is gone, which libraries die of one by one."""
+    """Raise UsageError if the working folder was deleted, on which libraries fail in many ways."""
     try:
         os.getcwd()
     except OSError as error:
         raise UsageError(
-            "The folder that this was started in is not there any more.", "Go to another: cd ~"
+            "The working folder no longer exists.", "Change to another one: cd ~"
         ) from error
 
 
@@ -276,7 +271,7 @@ def _interrupted() -> int:
 
 
 def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
-    """Say what went wrong; the exit status it ends with."""
+    """Print an error; returns the exit status."""
     if isinstance(error, MagnetError):
         _complain(error.message, error.hint, error.details)
         return error.exit_status
@@ -291,22 +286,22 @@ def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
                 _say(text)
             return EXIT_USAGE
         hint = f"See `{path} --help`."
-        other = str(getattr(error, "option_name", "")).swapcase()  # -o, where files go by -O
+        other = str(getattr(error, "option_name", "")).swapcase()  # -o for -O, and the reverse
         if context is not None and any(other in one.opts for one in context.command.params):
             hint = f"Did you mean {other}? {hint}"
         _complain(error.format_message(), hint)
         return EXIT_USAGE
     if _is_out_of_memory(error):
-        hint = "Take a shorter --duration, a smaller model, or --device cpu."
-        _complain("The memory is not enough for this.", hint)
+        hint = "Use a shorter --duration, a smaller model, or --device cpu."
+        _complain("There is not enough memory for this.", hint)
         return EXIT_UNEXPECTED
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        _complain("The disk is full.", "Make room; no file was left half written.")
+        _complain("The disk is full.", "Free some space; no file was left half written.")
         return EXIT_UNEXPECTED
     message = " ".join(str(error).split()) or "no message"
     _complain(
         f"Unexpected {type(error).__name__}: {message[:500]}",
-        "Run it again with --debug to see where; with that, it is worth a bug report.",
+        "Run it again with --debug for a traceback, and please report it.",
     )
     return EXIT_UNEXPECTED
 
@@ -316,7 +311,7 @@ _NO_MEMORY = (
     "cannot allocate memory",
     "not enough memory",
     "out of memory",
-    "failed to map segment",  # of a library, when it is imported
+    "failed to map segment",  # when importing a library
     "can't start new thread",
     "could not create a primitive",  # oneDNN
     "bad_alloc",
@@ -324,7 +319,7 @@ _NO_MEMORY = (
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether less memory would have done: each library says so in its own way."""
+    """Whether an error means that memory ran out, which each library words differently."""
     if isinstance(error, MemoryError) or "OutOfMemoryError" in type(error).__name__:
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:

@@ -1,4 +1,4 @@
-"""`magnet batch`: a file or stream of prompts in, a folder of clips out, whatever happens between."""
+"""`magnet batch`: makes a folder of clips from a file or stream of prompts."""
 
 from __future__ import annotations
 
@@ -52,58 +52,58 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How a batch is read, named and worked through."""
+    """Flags for reading, naming and processing a batch."""
 
     source_format: PromptFormat | None = _batch(
-        "How lines are read. Default: by the file's suffix, else txt.", flags="--from"
+        "Format of the prompts. Default: by the file's suffix, else txt.", flags="--from"
     )
-    null: bool = _batch("Prompts stand between NULs, not on lines.", False, flags="--null -0")
+    null: bool = _batch("Prompts are separated by NUL, not by lines.", False, flags="--null -0")
     name: str = _batch(
-        "Names of files: fields are index, line, slug, seed, variation.",
+        "Template of file names; fields: index, line, slug, seed, variation.",
         DEFAULT_NAME,
         metavar="TEMPLATE",
     )
     batch_size: str = _batch(
-        "Clips decoded at once; auto: 1 on a CPU, 8 on CUDA, 1 where lines still arrive.",
+        "Clips decoded together; auto: 8 on CUDA, 1 on a CPU or when reading a pipe.",
         "auto",
         metavar="N",
     )
     shard: str | None = _batch(
-        "Make only part I of N, from 1/N; auto or auto/N: the part that SLURM, RANK or Kubernetes says. "
+        "Make only part I of N, from 1/N; auto or auto/N: the part set by SLURM, RANK or Kubernetes. "
         "Needs --seed.",
         metavar="I/N",
     )
     workers: str | None = _batch(
-        "Processes that make clips side by side; auto: one a GPU, or one a core. A worker that ends is "
-        "replaced. Default: none, this process makes them.",
+        "Processes that make clips in parallel; auto: one per GPU, or one per core. A worker that dies is "
+        "replaced. Default: make clips in this process.",
         metavar="N",
     )
     engine: Literal["local", "ray"] = _batch(
-        "Where workers are: processes of this machine, or actors of a Ray cluster (extra `ray`).",
+        "Where workers run: local processes, or actors of a Ray cluster (extra `ray`).",
         "local",
     )
     address: str | None = _batch(
-        "Of the Ray cluster, as `ray start` says it, or auto. Default: RAY_ADDRESS, else one is started "
-        "here and ended.",
+        "Address of the Ray cluster, as `ray start` prints it, or auto. Default: RAY_ADDRESS, else a "
+        "temporary local cluster.",
         metavar="HOST:PORT",
     )
     collect: bool = _batch(
-        "The Ray cluster shares no disk with this machine: files are sent here.", False
+        "Send files here, from a Ray cluster that shares no disk with this machine.", False
     )
     wildcards: bool = _batch(
-        "Draw `{sad|happy}` and `__mood__`, a line of mood.txt beside FILE, by each clip's seed.",
+        "Expand `{sad|happy}`, and `__mood__` to a line of mood.txt beside FILE, by each clip's seed.",
         False,
     )
-    skip_bad: bool = _batch("Go on without the lines that cannot be used.", False)
-    codes: bool = _batch("Keep each clip's codes beside it, as .npz.", False)
+    skip_bad: bool = _batch("Skip lines that cannot be used.", False)
+    codes: bool = _batch("Save each clip's codes beside it, as .npz.", False)
     gallery: bool = _batch(
-        "Write DIR/index.html at the end, to look and listen through the clips.", False
+        "Write DIR/index.html at the end, a page for browsing and playing the clips.", False
     )
-    dry_run: bool = _batch("Check the lines, list what would be made, and stop.", False)
+    dry_run: bool = _batch("Check the lines, list what would be made, and exit.", False)
     print_paths: bool = _batch("Write each finished file's path to stdout.", False, flags="--print")
-    print0: bool = _batch("The same, each path ended by a NUL.", False)
+    print0: bool = _batch("Like --print, with NUL after each path.", False)
     status: Path | None = _batch(
-        "Say how far the batch in DIR is, on this machine or others, and stop.", metavar="DIR"
+        "Show the progress of the batch in DIR, on this machine or others, and exit.", metavar="DIR"
     )
 
 
@@ -113,7 +113,7 @@ def batch(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="Prompts: .txt (one a line, `#` comments), .csv, .tsv or .jsonl; `-` reads stdin.",
+            help="Prompts: .txt (one per line, `#` comments), .csv, .tsv or .jsonl; `-` reads stdin.",
             show_default=False,
         ),
     ] = None,
@@ -123,14 +123,14 @@ def batch(
             "--output-dir",
             "-O",
             metavar="DIR",
-            help="Folder for the clips and their manifest. Needed but for --status.",
+            help="Folder for the clips and their manifest. Required except with --status.",
             show_default=False,
         ),
     ] = None,
     force: Annotated[
         bool,
         typer.Option(
-            "--force", "-f", help="Make clips again whose settings changed; replace other files."
+            "--force", "-f", help="Remake clips whose settings changed; replace other files."
         ),
     ] = False,
     *,
@@ -144,11 +144,11 @@ def batch(
 ) -> None:
     """Generate a clip for each prompt of a file or stream.
 
-    The same command again makes only what is missing or failed. A file is checked whole before the
-    model is loaded; from a pipe, clips are made as lines arrive. Columns or keys set anything for
-    one line: prompt, out, seed, num, duration, negative, preset, model, lora, every setting of decoding
-    and sound, and a task: gen, loop, or extend, edit, vary with their input. Each clip equals what the
-    command of its task makes with its seed (in batches: up to rounding).
+    Running the same command again makes only what is missing or failed. A whole file is checked before
+    the model is loaded; from a pipe, clips are made as lines arrive. Columns or keys set values for one
+    line: prompt, out, seed, num, duration, negative, preset, model, lora, any decoding or output setting,
+    and task: gen, loop, or extend, edit, vary with an input. Each clip equals what the task's own command
+    makes with its seed (when batched, up to rounding).
     """
     from magnet_cli.batch.jobs import BatchSettings, Planner, parse_batch_size, parse_workers
     from magnet_cli.batch.manifest import Manifest
@@ -164,22 +164,22 @@ def batch(
     if options.status is not None:
         if source is not None or folder is not None:
             raise UsageError(
-                "--status takes its folder, and neither prompts nor -O.", "Leave them out."
+                "--status takes its own folder, without prompts or -O.", "Remove them."
             )
         say_status(options.status, voice)
         return
     if source is None or folder is None:
-        missing = "FILE, the prompts" if source is None else "-O DIR, a folder for the clips"
-        raise UsageError(f"There is no {missing}.", "Say both: magnet batch prompts.txt -O clips")
+        missing = "FILE with prompts" if source is None else "folder for the clips (-O DIR)"
+        raise UsageError(f"There is no {missing}.", "Give both: magnet batch prompts.txt -O clips")
     if sum((options.print_paths, options.print0, talk.json)) > 1:
         raise UsageError("--print, --print0 and --json all write to stdout.", "Choose one.")
     kind = "txt" if source == STDIN or options.null else format_of(source)
     kind = options.source_format or kind
     if options.null and kind != "txt":
-        raise UsageError(f"-0 separates plain prompts, not {kind}.", "Leave one of them out.")
+        raise UsageError(f"-0 separates plain prompts, not {kind}.", "Remove one of them.")
     if options.wildcards and source == STDIN:
         raise UsageError(
-            "--wildcards reads lists from the prompt file's folder, and stdin has none.",
+            "--wildcards reads lists from the prompt file's folder, but stdin has none.",
             "Save the prompts in a file.",
         )
     check_seconds("duration", clips.duration)
@@ -189,7 +189,7 @@ def batch(
     if workers is not None or is_ray or options.address is not None or options.collect:
         crew = CrewOptions(workers or "auto", is_ray, options.address, options.collect)
     if shard.count > 1 and clips.seed is None:
-        raise UsageError("Shards need the same --seed.", "Say one, such as --seed 7.")
+        raise UsageError("All shards need the same --seed.", "Add one, such as --seed 7.")
     base = clips.seed
     drawn = False
     before = Manifest.read(folder, shard)
@@ -227,7 +227,7 @@ def batch(
     planner = Planner(settings)
     with open_prompts(source) as prompts:
         if source == STDIN and sys.stdin.isatty():
-            voice.note("Type prompts, one a line, then press Ctrl-D.")
+            voice.note("Type one prompt per line, then press Ctrl-D.")
         planned = planner.plan(read_prompts(prompts.stream, kind, options.null))
         if options.dry_run:
             run.show(prompts.name, planned, drawn)
@@ -238,8 +238,8 @@ def batch(
 
 
 def named_models(model: ModelOptions, more: PartnerOptions) -> dict[str, str]:
-    """The models that take part, as they are named, and the adapters of the first.
-    Raises ModelNotFoundError, UsageError: there is no such adapter."""
+    """The named models by role, and the adapters of the main one.
+    Raises ModelNotFoundError or UsageError if an adapter does not exist."""
     names = {
         "model": model.model or default_model() or BUILTIN_NAMES[0],
         "rescorer": more.rescorer,

@@ -1,4 +1,4 @@
-"""`magnet batch` as it goes on, on a terminal and in lines: its clips, its workers and what they do."""
+"""Progress of `magnet batch`, as bars on a terminal or as lines: clips, and workers."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CrewOptions:
-    """Who makes the clips of a batch, if not this process.
+    """The workers that make the clips of a batch.
 
     Attributes:
         workers: how many.
-        ray: they are actors of a Ray cluster.
-        address: of that; None: what RAY_ADDRESS says, or a local one.
-        collect: no disk is shared with it.
+        ray: whether they are actors of a Ray cluster.
+        address: the cluster's; None: RAY_ADDRESS, or a local one.
+        collect: whether files must be sent here, for lack of a shared disk.
     """
 
     workers: int | Literal["auto"]
@@ -44,15 +44,15 @@ class CrewOptions:
     collect: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be. Raises UsageError."""
+        """Raise UsageError for options that do not fit together."""
         if not self.ray:
             if self.address is not None or self.collect:
-                raise UsageError("--address and --collect are Ray's.", "Say --engine ray, too.")
+                raise UsageError("--address and --collect need --engine ray.", "Add --engine ray.")
             return
         if self.address is not None and "://" in self.address:
             raise UsageError(
-                f"--address cannot be {printable(self.address)}: a batch runs on a node of the cluster.",
-                "Say HOST:PORT or auto, on such a node.",
+                f"--address cannot be {printable(self.address)}: a batch must run on a node of the cluster.",
+                "Use HOST:PORT or auto, on such a node.",
             )
         if importlib.util.find_spec("ray") is None:
             raise UsageError("Ray is not installed.", "Install it: pip install 'magnet-cli[ray]'")
@@ -61,14 +61,14 @@ class CrewOptions:
     def hire(
         self, setup: Setup, clips: int | None
     ) -> Iterator[tuple[Hire, int | Callable[[], int]]]:
-        """What starts workers, and how many there are to be.
+        """Yield what starts workers, and how many to start.
 
         Args:
-            setup: what they are to do.
-            clips: that are missing; None: not known.
+            setup: what the workers load and do.
+            clips: number of missing clips; None: unknown.
 
         Raises:
-            MagnetError: there is no such cluster.
+            MagnetError: the cluster cannot be reached.
         """
         if not self.ray:
             from magnet_cli.batch.processes import hire_processes, places
@@ -88,7 +88,7 @@ class CrewOptions:
 
 
 class CrewTalk:
-    """Says what workers do (`hands.OnCrew`); lines of a display, while there is one."""
+    """Reports what workers do (`hands.OnCrew`), in a display while there is one."""
 
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
@@ -102,31 +102,33 @@ class CrewTalk:
             self._talk.note(f"Worker {worker} is ready, on {where}.")
 
     def begun(self, worker: int, prompt: str) -> None:
-        """It generates a clip."""
+        """A worker began a clip."""
         self._say(worker, prompt)
 
     def ended(self, worker: int, why: str, groups: int) -> None:
-        """It ended; another takes its place."""
+        """A worker ended and will be replaced, unless it was refused."""
         self._say(worker, None)
         if why == "refused":
             self._talk.warn(
                 f"Worker {worker} has other weights, another device or another version of magnet, "
-                "and is left out."
+                "and is not used."
             )
             return
-        again = " What it was making is made again." if groups else ""
+        again = " Its unfinished clips are made again." if groups else ""
         self._talk.warn(f"Worker {worker} {why}.{again}")
 
     def waits(self, worker: int, needs: str) -> None:
-        """It cannot begin yet."""
-        self._talk.note(f"Worker {worker} waits for the cluster: it needs {needs}.")
+        """A worker cannot begin yet."""
+        self._talk.note(f"Worker {worker} is waiting for the cluster: it needs {needs}.")
 
     def less(self, size: int) -> None:
-        """A memory holds only so many clips at once."""
-        self._talk.warn(f"A worker's memory holds {count_of(size, 'clip')} at once: it goes on so.")
+        """A worker's memory is too small for the batch size; continue with a smaller one."""
+        self._talk.warn(
+            f"A worker ran out of memory: it continues with {count_of(size, 'clip')} at once."
+        )
 
     def download(self, progress: Any) -> None:
-        """A model is fetched."""
+        """A download made progress."""
         self.on_download(progress)
 
     def _say(self, worker: int, text: str | None) -> None:
@@ -135,13 +137,13 @@ class CrewTalk:
 
 
 class BatchDisplay(ClipDisplay):
-    """Bars on a terminal, a line for each finished clip elsewhere, and stdout for other programs.
+    """Shows bars on a terminal, otherwise a line per finished clip; writes data to stdout.
 
     `finished` is called from the thread that writes the clips, everything else from the main one.
     """
 
     def __init__(self, talk: Talk, tally: Tally, path_end: bytes | None) -> None:
-        """`path_end`: what ends the path of each finished file on stdout; None: none is written."""
+        """`path_end`: written after each finished file's path on stdout; None: write no paths."""
         super().__init__(talk)
         self._tally, self._path_end = tally, path_end
 
@@ -152,7 +154,7 @@ class BatchDisplay(ClipDisplay):
         return self
 
     def begin_jobs(self, jobs: Sequence[Job]) -> OnStep | None:
-        """Jobs that are decoded together are begun: what is told of their steps."""
+        """Begin jobs that are decoded together; returns the callback for their steps."""
         if self._bars is None:
             return None
         on_step = self.begin(jobs[0].target.prompt, jobs[0].target.seed)
@@ -160,11 +162,11 @@ class BatchDisplay(ClipDisplay):
         return on_step
 
     def less(self, size: int) -> None:
-        """The memory holds only so many clips at once."""
-        self._talk.warn(f"The memory is full: going on with {count_of(size, 'clip')} at once.")
+        """The memory is too small for the batch size; continue with a smaller one."""
+        self._talk.warn(f"Out of memory: continuing with {count_of(size, 'clip')} at once.")
 
     def finished(self, outcome: Outcome) -> None:
-        """A clip is written, or has failed."""
+        """A clip was written or failed."""
         tally = self._tally
         tally.count(outcome)
         count = f"[{tally.finished}{f'/{tally.total}' if tally.total is not None else ''}]"
@@ -178,14 +180,12 @@ class BatchDisplay(ClipDisplay):
             warn(outcome.saved, self._talk, outcome.job.output, f"{outcome.job.file}: ")
             tally.held_back += held_back(outcome.saved, outcome.job.output)
             if outcome.saved.more.get("seamless") is False:
-                self._talk.warn(
-                    f"{outcome.job.file}: the seam can be told from the rest; another seed may do better."
-                )
+                self._talk.warn(f"{outcome.job.file}: the seam is audible; try another seed.")
             bars = outcome.job.task
             if bars.seconds and abs(outcome.saved.duration - bars.seconds) > 0.01:
                 self._talk.warn(
-                    f"{outcome.job.file}: its beat is too far from {bars.bpm:g} bpm and stays as made; "
-                    "another seed or more tries may come nearer."
+                    f"{outcome.job.file}: its beat is too far from {bars.bpm:g} bpm to be stretched; try "
+                    "another seed or more tries."
                 )
             if self._path_end is not None and path is not None:
                 write_stdout(os.fsencode(path) + self._path_end)
@@ -203,7 +203,7 @@ class BatchDisplay(ClipDisplay):
 
 
 class CrewDisplay(BatchDisplay):
-    """The bar of the whole batch, and a line for each worker."""
+    """A bar for the whole batch, and a line for each worker."""
 
     def __init__(self, talk: Talk, tally: Tally, path_end: bytes | None, crew: CrewTalk) -> None:
         super().__init__(talk, tally, path_end)
@@ -220,7 +220,7 @@ class CrewDisplay(BatchDisplay):
         super().__exit__(*error)
 
     def say(self, worker: int, text: str | None) -> None:
-        """What a worker does; None: it is no more."""
+        """Show what a worker does; None removes its line."""
         if self._bars is None:
             return
         if text is None:
@@ -236,13 +236,13 @@ class CrewDisplay(BatchDisplay):
 def loaded_crew(
     hire: Hire, count: int | Callable[[], int], model: ModelOptions, is_here: bool, talk: Talk
 ) -> Any:
-    """A crew whose first worker has loaded the model: yields it, what is known, and its voice.
+    """Yield a crew whose first worker has loaded the model, the model's facts, and the crew's voice.
 
     Args:
         hire: starts workers.
-        count: of them, or what says it.
-        model: as asked for.
-        is_here: nothing needs to be downloaded, so all may begin at once.
+        count: number of workers, or a function that returns it.
+        model: the model's options.
+        is_here: nothing needs to be downloaded, so all workers may start at once.
 
     Raises:
         MagnetError: the model cannot be loaded.
@@ -261,7 +261,7 @@ def loaded_crew(
 
 
 def rough(seconds: float | None) -> str:
-    """A time as people say it."""
+    """Format a duration roughly, such as 5 min."""
     seconds = seconds or 0.0
     if seconds < 90:
         return f"{seconds:.0f} s"

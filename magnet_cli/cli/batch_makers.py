@@ -1,6 +1,6 @@
-"""Who makes the clips of a batch: this process or workers, with one model after the other.
+"""Makers of a batch's clips: this process or workers, with one model after the other.
 
-Lines may name models of their own. Each is loaded once, when it is first needed.
+Lines may name other models; each is loaded once, when it is first needed.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
     from magnet_cli.batch.crew import Crew
     from magnet_cli.batch.fitting import Facts, Fitter
 
-# Models by part, as they are named.
+# Model names by role.
 Named = tuple[tuple[str, str], ...]
 
 
 def named(job: Job) -> Named:
-    """The models that make a job."""
+    """The models of a job."""
     return tuple(job.named.items())
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Who makes clips with loaded models."""
+    """This process or a crew, with models loaded."""
 
     fitter: Fitter | Crew
-    facts: Facts  # of the models, with the ids that are known now
-    voice: CrewTalk | None = None  # says what workers do, where there are any
+    facts: Facts  # about the models, with their ids
+    voice: CrewTalk | None = None  # reports on workers, if there are any
 
 
 @dataclass
 class Makers:
-    """All that may be needed to load the models of a batch.
+    """What is needed to load the models of a batch.
 
     Attributes:
-        model, more: as the batch asks for them.
-        own: the models that these are, for lines that name no other.
-        decoding: what holds for lines that say nothing.
-        folder, manifest: of the clips.
-        size: clips decoded at once, as asked for.
-        workers: who make the clips; None: this process does.
-        loaded: the batch's own model, where it is loaded already.
-        ids: of what was loaded or fetched: each part's name and id.
+        model, more: the command's options.
+        own: the models that these name, for lines that name no other.
+        decoding: the command's decoding settings.
+        folder, manifest: where clips and records go.
+        size: the requested batch size.
+        workers: the workers; None: this process makes the clips.
+        loaded: the batch's own model, if it is loaded already.
+        ids: names and ids of the parts that were loaded or downloaded.
     """
 
     model: ModelOptions
@@ -74,15 +74,15 @@ class Makers:
     _kept: dict[Named, Maker] = field(default_factory=dict)
 
     def identified(self, job: Job) -> Job:
-        """A job that knows the weights that were loaded: they may have been downloaded just now."""
+        """A job with the ids of the loaded weights, which may have been downloaded just now."""
         known = self.ids.get(named(job))
         return job if known in (None, job.models) else dataclasses.replace(job, models=known)
 
     def fetch(self, models: Iterable[Named]) -> None:
-        """Download what will be needed later and is not here: hours later is no time to be refused.
+        """Download missing models that are needed later, so that a failure shows now and not in hours.
 
         Raises:
-            MagnetError: it cannot be had.
+            MagnetError: a download failed.
         """
         from magnet_cli.checkpoints.place import find_place
 
@@ -104,14 +104,14 @@ class Makers:
         begun: Mapping[str, Any],
         keep: bool = False,
     ) -> Iterator[Maker]:
-        """Who makes clips with some models, which are loaded now.
+        """Load models and yield their maker.
 
         Args:
-            models: to be loaded.
-            jobs: all that are known.
-            clips: that are missing; None: not known.
-            begun: what the manifest says of the last run.
-            keep: they stay loaded, for lines to come.
+            models: the models to load.
+            jobs: all known jobs.
+            clips: number of missing clips; None: unknown.
+            begun: the last run's record in the manifest.
+            keep: keep the models loaded for later lines.
 
         Raises:
             MagnetError: one cannot be loaded.
@@ -119,7 +119,7 @@ class Makers:
         if models in self._kept:
             yield self._kept[models]
             return
-        gc.collect()  # what was loaded before holds on to itself
+        gc.collect()  # the previous model is in reference cycles
         if self.workers is not None:
             with self._hired(self._options(models, begun), models, clips) as maker:
                 self.ids[models] = dict(maker.facts.models)
@@ -132,8 +132,8 @@ class Makers:
         yield maker
 
     def _options(self, models: Named, begun: Mapping[str, Any]) -> ModelOptions:
-        """How to load some models; where no precision was asked for, in that which a batch of theirs was
-        begun with on a processor, as `auto` may be another one on the next machine."""
+        """Options for loading models. With --dtype auto on a CPU, a batch continues in the dtype that it was
+        begun with, as `auto` depends on the machine."""
         parts, options = dict(models), self.model
         if models != self.own:
             loras = tuple(name for part, name in models if part.startswith("lora"))
@@ -149,7 +149,7 @@ class Makers:
 
         config = self.decoding
         if config.hybrid is None and self.more.hybrid_model is not None:
-            # Lines say for how many seconds that model is; without any it would be refused.
+            # Only lines set the hybrid's seconds, without which the partner would be refused.
             asked = next((job.decoding.hybrid for job in jobs if job.decoding.hybrid), None)
             config = dataclasses.replace(config, hybrid=asked)
         model = self.loaded if models == self.own else None
@@ -160,7 +160,7 @@ class Makers:
 
     @contextlib.contextmanager
     def _hired(self, options: ModelOptions, models: Named, clips: int | None) -> Iterator[Maker]:
-        """Workers, of whom the first has loaded the models."""
+        """Workers, the first of which has loaded the models."""
         from magnet_cli.batch.worker import Setup
 
         assert self.workers is not None

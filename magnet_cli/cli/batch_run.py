@@ -1,4 +1,4 @@
-"""One run of `magnet batch`: lines checked, the model loaded, clips made, and all of it told."""
+"""One run of `magnet batch`: checks lines, loads models, makes clips and reports."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Planned = Iterable[Job | BadLine]
 
 
 class BatchRun:
-    """A run with its settings; `whole`, `stream` and `show` are the three ways through it."""
+    """A run: `whole` makes a file's clips, `stream` a pipe's, `show` lists them."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class BatchRun:
         loaded: Model | None = None,
         workers: CrewOptions | None = None,
     ) -> None:
-        """Take what a run is of.
+        """Set up a run.
 
         Args:
-            path_end: what ends each finished file's path on stdout; None: none is written.
-            gallery: a page of the folder's clips is written at the end.
-            loaded: the model that `model` names, where it is loaded already.
-            workers: who make the clips; None: this process does.
+            path_end: written after each finished file's path on stdout; None: write no paths.
+            gallery: whether to write a page of the clips at the end.
+            loaded: the model that `model` names, if it is loaded already.
+            workers: the workers; None: this process makes the clips.
         """
         self._settings, self._shard, self._size, self._talk = settings, shard, size, talk
         self._force, self._skip_bad, self._path_end = force, skip_bad, path_end
@@ -79,21 +79,21 @@ class BatchRun:
             talk,
             loaded,
         )
-        # Of all that the lines ask for, and of this shard; {}: not known.
+        # Numbers of clips in all and in this shard; {}: unknown.
         self._clips: dict[str, int] = {}
         if gallery:
             from magnet_cli.batch.gallery import check_page
 
             check_page(settings.folder, force)
         if path_end is not None:
-            stdout()  # refuses one that is closed
+            stdout()  # raises if it is closed
 
     def whole(self, name: str, planned: Planned) -> None:
-        """Make what all the lines of a file ask for, once every line is known to be good.
+        """Check all lines of a file, then make their clips.
 
         Raises:
-            UsageError: lines are bad and are not to be skipped, or something would be replaced.
-            PartialFailureError: some were skipped, or some clips failed.
+            UsageError: a line is bad and not to be skipped, or a file would be replaced.
+            PartialFailureError: lines were skipped, or clips failed.
         """
         everything, jobs = self._checked(name, planned)
         part = len(jobs)
@@ -104,7 +104,7 @@ class BatchRun:
             review = standing.review(jobs)
             review.refuse()
             if review.done:
-                self._talk.note(f"{len(review.done)} of {len(jobs)} clips are done already.")
+                self._talk.note(f"{len(review.done)} of {len(jobs)} clips are already done.")
             say_unasked(name, standing.unasked(everything), bool(review.make), self._talk)
             say_doubts(review, self._talk)
             if review.make:
@@ -120,7 +120,7 @@ class BatchRun:
         jobs: list[Job],
         review: Review,
     ) -> None:
-        """Make what is missing of all jobs, model by model in the order of first need."""
+        """Make all missing clips, model by model in order of first use."""
         begun = manifest.run
         first, *others = dict.fromkeys(map(named, review.make))
         self._makers.fetch(others)
@@ -131,18 +131,18 @@ class BatchRun:
                 review = standing.review(jobs)
                 review.refuse()
             make = review.make
-            # What another model cannot do is found once that is loaded, and counts as failed.
+            # Whether other models can make their clips is known once they are loaded; if not, clips fail.
             own = [job for job in jobs if named(job) == first]
             alike = len(own) == len(jobs)
             self._refuse_bad(name, misfits := maker.fitter.misfits(own))
             lines = {bad.number for bad in misfits}
             jobs = [job for job in jobs if job.line not in lines]
             if not self._begin(manifest, maker, True, alike=alike):
-                make = jobs  # the model has become another one, and --force was said
+                make = jobs  # the model has changed and --force was given
             missing = {job.index: job for job in make if job.line not in lines}
             self._tally.total = len(missing)
             self._part(manifest, maker, jobs, missing, first)
-        del maker  # with all that it has loaded
+        del maker  # and the models it holds
         counts = Counter(map(named, missing.values()))  # in the order of first need
         for other, clips in counts.items():
             if other != first:
@@ -158,16 +158,16 @@ class BatchRun:
         missing: Mapping[int, Job],
         models: Named,
     ) -> None:
-        """Make what is missing of the jobs of some models."""
+        """Make the missing clips of one set of models."""
         own = [job for job in jobs if named(job) == models]
         self._say_unknown(maker, [job for job in own if job.index in missing])
         self._make(manifest, maker, own, lambda job: job.index in missing, whole=True)
 
     def stream(self, name: str, planned: Planned) -> None:
-        """Make clips as their lines arrive; a bad line is said and left out.
+        """Make clips as their lines arrive; bad lines are reported and skipped.
 
         Raises:
-            UsageError: there was no line at all, or another batch was begun in the folder.
+            UsageError: there was no line, or the folder holds another batch.
             PartialFailureError: lines were bad, or clips failed.
         """
         with (
@@ -199,7 +199,7 @@ class BatchRun:
                     doubts.smaller += review.smaller
                 return missing
 
-            is_used = False  # workers are hired for one part
+            is_used = False  # workers serve one group of lines
             for other, part in itertools.groupby(self._arriving(planned), named):
                 if is_used or other != models:
                     stack.close()
@@ -216,16 +216,16 @@ class BatchRun:
         self._end()
 
     def show(self, name: str, planned: Planned, drawn: bool) -> None:
-        """List what would be made, and make nothing.
+        """List what would be made.
 
         Args:
-            name: of the file.
+            name: the file's name.
             planned: its lines.
-            drawn: the seeds are chance's, and the next run would draw others.
+            drawn: whether seeds are random, so that the next run would draw others.
 
         Raises:
-            UsageError: lines are bad and are not to be skipped.
-            PartialFailureError: some were skipped.
+            UsageError: a line is bad and not to be skipped.
+            PartialFailureError: lines were skipped.
         """
         everything, jobs = self._checked(name, planned)
         manifest = Manifest.read(self._settings.folder, self._shard)
@@ -248,11 +248,11 @@ class BatchRun:
         say_unasked(name, standing.unasked(everything), bool(review.make), self._talk)
         say_doubts(review, self._talk)
         if drawn:
-            self._talk.note(f"Seeds were drawn: say --seed {self._settings.seed} for these names.")
+            self._talk.note(f"Seeds are random: use --seed {self._settings.seed} for these names.")
         self._end()
 
     def _checked(self, name: str, planned: Planned) -> tuple[list[Job], list[Job]]:
-        """The jobs of a file whose lines are all read now, and this shard's of them."""
+        """Read all lines of a file; returns all jobs, and this shard's jobs."""
         jobs: list[Job] = []
         bad: list[BadLine] = []
         for item in planned:
@@ -266,17 +266,17 @@ class BatchRun:
         return jobs, [job for job in jobs if self._shard.has(job.index)]
 
     def _refuse_bad(self, name: str, bad: list[BadLine]) -> None:
-        """Say which lines are bad; go on without them only where that was asked for."""
+        """Report bad lines; raise UsageError unless they are to be skipped."""
         for line in bad[:MOST_SHOWN]:
             self._bad(line)
         for line in bad[MOST_SHOWN:]:
             self._bad(line, say=False)
         if len(bad) > MOST_SHOWN:
-            complain(f"Also bad: {count_of(len(bad) - MOST_SHOWN, 'line')} more.")
+            complain(f"{count_of(len(bad) - MOST_SHOWN, 'more bad line')}.")
         if bad and not self._skip_bad:
             raise UsageError(
                 f"{count_of(len(bad), 'line')} of {name} cannot be used. Nothing was made.",
-                "Repair them, or go on without them: --skip-bad.",
+                "Repair them, or skip them with --skip-bad.",
             )
 
     def _bad(self, line: BadLine, say: bool = True) -> None:
@@ -296,11 +296,11 @@ class BatchRun:
         return {"seed": self._settings.seed, "name": self._settings.name}
 
     def _begin(self, manifest: Manifest, maker: Maker, whole: bool, alike: bool) -> bool:
-        """Note the run in the manifest; whether it goes on with what an earlier one began.
+        """Record the run in the manifest; returns whether it continues an earlier one.
 
         Args:
-            maker: of its first clips.
-            alike: of all of them.
+            maker: makes the first clips.
+            alike: whether it makes all of them.
         """
         from magnet_cli.batch.fitting import batch_size, mates_matter
 
@@ -320,11 +320,11 @@ class BatchRun:
             for part in ("device", "dtype", *(["batch_size"] if mates_matter(model) else [])):
                 if part in run and (before := manifest.run.get(part, run[part])) != run[part]:
                     self._talk.warn(
-                        f"The {part.replace('_', ' ')} was {before}, is {run[part]}: the clips to "
-                        "come may differ from what it would have made."
+                        f"The {part.replace('_', ' ')} was {before}, now {run[part]}: further clips may "
+                        "differ from what it would have made."
                     )
         manifest.begin(run)
-        self._talk.note(f"Seeds from {self._settings.seed}, one for each clip.")
+        self._talk.note(f"Seeds from {self._settings.seed}, one per clip.")
         return goes_on
 
     def _make(
@@ -360,7 +360,7 @@ class BatchRun:
                 engine.run(jobs, wanted)
         except KeyboardInterrupt:
             of = "" if total is None else f" of {total}"
-            self._talk.note(f"{self._tally.made}{of} clips done; the same command goes on.")
+            self._talk.note(f"{self._tally.made}{of} clips done; run the same command to continue.")
             raise
 
     def _say_unknown(self, maker: Maker, jobs: list[Job]) -> None:
@@ -368,10 +368,10 @@ class BatchRun:
         say_no_word_of(maker.fitter.unknown([*prompts]), maker.facts.name, self._talk)
 
     def _end(self) -> None:
-        """Say what came of it all.
+        """Report the results.
 
         Raises:
-            PartialFailureError: not all was made.
+            PartialFailureError: not all clips were made.
             MagnetError: the gallery could not be written.
         """
         tally = self._tally
@@ -396,7 +396,7 @@ class BatchRun:
         raise partly_made(tally)
 
     def _write_gallery(self) -> MagnetError | None:
-        """Write the page of what is there; why it could not be written, which costs no clip."""
+        """Write the gallery; returns the error if that failed, as the clips are not affected."""
         from magnet_cli.cli.gallery import write
 
         try:
@@ -407,4 +407,4 @@ class BatchRun:
 
 
 def _nothing(name: str) -> UsageError:
-    return UsageError(f"{name} holds no prompt.", "Write one on each line, such as: lofi piano")
+    return UsageError(f"{name} has no prompts.", "Write one per line, such as: lofi piano")

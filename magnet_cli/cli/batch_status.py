@@ -1,4 +1,4 @@
-"""`magnet batch --status DIR`: how far a batch is, as a table or as JSON."""
+"""`magnet batch --status DIR`: a batch's progress as a table or JSON."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _HEADINGS = ("", "clips", "done", "failed", "missing", "clips/min", "last clip")
 
 
 def say_status(folder: Path, talk: Talk) -> None:
-    """Write a row for the whole batch, each shard that has begun, and each worker of the last run.
+    """Print a row for the whole batch, for each shard that has begun and for each worker of the last run.
 
     Raises:
-        MagnetError: the folder holds no manifest, or one that cannot be read.
+        MagnetError: the folder has no manifest, or one that cannot be read.
     """
     status = status_of(folder)
     counts = (status.whole, *status.shards, *status.workers)
@@ -33,7 +33,7 @@ def say_status(folder: Path, talk: Talk) -> None:
     if status.to_begin:
         talk.note(f"Not begun: {count_of(status.to_begin, 'shard')}.")
     if status.damaged:
-        talk.warn(f"Lines of manifests that a crash left unreadable: {status.damaged}.")
+        talk.warn(f"Unreadable lines in manifests, perhaps from a crash: {status.damaged}.")
 
 
 def _row(count: Count) -> tuple[str, ...]:

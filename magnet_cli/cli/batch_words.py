@@ -1,4 +1,4 @@
-"""What `magnet batch` says of its folder, before its clips and after them."""
+"""Messages of `magnet batch` about its folder, before and after making clips."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from magnet_cli.errors import PartialFailureError
 from magnet_cli.naming import count_of, some
 from magnet_cli.settings import OutputConfig
 
-MOST_SHOWN = 20  # bad lines and failures that are listed; all of them are counted
+MOST_SHOWN = 20  # bad lines and failures to list; all are counted
 
 
 def say_doubts(review: Review, talk: Talk) -> None:
-    """Say which clips may not be what the lines ask for."""
+    """Warn about clips that may not match their lines."""
     if review.unsaid:
         clips = count_of(len(review.unsaid), "clip")
-        talk.warn(f"No model is recorded of {clips}; --force makes clips again.")
+        talk.warn(f"No model is recorded for {clips}; --force makes them again.")
     if review.smaller:
         files = some([job.file for job in review.smaller])
         talk.warn(
-            f"Smaller than they were written, as a copy that was cut off is: {files}. Remove "
-            "them, or say --force, to have them made again."
+            f"Smaller than when written, perhaps from an incomplete copy: {files}. Remove them, or "
+            "use --force, to make them again."
         )
 
 
 def say_unasked(name: str, files: list[str], making: bool, talk: Talk) -> None:
-    """Say what the folder holds that no line asks for: after an insertion it is nearly all."""
+    """Mention clips in the folder that no line asks for; after an inserted line that is nearly all."""
     if not files:
         return
     clips = count_of(len(files), "clip")
-    talk.note(f"The folder holds {clips} that no line of {name} asks for: {some(files)}.")
+    talk.note(f"The folder has {clips} that no line of {name} asks for: {some(files)}.")
     if making:
         talk.note(
-            "A line that is put in changes the numbers and seeds of those behind it; put at "
-            "the end, it does not."
+            "An inserted line changes the numbers and seeds of the lines after it; add new lines at "
+            "the end."
         )
 
 
 def say_damage(manifest: Manifest, talk: Talk) -> None:
-    """Say that the manifest holds lines that a crash has left half written, if it does."""
+    """Warn about lines of the manifest that a crash left half written, if any."""
     if manifest.damaged:
         talk.warn(
-            f"{manifest.path} holds {count_of(manifest.damaged, 'line')} that cannot be read, "
-            "as a crash leaves them. What is not known to be done is made again."
+            f"{manifest.path} has {count_of(manifest.damaged, 'line')} that cannot be read, perhaps from "
+            "a crash. Clips that are not recorded as done are made again."
         )
 
 
 def say_made(tally: Tally, output: OutputConfig, talk: Talk) -> None:
-    """Say how many clips were made, how fast, and whether their peaks kept them quiet."""
+    """Report how many clips were made, how fast, and whether their peaks limited loudness."""
     if tally.made:
         talk.note(
             f"Made {count_of(tally.made, 'clip')} in {tally.seconds:.0f} s "
@@ -59,7 +59,7 @@ def say_made(tally: Tally, output: OutputConfig, talk: Talk) -> None:
 
 
 def partly_made(tally: Tally) -> PartialFailureError:
-    """The error of a batch of which not all was made."""
+    """The error for a batch that was not made completely."""
     said, details = [], []
     if tally.failed:
         said.append(f"{tally.failed} of {tally.finished} clips could not be made.")
@@ -70,7 +70,7 @@ def partly_made(tally: Tally) -> PartialFailureError:
         if tally.failed > MOST_SHOWN:
             details.append(f"and {tally.failed - MOST_SHOWN} more")
     if tally.bad_lines:
-        said.append(f"Lines that were left out: {tally.bad_lines}.")
+        said.append(f"Skipped lines: {tally.bad_lines}.")
     return PartialFailureError(
-        " ".join(said), "The same command makes what is missing, and nothing twice.", details
+        " ".join(said), "Run the same command to make only what is missing.", details
     )
