@@ -1,4 +1,4 @@
-"""`magnet config`: what holds where no flag says otherwise, and where it comes from."""
+"""`magnet config`: shows the defaults in effect and where they come from."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def config(
             "--profile",
             metavar="NAME",
             envvar="MAGNET_PROFILE",
-            help="Show what holds with a profile.",
+            help="Show the defaults with a profile.",
             autocompletion=complete_profile,
             show_default=False,
         ),
     ] = None,
     path: Annotated[
-        bool, typer.Option("--path", help="Say where the file is, and no more.")
+        bool, typer.Option("--path", help="Print the path of config.toml only.")
     ] = False,
     *,
     talk: TalkOptions,
 ) -> None:
-    """Show what holds where no flag says otherwise.
+    """Show the defaults in effect and where they come from.
 
-    A flag goes before the environment, that before a profile, that before the rest of config.toml. The file
-    has flags by their names (`lufs = -16`), and profiles as tables of them (`[profile.drums]`).
+    Flags take precedence over the environment, then come profiles, then the rest of config.toml. The file
+    sets flags by name (`lufs = -16`), and profiles as tables (`[profile.drums]`).
     """
     voice = Talk(talk)
     file = configuration.folder() / configuration.FILE
@@ -78,10 +78,10 @@ def config(
         voice.warn(problem)
     if voice.json:
         return
-    absent = "" if file.exists() else " (not there)"
+    absent = "" if file.exists() else " (does not exist)"
     voice.print(f"{printable(str(file))}{absent}\n")
     rows = [(_flag(name), _text(each.value), each.source) for name, each in held.items()]
-    for row in rows or [("nothing", "", "every flag has its own default")]:
+    for row in rows or [("nothing", "", "every flag has its built-in default")]:
         voice.print(f"  {row[0]:<20}  {printable(row[1]):<20}  {printable(row[2])}".rstrip())
     voice.print("\nProfiles:\n")
     for name, own in sorted(profiles.items()):
@@ -91,7 +91,7 @@ def config(
 
 
 def _flag(name: str) -> str:
-    """A setting as the file and the flags call it."""
+    """A setting's name in the file and on the command line."""
     return configuration.settable()[name].names[0].removeprefix("--")
 
 

@@ -1,18 +1,18 @@
-"""What flags are where nobody says them: config.toml in the user's folder, and profiles.
+"""Default values of flags: config.toml in the user's configuration folder, and profiles.
 
-    model = "small"            # what every command takes
+    model = "small"            # for every command
     lufs = -16
 
-    [profile.drums]            # what those take that say --profile drums
+    [profile.drums]            # with --profile drums
     duration = 4
     format = "flac"
 
-A flag goes before the environment, that before a profile, that before the rest of the file. Records hold
-what came of it, so no file and no printed command depends on this one. Commands alone read it; Python
-programs do not. What cannot be used is said, and stops nothing that did not ask for it.
+Flags take precedence over the environment, then come profiles, then the rest of the file. Records hold
+the resulting values, so neither a sound file nor a printed command depends on config.toml. Only commands
+read it, not the Python API. Invalid entries give a warning and are ignored.
 
-settings.json beside it keeps what the program notes itself (licences that were said), and the default
-model of versions before this file.
+settings.json beside it is written by the program (licences that were shown), and holds the default model
+of versions before config.toml.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from magnet_cli.settings import PRESETS, OutputConfig
 FILE = "config.toml"
 NO_PROFILE = "none"  # neither the file's defaults nor a profile
 
-# Profiles that are always there. Of a user's own, one of such a name goes before it.
+# Built-in profiles; a user's profile of the same name replaces one.
 SHIPPED: dict[str, dict[str, Any]] = {
     "game-loop": {"loop": True, "format": "ogg", "lufs": -16.0},
     "sfx": {"duration": 3.0, "format": "wav", "sample_rate": 48_000, "lufs": -16.0},
@@ -45,13 +45,13 @@ _MOST_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Configuration:
-    """What the file says.
+    """The content of config.toml.
 
     Attributes:
-        path: of the file.
-        defaults: values by the names of settings.
-        profiles: the same, by the names of the profiles; without those that are shipped.
-        problems: what cannot be used of it, in sentences.
+        path: the file.
+        defaults: values by setting name.
+        profiles: the same by profile name, without the built-in ones.
+        problems: sentences on what cannot be used.
     """
 
     path: Path
@@ -62,21 +62,21 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Held:
-    """A value and where it comes from: "config.toml", "profile drums"."""
+    """A value and its source: "config.toml" or "profile drums"."""
 
     value: Any
     source: str
 
 
 def folder() -> Path:
-    """Where the files are."""
+    """The folder of config.toml and settings.json."""
     import platformdirs
 
     return Path(platformdirs.user_config_dir("magnet", appauthor=False))
 
 
 def settable() -> dict[str, Setting]:
-    """The settings that a configuration may set, by name: those of clips, but for the seed."""
+    """The settings that config.toml may set, by name: those for clips, except the seed."""
     from magnet_cli.cli.settings import (
         ClipOptions,
         DecodingOptions,
@@ -94,16 +94,16 @@ def settable() -> dict[str, Setting]:
         PartnerOptions,
         OutputConfig,
     )
-    loop = Setting("Clips", "End so that it goes on into its beginning.", name="loop", kind=bool)
+    loop = Setting("Clips", "Make a seamless loop.", name="loop", kind=bool)
     found = {each.name: each for group in groups for each in flags_of(group)}
     return {name: each for name, each in {**found, "loop": loop}.items() if name not in _UNSET}
 
 
-_UNSET = ("seed", "profile")  # one seed for all clips would be a trap
+_UNSET = ("seed", "profile")  # a seed in config.toml would make all clips alike
 
 
 def read() -> Configuration:
-    """What config.toml says; nothing where there is none. What is wrong with it is among its problems."""
+    """Read config.toml, which may be missing; errors in it become `problems`."""
     path = folder() / FILE
     try:
         values = reading.toml_of(reading.read_text(path, _MOST_BYTES))
@@ -111,7 +111,7 @@ def read() -> Configuration:
         return Configuration(path)
     except (OSError, ValueError) as error:
         return Configuration(
-            path, problems=(f"{path} cannot be read: {reading.reason(error)}. It is not used.",)
+            path, problems=(f"{path} cannot be read: {reading.reason(error)}. It is ignored.",)
         )
     problems: list[str] = []
     named = values.pop("profile", {})
@@ -125,7 +125,7 @@ def read() -> Configuration:
 
 
 def _checked(values: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
-    """The values that can be used, by the names of their settings; the others become problems."""
+    """The valid values by setting name; others are added to `problems`."""
     table = settable()
     short = {each.names[0][2:].replace("-", "_"): name for name, each in table.items()}
     kept: dict[str, Any] = {}
@@ -146,27 +146,27 @@ def _checked(values: Mapping[str, Any], where: str, problems: list[str]) -> dict
         elif not _parses(each.name, right):
             problems.append(f"{where}: {said} cannot be {shown(value)}.")
         elif name in kept:
-            problems.append(f"{where}: {name} is there twice.")
+            problems.append(f"{where}: {name} is set twice.")
         else:
             kept[name] = right
     if "preset" in kept and "decoding_steps" in kept:
-        problems.append(f"{where}: preset and steps both set the steps: preset is left out.")
+        problems.append(f"{where}: preset and steps both set the steps: preset is ignored.")
         del kept["preset"]
     return kept
 
 
 def _parses(name: str, value: Any) -> bool:
-    """Whether a command takes what the flag's own table does not judge."""
+    """Whether a value is valid that its setting's table does not check."""
     if name == "preset":
         return value in PRESETS
     return name not in ("duration", "overlap") or bool(0 < value < 1e6)
 
 
 def layered(configuration: Configuration, profile: str | None) -> dict[str, Held]:
-    """What holds where neither a flag nor the environment says otherwise.
+    """The values for flags that are given neither on the command line nor in the environment.
 
     Args:
-        profile: the one that was asked for, if any.
+        profile: the requested profile, if any.
 
     Raises:
         UsageError: there is no such profile.
@@ -182,7 +182,7 @@ def layered(configuration: Configuration, profile: str | None) -> dict[str, Held
         raise UsageError(
             f"There is no profile {shown(profile)}.",
             " ".join(
-                [f"Take one of {', '.join(known)}, or {NO_PROFILE}.", *configuration.problems[:1]]
+                [f"Use one of {', '.join(known)}, or {NO_PROFILE}.", *configuration.problems[:1]]
             ),
         )
     for one, other in (("preset", "decoding_steps"), ("decoding_steps", "preset")):
@@ -192,7 +192,7 @@ def layered(configuration: Configuration, profile: str | None) -> dict[str, Held
 
 
 def as_flags(held: Mapping[str, Held]) -> dict[str, Any]:
-    """Values as the program's parser takes them: several are one text where the flag takes them so."""
+    """Values as typer's parser takes them: lists are joined by commas for flags that take them so."""
     table = settable()
     return {
         name: ",".join(map(str, each.value)) if table[name].is_joined else each.value
@@ -201,11 +201,11 @@ def as_flags(held: Mapping[str, Held]) -> dict[str, Any]:
 
 
 def soften(values: dict[str, Any], is_soft: Callable[[str], bool]) -> None:
-    """Let go of values that nobody said for this call and that do not go with what was said.
+    """Reset configured values that conflict with the flags of this call.
 
     Args:
-        values: of a command's flags, by name.
-        is_soft: whether the value of a flag comes from the configuration.
+        values: values of a command's flags by name; changed in place.
+        is_soft: whether a flag's value comes from the configuration.
     """
     from magnet_cli.audio.formats import CONTAINERS
     from magnet_cli.cli.settings import flags_of
@@ -223,7 +223,7 @@ def soften(values: dict[str, Any], is_soft: Callable[[str], bool]) -> None:
         leave("rescore_streams")
     if values.get("loop"):
         leave("fade")
-    if values.get("through_codec") is False:  # such an edit is as its input is
+    if values.get("through_codec") is False:  # such an edit has its input's format
         for name in table:
             leave(name)
     suffix = Path(str(values.get("destination") or "")).suffix.lower().removeprefix(".")
@@ -241,7 +241,7 @@ def soften(values: dict[str, Any], is_soft: Callable[[str], bool]) -> None:
 
 
 def default_model(warn: Callable[[str], None] | None = None) -> str | None:
-    """What `magnet models use` set; None, and a warning, where a file cannot be read."""
+    """The model that `magnet models use` set, or None; warns if a file cannot be read."""
     configuration = read()
     if warn is not None:
         for problem in configuration.problems:
@@ -253,7 +253,7 @@ def default_model(warn: Callable[[str], None] | None = None) -> str | None:
         name = read_notes().get("model")
     except UsageError as error:
         if warn is not None:
-            warn(f"{error.message} Its default model is not used. {error.hint}")
+            warn(f"{error.message} Its default model is ignored. {error.hint}")
         return None
     return name if isinstance(name, str) else None
 
@@ -262,10 +262,10 @@ _MODEL_LINE = re.compile(r"""^[ \t]*["']?model["']?[ \t]*=""")
 
 
 def set_default_model(name: str | None) -> None:
-    """Write the default model to config.toml, whose other lines stay; None takes it out.
+    """Write the default model to config.toml and keep its other lines; None removes it.
 
     Raises:
-        MagnetError: the file cannot be read, or not be written.
+        MagnetError: the file cannot be read or written.
     """
     path = folder() / FILE
     try:
@@ -275,7 +275,7 @@ def set_default_model(name: str | None) -> None:
         text, before = "", {}
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} cannot be read: {reading.reason(error)}.", "Mend it, or delete it."
+            f"{path} cannot be read: {reading.reason(error)}.", "Correct it, or delete it."
         ) from error
     lines = text.splitlines(keepends=True)
     tables = next(
@@ -288,8 +288,8 @@ def set_default_model(name: str | None) -> None:
         after["model"] = name
     new = "".join([*top, *lines[tables:]])
     if reading.toml_of(new) != after:
-        said = "Take it out" if name is None else f"Write model = {_toml_text(name)}"
-        raise UsageError(f"{path} is written in a way that only you can change.", f"{said} there.")
+        said = "Remove the model" if name is None else f"Write model = {_toml_text(name)}"
+        raise UsageError(f"{path} cannot be changed automatically.", f"{said} there yourself.")
     if new != text:
         _write(path, new)
     notes = read_notes()
@@ -305,7 +305,7 @@ def _toml_text(text: str) -> str:
 
 
 def read_notes() -> dict[str, Any]:
-    """What settings.json says. Raises UsageError: it cannot be read."""
+    """Read settings.json. Raises UsageError if it cannot be read."""
     path = folder() / "settings.json"
     try:
         text = reading.read_text(path)
@@ -317,19 +317,19 @@ def read_notes() -> dict[str, Any]:
             f"{path} cannot be read: {error.strerror}.", "Check its permissions, or delete it."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} holds no JSON.", "Mend it, or delete it.") from error
+        raise UsageError(f"{path} is not valid JSON.", "Correct it, or delete it.") from error
     if not isinstance(notes, dict):
-        raise UsageError(f"{path} holds no settings.", "Delete it.")
+        raise UsageError(f"{path} is not a JSON object.", "Delete it.")
     return notes
 
 
 def write_notes(notes: Mapping[str, Any]) -> None:
-    """Write settings.json. Raises MagnetError: it cannot be written."""
+    """Write settings.json. Raises MagnetError if it cannot be written."""
     _write(folder() / "settings.json", json.dumps(notes, indent=2) + "\n")
 
 
 def note_once(what: str, of: str) -> bool:
-    """Note that something (licences_said) is being said of a model; whether this is the first time."""
+    """Record that a notice (licences_said) was shown for a model; returns whether it is the first time."""
     try:
         notes = read_notes()
         noted = notes.get(what)
@@ -340,14 +340,14 @@ def note_once(what: str, of: str) -> bool:
             return False
         write_notes({**notes, what: [*said, of]})
     except MagnetError:
-        pass  # it cannot be noted, so it is said again
+        pass  # it cannot be recorded, so the notice is repeated
     return True
 
 
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(os.path.realpath(path)) as partial:  # a link to it stays one
+        with atomic_path(os.path.realpath(path)) as partial:  # keep a symbolic link
             partial.write_text(text, "utf-8")
     except OSError as error:
         raise MagnetError(

@@ -1,4 +1,4 @@
-"""`magnet edit`: a sound in, the same sound with regions made anew out."""
+"""`magnet edit`: replaces regions of a sound."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def edit(
     source: Source,
     prompt: Annotated[
         str,
-        typer.Argument(metavar="PROMPT", help="What to hear: the sound with its new regions."),
+        typer.Argument(metavar="PROMPT", help="Describes the whole sound with its new regions."),
     ],
     region: Annotated[
         list[str],
         typer.Option(
             "--region",
             metavar="FROM-TO",
-            help="What to make anew, in seconds (2.0-5.5) or minutes (1:02-1:05.5). Repeatable.",
+            help="Region to replace, in seconds (2.0-5.5) or minutes (1:02-1:05.5). Repeatable.",
             show_default=False,
         ),
     ],
@@ -75,8 +75,8 @@ def edit(
         bool,
         typer.Option(
             "--through-codec",
-            help="Send the rest through the codec, too, so that all sounds alike; the output is at "
-            "the model's rate and channels, and the flags of the sound file apply.",
+            help="Also pass the rest through the codec, so that it sounds like the regions. The output has "
+            "the model's sample rate and channels, and output flags apply.",
         ),
     ] = False,
     *,
@@ -88,11 +88,11 @@ def edit(
     output: OutputConfig,
     talk: StepTalkOptions,
 ) -> None:
-    """Make regions of a sound anew and leave the rest alone.
+    """Replace regions of a sound and leave the rest unchanged.
 
-    Outside the regions, but for crossfades of 20 ms around them, the samples are the input's own,
-    bit for bit, at its rate, channels and bit depth; nothing is made louder. Regions grow to whole
-    frames of the codec. A model of one channel makes all channels alike, each at its own level.
+    Outside the regions and crossfades of 20 ms around them, the samples stay the input's, bit for bit,
+    at its sample rate, channels and bit depth, and loudness is not changed. Regions grow to whole frames
+    of the codec. A mono model gives all channels the same sound, each at its own level.
     """
     from magnet_cli.editing.windows import check_spans, regions_of
 
@@ -102,8 +102,8 @@ def edit(
     spans = [parse_region(text) for text in region]
     if not through_codec and output != OutputConfig():
         raise UsageError(
-            "The flags of the sound file are for --through-codec.",
-            "Leave them out: the output is as the input is.",
+            "Output flags need --through-codec.",
+            "Remove them: the output has the input's format.",
         )
     with input_sound(source, [prompt], voice) as given:
         (text,) = texts_of([prompt], voice)
@@ -146,7 +146,7 @@ def _targets(
     files: FileOptions,
     output: OutputConfig | None,
 ) -> list[Target]:
-    """Where the edits go. Without `output` they are of the input's own format, whatever that is."""
+    """Targets for the edits; without `output` they have the input's format."""
     from magnet_cli.audio.formats import encoding_for
     from magnet_cli.cli.inputs import paths_for, plan
     from magnet_cli.targets import Target, check_writable
@@ -168,11 +168,11 @@ def _targets(
 
 
 def _say_what_happens(given: Sound, model: Model, through_codec: bool, talk: Talk) -> None:
-    """Say what happens to channels, and to an input that cannot be kept bit for bit."""
-    becomes = "the sound becomes the model's" if through_codec else "each keeps its own level"
+    """Tell what happens to channels, and warn if the input's format is lossy."""
+    becomes = "the output has the model's" if through_codec else "each keeps its own level"
     say_channels(given, model, becomes, talk)
     if not given.exact and not through_codec:
         talk.warn(
-            f"{given.name} is {given.subtype.lower().replace('_', ' ')}, which loses something each "
-            "time it is written: name the output .wav to keep it as it is."
+            f"{given.name} is {given.subtype.lower().replace('_', ' ')}, which loses quality each "
+            "time it is written: name the output .wav to keep the rest unchanged."
         )

@@ -1,4 +1,4 @@
-"""`magnet extend`: a sound in, the same sound and what comes after it out."""
+"""`magnet extend`: continues a sound."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def extend(
     prompts: Annotated[
         list[str],
         typer.Argument(
-            metavar="PROMPT", help="What to hear. Several need `--at`.", show_default=False
+            metavar="PROMPT", help="Describes the sound. Several need `--at`.", show_default=False
         ),
     ],
     to: Annotated[
@@ -68,7 +68,7 @@ def extend(
         typer.Option(
             "--to",
             metavar="SECONDS",
-            help="Length of it all, the input included, as 90 or 1:30.",
+            help="Total length including the input, as 90 or 1:30.",
             parser=seconds_of,
         ),
     ],
@@ -83,9 +83,9 @@ def extend(
 ) -> None:
     """Continue a sound, to any length.
 
-    The input becomes codes, the model writes on from them window by window, and the codes of all of
-    it become one sound: no waveforms are joined, so there is no joint. The input is heard as the
-    codec hears it, at the model's rate and channels. Works with MAGNeT, MusicGen and AudioGen.
+    The input is encoded, the model continues its codes window by window, and all codes are decoded as
+    one sound, so there is no audible joint. The input's part of the output has passed through the codec, at
+    the model's sample rate and channels. Works with MAGNeT, MusicGen and AudioGen.
     """
     from magnet_cli.cli.inputs import plan
 
@@ -97,8 +97,8 @@ def extend(
         cues = cues_of(texts_of(prompts, voice), pieces.at)
         if to <= given.duration:
             raise UsageError(
-                f"{given.name} is {given.duration:.2f} s long already.",
-                "Take --to for a longer time: it counts from the start of the input.",
+                f"{given.name} is already {given.duration:.2f} s long.",
+                "Use a larger --to, which counts from the start of the input.",
             )
         check_cues(cues, to)
         seeds = seeds_of(variations)
@@ -117,7 +117,7 @@ def extend(
             "overlap": pieces.overlap,
         }
         loaded.check_piece(cues, to, **how)
-        say_channels(given, loaded, "the sound becomes the model's", voice)
+        say_channels(given, loaded, "the output has the model's", voice)
         beginning = loaded.hear(given, whole=True)
 
     say_unknown([*(text for _, text in cues), negative], loaded, voice)

@@ -1,4 +1,4 @@
-"""`magnet gallery`: a page to look and listen through a folder of clips."""
+"""`magnet gallery`: writes a web page for a folder of clips."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Examples:
     magnet batch prompts.txt -O clips --gallery
 """
 
-_MOST_SHOWN = 20  # sounds that could not be read; --json and the page name them all
+_MOST_SHOWN = 20  # unreadable sounds to list; --json and the page list all
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def gallery(
     ],
     title: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What it is called. Default: as the folder."),
+        typer.Option(metavar="TEXT", help="Title of the page. Default: the folder's name."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace an index.html that is not a gallery.")
@@ -53,11 +53,11 @@ def gallery(
     *,
     talk: TalkOptions,
 ) -> None:
-    """Write a page to look and listen through clips.
+    """Write a web page for browsing and playing clips.
 
-    It opens from the disk or from any web host, and takes thousands of clips: players, waveform and
-    spectrogram, prompt, seed, loudness, the command that makes each again; sorting, search, and stars,
-    which come out as a prompts.jsonl for the next batch. Written again, it keeps what it has drawn.
+    It works from disk or any web host, with thousands of clips. Each has a player, waveform, spectrogram,
+    prompt, seed, loudness and the command that makes it again. Clips can be sorted, searched and starred;
+    starred ones can be saved as a prompts.jsonl for the next batch. Running it again reuses its pictures.
     """
     voice = Talk(talk)
     written = write(folder, voice, title, force)
@@ -67,7 +67,7 @@ def gallery(
 
 
 def write(folder: Path, voice: Talk, title: str | None = None, force: bool = False) -> Gallery:
-    """Write the gallery of a folder and tell of it.
+    """Write the gallery of a folder and report it.
 
     Raises:
         MagnetError: it cannot be written, or there is nothing to show.
@@ -80,7 +80,7 @@ def write(folder: Path, voice: Talk, title: str | None = None, force: bool = Fal
     for file, why in written.faults[:_MOST_SHOWN]:
         voice.warn(f"{file}: {why}")
     if written.missing:
-        voice.note(f"Not there any more: {count_of(written.missing, 'clip')} of the manifest.")
+        voice.note(f"Missing files: {count_of(written.missing, 'clip')} of the manifest.")
     voice.data(
         {
             "event": "gallery",
@@ -95,7 +95,7 @@ def write(folder: Path, voice: Talk, title: str | None = None, force: bool = Fal
 
 
 def told(made: Mapping[str, Any], name: str, suffix: str) -> Told:
-    """What a gallery shows of a record, as far as it can be true (cli/recorded.py)."""
+    """What a gallery shows of a record, after validation (cli/recorded.py)."""
     from magnet_cli.batch.gallery import Told
 
     kept = recorded(made)

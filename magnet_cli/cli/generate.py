@@ -1,4 +1,4 @@
-"""`magnet gen`: prompts in, sound files out."""
+"""`magnet gen`: makes sound files from prompts."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ Examples:
     echo "warm synth pad" | magnet gen - -o - | ffplay -nodisp -
 """
 
-_BY_ONE_MODEL = "--loop, --at, --bpm and what is longer than the model's segment"
+_BY_ONE_MODEL = "--loop, --at, --bpm and clips longer than the model's segment"
 
 
 def help_all(ctx: typer.Context, wanted: bool) -> None:
-    """What `--help-all` does."""
+    """Print the help with all flags and exit (`--help-all`)."""
     if wanted:
         ctx.meta[ALL_FLAGS] = True
         typer.echo(ctx.get_help())
@@ -75,7 +75,7 @@ def gen(
         list[str],
         typer.Argument(
             metavar="PROMPT",
-            help="What to hear. Several make several files; `-` reads one prompt from stdin.",
+            help="Describes the sound. Each makes its own file; `-` reads one prompt from stdin.",
             show_default=False,
         ),
     ],
@@ -83,12 +83,13 @@ def gen(
         bool,
         typer.Option(
             "--loop/--no-loop",
-            help="End so that it goes on into its beginning: a loop without a seam. Where there is a "
-            "beat, it is a whole number of beats long, near -d.",
+            help="Make a seamless loop. If the sound has a beat, the loop is a whole number of beats long, "
+            "close to -d.",
         ),
     ] = False,
     exact: Annotated[
-        bool, typer.Option("--exact", help="A loop as long as -d says, whatever the beat.")
+        bool,
+        typer.Option("--exact", help="Make the loop exactly as long as -d, whatever the beat."),
     ] = False,
     help_all: Annotated[
         bool,
@@ -108,7 +109,7 @@ def gen(
     """Generate sound from text.
 
     The same seed, settings and model make the same sound. Clips are made one by one, so each is the
-    same as if it were asked for alone. Every file keeps how it was made: see `magnet show`.
+    same as when made alone. Every file records how it was made: see `magnet show`.
     """
     from magnet_cli.audio.finish import check_loopable
     from magnet_cli.cli.inputs import plan
@@ -117,7 +118,7 @@ def gen(
     if loop:
         check_loopable(output)
     elif exact:
-        raise UsageError("--exact is for loops.", "Say --loop, too, or leave it out.")
+        raise UsageError("--exact is for loops.", "Add --loop, or remove --exact.")
     check_stdout(files.destination, talk, files.play)
     bars.check_tries(loop and not exact)
     if bars.bpm is not None:
@@ -126,7 +127,7 @@ def gen(
     check_seconds("duration", clips.duration)
     texts = texts_of(prompts, voice)
     say_split(texts, pieces.at, voice)
-    # With times, the prompts are those of one piece, which is named after the first.
+    # With times, all prompts are of one piece, which is named after the first.
     cues = cues_of(texts, pieces.at) if pieces.at else None
     if cues:
         check_cues(cues, clips.duration or bars.seconds)
@@ -138,7 +139,7 @@ def gen(
 
     from magnet_cli.cli.loading import load, load_partners
 
-    # Before this nothing imports torch, which takes seconds: `load` shows that something happens.
+    # torch, which takes seconds to import, is imported from here on, under `load`'s progress display.
     loaded = load(model, voice)
     from magnet_cli.request import frames_for, make_request
 
@@ -147,7 +148,7 @@ def gen(
     how: dict[str, Any] = {"config": config, "negative_prompt": negative, "overlap": pieces.overlap}
     is_piece = loop or cues or bars.bpm is not None or seconds > loaded.segment_duration
     partners: dict[str, Any] = {}
-    # What does not fit the model is refused here, once and not for every clip.
+    # Check once that the settings fit the model, not for every clip.
     if is_piece:
         more.refuse(_BY_ONE_MODEL)
         loaded.check_piece(cues or texts[0], seconds, loop, **how)
@@ -192,43 +193,42 @@ def gen(
 
 
 def _check_bars(duration: float | None, exact: bool) -> None:
-    """Refuse bars that cannot be made. Raises UsageError: a length is said, too, or nothing stretches."""
+    """Raise UsageError if a length was given with --bpm, or if time stretching is not available."""
     from magnet_cli.audio.stretch import check_stretch
 
     if duration is not None or exact:
         flag = "--exact" if duration is None else "-d"
-        raise UsageError(f"--bars and {flag} both say how long it is.", "Leave one of them out.")
+        raise UsageError(f"--bars and {flag} both set the length.", "Remove one of them.")
     check_stretch()
 
 
 def _say_loop(clip: Clip | Edit, saved: SavedClip, talk: Talk) -> None:
-    """Say what should be known of a loop."""
+    """Warn if a loop's seam is audible or its format leaves a gap."""
     made = getattr(clip, "loop", None)
     assert made is not None
     if not made.seamless:
         talk.warn(
-            f"The seam can be told from the rest (flux {made.seam_flux:.1f} against "
-            f"{made.body_flux:.1f}): another --seed may do better."
+            f"The seam is audible (flux {made.seam_flux:.1f}, elsewhere {made.body_flux:.1f}): try another "
+            "--seed."
         )
     if saved.target.format == "mp3":
-        talk.warn("mp3 pads its ends, so players leave a gap: take wav or flac to loop.")
+        talk.warn("mp3 pads its ends, so that players leave a gap: use wav or flac for loops.")
     if saved.target.format == "opus":
-        talk.warn("opus blurs its first 20 ms, so a seam is heard: take wav or flac to loop.")
+        talk.warn(
+            "opus blurs its first 20 ms, so that the seam is audible: use wav or flac for loops."
+        )
 
 
 def _say_length(
     clip: Clip | Edit, saved: SavedClip, seconds: float, frame_rate: float | None, talk: Talk
 ) -> None:
-    """Say how long a loop is that was to be so many seconds long: to a frame, if no rate is told."""
+    """Report a loop's length; without a frame rate, only a difference from the requested seconds."""
     beat, off = getattr(clip, "beat", None), abs(saved.duration - seconds)
     seed = _taken(clip)
     if beat is not None:
         talk.note(f"{beat.bpm:.0f} bpm, {_length(beat, saved)}{seed}; {_seam(beat)}.")
     elif frame_rate is not None and off >= 1 / frame_rate:
-        talk.note(
-            f"There is no steady beat in it: {saved.duration:g} s{seed}, "
-            "where its strongest pulse meets itself."
-        )
+        talk.note(f"No steady beat: {saved.duration:g} s{seed}, a multiple of its strongest pulse.")
     elif off > 0.5 / saved.sample_rate:
         talk.note(f"The loop is {saved.duration:g} s, not {seconds:g}: whole frames of the codec.")
 
@@ -236,15 +236,17 @@ def _say_length(
 def _say_bars(
     clip: Clip | Edit, saved: SavedClip, bars: BarsConfig, loop: bool, talk: Talk
 ) -> None:
-    """Say what came of the tempo that was asked for."""
+    """Report the tempo, or warn if it is not the requested one."""
     beat, bpm, tried = getattr(clip, "beat", None), required(bars.bpm), getattr(clip, "tried", 1)
-    more = "Another --seed or more --tries may come nearer."
+    more = "Try another --seed or more --tries."
     if beat is None:
         seeds = "this seed" if tried == 1 else f"any of {tried} seeds"
-        length = f"{saved.duration:.2f} s, as {count_of(bars.beats, 'beat')} at {bpm:g} bpm are"
-        talk.warn(f"There is no steady beat in what {seeds} made: it is {length}. {more}")
+        length = (
+            f"{saved.duration:.2f} s, the length of {count_of(bars.beats, 'beat')} at {bpm:g} bpm"
+        )
+        talk.warn(f"There is no steady beat with {seeds}: the clip is {length}. {more}")
     elif abs(beat.bpm / bpm - 1) > 1e-4:
-        length = f"more than {100 * MOST_STRETCH:g} % from {bpm:g}: {_length(beat, saved)}, as made"
+        length = f"more than {100 * MOST_STRETCH:g} % from {bpm:g}: {_length(beat, saved)}, not stretched"
         talk.warn(f"Its beat is {beat.bpm:.1f} bpm, {length}. {more}")
     else:
         was = f"made at {beat.bpm * beat.stretch:.1f}{_taken(clip)}"
@@ -254,7 +256,7 @@ def _say_bars(
 
 def _taken(clip: Clip | Edit) -> str:
     tried = getattr(clip, "tried", 1)
-    return f" by seed {clip.settings['seeds'][0]}, of {tried} tried" if tried > 1 else ""
+    return f" with seed {clip.settings['seeds'][0]} of {tried} tried" if tried > 1 else ""
 
 
 def _length(beat: Beat, saved: SavedClip) -> str:

@@ -1,4 +1,4 @@
-"""`--play`: what was made is heard at once, a loop until Enter."""
+"""`--play`: plays the results, and loops until Enter."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from magnet_cli.cli.talk import Talk
 
 
 def hear(sounds: Iterable[tuple[Path | None, bool]], talk: Talk) -> None:
-    """Play files one after the other, each with whether it is a loop; Ctrl-C ends it all.
+    """Play files, each with whether it is a loop, until the end or Ctrl-C.
 
-    Where no sound comes out, that is said in a line, and nothing is wrong.
+    If playing is not possible, this prints a note and is no error.
     """
     from magnet_cli.audio.playback import CannotPlayError, play
 
@@ -24,7 +24,7 @@ def hear(sounds: Iterable[tuple[Path | None, bool]], talk: Talk) -> None:
             talk.note(f"Playing {path}" + (", until you press Enter" if goes_round else ""))
             play(path, _until_enter if goes_round else None)
     except CannotPlayError as error:
-        talk.note(f"It is made, but cannot be heard here: {error}.")
+        talk.note(f"The sound is saved but cannot be played here: {error}.")
     except KeyboardInterrupt:
         talk.note("Stopped playing.")
 

@@ -1,6 +1,6 @@
-"""How commands show their help: in rich's tables where there is room, else a flag a line and its text below.
+"""Formats the help of commands: rich's tables on wide terminals, otherwise each flag above its text.
 
-In half of a screen the columns of tables would cut the names of flags, and leave their texts a word a line.
+On narrow terminals the tables would cut the names of flags and leave one word per line for their texts.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-_ROOM = 100  # columns that rich's tables need
-ALL_FLAGS = "magnet.help_all"  # in the context: all are wanted
+_ROOM = 100  # minimum columns for rich's tables
+ALL_FLAGS = "magnet.help_all"  # key in the context: show all flags
 
-# By the names of their parameters; what is required is always shown.
+# Parameters that --help shows; required ones are always shown.
 _EVERYDAY = frozenset(
     {"destination", "num", "seed", "duration", "model", "negative", "loop", "preset"}
     | {"help", "help_all"}
 )
 
-# What a flag takes, where it does not say so itself: typer writes Python's names of types.
+# Metavars of flags without one, in place of typer's, which are Python's type names.
 _TAKES = {"bool": "", "int": "N", "float": "X", "path": "FILE", "str": "TEXT"}
 
 
@@ -28,12 +28,12 @@ class _Help:
     """What commands and groups have in common."""
 
     def format_help(self: Any, ctx: Any, formatter: Any) -> None:
-        """As typer has it where there is room for tables, else without columns."""
+        """Use typer's format on wide terminals, otherwise one without columns."""
         params = self.get_params(ctx)
         for each in params:
             said = re.fullmatch(r"<(?:list\[)?(\w+)\b.*>", each.display_type_rich(ctx=ctx) or "")
             if each.param_type_name == "argument":
-                each.display_type_rich = lambda ctx: ""  # its name says it
+                each.display_type_rich = lambda ctx: ""  # the name is enough
             elif said and said[1] in _TAKES:
                 each.metavar = _TAKES[said[1]]
         if self.rich_markup_mode and shutil.get_terminal_size().columns >= _ROOM:
@@ -48,10 +48,10 @@ class _Help:
                 panels.setdefault(each.rich_help_panel or usual, []).append(row)
         for panel, rows in panels.items():
             with formatter.section(panel):
-                formatter.write_dl(rows, col_max=2)  # so little that each text is on its own lines
+                formatter.write_dl(rows, col_max=2)  # puts each text on its own lines
         if commands := getattr(self, "commands", None):
             with formatter.section("Commands"):
-                # The whole text of each: typer cuts it to a line.
+                # The whole text, which typer would cut to one line.
                 formatter.write_dl(
                     [(name, one.get_short_help_str(limit=500)) for name, one in commands.items()]
                 )
@@ -70,11 +70,10 @@ class Group(_Help, TyperGroup):
 
 
 class EverydayCommand(Command):
-    """A command of so many flags that its help would hide those that are looked for: `--help` shows
-    those of every day, `--help-all` all."""
+    """A command with many flags: `--help` shows the common ones, `--help-all` all."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """As of others, but for what is left out."""
+        """Hide all but the common flags, unless `--help-all` was given."""
         if ctx.meta.get(ALL_FLAGS):
             super().format_help(ctx, formatter)
             return
@@ -82,7 +81,7 @@ class EverydayCommand(Command):
         shown = [each for each in options if not each.hidden]
         rest = [each for each in shown if not each.required and each.name not in _EVERYDAY]
         epilog = self.epilog
-        self.epilog = f"`{ctx.command_path} --help-all` shows {len(rest)} flags more.\n\n{epilog}"
+        self.epilog = f"`{ctx.command_path} --help-all` shows {len(rest)} more flags.\n\n{epilog}"
         for each in rest:
             each.hidden = True
         try:
@@ -94,7 +93,7 @@ class EverydayCommand(Command):
 
 
 def _folded(line: str, width: int) -> str:
-    """A line, and an example that is too long on several, between flags, such that a shell takes it."""
+    """Fold a long example between flags with backslashes, so that it can be pasted into a shell."""
     if len(line) <= width or not line.startswith("    "):
         return line
     lines = [""]

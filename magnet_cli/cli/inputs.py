@@ -1,4 +1,4 @@
-"""What a command starts from and where it goes: sounds, prompts, times, seeds and the names of files."""
+"""Inputs and outputs of commands: sounds, prompts, times, seeds and file names."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 
-# A prompt and the second that it begins at.
+# Prompts, each with the second at which it begins.
 Cues = Sequence[tuple[float, str]]
 
-# The first argument of every command that starts from a sound.
+# The first argument of commands that take a sound.
 Source = Annotated[
     str,
     typer.Argument(
@@ -42,10 +42,10 @@ Source = Annotated[
 
 @contextmanager
 def input_sound(name: str, prompts: Sequence[str], talk: Talk | None = None) -> Iterator[Sound]:
-    """The sound that a command was given: a file, or `-` for stdin.
+    """Open a command's input sound: a file, or `-` for stdin.
 
     Raises:
-        UsageError: a prompt is to be read from stdin, too, or stdin is closed.
+        UsageError: a prompt is also read from stdin, or stdin is closed or a terminal.
         AudioFileError: it cannot be read.
     """
     from magnet_cli.audio.sound import open_sound
@@ -53,7 +53,9 @@ def input_sound(name: str, prompts: Sequence[str], talk: Talk | None = None) -> 
     if name == STDIN and STDIN in prompts:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
     if name == STDIN and stdin().isatty():
-        raise UsageError("The sound is to come from the terminal.", "Pipe one in, or name a file.")
+        raise UsageError(
+            "`-` reads a sound from stdin, which is a terminal.", "Pipe one in, or name a file."
+        )
     with open_sound(stdin().buffer if name == STDIN else Path(name)) as sound:
         if talk is not None:
             say_remarks(sound, talk)
@@ -61,20 +63,20 @@ def input_sound(name: str, prompts: Sequence[str], talk: Talk | None = None) -> 
 
 
 def say_remarks(sound: Sound, talk: Talk) -> None:
-    """Say what is wrong with a sound that can be used all the same, and what becomes of its encoding."""
+    """Report problems of a usable sound, and a change of its encoding."""
     from magnet_cli.audio.formats import ONCE_PCM
 
     for remark in sound.remarks:
         talk.warn(remark)
     if sound.subtype in ONCE_PCM:
         talk.note(
-            f"{sound.name} is {sound.subtype}, which would change each time that it is written: "
-            f"what is made of it is 16-bit PCM at the same {sound.sample_rate} Hz."
+            f"{sound.name} is {sound.subtype}, which changes each time it is written: "
+            f"the output is 16-bit PCM at the same {sound.sample_rate} Hz."
         )
 
 
 def say_channels(given: Sound, model: Model, becomes: str, talk: Talk) -> None:
-    """Say what happens to the channels of a sound, where the model has another number of them."""
+    """Report what happens to the channels of a sound, if the model has another number of them."""
     if given.channels != model.channels:
         one = "channel" if given.channels == 1 else "channels"
         talk.note(
@@ -85,37 +87,37 @@ def say_channels(given: Sound, model: Model, becomes: str, talk: Talk) -> None:
 
         if cancels(given):
             talk.warn(
-                f"The channels of {given.name} cancel each other: the loudest alone is heard, as "
-                "their mean is silence."
+                f"The channels of {given.name} cancel each other, so only the loudest is used, not "
+                "their mean."
             )
 
 
 def say_unknown(prompts: Sequence[str | None], model: Model, talk: Talk) -> None:
-    """Say which prompts hold no word that the model knows: they are made as if nothing were asked."""
+    """Warn about prompts without any word that the model knows."""
     knows = model.parts.text_encoder.knows
     say_no_word_of([text for text in prompts if text and not knows(text)], model.name, talk)
 
 
 def say_no_word_of(unknown: Sequence[str], model: str, talk: Talk) -> None:
-    """Say that a model knows no word of some prompts, if there are any."""
+    """Warn about prompts of which a model knows no word, if there are any."""
     if unknown:
         more = "" if len(unknown) == 1 else f" and of {len(unknown) - 1} more"
         talk.warn(
-            f"{model} knows no word of {shortened(unknown[0])!r}{more}: what it makes is left to "
-            "chance. Describe the sound in English."
+            f"{model} knows no word of {shortened(unknown[0])!r}{more}: the result is random. "
+            "Describe the sound in English."
         )
 
 
 def named_after(source: str, what: str) -> str:
-    """What to name the outputs of a command after, where no name was given."""
+    """The label from which to make output names if none was given."""
     return f"{'sound' if source == STDIN else Path(source).stem} {what}"
 
 
 def texts_of(prompts: Sequence[str], talk: Talk) -> list[str]:
-    """The prompts, cleaned; `-` is read from stdin, and all of it is one prompt.
+    """The prompts, cleaned; `-` reads all of stdin as one prompt.
 
     Raises:
-        UsageError: stdin is asked for twice, closed or no text, or a prompt cannot be one.
+        UsageError: stdin is used twice, is closed or is not text, or a prompt is not valid.
     """
     if prompts.count("-") > 1:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
@@ -133,16 +135,18 @@ def texts_of(prompts: Sequence[str], talk: Talk) -> list[str]:
 
 
 def say_split(texts: Sequence[str], at: Sequence[float], talk: Talk) -> None:
-    """Say how many clips several prompts of one word are, as a text without its quotes comes to be."""
+    """Point out several prompts of one word each, which may be one text without quotes."""
     if len(texts) > 1 and not at and not any(" " in text for text in texts):
         whole = " ".join(texts)
         how = f': magnet gen "{whole}"' if len(whole) <= 60 else ""
-        talk.note(f"These are {len(texts)} prompts, a clip each. Quotes make one of them{how}")
+        talk.note(
+            f"These are {len(texts)} prompts, one clip each. Quotes make them one prompt{how}"
+        )
 
 
 def as_given(text: str) -> str:
-    """An argument as the text that its bytes are: under a locale of another encoding, or of none
-    (LC_ALL=POSIX), Python keeps the bytes of UTF-8 that it cannot read as halves of pairs."""
+    """Decode an argument as UTF-8 whatever the locale: where that is another encoding (LC_ALL=POSIX),
+    Python keeps undecodable bytes as surrogates."""
     try:
         return text if text.isascii() else os.fsencode(text).decode("utf-8")
     except UnicodeError:
@@ -150,10 +154,10 @@ def as_given(text: str) -> str:
 
 
 def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:
-    """When each prompt begins, paired with it. The first may go without a time: it begins at 0.
+    """Pair each prompt with the time at which it begins; the first prompt's time defaults to 0.
 
     Raises:
-        UsageError: there are more prompts or more times than that, or a time is none.
+        UsageError: the numbers of prompts and times do not match, or a time is not valid.
     """
     times = list(at or [])
     if len(times) == len(prompts) - 1:
@@ -161,7 +165,7 @@ def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:
     if len(times) != len(prompts):
         raise UsageError(
             f"Prompts: {len(prompts)}; times (--at): {len(times)}.",
-            "Give a time for each prompt but the first: PROMPT --at 6 PROMPT.",
+            "Give a time for each prompt after the first: PROMPT --at 6 PROMPT.",
         )
     for seconds in times:
         if not 0 <= seconds < 1e6:
@@ -170,14 +174,14 @@ def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:
 
 
 def check_cues(cues: Cues, seconds: float | None) -> None:
-    """Refuse prompts whose times cannot be those of a piece, before a model is loaded for it.
+    """Check the times of prompts before a model is loaded.
 
     Args:
-        cues: when each prompt begins.
-        seconds: length of the piece; None: not known yet.
+        cues: the prompts and their times.
+        seconds: length of the piece; None: not yet known.
 
     Raises:
-        UsageError: nothing is said of the start, two begin at once, or one lies behind the end.
+        UsageError: no prompt begins at 0, two begin at once, or one begins after the end.
     """
     from magnet_cli.editing import windows as timed
 
@@ -186,42 +190,42 @@ def check_cues(cues: Cues, seconds: float | None) -> None:
 
 
 def seeds_of(options: SeedOptions) -> range:
-    """The seeds of the variations, from the one that was given or else a drawn one.
+    """The seeds of the variations, from the given seed or a random one.
 
     Raises:
-        UsageError: the last one would be too large.
+        UsageError: the last seed would be too large.
     """
     first = secrets.randbelow(2**32) if options.seed is None else options.seed
     if first + options.num - 1 > MAX_SEED:
-        raise UsageError("The seeds would pass 2^63 - 1.", "Take a smaller --seed.")
+        raise UsageError("The seeds would exceed 2^63 - 1.", "Use a smaller --seed.")
     return range(first, first + options.num)
 
 
 def say_seed(options: SeedOptions, seeds: range, talk: Talk) -> None:
-    """Say the first seed where it was drawn."""
+    """Report the first seed if it is random."""
     if options.seed is None:
-        talk.note(f"Seed {seeds[0]} (say --seed {seeds[0]} for the same again)")
+        talk.note(f"Seed {seeds[0]} (--seed {seeds[0]} makes the same again)")
 
 
 def check_stdout(destination: str | None, talk: TalkOptions, play: bool = False) -> None:
-    """Refuse to send sound to stdout where it cannot go there.
+    """Check that a sound can be written to stdout, if it is to go there.
 
     Raises:
-        UsageError: stdout is a terminal, JSON goes there, or what goes there is to be played.
+        UsageError: stdout is a terminal or takes JSON, or the sound is to be played.
     """
     if destination == "-":
         if play:
-            raise UsageError("--play plays a file, and -o - makes none.", "Leave one of them out.")
+            raise UsageError("--play plays a file, but -o - makes none.", "Remove one of them.")
         if talk.json:
-            raise UsageError("--json and -o - both write to stdout.", "Leave one of them out.")
+            raise UsageError("--json and -o - both write to stdout.", "Remove one of them.")
         refuse_terminal("The sound")
 
 
 def cleaned(text: str | None) -> str | None:
-    """A text as a prompt, where there is one: an empty one is none, as in a prompt file.
+    """Clean a text as a prompt; an empty one becomes None, as in a prompt file.
 
     Raises:
-        UsageError: it cannot be one.
+        UsageError: it is not a valid prompt.
     """
     return None if text is None or not text.strip() else clean_prompt(as_given(text))
 
@@ -239,18 +243,18 @@ def plan(
 
     Args:
         prompts: one or more.
-        seeds: of the variations of each.
-        destination: a file, a folder (there already, or ending in a slash), "-" for stdout;
-            None: the working folder. In a folder, names come from prompt and seed. A file's name
-            is numbered where there are several clips.
+        seeds: the seeds for each prompt.
+        destination: a file, a folder (existing, or ending in a slash), or "-" for stdout; None: the
+            working folder. In a folder, names are made from prompt and seed; a file's name is numbered
+            if there are several clips.
         codes: the .npz file for codes, numbered likewise.
-        output: the settings of the files.
-        force: existing files may be replaced, those that appear until the clip is written, too.
-        label: what names come from in place of the prompt.
+        output: the output settings.
+        force: replace existing files, including those that appear before the clip is written.
+        label: text to make names from, in place of the prompt.
 
     Raises:
-        UsageError: several clips cannot all go to stdout, or --codes is not an .npz file.
-        AudioFileError: a format is unknown or cannot be as asked, or a path cannot be written to.
+        UsageError: several clips would go to stdout, or --codes is not an .npz file.
+        AudioFileError: a format is unknown or lacks a requested setting, or a path cannot be written.
     """
     clips = [(prompt, seed) for prompt in prompts for seed in seeds]
     named = [(prompt if label is None else label, seed) for prompt, seed in clips]
@@ -267,13 +271,13 @@ def plan(
 def paths_for(
     clips: Sequence[tuple[str, int]], destination: str | None, suffix: str
 ) -> list[Path | None]:
-    """Where clips, each a prompt and a seed, go; None for stdout. Arguments as in `plan`.
+    """Paths for clips, each a prompt and a seed; None for stdout. Arguments as in `plan`.
 
     Args:
-        suffix: of names that are made up, without the dot.
+        suffix: the suffix of generated names, without the dot.
 
     Raises:
-        UsageError: several clips cannot all go to stdout.
+        UsageError: several clips would go to stdout.
     """
     if destination == STDIN:
         if len(clips) > 1:
@@ -293,10 +297,10 @@ def paths_for(
 
 
 def _by_template(path: Path, clips: Sequence[tuple[str, int]]) -> list[Path | None]:
-    """The names that `-o x-{seed}.wav` makes, as batch's --name does; in the folder that it names.
+    """Paths for a template such as `-o x-{seed}.wav`, which works as batch's --name does.
 
     Raises:
-        UsageError: it holds another field, or makes no name that can be used.
+        UsageError: the template has an unknown field, or gives an unusable name.
     """
     template, names = NameTemplate(path.stem, "-o"), Names()
     prompts = list(dict.fromkeys(prompt for prompt, _ in clips))
@@ -310,7 +314,7 @@ def _by_template(path: Path, clips: Sequence[tuple[str, int]]) -> list[Path | No
 
 
 def _folder(destination: str | None) -> Path | None:
-    """The folder that names are to be made up in; None where a file is named."""
+    """The folder for generated names; None if `destination` is a file."""
     if destination is None:
         return Path()
     path = Path(destination)

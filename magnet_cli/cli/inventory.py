@@ -1,4 +1,4 @@
-"""Which models are known and which are here, as `magnet models` lists them. No torch, no network."""
+"""Known and available models, as `magnet models` lists them, without torch or network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from magnet_cli.checkpoints.registry import T5, KnownCheckpoint, model_layout
 from magnet_cli.errors import CheckpointError, MagnetError
 from magnet_cli.foreign import reading
 
-LM_FILE = "lm.safetensors"  # what a model in magnet's own format is known by
+LM_FILE = "lm.safetensors"  # marks a folder in magnet's own format
 
 Status = Literal["built in", "cached", "incomplete", "not here", "folder"]
 
@@ -21,13 +21,13 @@ class Entry:
     """One model.
 
     Attributes:
-        name: what to call it.
-        repo: on the hub; None where it is built in.
-        status: whether it is here; incomplete: some of its files are.
-        size: bytes on this machine; what a download would take, where it is not here.
-        directory: where its files are.
-        revision: the commit that is cached.
-        known: what the registry or, of a folder, its config.json says; None for what others made.
+        name: its name.
+        repo: its repository on the hub; None if built in.
+        status: whether it is on this machine; incomplete: some of its files are.
+        size: bytes on this machine, or bytes to download.
+        directory: the folder of its files.
+        revision: the cached commit.
+        known: facts from the registry or a folder's config.json, if any.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Entry:
         return name.partition("@")[0] in (self.name, self.repo, *aliases)
 
     def record(self) -> dict[str, Any]:
-        """As JSON-able values."""
+        """The entry as JSON types."""
         known = self.known
         facts = {
             "name": self.name,
@@ -75,14 +75,14 @@ class Entry:
 
 
 def inventory() -> list[Entry]:
-    """The known models, then what else the hub's cache holds that is a model."""
+    """The known models, then other models in the hub's cache."""
     entries = [entry_of(known) for known in registry.known_checkpoints()]
     listed = {entry.repo for entry in entries}
     return [*entries, *(entry for entry in _strangers() if entry.repo not in listed)]
 
 
 def entry_of(known: KnownCheckpoint) -> Entry:
-    """What is here of a known model."""
+    """The entry of a known model."""
     if known.repo is None:
         directory = known.directory
         size = _size(directory) if directory is not None else 0
@@ -94,11 +94,11 @@ def entry_of(known: KnownCheckpoint) -> Entry:
 
 
 def in_folder(name: str) -> Entry:
-    """A model in a folder, as `--model` takes it.
+    """The entry of a model in a folder.
 
     Raises:
         ModelNotFoundError: there is no such folder.
-        CheckpointError: it holds no whole model, or its config.json is damaged.
+        CheckpointError: it lacks files of a model, or its config.json is damaged.
     """
     from magnet_cli.checkpoints.place import find_place
 
@@ -110,14 +110,14 @@ def in_folder(name: str) -> Entry:
 
 
 def find_cached(repo: str) -> Entry | None:
-    """What the cache holds of a repository that may not be a known one; None: nothing."""
+    """The entry of any repository in the cache, or None."""
     snapshot = hub.cached(repo)
     return None if snapshot is None else _cached(repo, snapshot, registry.find(repo))
 
 
 def delete(repo: str) -> int:
-    """Delete all revisions of a repository from the cache; the bytes that were freed.
-    Raises MagnetError: it is still there."""
+    """Delete all revisions of a repository from the cache; returns the freed bytes.
+    Raises MagnetError if it could not be deleted."""
     from huggingface_hub import scan_cache_dir
 
     cache = scan_cache_dir(hub.cache_directory())
@@ -126,7 +126,7 @@ def delete(repo: str) -> int:
     strategy.execute()
     if hub.cached(repo) is not None:
         raise MagnetError(
-            f"{repo} could not be deleted from {hub.cache_directory()}.", "Check its rights."
+            f"{repo} could not be deleted from {hub.cache_directory()}.", "Check its permissions."
         )
     return int(strategy.expected_freed_size)
 
@@ -152,7 +152,7 @@ def _described(directory: Path, name: str) -> KnownCheckpoint:
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"The config.json of the model in {directory} cannot be used: {reading.reason(error)}.",
-            "Take it from where the model came from, or make the model again.",
+            "Get it from the model's source again, or make the model again.",
         ) from error
 
 
@@ -168,7 +168,7 @@ def _strangers() -> list[Entry]:
 
 
 def download_size(known: KnownCheckpoint) -> int:
-    """Bytes to fetch: the text encoder counts where it is not here yet."""
+    """Bytes to download, including a missing text encoder."""
     encoder = known.text_encoder
     more = 0 if encoder is None or text_encoder_here(encoder) else registry.TEXT_ENCODER_MB[encoder]
     return (known.download_mb + more) * 1_000_000

@@ -1,4 +1,4 @@
-"""Which model a command uses, and loading it: chosen, default or built in; its licence said once."""
+"""Chooses and loads a command's model, with progress, and shows its licence once."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _LICENCES = {
     "CC-BY-NC-4.0": "CC-BY-NC 4.0: no commercial use "
     "(https://creativecommons.org/licenses/by-nc/4.0/)",
 }
-_PLAIN_SECONDS = 15.0  # between two plain lines of one download
+_PLAIN_SECONDS = 15.0  # between lines about one download without a terminal
 
 
 def load(options: ModelOptions, talk: Talk) -> Model:
-    """Load the model that the options, the environment or the preferences name, or the built-in one.
+    """Load the model named by the options, the environment or config.toml, or the built-in one.
 
     Raises:
-        MagnetError: whatever `load_model` raises, or that there is nothing to load.
+        MagnetError: there is no model, or `load_model` failed.
     """
     name = choose(options, talk)
     check_name(name)  # before torch is imported to look for it
@@ -62,26 +62,26 @@ def load(options: ModelOptions, talk: Talk) -> Model:
         )
     if options.dtype == "auto" and (model.device.type, model.dtype) == ("cpu", "bfloat16"):
         talk.note(
-            f"{shortened(model.name)} runs in bfloat16, which this processor multiplies itself "
-            "(--dtype float32: slower, and a little more exact)."
+            f"{shortened(model.name)} runs in bfloat16, which this CPU supports natively "
+            "(--dtype float32 is slower and slightly more accurate)."
         )
     if model.parts.repo is not None:
         say_licence(model.parts.repo, model.parts.licence, talk)
     return model
 
 
-# How users say themselves how many threads there are, and how they wait.
+# Variables by which users set the number of threads, and how threads wait.
 _COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _FEW_PARAMETERS = 30e6  # below this, a second thread waits more than it works
 
 
 def suit_threads(name: str) -> None:
-    """Tell OpenMP, which reads its environment as torch loads it, how many threads a model of this name is
-    worth, and to sleep while they wait, unless the user has told it.
+    """Set OpenMP's number of threads for a model, and let waiting threads sleep, unless the user set these.
 
-    Threads that spin are a little faster on an idle machine, and beside other work they take from each
-    other what they wait for: a clip took ten times as long. Those of a large model spin for a moment.
+    OpenMP reads the environment when torch loads it. Spinning threads are slightly faster on an idle machine,
+    but beside other work they take each other's time: a clip took ten times as long. A large model's
+    threads spin briefly.
     """
     if "torch" in sys.modules:
         return
@@ -102,15 +102,15 @@ def _is_little(name: str) -> bool:
         said = reading.read_object(folder / "config.json") if folder is not None else {}
         return 0 < float(said["parameters"]) < _FEW_PARAMETERS
     except (OSError, ValueError, TypeError, KeyError):
-        return False  # loading it says what is wrong
+        return False  # loading reports what is wrong
 
 
 def choose(options: ModelOptions, talk: Talk) -> str:
-    """The model's name: --model, MAGNET_MODEL, a profile or config.toml (the parser has read them all),
-    what an earlier version noted, or the built-in one.
+    """The model's name: from --model, MAGNET_MODEL, a profile or config.toml (all read by the parser), from
+    an earlier version's settings.json, or the built-in one.
 
     Raises:
-        ModelNotFoundError: nothing was chosen, and nothing is built in.
+        ModelNotFoundError: none was chosen and none is built in.
     """
     chosen = options.model or default_model(talk.warn)
     if chosen:
@@ -119,13 +119,13 @@ def choose(options: ModelOptions, talk: Talk) -> str:
     if not builtin:
         raise ModelNotFoundError(
             "No model was chosen, and none is built into this version.",
-            "Choose one: `magnet gen -m small PROMPT` (downloads about 2 GB, once), or set it for "
-            "good with `magnet models use small`. `magnet models list` shows all.",
+            "Choose one: `magnet gen -m small PROMPT` (downloads about 2 GB, once), or make it the "
+            "default with `magnet models use small`. `magnet models list` shows all.",
         )
     if note_once("builtin_said", builtin[0]):
         talk.note(
-            f"Using the built-in model {builtin[0]}: this is said once. For a released one (about "
-            f"2 GB): -m small. `magnet models use {builtin[0]}` settles it."
+            f"Using the built-in model {builtin[0]} (shown once). For a released model, which is about 2 GB, "
+            f"use -m small; `magnet models use NAME` sets the default."
         )
     return builtin[0]
 
@@ -138,18 +138,18 @@ def load_partners(
     frames: int | None,
     talk: Talk,
 ) -> dict[str, Model | None]:
-    """Load the partners that were named, on the device of `model`, and say what they are for.
+    """Load the named partners on the device of `model`, and report their roles.
 
     Args:
-        options: the names.
-        place: how the asked model was loaded.
-        model: the asked model.
-        config: the settings that were given.
+        options: the partners' names.
+        place: the options by which the main model was loaded.
+        model: the main model.
+        config: the given decoding settings.
         frames: length of the clips; None: the segment.
-        talk: where to say it.
+        talk: for notes.
 
     Returns:
-        What `Model.generate` takes as `rescorer` and `hybrid_model`.
+        the arguments `rescorer` and `hybrid_model` of `Model.generate`.
 
     Raises:
         MagnetError: one cannot be loaded, or does not fit.
@@ -173,26 +173,24 @@ def load_partners(
     partners = gather(model.parts, config, options.rescorer, options.hybrid_model, load_beside)
     if partners.hybrid_model is not None and model.modeling == "masked":
         talk.note(
-            f"{partners.hybrid_model.name} writes the start, {model.name} the rest: an "
-            "approximation of hybrid decoding, as neither was trained for it."
+            f"{partners.hybrid_model.name} decodes the start, {model.name} the rest: an "
+            "approximation of hybrid decoding, for which neither was trained."
         )
     names = {"rescorer": options.rescorer, "hybrid_model": options.hybrid_model}
     return {role: None if name is None else loaded[name] for role, name in names.items()}
 
 
 def say_licence(repo: str, licence: str | None, talk: Talk) -> None:
-    """Say the licence of a downloaded model's weights, the first time that it is met."""
+    """Show the licence of a downloaded model's weights, once per model."""
     if licence is not None and note_once("licences_said", repo):
         talk.note(f"The weights of {repo} are licensed {_LICENCES.get(licence, licence)}.")
 
 
-_LEAST_MEMORY = (
-    600_000_000  # bytes of addresses that torch takes before any model; with less it aborts
-)
+_LEAST_MEMORY = 600_000_000  # bytes of address space; torch alone aborts with less
 
 
 def _check_memory() -> None:
-    """Refuse a limit of memory (`ulimit -v`) under which torch would end the process without a word."""
+    """Raise MagnetError if a memory limit (`ulimit -v`) would make torch abort without a message."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows has no such limits
@@ -200,14 +198,14 @@ def _check_memory() -> None:
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     if most != resource.RLIM_INFINITY and most < _LEAST_MEMORY:
         raise MagnetError(
-            f"This process may use {most / 1e6:.0f} MB of memory, and torch alone takes more.",
+            f"This process is limited to {most / 1e6:.0f} MB of memory, but torch alone needs more.",
             "Raise the limit: ulimit -v unlimited",
         )
 
 
 @contextmanager
 def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
-    """Show that a model is being loaded, and each download that it takes: yields the hook for them."""
+    """Show that a model is being loaded; yields the callback for its downloads."""
     name = shortened(name)
     if not talk.live:
         talk.detail(f"Loading {name}")
@@ -259,7 +257,7 @@ def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
 
 
 def _plain_downloads(talk: Talk) -> Callable[[Download], None]:
-    """A line when a download begins, now and then while it runs, and at its end."""
+    """Print a line when a download begins, at intervals, and at its end."""
     said: dict[tuple[str, str], float] = {}
 
     def on_download(progress: Download) -> None:

@@ -1,4 +1,4 @@
-"""`magnet models`: which models there are, which are here, fetching, converting, choosing, removing."""
+"""`magnet models`: lists, downloads, converts, chooses and removes models."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _merge = panel("Model")
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """What is merged."""
+    """Flags for adapters to merge."""
 
     lora: tuple[str, ...] = _merge(
-        "A LoRA: its folder or file, and its strength, such as rain:0.7. May be given several times.",
+        "A LoRA: its folder or file, and its scale, such as rain:0.7. May be given several times.",
         (),
         metavar="FILE[:SCALE]",
     )
@@ -46,7 +46,7 @@ Name = Annotated[
     str,
     typer.Argument(metavar="NAME", help="Name, hub id or folder.", autocompletion=complete_model),
 ]
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to make.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 
 
@@ -58,7 +58,7 @@ def register(program: typer.Typer) -> None:
 @app.command("list", epilog="Example:\n\n    magnet models list --json | jq -r .name")
 @takes_flags
 def list_models(*, talk: TalkOptions) -> None:
-    """List the models: built in, cached and known. * marks the one that is taken if none is named."""
+    """List models: built in, cached and known. * marks the default."""
     from magnet_cli.cli.inventory import in_folder, inventory
 
     voice = Talk(talk)
@@ -68,7 +68,7 @@ def list_models(*, talk: TalkOptions) -> None:
         try:
             entries.append(in_folder(default))
         except MagnetError as error:
-            voice.warn(f"The default, {default}, is not here: {error}")
+            voice.warn(f"The default model {default} is not available: {error}")
     for entry in entries:
         voice.data({**entry.record(), "default": entry.is_called(default)})
     if talk.json:
@@ -79,13 +79,13 @@ def list_models(*, talk: TalkOptions) -> None:
     for row in rows:
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
         voice.print("  ".join(cells).rstrip())
-    voice.note("Fetch one with `magnet models pull NAME`; more on it: `magnet models info NAME`.")
+    voice.note("Download one with `magnet models pull NAME`; details: `magnet models info NAME`.")
 
 
 @app.command("info", epilog="Example:\n\n    magnet models info small")
 @takes_flags
 def info(name: Name, *, talk: TalkOptions) -> None:
-    """Show what is known of a model: size, licence, decoding defaults, where its files are."""
+    """Show a model's facts: size, licence, decoding defaults, location of its files."""
     from magnet_cli.checkpoints import registry
     from magnet_cli.cli.inventory import entry_of, find_cached, in_folder, text_encoder_here
 
@@ -104,7 +104,7 @@ def info(name: Name, *, talk: TalkOptions) -> None:
         here = encoder is None or text_encoder_here(encoder)
         lines += [
             ("Also called", ", ".join(known.aliases)),
-            ("Licence", known.licence or "not said"),
+            ("Licence", known.licence or "unknown"),
             (
                 "Makes",
                 f"{known.kind or 'sound'}, {known.segment_duration:g} s at {known.sample_rate} Hz",
@@ -125,9 +125,9 @@ def info(name: Name, *, talk: TalkOptions) -> None:
 @app.command("pull", epilog="Example:\n\n    magnet models pull small")
 @takes_flags
 def pull(name: Name, *, talk: TalkOptions) -> None:
-    """Download a model with its codec and text encoder, to be used offline from then on.
+    """Download a model with its codec and text encoder, for offline use.
 
-    What is here already is checked, and fetched again where it is damaged.
+    Files that are already here are checked, and downloaded again if damaged.
     """
     from magnet_cli.cli.loading import say_licence
 
@@ -152,14 +152,14 @@ def import_model(
     name: Name,
     folder: Folder,
     force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace a model that is in the folder.")
+        bool, typer.Option("--force", "-f", help="Replace a model in the folder.")
     ] = False,
     dtype: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of the language model in the folder: float32, float16, bfloat16, or int8, which "
-            "takes a quarter and stays int8. Default: as it is stored.",
+            help="Precision of the language model to write: float32, float16, bfloat16, or int8, which "
+            "is a quarter of the size and cannot be turned back. Default: as stored.",
             show_default=False,
         ),
     ] = None,
@@ -185,7 +185,7 @@ def merge(
     name: Name,
     folder: Folder,
     force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace a model that is in the folder.")
+        bool, typer.Option("--force", "-f", help="Replace a model in the folder.")
     ] = False,
     offline: Offline = False,
     *,
@@ -215,7 +215,7 @@ def merge(
 def export_model(
     name: Name, folder: Folder, offline: Offline = False, *, talk: TalkOptions
 ) -> None:
-    """Convert a model into the released layout, which other MAGNeT programs read."""
+    """Convert a model into the released layout, which other MAGNeT programs can read."""
     from magnet_cli.checkpoints.load import export_checkpoint
 
     voice = Talk(talk)
@@ -243,7 +243,7 @@ def use(
     *,
     talk: TalkOptions,
 ) -> None:
-    """Set the model that commands take when none is named. --model and MAGNET_MODEL go before it."""
+    """Set the default model. --model and MAGNET_MODEL take precedence."""
     from magnet_cli.cli.configuration import default_model, set_default_model
     from magnet_cli.errors import UsageError
 
@@ -252,7 +252,7 @@ def use(
         current = default_model()
         raise UsageError(
             "Give a model's name, or --reset.",
-            f"The default is {current!r} now." if current else "No default is set now.",
+            f"The default is now {current!r}." if current else "No default is set.",
         )
     chosen = None if name is None else _checked(name)
     set_default_model(chosen)
@@ -285,7 +285,9 @@ def remove(
         raise ModelNotFoundError(f"{name} is not in the cache.", "See `magnet models list`.")
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
-            raise UsageError(f"Remove {entry.repo}?", "Say --yes: there is nobody to ask.")
+            raise UsageError(
+                f"Removing {entry.repo} needs a confirmation.", "Add --yes, as stdin is no terminal."
+            )
         typer.confirm(
             f"Delete {entry.repo} ({_megabytes(entry.size)}) from {entry.directory.parent.parent}?",
             abort=True,
@@ -306,8 +308,7 @@ def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> Pla
 
 
 def _default() -> str | None:
-    """The model that is taken where none is named; None where there is none.
-    Raises UsageError: the preferences are broken."""
+    """The default model, or None. Raises UsageError if the preferences cannot be read."""
     from magnet_cli.checkpoints import registry
     from magnet_cli.cli.configuration import default_model
 
@@ -316,23 +317,23 @@ def _default() -> str | None:
 
 
 def _say_missing(name: str | None, voice: Talk) -> None:
-    """Say what a chosen model will have to download, where it is not here."""
+    """Report what a chosen model still has to download, if anything."""
     from magnet_cli.checkpoints import registry
     from magnet_cli.cli.inventory import download_size, entry_of
 
     known = None if name is None else registry.find(name.partition("@")[0])
     entry = None if known is None else entry_of(known)
     if known is not None and entry is not None and entry.status in ("not here", "incomplete"):
-        missing = "Some of it is missing" if entry.status == "incomplete" else "It is not here"
+        missing = "Some of its files are" if entry.status == "incomplete" else "It is"
         voice.note(
-            f"{missing}: the next clip downloads it, {download_size(known) / 1e9:.1f} GB in all. "
+            f"{missing} not downloaded yet: the next clip downloads {download_size(known) / 1e9:.1f} GB. "
             f"To do so now: magnet models pull {name}"
         )
 
 
 def _checked(name: str) -> str:
-    """`name` as it is kept: folders by their full path, names as they are.
-    Raises ModelNotFoundError: it is neither a known name, nor a folder, nor could be a hub id."""
+    """A name to store: folders as absolute paths, other names unchanged.
+    Raises ModelNotFoundError if it is no known name, no folder and no valid hub id."""
     from magnet_cli.checkpoints import hub, registry
     from magnet_cli.cli.inventory import in_folder
 
@@ -349,7 +350,7 @@ def _checked(name: str) -> str:
 
 
 def _writing(folder: Path, write: Callable[[], None]) -> None:
-    """Write a folder; an OSError becomes what the user is told."""
+    """Call `write`; an OSError is raised as `write_error` words it."""
     from magnet_cli.files import write_error
 
     try:
@@ -372,7 +373,7 @@ def _row(entry: Entry, default: str | None) -> tuple[str, ...]:
 
 
 def _as_path(folder: Path) -> str:
-    """A folder as `--model` takes it: written as a path, lest it be read as a name."""
+    """A folder as a value of `--model`, with ./ where it could be taken for a name."""
     text = str(folder)
     return text if text.count("/") > 1 or text.startswith((".", "~", "/")) else f"./{text}"
 

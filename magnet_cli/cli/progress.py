@@ -1,4 +1,4 @@
-"""How far it is, on stderr: bars on a terminal, a few plain lines elsewhere, nothing under --quiet.
+"""Progress on stderr: bars on a terminal, a few lines elsewhere, nothing under --quiet.
 
 with loading(talk, "small") as on_download: model = load_model("small", progress=on_download)
 with ClipDisplay(talk) as display:
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from magnet_cli.decoding.contracts import StepEvent
     from magnet_cli.targets import Target
 
-_SPEED_SECONDS = 3600.0  # over which the time left is estimated: a clip may take a minute
+_SPEED_SECONDS = 3600.0  # window for estimating the time left: a clip may take a minute
 
 
 @contextmanager
 def counting(talk: Talk, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many of so many are done: a bar on a terminal; elsewhere a line for every tenth."""
+    """Show a count: as a bar on a terminal, elsewhere as a line for every tenth."""
     if talk.live:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -61,9 +61,9 @@ def counting(talk: Talk, what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class ClipDisplay:
-    """The clips that are being made: a bar for the current one, which every decoding step moves.
+    """Shows the clips being made, with a bar for the current one that moves with each decoding step.
 
-    A context manager; `begin` starts the next clip and gives the callback for `generate`.
+    A context manager; `begin` starts the next clip and returns the callback for `generate`.
     """
 
     def __init__(self, talk: Talk, clips: int = 1) -> None:
@@ -74,8 +74,8 @@ class ClipDisplay:
         self._overall: TaskID | None = None
         self._clip: TaskID | None = None
         self._windows: TaskID | None = None
-        self._parts: dict[tuple[str, int], int] = {}  # of what is decoded now: the steps of each
-        self._last = ("", 0), 0  # the part and step that were told of last
+        self._parts: dict[tuple[str, int], int] = {}  # steps of the current clip, by part and stage
+        self._last = ("", 0), 0  # the latest part and step
         self._rescorer_seconds = 0.0
 
     def __enter__(self) -> ClipDisplay:
@@ -91,7 +91,7 @@ class ClipDisplay:
             self._bars.stop()
 
     def begin(self, label: str, seed: int) -> Callable[[StepEvent], None] | None:
-        """Start the next clip: what `generate` takes as `on_step`."""
+        """Start the next clip; returns `on_step` for `generate`."""
         self._begun += 1
         text = printable(shortened(label))
         which = f" {self._begun} of {self._clips}" if self._clips > 1 else ""
@@ -111,7 +111,7 @@ class ClipDisplay:
         return self._on_step
 
     def window(self, number: int, windows: int) -> None:
-        """The next window of a longer piece begins: `number` from 1."""
+        """Window `number` (from 1) of a longer piece begins."""
         if windows == 1:
             return
         if self._bars is None:
@@ -158,19 +158,18 @@ def make_each(
     loop: bool = False,
     also: Callable[[Clip | Edit, SavedClip], None] = lambda clip, saved: None,
 ) -> None:
-    """Make every clip, write it and tell of it; one that fails does not stop the others, a full disk does.
+    """Make, write and report each clip; a failing clip does not stop the others, but a full disk does.
 
     Args:
-        make: makes the clip of a target, with its seed and who is told of its progress: `seed`, `on_step`
-            and `on_window`, as the model's verbs take them.
-        output: how files are written.
-        play: what was made is heard in the end; `loop`: over and over.
-        also: says what else is to be said of a clip.
+        make: makes a target's clip, given `seed`, `on_step` and `on_window` as the model's methods take them.
+        output: the output settings.
+        play: whether to play the clips at the end, as loops if `loop`.
+        also: reports more about a clip.
 
     Raises:
-        PartialFailureError: some failed, or were not tried.
-        MagnetError: none was made: the first one's error, or that the disk is full.
-        typer.Exit: a piece was interrupted, and what was finished is written.
+        PartialFailureError: some clips failed or were not tried.
+        MagnetError: no clip was made; the first error.
+        typer.Exit: a piece was interrupted, and its finished part written.
     """
     failures: list[MagnetError] = []
     failed: list[str] = []
@@ -200,12 +199,12 @@ def make_each(
                         complain(f"{error.message}{where}", error.hint)
                     talk.data(_failure(target, error))
                 if isinstance(error, NoRoomError):
-                    # There will be none for the others: no use in hours of generating them.
+                    # The others would not fit either, so do not spend hours on them.
                     if not clips:
                         raise
                     raise PartialFailureError(
                         f"{len(clips)} of {len(targets)} clips were made before the disk was full.",
-                        "Make room, then ask for the others again, each by its seed.",
+                        "Free some space, then make the others again, each by its seed.",
                     ) from error
         say_held_back(quieter, len(clips), output, talk)
         if failures and not clips:
@@ -213,14 +212,14 @@ def make_each(
         if failures:
             raise PartialFailureError(
                 f"{len(failures)} of {len(targets)} clips could not be made: {some(failed)}.",
-                "The reasons are above; the others are done.",
+                "The reasons are above; the other clips were made.",
             )
     if play:
         hear([(saved.target.path, loop) for saved in clips], talk)
 
 
 def grown(pieces: Iterator[Clip], keep_partial: bool) -> Clip:
-    """The whole of a piece; on Ctrl-C what is finished of it, if that is to be kept."""
+    """The complete piece, or on Ctrl-C its finished part if `keep_partial`."""
     finished: Clip | None = None
     try:
         for clip in pieces:
@@ -260,14 +259,14 @@ def _step_bars(talk: Talk) -> Progress:
         console=talk.console,
         transient=True,
         speed_estimate_period=_SPEED_SECONDS,
-        # Rich would send what is written to stdout to stderr, above the bars. Where stdout is a
-        # terminal, too, that keeps the picture whole; anywhere else stdout is data and stays so.
+        # Rich can print stdout's text on stderr, above the bars. If stdout is a terminal that avoids a
+        # garbled display; otherwise stdout is data and must not be redirected.
         redirect_stdout=stdout_is_terminal(),
     )
 
 
 def _row(event: StepEvent) -> str:
-    """The name of the row that an event belongs to."""
+    """The label of an event's row."""
     if event.part == "codec":
         return "codec"
     if event.part == "autoregressive":
@@ -278,12 +277,12 @@ def _row(event: StepEvent) -> str:
 
 
 def _is_narrow(talk: Talk) -> bool:
-    """Whether a row with all its words would not fit the terminal."""
+    """Whether the terminal is too narrow for a full row."""
     return talk.console.width < 100
 
 
 def _detail(event: StepEvent, rescorer_seconds: float, short: bool) -> str:
-    """What the loop says of itself at this step, and what the rescorer has cost the clip so far."""
+    """The decoding values of a step, and the rescorer's seconds for the clip so far."""
     if event.part == "codec":
         return ""
     if short:
@@ -297,7 +296,7 @@ def _detail(event: StepEvent, rescorer_seconds: float, short: bool) -> str:
 
 
 def _plain_steps(talk: Talk) -> Callable[[StepEvent], None]:
-    """One line for each row that is complete."""
+    """Print a line for each completed row."""
     began, rescorer = time.monotonic(), 0.0
 
     def on_step(event: StepEvent) -> None:

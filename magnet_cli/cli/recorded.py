@@ -1,8 +1,8 @@
-"""What a file says of how it was made, as far as it can be true: what a printed command may be made of.
+"""Validates the record in a file, from which a command is printed.
 
-Whoever made a file chose what stands in it, so nothing in it chooses a flag: the flags that each command
-records are listed here, values are of the types and within the bounds that the flags take, and names and
-prompts are texts on one line. What is otherwise is left out.
+Records are untrusted, so they cannot choose flags: this module lists the flags that each command records.
+Values must have the types and bounds of their flags, and names and prompts must be one line of text.
+Everything else is dropped.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _within(each: Setting) -> Callable[[Any], bool]:
     return lambda value: not isinstance(value, bool) and each.fits(value)
 
 
-# The flags that a command records beside those of its settings, and what their values may be.
+# Flags that a command records besides its settings, with a check of their values.
 _FLAGS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "gen": {
         **{name: _within(each) for name, each in settings_of(BarsConfig).items()},
@@ -85,10 +85,10 @@ _WORDS: dict[str, Callable[[Any], bool]] = {
 
 
 def recorded(made: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with what can be true in it, and nothing else; see the module's docstring.
+    """The valid part of a record; see the module's docstring.
 
     Args:
-        made: as it stands in a file.
+        made: the record in a file.
     """
     kept = {name: value for name, value in made.items() if name in _WORDS and _fits(name, value)}
     for name in ("prompt", "negative"):
@@ -112,7 +112,7 @@ def recorded(made: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _loras(made: Mapping[str, Any]) -> dict[str, Any]:
-    """The adapters of a model, where they are all told as they can be."""
+    """The adapters of a model, if all are valid."""
     told = made.get("lora")
     if not isinstance(told, list) or not 0 < len(told) <= _MOST_LORAS:
         return {}
@@ -124,19 +124,19 @@ def _loras(made: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problem_of(made: Mapping[str, Any]) -> str | None:
-    """Why no command can be made of a record at all; None: one can."""
+    """Why no command can be made from a record, or None."""
     prompt = made.get("prompt")
     if prompt and (not isinstance(prompt, str) or _prompt(prompt) in (None, "-")):
-        return "its prompt is none that a command takes"
+        return "its prompt is not valid for a command"
     return None
 
 
 def protected(arguments: Sequence[str], prompts: Sequence[str]) -> list[str]:
-    """Arguments and prompts as one command, in which no prompt is taken for a flag.
+    """Join arguments and prompts so that no prompt is read as a flag.
 
     Args:
         arguments: flags and their values.
-        prompts: a prompt, or several with the flags between them: `A --at 6 B`.
+        prompts: a prompt, or several with flags between them: `A --at 6 B`.
     """
     words, flags = list(prompts[:1]), list[str]()
     for at in range(1, len(prompts), 3):
@@ -152,7 +152,7 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def _prompt(text: str) -> str | None:
-    """A prompt, as the program would have cleaned it; None where it is none."""
+    """A cleaned prompt, or None if it is not valid."""
     try:
         return clean_prompt(text) if text else ""
     except UsageError:
@@ -165,10 +165,10 @@ def _table() -> dict[str, Setting]:
 
 
 def _settings(values: Mapping[str, Any], keep_unknown: bool) -> dict[str, Any]:
-    """The settings that are of the type and within the bounds of theirs.
+    """The settings whose values have the right type and bounds.
 
     Args:
-        keep_unknown: those that no flag has stay, to be named: no command is made of them.
+        keep_unknown: keep settings without a flag, to report them; they are never put in a command.
     """
     table, kept = _table(), {}
     for name, value in values.items():

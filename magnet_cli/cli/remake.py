@@ -1,4 +1,4 @@
-"""`magnet again`: a file is made again, with changes."""
+"""`magnet again`: makes a file again, with changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Examples:
     magnet again piano.wav --prompt "lofi piano with rain"
 """
 
-_SEVERAL = ("--region", "--lora", "--at")  # given several times: what is said now replaces them
+_SEVERAL = ("--region", "--lora", "--at")  # repeatable flags, all replaced by new ones
 _NEW = "new"
 
 
@@ -48,7 +48,7 @@ def again(
     seed: Annotated[
         str | None,
         typer.Option(
-            metavar="N|new", help="Another seed; new: one that is drawn.", show_default=False
+            metavar="N|new", help="Another seed; new: a random one.", show_default=False
         ),
     ] = None,
     destination: Annotated[
@@ -57,15 +57,15 @@ def again(
             "--output",
             "-o",
             metavar="FILE",
-            help="Where to. Default: beside FILE, with the next number that is free.",
+            help="Output file. Default: beside FILE, with the next free number.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Make a file again as it was made, but for the flags that are given.
+    """Make a file again, with changes given as flags.
 
-    It is the command that `magnet show` prints, with every flag of that command (gen, extend, edit or vary)
-    going before what the file says.
+    Runs the command that `magnet show` prints. Every flag of that command (gen, extend, edit or vary) may be
+    given, and overrides the file's.
     """
     from magnet_cli.audio.formats import suffix_of
     from magnet_cli.audio.sound import open_sound
@@ -73,20 +73,20 @@ def again(
     changes = list(context.args)
     stray = _stray(changes)
     if stray is not None:
-        raise UsageError(f"{stray[:80]!r} is not a flag.", "Another prompt is --prompt TEXT.")
+        raise UsageError(f"{stray[:80]!r} is not a flag.", "For another prompt use --prompt TEXT.")
     with open_sound(file) as sound:
         made, problem = sound.metadata, sound.problem
         suffix = suffix_of(sound.kind, sound.subtype)
     problem = problem or (None if made is None else problem_of(made))
     if made is None or problem is not None:
         raise UsageError(
-            f"{file} does not say how it was made{f': {problem}' if problem else ''}.",
-            "It takes files that magnet has made: see `magnet show`.",
+            f"{file} does not record how it was made{f': {problem}' if problem else ''}.",
+            "Use a file made by magnet: see `magnet show`.",
         )
     if made.get("known_codes") and "command" not in _edit(made):
         raise UsageError(
-            f"{file} was made in Python, from codes that no command can be given.",
-            "Make it again there.",
+            f"{file} was made in Python from given codes, which no command can do.",
+            "Make it again in Python.",
         )
     if prompt is not None:
         made = {**made, "prompt": clean_prompt(prompt)}
@@ -101,7 +101,7 @@ def again(
     words = with_changes(words, [*changes, "-o", destination])
     voice = Talk(TalkOptions(quiet="-q" in changes or "--quiet" in changes))
     if other := differences(made):
-        voice.note(f"It comes out as something like it: {'; '.join(other)}.")
+        voice.note(f"The result is an approximation: {'; '.join(other)}.")
 
     from magnet_cli.cli.app import build_app
 
@@ -111,10 +111,10 @@ def again(
 
 
 def with_changes(words: Sequence[str], changes: Sequence[str]) -> list[str]:
-    """A command's words with more flags, which go before those that are there.
+    """Add flags to a command's words, replacing flags that are already there.
 
     Args:
-        words: of a command that `command_for` makes, its prompts last or behind `--`.
+        words: the words that `command_for` makes, with prompts last or after `--`.
         changes: flags and their values.
     """
     given = {word.partition("=")[0] for word in changes}
@@ -122,7 +122,7 @@ def with_changes(words: Sequence[str], changes: Sequence[str]) -> list[str]:
     if "--preset" in given:
         replaced.append("--steps")
     if given & {"--no-loop", "--exact"} and "--bpm" not in words:
-        replaced.append("--tries")  # of a loop by its beat alone
+        replaced.append("--tries")  # only for loops that follow their beat
     if "--no-loop" in given:
         words = [word for word in words if word != "--exact"]
     kept = _without(words, replaced)
@@ -131,7 +131,7 @@ def with_changes(words: Sequence[str], changes: Sequence[str]) -> list[str]:
 
 
 def _without(words: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """Words without some flags and their values."""
+    """Remove flags and their values."""
     kept: list[str] = []
     skip = False
     for at, word in enumerate(words):
@@ -147,7 +147,7 @@ def _without(words: Sequence[str], flags: Sequence[str]) -> list[str]:
 
 
 def _stray(changes: Sequence[str]) -> str | None:
-    """A word that is neither a flag nor can be the value of one."""
+    """The first word that is neither a flag nor a flag's value, or None."""
     before = ""
     for word in changes:
         if not word.startswith("-") and not before.startswith("-"):
@@ -162,7 +162,7 @@ def _edit(made: Any) -> dict[str, Any]:
 
 
 def _beside(file: Path, changes: Sequence[str]) -> Path:
-    """The next free name beside a file, in the format that is asked for now."""
+    """The next free name beside a file, in the requested format."""
     if "--format" in changes[:-1]:
         file = file.with_suffix(f".{changes[changes.index('--format') + 1]}")
     number = 2

@@ -1,12 +1,12 @@
-"""The one maker of flags, and the groups of flags that more than one command takes.
+"""Makes flags from settings; the groups of flags that several commands share.
 
     @app.command()
     @takes_flags
     def gen(prompts: ..., *, model: ModelOptions, decoding: DecodingOptions) -> None: ...
 
-A group is a frozen dataclass of settings (`fields.setting`), or a table itself, such as OutputConfig; its
-settings become the command's flags, and the command gets it filled in, and checked where it checks
-itself. Settings of all the groups of a command need different names.
+A group is a frozen dataclass of settings (`fields.setting`), or a table such as OutputConfig. Its settings
+become the command's flags, and the command gets an instance with their values. Setting names must differ
+among a command's groups.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from magnet_cli.settings import (
 
 
 class Given:
-    """`Annotated[dict[str, Any], Given(TrainConfig)]`: flags of tables, of which a command gets those given.
+    """`Annotated[dict[str, Any], Given(TrainConfig)]`: flags of tables; the command gets the given ones.
 
-    They may go over a file, so each can say the opposite of another: `--x/--no-x`.
+    They override a file's values, so switches can be turned off, too: `--x/--no-x`.
     """
 
     def __init__(self, *tables: type) -> None:
@@ -55,17 +55,17 @@ class Given:
 
 
 def part(table: type, panel: str) -> Any:
-    """A field of a group that is a table itself: its settings of one panel become flags, too."""
+    """A field of a group that holds a table, whose settings of one panel become flags."""
     return dataclasses.field(default=table(), metadata={"part": (table, panel)})
 
 
 def flags_of(group: type) -> list[Setting]:
-    """The settings of a group, those of its parts among them."""
+    """The settings of a group, including its parts'."""
     return [each for _, settings in _by_field(group).values() for each in settings]
 
 
 def spelled(group: type, values: Mapping[str, Any]) -> list[str]:
-    """The flags of a group that set `values`, by the names of its settings."""
+    """The arguments that set `values`, given by setting name, for a group."""
     words = []
     for each in flags_of(group):
         value = values.get(each.name)
@@ -80,7 +80,7 @@ def spelled(group: type, values: Mapping[str, Any]) -> list[str]:
 
 
 def as_text(value: Any) -> str:
-    """A value as a flag takes it: 120, not 120.0."""
+    """Format a value for a flag: 120, not 120.0."""
     if value is None:
         return ""
     if isinstance(value, (list, tuple)):
@@ -89,7 +89,7 @@ def as_text(value: Any) -> str:
 
 
 def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the flags of each parameter whose type is a group, or `Given`."""
+    """Add to a command the flags of each parameter whose type is a group or `Given`."""
     parameters: list[inspect.Parameter] = []
     builders: dict[str, Callable[[dict[str, Any]], Any]] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
@@ -103,7 +103,7 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
             parameters += [_parameter(each) for each in flags_of(hint)]  # type: ignore[arg-type]
         else:
             for option in get_args(hint)[1:] if get_args(hint)[:1] == (bool,) else ():
-                option.metavar = ""  # rich would write <bool> beside a switch
+                option.metavar = ""  # otherwise rich writes <bool> beside a switch
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     if any(parameter.name == "profile" for parameter in parameters):
@@ -118,7 +118,7 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
         built = {name: build(values) for name, build in builders.items()}
         command(**values, **built)
 
-    # typer reads a command through `inspect`, which believes what a function says of itself.
+    # typer reads the signature through `inspect`, which uses these attributes.
     with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
     with_flags.__module__ = command.__module__
     with_flags.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -127,7 +127,7 @@ def takes_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _by_field(group: Any) -> dict[str, tuple[Any, list[Setting]]]:
-    """What fills each field of a group: one setting, or the table of a part and those of its panel."""
+    """The settings for each field of a group, with the table if the field is a part."""
     own = settings_of(group)
     found: dict[str, tuple[Any, list[Setting]]] = {}
     for field in dataclasses.fields(group):
@@ -140,7 +140,7 @@ def _by_field(group: Any) -> dict[str, tuple[Any, list[Setting]]]:
 
 
 def _built(group: Any, values: dict[str, Any]) -> Any:
-    """A group from the values of its flags, which are taken out of `values`."""
+    """Build a group from its flags' values, which are removed from `values`."""
     made = {}
     for name, (table, settings) in _by_field(group).items():
         taken = {each.name: _value(each, values.pop(each.name)) for each in settings}
@@ -158,7 +158,7 @@ def _given(given: Given, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(each: Setting, value: Any) -> Any:
-    """A flag's value as its setting has it: what is joined, or several."""
+    """Convert a flag's value for its setting: joined by commas, or repeated."""
     if get_origin(each.kind) is not tuple:
         return value if value is None else _fitting(each, value)
     if not value and not isinstance(value, str):
@@ -171,14 +171,14 @@ def _value(each: Setting, value: Any) -> Any:
 
 
 def _fitting(each: Setting, value: Any) -> Any:
-    """The value, by the name that the user gave to it. Raises UsageError: its setting does not take it."""
+    """Return a value after checking it. Raises UsageError, naming the flag, if it does not fit."""
     if not each.fits(value):
         raise cannot_be(each.names[0], value, each.takes)
     return value
 
 
 def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
-    """A setting as a parameter that typer makes a flag of."""
+    """A setting as a parameter from which typer makes a flag."""
     kind, default, help = each.kind, each.default, each.help
     names, metavar = each.flags.split(), each.metavar
     on, off = each.names
@@ -188,7 +188,7 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
     says_default = default is None or default is False or "Default" in help
     option = {"show_default": not says_default}
     if over_a_file:
-        # Choices stay texts, which the table checks: as choices they would widen the help beyond reading.
+        # Choices stay strings, which the table checks; as choices they would make the help too wide.
         kind = str if is_choice else kind
         if get_origin(each.kind) is tuple:
             help += " May be given several times."
@@ -216,7 +216,7 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
 
 
 def complete_model() -> list[tuple[str, str]]:
-    """Names of the known models, each with what it is: for the shell. Reads lists, loads no model."""
+    """Names of known models with descriptions, for shell completion. Loads no model."""
     from magnet_cli.checkpoints import registry
 
     found = []
@@ -227,7 +227,7 @@ def complete_model() -> list[tuple[str, str]]:
 
 
 def complete_profile() -> list[str]:
-    """Names of the profiles: for the shell."""
+    """Names of the profiles, for shell completion."""
     from magnet_cli.cli import configuration
 
     return sorted(
@@ -239,9 +239,9 @@ _PROBLEMS = "magnet.problems"
 
 
 def _configure(context: typer.Context, profile: str | None) -> str | None:
-    """Let the parser take what config.toml and a profile say where neither a flag nor the environment does.
-    Raises UsageError: there is no such profile."""
-    if context.resilient_parsing:  # the shell asks for completions
+    """Give the parser the defaults of config.toml and a profile.
+    Raises UsageError if there is no such profile."""
+    if context.resilient_parsing:  # shell completion
         return profile
     from magnet_cli.cli import configuration
 
@@ -253,7 +253,7 @@ def _configure(context: typer.Context, profile: str | None) -> str | None:
 
 
 def _configured(context: typer.Context, values: dict[str, Any], quiet: bool) -> None:
-    """Let go of what the configuration says and this call cannot use; say what is wrong with the file."""
+    """Reset configured values that this call cannot use, and warn about errors in config.toml."""
     from magnet_cli.cli import configuration
     from magnet_cli.cli.talk import Talk
 
@@ -273,7 +273,7 @@ _decoding, _partners, _talk = map(panel, (DECODING, PARTNERS, "Conversation"))
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model, and where it runs."""
+    """Flags for the model and its device."""
 
     model: str | None = _model(
         "Name (small), hub id (facebook/magnet-small-10secs[@revision]) or folder. "
@@ -288,7 +288,7 @@ class ModelOptions:
     )
     dtype: str = _model(
         "auto, float32, float16, bfloat16 or int8 (CPU). auto: float16 on CUDA, bfloat16 for large models on "
-        "processors that multiply it themselves, float32 elsewhere.",
+        "CPUs that support it natively, float32 elsewhere.",
         "auto",
         metavar="NAME",
         show_default=False,
@@ -298,28 +298,28 @@ class ModelOptions:
     )
     offline: bool = _model("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
     lora: tuple[str, ...] = _model(
-        "A LoRA to merge into the model: its folder or file, and its strength, such as rain:0.7. May be "
+        "A LoRA to merge into the model: its folder or file, and its scale, such as rain:0.7. May be "
         "given several times.",
         (),
         metavar="FILE[:SCALE]",
     )
     profile: str | None = _model(
-        "Flags that config.toml has under a name; game-loop and sfx are always there. none: neither "
-        "these nor its defaults. `magnet config` shows them.",
+        "Named set of flags from config.toml; game-loop and sfx are built in. none: ignore config.toml. "
+        "`magnet config` shows all.",
         metavar="NAME",
         envvar="MAGNET_PROFILE",
         autocompletion=complete_profile,
-        is_eager=True,  # it says what other flags are
+        is_eager=True,  # it sets the defaults of other flags
         callback=_configure,
     )
 
 
 @dataclass(frozen=True)
 class SeedOptions:
-    """Which variations to make, and what not to."""
+    """Flags for variations, seed and negative prompt."""
 
     num: int = _clip(
-        "Variations: number i has seed + i, from 0. Default: 1.",
+        "Number of variations; number i, from 0, has seed + i. Default: 1.",
         1,
         flags="--num -n",
         metavar="N",
@@ -327,17 +327,17 @@ class SeedOptions:
         high=MOST_VARIATIONS,
     )
     seed: int | None = _clip(
-        "The same seed and settings make the same sound. Default: drawn, and printed.",
+        "The same seed and settings make the same sound. Default: random, and printed.",
         metavar="N",
         low=0,
         high=MAX_SEED,
         words="a whole number from 0 to 2^63 - 1",
     )
-    negative: str | None = _clip("A text for guidance to lead away from.", metavar="TEXT")
+    negative: str | None = _clip("Negative prompt: guidance steers away from it.", metavar="TEXT")
 
 
 def seconds_of(text: str | float) -> float:
-    """A flag's time. Raises BadParameter: it is none."""
+    """Parse a flag's time. Raises BadParameter if it is not valid."""
     try:
         return parse_seconds(str(text))
     except ValueError:
@@ -348,10 +348,10 @@ def seconds_of(text: str | float) -> float:
 
 @dataclass(frozen=True)
 class ClipOptions(SeedOptions):
-    """Which clips to make of a prompt."""
+    """Flags for clips."""
 
     duration: float | None = _clip(
-        "Length, as 90 or 1:30. Default: the model's segment; what is longer is made window by window.",
+        "Length, as 90 or 1:30. Default: the model's segment; longer clips are made window by window.",
         flags="--duration -d",
         metavar="SECONDS",
         parser=seconds_of,
@@ -360,10 +360,10 @@ class ClipOptions(SeedOptions):
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """How codes are decoded: what DecodingConfig says of it, and a preset over its steps."""
+    """Flags for decoding: DecodingConfig's, and a preset for its steps."""
 
     preset: str | None = _decoding(
-        "Decoding steps, scaled from the checkpoint's own: "
+        "Decoding steps, scaled from the checkpoint's: "
         f"{', '.join(f'{name} (x{scale:g})' for name, scale in PRESETS.items())}.",
         metavar="NAME",
         autocompletion=lambda: list(PRESETS),
@@ -373,17 +373,17 @@ class DecodingOptions:
     def __post_init__(self) -> None:
         check_preset(self.preset)
         if self.preset is not None and self.config.decoding_steps is not None:
-            raise UsageError("--preset and --steps both set the steps.", "Leave one out.")
+            raise UsageError("--preset and --steps both set the steps.", "Remove one of them.")
 
     def over(self, defaults: DecodingConfig) -> DecodingConfig:
-        """The settings that were given, with the preset's steps scaled from a checkpoint's own.
-        Raises UsageError: the checkpoint has no steps to scale."""
+        """The given settings, with the preset's steps scaled from a checkpoint's.
+        Raises UsageError if the checkpoint has no steps to scale."""
         return with_preset(self.config, self.preset, defaults)
 
 
 @dataclass(frozen=True)
 class PartnerOptions:
-    """Models that take part beside the one that is asked."""
+    """Flags for partners: a rescorer, and a hybrid's autoregressive model."""
 
     rescorer: str | None = _partners(
         "An autoregressive or hybrid model with the same codec that helps decide which spans "
@@ -393,7 +393,7 @@ class PartnerOptions:
     )
     config: DecodingConfig = part(DecodingConfig, PARTNERS)
     hybrid_model: str | None = _partners(
-        "What writes them: an autoregressive model with the same codec. "
+        "The model for --hybrid: an autoregressive one with the same codec. "
         "A hybrid-trained model needs none.",
         metavar="NAME",
         autocompletion=complete_model,
@@ -403,50 +403,49 @@ class PartnerOptions:
         given = self.config
         if self.rescorer is None and (given.rescorer_weight is not None or given.rescore_streams):
             raise UsageError(
-                "--rescorer-weight and --rescore-streams are for a rescorer, and none is named.",
+                "--rescorer-weight and --rescore-streams need a rescorer.",
                 "Name one with --rescorer MODEL.",
             )
 
     def refuse(self, what: str) -> None:
-        """Refuse what cannot take part in `what`: a second model, and a beginning of another length.
+        """Raise UsageError if a partner or another --hybrid length was given, which `what` does not support.
 
-        A hybrid-trained model's own beginning can: how it draws, and that there is none (`--hybrid
-        0`). Raises UsageError: one was given.
+        A hybrid-trained model's own beginning is supported: its sampling settings, and none (`--hybrid 0`).
         """
         if self.rescorer is not None or self.hybrid_model is not None or self.config.hybrid:
             raise UsageError(
-                f"{what} are made by one model, with its own way to begin or with none.",
-                "Leave --rescorer, --hybrid-model and --hybrid (but for --hybrid 0) out here.",
+                f"{what} use one model, without partners.",
+                "Remove --rescorer, --hybrid-model and --hybrid (except --hybrid 0).",
             )
 
 
 @dataclass(frozen=True)
 class FileOptions:
-    """Where the outputs of a command go."""
+    """Flags for output files."""
 
     destination: str | None = _files(
-        "File, folder, or `-` for stdout. Several clips number the file, or fill in `{seed}`, `{slug}`, "
-        "`{index}`. Default: a name made from the input's or the prompt, and the seed.",
+        "File, folder, or `-` for stdout. For several clips the name is numbered, or has `{seed}`, `{slug}` or "
+        "`{index}`. Default: a name made from the input or the prompt, and the seed.",
         flags="--output -o",
         metavar="FILE",
     )
     force: bool = _files("Replace files that exist.", False, flags="--force -f")
-    play: bool = _files("Play what was made, a loop until Enter.", False)
+    play: bool = _files("Play the results; loops play until Enter.", False)
 
 
 @dataclass(frozen=True)
 class CodesFileOptions(FileOptions):
-    """The same, of a command whose output is codes of the model throughout."""
+    """Flags for output files of commands whose whole output is decoded from codes."""
 
-    codes: Path | None = _files("Keep the codes, too, as .npz [streams, frames].", metavar="FILE")
+    codes: Path | None = _files("Also save the codes, as .npz [streams, frames].", metavar="FILE")
 
 
 @dataclass(frozen=True)
 class WindowOptions:
-    """How what is longer than the model's segment is made."""
+    """Flags for sounds longer than the model's segment."""
 
     overlap: float | None = _windows(
-        "What each window shares with what is there. Default: 0.3 of the segment.",
+        "Overlap of each window with the sound before it. Default: 0.3 of the segment.",
         metavar="SECONDS",
     )
 
@@ -456,33 +455,33 @@ class WindowOptions:
 
 @dataclass(frozen=True)
 class PieceOptions(WindowOptions):
-    """How a piece grows."""
+    """Flags for long pieces."""
 
     at: tuple[float, ...] = _windows(
-        "When the prompt that follows begins, as 90 or 1:30: --at 0 PROMPT --at 6 PROMPT. Within a "
-        "second, one gives way to the next.",
+        "When the following prompt begins, as 90 or 1:30: --at 0 PROMPT --at 6 PROMPT. Prompts change over "
+        "within a second.",
         (),
         metavar="SECONDS",
         parser=seconds_of,
     )
-    keep_partial: bool = _windows("On Ctrl-C, keep what is finished of the piece.", False)
+    keep_partial: bool = _windows("On Ctrl-C, keep the finished part of the piece.", False)
 
 
 @dataclass(frozen=True)
 class TalkOptions:
-    """How much is said, and in which form; `Talk(options)` of output.py obeys."""
+    """Flags for what is printed (see `Talk`)."""
 
-    json: bool = _talk("One JSON object a line on stdout.", False)
-    quiet: bool = _talk("Say nothing but errors.", False, flags="--quiet -q")
+    json: bool = _talk("Print one JSON object per line on stdout.", False)
+    quiet: bool = _talk("Print errors only.", False, flags="--quiet -q")
     debug: bool = _talk("Show the traceback of an error.", False)
 
 
 @dataclass(frozen=True)
 class StepTalkOptions(TalkOptions):
-    """The same, of a command that decodes clips one by one."""
+    """Flags for what is printed, for commands that make clips one by one."""
 
     verbose: bool = _talk(
-        "Where no bar is drawn: say what is loaded, and each stream when it is done.",
+        "Without a progress bar: report what is loaded, and each finished stream.",
         False,
         flags="--verbose -v",
     )

@@ -1,4 +1,4 @@
-"""`magnet show`: what sound files are, how they were made, and the commands that make them again."""
+"""`magnet show`: shows sound files, their records, and the commands that make them again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Examples:
 """
 
 
-_FEW = 3  # files of which all is said; of more, a line each
+_FEW = 3  # files to show in full; more are shown in a table
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +49,7 @@ def show(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Sound files, of any maker; `-` reads one from stdin.",
+            help="Sound files, made by magnet or not; `-` reads one from stdin.",
             show_default=False,
         ),
     ],
@@ -57,20 +57,20 @@ def show(
         Path | None,
         typer.Option(
             metavar="FILE.png",
-            help="Draw waveform and spectrogram, of one file.",
+            help="Draw the waveform and spectrogram of one file.",
             show_default=False,
         ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace a picture that exists.")
     ] = False,
-    play: Annotated[bool, typer.Option("--play", help="Play them, a loop until Enter.")] = False,
+    play: Annotated[bool, typer.Option("--play", help="Play the files; loops play until Enter.")] = False,
     *,
     talk: TalkOptions,
 ) -> None:
-    """Show sound files: their level, how they were made, how to make them again.
+    """Show a sound file's levels, settings, and the command that makes it again.
 
-    More than three are a table, a line each.
+    More than three files are shown as a table.
     """
     from magnet_cli.targets import check_writable
 
@@ -78,13 +78,15 @@ def show(
     if spectrogram is not None:
         if len(files) > 1:
             raise UsageError(
-                f"One picture cannot show {len(files)} files.", "Name one file with --spectrogram."
+                f"One picture cannot show {len(files)} files.", "Give one file with --spectrogram."
             )
         if spectrogram.suffix.lower() != ".png":
-            raise UsageError(f"{spectrogram} is not a .png file.", "End its name in .png.")
+            raise UsageError(
+                f"{spectrogram} is not a .png file.", "Give a name that ends in .png."
+            )
         check_writable(spectrogram, force)
     if play and STDIN in files:
-        raise UsageError("--play plays files, and `-` is none.", "Leave one of them out.")
+        raise UsageError("--play plays files, but `-` is not a file.", "Remove one of them.")
     if files.count(STDIN) > 1:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
     failures: list[MagnetError] = []
@@ -102,7 +104,7 @@ def show(
                 complain(error.message, error.hint)
                 voice.data({"file": name, "error": str(error)})
     if table is not None:
-        voice.note("`magnet show FILE` says all of one, and the command that makes it again.")
+        voice.note("`magnet show FILE` shows all about one, and the command that makes it again.")
     if failures and len(failures) == len(files):
         raise failures[0]
     if failures:
@@ -112,7 +114,7 @@ def show(
 
 
 class _Table:
-    """Many files, a line each, printed as they are read; on a terminal no line is longer than it is wide."""
+    """A table of files, printed as they are read; on a terminal, lines are cut to its width."""
 
     def __init__(self, files: list[str], voice: Talk) -> None:
         self._voice, self._cut = voice, stdout_is_terminal()
@@ -123,7 +125,7 @@ class _Table:
         self.row("File", "Length", "LUFS", "Peak", "Prompt")
 
     def row(self, name: str, length: str, lufs: str, peak: str, prompt: str) -> None:
-        """Print a line; of a name that is too long, its end is shown, which tells files apart."""
+        """Print a line; of a long name only the end is shown, which tells files apart."""
         if len(name := printable(name)) > self._names:
             name = "…" + name[1 - self._names :]
         line = f"{name:<{self._names}}  {length:>8}  {lufs:>7}  {peak:>5}  {printable(prompt)}".rstrip()
@@ -135,18 +137,17 @@ class _Table:
 def _show(
     name: str, spectrogram: Path | None, voice: Talk, apart: bool, table: _Table | None
 ) -> bool:
-    """Show one file, or add its line to a table; `apart`: an empty line sets it off from the one before.
-    Whether it is a loop.
+    """Show one file, or add it to a table; `apart`: print an empty line first. Returns whether it is a loop.
 
     Raises:
-        MagnetError: it cannot be read, or the picture cannot be written.
+        MagnetError: the file cannot be read, or the picture not written.
     """
     from magnet_cli.audio import formats, loudness, pictures
 
     with _opened(name) as sound:
         for remark in sound.remarks:
             voice.warn(remark)
-        # A sound from stdin has no name to be made again under.
+        # A sound from stdin has no name for the command.
         suffix = formats.suffix_of(sound.kind, sound.subtype)
         file = f"sound.{suffix}" if name == STDIN else Path(name).name
         blocks = sound.blocks(checked=False)
@@ -190,7 +191,7 @@ def _show(
         )
     if level.invalid:
         of = level.length * sound.channels
-        lines.append(("Invalid", f"{level.invalid} of {of} samples are not numbers"))
+        lines.append(("Invalid", f"{level.invalid} of {of} samples are NaN or infinite"))
     lines += _making(made) if made is not None else []
     width = max(len(label) for label, _ in lines) + 2
     if apart:
@@ -198,22 +199,22 @@ def _show(
     for label, value in lines:
         voice.print(f"{label:<{width}}{printable(value)}")
     if problem is not None:
-        voice.print(f"\nmagnet's settings in this file cannot be used: {printable(problem)}.")
+        voice.print(f"\nThe settings in this file cannot be used: {printable(problem)}.")
     elif made is not None and command is None:
-        voice.print("\nIt was made in Python, from codes that no command can be given.")
+        voice.print("\nIt was made in Python from given codes, which no command can do.")
     elif command is None:
-        voice.print("\nmagnet's settings are not in this file: it was made by something else.")
+        voice.print("\nThis file has no settings of magnet: another program made it.")
     else:
-        # Where the samples cannot be the same, that is said before the command is tried.
+        # Say first if the command cannot give the same samples.
         again = "To make it again"
         if other:
-            again = f"To make something like it (an approximation: {printable('; '.join(other))})"
+            again = f"To make an approximation of it ({printable('; '.join(other))})"
         voice.print(f"\n{again}:\n\n  {printable(shlex.join(command))}")
     return _is_loop(made)
 
 
 def _rhythm(sound: Sound) -> str:
-    """Where a sound goes round, and its tempo, in words. A wav has no tag of it: what made it says it."""
+    """A sound's loop points and tempo, in words. wav has no tag for the tempo, which the record has."""
     points, rate = sound.points, sound.sample_rate
     made = recorded(sound.metadata or {})
     beat = made.get("edit", {}).get("beat", {})
@@ -233,7 +234,7 @@ def _is_loop(made: Mapping[str, Any] | None) -> bool:
 
 
 def _opened(name: str) -> AbstractContextManager[Sound]:
-    """A file by its name, or stdin.
+    """Open a file or stdin.
 
     Raises:
         MagnetError: it cannot be read.
@@ -243,7 +244,7 @@ def _opened(name: str) -> AbstractContextManager[Sound]:
     if name != STDIN:
         return open_sound(name)
     if stdin().isatty():
-        raise UsageError("The sound is to come from the terminal.", "Pipe one in, or name a file.")
+        raise UsageError("`-` reads a sound from stdin, which is a terminal.", "Pipe one in, or name a file.")
     return open_sound(stdin().buffer)
 
 
@@ -271,24 +272,24 @@ def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _partial(made: Mapping[str, Any]) -> str:
-    """How much of a piece an interrupted run has kept; empty where it is whole."""
+    """How much of a piece an interrupted run kept; empty for a complete one."""
     partial = made.get("partial")
     if not isinstance(partial, Mapping):
         return ""
     seconds, whole = partial.get("seconds"), partial.get("of")
     if not isinstance(seconds, (int, float)) or not isinstance(whole, (int, float)):
         return ""
-    return f"{seconds:g} of {whole:g} s: it was interrupted, and the command below makes all of it"
+    return f"{seconds:g} of {whole:g} s: it was interrupted; the command below makes all of it"
 
 
 def _of_codes(made: Mapping[str, Any]) -> bool:
-    """Whether known codes had a part in it that did not come from a command's input."""
+    """Whether it was made from known codes that are not a command's input."""
     edit = made.get("edit")
     return bool(made.get("known_codes")) and not (isinstance(edit, Mapping) and "command" in edit)
 
 
 def _input(made: Mapping[str, Any]) -> str:
-    """The sound that an edit began from, and how that was made where its file said so."""
+    """The input of an edit, and how that was made if its file recorded it."""
     edit = made.get("edit")
     if not isinstance(edit, Mapping) or not isinstance(edit.get("input"), str):
         return ""
@@ -325,5 +326,5 @@ def _rounded(value: float | None) -> float | None:
 
 def _decibels(value: float | None, unit: str) -> str:
     if value is None:
-        return "unknown: the sound holds invalid samples"
+        return "unknown: the sound has invalid samples"
     return f"{value:.1f} {unit}" if value > -1000 else "silence"

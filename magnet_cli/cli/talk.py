@@ -1,15 +1,15 @@
-"""What is said and where: stdout is data, stderr is conversation.
+"""Output of commands: data on stdout, messages on stderr.
 
-A command makes one `Talk` and says everything through it:
+A command makes one `Talk` and prints everything through it:
 
     talk = Talk(options)
     talk.note("Saved out.wav")          # stderr; silent under --quiet
     talk.warn("The limiter worked hard")  # stderr; silent under --quiet
     talk.data({"file": "out.wav"})      # stdout: one JSON line, under --json only
-    talk.print("text")                  # stdout: what the command is for
+    talk.print("text")                  # stdout: the command's result
 
-Progress displays (progress.py) share `talk.console`, so that lines and bars do not collide. A reader of
-stdout that leaves ends the program (`pipe_closed`); one of stderr only misses what is said.
+Progress displays (progress.py) share `talk.console`, so that lines and bars do not collide. If stdout's
+reader goes away the program ends (`pipe_closed`); if stderr's does, messages are lost.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 
 
 class Talk:
-    """The voice of a command.
+    """Prints a command's messages and data.
 
     Attributes:
-        json: results go to stdout as JSON lines.
-        quiet: nothing but errors is said.
-        verbose: details are said, too.
+        json: print results to stdout as JSON lines.
+        quiet: print errors only.
+        verbose: also print details.
         console: rich's console on stderr.
     """
 
     def __init__(self, options: TalkOptions) -> None:
-        """Refuse JSON on a stdout that is closed (`>&-`).
+        """Set up output.
 
         Raises:
-            UsageError: it is.
+            UsageError: JSON is wanted, but stdout is closed (`>&-`).
         """
         if options.json:
             stdout()
@@ -61,39 +61,39 @@ class Talk:
 
     @property
     def live(self) -> bool:
-        """Whether bars may be drawn: stderr is a terminal that can, and talk is wanted."""
+        """Whether bars can be drawn: stderr is a capable terminal, and not --quiet."""
         return self.console.is_terminal and not self.console.is_dumb_terminal and not self.quiet
 
     def note(self, text: str) -> None:
-        """Say something on stderr."""
+        """Print a message on stderr, unless --quiet."""
         if not self.quiet:
             self.console.print(printable(text), markup=False)
 
     def detail(self, text: str) -> None:
-        """Say something on stderr that only --verbose asks for."""
+        """Print a message on stderr, only with --verbose."""
         if self.verbose:
             self.note(text)
 
     def warn(self, text: str, always: bool = False) -> None:
-        """Say something on stderr that should be noticed; `always`: under --quiet, too."""
+        """Print a warning on stderr; `always`: also with --quiet."""
         if always or not self.quiet:
             self.console.print(printable(text), style="yellow", markup=False)
 
     def data(self, record: Mapping[str, Any]) -> None:
-        """Write a JSON line to stdout, where JSON was asked for."""
+        """Print a JSON line on stdout, only with --json."""
         if self.json:
             self.print(json.dumps(_finite(record), allow_nan=False))
 
     def print(self, text: str) -> None:
-        """Write a line to stdout, flushed: the reader may be waiting for it.
+        """Print a line on stdout and flush it, as the reader may be waiting.
 
         Raises:
-            MagnetError: it cannot be written, as on a full disk, or where stdout is closed.
+            MagnetError: it cannot be written: the disk is full, or stdout is closed.
         """
         out = stdout()
         encoding = out.encoding or "ascii"
         try:
-            # What the encoding of a terminal or a pipe cannot say is written as an escape: \\xe9.
+            # Characters outside the encoding are written as escapes: \\xe9.
             out.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
             out.flush()
         except BrokenPipeError:
@@ -103,23 +103,22 @@ class Talk:
 
 
 class Hearsay:
-    """stderr that may fail: if its reader is gone, or the disk under a log is full, messages are lost, not
-    the work.
+    """A stderr whose failures are ignored: without a reader, or on a full disk, messages are lost but work goes on.
 
-    After a failure everything is discarded, also what libraries write and what Python still buffers.
+    After a failure everything is discarded, including libraries' output and Python's buffer.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write if it can be."""
+        """Write, ignoring failures."""
         with self._failing_quietly():
             return self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush if it can be."""
+        """Flush, ignoring failures."""
         with self._failing_quietly():
             self._stream.flush()
 
@@ -131,19 +130,19 @@ class Hearsay:
         try:
             yield
         except OSError:
-            with suppress(OSError):  # a stream in memory has no number
+            with suppress(OSError):  # a stream in memory has no descriptor
                 _to_nowhere(self._stream)
 
 
 def stderr() -> IO[str] | None:
-    """A stderr that may fail; None where it is closed."""
+    """stderr as a `Hearsay`, or None if it is closed."""
     # While a bar is shown, rich replaces the stream.
     stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
     return None if stream is None else cast("IO[str]", Hearsay(stream))
 
 
 def complain(message: str, hint: str = "", details: Sequence[str] = ()) -> None:
-    """Say on stderr what is wrong, and what to do next; each of them on one line."""
+    """Print an error and a hint on stderr, one line each."""
     from rich.text import Text
 
     text = Text.assemble(("Error: ", "bold red"), printable(message))
@@ -155,16 +154,16 @@ def complain(message: str, hint: str = "", details: Sequence[str] = ()) -> None:
 
 
 def write_stdout(data: bytes) -> None:
-    """Write bytes to stdout; end quietly where the reader has gone.
+    """Write bytes to stdout; exit silently if the reader has gone.
 
     Raises:
-        MagnetError: they cannot be written, as on a full disk, or where stdout is closed.
+        MagnetError: they cannot be written: the disk is full, or stdout is closed.
     """
     out: BinaryIO = stdout().buffer
     left = memoryview(data)
     try:
         while left:
-            # Unbuffered (PYTHONUNBUFFERED), a write to a pipe takes what the pipe has room for.
+            # Unbuffered (PYTHONUNBUFFERED), a write to a pipe may be partial.
             left = left[out.write(left) :]
         out.flush()
     except BrokenPipeError:
@@ -174,19 +173,16 @@ def write_stdout(data: bytes) -> None:
 
 
 def refuse_terminal(what: str) -> None:
-    """Refuse to write bytes where they would be shown as text.
-
-    Raises:
-        UsageError: stdout is a terminal, or closed.
+    """Raise UsageError if stdout, which is to take bytes, is a terminal or closed.
     """
     if stdout().isatty():
         raise UsageError(
-            f"{what} would go to the terminal.", "Pipe it on, or name a file: -o out.wav."
+            f"{what} would go to the terminal.", "Pipe it into a program, or name a file: -o out.wav."
         )
 
 
 def stdin() -> TextIO:
-    """What is piped in.
+    """Standard input.
 
     Raises:
         UsageError: stdin is closed (`<&-`).
@@ -197,7 +193,7 @@ def stdin() -> TextIO:
 
 
 def stdout() -> TextIO:
-    """Where data goes.
+    """Standard output.
 
     Raises:
         UsageError: stdout is closed (`>&-`).
@@ -208,12 +204,12 @@ def stdout() -> TextIO:
 
 
 def stdout_is_terminal() -> bool:
-    """Whether what goes to stdout is seen between what goes to stderr."""
+    """Whether stdout is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def pipe_closed() -> None:
-    """The reader of stdout has gone (`| head`): end without a word.
+    """Exit silently, as the reader of stdout has gone (`| head`).
 
     Raises:
         typer.Exit: always.
@@ -223,7 +219,7 @@ def pipe_closed() -> None:
 
 
 def _finite(value: Any) -> Any:
-    """A JSON-able value whose numbers JSON knows: it has no infinity, and what is no number is null."""
+    """Replace NaN and infinity by null, as JSON has neither."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -232,7 +228,7 @@ def _finite(value: Any) -> Any:
 
 
 def _stderr() -> Console:
-    """Rich's console on stderr: lines are folded between words on a terminal, and only there."""
+    """Rich's console on stderr, which wraps lines only on a terminal."""
     from rich.console import Console
 
     console = Console(file=stderr(), stderr=True, highlight=False, emoji=False)
@@ -241,7 +237,7 @@ def _stderr() -> Console:
 
 
 def _broken(error: OSError) -> MagnetError:
-    """What to tell a user whose stdout cannot be written to."""
+    """The error for an unwritable stdout."""
     from magnet_cli.files import write_error
 
     _to_nowhere(sys.stdout)
@@ -249,7 +245,7 @@ def _broken(error: OSError) -> MagnetError:
 
 
 def _to_nowhere(stream: TextIO) -> None:
-    """Let a broken stream lead to nowhere: Python flushes it once more at exit, and would complain."""
+    """Redirect a broken stream to /dev/null, as Python flushes it at exit and would report an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, stream.fileno())
@@ -258,7 +254,7 @@ def _to_nowhere(stream: TextIO) -> None:
 
 
 def say_saved(saved: SavedClip, talk: Talk, output: OutputConfig, took: float) -> None:
-    """Tell of a clip: a line on stderr, a JSON line on stdout; `took` is in seconds."""
+    """Report a saved clip on stderr, and as JSON on stdout; `took` is in seconds."""
     record = {**saved.record(), "seconds": round(took, 3)}
     if partial := saved.settings.get("partial"):
         talk.warn(
@@ -277,7 +273,7 @@ def say_saved(saved: SavedClip, talk: Talk, output: OutputConfig, took: float) -
 
 
 def warn(saved: SavedClip, talk: Talk, output: OutputConfig, where: str = "") -> None:
-    """Say what should be known of its loudness, if anything; `where` says which clip is meant."""
+    """Warn about a clip's loudness or lost metadata, if necessary; `where` is put before the message."""
     from magnet_cli.audio.loudness import remark
 
     can_hang = saved.settings.get("decoding", {}).get("frequency_penalty") == 0
@@ -286,13 +282,13 @@ def warn(saved: SavedClip, talk: Talk, output: OutputConfig, where: str = "") ->
     lost = [name for name in str(saved.more.get("lost", "")).split(", ") if name]
     if "picture" in lost:
         lost.remove("picture")
-        talk.warn("Not kept: the input's picture, which goes from mp3 to mp3 alone.")
+        talk.warn("Not kept: the input's picture, which is kept from mp3 to mp3 only.")
     if lost:
-        talk.warn(f"Not kept, as only a wav holds it: {', '.join(lost)}. Name the output .wav.")
+        talk.warn(f"Not kept, as only wav can hold it: {', '.join(lost)}. Name the output .wav.")
 
 
 def held_back(saved: SavedClip, output: OutputConfig) -> list[float]:
-    """The clip's LUFS, where its peaks kept it quieter than was asked for; none elsewhere."""
+    """[the clip's LUFS] if its peaks kept it quieter than requested, otherwise []."""
     from magnet_cli.audio.loudness import is_held_back
 
     heard = saved.loudness
@@ -300,37 +296,37 @@ def held_back(saved: SavedClip, output: OutputConfig) -> list[float]:
 
 
 def say_held_back(levels: Sequence[float], clips: int, output: OutputConfig, talk: Talk) -> None:
-    """Say once how many of so many clips stayed quieter than was asked for, with LUFS `levels`."""
+    """Report once how many of `clips` stayed quieter than requested, at LUFS `levels`."""
     from magnet_cli.audio.loudness import more_room
 
     if not levels:
         return
     if clips == 1:
-        talk.note(f"{levels[0]:.1f} LUFS: its peaks leave no more room; {more_room(output)}.")
+        talk.note(f"{levels[0]:.1f} LUFS: its peaks allow no more; {more_room(output)}.")
         return
     many = len(levels) > 1
     low, high = f"{min(levels):.1f}", f"{max(levels):.1f}"
     span = low if low == high else f"{low} to {high}"
     talk.note(
         f"{len(levels)} of {clips} clips {'are' if many else 'is'} at {span} LUFS: "
-        f"{'their' if many else 'its'} peaks leave no more room; "
+        f"{'their' if many else 'its'} peaks allow no more; "
         f"{more_room(output)}."
     )
 
 
 def _say_beside(asked: Path | None, path: Path | None, talk: Talk) -> None:
-    """Say that a name was taken by the time its file was made, if it was; said even if --quiet."""
+    """Warn, even with --quiet, if a file was renamed because its name had been taken meanwhile."""
     if path != asked:
         talk.warn(
-            f"{asked} appeared meanwhile and is left alone: what was made is {path}.", always=True
+            f"{asked} appeared meanwhile and was not replaced: the output is {path}.", always=True
         )
 
 
 def in_words(saved: SavedClip) -> str:
-    """The clip's name and what was measured of it."""
+    """A clip's name and measurements."""
     if saved.loudness is None:
         again = ", ".join(f"{start:.2f}-{stop:.2f} s" for start, stop in saved.more["regions"])
-        return f"{saved.target.where}: {again} made anew (whole frames)"
+        return f"{saved.target.where}: {again} replaced (whole frames)"
     return (
         f"{saved.target.where}: {_length(saved)}, {_level(saved.loudness.after, 'LUFS')}, "
         f"peak {_level(saved.loudness.peak, 'dBFS')}"

@@ -1,4 +1,4 @@
-"""`magnet vary`: a sound in, variations of it out."""
+"""`magnet vary`: makes variations of a sound."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def register(app: typer.Typer) -> None:
 @takes_flags
 def vary(
     source: Source,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What to hear.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Describes the sound.")],
     strength: Annotated[
         float | None,
         typer.Option(
             "--strength",
             metavar="0..1",
-            help="0: the input through the codec; 1: nothing of it is kept. "
+            help="0: the input through the codec; 1: keep nothing of it. "
             f"Default: {HALF}, and 1 with --keep-streams.",
             show_default=False,
         ),
@@ -70,7 +70,7 @@ def vary(
         typer.Option(
             "--keep-streams",
             metavar="N",
-            help="Keep the N coarsest streams whole and decode only the finer ones anew.",
+            help="Keep the N coarsest streams whole and decode only the finer ones.",
             min=0,
         ),
     ] = 0,
@@ -85,8 +85,8 @@ def vary(
 ) -> None:
     """Make variations of a sound.
 
-    The input becomes codes; a share of them is kept, in short spans, and the model fills in the
-    rest. The more is kept, the more of its melody and rhythm stay.
+    The input is encoded, a share of its codes is kept in short spans, and the model fills in the rest.
+    The more is kept, the more of the melody and rhythm remain.
     """
     from magnet_cli.cli.inputs import plan
 
@@ -116,7 +116,7 @@ def vary(
         }
         check_variation(loaded, strength, keep_streams)
         loaded.check_piece(text, given.duration, **how)
-        say_channels(given, loaded, "the sound becomes the model's", voice)
+        say_channels(given, loaded, "the output has the model's", voice)
         known = loaded.hear(given)
 
     say_unknown([text, negative], loaded, voice)
