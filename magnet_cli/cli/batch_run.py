@@ -104,7 +104,7 @@ class BatchRun:
             review = standing.review(jobs)
             review.refuse()
             if review.done:
-                self._talk.note(f"{len(review.done)} of {len(jobs)} clips are already done.")
+                self._talk.note(f"{len(review.done)} of {len(jobs)} clips are done already.")
             say_unasked(name, standing.unasked(everything), bool(review.make), self._talk)
             say_doubts(review, self._talk)
             if review.make:
@@ -320,7 +320,7 @@ class BatchRun:
             for part in ("device", "dtype", *(["batch_size"] if mates_matter(model) else [])):
                 if part in run and (before := manifest.run.get(part, run[part])) != run[part]:
                     self._talk.warn(
-                        f"The {part.replace('_', ' ')} was {before}, now {run[part]}: further clips may "
+                        f"The {part.replace('_', ' ')} was {before}, is {run[part]}: further clips may "
                         "differ from what it would have made."
                     )
         manifest.begin(run)

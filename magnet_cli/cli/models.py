@@ -286,7 +286,8 @@ def remove(
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError(
-                f"Removing {entry.repo} needs a confirmation.", "Add --yes, as stdin is no terminal."
+                f"Removing {entry.repo} needs a confirmation.",
+                "Add --yes, as stdin is no terminal.",
             )
         typer.confirm(
             f"Delete {entry.repo} ({_megabytes(entry.size)}) from {entry.directory.parent.parent}?",

@@ -47,9 +47,7 @@ def again(
     ] = None,
     seed: Annotated[
         str | None,
-        typer.Option(
-            metavar="N|new", help="Another seed; new: a random one.", show_default=False
-        ),
+        typer.Option(metavar="N|new", help="Another seed; new: a random one.", show_default=False),
     ] = None,
     destination: Annotated[
         str | None,

@@ -424,8 +424,8 @@ class FileOptions:
     """Flags for output files."""
 
     destination: str | None = _files(
-        "File, folder, or `-` for stdout. For several clips the name is numbered, or has `{seed}`, `{slug}` or "
-        "`{index}`. Default: a name made from the input or the prompt, and the seed.",
+        "File, folder, or `-` for stdout. For several clips the name is numbered, or has `{seed}`, `{slug}` "
+        "or `{index}`. Default: a name made from the input or the prompt, and the seed.",
         flags="--output -o",
         metavar="FILE",
     )

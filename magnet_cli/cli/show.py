@@ -64,7 +64,9 @@ def show(
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Replace a picture that exists.")
     ] = False,
-    play: Annotated[bool, typer.Option("--play", help="Play the files; loops play until Enter.")] = False,
+    play: Annotated[
+        bool, typer.Option("--play", help="Play the files; loops play until Enter.")
+    ] = False,
     *,
     talk: TalkOptions,
 ) -> None:
@@ -81,9 +83,7 @@ def show(
                 f"One picture cannot show {len(files)} files.", "Give one file with --spectrogram."
             )
         if spectrogram.suffix.lower() != ".png":
-            raise UsageError(
-                f"{spectrogram} is not a .png file.", "Give a name that ends in .png."
-            )
+            raise UsageError(f"{spectrogram} is not a .png file.", "Give a name that ends in .png.")
         check_writable(spectrogram, force)
     if play and STDIN in files:
         raise UsageError("--play plays files, but `-` is not a file.", "Remove one of them.")
@@ -244,7 +244,9 @@ def _opened(name: str) -> AbstractContextManager[Sound]:
     if name != STDIN:
         return open_sound(name)
     if stdin().isatty():
-        raise UsageError("`-` reads a sound from stdin, which is a terminal.", "Pipe one in, or name a file.")
+        raise UsageError(
+            "`-` reads a sound from stdin, which is a terminal.", "Pipe one in, or name a file."
+        )
     return open_sound(stdin().buffer)
 
 

@@ -103,7 +103,7 @@ class Talk:
 
 
 class Hearsay:
-    """A stderr whose failures are ignored: without a reader, or on a full disk, messages are lost but work goes on.
+    """A stderr whose failures are ignored: without a reader or on a full disk, only messages are lost.
 
     After a failure everything is discarded, including libraries' output and Python's buffer.
     """
@@ -173,11 +173,11 @@ def write_stdout(data: bytes) -> None:
 
 
 def refuse_terminal(what: str) -> None:
-    """Raise UsageError if stdout, which is to take bytes, is a terminal or closed.
-    """
+    """Raise UsageError if stdout, which is to take bytes, is a terminal or closed."""
     if stdout().isatty():
         raise UsageError(
-            f"{what} would go to the terminal.", "Pipe it into a program, or name a file: -o out.wav."
+            f"{what} would go to the terminal.",
+            "Pipe it into a program, or name a file: -o out.wav.",
         )
 
 

@@ -60,7 +60,7 @@ def test_what_cannot_be_made_again_is_said(magnet: Magnet, home: Path) -> None:
     soundfile.write("plain.wav", [0.0] * 100, 8000)
     outcome = magnet("again", "plain.wav")
     assert outcome.status == 2
-    assert "does not say how it was made" in outcome.err
+    assert "does not record how it was made" in outcome.err
     assert magnet("gen", "rain", *QUICK, "-o", "a.wav").status == 0
     outcome = magnet("again", "a.wav", "wind")
     assert outcome.status == 2
@@ -138,7 +138,7 @@ def test_a_machine_without_a_device_is_told_so_in_a_line(
     device.broken = True
     outcome = magnet("gen", "rain", *QUICK, "-o", "a.wav", "--play")
     assert outcome.status == 0
-    assert outcome.err.endswith("cannot be heard here: no default output device.\n")
+    assert outcome.err.endswith("cannot be played here: no default output device.\n")
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     outcome = magnet("show", "a.wav", "--play")
     assert outcome.status == 0

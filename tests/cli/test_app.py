@@ -321,7 +321,7 @@ def test_help_of_gen_shows_the_flags_of_every_day(
     every = capfd.readouterr().out
     assert "--temperature" in every
     left_out = len(help_rows(every)) - len(help_rows(short))
-    assert f"--help-all shows {left_out} flags more" in " ".join(short.split())
+    assert f"--help-all shows {left_out} more flags" in " ".join(short.split())
 
 
 @pytest.mark.parametrize(

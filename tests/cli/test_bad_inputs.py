@@ -44,9 +44,9 @@ CASES = [
     gen("unknown flag", "rain", "--tempreature", "3", says="--temperature"),
     gen("flag in the other case", "rain", "-O", "made.wav", says="Did you mean -o?"),
     Case("flag in the other case of a batch", ("batch", "a.txt", "-o", "made"), "Did you mean -O?"),
-    gen("flag whose variable is not set", "rain", "-m", "", says="follows -m is empty"),
+    gen("flag whose variable is not set", "rain", "-m", "", says="value of -m is empty"),
     gen(
-        "likewise behind an equals sign", "rain", "--rescorer=", says="follows --rescorer is empty"
+        "likewise behind an equals sign", "rain", "--rescorer=", says="value of --rescorer is empty"
     ),
     Case("a folder's name that is not set", ("gallery", ""), "An argument is empty."),
     Case("a sound's name that is not set", ("extend", "", "rain", "--to", "3"), "is empty."),
@@ -74,7 +74,7 @@ CASES = [
     gen("steps without end", "rain", "--steps", "100000000", says="--steps"),
     gen("steps for other streams", "rain", "--steps", "2,2", says="4 streams"),
     Case("unknown preset", ("gen", "rain", "-m", SMALL, "--preset", "slow"), "best"),
-    gen("preset and steps", "rain", "--preset", "fast", says="Leave one out"),
+    gen("preset and steps", "rain", "--preset", "fast", says="Remove one of them"),
     gen("guidance of another kind", "rain", "--cfg-coef", "3", says="cfg_coef"),
     gen(
         "steps for an autoregressive model",
@@ -121,7 +121,7 @@ CASES = [
     gen("read-only folder", "rain", "-o", "locked/a.wav", says="locked"),
     gen("name too long", "rain", "-o", "x" * 300 + ".wav", says="too long"),
     gen("NUL in the name", "rain", "-o", "a\0.wav", says="null"),
-    gen("empty name", "rain", "-o", "", says="follows -o is empty"),
+    gen("empty name", "rain", "-o", "", says="value of -o is empty"),
     gen("device as a file", "rain", "-o", "/dev/null", "--format", "wav", says="regular file"),
     gen("socket as a file", "rain", "-o", "socket.wav", "-f", says="regular file"),
     gen("file that is there", "rain", "-o", "there.wav", says="--force"),

@@ -97,7 +97,7 @@ def test_an_inserted_line_and_a_cut_file_are_said(magnet: Magnet, prompts: str) 
     wind.write_bytes(wind.read_bytes()[:-100])
     outcome = magnet(*command)
     assert outcome.status == 0
-    assert "Smaller than they were written" in outcome.err
+    assert "Smaller than when written" in outcome.err
     assert "0001-wind-6.wav" in outcome.err
     wind.unlink()
     assert "Smaller" not in magnet(*command).err
@@ -105,8 +105,8 @@ def test_an_inserted_line_and_a_cut_file_are_said(magnet: Magnet, prompts: str) 
     for more in (("--dry-run",), ()):
         outcome = magnet(*command, *more)
         assert outcome.status == 0
-        assert "holds 3 clips that no line of p.txt asks for: 0000-rain-5.wav" in outcome.err
-        assert "A line that is put in changes the numbers" in outcome.err
+        assert "has 3 clips that no line of p.txt asks for: 0000-rain-5.wav" in outcome.err
+        assert "An inserted line changes the numbers" in outcome.err
 
 
 @pytest.mark.parametrize(("model", "said"), [("nano", True), (SMALL, False)])
@@ -140,7 +140,7 @@ def test_wildcards_stand_drawn_in_names_files_and_the_manifest(magnet: Magnet, h
     assert "3 of 3 clips are done" in magnet(*command, "--wildcards").err
     (home / "prompts" / "moods.txt").write_text("odd\n")
     changed = magnet(*command, "--wildcards", "--dry-run")
-    assert "The folder holds 3 clips that no line of prompts/p.txt asks for" in changed.err
+    assert "The folder has 3 clips that no line of prompts/p.txt asks for" in changed.err
     (home / "prompts" / "moods.txt").unlink()
     missing = magnet(*command, "--wildcards")
     assert missing.status == 2
@@ -195,7 +195,7 @@ def test_what_an_earlier_version_noted_of_a_model_is_heeded(magnet: Magnet, prom
     without_ids()
     outcome = magnet(*command)
     assert outcome.status == 0
-    assert "No model is recorded of 3 clips; --force makes clips again." in outcome.err
+    assert "No model is recorded for 3 clips; --force makes them again." in outcome.err
     manifest = Path("clips/manifest.jsonl")
     text = manifest.read_text()
     revision = json.loads(text.splitlines()[0])["run"]["revision"]
@@ -390,7 +390,7 @@ def test_bad_lines_are_said_with_their_numbers_before_a_model_is_loaded(magnet: 
     assert not Path("clips").exists()
     outcome = magnet("batch", "p.csv", "-O", "clips", *FAST, "--skip-bad", "--json")
     assert outcome.status == 4
-    assert "Lines that were left out: 2." in outcome.err
+    assert "Skipped lines: 2." in outcome.err
     assert [e["line"] for e in outcome.records if e["event"] == "bad"] == [3, 4]
     assert len(names()) == 3
     assert not Path("../../x.wav").exists()
@@ -474,7 +474,7 @@ def test_a_dry_run_says_the_seed_that_makes_what_it_lists(magnet: Magnet, prompt
     dry = magnet("batch", prompts, "-O", "clips", *FAST, "--dry-run", "--json")
     listed = [record["file"] for record in dry.records if record["event"] == "plan"]
     seed = dry.records[-1]["seed"]
-    assert f"say --seed {seed} for these names" in dry.err
+    assert f"use --seed {seed} for these names" in dry.err
     told = ("batch", prompts, "-O", "clips", *FAST, "--seed", str(seed), "--dry-run", "--json")
     again = magnet(*told)
     assert [record["file"] for record in again.records[:-1]] == listed
@@ -512,8 +512,8 @@ def test_codes_are_kept_where_they_are_wanted(magnet: Magnet, prompts: str) -> N
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "holds no prompt"),
-        (b"\n \n# only this\n", "holds no prompt"),
+        (b"", "has no prompts"),
+        (b"\n \n# only this\n", "has no prompts"),
         (b"\0" * 50, "holds a NUL"),
         (b"x" * 10_000_000, "longer than 1 MB"),
         (b"\xff" * 100, "not UTF-8"),
@@ -544,8 +544,8 @@ def test_hostile_files_are_refused(magnet: Magnet, data: bytes, message: str) ->
         (("p.txt", "-O", "clips", "--shard", "2"), "I/N"),
         (("p.txt", "-O", "clips", "-d", "-1"), "--duration"),
         (("p.txt", "-O", "clips", "--from", "xls"), "--from"),
-        (("p.txt", "-O", "clips", "--rescorer-weight", "0.5"), "none is named"),
-        (("-", "-O", "clips"), "stdin holds no prompt"),
+        (("p.txt", "-O", "clips", "--rescorer-weight", "0.5"), "need a rescorer"),
+        (("-", "-O", "clips"), "stdin has no prompts"),
     ],
 )
 def test_what_cannot_be_is_said(
@@ -561,7 +561,7 @@ def test_many_bad_lines_are_counted(magnet: Magnet) -> None:
     Path("p.txt").write_bytes(b"\xff\n" * 100_000)
     outcome = magnet("batch", "p.txt", "-O", "clips", *QUICK)
     assert outcome.status == 2
-    assert "Also bad: 99,980 lines more." in outcome.err
+    assert "99,980 more bad lines." in outcome.err
     assert len(outcome.err.splitlines()) < 30
 
 

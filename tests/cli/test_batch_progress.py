@@ -59,7 +59,7 @@ def test_a_line_for_each_clip_elsewhere(capfd: pytest.CaptureFixture[str]) -> No
     )
     assert " left)" in first
     assert second.startswith("0000-rain-100.wav: The limiter worked hard (9 dB)")
-    assert "going on with 1 clip at once" in written(made)
+    assert "continuing with 1 clip at once" in written(made)
     captured = capfd.readouterr()
     assert captured.out == "clips/0000-rain-100.wav\0"
     assert "[2/2] 0001-wind-101.wav (line 2): The wind broke it." in captured.err
@@ -76,7 +76,7 @@ def test_clips_that_stay_quieter_are_summed_up_once() -> None:
     assert tally.held_back == [-18.2, -16.0]
     say_held_back(tally.held_back, tally.made, rain.output, made)
     assert written(made).splitlines()[-1] == (
-        "2 of 3 clips are at -18.2 to -16.0 LUFS: their peaks leave no more room; "
+        "2 of 3 clips are at -18.2 to -16.0 LUFS: their peaks allow no more; "
         "--max-limiting 12 allows more."
     )
     say_held_back([-18.2], 3, rain.output, made)
@@ -85,7 +85,7 @@ def test_clips_that_stay_quieter_are_summed_up_once() -> None:
     assert (
         written(made)
         .splitlines()[-1]
-        .startswith("-18.2 LUFS: its peaks leave no more room; a lower")
+        .startswith("-18.2 LUFS: its peaks allow no more; a lower")
     )
 
 
@@ -116,4 +116,4 @@ def test_a_tempo_that_was_not_reached_is_said() -> None:
         )  # 10 s, as `saved`
         display.finished(saved(replace(missed, task=LineTask(bpm=125, bars=5))))
     (line,) = (line for line in written(made).splitlines() if "beat" in line)
-    assert line.startswith("0001-rain-101.wav: its beat is too far from 125 bpm and stays as made")
+    assert line.startswith("0001-rain-101.wav: its beat is too far from 125 bpm to be stretched")

@@ -107,7 +107,7 @@ def test_what_cannot_be_asked_for_is_refused_at_once(
         )
     outcome = magnet(*command, "--engine", "ray", "--address", "ray://head:10001")
     assert outcome.status == 2
-    assert "a batch runs on a node of the cluster" in outcome.err
+    assert "a batch must run on a node of the cluster" in outcome.err
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     outcome = magnet(*command, "--engine", "ray")
     assert outcome.status == 2

@@ -109,7 +109,7 @@ def test_what_does_not_go_with_what_was_said_gives_way(
         ('preset = "quick"', "preset cannot be 'quick'"),
         ("seed = 3", "there is no setting 'seed'"),
         ("loudness = 3", "there is no setting 'loudness'"),
-        ("top_k = 1\ntop-k = 2", "top_k is there twice"),
+        ("top_k = 1\ntop-k = 2", "top_k is set twice"),
         ("profile = 3", "[profile.NAME]"),
         ("[profile.a]\nlufs = 40", "profile a: lufs cannot be 40"),
     ],
@@ -149,7 +149,7 @@ def test_use_writes_the_file_and_leaves_its_other_lines(
     config.write_text(strange)
     outcome = magnet("models", "use", "small")
     assert outcome.status == 2
-    assert "only you can change" in outcome.err
+    assert "cannot be changed automatically" in outcome.err
     assert config.read_text() == strange
     config.write_text("lufs = ")
     assert magnet("models", "use", "small").status == 2
@@ -158,7 +158,7 @@ def test_use_writes_the_file_and_leaves_its_other_lines(
 def test_config_shows_what_holds_and_from_where(
     magnet: Magnet, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "(not there)" in magnet("config").out
+    assert "(does not exist)" in magnet("config").out
     config.write_text('model = "large"\nlufs = -20\n[profile.game-loop]\nlufs = -18\n')
     monkeypatch.setenv("MAGNET_MODEL", "small")
     rows = [line.split() for line in magnet("config", "--profile", "game-loop").out.splitlines()]

@@ -199,8 +199,8 @@ def test_a_file_that_appears_while_a_clip_is_made_is_left_alone(
     (record,) = outcome.records
     assert (record["file"], record["codes"]) == ("a-2.wav", "a-2.npz")
     assert sounds.read("a-2.wav").duration == pytest.approx(float(more[1]))
-    assert "a.wav appeared meanwhile and is left alone" in outcome.err
-    assert "what was made is a-2.npz" in outcome.err
+    assert "a.wav appeared meanwhile and was not replaced" in outcome.err
+    assert "the output is a-2.npz" in outcome.err
     outcome = magnet(*asked, "--force")
     assert (outcome.records[0]["file"], outcome.err) == ("a.wav", "")
     assert sounds.read("a.wav").duration == pytest.approx(float(more[1]))
@@ -216,7 +216,7 @@ def test_a_file_that_appears_while_a_sound_is_edited_is_left_alone(
     outcome = magnet("edit", "in.wav", "wind", *asked)
     assert outcome.records[0]["file"] == "a-2.wav"
     assert "Saved a-2.wav" in outcome.err
-    assert "what was made is a-2.wav" in outcome.err
+    assert "the output is a-2.wav" in outcome.err
     assert Path("a.wav").read_bytes() == b"precious"
     assert sounds.read("a-2.wav").duration == pytest.approx(1)
 
@@ -346,7 +346,7 @@ def test_a_line_a_clip_where_nothing_is_watched(magnet: Magnet) -> None:
 def test_quotes_that_were_forgotten_are_told(magnet: Magnet) -> None:
     outcome = magnet("gen", "lofi", "piano", *QUICK, "-o", "clips/")
     assert outcome.status == 0
-    said = 'These are 2 prompts, a clip each. Quotes make one of them: magnet gen "lofi piano"'
+    said = 'These are 2 prompts, one clip each. Quotes make them one prompt: magnet gen "lofi piano"'
     assert said in outcome.err
     outcome = magnet("gen", "lofi piano", "rain", *QUICK, "-o", "others/")
     assert "Quotes" not in outcome.err

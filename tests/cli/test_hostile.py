@@ -293,7 +293,7 @@ def test_a_folder_that_is_gone_is_said(home: Path) -> None:
         text=True,
     )
     assert done.returncode == 2, done.stderr
-    assert "is not there any more" in done.stderr
+    assert "no longer exists" in done.stderr
 
 
 @pytest.mark.process

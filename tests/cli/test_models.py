@@ -173,7 +173,7 @@ def test_list_marks_what_would_be_taken(
     gone = magnet("models", "list")
     assert gone.status == 0
     assert "*" not in gone.out
-    assert "The default, ./gone, is not here" in gone.err
+    assert "The default model ./gone is not available" in gone.err
 
 
 def test_info_reads_what_a_folder_says_of_itself(magnet: Magnet) -> None:
@@ -213,7 +213,7 @@ def test_without_a_choice_the_built_in_model_is_taken(
     outcome = magnet("gen", "rain", "--steps", "1", "-d", "0.1", "-o", "a.wav")
     assert outcome.status == 0, outcome.err
     assert "Using the built-in model nano" in outcome.err
-    assert "-m small. `magnet models use nano` settles it." in outcome.err
+    assert "use -m small; `magnet models use NAME` sets the default" in outcome.err
     again = magnet("gen", "rain", "--steps", "1", "-d", "0.1", "-o", "b.wav")
     assert "built-in" not in again.err
     assert "CC-BY-NC" not in outcome.err
@@ -293,6 +293,6 @@ def test_a_hub_that_fails_is_said(magnet: Magnet, server: Hub) -> None:
 def test_a_default_that_is_not_here_says_what_it_will_take(magnet: Magnet) -> None:
     outcome = magnet("models", "use", "medium")
     assert outcome.status == 0
-    assert "It is not here: the next clip downloads it" in outcome.err
+    assert "It is not downloaded yet: the next clip downloads" in outcome.err
     assert "magnet models pull medium" in outcome.err
     assert "not here" not in magnet("models", "use", "nano").err

@@ -154,7 +154,7 @@ def test_a_changed_default_of_the_sound_file_is_said_as_it_was(
     for words in ("--lufs -14", "--peak -1", "--fade 0"):
         assert words in command
     # Nothing can ask for "as the model has it", now that two channels are the default.
-    assert differences(record("masked.wav")) == ["no flag says bit_depth, channels as it was"]
+    assert differences(record("masked.wav")) == ["no flag sets bit_depth, channels as it was"]
 
 
 def test_a_file_from_before_the_limiter_had_its_measure_is_made_again_as_loud() -> None:
@@ -260,7 +260,7 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     # What goes on from a beginning has the checkpoint's habit, for which `extend` has no flag.
     edit = {"command": "extend", "input": "a.wav", "flags": {"to": 20.0}, "overlap": 3.0}
     assert differences(TODAY | {"edit": edit}) == [
-        "no flag says hybrid, hybrid_temperature, hybrid_top_p as it was"
+        "no flag sets hybrid, hybrid_temperature, hybrid_top_p as it was"
     ]
 
 
@@ -282,10 +282,10 @@ def test_other_weights_of_the_built_in_model_are_said(
     assert now["approximation"] == []
     assert settings.UNRECORDED_WEIGHTS["nano"] != TODAY["weights"]
     assert old["approximation"] == other["approximation"]
-    assert other["approximation"] == ["the weights of nano are another version's"]
+    assert other["approximation"] == ["the weights of nano have changed since"]
     assert part["approximation"] == other["approximation"]
     said = magnet("show", "other.wav").out
-    assert "(an approximation: the weights of nano are another version's):" in said
+    assert "To make an approximation of it (the weights of nano have changed since):" in said
     assert "To make it again:" in magnet("show", "today.wav").out
     # A folder of the user's that is called so is not the built-in one.
     folder = made | {"source": "nano"}
