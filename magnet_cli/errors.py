@@ -5,6 +5,7 @@ The library raises these; only `cli.app` turns them into text and an exit status
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 EXIT_UNEXPECTED = 1
@@ -70,3 +71,27 @@ class PartialFailureError(MagnetError):
     """Some items were made and some failed."""
 
     exit_status = EXIT_PARTIAL
+
+
+_NO_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "failed to map segment",  # when importing a library
+    "can't start new thread",
+    "could not create a primitive",  # oneDNN
+    "bad_alloc",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, which each library words differently."""
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in type(error).__name__:
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    said = str(error).lower()
+    return isinstance(error, (RuntimeError, ImportError, OSError)) and any(
+        words in said for words in _NO_MEMORY
+    )

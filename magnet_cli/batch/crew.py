@@ -1,9 +1,9 @@
-"""The driver of several workers: it hands out groups, notes what comes of them, and outlives workers.
+"""The driver of several workers: hands out groups of jobs, records results, and replaces workers that end.
 
-The driver alone holds the folder's lock and its manifest, and loads no model. What a worker is, a process
-or an actor of a cluster, is for whoever hires it (`Hire`) to know. Which jobs are a group follows from
-the jobs, as with one process, and not from the number of workers; a group whose worker ends is handed
-to another, and after a few such ends its clips count as failed.
+Only the driver holds the folder's lock and manifest, and it loads no model. A worker may be a process or a
+cluster's actor; only its `Hire` knows which. Groups depend on the jobs, as with one process, and not on
+the number of workers. If a worker ends, its groups go to others; after a few such ends the group's clips
+count as failed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from magnet_cli.data.prompts import BadLine
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.files import PARTIAL
 
-_COUNT_SECONDS = 5.0  # between two looks at how many workers there are to be
-_ROOM = 64  # groups that wait for a worker where that number changes
-MOST_TRIES = 3  # workers that may end over one group before its clips count as failed
-_LAST_SECONDS = 60.0  # that a stopped worker has to write what it has generated
+_COUNT_SECONDS = 5.0  # between checks of the wanted number of workers
+_ROOM = 64  # maximum waiting groups if that number varies
+MOST_TRIES = 3  # workers that may end during one group before its clips count as failed
+_LAST_SECONDS = 60.0  # for a stopped worker to write its generated clips
 
 
 @dataclass
@@ -39,43 +39,39 @@ class _Member:
     hand: Hand
     facts: Facts | None = None
     free: bool = False
-    tasks: dict[int, Task] = field(
-        default_factory=dict
-    )  # in hand, by number; `missing` is not yet told
+    tasks: dict[int, Task] = field(default_factory=dict)  # unfinished ones, by number
 
 
 class Crew:
     """Workers and their driver; a context manager: leaving it ends the workers.
 
-    Everything that workers tell is handled in one thread, which notes clips in the manifest.
+    One thread handles all events of workers and records clips in the manifest.
     """
 
     def __init__(
         self, hire: Hire, count: int | Callable[[], int], told: OnCrew, at_once: bool = False
     ) -> None:
-        """Hire nobody yet.
+        """Set up a crew without starting workers.
 
         Args:
             hire: starts a worker.
-            count: of workers at work at the same time; where that changes, what says it.
-            told: hears what they do.
-            at_once: all are hired at the beginning; otherwise the first alone, until it has its model,
-                so that what must be downloaded is downloaded once.
+            count: number of workers, or a function that returns it if it varies.
+            told: called with what workers do.
+            at_once: start all workers at the beginning; otherwise only the first until its model is
+                loaded, so that downloads happen once.
         """
         self._hire, self._told, self._at_once = hire, told, at_once
         self._count: Callable[[], int] = count if callable(count) else lambda: count
-        self._counted = 0.0  # when
-        self._refused = 0  # workers in whose place no other comes
+        self._counted = 0.0  # time of the last check of the count
+        self._refused = 0  # workers that are not replaced
         self._events: queue.Queue[Any] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="driver of workers", daemon=True)
         self._crew: dict[int, _Member] = {}
         self._hired = 0
-        self._lost_early = (
-            0  # workers that ended before they were ready, since the last one that was
-        )
+        self._lost_early = 0  # workers that ended before they were ready, since the last ready one
         self._waiting: deque[Task] = deque()
         room = _ROOM if callable(count) else 2 * count
-        self._room = threading.Semaphore(room)  # groups that wait for a worker
+        self._room = threading.Semaphore(room)  # limits waiting groups
         self._questions: dict[int, tuple[Question, queue.Queue[list[Any]]]] = {}
         self._asked = 0
         self._known: dict[Any, Fit | MagnetError] = {}
@@ -102,7 +98,7 @@ class Crew:
             raise self._error
 
     def facts(self) -> Facts:
-        """What the first worker knows of the model, once it is loaded.
+        """Facts about the model from the first worker; waits until it is loaded.
 
         Raises:
             MagnetError: no worker could load it.
@@ -113,7 +109,7 @@ class Crew:
         return self._facts
 
     def fit(self, job: Job) -> Fit:
-        """As `Fitter.fit`, asked of a worker. Raises MagnetError: the model cannot do it."""
+        """As `Fitter.fit`, answered by a worker. Raises MagnetError if the model cannot do the job."""
         self._learn([job])
         found = self._known[fit_key(job)]
         if isinstance(found, MagnetError):
@@ -137,15 +133,15 @@ class Crew:
         manifest: Manifest,
         on_outcome: OnOutcome,
     ) -> None:
-        """Make every job that is wanted, as `Engine.run`.
+        """Make every wanted job, as `Engine.run`.
 
         Args:
-            size: of groups.
-            manifest: where clips are noted.
-            on_outcome: told of each clip, from a thread.
+            size: jobs per group.
+            manifest: where clips are recorded.
+            on_outcome: called with each clip's outcome, in a thread.
 
         Raises:
-            Exception: what stops every clip, such as a full disk.
+            Exception: an error that affects every clip, such as a full disk.
         """
         self._manifest, self._on_outcome = manifest, on_outcome
         try:
@@ -154,7 +150,7 @@ class Crew:
             self._thread.join()
         except BaseException:
             self._events.put("stop")
-            self._thread.join()  # what is generated is written, noted and told of
+            self._thread.join()  # generated clips are still written and recorded
             raise
         self._check()
 
@@ -177,7 +173,7 @@ class Crew:
             raise self._error
 
     def _learn(self, jobs: Iterable[Job]) -> None:
-        """Ask a worker about settings that are not known yet."""
+        """Ask a worker about the fits of jobs that are not known yet."""
         unknown = {key: job for job in jobs if (key := fit_key(job)) not in self._known}
         if not unknown:
             return
@@ -192,14 +188,14 @@ class Crew:
             with contextlib.suppress(queue.Empty):
                 return answer.get(timeout=1.0)
 
-    # What follows runs in the driver's thread.
+    # The following methods run in the driver's thread.
 
     def _work(self) -> None:
         try:
             self._staff()
             while not self._is_over():
                 if time.monotonic() - self._counted > _COUNT_SECONDS:
-                    self._staff()  # a cluster may have grown
+                    self._staff()  # the cluster may have grown
                 try:
                     event = self._events.get(timeout=1.0)
                 except queue.Empty:
@@ -240,7 +236,7 @@ class Crew:
             self._welcome(told.worker, member, told.value)
         elif told.kind == "answer":
             number, found = told.value
-            if number in self._questions:  # else two were asked, as one seemed to have ended
+            if number in self._questions:  # not if another worker has answered it
                 self._questions.pop(number)[1].put(found)
         elif told.kind == "begin":
             self._told.begun(told.worker, told.value)
@@ -266,7 +262,7 @@ class Crew:
             member.hand.kill()
             del self._crew[number]
             self._told.ended(number, "refused", 0)
-            self._refused += 1  # whoever comes in its place would be no other
+            self._refused += 1  # a replacement would be the same
             if not self._crew:
                 raise problem
             return
@@ -278,7 +274,7 @@ class Crew:
             self._ask(question)
 
     def _staff(self) -> None:
-        """Hire until there are as many as there are to be."""
+        """Start workers until there are as many as wanted."""
         self._counted = time.monotonic()
         alone = self._facts is None and not self._at_once
         count = 1 if alone else self._count() - self._refused
@@ -303,11 +299,11 @@ class Crew:
                 member.hand.give(task)
 
     def _note(self, worker: int, member: _Member, outcome: Outcome) -> None:
-        """Note a clip that a worker has made, or could not."""
+        """Record a clip that a worker made or failed to make."""
         index = outcome.job.index
         for number, task in list(member.tasks.items()):
             if index in task.missing:
-                # The job as it was planned: what came back is a copy.
+                # Use the planned job, as the worker returned a copy.
                 job = next(job for job in task.jobs if job.index == index)
                 self._settle(replace(outcome, job=job, worker=str(worker)))
                 left = task.missing - {index}
@@ -321,7 +317,7 @@ class Crew:
         self._on_outcome(outcome)
 
     def _replace(self, number: int, member: _Member, why: str) -> None:
-        """A worker has ended: its groups go to others, and another takes its place."""
+        """A worker ended: give its groups to others, and start another worker."""
         del self._crew[number]
         if self._stopping:
             return
@@ -332,8 +328,8 @@ class Crew:
                 self._waiting.appendleft(replace(task, tries=task.tries + 1))
                 continue
             error = MagnetError(
-                f"{MOST_TRIES} workers ended over its group, the last one {why}.",
-                "If the memory was not enough: fewer --workers, a smaller --batch-size.",
+                f"{MOST_TRIES} workers ended while making its group, the last one {why}.",
+                "If memory ran out, use fewer --workers or a smaller --batch-size.",
             )
             for job in task.jobs:
                 if job.index in task.missing:
@@ -342,14 +338,14 @@ class Crew:
         if self._lost_early > MOST_TRIES and not any(m.facts for m in self._crew.values()):
             raise MagnetError(
                 f"Workers end before they have loaded the model, the last one {why}.",
-                "Try without --workers, which says more; fewer --workers need less memory.",
+                "Try without --workers for a better message, or with fewer to save memory.",
             )
         self._staff()
         for question in self._questions:
             self._ask(question)
 
     def _clean(self, task: Task, worker: int) -> None:
-        """Remove what a worker that has ended left half written."""
+        """Remove partial files of a worker that ended."""
         assert self._manifest is not None
         folders = {path.parent for job in task.jobs if (path := job.target.path) is not None}
         for folder in folders:
@@ -365,7 +361,7 @@ class Crew:
                 member.hand.stop()
 
     def _fail(self, error: BaseException) -> None:
-        """Nothing can be made any more: let workers write what they have, and wake who waits."""
+        """Stop after an error that affects every clip: let workers write what they have, and wake waiters."""
         self._error = self._error or error
         self._stop()
         self._release()
@@ -376,7 +372,7 @@ class Crew:
 
 
 def differing(known: Facts, other: Facts) -> MagnetError | None:
-    """Why a worker cannot work beside others: it would make other clips."""
+    """Why a worker cannot work beside the first: it would make other clips. None if it can."""
     if known.magnet != other.magnet:
         return UsageError(
             f"A worker runs magnet {other.magnet}, the first one {known.magnet}.",
@@ -384,14 +380,14 @@ def differing(known: Facts, other: Facts) -> MagnetError | None:
         )
     if dict(known.models) != dict(other.models):
         return UsageError(
-            "A worker has loaded other weights than the first one: the model was replaced meanwhile.",
-            "Start the batch again: it says which clips are made with which.",
+            "A worker loaded other weights than the first one: the model was replaced meanwhile.",
+            "Start the batch again: it reports which clips were made with which weights.",
         )
     if (known.device.type, known.dtype) != (other.device.type, other.dtype):
         return UsageError(
             f"A worker computes on {other.device.type} in {other.dtype}, the first one on "
             f"{known.device.type} in {known.dtype}.",
-            "Say --device and --dtype.",
+            "Set --device and --dtype.",
         )
     return None
 

@@ -1,7 +1,6 @@
-"""How the clips of a batch are made on this machine: generated group by group, written in a thread.
+"""Makes the clips of a batch in this process: generates group by group, and writes in a thread.
 
-One that fails does not stop the others. What is generated is finished and written while the next
-clips are being generated.
+A failing clip does not stop the others. Clips are written while the next ones are generated.
 """
 
 from __future__ import annotations
@@ -25,35 +24,35 @@ from magnet_cli.batch.report import OnOutcome, Outcome
 from magnet_cli.batch.resume import Standing
 from magnet_cli.clips import Clip, Edit, SavedClip
 from magnet_cli.decoding.contracts import OnStep, StepEvent
-from magnet_cli.errors import MagnetError, NoRoomError
+from magnet_cli.errors import MagnetError, NoRoomError, is_out_of_memory
 from magnet_cli.files import marked
 from magnet_cli.settings import required
 from magnet_cli.targets import check_inside
 
 Save = Callable[[], SavedClip]
 
-# Called when jobs are begun; what it returns is told of their steps.
+# Called when jobs begin; returns a callback for their steps.
 OnBegin = Callable[[Sequence[Job]], OnStep | None]
 
 
 @dataclass(frozen=True)
 class Generated:
-    """A clip that waits to be written."""
+    """A clip waiting to be written."""
 
     job: Job
     save: Callable[[], SavedClip]  # finishes and writes it
-    seconds: float  # that generating it took
+    seconds: float  # of generating it
 
 
 class Stopped(BaseException):
-    """The writer cannot go on; no Exception, so that no handler takes it for a clip's failure."""
+    """The writer has stopped; no Exception, so that it is not handled as one clip's failure."""
 
 
 class Writer:
-    """Writes clips in their order, notes each in the manifest, then tells of it.
+    """Writes clips in order, records each in the manifest, then reports it.
 
-    A context manager: leaving it writes what waits, also after an error or Ctrl-C, since those clips
-    are generated already.
+    A context manager: leaving it writes the waiting clips, also after an error or Ctrl-C, since they are
+    already generated.
     """
 
     def __init__(
@@ -65,15 +64,15 @@ class Writer:
         force: bool = False,
         on_error: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
-        """Make the thread.
+        """Set up the writer.
 
         Args:
-            manifest: where clips are noted.
-            folder: what they are below.
-            on_outcome: called in the thread.
-            depth: clips that may wait; `submit` blocks beyond.
-            force: files that others have made are replaced.
-            on_error: called in the thread, with what stops it.
+            manifest: where clips are recorded.
+            folder: the clips' folder.
+            on_outcome: called in the thread with each outcome.
+            depth: maximum waiting clips, beyond which `submit` blocks.
+            force: replace files that this batch did not make.
+            on_error: called in the thread with the error that stops it.
         """
         self._manifest, self._folder, self._on_outcome = manifest, folder, on_outcome
         self._on_error = on_error
@@ -94,14 +93,14 @@ class Writer:
 
     @property
     def error(self) -> BaseException | None:
-        """What stopped it: a full disk, a closed pipe."""
+        """The error that stopped it, such as a full disk or a closed pipe."""
         return self._error
 
     def check(self) -> None:
-        """Notice that there is no use in generating more.
+        """Raise Stopped if the thread has stopped, so that nothing more is generated.
 
         Raises:
-            Stopped: the thread has met an error that is not one clip's own.
+            Stopped: the thread met an error that affects every clip.
         """
         if self._error is not None:
             raise Stopped
@@ -123,7 +122,7 @@ class Writer:
     def _work_marked(self) -> None:
         while (task := self._tasks.get()) is not None:
             if self._error is not None:
-                continue  # emptied, so that no one waits for room
+                continue  # empty the queue, so that `submit` does not block
             try:
                 outcome = task()
                 self._manifest.add(outcome.record())
@@ -150,13 +149,13 @@ class Writer:
         return Outcome(clip.job, seconds, saved, failure, size)
 
     def _saved(self, clip: Generated, path: Path) -> SavedClip:
-        self._standing.refuse(clip.job)  # hours may have passed since the batch was planned
+        self._standing.refuse(clip.job)  # it may be hours since the batch was planned
         try:
             check_inside(self._folder, path.parent)
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MagnetError(
-                f"The folder {path.parent} cannot be made: {error.strerror or error}.",
+                f"The folder {path.parent} cannot be created: {error.strerror or error}.",
                 "Choose another name for the file.",
             ) from error
         return clip.save()
@@ -166,7 +165,7 @@ class Engine:
     """Makes jobs with one loaded model.
 
     Attributes:
-        limit: clips that are decoded at once at most; halved when the memory is not enough.
+        limit: maximum clips decoded together; halved when memory runs out.
     """
 
     def __init__(
@@ -177,24 +176,24 @@ class Engine:
         on_begin: OnBegin,
         on_less: Callable[[int], None],
     ) -> None:
-        """`on_less` is told when only so many clips fit into memory at once."""
+        """`on_less` is called with the new limit when memory runs out."""
         self.limit = size
         self._size = size
         self._fitter, self._writer = fitter, writer
         self._on_begin, self._on_less = on_begin, on_less
 
     def run(self, jobs: Iterable[Job], wanted: Callable[[Job], bool]) -> None:
-        """Make every job that is wanted.
+        """Make every wanted job.
 
-        Where a clip depends on its batch-mates, if only by rounding, the others of its group are
-        computed with it and thrown away, so that a resumed run makes what an unbroken one makes.
+        If clips depend on the others in their batch, by rounding, a whole group is computed even if only some
+        of it is wanted, so that a resumed run makes the same clips as an unbroken one.
 
         Args:
-            jobs: all of them, done ones too.
-            wanted: whether one is to be made; asked once for each.
+            jobs: all jobs, including finished ones.
+            wanted: whether to make a job; called once for each.
 
         Raises:
-            Exception: what stopped the writer.
+            Exception: the error that stopped the writer.
         """
         mates = mates_matter(self._fitter.model)
         try:
@@ -207,14 +206,14 @@ class Engine:
             raise self._writer.error from None
 
     def make(self, jobs: Sequence[Job], missing: frozenset[int]) -> None:
-        """Make jobs of one group, in as many parts as the memory needs.
+        """Make the jobs of one group, in as many parts as memory requires.
 
         Args:
-            jobs: what is decoded together.
-            missing: indices of those whose clips are wanted.
+            jobs: the jobs to decode together.
+            missing: indices of the jobs whose clips are wanted.
 
         Raises:
-            Stopped: the writer cannot go on.
+            Stopped: the writer has stopped.
         """
         start = 0
         while start < len(jobs):
@@ -236,13 +235,13 @@ class Engine:
             elif error is not None and is_out_of_memory(error):
                 self.limit = max(1, len(part) // 2)
                 self._on_less(self.limit)
-            else:  # one of them: singly, so that only that one fails
+            else:  # make them singly, so that only the faulty one fails
                 for job in part:
                     self.make([job], missing)
                 start += len(part)
 
     def _tried(self, jobs: Sequence[Job]) -> tuple[list[Save] | None, Exception | None]:
-        """How to save the clips of jobs that fit together, or what went wrong."""
+        """Generate jobs of one group: functions that save their clips, or the error."""
         failure: Exception
         try:
             if self._fitter.fit(jobs[0]).is_piece:
@@ -250,7 +249,7 @@ class Engine:
             return self._clips(jobs), None
         except Exception as error:
             failure = error
-        # Outside of the handler: the frames that hold the tensors are gone with the traceback.
+        # Outside the handler, so that dropping the traceback frees the frames and their tensors.
         failure.__traceback__ = failure.__context__ = failure.__cause__ = None
         if is_out_of_memory(failure):
             gc.collect()
@@ -278,7 +277,7 @@ class Engine:
         ]
 
     def _piece(self, job: Job) -> Save:
-        """Generate what is made window by window, as the command of its task does."""
+        """Generate a long piece, or an edit, as the command of its task does."""
         model, task, prompt = self._fitter.model, job.task, timed(job)
         how: dict[str, Any] = {
             "seed": job.target.seed,
@@ -306,7 +305,7 @@ class Engine:
         return partial(clip.write, job.target, job.output)
 
     def _watched(self, on_step: OnStep | None) -> OnStep:
-        """`on_step`, noticing between steps that the writer has stopped."""
+        """Wrap `on_step` to stop between steps if the writer has stopped."""
 
         def watch(event: StepEvent) -> None:
             self._writer.check()
@@ -317,24 +316,14 @@ class Engine:
 
 
 def as_magnet_error(error: Exception) -> MagnetError:
-    """An error with what a user can do; its traceback, which holds on to memory, is left behind."""
+    """Turn an error into a MagnetError without traceback, which would keep memory alive."""
     if isinstance(error, MagnetError):
         return error.with_traceback(None)
     if is_out_of_memory(error):
-        hint = "Take a shorter --duration, a smaller model, or --device cpu."
-        return MagnetError("The memory is not enough for this clip.", hint)
+        hint = "Use a shorter --duration, a smaller model, or --device cpu."
+        return MagnetError("There is not enough memory for this clip.", hint)
     message = " ".join(str(error).split())[:500] or "no message"
     return MagnetError(
         f"Unexpected {type(error).__name__}: {message}",
-        "Make this clip alone with `magnet gen --debug` to see where; it is worth a bug report.",
-    )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether less at once could have worked: torch says so in several ways."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and any(
-        words in said for words in ("can't allocate memory", "not enough memory", "out of memory")
+        "Make this clip alone with `magnet gen --debug` for a traceback, and please report it.",
     )

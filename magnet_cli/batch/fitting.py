@@ -1,4 +1,4 @@
-"""Jobs against a model: settings completed and checked, and equal ones put together in groups."""
+"""Checks jobs against a model, and groups jobs that can be decoded together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AUTO_ON_CUDA = 8
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a loaded model, told by who has it to who has not."""
+    """Facts about a loaded model, for those who have not loaded it."""
 
     name: str
     repo: str | None
@@ -39,18 +39,18 @@ class Facts:
     device: torch.device
     dtype: str
     modeling: str
-    models: Mapping[str, str]  # all that take part, as named, and their ids: BatchSettings.models
-    magnet: str = __version__  # of whoever has loaded it
-    host: str | None = None  # where that is; None: this machine
+    models: Mapping[str, str]  # names and ids of all models: see BatchSettings.models
+    magnet: str = __version__  # version of the process that loaded it
+    host: str | None = None  # its machine; None: this one
 
     @property
     def place(self) -> str:
-        """Where it computes, in words."""
+        """The device, with the host if it is another one."""
         return f"{self.device} of {self.host}" if self.host else str(self.device)
 
     @classmethod
     def of(cls, model: Model, models: Mapping[str, str]) -> Facts:
-        """Those of a model."""
+        """The facts about a model."""
         parts = model.parts
         return cls(
             model.name,
@@ -66,39 +66,39 @@ class Facts:
 
 @dataclass(frozen=True)
 class Fit:
-    """What jobs must have in common to be decoded as one batch."""
+    """What jobs must have in common to be decoded together."""
 
-    config: DecodingConfig  # as asked for, with the preset's steps
+    config: DecodingConfig  # the given settings, with the preset's steps
     frames: int | None  # None: the segment
-    is_piece: bool = False  # a task, or longer than the segment: made window by window, and alone
+    is_piece: bool = False  # a task, or longer than the segment: made alone
 
 
 class Fits(Protocol):
-    """Who knows with which settings a job is decoded."""
+    """A Fitter, or a Crew that asks one."""
 
     def fit(self, job: Job) -> Fit:
-        """Raises MagnetError: the model cannot do what the job asks for."""
+        """See `Fitter.fit`."""
         ...
 
 
 class Fitter:
-    """Fits jobs to a model, and checks each different set of settings once."""
+    """Checks jobs against a model, each set of settings once."""
 
     def __init__(
         self,
         model: Model,
         partners: Mapping[str, Model | None] | None = None,
     ) -> None:
-        """`partners`: what `Model.generate` takes as `rescorer` and `hybrid_model`."""
+        """`partners`: the arguments `rescorer` and `hybrid_model` of `Model.generate`."""
         self.model = model
         self.partners: dict[str, Any] = dict(partners or {})
         self._known: dict[FitKey, Fit] = {}
 
     def fit(self, job: Job) -> Fit:
-        """The settings that a job is decoded with.
+        """The settings with which to decode a job.
 
         Raises:
-            MagnetError: the model cannot do what the job asks for.
+            MagnetError: the model cannot do the job.
         """
         key = fit_key(job)
         if key not in self._known:
@@ -106,11 +106,11 @@ class Fitter:
         return self._known[key]
 
     def misfits(self, jobs: Iterable[Job]) -> list[BadLine]:
-        """The lines whose jobs the model cannot do, and why; one for each line."""
+        """See the function `misfits`."""
         return misfits(jobs, self)
 
     def unknown(self, prompts: Iterable[str | None]) -> list[str]:
-        """The prompts of which the model knows no word."""
+        """See `unknown_prompts`."""
         return unknown_prompts(prompts, self.model)
 
     def _checked(self, job: Job) -> Fit:
@@ -130,9 +130,9 @@ class Fitter:
         model, task = self.model, job.task
         if any(self.partners.values()) or config.hybrid:
             raise UsageError(
-                f"What is longer than the model's {model.segment_duration:g} seconds, a loop, prompts by "
-                "time and what starts from a sound are made by one model.",
-                "Leave --rescorer and --hybrid out.",
+                f"Clips longer than the model's {model.segment_duration:g} seconds, loops, timed prompts and "
+                "edits of a sound use one model, without partners.",
+                "Remove --rescorer and --hybrid.",
             )
         seconds = job.duration or task.seconds or model.segment_duration
         if task.bpm is not None:
@@ -154,18 +154,18 @@ FitKey = tuple[DecodingConfig, str | None, float | None, LineTask]
 
 
 def fit_key(job: Job) -> FitKey:
-    """What the fit of a job depends on."""
+    """The parts of a job that its fit depends on."""
     return (job.decoding, job.preset, job.duration, job.task)
 
 
 def timed(job: Job) -> Prompt:
-    """The prompts of a job with the seconds at which they begin, where it has several."""
+    """A job's prompt, or its prompts with the seconds at which they begin."""
     first = job.target.prompt
     return [(0.0, first), *job.task.at] if job.task.at else first
 
 
 def misfits(jobs: Iterable[Job], fitter: Fits) -> list[BadLine]:
-    """The lines whose jobs the model cannot do, and why; one for each line."""
+    """Lines whose jobs the model cannot do, with the reason, once per line."""
     bad: dict[int, BadLine] = {}
     for job in jobs:
         try:
@@ -176,10 +176,10 @@ def misfits(jobs: Iterable[Job], fitter: Fits) -> list[BadLine]:
 
 
 def grouped(jobs: Iterable[Job], fitter: Fits, size: int) -> Iterator[list[Job]]:
-    """Jobs in groups of `size` that fit together, by index; what is left over comes last.
+    """Yield jobs in groups of `size` with equal fits, in order of index; incomplete groups come last.
 
-    Which jobs are a group follows from all the jobs, not from which of them are done, so that a
-    resumed run computes the same batches. Pieces come alone, and jobs that do not fit the model.
+    Groups depend on all jobs, not on which are done, so that a resumed run computes the same batches.
+    Pieces, and jobs that the model cannot do, are groups of their own.
     """
     waiting: dict[Fit, list[Job]] = {}
     for job in jobs:
@@ -199,12 +199,12 @@ def grouped(jobs: Iterable[Job], fitter: Fits, size: int) -> Iterator[list[Job]]
 
 
 def batch_size(asked: int | Literal["auto"], model: Model | Facts, whole: bool) -> int:
-    """How many clips are decoded at once.
+    """How many clips to decode together.
 
     Args:
-        asked: what the user said.
-        model: a CPU is as fast with one clip at a time, and needs the memory of one.
-        whole: the jobs are all known. Where they arrive one by one, none waits for others.
+        asked: the user's value.
+        model: on a CPU, `auto` is 1: no slower, with the least memory.
+        whole: whether all jobs are known; jobs that arrive one by one do not wait for others.
     """
     if asked != "auto":
         return asked
@@ -212,15 +212,15 @@ def batch_size(asked: int | Literal["auto"], model: Model | Facts, whole: bool) 
 
 
 def mates_matter(model: Model | Facts) -> bool:
-    """Whether a clip may differ, by rounding, with what is decoded beside it.
+    """Whether a clip's rounding may depend on the other clips in its batch.
 
-    Masked decoding on a CPU computes item by item (`models.session`).
+    Masked decoding on a CPU computes item by item (`models.session`), so there it does not.
     """
     return model.device.type != "cpu" or model.modeling != "masked"
 
 
 def unknown_prompts(prompts: Iterable[str | None], model: Model) -> list[str]:
-    """Those that hold no word that a model knows: they are made as if nothing were asked."""
+    """The prompts without any word that the model knows, whose clips would be unconditional."""
     knows = model.parts.text_encoder.knows
     return [text for text in prompts if text and not knows(text)]
 

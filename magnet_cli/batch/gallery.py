@@ -1,8 +1,8 @@
-"""A page to look and listen through a folder of clips: index.html beside the manifest, pictures below it.
+"""Writes a web page for a folder of clips: index.html, and pictures in a subfolder.
 
-The page works from a disk and from any host of files: its script and style are inside, sounds and
-pictures are named from where it lies, and both are fetched as they come into view. What stands in
-prompts and files is data in it, never HTML, and no other script may run.
+The page works from disk and any static host: its script and style are inline, sounds and pictures have
+relative addresses and are loaded as they come into view. Text from prompts and files is data, never HTML,
+and no other script can run.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ PAGE, PICTURES = "index.html", "thumbnails"
 
 _OURS = re.compile(r'<meta name="magnet-gallery" content="([0-9a-f]{16})">')
 _PICTURE = re.compile(r"[0-9a-f]{32}\.png")
-_DRAWN = "1"  # another number makes all pictures again
-_STALE_SECONDS = 600.0  # a picture of no clip may be of one that another process has just made
+_DRAWN = "1"  # change it to redraw all pictures
+_STALE_SECONDS = 600.0  # a younger picture without a clip may be another process's
 
 
 @dataclass(frozen=True)
 class Told:
-    """What is shown of how a clip was made.
+    """What the page shows about how a clip was made.
 
     Attributes:
         command: the command line that makes it again.
-        again: the line of a prompt file that does, but for its models.
-        by: what that line says of these, where others are made by others.
+        again: the line of a prompt file that makes it again, without models.
+        by: that line's models, needed if the clips have different ones.
     """
 
     prompt: str = ""
@@ -61,18 +61,18 @@ class Told:
     by: Mapping[str, Any] | None = None
 
 
-# What a file's record says, the record's own name and what files of its format end in.
+# (record in a file, the file's name, its suffix) -> what to show.
 Tell = Callable[[Mapping[str, Any], str, str], Told]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A page that was written.
+    """The result of writing a page.
 
     Attributes:
-        clips: how many are on it.
-        failed: clips of which the manifest says that they could not be made.
-        missing: clips that the manifest calls done, and that are not there.
+        clips: number of clips on it.
+        failed: number of clips that failed, by the manifest.
+        missing: number of clips that are done, by the manifest, but whose files are missing.
         faults: (file, why) of sounds that could not be read.
     """
 
@@ -84,10 +84,10 @@ class Gallery:
 
 
 def check_page(folder: Path, force: bool) -> str | None:
-    """The identity of the gallery that a folder has, by which browsers keep its stars; None: it has none.
+    """The id of a folder's gallery, under which browsers keep its stars; None if there is no gallery.
 
     Raises:
-        UsageError: there is an index.html that is no gallery, and `force` is off.
+        UsageError: there is an index.html that is not a gallery, and `force` is off.
     """
     path = folder / PAGE
     if not os.path.lexists(path):
@@ -99,11 +99,11 @@ def check_page(folder: Path, force: bool) -> str | None:
                 found = _OURS.search(file.read(2000).decode("utf-8", "replace"))
         except OSError as error:
             raise UsageError(
-                f"{path} cannot be read: {error.strerror}.", "Move it away, or let it be read."
+                f"{path} cannot be read: {error.strerror}.", "Move it away, or make it readable."
             ) from error
     if path.is_dir() or (found is None and not force):
         raise UsageError(
-            f"{path} is there, and is not a gallery.", "Move it away, or replace it with --force."
+            f"{path} exists and is not a gallery.", "Move it away, or replace it with --force."
         )
     return found[1] if found else None
 
@@ -115,17 +115,17 @@ def write_gallery(
     force: bool = False,
     on_clip: Callable[[int, int], None] = lambda done, count: None,
 ) -> Gallery:
-    """Write the page of all sounds in a folder and below, and the pictures that are missing.
+    """Write the page for all sounds in a folder and its subfolders, with missing pictures.
 
     Args:
-        folder: of a batch, or of any sounds.
-        tell: says how a clip was made from what its file says.
-        title: what it is called; None: as the folder.
-        force: an index.html that is no gallery is replaced.
-        on_clip: told how many of how many clips are read.
+        folder: a batch's folder, or any folder of sounds.
+        tell: turns a file's record into what is shown.
+        title: the page's title; None: the folder's name.
+        force: replace an index.html that is not a gallery.
+        on_clip: called with the clips read and the total.
 
     Raises:
-        UsageError: there is no such folder, no sound in it, or an index.html of someone else.
+        UsageError: there is no such folder, it has no sounds, or its index.html is not a gallery.
         MagnetError: files cannot be written.
     """
     if not folder.is_dir():
@@ -135,7 +135,7 @@ def write_gallery(
     files = {path.relative_to(folder).as_posix(): path for path in sound_files(folder)}
     if not files:
         raise UsageError(
-            f"{folder} holds no sound.", "A batch makes some: magnet batch prompts.txt -O DIR."
+            f"{folder} has no sounds.", "Make some with magnet batch prompts.txt -O DIR."
         )
     order = sorted(files, key=lambda file: (_index(noted.get(file)), file))
     clips: list[dict[str, Any]] = []
@@ -148,13 +148,13 @@ def write_gallery(
         on_clip(done, len(files))
     if len({json.dumps(clip["by"]) for clip in clips if clip["by"]}) < 2:
         for clip in clips:
-            del clip["by"]  # a line leaves it to the next command
+            del clip["by"]  # the next command chooses the model
     lost = [clip for file, clip in noted.items() if file not in files]
     failed = [clip for clip in lost if clip["status"] == "failed"]
     data = {
         "id": identity,
         "title": title or folder.resolve().name or "Clips",
-        "folder": folder.as_posix(),  # where the next batch, from the same place, finds the clips
+        "folder": folder.as_posix(),  # as the next batch needs it
         "clips": clips,
         "failed": [_problem(clip["file"], clip.get("error")) for clip in failed]
         + [_problem(*fault) for fault in faults],
@@ -172,17 +172,17 @@ def _index(clip: Mapping[str, Any] | None) -> float:
 
 
 def _problem(file: str, why: object) -> dict[str, str]:
-    return {"file": shown(file, 300), "problem": shown(str(why or "no reason is known"), 500)}
+    return {"file": shown(file, 300), "problem": shown(str(why or "unknown reason"), 500)}
 
 
 def _clip(folder: Path, file: str, path: Path, tell: Tell) -> dict[str, Any]:
-    """What the page has of a clip.
+    """The page's data for a clip.
 
     Raises:
-        MagnetError: it cannot be read, or its picture cannot be written.
+        MagnetError: the clip cannot be read, or its picture not written.
     """
     if not path.is_file():
-        raise UsageError("It is not a file.", "Take it away.")
+        raise UsageError("It is not a file.", "Remove it.")
     status = path.stat()
     with open_sound(path) as sound:
         told = tell(sound.metadata, path.name, path.suffix[1:]) if sound.metadata else Told()
@@ -210,7 +210,7 @@ def _clip(folder: Path, file: str, path: Path, tell: Tell) -> dict[str, Any]:
 
 
 def _drawn(sound: Sound, place: Path) -> dict[str, float | None]:
-    """Draw a sound; the picture keeps how loud it is, which takes as long to find out.
+    """Draw a sound, and store its loudness in the picture, as measuring takes as long as drawing.
 
     Raises:
         MagnetError: the sound cannot be read, or the picture cannot be written.
@@ -233,7 +233,7 @@ def _note(heard: Mapping[str, float | None]) -> PngInfo:
 
 
 def _known(place: Path) -> dict[str, float | None] | None:
-    """How loud a sound is, from the picture that was drawn of it; None: there is none that says it."""
+    """A sound's loudness as stored in its picture, or None."""
     from PIL import Image
 
     try:
@@ -255,7 +255,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _page(data: Mapping[str, Any]) -> str:
-    """The page with its data; what could end the data is escaped, and no other script may run."""
+    """The page with its data, escaped so that it cannot end the script; no other script can run."""
     text = (Path(__file__).parent.parent / "assets" / "gallery" / PAGE).read_text("utf-8")
     for kind, tag in (("SCRIPT", "script"), ("STYLE", "style")):
         (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
@@ -267,7 +267,7 @@ def _page(data: Mapping[str, Any]) -> str:
 
 
 def _remove_stale(folder: Path, used: set[str]) -> None:
-    """Remove the pictures of clips that are not there any more; no other files."""
+    """Remove pictures of clips that no longer exist, and no other files."""
     for path in _files(folder):
         if f"{PICTURES}/{path.name}" in used or not _PICTURE.fullmatch(path.name):
             continue
@@ -275,7 +275,7 @@ def _remove_stale(folder: Path, used: set[str]) -> None:
             if time.time() - path.lstat().st_mtime > _STALE_SECONDS:
                 path.unlink()
         except OSError:
-            continue  # it costs some room
+            continue  # harmless
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -1,6 +1,6 @@
-"""What a crew's driver and its workers have to do with each other, whatever a worker is.
+"""The interface between a crew's driver and its workers, whether processes or actors.
 
-A `Hire` starts a worker and gives back a `Hand`; from then on all that happens to the worker is `Told`.
+A `Hire` starts a worker and returns its `Hand`; the worker's events arrive as `Told`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from magnet_cli.batch.worker import Question, Task
 
 @dataclass(frozen=True)
 class Told:
-    """Something that a worker tells its driver.
+    """An event of a worker.
 
-    ready: its Facts. answer: (number of the question, what `Worker.answer` said). begin: a prompt. outcome:
-    an Outcome. free: it has generated its task and can have another. less: clips that its memory holds.
-    download: a hub.Progress. waits: what it waits for, in words. stuck: a MagnetError that stops every clip.
-    ended: in words, how it ended.
+    Kinds and values: ready: Facts. answer: (number of the question, result of `Worker.answer`). begin: the
+    prompt. outcome: an Outcome. free: None; the task is generated. less: the new batch size after memory ran
+    out. download: a hub.Progress. waits: what it waits for, in words. stuck: a MagnetError that affects every
+    clip. ended: how it ended, in words.
     """
 
     worker: int
@@ -32,50 +32,50 @@ Tell = Callable[[Told], None]
 
 
 class Hand(ABC):
-    """A worker, as its driver has it: what it is sent is what `processes.serve` takes."""
+    """The driver's handle of a worker; messages are those that `processes.serve` takes."""
 
     def give(self, task: Task) -> None:
-        """Let it make a task."""
+        """Give it a task."""
         self._send(task)
 
     def ask(self, number: int, question: Question) -> None:
-        """Ask it what `Worker.answer` answers."""
+        """Ask it a question, which `Worker.answer` answers."""
         self._send((number, question))
 
     def stop(self) -> None:
-        """Let it write what it has generated, and end."""
+        """Let it write its generated clips and end."""
         self._send(None)
 
     @abstractmethod
     def kill(self) -> None:
-        """End it now."""
+        """End it immediately."""
 
     @abstractmethod
     def _send(self, message: Any) -> None:
-        """Send it a message; nothing where it has ended, which is noticed by what it tells."""
+        """Send it a message; does nothing if it has ended, which its events report."""
 
 
-# Starts the worker with a number, which tells what happens to it, from any thread.
+# Starts a worker, given its number and a callback for its events, called from any thread.
 Hire = Callable[[int, Tell], Hand]
 
 
 class OnCrew(Protocol):
-    """Who is told what workers do, from a thread of the crew."""
+    """Callbacks for what workers do, called from a crew's thread."""
 
     def started(self, worker: int, where: str) -> None:
-        """It is ready."""
+        """A worker is ready."""
 
     def begun(self, worker: int, prompt: str) -> None:
-        """It generates a clip."""
+        """A worker began a clip."""
 
     def ended(self, worker: int, why: str, groups: int) -> None:
-        """It ended, with so many groups unfinished."""
+        """A worker ended, with `groups` unfinished groups."""
 
     def waits(self, worker: int, needs: str) -> None:
-        """It cannot begin yet."""
+        """A worker cannot begin yet."""
 
     def less(self, size: int) -> None:
-        """A memory holds only so many clips at once."""
+        """Memory ran out; the worker continues with a batch size of `size`."""
 
     def download(self, progress: Any) -> None:
-        """A model is fetched."""
+        """A download made progress."""

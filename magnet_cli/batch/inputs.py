@@ -1,4 +1,4 @@
-"""The sounds that lines of a batch start from: each is looked at once, before a model is loaded."""
+"""Input sounds of a batch's lines; each is examined once, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from magnet_cli.settings import OutputConfig
 
 @dataclass(frozen=True)
 class Input:
-    """What is known of a sound."""
+    """Facts about an input sound."""
 
     seconds: float
-    id: str  # "sha256:..." of its file, so that another sound under its name is noticed
-    suffix: str  # of a file like it, with its dot
+    id: str  # "sha256:..." of its file, to detect another sound under its name
+    suffix: str  # for a file of the same format, with the dot
 
 
 class Inputs:
-    """All sounds that were looked at so far."""
+    """The sounds examined so far."""
 
     def __init__(self) -> None:
         self._known: dict[str, Input] = {}
         self._copied: set[tuple[str, str]] = set()
 
     def of(self, name: str) -> Input:
-        """A sound by the name that a line has for it.
+        """Facts about the sound that a line names.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is no such file.
             AudioFileError: it cannot be read.
         """
         if name not in self._known:
             if not os.path.isfile(name):
                 raise UsageError(
                     f"There is no sound {shown(name)}.",
-                    "Its path is taken from the folder in which the command runs.",
+                    "Paths are relative to the folder in which the command runs.",
                 )
             path = Path(name)
             with open_sound(path) as sound:
@@ -54,8 +54,8 @@ class Inputs:
         return self._known[name]
 
     def check_copy(self, name: str, file: Path) -> None:
-        """Refuse a file that cannot hold a sound as it is.
-        Raises AudioFileError: its suffix is unknown, or its format cannot."""
+        """Check that a file can hold an edited sound unchanged.
+        Raises AudioFileError if its suffix is unknown, or its format cannot."""
         if (name, file.suffix) not in self._copied:
             with open_sound(Path(name)) as sound:
                 encoding_for(sound, file)
@@ -64,16 +64,16 @@ class Inputs:
     def check(
         self, task: LineTask, prompt: str, duration: float | None, output: OutputConfig
     ) -> None:
-        """Refuse a task that no model could do.
+        """Check a task as far as possible without a model.
 
         Args:
-            task: of a line.
-            prompt: its first.
-            duration: in seconds, of all that is made; None: not said.
-            output: of its file.
+            task: the line's task.
+            prompt: its first prompt.
+            duration: total seconds of the result, or None.
+            output: the settings of its file.
 
         Raises:
-            MagnetError: its times do not fit the sound or each other, or the sound is none.
+            MagnetError: its times do not fit the sound or each other, or the sound cannot be read.
         """
         given = None if task.input is None else self.of(task.input)
         if task.task == "loop":
@@ -81,12 +81,12 @@ class Inputs:
         if task.task == "extend" and given is not None:
             if duration is None:
                 raise UsageError(
-                    "Nothing says how long all of it is to be.", "Say duration, or --duration."
+                    "The total length is missing.", "Set duration in the line, or --duration."
                 )
             if duration <= given.seconds:
                 raise UsageError(
-                    f"{task.input} is {given.seconds:.2f} s long already.",
-                    "Take a longer duration: it counts from the start of the input.",
+                    f"{task.input} is already {given.seconds:.2f} s long.",
+                    "Use a longer duration, which counts from the start of the input.",
                 )
         if task.at:
             cues = [Cue(0.0, prompt), *(Cue(start, text) for start, text in task.at)]

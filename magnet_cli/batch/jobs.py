@@ -1,6 +1,6 @@
-"""From lines of a prompt file to clips to be made: each with its seed, its settings and its file.
+"""Turns lines of a prompt file into jobs: clips with their seeds, settings and files.
 
-A batch may be divided into shards for several machines: shard I of N makes every N-th clip.
+A batch can be divided into shards for several machines: shard I of N makes every N-th clip.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from magnet_cli.targets import (
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `count` parts, with `number` from 1."""
+    """Part `number` (from 1) of `count`."""
 
     number: int = 1
     count: int = 1
 
     @property
     def suffix(self) -> str:
-        """What marks the files of this part; empty for the whole."""
+        """Mark in the names of this part's files; empty for the whole."""
         return f".shard-{self.number}-of-{self.count}" if self.count > 1 else ""
 
     def has(self, index: int) -> bool:
-        """Whether the clip with an index, from 0, is of this part."""
+        """Whether this part makes the clip of an index (from 0)."""
         return index % self.count == self.number - 1
 
     def shares_nothing_with(self, suffix: str) -> bool:
-        """Whether the files marked by `suffix` are of another part of the same division."""
+        """Whether `suffix` marks another part of the same division."""
         return self.count > 1 and suffix != self.suffix and suffix.endswith(f"-of-{self.count}")
 
 
@@ -58,10 +58,10 @@ MOST_WORKERS = 256
 
 
 def parse_shard(text: str | None) -> Shard:
-    """ "2/8" -> the second of eight parts; None: the whole.
+    """Parse "2/8" as the second of eight parts; None is the whole.
 
     Raises:
-        UsageError: it is anything else.
+        UsageError: it is not valid.
     """
     if text is None:
         return WHOLE
@@ -77,14 +77,12 @@ def parse_shard(text: str | None) -> Shard:
 
 
 def parse_batch_size(text: str) -> int | Literal["auto"]:
-    """ "auto" or a whole number of clips from 1.
-    Raises UsageError: it is anything else."""
+    """Parse "auto" or a number of clips from 1. Raises UsageError if it is not valid."""
     return _count("batch-size", text, 4096, " clips")
 
 
 def parse_workers(text: str | None) -> int | Literal["auto"] | None:
-    """ "auto" or a whole number from 1; None stays.
-    Raises UsageError: it is anything else."""
+    """Parse "auto" or a number from 1; None stays None. Raises UsageError if it is not valid."""
     return None if text is None else _count("workers", text, MOST_WORKERS)
 
 
@@ -100,9 +98,9 @@ def _count(flag: str, text: str, most: int, of: str = "") -> int | Literal["auto
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What holds for every line that does not say otherwise."""
+    """A batch's settings, which lines may override."""
 
-    folder: Path  # where the files go
+    folder: Path  # for the files
     seed: int  # of the clip with index 0; clip i has seed + i
     num: int = 1  # variations of each prompt
     duration: float | None = None  # seconds; None: the model's segment
@@ -111,14 +109,14 @@ class BatchSettings:
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     name: str = DEFAULT_NAME
-    codes: bool = False  # keep each clip's codes beside it
-    models: Mapping[str, str] = field(default_factory=dict)  # as named; <part>_id: identity
-    wildcards: Wildcards | None = None  # what draws those of prompts; None: they are plain text
+    codes: bool = False  # save each clip's codes beside it
+    models: Mapping[str, str] = field(default_factory=dict)  # names by part; <part>_id: their ids
+    wildcards: Wildcards | None = None  # expands wildcards in prompts; None: they are plain text
 
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to be made."""
+    """One clip to make."""
 
     index: int  # of the clip in the batch, from 0
     line: int  # of the prompt file, from 1
@@ -131,20 +129,20 @@ class Job:
     output: OutputConfig
     models: Mapping[str, str]
     task: LineTask = PLAIN
-    input_id: str | None = None  # of the sound that it starts from
+    input_id: str | None = None  # of its input sound
 
     @property
     def named(self) -> dict[str, str]:
-        """The models that make it, by part, as named."""
+        """Its models' names, by part."""
         return names_of(self.models)
 
     @property
     def texts(self) -> list[str | None]:
-        """All that a text encoder hears of it."""
+        """All texts for the text encoder."""
         return [self.target.prompt, self.negative, *(text for _, text in self.task.at)]
 
     def settings(self) -> dict[str, Any]:
-        """All that decides what the file holds, as JSON-able values: what resuming compares."""
+        """All that determines the file's content, as JSON types, to compare when resuming."""
         chosen = {
             **self.models,
             **self.task.settings(),
@@ -166,13 +164,13 @@ class Job:
 
 
 class Planner:
-    """Makes jobs of lines, one by one. The same lines make the same jobs, whatever is done of them."""
+    """Turns lines into jobs. The same lines give the same jobs, whichever are done."""
 
     def __init__(self, settings: BatchSettings) -> None:
-        """Check what can be checked without lines.
+        """Set up a planner.
 
         Raises:
-            UsageError: the name template cannot be used.
+            UsageError: the name template is not valid.
         """
         self.settings = settings
         self._template = NameTemplate(settings.name)
@@ -183,10 +181,10 @@ class Planner:
         self._index = 0
 
     def plan(self, lines: Iterable[PromptLine | BadLine]) -> Iterator[Job | BadLine]:
-        """The jobs of each line, as the lines come.
+        """Yield the jobs of each line.
 
-        A line that is bad takes indices all the same, one for each variation that it or else the batch
-        asks for: the clips after it keep their names and seeds when it is repaired.
+        A bad line also takes indices, one per variation, so that the clips after it keep their names and
+        seeds when it is repaired.
         """
         for line in lines:
             if isinstance(line, BadLine):
@@ -203,10 +201,10 @@ class Planner:
             yield from jobs
 
     def _jobs(self, line: PromptLine) -> list[Job]:
-        """One job for each variation.
+        """One job for each variation of a line.
 
         Raises:
-            MagnetError: the line's values do not fit the batch's, or its file cannot be named so.
+            MagnetError: the line's values do not fit the batch's, or its file name is not valid.
         """
         batch = self.settings
         output = dataclasses.replace(batch.output, **line.output) if line.output else batch.output
@@ -219,7 +217,7 @@ class Planner:
         count = line.num or batch.num
         first = batch.seed + self._index if line.seed is None else line.seed
         if first + count > 2**63:
-            raise UsageError("The seeds would pass 2^63 - 1.", "Take a smaller seed.")
+            raise UsageError("The seeds would exceed 2^63 - 1.", "Use a smaller seed.")
         negative = batch.negative if line.negative is None else line.negative
         said = [self._said(line, first + i) for i in range(count)]
         for prompt, task in said[:1] if batch.wildcards is None else said:
@@ -240,7 +238,7 @@ class Planner:
                     index=self._index + i,
                     line=line.number,
                     file=unused,
-                    # What may be replaced is for the manifest to say: `resume.Standing`.
+                    # `resume.Standing` decides what may be replaced.
                     target=Target(prompts[i], first + i, path, kind, codes, force=True),
                     duration=duration,
                     negative=negative or None,
@@ -255,8 +253,7 @@ class Planner:
         return jobs
 
     def _said(self, line: PromptLine, seed: int) -> tuple[str, LineTask]:
-        """The prompt and the task of a line's clip, their wildcards drawn.
-        Raises UsageError: they cannot be."""
+        """A line's prompt and task with wildcards expanded. Raises UsageError if that fails."""
         draws = self.settings.wildcards
         if draws is None:
             return line.prompt, line.task
@@ -267,8 +264,8 @@ class Planner:
         return draws.drawn(line.prompt, seed), task
 
     def _models_of(self, line: PromptLine) -> Mapping[str, str]:
-        """The models that make a line's clips: the batch's, where it names none.
-        Raises MagnetError: there is no such model, or no such adapter."""
+        """A line's models, or else the batch's.
+        Raises MagnetError if a model or an adapter does not exist."""
         key = (line.model, line.lora)
         if key == (None, None):
             return self.settings.models
@@ -276,7 +273,7 @@ class Planner:
             if line.model is not None:
                 check_name(line.model)
             own = names_of(self.settings.models)
-            # The batch's adapters are for the batch's model.
+            # The batch's adapters belong to the batch's model.
             named = {part: name for part, name in own.items() if not part.startswith("lora")}
             named |= {"model": line.model} if line.model is not None else {}
             named |= lora_parts(line.lora or ())
@@ -284,12 +281,12 @@ class Planner:
         return self._models[key]
 
     def _format(self, task: LineTask, file: Path, output: OutputConfig) -> AudioFormat:
-        """Raises AudioFileError: the file cannot be one such."""
+        """The format of a job's file. Raises AudioFileError if it cannot be written."""
         if not task.keeps_file:
             return checked_format(file, output)
         assert task.input is not None
         self._inputs.check_copy(task.input, file)
-        return "wav"  # not looked at: it is as its input is
+        return "wav"  # not used: the file has its input's format
 
     def _file(
         self,
@@ -319,13 +316,13 @@ class Planner:
 
 
 def names_of(models: Mapping[str, str]) -> dict[str, str]:
-    """Models by part as they are named, without what identifies them."""
+    """Models' names by part, without their ids."""
     return {part: name for part, name in models.items() if not part.endswith("_id")}
 
 
 def lora_parts(texts: Iterable[str]) -> dict[str, str]:
-    """Adapters, as `--lora` takes them, by what they are called among a batch's models.
-    Raises ModelNotFoundError, UsageError: there is no such adapter."""
+    """Adapters, given as `--lora` takes them, by part.
+    Raises ModelNotFoundError or UsageError if an adapter does not exist."""
     return {
         f"lora_{number}" if number > 1 else "lora": str(parse_lora(text).check())
         for number, text in enumerate(texts, 1)
@@ -333,7 +330,7 @@ def lora_parts(texts: Iterable[str]) -> dict[str, str]:
 
 
 def _decoding(line: PromptLine, batch: BatchSettings) -> tuple[str | None, DecodingConfig]:
-    """Preset and settings of a line over the batch's: what the line says of the steps decides."""
+    """A line's preset and settings over the batch's; the line's preset or steps replace both of the batch."""
     decoding, preset = batch.decoding, batch.preset
     if line.decoding.given():
         decoding = line.decoding.over(decoding)

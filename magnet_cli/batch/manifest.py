@@ -1,8 +1,8 @@
-"""The manifest: one JSON line for each clip of a batch that was made or failed, in DIR/manifest.jsonl.
+"""The manifest DIR/manifest.jsonl: a JSON line for each clip that was made or failed.
 
-Lines are appended and flushed to the disk one by one, after their files: a line that says "done" is
-true. The last line of a file is the one that holds; between the manifests of several shards the
-newest one, by `at`. A line `{"run": ...}` opens every run.
+Lines are appended and synced to disk one by one, after their files are written. For each file the last
+line counts; among the manifests of several shards, the newest by `at`. Each run begins with a line
+`{"run": ...}`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from magnet_cli.foreign import reading
 from magnet_cli.targets import MANIFEST_STEM
 
 _LONGEST_LINE = 1_000_000  # bytes; prompts are far shorter (data.prompts)
-_STALE_SECONDS = 600.0  # a partial file that was not written to for so long belongs to no one
+_STALE_SECONDS = 600.0  # a partial file not written for so long is abandoned
 
 
 @dataclass
 class Manifest:
-    """What is known of the clips of a folder, and the open file where more is noted.
+    """Records of a folder's clips, and the open file to append to.
 
     Attributes:
-        path: of the file.
-        clips: the last line of each clip, by its file below the folder.
-        run: how the last run was started; empty where there was none.
-        damaged: lines that could not be read, such as one that a crash cut.
+        path: the manifest's file.
+        clips: the last record of each clip, by its file in the folder.
+        run: the last run's record; empty if there was no run.
+        damaged: number of lines that could not be read, such as one cut by a crash.
     """
 
     path: Path
@@ -49,38 +49,36 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path, shard: Shard) -> Manifest:
-        """What a folder's manifests say; none need be there.
-
-        Those of other shards are read, too: what they have made is made.
+        """Read a folder's manifests, including those of other shards; all may be missing.
 
         Raises:
-            MagnetError: one is there and cannot be read.
+            MagnetError: one exists but cannot be read.
         """
         manifest = cls(folder / manifest_name(shard))
         others = sorted(set(folder.glob(f"{MANIFEST_STEM}*.jsonl")) - {manifest.path})
-        for path in (*others, manifest.path):  # its own last: that holds
+        for path in (*others, manifest.path):  # its own last, as that counts
             manifest._take_file(path)
         return manifest
 
     @classmethod
     def read_one(cls, folder: Path, shard: Shard) -> Manifest:
-        """What the manifest of one shard alone says. Errors as `read`."""
+        """Read the manifest of one shard only; raises what `read` raises."""
         manifest = cls(folder / manifest_name(shard))
         manifest._take_file(manifest.path)
         return manifest
 
     @property
     def mark(self) -> str:
-        """What the unfinished files of this folder's runs have in their names (files.marked)."""
+        """Mark in the names of this folder's unfinished files (files.marked)."""
         return mark_of(self.path)
 
     @property
     def anything_done(self) -> bool:
-        """Whether any clip was made."""
+        """Whether any clip is done."""
         return any(clip["status"] == "done" for clip in self.clips.values())
 
     def begin(self, run: Mapping[str, Any]) -> None:
-        """Note how this run was started.
+        """Record the start of this run.
 
         Raises:
             MagnetError: the file cannot be written.
@@ -89,7 +87,7 @@ class Manifest:
         self._append({"run": self.run})
 
     def add(self, clip: Mapping[str, Any]) -> None:
-        """Note a clip, with `file` and `status`; it is on the disk when this returns.
+        """Record a clip, with `file` and `status`, and sync it to disk.
 
         Raises:
             MagnetError: the file cannot be written.
@@ -135,12 +133,12 @@ class Manifest:
             raise write_error(self.path, error) from error
 
     def _open(self) -> BinaryIO:
-        # A link would have what it leads to cut and written to.
+        # Never follow a link, whose target would be truncated and written to.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-        flags |= getattr(os, "O_BINARY", 0)  # Windows would write its own ends of lines
+        flags |= getattr(os, "O_BINARY", 0)  # no CRLF on Windows
         file = os.fdopen(os.open(self.path, flags, 0o666), "a+b")
-        # A line that a crash cut goes, so that it does not spoil the next; if only its end is
-        # missing, it gets one.
+        # Remove a last line that a crash cut, so that it does not spoil the next; if it only lacks its
+        # newline, add that.
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _LONGEST_LINE))
         tail = file.read().rpartition(b"\n")[2]
@@ -153,25 +151,25 @@ class Manifest:
 
 
 def now() -> str:
-    """The time, as manifests note it: ISO 8601, UTC, so that later is greater."""
+    """The current time in ISO 8601, UTC, which sorts as text."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def manifest_name(shard: Shard) -> str:
-    """The manifest's name: shards have one each, as they may run on machines that share a disk."""
+    """A shard's manifest name; each has its own, as shards may run on machines that share a disk."""
     return f"{MANIFEST_STEM}{shard.suffix}.jsonl"
 
 
 @contextlib.contextmanager
 def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
-    """The manifest of a folder, which no one else can open meanwhile; the folder is made if need be.
+    """Lock and open the manifest of a folder, creating the folder if necessary.
 
-    The lock is the operating system's: it goes with the process, however that ends. Files that a
-    killed run of this folder left half written are removed; no others, whatever they are called.
+    The operating system releases the lock when the process ends in any way. Partial files of a killed run
+    in this folder are removed, and no other files.
 
     Raises:
         UsageError: another process works in the folder.
-        MagnetError: the folder cannot be made or written to.
+        MagnetError: the folder cannot be created or written to.
     """
     path = folder / manifest_name(shard)
     try:
@@ -197,7 +195,7 @@ def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """The object of a line; None where it is none."""
+    """A line's JSON object, or None."""
     try:
         record = reading.json_of(line)
     except ValueError:
@@ -206,7 +204,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_clip(record: Mapping[str, Any]) -> bool:
-    """Whether a line tells of a clip: what resuming asks it for is of the right kind."""
+    """Whether a record is a clip's, with the right types for resuming."""
     return (
         isinstance(record.get("file"), str)
         and record.get("status") in ("done", "failed")
@@ -222,12 +220,12 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
 
 
 def mark_of(manifest: Path) -> str:
-    """The mark of a folder's unfinished files: other batches, below it or above, have others."""
+    """The mark of a folder's unfinished files, different for batches in parent and subfolders."""
     return hashlib.sha256(os.fsencode(os.path.realpath(manifest))).hexdigest()[:12]
 
 
 def _is_older(record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
-    """Whether a record was noted before another; where one does not say when, it was not."""
+    """Whether a record is older than another; False if either has no time."""
     at, known_at = record.get("at"), known.get("at")
     return isinstance(at, str) and isinstance(known_at, str) and at < known_at
 
@@ -237,7 +235,7 @@ def _lock_of(manifest: Path) -> Path:
 
 
 def _refuse_other_shards(folder: Path, shard: Shard) -> None:
-    """Shards of one sharding share no clip; with another sharding, or none, they would."""
+    """Raise UsageError if a run with another division is active, which would make the same clips."""
     for path in folder.glob(f".{MANIFEST_STEM}*.jsonl.lock"):
         suffix = path.name.removeprefix(f".{MANIFEST_STEM}").removesuffix(".jsonl.lock")
         if suffix == shard.suffix or shard.shares_nothing_with(suffix):
@@ -252,16 +250,12 @@ def _refuse_other_shards(folder: Path, shard: Shard) -> None:
 
 def _busy(folder: Path) -> UsageError:
     return UsageError(
-        f"Another batch is at work in {folder}.", "Wait for it, or choose another folder with -O."
+        f"Another batch is running in {folder}.", "Wait for it, or choose another folder with -O."
     )
 
 
 def _refuse_strange(path: Path) -> None:
-    """Refuse a manifest or lock that is a link, a pipe or a folder: it is to be written to.
-
-    Raises:
-        UsageError: it is.
-    """
+    """Raise UsageError if a manifest or lock is a link, a pipe or a folder, as it will be written to."""
     try:
         reading.open_regular(path, follow=False).close()
     except FileNotFoundError:

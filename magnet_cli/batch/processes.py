@@ -1,9 +1,9 @@
-"""Workers as processes of this machine: one a GPU, or a share of the processor's cores each.
+"""Workers as local processes: one per GPU, or with a share of the CPU cores each.
 
     python -m magnet_cli.batch.processes
 
-is one, and is started by its driver alone: tasks come as pickles on stdin, and what is told goes to stdout.
-A process that finds its stdin at an end has lost its driver, and ends.
+is a worker, started by its driver only: messages come as pickles on stdin, and events go to stdout. A
+worker ends when its stdin does, as its driver is gone.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from magnet_cli.batch.worker import Setup, Task, Worker
 from magnet_cli.errors import MagnetError
 
 _LENGTH = struct.Struct("<Q")
-_TAIL = 2000  # bytes of what a worker that ended said last
+_TAIL = 2000  # bytes to read of an ended worker's stderr
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where workers may run on this machine.
+    """How workers are placed on this machine.
 
     Attributes:
-        count: of workers.
-        gpus: as CUDA_VISIBLE_DEVICES names them; workers take them in turn. Empty: the processor.
-        threads: of each worker.
+        count: number of workers.
+        gpus: names as in CUDA_VISIBLE_DEVICES, assigned to workers in turn; empty: use the CPU.
+        threads: threads per worker.
     """
 
     count: int
@@ -45,7 +45,7 @@ class Places:
     threads: int
 
     def of(self, worker: int) -> dict[str, str]:
-        """What the environment of a worker, from 1, says: threads are set before torch is imported."""
+        """Environment variables of a worker (from 1), which must be set before torch is imported."""
         more = {"OMP_NUM_THREADS": str(self.threads)}
         if self.gpus:
             more["CUDA_VISIBLE_DEVICES"] = self.gpus[(worker - 1) % len(self.gpus)]
@@ -53,12 +53,12 @@ class Places:
 
 
 def places(asked: int | Literal["auto"], device: str, threads: int | None) -> Places:
-    """Where so many workers go.
+    """Place workers on this machine.
 
     Args:
-        asked: auto: one a GPU; without one, as many as there are cores for, and memory for a small model.
-        device: as `--device` has it.
-        threads: of each; None: its share of the cores.
+        asked: number of workers; auto: one per GPU, or without a GPU as many as the cores allow.
+        device: the value of `--device`.
+        threads: per worker; None: its share of the cores.
     """
     cores = available_cores()
     gpus = visible_gpus() if device in ("auto", "cuda") else ()
@@ -69,14 +69,14 @@ def places(asked: int | Literal["auto"], device: str, threads: int | None) -> Pl
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """CUDA devices that this process may use, named as in CUDA_VISIBLE_DEVICES."""
     import torch
 
     count = torch.cuda.device_count()
@@ -86,7 +86,7 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def hire_processes(setup: Setup, where: Places) -> Hire:
-    """What starts workers on this machine."""
+    """A `Hire` for local processes."""
 
     def hire(number: int, tell: Tell) -> Hand:
         return Process(number, replace(setup, threads=where.threads), where.of(number), tell)
@@ -95,16 +95,16 @@ def hire_processes(setup: Setup, where: Places) -> Hire:
 
 
 class Process(Hand):
-    """A worker in a process of its own, as its driver has it (`hands.Hand`)."""
+    """The driver's handle of a worker process (`hands.Hand`)."""
 
     def __init__(self, number: int, setup: Setup, more: Mapping[str, str], tell: Tell) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            number: of the worker.
-            setup: what it is to do.
-            more: what its environment says beside the driver's.
-            tell: hears what it tells, from a thread of its own.
+            number: the worker's number.
+            setup: what it loads and does.
+            more: environment variables to add.
+            tell: called with its events, from a thread.
         """
         self._number, self._tell = number, tell
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
@@ -114,7 +114,7 @@ class Process(Hand):
             stdout=subprocess.PIPE,
             stderr=self._said,
             env={**os.environ, **more},
-            # Ctrl-C is for the driver to hear, which lets its workers write what they have.
+            # Only the driver gets Ctrl-C, and lets its workers write what they have.
             start_new_session=True,
         )
         self._send((number, setup))
@@ -143,7 +143,7 @@ class Process(Hand):
         if status < 0:
             with contextlib.suppress(ValueError):
                 name = signal.Signals(-status).name
-                more = ", as where memory is short" if name == "SIGKILL" else ""
+                more = ", perhaps because memory ran out" if name == "SIGKILL" else ""
                 return f"was killed ({name}{more})"
         self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - _TAIL))
         last = self._said.read().decode("utf-8", "replace").strip().splitlines()
@@ -155,12 +155,12 @@ def serve(
     send: Callable[[tuple[str, Any]], None],
     on_end: Callable[[], None] = lambda: None,
 ) -> None:
-    """Be a worker: load the model, make tasks as they come, and tell of them.
+    """Run a worker: load the model, make tasks as they arrive, and report events.
 
     Args:
-        receive: waits for the next message. Raises EOFError, OSError: the driver is no more.
-        send: tells the driver; called by one thread at a time.
-        on_end: called, from a thread, once the driver is no more.
+        receive: waits for the next message; raises EOFError or OSError if the driver is gone.
+        send: sends an event; called by one thread at a time.
+        on_end: called from a thread when the driver is gone.
     """
     lock = threading.Lock()
 
@@ -213,7 +213,7 @@ def _write(sink: IO[bytes], message: Any) -> None:
 
 
 def _read(source: IO[bytes]) -> Any:
-    """The next message. Raises EOFError: there is none."""
+    """Read the next message. Raises EOFError at the end."""
     (length,) = _LENGTH.unpack(_exactly(source, _LENGTH.size))
     return pickle.loads(_exactly(source, length))
 
@@ -226,13 +226,13 @@ def _exactly(source: IO[bytes], length: int) -> bytes:
 
 
 def main() -> None:
-    """Serve on stdin and stdout; what else is written to stdout goes to stderr."""
+    """Serve on stdin and stdout; redirect other output on stdout to stderr."""
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     source = sys.stdin.buffer
     serve(lambda: _read(source), lambda told: _write(sink, told), lambda: os._exit(1))
     sink.close()
-    os._exit(0)  # without waiting for threads that read
+    os._exit(0)  # do not wait for reading threads
 
 
 if __name__ == "__main__":

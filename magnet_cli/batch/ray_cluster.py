@@ -1,4 +1,4 @@
-"""A Ray cluster to work with: one at an address or a local one, and what an actor takes of it."""
+"""Connects to a Ray cluster or starts a local one; the resources of an actor."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from filelock import FileLock, Timeout
 from magnet_cli.batch.processes import available_cores
 from magnet_cli.errors import MagnetError, UsageError
 
-_OWN = "magnet-ray-"  # what the folder of a cluster of ours is called
-_YOUNG_SECONDS = 60.0  # a folder so young may be of a cluster that begins
+_OWN = "magnet-ray-"  # prefix of a local cluster's folder
+_YOUNG_SECONDS = 60.0  # a younger folder may belong to a cluster that is starting
 
 
 @dataclass(frozen=True)
 class Share:
-    """What an actor takes of a cluster."""
+    """Resources of an actor."""
 
     cpus: int
     gpus: int
@@ -36,33 +36,33 @@ class Share:
         return f"{cpus} and a GPU" if self.gpus else cpus
 
     def count(self, ray: Any) -> int:
-        """How many actors a cluster has room for now; one waits where there is none. Raises MagnetError."""
+        """How many actors a cluster has resources for, at least 1. Raises MagnetError if it is gone."""
         kind, each = ("GPU", self.gpus) if self.gpus else ("CPU", self.cpus)
         try:
             return max(1, int(ray.cluster_resources().get(kind, 0)) // each)
-        except Exception as error:  # of Ray's own, by what has become of it
+        except Exception as error:  # Ray raises many kinds
             raise MagnetError(
                 f"The Ray cluster is gone: {why(error)}.",
-                "What is made stays; the same command goes on, with any engine.",
+                "Finished clips are kept; run the same command to continue, with any engine.",
             ) from error
 
 
 @contextlib.contextmanager
 def cluster(address: str | None, cpus: int) -> Iterator[Any]:
-    """A cluster to work with: the one at an address, or a local one that is started and ended here.
+    """Connect to the cluster at an address, or start a local one for the duration of the block.
 
     Args:
-        address: as `ray start` says it, or `auto`; None: what RAY_ADDRESS says, else a local one.
-        cpus: that a local one has.
+        address: as `ray start` prints it, or `auto`; None: RAY_ADDRESS, else a local cluster.
+        cpus: CPUs of a local cluster.
 
     Yields:
-        The module `ray`, connected.
+        the connected module `ray`.
 
     Raises:
         UsageError: there is no cluster at the address.
-        MagnetError: a local one cannot be started.
+        MagnetError: a local cluster cannot be started.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when it is imported
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when ray is imported
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS") or "local"
@@ -71,7 +71,7 @@ def cluster(address: str | None, cpus: int) -> Iterator[Any]:
         if address == "local":
             how |= {"num_cpus": cpus, "include_dashboard": False}
             how["_temp_dir"] = stack.enter_context(_own_folder())
-        stack.callback(ray.shutdown)  # before its folder goes
+        stack.callback(ray.shutdown)  # before its folder is removed
         before = signal.getsignal(signal.SIGTERM)
         try:
             _reach(address)
@@ -80,21 +80,21 @@ def cluster(address: str | None, cpus: int) -> Iterator[Any]:
             if address == "local":
                 raise MagnetError(
                     f"Ray does not start: {why(error)}.",
-                    "Without --engine ray, --workers makes the same.",
+                    "Use --workers without --engine ray, which makes the same clips.",
                 ) from error
             raise UsageError(
                 f"There is no Ray cluster at {address}: {why(error)}.",
-                "Start one with `ray start --head`, or leave --address out for a local one.",
+                "Start one with `ray start --head`, or remove --address for a local one.",
             ) from error
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray has taken it
-        # Where an actor is lost, Ray prints a page to stdout, which is data; nothing public stops it.
+            signal.signal(signal.SIGTERM, before)  # Ray replaced it
+        # When an actor dies Ray prints a page to stdout, which is for data; no public setting prevents it.
         ray._private.worker._worker_logs_enabled = False
         yield ray
 
 
 def _reach(address: str) -> None:
-    """Raise OSError where nobody listens at HOST:PORT: Ray tries for minutes."""
+    """Raise OSError if nothing listens at HOST:PORT, where Ray would retry for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
@@ -102,8 +102,8 @@ def _reach(address: str) -> None:
 
 @contextlib.contextmanager
 def _own_folder() -> Iterator[str]:
-    """A folder for a local cluster. What runs that were killed have left goes, too."""
-    # Sockets lie below it, and their names have an end at some hundred bytes.
+    """A temporary folder for a local cluster; also removes those of killed runs."""
+    # It contains sockets, whose paths are limited to about a hundred bytes.
     parent = "/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir()
     for left in Path(parent).glob(f"{_OWN}*"):
         with contextlib.suppress(OSError, Timeout):
@@ -118,7 +118,7 @@ def _own_folder() -> Iterator[str]:
 
 
 def share_of(ray: Any, device: str, threads: int | None) -> Share:
-    """What an actor takes: a GPU where the cluster has some, or where one is asked for; else processors."""
+    """An actor's resources: a GPU if one is requested or, with `auto`, the cluster has any; else CPUs."""
     is_gpu = device.partition(":")[0] == "cuda"
     if device == "auto":
         is_gpu = ray.cluster_resources().get("GPU", 0) >= 1
@@ -128,25 +128,25 @@ def share_of(ray: Any, device: str, threads: int | None) -> Share:
 def counted(
     ray: Any, share: Share, asked: int | Literal["auto"], most: int | None
 ) -> int | Callable[[], int]:
-    """How many actors there are to be.
+    """The number of actors to start.
 
     Args:
         ray: the module.
-        share: of each.
-        asked: auto: as many as the cluster has room for at any time.
-        most: there is no use in more.
+        share: resources of each.
+        asked: number of workers; auto: as many as the cluster has resources for at any time.
+        most: maximum useful number.
     """
     most = most or 1_000_000
     return min(most, asked) if asked != "auto" else lambda: min(most, share.count(ray))
 
 
 def local_cpus(asked: int | Literal["auto"], threads: int | None) -> int:
-    """Processors that a local cluster says it has: room for all that are asked for."""
+    """CPUs to declare for a local cluster: enough for all requested workers."""
     return max(available_cores(), (1 if asked == "auto" else asked) * (threads or 1))
 
 
 def why(error: Exception) -> str:
-    """What Ray says, in a line: the error of an actor that could not begin stands at its end."""
+    """Ray's message in one line; for an actor that failed to start, its last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[-1 if "creation task" in lines[0] else 0] if lines else type(error).__name__
     return " ".join(said.split())[:200].rstrip(".:")

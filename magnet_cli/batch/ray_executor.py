@@ -1,7 +1,7 @@
-"""Workers as actors of a Ray cluster: the driver is `batch.crew`, a worker is `batch.processes.serve`.
+"""Workers as actors of a Ray cluster: the driver is `batch.crew`, a worker runs `batch.processes.serve`.
 
-Ray Core alone is used: an actor for each GPU, or for a share of the processors, which waits until the cluster
-has one. What it tells is fetched from it; where no disk is shared, its files come along as bytes.
+This uses Ray Core only: an actor for each GPU, or for a share of the CPUs, waits until the cluster has these.
+The driver fetches its events; without a shared disk, files come with them as bytes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from magnet_cli.errors import UsageError
 from magnet_cli.files import PARTIAL, draft, marked, write_error
 from magnet_cli.targets import check_inside
 
-_MOST_TOLD = 16  # events, finished clips among them, that wait in an actor to be fetched
-_PATIENCE = 20.0  # seconds after which an actor is said to wait for the cluster
+_MOST_TOLD = 16  # maximum events, including finished clips, waiting in an actor
+_PATIENCE = 20.0  # seconds before a note that an actor waits for the cluster
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Place:
     """Where actors work.
 
     Attributes:
-        folder: the driver's working folder, as names of files and models are relative to it.
-        token: a file in the clips' folder that a node must see; None: files are sent to the driver.
+        folder: the driver's working folder, to which names of files and models are relative.
+        token: a file in the clips' folder that nodes must see; None: files are sent to the driver.
     """
 
     folder: str
@@ -51,7 +51,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Files:
-    """What came of a clip, and its files as bytes."""
+    """A clip's outcome, with its files as bytes."""
 
     outcome: Outcome
     sound: bytes
@@ -59,17 +59,17 @@ class Files:
 
 
 class Actor:
-    """A worker on a node of the cluster: messages are put in, and what it tells is taken out."""
+    """A worker on a node of the cluster: takes messages, and queues events."""
 
     def __init__(self, number: int, setup: Setup, place: Place) -> None:
         """Begin to load the model.
 
         Args:
-            number: of the worker.
-            setup: what it is to do.
-            place: where.
+            number: the worker's number.
+            setup: what it loads and does.
+            place: where it works.
         """
-        with contextlib.suppress(OSError):  # a node without a shared disk need not have it
+        with contextlib.suppress(OSError):  # it may not exist without a shared disk
             os.chdir(place.folder)
         self._in: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._out: queue.Queue[tuple[str, Any]] = queue.Queue(_MOST_TOLD)
@@ -80,7 +80,7 @@ class Actor:
         elif not place.token.is_file():
             error = UsageError(
                 f"{platform.node()} does not see the folder {setup.folder} of this machine.",
-                "Let it be on a disk that all share, or say --collect.",
+                "Put it on a disk that all nodes share, or use --collect.",
             )
             self._out.put(("stuck", error))
             self._out.put(("ended", "ended"))
@@ -89,13 +89,13 @@ class Actor:
         threading.Thread(target=self._work, daemon=True).start()
 
     def put(self, message: Any) -> None:
-        """Hand it a task or a question, or None: it is to end."""
+        """Take a task or a question; None means to end."""
         if self._own is not None and isinstance(message, Task):
             message = replace(message, jobs=[_moved(job, self._own) for job in message.jobs])
         self._in.put(message)
 
     def take(self) -> tuple[str, Any]:
-        """Wait for what it tells next; ("ended", ...) is the last."""
+        """Wait for and return the next event; ("ended", ...) is the last."""
         kind, value = self._out.get()
         if kind == "ready":
             value = replace(value, host=platform.node())
@@ -109,7 +109,7 @@ class Actor:
         return kind, value
 
     def leave(self) -> None:
-        """Keep nothing on this node: called before the end."""
+        """Remove its files from this node; called before the end."""
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
 
@@ -122,25 +122,25 @@ class Actor:
 
 
 class RayHand(Hand):
-    """An actor, as its driver has it (`hands.Hand`)."""
+    """The driver's handle of an actor (`hands.Hand`)."""
 
     def __init__(
         self, ray: Any, number: int, actor: Any, tell: Tell, setup: Setup, needs: str
     ) -> None:
-        """Listen to it in a thread.
+        """Listen to the actor in a thread.
 
         Args:
             ray: the module.
-            number: of the worker.
-            actor: Ray's handle of it.
-            tell: hears what it tells.
-            setup: what it was told, as the driver has it.
-            needs: of the cluster, in words.
+            number: the worker's number.
+            actor: Ray's handle.
+            tell: called with its events.
+            setup: the driver's setup.
+            needs: the resources it needs, in words.
         """
         self._ray, self._number, self._actor, self._tell = ray, number, actor, tell
         self._setup, self._needs = setup, needs
-        self._noted = Manifest(setup.manifest)  # what the driver's says of the jobs in hand
-        self._planned: dict[int, Job] = {}  # by index: where files that are sent go
+        self._noted = Manifest(setup.manifest)  # the driver's records of current jobs
+        self._planned: dict[int, Job] = {}  # by index, for files that are sent
         self._is_killed = False
         threading.Thread(target=self._listen, name=f"actor {number}", daemon=True).start()
 
@@ -154,7 +154,7 @@ class RayHand(Hand):
         """As `hands.Hand`."""
         if not self._is_killed:
             self._is_killed = True
-            with contextlib.suppress(Exception):  # it, or the cluster, may be gone
+            with contextlib.suppress(Exception):  # the actor or the cluster may be gone
                 self._ray.get(self._actor.leave.remote(), timeout=1.0)
             with contextlib.suppress(Exception):
                 self._ray.kill(self._actor)
@@ -171,13 +171,13 @@ class RayHand(Hand):
                 self._hear(kind, value)
         except self._ray.exceptions.RayError as error:
             self._hear("ended", f"was lost ({why(error)})")
-        except Exception as error:  # such as a full disk here
+        except Exception as error:  # such as a full disk
             self._hear("stuck", as_magnet_error(error))
             self._hear("ended", "cannot send its clips")
         self.kill()
 
     def _taken(self, event: Any, first: bool) -> Any:
-        """What an actor tells, once it does. Raises RayError: it is gone."""
+        """Wait for an actor's event. Raises RayError if the actor is gone."""
         began, is_said = time.monotonic(), not first
         while True:
             try:
@@ -201,16 +201,16 @@ class RayHand(Hand):
 
 
 def written(files: Files, job: Job, setup: Setup, noted: Manifest) -> Outcome:
-    """Write a clip's files that came as bytes; what came of it, with them in their places.
+    """Write a clip's files, received as bytes; returns its outcome with their paths.
 
     Args:
-        files: as they came.
-        job: as it was planned here.
-        setup: of the run.
-        noted: what the manifest says of the clip.
+        files: the outcome and the files.
+        job: the planned job.
+        setup: the run's setup.
+        noted: the manifest's record of the clip.
 
     Raises:
-        MagnetError: the disk is full, or cannot be written to.
+        MagnetError: the disk is full or cannot be written to.
     """
     path, saved = job.target.path, files.outcome.saved
     assert path is not None
@@ -233,20 +233,20 @@ def written(files: Files, job: Job, setup: Setup, noted: Manifest) -> Outcome:
 
 @contextlib.contextmanager
 def hire_actors(ray: Any, setup: Setup, share: Share, collect: bool) -> Iterator[Hire]:
-    """What starts workers in a cluster.
+    """Yield a `Hire` for actors of a cluster.
 
     Args:
         ray: the module.
-        setup: what they are to do.
-        share: of the cluster, for each.
-        collect: no disk is shared, so their files are sent here.
+        setup: what they load and do.
+        share: resources of each.
+        collect: send files here, for lack of a shared disk.
     """
     remote = ray.remote(Actor)
     device = "cuda" if share.gpus and setup.device != "auto" else setup.device
     setup = replace(setup, threads=share.cpus, device=device)
     token: Path | None = None
     if not collect:
-        prefix = f"{PARTIAL}{mark_of(setup.manifest)}-"  # a killed run's goes like its other files
+        prefix = f"{PARTIAL}{mark_of(setup.manifest)}-"  # removed with a killed run's other partial files
         handle, name = tempfile.mkstemp(prefix=prefix, dir=setup.folder)
         os.close(handle)
         token = Path(name)
@@ -255,8 +255,8 @@ def hire_actors(ray: Any, setup: Setup, share: Share, collect: bool) -> Iterator
         actor = remote.options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
-            max_concurrency=4,  # a task is put in while another waits for what is told
-            max_restarts=0,  # the crew replaces it, and knows what it was making
+            max_concurrency=4,  # `put` must work while `take` waits
+            max_restarts=0,  # the crew replaces it
         ).remote(number, setup, Place(os.getcwd(), token))
         return RayHand(ray, number, actor, tell, setup, str(share))
 
@@ -268,7 +268,7 @@ def hire_actors(ray: Any, setup: Setup, share: Share, collect: bool) -> Iterator
 
 
 def _moved(job: Job, folder: Path) -> Job:
-    """A job whose files go below another folder, by its index: a name may be of any length."""
+    """Redirect a job's files to another folder, named by its index as names may be long."""
     target = job.target
     assert target.path is not None
     place = folder / f"{job.index}{target.path.suffix}"

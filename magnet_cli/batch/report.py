@@ -1,4 +1,4 @@
-"""What came of each clip, and of all of them."""
+"""Outcomes of a batch's clips, and their totals."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 class InTheWayError(UsageError):
-    """Someone else has made a file of the clip's name since the batch was planned."""
+    """A file of the clip's name appeared that this batch did not make."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one job."""
+    """The result of one job."""
 
     job: Job
-    seconds: float  # its share of the time for decoding, and writing
+    seconds: float  # of writing, and its share of decoding
     saved: SavedClip | None = None
     error: MagnetError | None = None
-    size: int | None = None  # bytes of the file, by which a copy that was cut off is known
+    size: int | None = None  # bytes of the file, to detect an incomplete copy
     at: str = field(default_factory=now)
-    worker: str | None = None  # which one made it, where there are several
+    worker: str | None = None  # which made it, if there are several
 
     def record(self) -> dict[str, Any]:
-        """The clip's line in the manifest, as JSON-able values."""
+        """The clip's record in the manifest, as JSON types."""
         target = self.job.target
         kept: dict[str, Any] = {
             "file": self.job.file,
@@ -49,7 +49,7 @@ class Outcome:
         if self.error is not None:
             kept["error"] = str(self.error)
         if isinstance(self.error, InTheWayError):
-            kept["in_the_way"] = True  # so that no later run takes the file for its own
+            kept["in_the_way"] = True  # so that no later run treats the file as its own
         kept["seconds"] = round(self.seconds, 3)
         kept["at"] = self.at
         if self.worker is not None:
@@ -63,13 +63,13 @@ OnOutcome = Callable[[Outcome], None]
 
 @dataclass
 class Tally:
-    """A running batch in figures.
+    """Counts of a running batch.
 
     Attributes:
-        total: clips to be made in this run; None where their lines still arrive.
+        total: clips to make in this run; None while lines still arrive.
         made, failed: of those, so far.
-        bad_lines: lines that could not be used.
-        held_back: LUFS of the clips whose peaks kept them quieter than was asked for.
+        bad_lines: number of unusable lines.
+        held_back: LUFS of clips whose peaks kept them quieter than requested.
     """
 
     total: int | None = None
@@ -81,11 +81,11 @@ class Tally:
     _began: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
-        """Loading is over: the clock of the clips starts."""
+        """Start the clock, after loading."""
         self._began = time.monotonic()
 
     def count(self, outcome: Outcome) -> None:
-        """Take in what came of a clip."""
+        """Count a clip's outcome."""
         if outcome.saved is not None:
             self.made += 1
         else:
@@ -94,22 +94,22 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Clips that are over, one way or the other."""
+        """Number of clips made or failed."""
         return self.made + self.failed
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     @property
     def clips_per_minute(self) -> float:
-        """Of this run, so far."""
+        """Rate of this run so far."""
         return 60 * self.finished / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """Until all is made at this rate; None where that cannot be known."""
+        """Estimated seconds until all clips are made, or None if unknown."""
         if self.total is None or not self.finished:
             return None
         return (self.total - self.finished) * self.seconds / self.finished

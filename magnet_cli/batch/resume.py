@@ -1,4 +1,4 @@
-"""What is to be made of a batch, and what an earlier run has made already."""
+"""Decides which clips of a batch to make, and which an earlier run has made."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.report import InTheWayError
 from magnet_cli.errors import MagnetError, UsageError
-from magnet_cli.naming import some
+from magnet_cli.naming import count_of, some
 from magnet_cli.settings import LOSSY, OUTPUT_DEFAULTS, UNRECORDED_OUTPUT, OutputConfig
 
-# The models that a clip may be made by (BatchSettings.models), in words.
+# What identifies a clip's models (BatchSettings.models) and its input, in words.
 _PARTS = {
     "model": "model's weights",
     "rescorer": "rescorer's weights",
     "hybrid_model": "hybrid model's weights",
     "input": "input's sound",
 }
-_ID = "_id"  # what the id of a part is called after it
+_ID = "_id"  # suffix of a part's id
 
-# What a run has in common; another value would make other files under names that look the same.
+# Values that all runs of a batch share; others would make different files with similar names.
 _SAME_RUN = ("seed", "name", "repo", "revision")
 
 
@@ -37,37 +37,32 @@ class Review:
     make: list[Job] = field(default_factory=list)
     done: list[Job] = field(default_factory=list)
     changed: list[tuple[Job, list[str]]] = field(default_factory=list)  # done with other settings
-    foreign: list[Job] = field(default_factory=list)  # a file is there that this batch did not make
-    unsaid: list[Job] = field(default_factory=list)  # done, but not known by which weights
-    smaller: list[Job] = field(default_factory=list)  # done, but something took from the file since
+    foreign: list[Job] = field(default_factory=list)  # their file was not made by this batch
+    unsaid: list[Job] = field(default_factory=list)  # done, with unrecorded weights
+    smaller: list[Job] = field(default_factory=list)  # done, but the file has become smaller
 
     def refuse(self) -> None:
-        """Refuse to replace what is there.
-
-        Raises:
-            UsageError: something would be replaced, saying what, and which settings were changed.
-        """
+        """Raise UsageError if files would be replaced, naming them and the changed settings."""
         if self.changed:
+            are = "is" if len(self.changed) == 1 else "are"
             differences = sorted({text for _, texts in self.changed for text in texts})
             raise UsageError(
-                f"{_count(len(self.changed), 'clip')} of this batch {_are(len(self.changed))} done "
-                f"with other settings: {some(differences, '; ')} "
-                f"({some([job.file for job, _ in self.changed])}).",
-                "Make them again with --force, or make another folder with -O.",
+                f"{count_of(len(self.changed), 'clip')} of this batch {are} done with other settings: "
+                f"{some(differences, '; ')} ({some([job.file for job, _ in self.changed])}).",
+                "Remake them with --force, or use another folder with -O.",
             )
         if self.foreign:
             raise UsageError(
-                f"Files are there that this batch did not make: "
-                f"{some([job.file for job in self.foreign])}.",
-                "Replace them with --force, or make another folder with -O.",
+                f"Files exist that this batch did not make: {some([job.file for job in self.foreign])}.",
+                "Replace them with --force, or use another folder with -O.",
             )
 
 
 class Standing:
-    """What the manifest and the folder say of a job."""
+    """The state of jobs by the manifest and the folder."""
 
     def __init__(self, manifest: Manifest, force: bool) -> None:
-        """`force`: what was made with other settings, or by others, may be replaced."""
+        """`force`: replace clips made with other settings, and files of others."""
         self._manifest, self._force = manifest, force
 
     def review(self, jobs: Iterable[Job]) -> Review:
@@ -90,19 +85,19 @@ class Standing:
         return review
 
     def refuse(self, job: Job) -> None:
-        """Refuse a job whose file someone else has made since the batch began.
+        """Check again that a job's file may be written.
 
         Raises:
-            InTheWayError: there is one.
+            InTheWayError: there is a file that this batch did not make.
         """
         if self.is_foreign(job):
             raise InTheWayError(
-                f"{job.file} is there, and this batch did not make it.",
+                f"{job.file} exists, but this batch did not make it.",
                 "Move it away, or replace it with --force.",
             )
 
     def changes(self, job: Job) -> list[str] | None:
-        """How a job differs from the clip that is done under its name; None where none is done."""
+        """Differences between a job and the finished clip of its name; None if there is no such clip."""
         clip = self._manifest.clips.get(job.file)
         path = job.target.path
         if clip is None or clip["status"] != "done" or path is None or not _is_whole(path):
@@ -112,33 +107,33 @@ class Standing:
         return clip_differences(clip.get("settings", {}), job.settings())
 
     def _is_unsaid(self, job: Job) -> bool:
-        """Whether an earlier version has made a job's clip, and noted no id of its model."""
+        """Whether a job's clip has no recorded ids of its models, as with earlier versions."""
         kept = self._manifest.clips[job.file].get("settings", {})
         return any(name.endswith(_ID) and name not in kept for name in job.models)
 
     def _is_smaller(self, job: Job) -> bool:
-        """Whether a clip's file has fewer bytes than were written: a copy that was cut off, or an edit."""
+        """Whether a clip's file is smaller than when written: an incomplete copy, or an edit."""
         written = self._manifest.clips[job.file].get("bytes")
         assert job.target.path is not None
         return isinstance(written, int) and job.target.path.stat().st_size < written
 
     def unasked(self, jobs: Iterable[Job]) -> list[str]:
-        """Files of clips that are done and that none of the jobs, of all shards, is about."""
+        """Finished clips' files that no job, of any shard, asks for."""
         asked = {job.file for job in jobs}
         clips = self._manifest.clips.items()
         done = (file for file, clip in clips if clip["status"] == "done" and file not in asked)
         return [file for file in done if (self._manifest.path.parent / file).is_file()]
 
     def is_foreign(self, job: Job) -> bool:
-        """Whether a file is in the way that is not this job's.
+        """Whether a job's path has a file that this batch did not make.
 
-        A run that was killed between writing a file and noting it has left one that is.
+        A file that a killed run wrote but did not record counts as its own.
         """
         path = job.target.path
         noted = self._manifest.clips.get(job.file)
         if self._force or path is None or (noted is not None and not noted.get("in_the_way")):
             return False
-        if not os.path.lexists(path):  # a link to nothing is there, too
+        if not os.path.lexists(path):  # a broken link exists, too
             return False
         try:
             with open_sound(path) as sound:
@@ -149,15 +144,15 @@ class Standing:
 
 
 def check_run(manifest: Manifest, run: Mapping[str, Any], force: bool) -> bool:
-    """Whether a run goes on with what an earlier one began: seed, names, revision of the model.
+    """Whether a run continues an earlier one: the same seed, names and revision of the model.
 
     Args:
-        manifest: of the folder.
-        run: what is known of this run.
-        force: it need not.
+        manifest: the folder's.
+        run: the known values of this run.
+        force: allow a run that does not.
 
     Raises:
-        UsageError: something is done, it does not go on, and `force` is off.
+        UsageError: clips are done, the run does not continue them, and `force` is off.
     """
     if not manifest.anything_done:
         return True
@@ -167,18 +162,17 @@ def check_run(manifest: Manifest, run: Mapping[str, Any], force: bool) -> bool:
     if found and not force:
         raise UsageError(
             f"This batch was begun with other settings: {'; '.join(found)}.",
-            "Say the same again, make another folder with -O, or make all again with --force.",
+            "Use the same again, another folder with -O, or remake all with --force.",
         )
     return not found
 
 
 def as_begun(output: OutputConfig, manifest: Manifest) -> OutputConfig:
-    """The settings of a batch's files as it was begun, where a default was another one then.
+    """Output settings with the defaults of the version that began a batch, so that its clips are alike.
 
     Args:
-        output: as this run was asked for, where the batch's own clips do not differ from today's
-            default in what it leaves to that.
-        manifest: of the folder.
+        output: the settings of this run.
+        manifest: the folder's.
     """
     made = [
         clip.get("settings", {}) for clip in manifest.clips.values() if clip["status"] == "done"
@@ -195,7 +189,7 @@ def as_begun(output: OutputConfig, manifest: Manifest) -> OutputConfig:
 
 
 def clip_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """`differences` of a clip's settings. Where the ids of a model are known, its name says nothing."""
+    """`differences` of a clip's settings; models are compared by id if known, and otherwise by name."""
     old, new = dict(old), dict(new)
     found = []
     for name in [name for name in {**new, **old} if name.endswith(_ID)]:
@@ -213,7 +207,7 @@ def clip_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Every setting that was changed, as "temperature was 3, is 2"."""
+    """Changed settings, in the form "temperature was 3, is 2"."""
     names = [*new, *(name for name in old if name not in new)]
     return [
         f"{name} was {_said(old.get(name))}, is {_said(new.get(name))}"
@@ -223,7 +217,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _short_id(identity: str) -> str:
-    """An id with its first digits, as commits are said."""
+    """An id with its digits shortened."""
     kind, mark, digits = identity.rpartition("@" if "@" in identity else ":")
     return f"{kind}{mark}{digits[:12]}"
 
@@ -235,14 +229,6 @@ def _said(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
-
-
 def _is_whole(path: Path) -> bool:
-    """Whether there is a sound: what a full disk or a copy that was cut off leaves may be empty."""
+    """Whether a file exists and is not empty, as after a full disk or an incomplete copy."""
     return path.is_file() and path.stat().st_size > 0

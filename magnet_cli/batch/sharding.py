@@ -1,7 +1,7 @@
-"""Which shard of a batch this process makes: said, or read from what a cluster's scheduler sets.
+"""Finds the shard that this process makes, from the flag or a scheduler's environment variables.
 
-Who is asked first: SLURM's job arrays, then RANK and WORLD_SIZE (torchrun and others), then the index of
-a Kubernetes job. The first that is set decides alone.
+The first that is set decides: SLURM's job arrays, then RANK and WORLD_SIZE (torchrun and others), then the
+index of a Kubernetes job.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ _SLURM, _RANK, _KUBERNETES = "SLURM_ARRAY_TASK_ID", "RANK", "JOB_COMPLETION_INDE
 
 
 def shard_of(text: str | None, environment: Mapping[str, str]) -> Shard:
-    """What `--shard` asks for: "2/8"; "auto" and "auto/8" ask the environment.
+    """Parse `--shard`: "2/8", or "auto" and "auto/8", which read the environment.
 
     Args:
-        text: None: the whole.
+        text: the flag's value; None: the whole.
         environment: such as os.environ.
 
     Raises:
-        UsageError: it is anything else, or the environment does not say it.
+        UsageError: the value is not valid, or the environment does not determine the shard.
     """
     asked = re.fullmatch(r"auto(?:/(\d{1,6}))?", (text or "").strip())
     if asked is None:
         return parse_shard(text)
     count = None if asked[1] is None else int(asked[1])
     if count == 0:
-        raise UsageError("--shard auto/0 has no parts.", "Say how many there are: auto/8.")
+        raise UsageError("--shard auto/0 has no parts.", "Give the number of parts: auto/8.")
     if _SLURM in environment:
         number, count = _of_array(environment, count)
     elif _RANK in environment:
         known = _whole(environment, "WORLD_SIZE")
         if None not in (known, count) and known != count:
             raise UsageError(
-                f"WORLD_SIZE is {known}, and --shard says {count}.", "Leave the number out: auto."
+                f"WORLD_SIZE is {known}, but --shard says {count}.", "Remove the number: auto."
             )
         number, count = _needed(environment, _RANK) + 1, count or known
     elif _KUBERNETES in environment:
@@ -45,21 +45,21 @@ def shard_of(text: str | None, environment: Mapping[str, str]) -> Shard:
     else:
         raise UsageError(
             f"--shard auto finds none of {_SLURM}, {_RANK} and {_KUBERNETES}.",
-            "Run it by a scheduler that sets one, or say the part: --shard 1/8.",
+            "Run it under a scheduler that sets one, or give the part: --shard 1/8.",
         )
     if count is None:
         raise UsageError(
-            "--shard auto finds which part this is, but not of how many.", "Say it: --shard auto/8."
+            "--shard auto finds which part this is, but not of how many.", "Add it: --shard auto/8."
         )
     return parse_shard(f"{number}/{count}")
 
 
 def _of_array(environment: Mapping[str, str], count: int | None) -> tuple[int, int]:
-    """Number and count of a task of a job array.
+    """Number and count for a task of a job array.
 
-    Where the count is said, the task's number is the shard's, from 1 (from 0 where the array begins
-    there), so that some tasks of an array can be run again by their numbers. Otherwise tasks are counted
-    from the first on; numbers that leave gaps of unequal width do not say how many come before.
+    With a given count, the task's number is the shard's, from 1 (or 0 if the array begins there), so that
+    single tasks can be run again by number. Otherwise tasks are counted from the first; their numbers must
+    then have equal gaps.
     """
     index = _needed(environment, _SLURM)
     first = _whole(environment, "SLURM_ARRAY_TASK_MIN")
@@ -69,19 +69,19 @@ def _of_array(environment: Mapping[str, str], count: int | None) -> tuple[int, i
     tasks = _whole(environment, "SLURM_ARRAY_TASK_COUNT")
     if first is None or last is None or not tasks:
         raise UsageError(
-            f"{_SLURM} is set, but not the array's size.", "Say how many parts there are: auto/8."
+            f"{_SLURM} is set, but not the array's size.", "Give the number of parts: auto/8."
         )
     step, rest = divmod(last - first, max(1, tasks - 1))
     if rest or (step == 0) != (tasks == 1) or (index - first) % max(1, step):
         raise UsageError(
-            f"The array's {tasks} tasks from {first} to {last} leave gaps of unequal width.",
-            f"Number them without gaps (--array=1-{tasks}), or say how many parts there are: auto/8.",
+            f"The array's {tasks} tasks from {first} to {last} have unequal gaps.",
+            f"Number them without gaps (--array=1-{tasks}), or give the number of parts: auto/8.",
         )
     return (index - first) // max(1, step) + 1, tasks
 
 
 def _whole(environment: Mapping[str, str], name: str) -> int | None:
-    """A whole number of the environment; None where it is not set.
+    """A whole number from the environment, or None if it is not set.
 
     Raises:
         UsageError: it is set to something else.
@@ -90,7 +90,7 @@ def _whole(environment: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise UsageError(f"{name} is {text[:40]!r}, which is not a number.", "Say the part: 1/8.")
+        raise UsageError(f"{name} is {text[:40]!r}, which is not a number.", "Give the part: 1/8.")
     return int(text)
 
 

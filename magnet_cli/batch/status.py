@@ -1,7 +1,6 @@
-"""How far a batch is, told from its manifests alone: nothing is loaded, planned or locked.
+"""A batch's progress from its manifests only, without loading, planning or locking.
 
-What a manifest cannot know is None: how many clips the lines ask for, where they came from a pipe or
-where an earlier version noted the run.
+Values that a manifest lacks are None: the total, for lines from a pipe and for runs of earlier versions.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from magnet_cli.targets import MANIFEST_STEM
 
 @dataclass(frozen=True)
 class Count:
-    """Clips of a batch, or of a part of it."""
+    """Counts for a batch or a part of it."""
 
-    name: str  # "1/4", "worker 2"; of the whole batch "all"
-    clips: int | None  # that are asked for
-    done: int  # made, and their files are there
+    name: str  # "1/4", "worker 2", or "all"
+    clips: int | None  # total
+    done: int  # made, with existing files
     failed: int
-    rate: float | None  # clips a minute of its last run, from its start to its last clip
-    last: str | None  # when its last clip was noted, as manifests say it
+    rate: float | None  # clips per minute of the last run
+    last: str | None  # time of the last record
 
     @property
     def missing(self) -> int | None:
-        """Clips that are neither done nor failed."""
+        """Number of clips neither done nor failed."""
         return None if self.clips is None else max(0, self.clips - self.done - self.failed)
 
     def record(self) -> dict[str, Any]:
-        """As JSON-able values."""
+        """The counts as JSON types."""
         return {
             "name": self.name,
             "clips": self.clips,
@@ -50,23 +49,23 @@ class Count:
 
 @dataclass(frozen=True)
 class Status:
-    """The whole, and its shards and the workers of its last run where there are any."""
+    """Counts for the whole batch, its shards, and the workers of its last run."""
 
     whole: Count
     workers: tuple[Count, ...] = ()
-    shards: tuple[Count, ...] = ()  # those that have begun
-    to_begin: int = 0  # shards that have not
-    damaged: int = 0  # lines that could not be read
+    shards: tuple[Count, ...] = ()  # begun ones
+    to_begin: int = 0  # number of shards not begun
+    damaged: int = 0  # number of unreadable lines
 
 
 def status_of(folder: Path) -> Status:
-    """How far the batch of a folder is.
+    """The status of a folder's batch.
 
-    A clip is known by its number, so that what a changed prompt file no longer asks for is not counted
-    beside what it asks for now.
+    Clips are counted by their number, so that after a change of the prompt file old clips are not counted
+    beside the new ones.
 
     Raises:
-        UsageError: the folder holds no manifest.
+        UsageError: the folder has no manifest.
         MagnetError: a manifest cannot be read.
     """
     everything = Manifest.read(folder, WHOLE)
@@ -74,8 +73,8 @@ def status_of(folder: Path) -> Status:
     own = {shard: Manifest.read_one(folder, shard) for shard in (WHOLE, *shards)}
     if not shards and not own[WHOLE].path.exists():
         raise UsageError(
-            f"{folder} holds no manifest of a batch.",
-            "Name the folder that -O named: --status DIR.",
+            f"{folder} has no manifest of a batch.",
+            "Give the folder that -O was: --status DIR.",
         )
     clips = _newest(everything.clips.values())
     counts = []
@@ -91,7 +90,7 @@ def status_of(folder: Path) -> Status:
                 last=_last(manifest),
             )
         )
-    # Shards run beside each other, so their rates add up; a run without --shard behind them is alone.
+    # Shards run in parallel, so their rates add up, unless a later run without --shard followed.
     rates = [rate for shard in shards if (rate := _rate(own[shard])) is not None]
     newest = max(own.values(), key=lambda each: _began(each) or "")
     rate = _rate(own[WHOLE]) if newest is own[WHOLE] or not rates else round(sum(rates), 1)
@@ -107,7 +106,7 @@ def status_of(folder: Path) -> Status:
 
 
 def _workers(folder: Path, manifest: Manifest) -> tuple[Count, ...]:
-    """What each worker of a manifest's last run has made, in the order of their names."""
+    """Counts for each worker of a manifest's last run, by name."""
     began = _began(manifest)
     made: dict[str, list[dict[str, Any]]] = {}
     for clip in manifest.clips.values():
@@ -124,7 +123,7 @@ def _workers(folder: Path, manifest: Manifest) -> tuple[Count, ...]:
 
 
 def _shards(folder: Path) -> tuple[list[Shard], int]:
-    """The shards that have begun, and into how many it was divided (of two divisions, the larger)."""
+    """The shards that have begun, and the number of shards (the larger of two divisions)."""
     pattern = re.compile(rf"{MANIFEST_STEM}\.shard-(\d{{1,6}})-of-(\d{{1,6}})\.jsonl")
     found = [
         Shard(int(name[1]), int(name[2]))
@@ -136,7 +135,7 @@ def _shards(folder: Path) -> tuple[list[Shard], int]:
 
 
 def _newest(clips: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The last that is known of each clip, by its number."""
+    """The newest record of each clip, by number."""
     found: dict[int, dict[str, Any]] = {}
     for clip in clips:
         index = clip.get("index")
@@ -149,7 +148,7 @@ def _newest(clips: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
 
 
 def _sorted(folder: Path, clips: Iterable[dict[str, Any]]) -> tuple[int, int]:
-    """How many of some clips are done, their files being there, and how many failed."""
+    """Numbers of clips done, with existing files, and failed."""
     done = failed = 0
     for clip in clips:
         if clip["status"] == "failed":
@@ -160,7 +159,7 @@ def _sorted(folder: Path, clips: Iterable[dict[str, Any]]) -> tuple[int, int]:
 
 
 def _rate(manifest: Manifest) -> float | None:
-    """Clips a minute of a manifest's last run."""
+    """Clips per minute of a manifest's last run."""
     began, ended = _began(manifest), _last(manifest)
     if began is None or ended is None:
         return None
@@ -187,7 +186,7 @@ def _last(manifest: Manifest) -> str | None:
 
 
 def _number(value: object) -> int | None:
-    """A number of clips, as a run has noted it."""
+    """A run's recorded number of clips, or None if it is not valid."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 

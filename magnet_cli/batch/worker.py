@@ -1,7 +1,7 @@
-"""What a worker does, wherever it runs: it loads a model, makes groups of clips and writes them.
+"""A worker, wherever it runs: loads a model, makes groups of clips and writes them.
 
-It holds no lock and no manifest: what came of each clip is told to the driver (`batch.crew`), which
-notes it. The same engine makes the clips of one process, so the files are the same.
+It holds neither lock nor manifest, but reports each clip to the driver (`batch.crew`), which records it.
+It uses the same engine as a batch in one process, so the files are the same.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Question = tuple[Literal["fits", "unknown"], list[Any]]
 
 @dataclass(frozen=True)
 class Setup:
-    """What workers are told before all else; it can be sent to other machines.
+    """A worker's settings; can be sent to other machines.
 
     Attributes:
-        models: by part (model, rescorer, hybrid_model, lora, lora_2, ...), as named.
-        threads: of the processor; None: as torch chooses.
-        manifest: of the folder.
-        size: clips decoded at once, as asked for.
-        whole: all jobs are known (`fitting.batch_size`).
-        force: files that others have made are replaced.
+        models: names by part (model, rescorer, hybrid_model, lora, lora_2, ...).
+        threads: CPU threads; None: torch's choice.
+        manifest: the folder's.
+        size: the requested batch size.
+        whole: whether all jobs are known (`fitting.batch_size`).
+        force: replace files that this batch did not make.
     """
 
     models: Mapping[str, str]
@@ -56,13 +56,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class Task:
-    """A group of jobs to be decoded together.
+    """A group of jobs to decode together.
 
     Attributes:
-        number: of the group in the run.
+        number: the group's number in the run.
         missing: indices of the jobs whose clips are wanted.
-        noted: what the manifest says of their files.
-        tries: workers that ended over it before.
+        noted: the manifest's records of their files.
+        tries: number of workers that ended during it.
     """
 
     number: int
@@ -73,7 +73,7 @@ class Task:
 
 
 class _Noted(Manifest):
-    """What a driver's manifest says of the jobs in hand; nothing is written here."""
+    """A driver's records of the current jobs; writes nothing."""
 
     def __init__(self, path: Path, worker: str) -> None:
         super().__init__(path)
@@ -81,16 +81,16 @@ class _Noted(Manifest):
 
     @property
     def mark(self) -> str:
-        """As the driver's, and this worker's own: what is left of one that is killed can be removed."""
+        """The driver's mark and this worker's, so that a killed worker's partial files can be removed."""
         return f"{super().mark}-{self._worker}"
 
     def add(self, clip: Mapping[str, Any]) -> None:
-        """The driver notes it."""
+        """Drop the record, as the driver records the clip."""
         self.clips.pop(clip["file"], None)
 
 
 class Worker:
-    """One loaded model at work; a context manager, which writes what is generated when it is left."""
+    """A loaded model with an engine and a writer; a context manager that writes waiting clips at its end."""
 
     def __init__(
         self,
@@ -105,13 +105,13 @@ class Worker:
         """Load the models.
 
         Args:
-            name: of the worker, in names of files.
-            setup: what it is to do.
-            on_outcome: told of each clip, from a thread.
-            on_begin: told of each prompt that is begun.
-            on_less: told where only so many clips fit into memory at once.
-            on_download: told of downloads.
-            on_stuck: told of what stops every clip, such as a full disk, from a thread.
+            name: the worker's name, for partial files.
+            setup: the settings.
+            on_outcome: called with each clip's outcome, from a thread.
+            on_begin: called with each prompt that begins.
+            on_less: called with the new batch size when memory runs out.
+            on_download: called with the progress of downloads.
+            on_stuck: called from a thread with an error that affects every clip, such as a full disk.
 
         Raises:
             MagnetError: a model cannot be loaded, or a partner does not fit.
@@ -142,14 +142,14 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.__exit__(Stopped, None, None)  # what has stopped it was told
+        self._writer.__exit__(Stopped, None, None)  # its error was already reported
 
     def answer(self, question: Question) -> list[Any]:
-        """Answer what a driver asks that has no model; may be called while another thread makes clips.
+        """Answer a question of the driver, which has no model; may be called while clips are made.
 
         Args:
-            question: ("fits", jobs): of each, the settings that it is decoded with, or the MagnetError why it
-                cannot be. ("unknown", prompts): those of which the model knows no word.
+            question: ("fits", jobs), answered by the Fit of each job or a MagnetError; ("unknown", prompts),
+                answered by the prompts of which the model knows no word.
         """
         kind, values = question
         if kind == "unknown":
@@ -163,13 +163,13 @@ class Worker:
         return found
 
     def make(self, task: Task) -> None:
-        """Generate the clips of a task; they are written and told of meanwhile, and after it."""
+        """Generate the clips of a task; writing them may continue afterwards."""
         self._manifest.clips.update(task.noted)
-        with contextlib.suppress(Stopped):  # why, `on_stuck` was told
+        with contextlib.suppress(Stopped):  # `on_stuck` got the reason
             self._engine.make(task.jobs, task.missing)
 
     def stop(self) -> None:
-        """End what is being generated at its next step; may be called from another thread."""
+        """Stop generating at the next step; may be called from another thread."""
         self._stopping = True
 
     def _watch(self, event: StepEvent) -> None:
@@ -180,7 +180,7 @@ class Worker:
 def _loaded(
     setup: Setup, on_download: Callable[[Progress], None] | None
 ) -> tuple[Model, dict[str, Model | None]]:
-    """The model, and its partners by their roles."""
+    """Load the model, and its partners by role."""
     if setup.threads is not None:
         torch.set_num_threads(setup.threads)
     more: dict[str, Any] = {"offline": setup.offline, "progress": on_download}

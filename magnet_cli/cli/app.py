@@ -27,6 +27,7 @@ from magnet_cli.errors import (
     EXIT_USAGE,
     MagnetError,
     UsageError,
+    is_out_of_memory,
 )
 from magnet_cli.version import __version__
 
@@ -291,7 +292,7 @@ def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
             hint = f"Did you mean {other}? {hint}"
         _complain(error.format_message(), hint)
         return EXIT_USAGE
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         hint = "Use a shorter --duration, a smaller model, or --device cpu."
         _complain("There is not enough memory for this.", hint)
         return EXIT_UNEXPECTED
@@ -304,30 +305,6 @@ def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
         "Run it again with --debug for a traceback, and please report it.",
     )
     return EXIT_UNEXPECTED
-
-
-_NO_MEMORY = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "out of memory",
-    "failed to map segment",  # when importing a library
-    "can't start new thread",
-    "could not create a primitive",  # oneDNN
-    "bad_alloc",
-)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, which each library words differently."""
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in type(error).__name__:
-        return True
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    said = str(error).lower()
-    return isinstance(error, (RuntimeError, ImportError, OSError)) and any(
-        words in said for words in _NO_MEMORY
-    )
 
 
 def _say(text: str) -> None:

@@ -95,7 +95,7 @@ def test_what_ends_every_worker_fails_alone(hub_cache: Path, tmp_path: Path) -> 
     assert statuses(manifest) == {"a": "done", "b": "failed", "c": "done", "d": "done"}
     assert len(heard.ends) == 3
     error = manifest.clips["0001-b-101.wav"]["error"]
-    assert error.startswith("3 workers ended over its group, the last one was killed.")
+    assert error.startswith("3 workers ended while making its group, the last one was killed.")
 
 
 def test_a_worker_with_other_weights_is_left_out(hub_cache: Path, tmp_path: Path) -> None:

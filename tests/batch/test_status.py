@@ -86,5 +86,5 @@ def test_what_is_not_known_is_not_said(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_batch_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UsageError, match="holds no manifest"):
+        with pytest.raises(UsageError, match="has no manifest"):
             status_of(folder)

@@ -499,7 +499,7 @@ def test_two_batches_of_one_folder_do_not_meet(magnet: Magnet, prompts: str) -> 
     with open_manifest(Path("clips"), WHOLE):
         outcome = magnet("batch", prompts, "-O", "clips", *QUICK)
     assert outcome.status == 2
-    assert "Another batch is at work in clips" in outcome.err
+    assert "Another batch is running in clips" in outcome.err
 
 
 def test_codes_are_kept_where_they_are_wanted(magnet: Magnet, prompts: str) -> None:

@@ -125,9 +125,7 @@ def test_bars_have_their_length_where_there_is_no_beat(magnet: Magnet) -> None:
     how = ("--bpm", "130", "--bars", "1", "--tries", "2", *FAST)
     outcome = magnet("gen", "techno, 95 bpm", *how, "-o", "a.flac")
     assert outcome.status == 0, outcome.err
-    said = (
-        "There is no steady beat with any of 2 seeds: the clip is 1.85 s, the length of 4 beats at 130 bpm"
-    )
+    said = "There is no steady beat with any of 2 seeds: the clip is 1.85 s, the length of 4 beats at 130 bpm"
     assert said in outcome.err.replace("\n", " ")
     assert sounds.read("a.flac").samples.shape[1] == round(4 * 60 / 130 * 32_000)
     assert made("a.flac")["prompt"] == "techno, 130 bpm"
@@ -187,7 +185,9 @@ def test_the_seed_that_a_loop_took_is_said_and_kept(
     monkeypatch.setattr(looping, "pulsing", lambda *asked: 0.1)
     outcome = magnet("gen", "techno", *FAST, "-d", "1", "--loop", "--json", "-o", "loop.wav")
     taken = derived_seed(5, "try 1")
-    assert f"2 beats, 1.08 s with seed {taken} of 2 tried; the seam" in " ".join(outcome.err.split())
+    assert f"2 beats, 1.08 s with seed {taken} of 2 tried; the seam" in " ".join(
+        outcome.err.split()
+    )
     (row,) = outcome.records
     assert (row["seed"], row["taken_seed"], row["tried"]) == (5, taken, 2)
     kept = made("loop.wav")
@@ -520,7 +520,10 @@ def test_autoregressive_models_cannot_edit(magnet: Magnet, riff: Path) -> None:
         (("gen", "a", "b", "--at", "2", "--at", "3"), "Nothing is said of the first 2 s"),
         (("gen", "a", "--loop", "--rescorer", "self"), "use one model"),
         (("gen", "a", "--bpm", "120", "--bars", "4", "--hybrid", "1"), "use one model"),
-        (("gen", "a", "--bpm", "120", "--bars", "4", "-d", "8"), "--bars and -d both set the length"),
+        (
+            ("gen", "a", "--bpm", "120", "--bars", "4", "-d", "8"),
+            "--bars and -d both set the length",
+        ),
         (
             ("gen", "a", "--bpm", "120", "--bars", "4", "--loop", "--exact"),
             "--bars and --exact both",

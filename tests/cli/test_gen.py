@@ -346,7 +346,9 @@ def test_a_line_a_clip_where_nothing_is_watched(magnet: Magnet) -> None:
 def test_quotes_that_were_forgotten_are_told(magnet: Magnet) -> None:
     outcome = magnet("gen", "lofi", "piano", *QUICK, "-o", "clips/")
     assert outcome.status == 0
-    said = 'These are 2 prompts, one clip each. Quotes make them one prompt: magnet gen "lofi piano"'
+    said = (
+        'These are 2 prompts, one clip each. Quotes make them one prompt: magnet gen "lofi piano"'
+    )
     assert said in outcome.err
     outcome = magnet("gen", "lofi piano", "rain", *QUICK, "-o", "others/")
     assert "Quotes" not in outcome.err

@@ -322,7 +322,7 @@ def test_a_zipped_installation_is_said_to_be_unsupported(home: Path) -> None:
 
 
 def test_memory_that_is_not_enough_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    from magnet_cli.cli.app import _is_out_of_memory
+    from magnet_cli.errors import is_out_of_memory
 
     for error in (
         MemoryError(),
@@ -332,8 +332,8 @@ def test_memory_that_is_not_enough_is_said_in_words(monkeypatch: pytest.MonkeyPa
         RuntimeError("can't start new thread"),
         ImportError("libx.so: failed to map segment from shared object"),
     ):
-        assert _is_out_of_memory(error), error
-    assert not _is_out_of_memory(RuntimeError("shape mismatch"))
+        assert is_out_of_memory(error), error
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
 
 
 def test_a_cache_that_cannot_be_written_is_said(
