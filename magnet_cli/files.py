@@ -186,9 +186,10 @@ def draft(path: str | os.PathLike[str], replace: bool) -> Iterator[Draft]:
         replace: what is there goes. Otherwise it stays, links to nothing too, and the file gets a
             number (out-2.wav): minutes of work are not thrown away for a name.
 
-    Raises OSError: the folder cannot be written to.
+    Raises OSError: the folder cannot be written to; AudioFileError: as `refuse_device`.
     """
     target = Path(path)
+    refuse_device(target)
     prefix = f"{PARTIAL}{_mark.get()}"
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=target.suffix, dir=target.parent)
     os.close(handle)
@@ -275,13 +276,24 @@ def refuse_link(directory: Path) -> None:
         raise UsageError(f"{directory} is a link.", "Name the folder that it leads to.")
 
 
-def write_error(path: str | os.PathLike[str], error: OSError) -> MagnetError:
-    """What to tell a user whose file could not be written."""
+def refuse_device(path: Path) -> None:
+    """Refuse what a rename would take away from the whole machine, as /dev/null, or /dev/stdout even where
+    it leads to a file. Raises AudioFileError: it is no regular file."""
+    folder = os.path.realpath(path.parent)
+    odd = folder == "/dev" or not (path.is_file() or path.is_dir())
+    if folder.startswith("/proc/") or (odd and path.exists()):
+        raise AudioFileError(
+            f"{path} is not a regular file.", "Name a file; a sound goes to stdout with -o -."
+        )
+
+
+def write_error(path: str | os.PathLike[str], error: OSError, room: str = "") -> MagnetError:
+    """What to tell a user whose file could not be written; `room`: what to do where a disk is full."""
     reason = error.strerror or str(error)
     if error.errno in _NO_ROOM:
         return NoRoomError(
             f"There is no room for {path}: {reason}.",
-            "Nothing was left half written. Make room, or write to another disk.",
+            room or "Nothing was left half written. Make room, or write to another disk.",
         )
     hint = "Choose a folder that exists and can be written to."
     if getattr(error, "winerror", None) in _HELD_OPEN:

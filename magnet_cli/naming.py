@@ -98,6 +98,11 @@ def count_of(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def hours_of(hours: float) -> str:
+    """For people: 1.5 h, 2.7 min."""
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+
 def some(names: Sequence[str], separator: str = ", ") -> str:
     """The first five of some names, for a message, and how many more there are."""
     shown = separator.join(names[:_MOST_SHOWN])

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from magnet_cli.errors import AudioFileError, UsageError
 from magnet_cli.fields import shown
+from magnet_cli.files import refuse_device
 from magnet_cli.naming import is_reserved, slug
 from magnet_cli.settings import AudioFormat
 
@@ -69,10 +70,7 @@ def check_writable(path: Path, force: bool) -> None:
             raise ValueError("it holds a null byte")
         if path.is_dir():
             raise AudioFileError(f"{path} is a folder.", "Name a file.")
-        if path.exists() and not path.is_file():
-            raise AudioFileError(
-                f"{path} is not a regular file.", f"Write to stdout: -o - > {path}"
-            )
+        refuse_device(path)
         if os.path.lexists(path) and not force:  # a link to nothing would be lost as well
             raise AudioFileError(
                 f"{path} exists.", "Replace it with --force, or choose another name."

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from magnet_cli.errors import AudioFileError
 from magnet_cli.files import atomic_path, draft, muted
+from magnet_cli.targets import check_writable
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -30,6 +32,21 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="these are Linux's")
+def test_devices_are_never_replaced(tmp_path: Path) -> None:
+    """With --force and root's rights the link /dev/stdout became a sound, where it led to a file."""
+    os.mkfifo(tmp_path / "pipe")
+    for target in (Path("/dev/null"), Path("/proc/self/fd/1"), tmp_path / "pipe"):
+        with pytest.raises(AudioFileError, match="not a regular file"), atomic_path(target):
+            pass
+    with (tmp_path / "file").open("w") as file:
+        through = Path(f"/dev/fd/{file.fileno()}")
+        assert through.is_file()
+        with pytest.raises(AudioFileError, match="not a regular file"):
+            check_writable(through, force=True)
+    assert sorted(os.listdir(tmp_path)) == ["file", "pipe"]
 
 
 def write(target: Path, text: str, replace: bool = False) -> Path:

@@ -15,7 +15,7 @@ from magnet_cli.cli.progress import counting
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import DataError, PartialFailureError
-from magnet_cli.naming import count_of
+from magnet_cli.naming import count_of, hours_of
 
 if TYPE_CHECKING:
     from magnet_cli.data.manifests import ClipList, Problem
@@ -142,7 +142,7 @@ def encode(
     voice.data({"kind": "summary", **said, "broken": skipped, "incomplete": incomplete})
     of_them = f" ({incomplete} of them incomplete)" if incomplete else ""
     voice.note(
-        f"{count_of(report.encoded, 'clip')} ({report.seconds / 60:.1f} min) encoded{of_them}, "
+        f"{count_of(report.encoded, 'clip')} ({hours_of(report.seconds / 3600)}) encoded{of_them}, "
         f"{report.kept} there already."
     )
     if not report.encoded and not report.kept:
@@ -185,25 +185,32 @@ def _statistics(heard: Sequence[Heard]) -> dict[str, Any]:
 def _say_statistics(voice: Talk, said: dict[str, Any]) -> None:
     if not said:
         return
-    rates = ", ".join(f"{count} at {rate}" for rate, count in said["rates"].items())
+    rates = "; ".join(f"{count} at {rate}" for rate, count in said["rates"].items())
     (least, middle, most), (soft, usual, loud) = said["seconds"], said["levels"]
     voice.note(
-        f"{said['hours']:g} h of sound: {rates}. Lengths from {least:g} to {most:g} s, half of them up "
-        f"to {middle:g} s; levels from {soft:g} to {loud:g} dBFS, half of them up to {usual:g}."
+        f"{hours_of(said['hours'])} of sound: {rates}. Lengths from {least:g} to {most:g} s, half "
+        f"of them up to {middle:g} s; levels from {soft:g} to {loud:g} dBFS, half of them up to {usual:g}."
     )
 
 
 def _clips_of(source: Path) -> ClipList:
     """What the source lists, good or broken; a source that lists nothing is a wrong one."""
-    from magnet_cli.data.manifests import read_clips
+    from magnet_cli.data.manifests import ClipList, read_clips
 
-    found = read_clips(source)
+    is_packed = source.suffix.lower() in _PACKED
+    found = ClipList((), ()) if is_packed else read_clips(source)
     if not found.clips and not found.problems:
-        raise DataError(
-            f"{source} holds no sounds.",
-            "Give a .jsonl or .csv list with a line for each sound, or a folder that has sounds in it.",
-        )
+        hint = "Give a .jsonl or .csv list with a line for each sound, or a folder that has sounds in it."
+        if is_packed or any(each.suffix.lower() in _PACKED for each in source.rglob("*")):
+            hint = (
+                "Parquet files and archives are not read: write their sounds out as files, with a "
+                "metadata.jsonl that gives each file_name its text."
+            )
+        raise DataError(f"{source} holds no sounds that can be read.", hint)
     return found
+
+
+_PACKED = (".parquet", ".arrow", ".tar", ".zip")
 
 
 def _tell(voice: Talk, problems: Sequence[Problem]) -> None:

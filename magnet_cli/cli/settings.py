@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from magnet_cli.checkpoints.registry import BUILTIN_NAMES
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import (
     NotOfTypeError,
@@ -235,9 +236,6 @@ def complete_profile() -> list[str]:
     )
 
 
-_PROBLEMS = "magnet.problems"
-
-
 def _configure(context: typer.Context, profile: str | None) -> str | None:
     """Give the parser the defaults of config.toml and a profile.
     Raises UsageError if there is no such profile."""
@@ -248,7 +246,6 @@ def _configure(context: typer.Context, profile: str | None) -> str | None:
     found = configuration.read()
     held = configuration.layered(found, profile)
     context.default_map = configuration.as_flags(held)
-    context.meta[_PROBLEMS] = found.problems if profile != configuration.NO_PROFILE else ()
     return profile
 
 
@@ -263,8 +260,11 @@ def _configured(context: typer.Context, values: dict[str, Any], quiet: bool) -> 
 
     if context.default_map:
         configuration.soften(values, is_soft)
-    for problem in context.meta.get(_PROBLEMS, ()):
-        Talk(TalkOptions(quiet=quiet)).warn(problem)
+    if values.get("profile") == configuration.NO_PROFILE:
+        values["model"] = values["model"] or BUILTIN_NAMES[0]
+    elif values["model"]:  # where none is said, who chooses one reads the file, and says it
+        for problem in configuration.read().problems:
+            Talk(TalkOptions(quiet=quiet)).warn(problem)
 
 
 _model, _clip, _files, _windows = map(panel, ("Model", "Clips", "Output", "Windows"))

@@ -18,6 +18,7 @@ from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk, stdout_is_terminal
 from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.naming import hours_of
 from magnet_cli.training.config import CodecTrainConfig, TrainConfig, located, read_config
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ def _say_run(voice: Talk, run: dict[str, Any]) -> None:
     in_ = "" if run["precision"] == "no" else f" ({run['precision']})"
     processes = "1 process" if run["processes"] == 1 else f"{run['processes']} processes"
     voice.note(
-        f"{run['clips']} clips ({_hours(run['hours'])}), seen {run['passes']:g} times; "
+        f"{run['clips']} clips ({hours_of(run['hours'])}), seen {run['passes']:g} times; "
         f"training {run['trained']:,}{of} parameters on {run['device']}{in_} in {processes}"
     )
     voice.note(
@@ -246,10 +247,6 @@ def _say_run(voice: Talk, run: dict[str, Any]) -> None:
         voice.warn(
             "The disk has too little room for that: keep fewer with --keep-checkpoints, or make room."
         )
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
 
 def _bytes(count: float) -> str:

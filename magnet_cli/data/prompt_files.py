@@ -162,6 +162,7 @@ def _decoded(raw: Iterator[bytes | None], what: str) -> Iterator[tuple[int, str]
             yield BadLine(number, f"It is longer than {limit}. Is this a file of prompts?")
         elif number == 1 and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             yield BadLine(number, "The file is UTF-16 text. Save it as UTF-8.")
+            return  # the lines after it are, too
         elif b"\0" in data:
             yield BadLine(number, f"It holds a NUL.{_FOR_NULS if what == 'line' else ''}")
         else:

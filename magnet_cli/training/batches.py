@@ -97,19 +97,20 @@ class Source:
         return torch.tensor(weights, dtype=torch.float64).cumsum(0)
 
     def split(self, share: float) -> tuple[Source, Source]:
-        """The clips to train on, and the share that is held out. Adding clips moves none between them.
+        """The clips to train on, and the share that is held out: of few clips one at least. Adding clips
+        moves none between them, but where one stood in for a share that had none.
 
         Raises:
-            DataError: one of them would be empty.
+            DataError: there is one clip.
         """
-        try:
-            return replace(self, low=share), replace(self, high=share)
-        except DataError as error:
+        places = sorted({place_of(clip) for _, clip in self.entries})
+        if len(places) < 2:
             raise DataError(
-                f"A share of {share:g} of {len(self.entries)} clips leaves none to train on, or none "
-                "to validate on.",
-                "Take another --valid-share, or a --valid of its own.",
-            ) from error
+                "There is one clip, which leaves none to validate on.",
+                "Encode more, or give a --valid of its own.",
+            )
+        share = min(max(share, places[1]), places[-1])
+        return replace(self, low=share), replace(self, high=share)
 
     def clip_of(self, seed: int, item: int) -> tuple[TokenFolder, TokenClip]:
         """The clip that item `item` of the run is cut from."""

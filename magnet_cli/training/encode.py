@@ -28,6 +28,7 @@ from magnet_cli.checkpoints.registry import hashed
 from magnet_cli.data.manifests import Clip, ClipList, Problem
 from magnet_cli.data.tokens import TokenFormat, TokenWriter
 from magnet_cli.errors import AudioFileError, MagnetError, UsageError
+from magnet_cli.files import write_error
 from magnet_cli.models.codec import AudioCodec, device_of
 from magnet_cli.training.batches import own_defaults
 from magnet_cli.training.lock import locked
@@ -109,7 +110,7 @@ def check_clips(
             if same != clip.path:
                 problems.append(Problem(str(clip.path), f"it is the same sound as {same}", False))
         except (AudioFileError, ValueError) as error:
-            problems.append(Problem(str(clip.path), _what(error)))
+            problems.append(Problem(str(clip.path), _what(error, clip.path)))
         on_clip(number, len(found.clips))
     return tuple(problems)
 
@@ -139,8 +140,9 @@ def encode_clips(
         with locked(folder):
             return _Encoding(found, codec, format_, folder, options, on_clip).run()
     except OSError as error:
-        raise MagnetError(
-            f"The tokens could not be written to {folder}: {error.strerror or error}.",
+        raise write_error(
+            folder,
+            error,
             "Make room and run the same command again: what is written stays, and is not done twice.",
         ) from error
 
@@ -241,7 +243,7 @@ class _Encoding:
             with torch.inference_mode():
                 codes = self.codec.encode(audio[None].to(device_of(self.codec)))[0].cpu()
         except (AudioFileError, ValueError) as error:
-            return _Made([Problem(item.where, _what(error))])
+            return _Made([Problem(item.where, _what(error, item.where))])
         except OSError as error:  # a file that went away; a full disk shows in the writer
             what = f"it cannot be read: {error.strerror or error}"
             return _Made([Problem(item.where, what)])
@@ -346,9 +348,11 @@ def _check_duration(seconds: float, least: float) -> None:
         )
 
 
-def _what(error: Exception) -> str:
+def _what(error: Exception, where: str | Path) -> str:
+    """What is wrong, without the name of the sound, which is said before it."""
     message = error.message if isinstance(error, MagnetError) else str(error)
-    return " ".join(message.split()).rstrip(".")
+    own = message.startswith(f"{where} ")
+    return " ".join(message.replace(str(where), "it", own).split()).rstrip(".")
 
 
 def token_format(codec: AudioCodec, name: str) -> TokenFormat:

@@ -121,12 +121,25 @@ def test_what_cannot_be_used_is_said_and_stops_nothing(
     outcome = magnet("gen", "rain", *QUICK, "-f", "-o", "a.wav")
     assert outcome.status == 0
     assert said in outcome.err
+    assert outcome.err.count(said) == 1, "it was said by the parser, and by who chose the model"
     assert str(config) in outcome.err
     assert magnet("gen", "rain", *QUICK, "-f", "-o", "a.wav", "-q").err == ""
     assert said in magnet("config").err
     refused = magnet("gen", "rain", *QUICK, "--profile", "mine")
     assert refused.status == 2
     assert "There is no profile 'mine'." in refused.err
+
+
+def test_profile_none_ignores_the_model_too(magnet: Magnet, config: Path) -> None:
+    """It ignored all but that."""
+    config.write_text('model = "nothing"\nlufs = "loud"\n')
+    call = ("gen", "rain", "--preset", "fast", "-d", "0.2", "--seed", "1")
+    outcome = magnet(*call, "-o", "a.wav", "--profile", "none")
+    assert outcome.status == 0, outcome.err
+    assert "config.toml" not in outcome.err
+    outcome = magnet(*call, "-o", "b.wav")
+    assert outcome.status == 3
+    assert outcome.err.count("lufs cannot be") == 1
 
 
 def test_use_writes_the_file_and_leaves_its_other_lines(

@@ -135,6 +135,31 @@ def test_a_source_that_lists_nothing_is_a_mistake(home: Path, magnet: Magnet) ->
     assert not Path("tokens").exists()
 
 
+def test_parquet_and_archives_are_said_to_be_unread(home: Path, magnet: Magnet) -> None:
+    """A folder of them held no sounds, and a file was a list whose line was not JSON."""
+    (home / "set/data").mkdir(parents=True)
+    (home / "set/data/train-0.parquet").write_bytes(b"PAR1\0PAR1")
+    for source in ("set", "set/data/train-0.parquet"):
+        outcome = magnet("data", "check", source)
+        assert outcome.status == 2
+        assert "Parquet files and archives are not read: write their sounds out" in outcome.err
+
+
+def test_a_sound_is_named_once(sounds: Path, magnet: Magnet) -> None:
+    (sounds / "empty.wav").write_bytes(b"")
+    (sounds / "empty.txt").write_text("rain")
+    err = magnet("data", "check", "sounds").err
+    assert f"sounds{os.sep}empty.wav: it is empty" in err
+
+
+def test_a_file_in_the_way_of_tokens_is_no_full_disk(sounds: Path, magnet: Magnet) -> None:
+    Path("tokens").write_text("mine")
+    outcome = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
+    assert outcome.status == 2
+    assert "tokens cannot be written: File exists" in outcome.err
+    assert "Make room" not in outcome.err
+
+
 def test_clips_that_are_left_out_are_told(sounds: Path, magnet: Magnet) -> None:
     (sounds / "broken.wav").unlink()
     first = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")

@@ -102,8 +102,18 @@ def test_a_share_of_the_clips_is_held_out_and_stays_so(workshop: Path) -> None:
     assert "valid" in [progress.kind for progress in heard]
     # A clip's own name decides: further clips move none from one side to the other.
     assert {clip.id for _, clip in whole(workshop).entries if place_of(clip) < 0.3} == held
-    with pytest.raises(DataError, match="leaves none to train on, or none to validate on"):
-        whole(workshop).split(0.001)
+
+
+def test_of_few_clips_one_at_least_is_on_each_side(workshop: Path) -> None:
+    """A tenth of sixteen clips held out none for one name in six, and was refused."""
+    for share in (0.0001, 0.9999):
+        train, held = (part.entries for part in whole(workshop).split(share))
+        assert len(train) + len(held) == 8
+        assert min(len(train), len(held)) == 1
+    one = whole(workshop)
+    one.folders[0].clips = one.folders[0].clips[:1]
+    with pytest.raises(DataError, match="leaves none to validate on"):
+        Source(one.folders).split(0.5)
 
 
 def whole(workshop: Path) -> Source:
