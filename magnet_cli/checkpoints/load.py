@@ -27,9 +27,8 @@ from magnet_cli.models.precision import DTYPES, INT8, check_room, make_int8, pac
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
-Choice = Callable[
-    [LMConfig], torch.dtype
-]  # of a language model's precision, once its sizes are known
+# Of a language model's precision, once its sizes are known.
+Choice = Callable[[LMConfig], torch.dtype]
 
 
 def load_parts(

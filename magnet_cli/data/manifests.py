@@ -224,12 +224,8 @@ def _sounds(
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             if (here / name).is_symlink():
-                where = str((here / name).relative_to(folder))
-                problems.append(
-                    Problem(
-                        where, "it is a link to a folder, which is not followed: give that, too"
-                    )
-                )
+                what = "it is a link to a folder, which is not followed: give that, too"
+                problems.append(Problem(str((here / name).relative_to(folder)), what))
         for name in METADATA:
             if name in names:
                 on_list(here / name)

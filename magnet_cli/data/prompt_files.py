@@ -265,9 +265,8 @@ def table_of(
     """
     begun, texts = _first(_decoded(records(stream), what))
     if begun is not None and begun.strip().lower().startswith("sep=") and len(begun.strip()) == 5:
-        delimiter = begun.strip()[
-            4
-        ]  # a spreadsheet's way to say it; the header is on the next line
+        # A spreadsheet's way to say it; the header is on the next line.
+        delimiter = begun.strip()[4]
         next(texts)
     elif begun is not None and delimiter == "," and "," not in begun:
         # Spreadsheets write a csv file with what stands between values where they are used.

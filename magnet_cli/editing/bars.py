@@ -17,14 +17,7 @@ from torch import Tensor
 from magnet_cli.audio.stretch import check_stretch, stretched
 from magnet_cli.audio.tempo import MOST_MISSED, Cut, cut_on_beat, hear, missed_at
 from magnet_cli.editing import pieces
-from magnet_cli.editing.looping import (
-    SHORTEST,
-    Beat,
-    Loop,
-    close_loop,
-    directions,
-    frames_to_hear,
-)
+from magnet_cli.editing.looping import SHORTEST, Beat, Loop, close_loop, directions, frames_to_hear
 from magnet_cli.editing.pieces import Direction
 from magnet_cli.models.text import TEMPO
 from magnet_cli.pipeline import Pipeline

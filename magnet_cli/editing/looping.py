@@ -20,14 +20,7 @@ from torch import Tensor
 
 from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse, hear, pulsing
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing.pieces import (
-    Direction,
-    Filler,
-    bars_said,
-    check_codes,
-    extend,
-    need_masks,
-)
+from magnet_cli.editing.pieces import Direction, Filler, bars_said, check_codes, extend, need_masks
 from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Pipeline

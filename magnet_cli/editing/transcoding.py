@@ -19,14 +19,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.audio.finish import Patch
-from magnet_cli.audio.sound import (
-    Samples,
-    Sound,
-    heard_with,
-    is_silent,
-    resample,
-    with_channels,
-)
+from magnet_cli.audio.sound import Samples, Sound, heard_with, is_silent, resample, with_channels
 from magnet_cli.decoding.contracts import OnStep, StepEvent
 from magnet_cli.editing.pieces import Direction, OnWindow, inpaint, need_masks
 from magnet_cli.editing.windows import (
@@ -95,8 +88,7 @@ def hear(model: Pipeline, sound: Sound, first: int, last: int) -> Tensor:
     """
     if sound.duration < SHORTEST:
         raise AudioFileError(
-            f"{sound.name} is too short ({sound.duration:.3f} s).",
-            f"Give {SHORTEST:g} s or more.",
+            f"{sound.name} is too short ({sound.duration:.3f} s).", f"Give {SHORTEST:g} s or more."
         )
     if (last - first) / model.frame_rate > LONGEST:
         raise AudioFileError(

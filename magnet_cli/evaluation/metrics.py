@@ -76,9 +76,8 @@ def kernel_distances(
     def similarity(one: int, two: int) -> Tensor:
         """Mean kernel value between different units [1 + units]: over all, then with each unit left out."""
         (rows, of), (others, of_others) = sets[one], sets[two]
-        sums = rows.new_zeros(
-            2, units
-        )  # kernel between a unit and all others, seen from either set
+        # Of the kernel between a unit and all others, seen from either set.
+        sums = rows.new_zeros(2, units)
         for block, unit in zip(rows.split(_ROWS), of.split(_ROWS), strict=True):
             gram = torch.cdist(block, others).square().mul(-0.5 / bandwidth**2).exp()
             gram.masked_fill_(unit[:, None] == of_others, 0)

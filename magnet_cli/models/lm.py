@@ -224,9 +224,8 @@ class LanguageModel(nn.Module):
         """
         frames = codes.shape[-1]
         asked = [(k, self.pattern.delays[k]) for k in streams or range(self.config.n_q)]
-        last = frames + max(
-            delay for _, delay in asked
-        )  # later rows predict nothing that is asked for
+        # Later rows predict nothing that is asked for.
+        last = frames + max(delay for _, delay in asked)
         sequence = self.pattern.apply(codes, self.config.mask_id)[..., :last]
         hidden = self(sequence, cross, Attention.causal())
         return torch.stack([self.head(hidden[:, d : d + frames], k) for k, d in asked], dim=1)
