@@ -1,7 +1,7 @@
-"""Sounds of so many bars at so many beats a minute: a few seeds are tried, and the nearest is stretched.
+"""Makes sounds of a given number of bars at a tempo: tries a few seeds and stretches the closest.
 
-A model hears a tempo in its prompt as one word among others, so that what it makes is near, at best. What
-is off by no more than MOST_STRETCH is stretched to the sample; what is further off stays as it was made.
+To a model the tempo is one word of the prompt among others, so its result is approximate. A result within
+MOST_STRETCH of the tempo is stretched to exact length; others stay unchanged.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from magnet_cli.models.text import TEMPO
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.settings import MOST_STRETCH, TRIES, BarsConfig, required
 
-# Of a beat: what is off by no more ends the search, if the seam of a loop is near, too.
+# Relative error of the tempo that ends the search, if a loop's seam is good, too.
 _NEAR = 0.01
 
 
 @dataclass(frozen=True)
 class Bars:
-    """What bars came to be."""
+    """The result of `make_bars`."""
 
     codes: Tensor  # int64 [1, K, T], not stretched
     audio: Tensor  # float32 [C, samples] on the CPU
-    settings: dict[str, Any]  # JSON-able
-    tried: int  # seeds
-    beat: Beat | None  # None: it has none that is steady
-    loop: Loop | None = None  # where it was to be one
+    settings: dict[str, Any]  # JSON types
+    tried: int  # number of seeds tried
+    beat: Beat | None  # None: no steady beat
+    loop: Loop | None = None  # if a loop was wanted
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,19 @@ class _Try:
     piece: pieces.Piece
     audio: Tensor  # float32 [C, samples] on the CPU
     cut: Cut | None
-    off: float  # by what share its beats are too long or too short; infinity: it has none
-    seam: float  # of a loop: by how much of a beat its ends miss each other; else 0
+    off: float  # relative error of its beat's length; infinity: no beat
+    seam: float  # of a loop: error at the seam, as a share of a beat; else 0
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The lowest is the nearest: what can be stretched goes first, of which seams count, too."""
+        """Lowest for the best try. If it can be stretched, the seam counts, too."""
         if self.off > MOST_STRETCH:
             return (self.off, self.seam)
         return (0.0, self.off + self.seam)
 
 
 def with_tempo(prompt: str | None, bpm: float) -> str | None:
-    """A prompt that says a tempo, in place of the one that it says. None and "" stay."""
+    """Set the tempo in a prompt, replacing another one. None and "" stay unchanged."""
     if not prompt:
         return prompt
     said = f"{bpm:g} bpm"
@@ -67,20 +67,20 @@ def with_tempo(prompt: str | None, bpm: float) -> str | None:
 def make_bars(
     model: Pipeline, direction: Direction, bars: BarsConfig, loop: bool = False, **hooks: Any
 ) -> Bars:
-    """Make bars at a tempo, of the nearest of a few seeds.
+    """Make bars at a tempo from the best of a few seeds.
 
-    The first try has the direction's own seed. The settings say the seed that was taken, which makes
-    the same at once where it is the only one that is tried.
+    The first try uses the direction's seed. The settings record the chosen seed, which makes the same in a
+    single try.
 
     Args:
-        model: any; for a loop one that fills masks.
+        model: any; for a loop a masked or hybrid one.
         direction: prompts, seed and settings.
-        bars: what is wanted, a tempo among it.
-        loop: its end goes on into its beginning.
+        bars: the bars, with a tempo.
+        loop: make a seamless loop.
         hooks: `on_step` and `on_window` of `pieces.growing`.
 
     Raises:
-        UsageError: the library that stretches is not here, or the model cannot do it.
+        UsageError: the library for stretching is missing, or the model cannot do it.
     """
     check_stretch()
     bpm, seconds = required(bars.bpm), required(bars.seconds)
@@ -100,14 +100,14 @@ def make_bars(
     frames = round(seconds * model.frame_rate) if cut is None else cut.frames
     codes, settings, closed = best.piece.codes[..., :frames], best.piece.settings, None
     made = frames * model.codec.hop_length
-    # Without a beat no more is stretched than what is no whole frame.
+    # Without a beat, only stretch by the fraction of a frame.
     length = size if cut is None or best.off <= MOST_STRETCH + 1e-6 else made
     if loop:
         closed = close_loop(model, best.direction, codes, on_step=hooks.get("on_step"))
         codes, settings, audio = closed.codes, closed.settings, closed.audio[0].numpy()
         audio = stretched(audio, model.sample_rate, length, loop=True)
     else:
-        # With what follows, so that it ends as if it went on.
+        # Stretch more than is needed and cut, so that it does not fade at the end.
         audio, whole = best.audio.numpy(), round(best.audio.shape[-1] * length / made)
         audio = stretched(audio, model.sample_rate, whole)[:, :length]
     beat = None
@@ -118,7 +118,7 @@ def make_bars(
 
 
 def frames_of(model: Pipeline, bars: BarsConfig) -> int:
-    """How long a piece is made of which bars are cut: the beat may be as slow as can be mended."""
+    """Frames to generate before cutting: enough for the slowest beat that can be stretched."""
     frames = required(bars.seconds) * model.frame_rate
     return max(frames_to_hear(model, round(frames)), math.ceil(frames * (1 + MOST_STRETCH)) + 1)
 
@@ -137,6 +137,6 @@ def _tried(
         return _Try(direction, piece, audio, None, math.inf, seam)
     wanted = cut.beats * 60 / required(bars.bpm)
     off = abs(cut.frames / model.frame_rate / wanted - 1)
-    if cut.beats != bars.beats:  # too slow for so many
+    if cut.beats != bars.beats:  # too slow for that many
         off = max(off, 2 * MOST_STRETCH)
     return _Try(direction, piece, audio, cut, off, cut.off if loop else 0.0)

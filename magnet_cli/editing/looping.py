@@ -1,8 +1,8 @@
-"""Seamless loops. The seam is made in codes, and decoded with the loop's own other end around it.
+"""Seamless loops: the seam is generated in codes, and decoded with the loop's other end as context.
 
-The piece is turned by half, so that its end and its beginning meet in the middle of a window; the
-codes there are decoded again with both sides known. What lay in the middle is now at the window's
-ends, and goes on across them as it did before. No fade hides anything.
+The piece is rotated by half, so that its end and beginning meet in the middle of a window, where the codes
+are decoded again with both sides known. The former middle is now at the window's ends and stays continuous
+there. No cross-fade is used.
 """
 
 from __future__ import annotations
@@ -26,55 +26,55 @@ from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.settings import LOOP_TRIES
 
-SEAM_SECONDS = 1.0  # decoded again in the first pass, at most a quarter of the piece
+SEAM_SECONDS = 1.0  # to decode again in the first pass, at most a quarter of the piece
 MOST_PASSES = 4
 SHORTEST = 8  # frames
 CONTEXT_SECONDS = 2.0  # of the loop's other end, decoded on either side and cut off
 
-_SPECTRUM = 1024  # samples of the spectra that a seam is judged by, a quarter of it apart
+_SPECTRUM = 1024  # samples per spectrum for `seam_flux`; the hop is a quarter
 
 
 @dataclass(frozen=True)
 class Beat:
-    """The beat of a loop, which is a whole number of them long, to half a frame of the codec."""
+    """The beat of a loop, whose length is a whole number of beats to within half a codec frame."""
 
     bpm: float
     beats: int
-    off: float  # how far the seam is from the beat, as a share of one
-    stretch: float = 1.0  # how many times as long it is as it was made
+    off: float  # distance of the seam from the beat, as a share of a beat
+    stretch: float = 1.0  # final length divided by generated length
 
     def record(self) -> dict[str, float | int]:
-        """As JSON-able values."""
+        """The beat as JSON types."""
         said = {"bpm": round(self.bpm, 2), "beats": self.beats, "off": round(self.off, 3)}
         return said if self.stretch == 1 else said | {"stretch": round(self.stretch, 4)}
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A piece whose end goes on into its beginning."""
+    """A piece whose end continues into its beginning."""
 
     codes: Tensor  # int64 [1, K, T]
     audio: Tensor  # float32 [1, C, T * hop], decoded around the seam
     seam_flux: float  # spectral flux at the seam
-    body_flux: float  # the 95th percentile of the same everywhere else
-    settings: dict[str, Any]  # JSON-able
-    beat: Beat | None = None  # None: it has none that is steady
+    body_flux: float  # 95th percentile of the flux elsewhere
+    settings: dict[str, Any]  # JSON types
+    beat: Beat | None = None  # None: no steady beat
 
     @property
     def seamless(self) -> bool:
-        """The seam stands out no more than the body does."""
+        """Whether the flux at the seam is no higher than elsewhere."""
         return self.seam_flux <= self.body_flux
 
 
-# Made beyond the length that is asked for, to hear the beat in: a quarter, but no more seconds than the
-# first, and no fewer than the second where that costs no other window of the model.
+# Seconds to generate beyond the requested length, to find the beat: a quarter, but at most _MOST_MORE, and
+# at least _LEAST_MORE if that needs no further window.
 _MOST_MORE, _LEAST_MORE = 2.5, 4.0
-# With so much of a pulse at both ends nine in ten meet it at the seam; with less another seed may do better.
+# With this much pulse at both ends, nine loops in ten meet it at the seam; with less, try another seed.
 _SURE = 0.25
 
 
 def frames_to_hear(model: Pipeline, frames: int) -> int:
-    """How long a piece is made of which a loop of about `frames` frames is cut."""
+    """Frames to generate for a loop of about `frames` frames."""
     more = min(frames / 4, _MOST_MORE * model.frame_rate)
     room = min(_LEAST_MORE * model.frame_rate, model.segment_frames - frames)
     return frames + max(2, round(max(more, room)))
@@ -82,27 +82,27 @@ def frames_to_hear(model: Pipeline, frames: int) -> int:
 
 @dataclass(frozen=True)
 class Take:
-    """A piece that a loop is made of."""
+    """A piece from which to make a loop."""
 
     codes: Tensor  # int64 [1, K, T], as long as the loop
-    beat: Beat | None  # None: it has none that is steady
-    pulse: float | None  # of what has none: as of `pulsing`; None: there are no hits either
-    direction: Direction  # with its own seed
-    tried: int  # it was the best of so many
+    beat: Beat | None  # None: no steady beat
+    pulse: float | None  # without a beat: result of `pulsing`, None if there are no hits
+    direction: Direction  # with the seed of this take
+    tried: int  # number of takes of which it is the best
 
     @property
     def settles(self) -> bool:
-        """No other is asked for: its beat can be told, or it is none of what has a beat."""
+        """Whether no other take is needed: it has a clear beat or pulse, or no hits at all."""
         return self.beat is not None or self.pulse is None or self.pulse >= _SURE
 
     @property
     def rank(self) -> float:
-        """The highest is the steadiest."""
+        """Highest for the steadiest take."""
         return math.inf if self.beat is not None else self.pulse or 0.0
 
 
 def directions(direction: Direction, tries: int) -> Iterator[Direction]:
-    """As many directions as are to be tried, each with its own seed: the first with what is given."""
+    """Yield `tries` directions with different seeds, the first with the given one."""
     for number in range(tries):
         seed = derived_seed(direction.seed, f"try {number}") if number else direction.seed
         yield dataclasses.replace(direction, seed=seed)
@@ -111,13 +111,13 @@ def directions(direction: Direction, tries: int) -> Iterator[Direction]:
 def best_take(
     model: Pipeline, direction: Direction, frames: int, tries: int | None = None, **hooks: Any
 ) -> Take:
-    """The steadiest of a few pieces, cut to about `frames` frames such that its beat meets itself.
+    """The steadiest of a few pieces, cut to about `frames` frames so that the beat continues at the seam.
 
-    More than one is made only where there are hits, and no pulse that is sure at both ends.
+    Further pieces are made only if there are hits but no clear pulse at both ends.
 
     Args:
-        tries: seeds; None: LOOP_TRIES.
-        hooks: as of `pieces.growing`.
+        tries: number of seeds; None: LOOP_TRIES.
+        hooks: as for `pieces.growing`.
     """
     best: Take | None = None
     for tried, one in enumerate(directions(direction, tries or LOOP_TRIES), start=1):
@@ -134,8 +134,8 @@ def best_take(
 
 @torch.inference_mode()
 def _take(model: Pipeline, codes: Tensor, frames: int, direction: Direction) -> Take:
-    """The beginning of a piece [1, K, T], T at least `frames`, that is near to `frames` frames and meets its
-    beat; without one its strongest pulse; where nothing pulses `frames`."""
+    """Cut a piece [1, K, T], T >= frames, to about `frames` frames: to a whole number of beats, or else of
+    its strongest pulse, or else to exactly `frames`."""
     audio = model.codec.decode(codes.to(model.device)).float().cpu()[0].mean(0).numpy()
     about = hear(audio, model.sample_rate), frames / model.frame_rate
     cut = cut_on_beat(*about, model.frame_rate)
@@ -155,16 +155,15 @@ def close_loop(
     found: bool = False,
     on_step: OnStep | None = None,
 ) -> Loop:
-    """Make a piece into a loop of the same length: decode again where its end meets its beginning.
+    """Make a piece into a loop of the same length by decoding again where its end meets its beginning.
 
-    Where the seam can be told from the body it is decoded again, wider each time, and the best pass
-    is kept.
+    While the seam is audible it is decoded again, wider each time; the best pass is kept.
 
     Args:
         model: a masked or hybrid one.
         codes: int64 [1, K, T], generated or encoded, of any length.
-        beat: what it is as long as, of `on_the_beat`.
-        found: the codes are of a sound that was there, not made as the direction says.
+        beat: the beat that its length fits, for the record.
+        found: whether the codes are of an existing sound, not generated by the direction.
 
     Raises:
         UsageError: the model is autoregressive, or the piece is too short.
@@ -190,7 +189,7 @@ def loops(
     found: bool = False,
     on_step: OnStep | None = None,
 ) -> Iterator[Loop]:
-    """One pass after the other, each with a wider seam and another seed. Arguments as `close_loop`."""
+    """Yield passes, each with a wider seam and another seed. Arguments as for `close_loop`."""
     check_codes(model, codes)
     frames = codes.shape[-1]
     check_loop(model, frames)
@@ -212,11 +211,7 @@ def loops(
 
 
 def check_loop(model: Pipeline, frames: int) -> None:
-    """Refuse a loop that the model cannot close.
-
-    Raises:
-        UsageError: the model is autoregressive, or the loop is too short.
-    """
+    """Raise UsageError if the model is autoregressive, or the loop is too short."""
     need_masks(model, "close a loop")
     if frames < SHORTEST:
         raise UsageError(
@@ -257,30 +252,29 @@ def _close(
 
 @torch.inference_mode()
 def decode_around(model: Pipeline, codes: Tensor) -> Tensor:
-    """Codes [1, K, T] of a loop -> float32 [1, C, T * hop] on the CPU, as if it had gone on forever."""
+    """Decode a loop's codes [1, K, T] to float32 [1, C, T * hop] on the CPU, as if it repeated forever."""
     context = round(CONTEXT_SECONDS * model.frame_rate)
     return model.codec.decode_loop(codes.to(model.device), context).float().cpu().clone()
 
 
 def seam_flux(samples: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """The spectral flux of a loop [N] at its seam, and its 95th percentile in the body.
+    """Spectral flux of a loop [N] at its seam, and the 95th percentile elsewhere.
 
-    Flux is the sum of absolute changes between the magnitude spectra of windows a quarter apart. Of
-    a place it is the highest flux between windows that touch the place, so seam and body are
-    measured alike.
+    Flux is the sum of absolute changes between magnitude spectra of consecutive windows. For each place it
+    is the maximum over windows that touch it, so that seam and body are measured alike.
     """
     size = _SPECTRUM
     while size > 16 and size * 16 > len(samples):
         size //= 2
     hop = size // 4
     seam = len(samples) // 2
-    turned = np.roll(samples, seam)  # the seam is in the middle now
+    turned = np.roll(samples, seam)  # the seam is now in the middle
     frames = np.lib.stride_tricks.sliding_window_view(turned, size)[::hop]
     spectra = np.abs(np.fft.rfft(frames * np.hanning(size), axis=-1))
     flux = np.abs(np.diff(spectra, axis=0)).sum(-1)  # flux[j]: windows at j * hop, (j + 1) * hop
     touching = size // hop + 1
     highest = np.lib.stride_tricks.sliding_window_view(flux, touching).max(-1)
-    # highest[j] is of the place that the windows from j to j + touching have in common.
+    # highest[j] is for the place that windows j to j + touching have in common.
     at = min(max(seam // hop - touching + 1, 0), len(highest) - 1)
     body = np.delete(highest, slice(max(at - touching, 0), at + touching + 1))
     body = body if len(body) else highest

@@ -1,7 +1,7 @@
-"""Pieces of any length: the engine of all editing, and what extends a piece or fills its regions.
+"""Pieces of any length: the engine of all editing, which extends a piece or fills its regions.
 
-A piece is codes [1, K, T] and which are open. Open codes are decoded window by window, known ones
-stay. Codes are joined, never waveforms.
+A piece is codes [1, K, T], some of them open. Open codes are decoded window by window, known ones stay.
+Windows are joined in codes, never in waveforms.
 """
 
 from __future__ import annotations
@@ -33,47 +33,45 @@ from magnet_cli.pipeline import Pipeline
 from magnet_cli.request import GenerationRequest, for_window, make_request, said_bars
 from magnet_cli.settings import DecodingConfig
 
-# (which window, from 1; how many) -> called before a window is decoded.
+# Called before a window is decoded: (number from 1, total).
 OnWindow = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Direction:
-    """What the new codes of a piece are to be."""
+    """Prompts and settings for the new codes of a piece."""
 
-    cues: tuple[Cue, ...]  # prompts by time; one that begins at 0 is a prompt for all of it
+    cues: tuple[Cue, ...]  # prompts by time; a single one at 0 is for the whole piece
     seed: int
-    negative_prompt: str | None = None  # what guidance leads away from; None: null
-    config: DecodingConfig | None = None  # None in a field: the checkpoint's own default
-    overlap: float | None = (
-        None  # seconds that windows share with what is known; None: 0.3 segments
-    )
+    negative_prompt: str | None = None  # None: the null condition
+    config: DecodingConfig | None = None  # fields of None: the checkpoint's defaults
+    overlap: float | None = None  # seconds that windows share with known codes; None: 0.3 segments
 
     @classmethod
     def of(cls, prompt: str | None, seed: int, **more: Any) -> Direction:
-        """One prompt for the whole piece."""
+        """A direction with one prompt for the whole piece."""
         return cls((Cue(0.0, prompt),), seed, **more)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece as codes, and what made it."""
+    """A piece as codes, with the settings that made it."""
 
     codes: Tensor  # int64 [1, K, T]
-    settings: dict[str, Any]  # JSON-able
+    settings: dict[str, Any]  # JSON types
 
     @property
     def frames(self) -> int:
-        """Length of the piece."""
+        """Length in frames."""
         return self.codes.shape[-1]
 
 
 class Filler:
-    """A model that fills in open codes as a direction says.
+    """Fills the open codes of a piece by a direction.
 
     Raises:
-        UsageError: the direction does not fit the model, or the piece of `frames` frames, or asks
-            for hybrid decoding, which windows have by a checkpoint's habit only.
+        UsageError: the direction does not fit the model or the piece of `frames` frames, or sets `hybrid`,
+            for which windows only use the checkpoint's default.
     """
 
     def __init__(
@@ -86,44 +84,43 @@ class Filler:
         *,
         bars: Sequence[float] | None = None,
     ) -> None:
-        """`bars`: frames a bar, as of `GenerationRequest`; None: as for a clip from nothing."""
+        """`bars`: frames per bar, as in `GenerationRequest`; None: as for a new clip."""
         self.model, self.direction = model, direction
         self.on_step, self.on_window = on_step, on_window
         self.cues = check_cues(direction.cues, frames / model.frame_rate)
         self.overlap = overlap_frames(direction.overlap, model.segment_frames, model.frame_rate)
         self.config = direction.config or DecodingConfig()
         if model.modeling != "autoregressive":
-            # Every frame of a window is needed, also those after the last whole span.
+            # Every frame of a window is needed, including those after the last whole span.
             self.config = dataclasses.replace(self.config, full_length=True)
             if self.config.hybrid:
-                # A window that continues a beginning is decoded like a clip, with the checkpoint's habit;
-                # seconds that the user gives would fit some windows and not others.
+                # Windows use the checkpoint's default; the user's seconds would fit only some of them.
                 raise UsageError(
-                    "--hybrid is for clips of one prompt and one segment.", "Leave it out here."
+                    "--hybrid is for clips of one prompt and one segment.", "Remove it."
                 )
-        # Checked and resolved once: the windows are this request of other codes and seeds.
+        # Checked and resolved once: each window is this request with other codes and another seed.
         self.request = make_request(
             model.parts,
-            [self.cues[0].prompt],  # the texts themselves are in the sessions
+            [self.cues[0].prompt],  # the texts are in the sessions
             config=self.config,
             seeds=[direction.seed],
             negative_prompts=direction.negative_prompt,
             frames=min(frames, model.segment_frames),
         )
-        if bars is not None and self.request.bars:  # where bars are repeated at all
+        if bars is not None and self.request.bars:  # if the model repeats bars
             self.request = dataclasses.replace(self.request, bars=tuple(bars))
         self._texts: list[Sessions] | None = None
 
     def fill(
         self, codes: Tensor, open_: Tensor, windows: Sequence[Window], seed: int | None = None
     ) -> Iterator[Window]:
-        """Fill the open codes of `windows`, in place; yield each window when it is filled.
+        """Fill the open codes of windows in place; yields each window when it is filled.
 
         Args:
             codes: int64 [1, K, T]; changed only where `open_` is true.
-            open_: bool [1, K, T]; false afterwards where a window filled.
-            windows: in the order in which they are to be filled.
-            seed: instead of the direction's own.
+            open_: bool [1, K, T]; becomes false where a window is filled.
+            windows: in the order to fill them.
+            seed: used in place of the direction's.
         """
         seed = self.direction.seed if seed is None else seed
         for index, window in enumerate(windows):
@@ -139,12 +136,12 @@ class Filler:
             yield window
 
     def describe(self, kind: str, known: Tensor, **more: Any) -> dict[str, Any]:
-        """What makes the piece again, as JSON-able values: the model's account, and the edit's.
+        """The settings that make the piece again, as JSON types.
 
         Args:
-            kind: extend, inpaint, vary, loop.
-            known: bool [1, K, T] of the whole piece: the codes that were given.
-            more: what else the edit was told.
+            kind: extend, inpaint, vary or loop.
+            known: bool [1, K, T], which codes of the whole piece were given.
+            more: further settings of the edit.
         """
         window = known[..., : self.model.segment_frames]
         request = self._window(window.long() * 0, window, self.direction.seed)
@@ -155,7 +152,7 @@ class Filler:
         }
         said = self.model.describe(request)
         if self.config.hybrid is None and not said["decoding"].get("hybrid"):
-            # The first window had none of a checkpoint's habit; later ones may.
+            # The first window did not use the checkpoint's hybrid default, but later ones may.
             said["decoding"].pop("hybrid", None)
         return said | {
             "frames": known.shape[-1],
@@ -167,7 +164,7 @@ class Filler:
         return for_window(self.request, self.model.lm.config, codes, known, seed)
 
     def _sessions(self, start: int, stop: int) -> Sessions:
-        """The model with its texts, weighted for a window. Texts are encoded once for all windows."""
+        """The model with its texts, weighted for a window. Texts are encoded once."""
         if self._texts is None:
             self._texts = [
                 self.model.sessions([cue.prompt], [self.direction.negative_prompt])
@@ -180,7 +177,7 @@ class Filler:
 
 
 def bars_said(model: Pipeline, direction: Direction) -> tuple[float, ...]:
-    """Frames a bar of a sound that is there already: nothing but the prompt says them."""
+    """Frames per bar for an existing sound, which only the prompt can tell."""
     return said_bars([direction.cues[0].prompt], model.lm.config)
 
 
@@ -191,7 +188,7 @@ def extend(
     beginning: Tensor | None = None,
     **hooks: Any,
 ) -> Piece:
-    """The last that `growing` yields: the whole piece. Arguments and errors are its own."""
+    """The whole piece, the last that `growing` yields. Arguments and errors are the same."""
     *_, whole = growing(model, direction, frames, beginning, **hooks)
     return whole
 
@@ -205,15 +202,15 @@ def growing(
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Iterator[Piece]:
-    """Make a piece of any length, and yield what is finished after each window: who stops early keeps that.
+    """Make a piece of any length; yields the finished part after each window, so that callers may stop early.
 
     A piece of one window equals `Model.generate` with the same seed.
 
     Args:
-        model: any; autoregressive ones continue, too.
+        model: masked, hybrid or autoregressive.
         direction: prompts, seed and settings.
-        frames: length of the whole piece, the beginning included.
-        beginning: int64 [1, K, T'], codes that the piece begins with.
+        frames: length of the whole piece, including the beginning.
+        beginning: int64 [1, K, T'], codes at the start of the piece.
         on_step: called after every decoding step.
         on_window: called before every window.
 
@@ -226,9 +223,9 @@ def growing(
         known = beginning.shape[-1]
     if frames <= known:
         raise UsageError(
-            f"The piece is to be {frames / model.frame_rate:g} s long, but its beginning is "
+            f"The piece would be {frames / model.frame_rate:g} s long, but its beginning already is "
             f"{known / model.frame_rate:g} s.",
-            "Ask for more seconds than there are.",
+            "Use a longer duration.",
         )
     bars = None if beginning is None else bars_said(model, direction)
     filler = Filler(model, direction, frames, on_step, on_window, bars=bars)
@@ -241,7 +238,7 @@ def growing(
     windows = onward(frames, known, model.segment_frames, filler.overlap)
     for window in filler.fill(codes, open_, windows):
         settings = filler.describe("extend", given[..., : window.stop], of_frames=frames)
-        yield Piece(codes[..., : window.stop], settings)  # finished codes never change again
+        yield Piece(codes[..., : window.stop], settings)  # finished codes do not change
 
 
 def inpaint(
@@ -253,16 +250,15 @@ def inpaint(
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Piece:
-    """Decode the frames of `regions` again, in all streams; every other code stays as it is.
+    """Decode the frames of `regions` again in all streams; all other codes stay.
 
     Args:
         model: a masked or hybrid one.
         codes: int64 [1, K, T], a piece of any length.
-        regions: frames of it, from - up to; pairs of numbers will do.
+        regions: ranges of its frames (from, up to).
 
     Raises:
-        UsageError: the model is autoregressive, or a region is empty, backwards or not inside the
-            piece.
+        UsageError: the model is autoregressive, or a region is empty, reversed or outside the piece.
     """
     need_masks(model, "fill in a region")
     check_codes(model, codes)
@@ -271,7 +267,7 @@ def inpaint(
     if not joined or joined[0].start < 0 or joined[-1].stop > frames:
         raise UsageError(
             f"The regions {[tuple(r) for r in joined]} are not inside {frames} frames.",
-            "Give at least one that is.",
+            "Give at least one inside.",
         )
     filler = Filler(model, direction, frames, on_step, on_window, bars=bars_said(model, direction))
     filled = codes.to("cpu", copy=True)
@@ -287,24 +283,16 @@ def inpaint(
 
 
 def need_masks(model: Pipeline, what: str) -> None:
-    """Refuse to edit the middle of a sound with a model that only writes onward.
-
-    Raises:
-        UsageError: the model is autoregressive.
-    """
+    """Raise UsageError if a model is autoregressive, and so cannot decode the middle of a sound."""
     if model.modeling == "autoregressive":
         raise UsageError(
-            f"{model.name} writes codes one after the other, so it cannot {what}.",
-            "Take a MAGNeT model, which fills masks; this one can `extend`.",
+            f"{model.name} is autoregressive, so it cannot {what}.",
+            "Use a MAGNeT model, which fills masks; this one can `extend`.",
         )
 
 
 def check_codes(model: Pipeline, codes: Tensor) -> None:
-    """Refuse codes that are not one piece of this model's codec.
-
-    Raises:
-        UsageError: their shape is not [1, K, T], or there is no frame.
-    """
+    """Raise UsageError if codes are not [1, K, T] for this model, with at least one frame."""
     if codes.dim() != 3 or codes.shape[:2] != (1, model.n_q) or codes.shape[2] == 0:
         raise UsageError(
             f"The codes are {list(codes.shape)}.", f"They must be [1, {model.n_q}, frames]."
@@ -319,6 +307,6 @@ def _region(given: Region | tuple[int, int]) -> Region:
     if region is None or region.frames < 1:
         raise UsageError(
             f"{given!r} is not a region of frames.",
-            "Give two whole numbers, from - up to: (100, 150).",
+            "Give two whole numbers (from, up to), such as (100, 150).",
         )
     return region

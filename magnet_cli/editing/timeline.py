@@ -1,7 +1,7 @@
-"""Prompts by time: each frame is guided by a mix of texts, cross-faded where the prompt changes.
+"""Timed prompts: each frame is guided by a mix of texts, cross-faded where the prompt changes.
 
-Guidance is null + (cond - null) * λ. Where the prompt changes, cond is the mean of the logits under
-both texts, weighted frame by frame; so the music itself changes, and no waveform is faded.
+Guidance is null + (cond - null) * λ. Around a change, cond is the weighted mean of the logits for both
+texts, frame by frame; no waveform is faded.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor
 from magnet_cli.decoding.contracts import CausalLogits, Sessions, StageLogits
 from magnet_cli.editing.windows import Cue
 
-CROSSFADE = 1.0  # seconds over which one prompt gives way to the next
+CROSSFADE = 1.0  # seconds over which one prompt replaces another
 
 
 def cue_weights(
     cues: Sequence[Cue], start: int, stop: int, frame_rate: float, crossfade: float = CROSSFADE
 ) -> Tensor:
-    """How much each prompt counts at frames `start` up to `stop`.
+    """The weight of each prompt at frames `start` up to `stop`.
 
-    A cue rises over `crossfade` seconds around its start, or over less where its neighbours are
-    nearer than that, while the one before it falls.
+    A cue fades in over `crossfade` seconds around its start, or less if its neighbours are closer, while the
+    one before fades out.
 
     Returns:
-        float32 [cues, frames], every column a partition of one.
+        float32 [cues, frames], with columns that sum to one.
     """
     seconds = (torch.arange(start, stop, dtype=torch.float64, device="cpu") + 0.5) / frame_rate
     starts = [cue.start for cue in cues]
@@ -45,29 +45,29 @@ def cue_weights(
 
 
 class MixedSessions:
-    """A model under several texts, mixed for a window, however it decodes (`contracts.Sessions`)."""
+    """A model with several texts, mixed for a window (`contracts.Sessions`)."""
 
     def __init__(
         self, sessions: Sequence[Sessions], weights: Tensor, delays: Sequence[int]
     ) -> None:
-        """`weights` [sessions, T] are for the frames of the window; `delays` are the model's."""
+        """`weights`: [sessions, T] for the window's frames; `delays`: the model's."""
         self.sessions, self.weights, self.delays = list(sessions), weights, delays
 
     def causal(self) -> MixedSession:
-        """The mixture step by step."""
+        """The mixture for autoregressive decoding."""
         return MixedSession([one.causal() for one in self.sessions], self.weights, self.delays)
 
     def masked(self, prefix_rows: int = 0, context: int | None = None) -> MixedLogits:
-        """The mixture filling masks, after a prefix of so many rows."""
+        """The mixture for masked decoding, after a prefix of `prefix_rows` rows."""
         masked = [one.masked(prefix_rows, context) for one in self.sessions]
         return MixedLogits(masked, self.weights)
 
 
 class MixedLogits:
-    """Masked models under several texts, mixed frame by frame (`contracts.StageLogits`)."""
+    """Masked sessions with several texts, mixed frame by frame (`contracts.StageLogits`)."""
 
     def __init__(self, sessions: Sequence[StageLogits], weights: Tensor) -> None:
-        """`weights` [sessions, T] are for the frames of the window that is decoded."""
+        """`weights`: [sessions, T] for the window's frames."""
         self.sessions, self.weights = list(sessions), weights
 
     def __call__(
@@ -78,23 +78,23 @@ class MixedLogits:
         mixed, null = None, None
         for session, weight in zip(self.sessions, weights, strict=True):
             shares = weight.expand(positions.shape)[positions]  # [N]
-            # A text without weight here is not computed.
+            # Skip texts without weight here.
             if not bool((shares > 0).any()):
                 continue
             first = mixed is None
             cond, nothing = session(codes, stage, positions, with_null and first)
             if first:
-                # Of a null condition both halves are the same.
+                # For a null condition both halves are the same.
                 null = cond if with_null and nothing is None else nothing
                 mixed = torch.zeros_like(cond)
-            streams = len(cond) // max(len(shares), 1)  # of the stage: a row for each at a position
+            streams = len(cond) // max(len(shares), 1)  # of the stage, a row each per position
             mixed = mixed + cond * shares.repeat_interleave(streams)[:, None]
         assert mixed is not None, "the weights of a frame sum to one"
         return mixed, null
 
 
 class MixedSession:
-    """Causal models under several texts, mixed step by step (`contracts.CausalLogits`)."""
+    """Causal sessions with several texts, mixed step by step (`contracts.CausalLogits`)."""
 
     def __init__(
         self,
@@ -102,14 +102,14 @@ class MixedSession:
         weights: Tensor,
         delays: Sequence[int],
     ) -> None:
-        """`weights` [sessions, T] are for frames; `delays` say which frame a step writes."""
+        """`weights`: [sessions, T] by frame; `delays`: determine the frames that a step writes."""
         used = [i for i in range(len(sessions)) if bool((weights[i] > 0).any())]
         self.sessions = [sessions[i] for i in used]
         self.weights, self.delays = weights[used], torch.tensor(list(delays), device="cpu")
         self._read = 0
 
     def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
-        """Forget everything; make room for `steps` steps."""
+        """Clear all state; make room for `steps` steps."""
         self._read = 0
         for session in self.sessions:
             session.reset(steps, with_null, short_context)
@@ -117,7 +117,7 @@ class MixedSession:
     def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Ids [B, K, n] -> float32 logits [B, K, card] of the next step: conditional, null, short."""
         self._read += tokens.shape[-1]
-        # Step 0 holds no code; stream k's frame t stands at step t + 1 + delays[k].
+        # Step 0 has no code; frame t of stream k is at step t + 1 + delays[k].
         frames = (self._read - 1 - self.delays).clamp(0, self.weights.shape[1] - 1)
         shares = self.weights[:, frames].to(tokens.device)  # [sessions, K]
         mixed, null, mixed_short = None, None, None

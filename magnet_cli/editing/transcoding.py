@@ -1,9 +1,8 @@
-"""Between sounds and codes: a stored sound as the model's codes, codes as a stream of sound, and regions of a
-sound made again in codes and spliced into it.
+"""Converts between sounds and codes, and splices regions that were decoded again into a sound.
 
-An edited region is inpainted in codes, decoded, brought to the file's rate, channels and level, and put in
-its place; all other samples are the file's own, bit for bit. The crossfades lie outside the region, where
-what is decoded and what is there are the same sound.
+An edited region is inpainted in codes, decoded, converted to the file's sample rate, channels and level, and
+put in place; all other samples stay the file's, bit for bit. Crossfades lie outside the region, where the
+decoded and the original sound are the same.
 """
 
 from __future__ import annotations
@@ -34,35 +33,35 @@ from magnet_cli.errors import AudioFileError, UsageError
 from magnet_cli.pipeline import Pipeline
 
 SHORTEST = 0.1  # seconds
-LONGEST = 3600.0  # seconds that are encoded at once: an hour of mono at 32 kHz takes 460 MB
-MARGIN = 1.0  # seconds around a part that are encoded and decoded with it, then cut off
+LONGEST = 3600.0  # seconds to encode at once: an hour of mono at 32 kHz takes 460 MB
+MARGIN = 1.0  # seconds around a part, encoded and decoded with it, then cut off
 CROSSFADE = 0.02  # seconds on either side of a region
-MOST_GAIN = 4.0  # by which what is made is raised at most: 12 dB
-FAINT = 1e-4  # a level (root mean square) below which none is matched
+MOST_GAIN = 4.0  # maximum gain of a new region: 12 dB
+FAINT = 1e-4  # RMS below which levels are not matched
 
 
 def frames_in(model: Pipeline, sound: Sound) -> int:
-    """Frames of the model's codec that hold the whole sound."""
+    """Number of codec frames that hold the whole sound."""
     return frames_holding(model, sound.duration)
 
 
 def whole_frames_in(model: Pipeline, sound: Sound) -> int:
-    """Frames that the sound fills: its last frame may hold less than a frame is long."""
+    """Number of complete codec frames in the sound."""
     return int(sound.duration * model.frame_rate + 1e-6)
 
 
 def frames_holding(model: Pipeline, seconds: float) -> int:
-    """The fewest frames that hold `seconds`: rounding adds none to a length of whole frames."""
+    """Minimum number of frames that hold `seconds`, tolerating rounding errors."""
     return max(1, math.ceil(seconds * model.frame_rate - 1e-6))
 
 
 def samples_at(model: Pipeline, sound: Sound, frame: int) -> int:
-    """Where a frame begins, in samples of the sound's own rate; never past its end."""
+    """Start of a frame in samples at the sound's rate, at most its length."""
     return min(round(frame / model.frame_rate * sound.sample_rate), sound.length)
 
 
 def encode_sound(model: Pipeline, sound: Sound) -> Tensor:
-    """The codes of a whole sound, int64 [1, K, frames_in] on the CPU.
+    """Encode a whole sound to codes, int64 [1, K, frames_in] on the CPU.
 
     Raises:
         AudioFileError: it is too short, too long, silent or damaged.
@@ -71,17 +70,17 @@ def encode_sound(model: Pipeline, sound: Sound) -> Tensor:
 
 
 def encode(model: Pipeline, heard: Tensor) -> Tensor:
-    """Audio of whole frames, of `hear` -> codes int64 [1, K, frames] on the CPU."""
+    """Encode audio from `hear` to codes, int64 [1, K, frames] on the CPU."""
     with torch.inference_mode():
         codes = model.codec.encode(heard.to(model.device))
-    return codes.cpu().clone()  # outside: a tensor that may be written to
+    return codes.cpu().clone()  # outside inference mode, so that it can be written to
 
 
 def hear(model: Pipeline, sound: Sound, first: int, last: int) -> Tensor:
-    """Frames `first` up to `last` of a sound as the model hears them, float32 [1, C, frames * hop].
+    """Read frames `first` up to `last` of a sound for the model, float32 [1, C, frames * hop].
 
-    The sound is resampled, and mixed to the model's channels: many to one by the mean, one to many
-    by copies. What the last frame lacks is silence.
+    The sound is resampled and mixed to the model's channels: many to one by the mean, one to many by copying.
+    An incomplete last frame is padded with silence.
 
     Raises:
         AudioFileError: it is too short, too long, silent or damaged.
@@ -93,14 +92,14 @@ def hear(model: Pipeline, sound: Sound, first: int, last: int) -> Tensor:
     if (last - first) / model.frame_rate > LONGEST:
         raise AudioFileError(
             f"{sound.name} is too long to be encoded ({sound.duration / 3600:.1f} hours).",
-            "Cut an hour or less out of it.",
+            "Use a part of at most an hour.",
         )
     start, stop = samples_at(model, sound, first), samples_at(model, sound, last)
     samples, _ = heard_with(sound, model.sample_rate, model.channels, start, stop)
     if is_silent(samples):
         raise AudioFileError(
             f"{sound.name} is silent{_where(sound, start, stop)}.",
-            "There is nothing to go on from; `magnet gen` starts from nothing.",
+            "Use a sound that is not silent, or `magnet gen`, which needs none.",
         )
     fitted = np.zeros((samples.shape[0], (last - first) * model.codec.hop_length), np.float32)
     length = min(fitted.shape[1], samples.shape[1])
@@ -111,11 +110,11 @@ def hear(model: Pipeline, sound: Sound, first: int, last: int) -> Tensor:
 def decode_stream(
     model: Pipeline, codes: Tensor, length: int | None = None, on_step: OnStep | None = None
 ) -> Iterator[Samples]:
-    """Codes [1, K, T] -> consecutive samples [C, n], each as long as the codec makes it at once.
+    """Decode codes [1, K, T] to consecutive blocks of samples [C, n], as long as the codec makes them.
 
     Args:
-        length: samples after which to stop; None for all.
-        on_step: told of each part; steps are seconds here.
+        length: number of samples after which to stop; None: all.
+        on_step: called after each block, counting seconds as steps.
     """
     total = codes.shape[-1] * model.codec.hop_length
     left = total = total if length is None else min(length, total)
@@ -146,21 +145,21 @@ def _where(sound: Sound, start: int, stop: int) -> str:
 
 @dataclass(frozen=True)
 class Edit:
-    """What takes the place of parts of a sound."""
+    """Patches that replace parts of a sound."""
 
-    patches: tuple[Patch, ...]  # in order, apart
-    regions: tuple[tuple[float, float], ...]  # seconds that were made again, snapped to frames
-    settings: dict[str, Any]  # JSON-able
+    patches: tuple[Patch, ...]  # in order, disjoint
+    regions: tuple[tuple[float, float], ...]  # in seconds, rounded to frames
+    settings: dict[str, Any]  # JSON types
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a region lies in a sound, in samples of the sound's rate."""
+    """A region in samples at the sound's rate."""
 
     start: int
     stop: int
-    fade_in: int  # samples before `start` that cross over into the region
-    fade_out: int  # samples after `stop` that cross over out of it
+    fade_in: int  # samples of the crossfade before `start`
+    fade_out: int  # samples of the crossfade after `stop`
 
 
 def edit_regions(
@@ -172,25 +171,24 @@ def edit_regions(
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Edit:
-    """Make regions of a sound again.
+    """Decode regions of a sound again.
 
-    Only what the model sees around the regions is read and decoded, so the file may be of any
-    length. A model of one channel hears the mean of the sound's channels, and what it makes goes to
-    all of them, each at the level that it has around the region.
+    Only the model's context around the regions is read and decoded, so the file may have any length. A mono
+    model gets the mean of the sound's channels, and its output goes to all channels, each at its level around
+    the region.
 
     Args:
         model: a masked or hybrid one.
-        direction: with one prompt, for all regions.
+        direction: one prompt for all regions.
         spans: (from, to) in seconds.
 
     Raises:
-        UsageError: the model is autoregressive, there are several prompts, or a region lies outside
-            the sound.
+        UsageError: the model is autoregressive, there are several prompts, or a region is outside the sound.
         AudioFileError: the sound is too short, silent around a region, or damaged.
     """
     need_masks(model, "fill in a region")
     if len(direction.cues) != 1:
-        raise UsageError("An edit takes one prompt.", "Edit once for each prompt.")
+        raise UsageError("An edit takes one prompt.", "Edit once per prompt.")
     total = frames_in(model, sound)
     regions = regions_of(spans, model.frame_rate, total)
     places = places_of(model, sound, regions)
@@ -240,11 +238,11 @@ def places_of(model: Pipeline, sound: Sound, regions: Sequence[Region]) -> list[
 def splice(
     model: Pipeline, sound: Sound, decoded: Samples, first: int, places: Sequence[Place]
 ) -> list[Patch]:
-    """Cut out of a decoded part of a sound what belongs at `places`, as the sound's own numbers.
+    """Turn a decoded part of a sound into patches at `places`, in the sound's sample format.
 
     Args:
-        decoded: [C, N] at the model's rate: the part with its regions made again.
-        first: the frame of the sound that the part begins at.
+        decoded: [C, N] at the model's rate, the part with its new regions.
+        first: the frame of the sound at which the part begins.
         places: inside the part.
     """
     start = samples_at(model, sound, first)
@@ -278,9 +276,9 @@ def splice(
 
 
 def level_match(there: Samples, made: Samples) -> Samples:
-    """The gain of each channel [C] that brings `made` [C, n] to the level of `there` [C, n].
+    """Gains [C] that bring `made` [C, n] to the levels of `there` [C, n].
 
-    1 where either is next to silent; a channel that is silent while others are not stays silent.
+    They are 1 if either sound is nearly silent, and 0 for a silent channel beside others that are not.
     """
 
     def levels(samples: Samples) -> npt.NDArray[np.float64]:
@@ -294,10 +292,10 @@ def level_match(there: Samples, made: Samples) -> Samples:
 
 
 def crossfade(out: Samples, into: Samples) -> Samples:
-    """From one sound [C, n] to another at the same level, as alike or unlike as they are.
+    """Cross-fade two sounds [C, n] at constant level.
 
-    Sounds that agree add in amplitude, sounds that do not in power: the sum is divided by what their
-    correlation makes of it.
+    Correlated sounds add in amplitude, uncorrelated ones in power, so the sum is normalised by their
+    correlation.
     """
     length = out.shape[1]
     if length == 0:

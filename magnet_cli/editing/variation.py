@@ -1,4 +1,4 @@
-"""Variations: keep a share of a sound's codes, decode the rest again."""
+"""Variations: keep a share of a sound's codes and decode the rest again."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def vary(
     on_step: OnStep | None = None,
     on_window: OnWindow | None = None,
 ) -> Piece:
-    """Decode a share of a sound's codes again, with the others known.
+    """Decode a share of a sound's codes again, given the others.
 
     Args:
         model: a masked or hybrid one.
         codes: int64 [1, K, T], the sound.
         strength: 0 keeps every code, 1 keeps none.
-        keep_streams: streams that are kept whole, from the coarsest on.
+        keep_streams: number of coarsest streams to keep whole.
 
     Raises:
-        UsageError: the model is autoregressive, or an argument cannot be used.
+        UsageError: the model is autoregressive, or an argument is not valid.
     """
     check_codes(model, codes)
     check_variation(model, strength, keep_streams)
@@ -61,14 +61,14 @@ def vary(
 
 
 def check_variation(model: Pipeline, strength: float, keep_streams: int) -> None:
-    """Refuse a variation that the model cannot make. Arguments as in `vary`.
+    """Check the arguments of `vary`.
 
     Raises:
-        UsageError: the model is autoregressive, or an argument cannot be used.
+        UsageError: the model is autoregressive, or an argument is not valid.
     """
     need_masks(model, "vary a sound")
     if not 0 <= strength <= 1:
-        raise UsageError(f"A strength of {strength:g} means nothing.", "Take a number from 0 to 1.")
+        raise UsageError(f"The strength cannot be {strength:g}.", "It takes a number from 0 to 1.")
     if not 0 <= keep_streams < model.n_q:
         raise UsageError(
             f"{keep_streams} streams cannot be kept.",
@@ -81,9 +81,9 @@ def kept_codes(
 ) -> Tensor:
     """Which codes a variation keeps, bool [K, T], in spans.
 
-    Stream k keeps (1 - strength)^(k + 1) of the spans: fine streams describe what the coarse ones
-    leave over, so they give way sooner. What a stream keeps, every coarser one keeps, and a higher
-    strength keeps a part of what a lower one does.
+    Stream k keeps (1 - strength)^(k + 1) of the spans, as fine streams encode the residual of coarse ones.
+    The spans that a stream keeps are kept in all coarser ones, and a higher strength keeps a subset of those
+    of a lower one.
     """
     spans = -(-frames // span_len)
     places = torch.randperm(spans, generator=generator, device="cpu")

@@ -1,8 +1,8 @@
-"""The arithmetic of a piece: when its prompts begin, its regions, and its windows.
+"""Arithmetic of pieces: times of prompts, regions and windows.
 
-A window is the frames that are decoded together, where a piece is longer than the model's segment;
-it is as long as the segment wherever the piece is: that is the length the model was trained on. No
-torch here: what cannot be a piece is refused before a model is loaded.
+A window is a range of frames that is decoded together, for pieces longer than the model's segment. It is as
+long as the segment, on which the model was trained, unless the piece is shorter. This module does not import
+torch, so that errors show before a model is loaded.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from magnet_cli.errors import UsageError
 
-# Share of the segment that a window has in common with what was made before it, if not said.
+# Default overlap of a window with the previous one, as a share of the segment.
 OVERLAP = 0.3
-# Seconds past a sound that a region may end at before a model, and so its frame, is known.
+# Seconds by which a region may exceed a sound before the model's frame length is known.
 SLACK = 0.1
 
 
@@ -31,11 +31,10 @@ class Cue:
 
 
 def check_cues(cues: Sequence[Cue], seconds: float) -> tuple[Cue, ...]:
-    """The cues of a piece in their order.
+    """Check the cues of a piece, and sort them.
 
     Raises:
-        UsageError: there is none, nothing is said of the start, two begin at once, or one lies
-            outside the piece.
+        UsageError: there is none, none begins at 0, two begin at once, or one is outside the piece.
     """
     if not cues:
         raise UsageError("There is no prompt.", "Give at least one.")
@@ -45,18 +44,16 @@ def check_cues(cues: Sequence[Cue], seconds: float) -> tuple[Cue, ...]:
         if cue.start >= seconds:
             raise UsageError(
                 f"A prompt begins at {cue.start:g} s, but the piece is {seconds:g} s long.",
-                "Let it begin sooner, or make the piece longer.",
+                "Let it begin earlier, or make the piece longer.",
             )
     ordered = sorted(cues, key=lambda cue: cue.start)
     if ordered[0].start != 0:
         raise UsageError(
-            f"Nothing is said of the first {ordered[0].start:g} s.", "Let a prompt begin at 0."
+            f"There is no prompt for the first {ordered[0].start:g} s.", "Let a prompt begin at 0."
         )
     for before, after in itertools.pairwise(ordered):
         if before.start == after.start:
-            raise UsageError(
-                f"Two prompts begin at {after.start:g} s.", "Join them into one, or move one."
-            )
+            raise UsageError(f"Two prompts begin at {after.start:g} s.", "Join them, or move one.")
     return tuple(ordered)
 
 
@@ -68,16 +65,15 @@ class Region(NamedTuple):
 
     @property
     def frames(self) -> int:
-        """How many frames these are."""
+        """Number of frames."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True)
 class Window:
-    """The frames that the model sees at once, and those of them that it fills.
+    """The frames that the model sees at once, and those that it fills.
 
-    What is still open inside the window but not in `fill` is made and thrown away: a later window
-    makes it with more around it.
+    Other open frames inside the window are decoded and discarded, as a later window has more context.
     """
 
     start: int
@@ -86,14 +82,14 @@ class Window:
 
 
 def overlap_frames(seconds: float | None, segment: int, frame_rate: float) -> int:
-    """Frames that windows share with what is known.
+    """Number of frames that windows share with known ones.
 
     Args:
-        seconds: what was asked for; None takes OVERLAP of the segment.
-        segment: frames that the model makes at once.
+        seconds: the requested overlap; None: OVERLAP of the segment.
+        segment: frames of the model's segment.
 
     Raises:
-        UsageError: a window would hold nothing new, or nothing known.
+        UsageError: a window would have no new or no known frames.
     """
     if seconds is None:
         frames = max(round(OVERLAP * segment), 1)
@@ -102,15 +98,15 @@ def overlap_frames(seconds: float | None, segment: int, frame_rate: float) -> in
     if not 1 <= frames < segment:
         raise UsageError(
             f"An overlap of {seconds:g} s does not fit the model's segment.",
-            f"Take from {1 / frame_rate:g} to {(segment - 1) / frame_rate:g} s.",
+            f"Use {1 / frame_rate:g} to {(segment - 1) / frame_rate:g} s.",
         )
     return frames
 
 
 def onward(total: int, known: int, segment: int, overlap: int) -> list[Window]:
-    """Windows that fill a piece from frame `known` to its end, each leaning on what came before.
+    """Windows that fill a piece from frame `known` to its end, each overlapping what came before.
 
-    The last one is moved back to end where the piece ends, so it knows more than `overlap` frames.
+    The last one is moved back to end with the piece, so that it knows more than `overlap` frames.
     """
     windows = []
     while known < total:
@@ -122,10 +118,10 @@ def onward(total: int, known: int, segment: int, overlap: int) -> list[Window]:
 
 
 def around(total: int, regions: Sequence[Region], segment: int, overlap: int) -> list[Window]:
-    """Windows that fill `regions` (in order, apart) of a piece, with known frames on both sides.
+    """Windows that fill `regions` (sorted, disjoint) of a piece, with known frames on both sides.
 
-    Regions near each other share a window, in the middle of it. A region too long for that is
-    filled from its start on, as by `onward`, until what is left of it fits.
+    Regions close to each other share a window, at its middle. A region too long for one window is filled
+    from its start, as by `onward`, until the rest fits.
     """
     segment = min(segment, total)
     roomy = max(segment - overlap, 1)  # fills up to this long have overlap / 2 on either side
@@ -151,20 +147,20 @@ def around(total: int, regions: Sequence[Region], segment: int, overlap: int) ->
 def regions_of(
     spans: Sequence[tuple[float, float]], frame_rate: float, total: int
 ) -> tuple[Region, ...]:
-    """Seconds to whole frames: every frame that a span touches, in order, touching ones joined.
+    """Convert spans in seconds to regions: all frames that a span touches, sorted and joined.
 
     Args:
         spans: (from, to) in seconds, in any order.
         total: frames of the piece.
 
     Raises:
-        UsageError: there is none, one is empty or backwards, or one lies outside the piece.
+        UsageError: there is none, or one is empty, reversed or outside the piece.
     """
     length = total / frame_rate
     check_spans(spans, length)
     regions = []
     for start, stop in spans:
-        # A rounding error beyond a whole number of frames adds no frame.
+        # Tolerate rounding errors, so that they add no frame.
         first = math.floor(start * frame_rate + 1e-6)
         last = math.ceil(stop * frame_rate - 1e-6)
         if first >= total or last > total + 1:
@@ -174,15 +170,15 @@ def regions_of(
 
 
 def check_spans(spans: Sequence[tuple[float, float]], seconds: float) -> None:
-    """Refuse what no model could make a region of, in a sound of `seconds`.
+    """Check spans in a sound of `seconds`, before a model is loaded.
 
-    A span may end a little past the sound, by less than SLACK: by a frame, `regions_of` allows.
+    A span may exceed the sound by less than SLACK; `regions_of` allows one frame.
 
     Raises:
-        UsageError: there is none, one is empty or backwards, or one lies outside the sound.
+        UsageError: there is none, or one is empty, reversed or outside the sound.
     """
     if not spans:
-        raise UsageError("There is no region.", "Say what to make anew, such as 2.0-5.5.")
+        raise UsageError("There is no region.", "Give one, such as 2.0-5.5.")
     for start, stop in spans:
         if not (math.isfinite(start) and math.isfinite(stop) and 0 <= start < stop):
             raise UsageError(
@@ -199,7 +195,7 @@ def _outside(start: float, stop: float, seconds: float) -> UsageError:
 
 
 def join(regions: Sequence[Region]) -> tuple[Region, ...]:
-    """The same frames as regions in order that neither overlap nor touch."""
+    """Sort regions, and join those that overlap or touch."""
     joined: list[Region] = []
     for region in sorted(regions):
         if joined and region.start <= joined[-1].stop:
@@ -210,16 +206,16 @@ def join(regions: Sequence[Region]) -> tuple[Region, ...]:
 
 
 def stretches(windows: Sequence[Window]) -> tuple[Region, ...]:
-    """The parts of a piece that the windows see: all that has to be read of it."""
+    """The parts of a piece that windows cover, which must be read."""
     return join([Region(window.start, window.stop) for window in windows])
 
 
 def window_seed(seed: int, index: int) -> int:
-    """The seed of a window. The first has the piece's own, so a piece of one window is a plain clip."""
+    """The seed of a window. The first has the piece's seed, so that a piece of one window equals a clip."""
     return seed if index == 0 else derived_seed(seed, f"window {index}")
 
 
 def derived_seed(seed: int, purpose: str) -> int:
-    """A seed for a part of the work, the same on every machine."""
+    """A seed derived for a purpose, the same on every machine."""
     digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

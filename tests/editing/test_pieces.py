@@ -84,7 +84,7 @@ def test_trimming_to_spans_is_not_for_pieces() -> None:
 
 
 def test_a_piece_must_be_longer_than_its_beginning() -> None:
-    with pytest.raises(UsageError, match="Ask for more seconds"):
+    with pytest.raises(UsageError, match="Use a longer duration"):
         extend(tiny_model(), PIANO, 70, codes_of(70))
     with pytest.raises(UsageError, match="must be"):
         extend(tiny_model(), PIANO, 70, codes_of(70)[0])
