@@ -112,7 +112,7 @@ def test_what_cannot_be_a_loop_is_refused() -> None:
     with pytest.raises(UsageError, match="too short"):
         close_loop(tiny_model(), PIANO, codes_of(SHORTEST - 1))
     causal = Direction.of("piano", 4, config=DecodingConfig(top_k=5))
-    with pytest.raises(UsageError, match="one after the other"):
+    with pytest.raises(UsageError, match="is autoregressive"):
         close_loop(tiny_model("autoregressive"), causal, codes_of(50))
 
 

@@ -71,9 +71,9 @@ def test_an_autoregressive_model_extends_too_and_keeps_its_beginning() -> None:
 
 def test_an_autoregressive_model_fills_no_masks() -> None:
     model, direction = tiny_model("autoregressive"), Direction.of("piano", seed=4, config=AR)
-    with pytest.raises(UsageError, match="one after the other"):
+    with pytest.raises(UsageError, match="is autoregressive"):
         inpaint(model, direction, codes_of(20), [Region(3, 6)])
-    with pytest.raises(UsageError, match="one after the other"):
+    with pytest.raises(UsageError, match="is autoregressive"):
         vary(model, direction, codes_of(20), 0.5)
 
 
