@@ -80,7 +80,7 @@ def test_what_was_made_is_edited_on(model: Model, capsys: pytest.CaptureFixture[
     with pytest.raises(MagnetError, match=r"loop\.wav exists"):
         loop.save("loop.wav")
     loop.save("loop.wav", force=True)
-    with pytest.raises(MagnetError, match="cannot be faded"):
+    with pytest.raises(MagnetError, match="cannot have a fade"):
         loop.save("faded.wav", output=OutputConfig(fade=1))
 
 

@@ -1,10 +1,9 @@
-"""The writer of sound: rate, channels, fade, loudness, how it was made, in a file that is whole or not
-there. A clip, a loop and a piece of hours are written in the same way, in the memory of a few blocks.
+"""The writer of sound: sample rate, channels, fade, loudness and record, in a file that appears complete or
+not at all. Clips, loops and long pieces are written in the same way, with a few blocks in memory.
 
-Loudness comes last, so that what was measured and limited is what is written. It is known only at
-the end, so the sound is first kept as float32 while it is measured, then read again as often as the
-limiter needs, and once more to be written. Edits of a file (`write_patched`) are not finished: they
-share the file alone.
+Loudness comes last, so that the written sound is the one that was measured and limited. The sound is first
+stored as float32 while it is measured, then read again as often as the limiter needs, and once more to be
+written. Edits of a file (`write_patched`) skip all of this and share only the file writing.
 """
 
 from __future__ import annotations
@@ -50,23 +49,23 @@ from magnet_cli.errors import AudioFileError
 from magnet_cli.files import draft, uninterrupted, write_error
 from magnet_cli.settings import AudioFormat, OutputConfig
 
-BLOCK = 1 << 19  # samples that are in memory at a time, of each channel: 16 s at 32 kHz
+BLOCK = 1 << 19  # samples per channel in memory at a time: 16 s at 32 kHz
 
-# Where a sound goes: a path, or a function that is given the bytes of the file, in order.
+# Where a sound goes: a path, or a function called with the bytes of the file in order.
 Target = str | os.PathLike[str] | Callable[[bytes], object]
 
-_SENT = 1 << 20  # bytes that are sent at a time
+_SENT = 1 << 20  # bytes to send at a time
 
 
 @dataclass(frozen=True)
 class Written:
-    """A sound that is written."""
+    """Facts about a written sound."""
 
     loudness: Loudness
     duration: float  # seconds
     sample_rate: int  # Hz
     channels: int
-    path: Path | None  # where it is; None: it was sent
+    path: Path | None  # its file; None: it was sent
 
 
 def write_sound(
@@ -81,23 +80,22 @@ def write_sound(
     loop: bool = False,
     bpm: float | None = None,
 ) -> Written:
-    """Finish a sound and write it, whole or not at all.
+    """Finish a sound and write it, completely or not at all.
 
     Args:
-        target: where to.
+        target: where to write it.
         chunks: [C, n] each, in order, at `sample_rate` Hz, as the codec decodes them.
         name: the format.
-        output: what the user asked for.
-        metadata: JSON-able, kept in the file.
-        replace: whether an existing file is replaced; otherwise the new one is numbered.
-        loop: the sound's end goes on into its beginning, and does so afterwards: three rounds are
-            finished and the middle one is kept, so resampling and limiter have come from where they
-            go to. The file says where it goes round.
-        bpm: its tempo, for the file to say.
+        output: the user's settings.
+        metadata: JSON types, stored in the file.
+        replace: replace an existing file; otherwise the new one is numbered.
+        loop: keep the sound a seamless loop: three rounds are processed and the middle one is kept, so that
+            resampler and limiter are continuous at the seam. The file gets loop points.
+        bpm: the tempo, stored in the file.
 
     Raises:
-        AudioFileError: the sound holds values that are not numbers, or cannot be written in this
-            format, or not at this path.
+        AudioFileError: the sound has NaN or infinite values, or cannot be written in this format or at this
+            path.
         MagnetError: the disk is full.
     """
     if loop:
@@ -108,7 +106,7 @@ def write_sound(
     rate = rate_for(name, output, sample_rate)
     folder = None if callable(target) else str(Path(target).absolute().parent)
     try:
-        # Two blocks or so stay in memory; what is longer is kept on the disk that the file goes to.
+        # About two blocks stay in memory; longer sounds go to the disk of the target.
         with tempfile.SpooledTemporaryFile(8 * BLOCK, dir=folder) as kept:
             at_rate = chunks if rate == sample_rate else resampled(chunks, sample_rate, rate)
             store = _store(kept, at_rate, rate, output)
@@ -124,7 +122,7 @@ def write_sound(
             def write(file: BinaryIO) -> None:
                 nonlocal peak
                 form = (CONTAINERS[name].kind, subtype_of(name, output))
-                hint = "Take another --format, or another --sample-rate."
+                hint = "Use another --format, or another --sample-rate."
                 with _encoded(
                     file,
                     name,
@@ -154,45 +152,43 @@ def write_sound(
 
 
 def check_loopable(output: OutputConfig) -> None:
-    """Refuse settings of a file that do not go with a loop.
-    Raises AudioFileError: a fade was asked for, which a loop has no place for."""
+    """Raise AudioFileError if output settings have a fade, which a loop cannot have."""
     if any(output.fade):
-        raise AudioFileError("A loop cannot be faded: its end would be heard.", "Leave --fade out.")
+        raise AudioFileError("A loop cannot have a fade, which would be audible.", "Remove --fade.")
 
 
 # ------------------------------------------------------------------------------------- between passes
 
 
 class Store:
-    """A sound that is kept as float32.
+    """A sound stored as float32.
 
     Attributes:
-        channels, sample_rate: of what is kept.
-        length: samples of each channel so far.
-        fades: seconds to fade in and out when it is read.
+        channels, sample_rate: of the stored sound.
+        length: samples per channel so far.
+        fades: seconds of fade-in and fade-out, applied when reading.
     """
 
     def __init__(
         self, file: IO[bytes], channels: int, sample_rate: int, fades: tuple[float, float]
     ) -> None:
-        """`file` is empty, and open for reading and writing."""
+        """`file`: empty, open for reading and writing."""
         self.channels, self.sample_rate, self.fades = channels, sample_rate, fades
         self.length = 0
         self._file = file
 
     def append(self, samples: Samples) -> None:
-        """Append [C, n] to what is there. Raises AudioFileError: it holds values that are not
-        numbers, as a network's that went wrong."""
+        """Append samples [C, n]. Raises AudioFileError if they have NaN or infinite values."""
         if not np.isfinite(samples).all():
             raise AudioFileError(
-                "The sound holds values that are not numbers.",
+                "The sound has NaN or infinite values.",
                 "Try --dtype float32, a lower --temperature or another --seed.",
             )
         self._file.write(np.ascontiguousarray(samples.T, dtype=np.float32).tobytes())
         self.length += samples.shape[1]
 
     def read(self, start: int, stop: int) -> Samples:
-        """[C, stop - start], faded: by half a cosine, which has no corner at either end."""
+        """Read samples [C, stop - start] with the fades, which are half-cosines."""
         self._file.seek(start * 4 * self.channels)
         data = self._file.read((stop - start) * 4 * self.channels)
         samples = np.ascontiguousarray(np.frombuffer(data, np.float32).reshape(-1, self.channels).T)
@@ -204,20 +200,19 @@ class Store:
         return samples
 
     def _ramps(self) -> tuple[int, int]:
-        """Samples of the fade in and of the fade out; a sound that is shorter than both is divided
-        between them."""
+        """Samples of the fade-in and fade-out, shortened in proportion if the sound is shorter than both."""
         rise, fall = (round(seconds * self.sample_rate) for seconds in self.fades)
         if (both := rise + fall) > self.length:
             rise, fall = self.length * rise // both, self.length * fall // both
         return rise, fall
 
     def blocks(self) -> Iterator[Samples]:
-        """All of it, in order."""
+        """Yield the whole sound in blocks."""
         for start in range(0, self.length, BLOCK):
             yield self.read(start, min(start + BLOCK, self.length))
 
     def levels(self, start: int, stop: int, true_peak: bool) -> npt.NDArray[np.float64]:
-        """The highest amplitude at each of its samples [stop - start]; `true_peak`: and around it."""
+        """Highest amplitude at each sample [stop - start]; `true_peak`: including between samples."""
         if not true_peak:
             return levels(self.read(start, stop))
         first = max(start - TRUE_PEAK_SIDE, 0)
@@ -227,13 +222,13 @@ class Store:
     def limited(
         self, gain: float, release: float, peak: float, true_peak: bool = False
     ) -> Iterator[Samples]:
-        """All of it, raised by `gain` dB and held under `peak` dBFS by a smooth gain.
+        """Yield the whole sound, amplified by `gain` dB and limited to `peak` dBFS.
 
         Args:
             gain: dB.
             release: dB per second at which the gain recovers after a peak.
-            peak: the ceiling, the same for all channels.
-            true_peak: what lies between the samples is held, too.
+            peak: the ceiling for all channels.
+            true_peak: also limit peaks between samples.
         """
         margin = 2 * look_ahead(self.sample_rate)
         factor = np.float32(10 ** (gain / 20))
@@ -254,8 +249,8 @@ class Store:
                 before = float(released[stop - margin - first - 1])
 
     def loudness(self, blocks: Iterable[Samples]) -> float:
-        """LUFS of blocks of this store, however treated."""
-        # As a whole where that takes no more memory, or where it is too short to be metered in blocks.
+        """LUFS of this store's sound, given as processed blocks."""
+        # Measure at once if that takes no more memory, or if the sound is too short for the meter.
         if self.length <= max(BLOCK, math.ceil(0.4 * self.sample_rate)):
             return measure(np.concatenate([*blocks], axis=1), self.sample_rate)
         meter = Meter(self.channels, self.sample_rate)
@@ -280,13 +275,13 @@ def _store(
 
 
 def _risen(places: npt.NDArray[np.int64], ramp: int) -> Samples:
-    """How far a fade of `ramp` samples has risen at places from its start, 0..1: half a cosine."""
+    """Gain 0..1 of a half-cosine fade of `ramp` samples, at places from its start."""
     risen = np.clip(places + 0.5, 0.0, ramp)
     return (0.5 - 0.5 * np.cos(np.pi * risen / ramp)).astype(np.float32)
 
 
 def _normalized(store: Store, output: OutputConfig) -> tuple[Iterator[Samples], Loudness]:
-    """The blocks to write, and what loudness they have, but for their peak. Silence stays as it is."""
+    """Blocks to write, and their loudness without the final peak. Silence is not amplified."""
     before = store.loudness(store.blocks())
     true_peak = bool(output.true_peak)
     starts = range(0, store.length, BLOCK)
@@ -313,7 +308,7 @@ def _normalized(store: Store, output: OutputConfig) -> tuple[Iterator[Samples], 
 
 @dataclass(frozen=True)
 class Patch:
-    """What takes the place of a file's numbers from `start` on."""
+    """Values that replace a file's from sample `start` on."""
 
     start: int
     numbers: Numbers
@@ -327,19 +322,19 @@ def write_patched(
     metadata: Mapping[str, Any] | None = None,
     replace: bool = True,
 ) -> Path | None:
-    """Write `sound` again with `patches` in it; all other numbers are its own, and its tags.
+    """Copy `sound` with `patches` in place; all other values and its tags stay.
 
-    From wav to wav, its other chunks are kept, too; see `formats.lost_chunks` for any other way.
+    From wav to wav, its other chunks are kept, too; see `formats.lost_chunks` for other formats.
 
     Args:
-        patches: in order, apart.
-        target: where to.
-        encoding: container and encoding, of `formats.encoding_for`.
-        metadata: JSON-able, kept in the file where its container can.
-        replace: whether an existing file is replaced; otherwise the new one is numbered.
+        patches: in order, disjoint.
+        target: where to write it.
+        encoding: container and encoding from `formats.encoding_for`.
+        metadata: JSON types, stored in the file if its container can.
+        replace: replace an existing file; otherwise the new one is numbered.
 
     Returns:
-        where it is; None where it was sent.
+        its path; None if it was sent.
 
     Raises:
         AudioFileError: the file cannot be written, or the sound is damaged.
@@ -362,8 +357,8 @@ def write_patched(
                         part = patch.numbers[first - patch.start : last - patch.start]
                         if not np.isfinite(part).all():
                             raise AudioFileError(
-                                f"{sound.name} is too loud to be edited: what is made does not fit it "
-                                "in numbers.",
+                                f"{sound.name} is too loud to be edited: the new values overflow its "
+                                "sample format.",
                                 "Scale it to -1..1 with another tool first.",
                             )
                         block[first - start : last - start] = part
@@ -391,16 +386,16 @@ def _encoded(
     of: Sound | None = None,
     points: LoopPoints | None = None,
 ) -> Iterator[Callable[[Numbers], None]]:
-    """A sound file in a seekable stream, to write in pieces [samples, channels]. Its tags, and how it
-    was made, are written here and nowhere else.
+    """Yield a function that writes a sound file block by block [samples, channels] into a seekable
+    stream. Only this function writes tags and the record.
 
     Args:
-        name: of the format, for messages.
+        name: the format's name, for messages.
         encoding: libsndfile's names of container and encoding.
-        length: samples of each channel that will come.
-        hint: what to do where libsndfile cannot.
-        of: the sound whose tags and chunks are kept.
-        points: where it goes round, and its tempo, where `of` does not say it.
+        length: samples per channel that will be written.
+        hint: advice if libsndfile fails.
+        of: the sound whose tags and chunks are copied.
+        points: loop points and tempo, if `of` has none.
     """
     points = points or (of.points if of is not None else None)
     kind, subtype = encoding
@@ -425,7 +420,7 @@ def _encoded(
                 try:
                     file.comment = comment
                 except soundfile.LibsndfileError:
-                    if of is None:  # some containers that are not ours have no place for it
+                    if of is None:  # only some inputs' containers cannot store it
                         raise
 
             def put(numbers: Numbers) -> None:
@@ -454,9 +449,9 @@ def _encoded(
 
 @contextmanager
 def _opened(kept: _ErrorKeeper, **form: Any) -> Iterator[soundfile.SoundFile]:
-    """A sound file to write, closed in the end, whole: libsndfile writes what it still holds, and goes
-    back to the header. Wherever a signal comes, it is closed before the file below it is, or writes
-    nowhere: its own finalizer would find that file closed and print what no user can use."""
+    """Open a sound file for writing; closing it lets libsndfile flush and complete the header. Whenever a
+    signal comes, it is closed before the underlying file, or detached from it: otherwise its finalizer
+    would write to a closed file and print an error."""
     file = None
     try:
         with uninterrupted():
@@ -471,51 +466,51 @@ def _opened(kept: _ErrorKeeper, **form: Any) -> Iterator[soundfile.SoundFile]:
             kept.let_go()
 
 
-_LARGEST_WAV = 2**32 - 2**20  # bytes: a header's lengths end there, and comment and tags want room
+_LARGEST_WAV = 2**32 - 2**20  # bytes: the header's limit, less room for comment and tags
 _BYTES = {"PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "DOUBLE": 8}
 
 
 def large_kind(kind: str, subtype: str, numbers: int) -> str:
-    """RF64 in place of WAV where that could not say so many numbers; else `kind`."""
+    """RF64 in place of WAV if there are too many values for that; else `kind`."""
     if kind in ("WAV", "WAVEX") and numbers * _BYTES.get(subtype, 4) > _LARGEST_WAV:
         return "RF64"
     return kind
 
 
 class _ErrorKeeper:
-    """A file for libsndfile, which cannot pass on the errors of what it writes to: they are kept.
+    """A file for libsndfile that stores errors, as libsndfile cannot pass them on.
 
     Attributes:
-        base: where in the file that begins which libsndfile sees.
+        base: offset in the file at which libsndfile's file begins.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._error, self.base = file, cast(OSError | None, None), 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As a file's."""
+        """As for a file."""
         at = self._file.seek(offset + self.base if whence == os.SEEK_SET else offset, whence)
         return at - self.base
 
     def tell(self) -> int:
-        """As a file's."""
+        """As for a file."""
         return self._file.tell() - self.base
 
     def write(self, data: bytes) -> int:
         try:
             self._file.write(data)
-            self._file.flush()  # lest a seek finds out
+            self._file.flush()  # report errors here, not in a later seek
         except OSError as error:
             self._error = error
             self.let_go()
         return len(data)
 
     def let_go(self) -> None:
-        """What comes from now on goes nowhere."""
+        """Discard all further writes."""
         self._file, self.base = io.BytesIO(), 0
 
     def check(self) -> None:
-        """Raise what went wrong, an OSError."""
+        """Raise the stored OSError, if any."""
         if self._error is not None:
             raise self._error
 
@@ -524,13 +519,13 @@ class _ErrorKeeper:
 
 
 def _placed(target: Target, replace: bool, write: Callable[[BinaryIO], None]) -> Path | None:
-    """Let a file be written and put it at its target, or send it there, once it is complete.
-    Raises OSError: it cannot be written."""
+    """Call `write` with a temporary file, then move it to its target or send it.
+    Raises OSError if it cannot be written."""
     if not callable(target):
         with draft(target, replace) as made, made.path.open("w+b") as file:
             write(file)
         return made.final
-    # libsndfile goes back to the header at the end, which a pipe cannot.
+    # libsndfile seeks back to the header at the end, which a pipe cannot.
     with tempfile.TemporaryFile() as kept:
         write(kept)
         kept.seek(0)

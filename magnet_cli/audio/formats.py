@@ -1,5 +1,5 @@
-"""File formats: a table of those that can be written, which of them a path means, and those that libsndfile
-cannot read (m4a, aac, webm, wma, some caf), which `ffmpeg` reads where it is installed.
+"""File formats: a table of writable formats, the choice by a path, and formats that libsndfile cannot read
+(m4a, aac, webm, wma, some caf), for which `ffmpeg` is used if installed.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from magnet_cli.settings import AudioFormat, OutputConfig, required
 if TYPE_CHECKING:
     from magnet_cli.audio.sound import Sound
 
-RIFF = ("WAV", "WAVEX", "RF64")  # libsndfile's names of what has chunks of its own
+RIFF = ("WAV", "WAVEX", "RF64")  # libsndfile's names of containers with RIFF chunks
 
-# What other suffixes that an edit may have mean to libsndfile.
+# libsndfile's containers and lossy encodings for suffixes that an edit may have.
 _CONTAINERS = {"aif": "AIFF", "aiff": "AIFF", "opus": "OGG", "oga": "OGG"}
 _LOSSY = {"ogg": "VORBIS", "oga": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}
 
 
-# Lossless encodings of one container, and what holds the same bits in the others.
+# Lossless encodings of one container, and the PCM encodings that hold the same bits elsewhere.
 _PCM_OF = {"ALAC_16": "PCM_16", "ALAC_20": "PCM_24", "ALAC_24": "PCM_24", "ALAC_32": "PCM_32"}
 
-# Encodings that are read and written again as what they decode to, which is 16 bits.
+# Encodings that decode to 16 bits, and are written again as 16-bit PCM.
 ONCE_PCM = frozenset(
     {"GSM610", "IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM", "G721_32", "G723_24", "G723_40"}
     | {"NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32", "DWVW_12", "DWVW_16"}
@@ -43,9 +43,9 @@ class Container:
 
     Attributes:
         kind: libsndfile's name of the container.
-        subtypes: libsndfile's name of the encoding for each bit depth; None where there is but one.
-        rates: sample rates in Hz that the encoding can hold; empty where any will do.
-        most: the highest rate in Hz, where `rates` is empty; None: there is no end to them.
+        subtypes: libsndfile's name of the encoding for each bit depth; None is the default.
+        rates: supported sample rates in Hz; empty: any up to `most`.
+        most: the highest rate in Hz if `rates` is empty; None: no limit.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Container:
 
     @property
     def takes(self) -> str:
-        """The rates that it can hold, in words."""
+        """The supported rates, in words."""
         return ", ".join(map(str, self.rates)) or f"up to {self.most}"
 
 
@@ -71,7 +71,7 @@ _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # M
 CONTAINERS: dict[AudioFormat, Container] = {
     "wav": Container("WAV", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}),
     "flac": Container("FLAC", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24"}, most=655_350),
-    # libvorbis knows no higher rate, and libsndfile crashes where it is asked for one.
+    # libvorbis supports no higher rate, and libsndfile crashes for one.
     "ogg": Container("OGG", {None: "VORBIS"}, most=200_000),
     "opus": Container("OGG", {None: "OPUS"}, _OPUS_RATES),
     "mp3": Container("MP3", {None: "MPEG_LAYER_III"}, _MP3_RATES),
@@ -79,8 +79,8 @@ CONTAINERS: dict[AudioFormat, Container] = {
 
 
 def format_of(path: Path | None, output: OutputConfig) -> AudioFormat:
-    """The format to write: the one asked for, else the suffix's, else (for no path) wav. Raises
-    AudioFileError: the suffix is unknown, or is that of another format than the one asked for."""
+    """The format to write: the requested one, else the suffix's, else (without a path) wav.
+    Raises AudioFileError if the suffix is unknown, or contradicts the requested format."""
     known = ", ".join(get_args(AudioFormat))
     suffix = path.suffix.lower().removeprefix(".") if path is not None else ""
     by_suffix = next((name for name in CONTAINERS if name == suffix), None)
@@ -88,7 +88,7 @@ def format_of(path: Path | None, output: OutputConfig) -> AudioFormat:
         if by_suffix not in (None, output.format):
             raise AudioFileError(
                 f"{path} ends in .{suffix}, but --format is {output.format}.",
-                f"Name the file with .{output.format}, or leave --format out.",
+                f"Use the suffix .{output.format}, or remove --format.",
             )
         return output.format
     if by_suffix is not None:
@@ -97,13 +97,13 @@ def format_of(path: Path | None, output: OutputConfig) -> AudioFormat:
         return "wav"
     what = f"the suffix .{suffix}" if suffix else "no suffix"
     raise AudioFileError(
-        f"{path} has {what}, which says no audio format that can be written.",
-        f"End the name in one of {known}, or say --format.",
+        f"{path} has {what}, which is not a format that can be written.",
+        f"End the name in one of {known}, or use --format.",
     )
 
 
 def suffix_of(kind: str, subtype: str) -> str:
-    """The suffix, without its dot, of a file that libsndfile calls so: wav, opus, aiff."""
+    """The suffix, without its dot, for libsndfile's names of a format: wav, opus, aiff."""
     if kind in ("WAVEX", "RF64"):
         return "wav"
     kinds = (
@@ -115,8 +115,8 @@ def suffix_of(kind: str, subtype: str) -> str:
 
 
 def checked_format(path: Path | None, output: OutputConfig) -> AudioFormat:
-    """`format_of`, where the format can hold the bit depth and sample rate that were asked for.
-    Raises AudioFileError: it cannot, or as `format_of`."""
+    """`format_of`, checking that the format supports the requested bit depth and sample rate.
+    Raises AudioFileError if it does not, or as `format_of`."""
     name = format_of(path, output)
     subtype_of(name, output)
     rate_for(name, output, output.sample_rate or 48_000)
@@ -124,24 +124,24 @@ def checked_format(path: Path | None, output: OutputConfig) -> AudioFormat:
 
 
 def subtype_of(name: AudioFormat, output: OutputConfig) -> str:
-    """libsndfile's name of the encoding for the bit depth asked for.
-    Raises AudioFileError: the format has no such bit depth."""
+    """libsndfile's name of the encoding for the requested bit depth.
+    Raises AudioFileError if the format does not support it."""
     subtypes = CONTAINERS[name].subtypes
     if output.bit_depth not in subtypes:
         depths = ", ".join(depth for depth in subtypes if depth is not None)
-        hint = f"It takes {depths}." if depths else "Leave --bit-depth out."
+        hint = f"It takes {depths}." if depths else "Remove --bit-depth."
         raise AudioFileError(f"{name} has no bit depth {output.bit_depth}.", hint)
     return subtypes[output.bit_depth]
 
 
 def rate_for(name: AudioFormat, output: OutputConfig, rate: int) -> int:
-    """The sample rate in Hz to write: the one asked for, else `rate` or the next the format holds.
-    Raises AudioFileError: the rate asked for is one that the format cannot hold."""
+    """The sample rate in Hz to write: the requested one, else `rate` or the next supported one.
+    Raises AudioFileError if the format does not support the requested rate."""
     container = CONTAINERS[name]
     wanted = output.sample_rate
     if wanted is None:
         if name == "opus":
-            return 48_000  # it works at that inside whatever it is given
+            return 48_000  # Opus works at this rate internally
         if container.holds(rate):
             return rate
         rates = container.rates or (required(container.most),)
@@ -154,13 +154,11 @@ def rate_for(name: AudioFormat, output: OutputConfig, rate: int) -> int:
 
 
 def check_rate(kind: str, subtype: str, rate: int, name: str) -> None:
-    """Refuse to write the sound called `name` at its own rate where the encoding cannot hold it.
+    """Raise AudioFileError if an encoding does not support the sample rate of the sound `name`.
 
     Args:
         kind, subtype: libsndfile's names of the container and the encoding.
         rate: Hz.
-
-    Raises AudioFileError: it cannot.
     """
     for format_, container in CONTAINERS.items():
         ours = container.kind == kind and (kind != "OGG" or subtype in container.subtypes.values())
@@ -172,10 +170,7 @@ def check_rate(kind: str, subtype: str, rate: int, name: str) -> None:
 
 
 def encoding_for(sound: Sound, path: Path | None) -> tuple[str, str]:
-    """The container and encoding of a copy of `sound`, which can hold its rate.
-
-    Arguments, and what is raised, as in `_encoding`.
-    """
+    """As `_encoding`, also checking the sample rate."""
     kind, subtype = _encoding(sound, path)
     check_rate(kind, subtype, sound.sample_rate, sound.name)
     return kind, subtype
@@ -184,13 +179,13 @@ def encoding_for(sound: Sound, path: Path | None) -> tuple[str, str]:
 def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
     """libsndfile's container and encoding for a copy of `sound` under `path`'s suffix.
 
-    The encoding is the sound's own. Of a lossy sound, what it decodes to is kept in full, unless
-    the copy is of the same lossy kind.
+    The encoding is the sound's. A lossy sound is copied without further loss, unless the copy is of the same
+    lossy format.
 
     Args:
-        path: where to; None keeps the container.
+        path: the copy's path; None keeps the container.
 
-    Raises AudioFileError: the suffix is unknown, or the format cannot hold the sound's numbers.
+    Raises AudioFileError if the suffix is unknown, or the format cannot hold the sound's values.
     """
     import soundfile
 
@@ -200,11 +195,11 @@ def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
         kind = "WAV"
     if kind not in soundfile.available_formats():
         raise AudioFileError(
-            f"{path} has no suffix that says a format that can be written.",
+            f"{path} has no suffix of a format that can be written.",
             "End the name in .wav, .flac, .aiff, .ogg, .opus or .mp3.",
         )
     if sound.subtype in ONCE_PCM and (path is None or suffix not in _LOSSY):
-        # Writing it again would change all samples: what it decodes to is kept, in 16 bits.
+        # Encoding it again would change all samples, so the decoded 16-bit values are written.
         if path is None:
             kind = sound.kind
         if soundfile.check_format(kind, "PCM_16"):
@@ -217,23 +212,23 @@ def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
     wanted = _PCM_OF.get(sound.subtype, sound.subtype) if sound.exact else "FLOAT"
     if soundfile.check_format(kind, wanted):
         return kind, wanted
-    # An 8-bit sound has a sign in one container and none in the other.
+    # 8-bit samples are signed in one container and unsigned in the other.
     other = {"PCM_U8": "PCM_S8", "PCM_S8": "PCM_U8"}.get(wanted, "")
     if other and soundfile.check_format(kind, other):
         return kind, other
     if not sound.exact and soundfile.check_format(kind, "PCM_24"):
         return kind, "PCM_24"
     raise AudioFileError(
-        f"{kind.lower()} cannot hold the samples of {sound.name} ({wanted}) as they are.",
+        f"{kind.lower()} cannot hold the samples of {sound.name} ({wanted}) unchanged.",
         "Name the output .wav.",
     )
 
 
 def lost_chunks(sound: Sound, encoding: tuple[str, str]) -> str:
-    """The names of the chunks that a copy in `encoding` cannot keep, in words; empty for none."""
+    """Names of the chunks that a copy in `encoding` cannot keep, separated by commas."""
     names = [] if encoding[0] in RIFF else [name for name, _ in sound.chunks]
     if encoding[0] in ("FLAC", "OGG") and sound.points is not None:
-        names = [name for name in names if name != b"smpl"]  # its tags say it
+        names = [name for name in names if name != b"smpl"]  # kept in tags
     lost = [name.decode("ascii", "replace").strip() for name in names]
     if sound.has_picture and not (sound.pictures and encoding[0] == "MP3"):
         lost.append("picture")
@@ -245,19 +240,19 @@ def lost_chunks(sound: Sound, encoding: tuple[str, str]) -> str:
 FFMPEG_SUFFIXES = frozenset(
     {".m4a", ".m4b", ".mp4", ".aac", ".webm", ".weba", ".mka", ".mkv", ".wma"}
 )
-_SECONDS = 600  # the longest that ffmpeg may take
+_SECONDS = 600  # time limit for ffmpeg
 
 
 def demuxer_of(head: bytes) -> str | None:
-    """ffmpeg's name of the container that these first 16 bytes begin; None: another one.
-    It is told, rather than asked: a playlist in disguise could name other files."""
+    """ffmpeg's name of the container with these first 16 bytes, or None.
+    ffmpeg is told the container and does not detect it, as a disguised playlist could name other files."""
     if head[4:8] == b"ftyp":
         return "mov"
     if head[:4] == b"\x1aE\xdf\xa3":
         return "matroska"
     if head[:4] == b"0&\xb2u":
         return "asf"
-    # AAC in ADTS: like an mp3's frames, of layer 0.
+    # AAC in ADTS: like mp3 frames, with layer 0.
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
         return "aac"
     return None
@@ -265,9 +260,9 @@ def demuxer_of(head: bytes) -> str | None:
 
 @contextmanager
 def decoded(file: Path | BinaryIO, name: str) -> Iterator[tuple[Path | BinaryIO, str | None]]:
-    """A wav file of what `file` decodes to and what it is, where it is of these kinds; else itself.
+    """Yield a wav file decoded by ffmpeg and the format's name, or `file` itself if it needs no ffmpeg.
 
-    Raises AudioFileError: there is no ffmpeg, or it cannot read the file.
+    Raises AudioFileError if ffmpeg is missing or cannot read the file.
     """
     if isinstance(file, Path):
         with file.open("rb") as stream:
@@ -285,14 +280,14 @@ def decoded(file: Path | BinaryIO, name: str) -> Iterator[tuple[Path | BinaryIO,
     program = shutil.which("ffmpeg")
     if program is None:
         raise AudioFileError(
-            f"{name} is a sound that only ffmpeg can read, which is not installed.",
+            f"{name} can only be read with ffmpeg, which is not installed.",
             "Install ffmpeg, or give a wav, flac, ogg, opus, mp3 or aiff file.",
         )
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "sound.wav")
         flags = ["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe,fd", "-f", demuxer]
         source = f"file:{file}" if isinstance(file, Path) else "pipe:0"
-        if not isinstance(file, Path):  # an m4a file may keep its index at its end
+        if not isinstance(file, Path):  # an m4a file may have its index at the end
             copied = Path(folder, "input")
             with copied.open("wb") as out:
                 shutil.copyfileobj(file, out)
@@ -325,5 +320,5 @@ def _opens(file: Path | BinaryIO) -> bool:
 
 def _unreadable(name: str) -> AudioFileError:
     return AudioFileError(
-        f"{name} is not a sound that ffmpeg can read.", "Give a sound file that is whole."
+        f"{name} is not a sound that ffmpeg can read.", "Give an intact sound file."
     )

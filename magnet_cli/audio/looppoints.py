@@ -1,10 +1,10 @@
-"""Where a sound goes round, and its tempo, as samplers, engines and players keep it in a file.
+"""Loop points and tempo in files, as samplers, game engines and players read them.
 
 A wav file has them in its `smpl` chunk, which Unity, Godot and samplers read; flac and ogg have the tags
-LOOPSTART, LOOPLENGTH, BPM and TEMPO (samples, samples, beats per minute), which game engines made common.
+LOOPSTART, LOOPLENGTH, BPM and TEMPO (samples, samples, beats per minute), which are common in games.
 
-libsndfile writes no tags but its own: it is given a licence as long as ours, and they are put in its place:
-nothing in the file moves, whatever its size.
+libsndfile only writes tags that it knows, so it gets a licence tag of the right length as a placeholder,
+which is then overwritten in place, whatever the size of the file.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-STAND_IN = "license"  # libsndfile's name of the tag that keeps the place
+STAND_IN = "license"  # libsndfile's name of the placeholder tag
 _MARK = "?loop"
-_HEAD = 1 << 18  # bytes of a file that are read: its tags come first, and ours first among them
+_HEAD = 1 << 18  # bytes to read of a file: tags come first, and ours first among them
 _MOST_SAMPLES = 2**48
 
 
 @dataclass(frozen=True)
 class LoopPoints:
-    """What a file says: samples of each channel, and beats per minute; None where it says nothing."""
+    """Loop start and length in samples, and beats per minute; None if the file does not have them."""
 
     start: int | None = None
     length: int | None = None
     bpm: float | None = None
 
     def within(self, samples: int) -> bool:
-        """Whether a sound of so many samples has them."""
+        """Whether they lie within a sound of `samples` samples."""
         return (self.start or 0) + (self.length or 0) <= samples
 
     def chunk(self, sample_rate: int) -> bytes:
-        """The content of a wav file's `smpl` chunk: one loop forward, for ever, its root the middle C."""
+        """The content of a wav file's `smpl` chunk: one endless forward loop, with middle C as root."""
         if self.start is None or self.length is None:
             return b""
-        last = self.start + self.length - 1  # the chunk's end is a sample that is heard
+        last = self.start + self.length - 1  # the chunk's end is inclusive
         if last >= 2**32:
             return b""
         period = round(1e9 / sample_rate)
@@ -47,23 +47,23 @@ class LoopPoints:
         return head + struct.pack("<6I", 0, 0, self.start, last, 0, 0)
 
     def tags(self) -> list[str]:
-        """The same as tags of flac and ogg."""
+        """The points as tags for flac and ogg."""
         said = {"LOOPSTART": self.start, "LOOPLENGTH": self.length}
         tags = [f"{name}={value}" for name, value in said.items() if value is not None]
         if self.bpm is not None:
-            # Under both names that players look for.
+            # Players look for either name.
             tags += [f"{name}={round(self.bpm, 2):.10g}" for name in ("BPM", "TEMPO")]
         return tags
 
     @property
     def stand_in(self) -> str:
-        """A licence that takes as much room in the file as `tags`, for `put_tags`."""
+        """A placeholder of the same size as `tags`, for `put_tags`."""
         room = sum(4 + len(tag) for tag in self.tags()) - 4 - len(f"{STAND_IN}=")
         return _MARK.ljust(room, "?")
 
 
 def put_tags(file: BinaryIO, points: LoopPoints) -> bool:
-    """Put the tags of a flac or ogg file in place of their stand-in; whether it was there."""
+    """Replace the placeholder in a flac or ogg file by tags; returns whether it was found."""
     file.seek(0)
     data = bytearray(file.read(_HEAD))
     given = points.stand_in.encode()
@@ -91,11 +91,11 @@ def put_tags(file: BinaryIO, points: LoopPoints) -> bool:
 def read_points(
     source: Path | BinaryIO, chunks: Sequence[tuple[bytes, bytes]] = ()
 ) -> LoopPoints | None:
-    """What a file says of its loop and tempo; None where it says nothing that can be used.
+    """Read loop points and tempo of a file; None if it has none that are valid.
 
     Args:
-        source: a file, or a stream that can be sought.
-        chunks: of a wav file, `metadata.kept_chunks`.
+        source: a file, or a seekable stream.
+        chunks: a wav file's, from `metadata.kept_chunks`.
     """
     for name, content in chunks:
         if name == b"smpl" and len(content) >= 60 and struct.unpack_from("<I", content, 28)[0]:
@@ -123,7 +123,7 @@ def read_points(
 
 
 def _place_of_count(data: bytes | bytearray, before: int) -> int:
-    """Where the number of tags stands in the head of a flac or ogg file, before `before`; 0: nowhere."""
+    """Offset of the number of tags in the head of a flac or ogg file, below `before`; 0 if not found."""
     vendor = 0
     if data[:4] == b"fLaC":
         at = 4
@@ -143,7 +143,7 @@ def _place_of_count(data: bytes | bytearray, before: int) -> int:
 
 
 def _tags_in(data: bytes) -> Iterator[bytes]:
-    """The tags of a flac or ogg file's head, as far as they lie in one piece: name=text."""
+    """Tags (name=text) in the head of a flac or ogg file, as far as they are contiguous."""
     count = _place_of_count(data, len(data))
     if not count:
         return
@@ -157,7 +157,7 @@ def _tags_in(data: bytes) -> Iterator[bytes]:
 
 
 def _checksum(page: bytes | bytearray) -> int:
-    """That of an ogg page whose own is zero (RFC 3533, section 6)."""
+    """Checksum of an ogg page with its checksum field zero (RFC 3533, section 6)."""
     value, table = 0, _checksums()
     for byte in page:
         value = ((value << 8) & 0xFFFFFFFF) ^ table[(value >> 24) ^ byte]

@@ -1,10 +1,10 @@
-"""Loudness as heard (ITU-R BS.1770-4), and a limiter that keeps peaks under a ceiling.
+"""Perceived loudness (ITU-R BS.1770-4), and a limiter that keeps peaks under a ceiling.
 
-Gain alone cannot give drums the loudness of a pad: their peaks meet the ceiling first. So the gain
-is raised and the peaks are held by the limiter until the loudness is met, or the limiter would have
-to do more than it may (`max_limiting`): then loudness gives way.
+Gain alone cannot make drums as loud as a pad, as their peaks reach the ceiling first. So gain is raised and
+the limiter holds the peaks until the target loudness is met, or until the limiter would exceed
+`max_limiting`; then the sound stays quieter.
 
-The filters are numpy's: scipy.signal alone takes as long to import as a short clip to decode.
+The filters use numpy, as importing scipy.signal takes as long as decoding a short clip.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from magnet_cli.settings import OutputConfig
 
 Decibels = npt.NDArray[np.float64]
 
-TOLERANCE = 0.1  # LU: as near to the target as normalisation comes
-HARD_WORK = 6.0  # dB of reduction from which the limiter can be heard
-LONG_SILENCE = 2.0  # seconds from which silence inside a clip is worth a remark
+TOLERANCE = 0.1  # LU from the target
+HARD_WORK = 6.0  # dB of reduction above which the limiter may be audible
+LONG_SILENCE = 2.0  # seconds above which silence in a clip is reported
 
-_CELL = 0.1  # seconds that are silent or not as a whole
+_CELL = 0.1  # seconds: resolution for finding silence
 _BLOCK = 0.4  # seconds: the meter's block, the shortest sound it measures
 _LOOK_AHEAD = 0.005  # seconds over which the gain falls before a peak
-_RELEASES = (120.0, 400.0, 1500.0)  # dB per second at which the gain recovers: gentle ones first
+_RELEASES = (120.0, 400.0, 1500.0)  # dB per second at which the gain recovers, gentle ones first
 _ROUNDS = 15
-_SHORT = 0.5  # LU by which a loudness is short of its target, and that is said
-TRUE_PEAK_SIDE = 16  # samples on each side that a level between samples may depend on
-_HALF = 10  # those that it does depend on
+_SHORT = 0.5  # LU below the target above which it is reported
+TRUE_PEAK_SIDE = 16  # upper bound of the samples on each side that a true level depends on
+_HALF = 10  # samples on each side that it does depend on
 
 
 @dataclass(frozen=True)
 class Loudness:
-    """What normalising did to a sound.
+    """The effect of normalisation on a sound.
 
     Attributes:
         before, after: LUFS; -inf for silence.
-        gain: dB by which everything was raised.
-        reduction: dB by which the limiter lowered the highest peak at most; 0 where it was not needed.
-        peak: the highest sample afterwards, dBFS.
-        silences: (from, to) in seconds where a finished sound is silent for long (`Silences`).
+        gain: gain in dB before the limiter.
+        reduction: the limiter's maximum reduction in dB; 0 if none.
+        peak: the highest sample afterwards, in dBFS.
+        silences: (from, to) in seconds of long silences in the finished sound (`Silences`).
     """
 
     before: float
@@ -57,20 +57,20 @@ class Loudness:
 
     @property
     def worked_hard(self) -> bool:
-        """The limiter did so much that it may be heard."""
+        """Whether the limiter may be audible."""
         return self.reduction > HARD_WORK
 
     @property
     def silent(self) -> bool:
-        """There is nothing to hear, and nothing was made louder."""
+        """Whether the sound is silent, and so was not amplified."""
         return self.peak < SILENCE
 
 
 def measure(samples: Samples, sample_rate: int) -> float:
     """Integrated loudness of [C, N] in LUFS; -inf for silence.
 
-    A sound shorter than the meter's block is measured as if it were repeated. Of more than five
-    channels, which the standard's weights do not cover, the first five are heard.
+    A sound shorter than the meter's block is measured as if repeated. Only the first five channels count, as
+    the standard has no weights for more.
     """
     if samples.shape[1] == 0:
         return -math.inf
@@ -84,13 +84,13 @@ def measure(samples: Samples, sample_rate: int) -> float:
 
 @dataclass(frozen=True)
 class Level:
-    """What can be measured of any sound.
+    """Measurements of any sound.
 
     Attributes:
-        length: samples of each channel.
-        invalid: how many values of all channels are not numbers.
-        lufs, peak: LUFS and dBFS, -inf for silence; None where values are not numbers.
-        true_peak: the same between the samples, dBTP.
+        length: samples per channel.
+        invalid: number of NaN and infinite values in all channels.
+        lufs, peak: LUFS and dBFS, -inf for silence; None if there are invalid values.
+        true_peak: the peak including between samples, in dBTP.
     """
 
     length: int
@@ -101,7 +101,7 @@ class Level:
 
 
 def level_of(blocks: Iterable[Samples], channels: int, sample_rate: int) -> Level:
-    """The level of [channels, n] each, in the memory of one."""
+    """Measure blocks [channels, n], with one of them in memory."""
     meter, beginning = Meter(channels, sample_rate), np.zeros((channels, 0), np.float32)
     shortest = math.ceil(_BLOCK * sample_rate) + 1
     length = invalid = 0
@@ -122,32 +122,32 @@ def level_of(blocks: Iterable[Samples], channels: int, sample_rate: int) -> Leve
 
 
 class _TruePeak:
-    """The highest amplitude of a sound that comes in pieces, between its samples, too."""
+    """The highest amplitude of a sound given in blocks, including between samples."""
 
     def __init__(self, channels: int) -> None:
-        self._tail = np.zeros((channels, 0), np.float32)  # what the next piece begins after
+        self._tail = np.zeros((channels, 0), np.float32)  # end of the previous block
         self._highest, self._begun = 0.0, False
 
     def add(self, samples: Samples) -> None:
-        """Hear the next [C, n]."""
+        """Process the next [C, n]."""
         side = TRUE_PEAK_SIDE
         whole = np.concatenate([self._tail, samples], axis=1)
-        if whole.shape[1] > 2 * side:  # what is near an end depends on what comes there
+        if whole.shape[1] > 2 * side:  # levels near the end depend on the next block
             heard = true_levels(whole)[side if self._begun else 0 : -side]
             self._highest, self._begun = max(self._highest, float(heard.max())), True
         self._tail = whole[:, -2 * side :]
 
     def found(self) -> float:
-        """The amplitude of all that was heard."""
+        """The amplitude so far."""
         last = true_levels(self._tail)[TRUE_PEAK_SIDE if self._begun else 0 :]
         return max(self._highest, float(last.max(initial=0.0)))
 
 
 class Meter:
-    """Integrated loudness (ITU-R BS.1770-4) of a sound that comes in pieces.
+    """Integrated loudness (ITU-R BS.1770-4) of a sound given in blocks.
 
-    The same numbers as pyloudnorm's, from sums over tenths of a second: the blocks of the standard
-    are four of them.
+    Gives the same values as pyloudnorm, from sums over tenths of a second, four of which are a block of the
+    standard.
     """
 
     def __init__(self, channels: int, sample_rate: int) -> None:
@@ -155,11 +155,11 @@ class Meter:
         self._heard = min(channels, 5)
         self._filters = [_Biquad(*made, self._heard) for made in _k_weighting(sample_rate)]
         self._cells: list[npt.NDArray[np.float64]] = []  # sums of squares [channels]
-        self._open = np.zeros(self._heard)  # of the tenth that is not over
+        self._open = np.zeros(self._heard)  # of the unfinished tenth
         self._length = 0
 
     def add(self, samples: Samples) -> None:
-        """Hear the next [C, n]."""
+        """Process the next [C, n]."""
         heard = samples[: self._heard].astype(np.float64)
         for stage in self._filters:
             heard = stage(heard)
@@ -176,7 +176,7 @@ class Meter:
         self._length += squares.shape[1]
 
     def loudness(self) -> float:
-        """LUFS so far, of a sound not shorter than a block; -inf for silence."""
+        """LUFS so far, for at least one block; -inf for silence."""
         cells = np.stack([*self._cells, self._open, *[np.zeros(self._heard)] * 4])
         blocks = round((self._length / self._rate - 0.4) / 0.1) + 1
         power = sum(cells[i : i + blocks] for i in range(4)) / (0.4 * self._rate)
@@ -197,10 +197,10 @@ Coefficients = tuple[tuple[float, float, float], tuple[float, float]]
 
 
 def _k_weighting(sample_rate: int) -> list[Coefficients]:
-    """The two filters of BS.1770, for any rate: b0, b1, b2 and a1, a2 of each, with a0 at 1.
+    """The two filters of BS.1770 for any sample rate: (b0, b1, b2) and (a1, a2) of each, with a0 = 1.
 
-    A shelf that raises the treble by 4 dB, and a high-pass, of Robert Bristow-Johnson's "Cookbook
-    formulae for audio equalizer biquad filter coefficients", with pyloudnorm's frequencies.
+    A shelf that raises treble by 4 dB, and a high-pass, from Robert Bristow-Johnson's "Cookbook formulae for
+    audio equalizer biquad filter coefficients", with pyloudnorm's frequencies.
     """
     w, q = 2 * math.pi * 1500 / sample_rate, 1 / math.sqrt(2)
     gain, cos = 10 ** (4 / 40), math.cos(w)
@@ -222,22 +222,22 @@ def _k_weighting(sample_rate: int) -> list[Coefficients]:
 
 
 class _Biquad:
-    """A filter of second order over a sound that comes in pieces: y = b * x - a * y before.
+    """A second-order filter for a sound given in blocks: y[n] = sum(b * x) - sum(a * y).
 
-    A recursion goes sample by sample. Here a piece becomes a table of about as many rows as columns:
-    all rows are begun from silence at once, column by column, and what their true beginnings add is
-    a sum of two curves, as the filter is linear.
+    To avoid a recursion sample by sample, a block becomes a table with about as many rows as columns. All
+    rows are filtered at once, column by column, from silence; the effect of their true initial state is
+    then added as a sum of two curves, as the filter is linear.
     """
 
     def __init__(
         self, b: tuple[float, float, float], a: tuple[float, float], channels: int
     ) -> None:
         self._b, self._a = b, a
-        self._x = np.zeros((channels, 2))  # the last two samples that came
-        self._y = np.zeros((channels, 2))  # and what became of them
+        self._x = np.zeros((channels, 2))  # the last two inputs
+        self._y = np.zeros((channels, 2))  # the last two outputs
 
     def __call__(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The next [C, n], filtered."""
+        """Filter the next [C, n]."""
         channels, length = x.shape
         (b0, b1, b2), (a1, a2) = self._b, self._a
         columns = max(2, math.isqrt(length))
@@ -245,16 +245,16 @@ class _Biquad:
         x = np.concatenate([self._x, x], axis=1)
         table = np.zeros((channels, rows * columns))
         table[:, :length] = b0 * x[:, 2:] + b1 * x[:, 1:-1] + b2 * x[:, :-2]
-        # Turned, so that a step is one operation; two samples of silence before each row. Two rows
-        # more for the curves: what follows from a 1 in either place of that silence.
+        # Transposed, so that a step is one operation, with two samples of silence before each row. Two more
+        # rows give the curves: the response to a 1 in either place of that silence.
         y = np.zeros((2 + columns, channels * rows + 2))
         y[2:, :-2] = table.reshape(-1, columns).T
         y[0, -2] = y[1, -1] = 1.0
         for step in range(2, 2 + columns):
             y[step] -= a1 * y[step - 1] + a2 * y[step - 2]
         made, curves = y[2:, :-2].T.reshape(channels, rows, columns), y[2:, -2:].T
-        # How each row begins: as the one before it ends, which is its own end and what its beginning
-        # has become, and so on; twice as far back each time.
+        # A row's initial state is the end of the row before, which depends on that row's initial state,
+        # and so on; resolve these with a doubling reach.
         begun = np.concatenate([self._y[:, None], made[:, :-1, -2:]], axis=1)
         reach, become = 1, curves[:, -2:]
         while reach < rows:
@@ -278,17 +278,17 @@ def settle(
     most: float,
     releases: Sequence[float],
 ) -> tuple[float, float, float]:
-    """Find the gain that meets a loudness through the limiter.
+    """Find the gain with which the limited sound reaches a loudness.
 
     Args:
-        attempt: applies a gain in dB and limits with a release in dB per second; gives the LUFS.
-        before: LUFS without any gain.
-        lufs: the loudness to meet, within TOLERANCE.
-        most: the highest gain in dB that may be tried.
-        releases: of `releases_for`.
+        attempt: applies a gain in dB, limits with a release in dB per second, and returns the LUFS.
+        before: LUFS without gain.
+        lufs: the target, to be met within TOLERANCE.
+        most: maximum gain in dB.
+        releases: from `releases_for`.
 
     Returns:
-        gain, release and loudness of the last attempt, which is the one to keep.
+        gain, release and loudness of the last attempt, which is the one to use.
     """
     for release in releases:
         gain = min(lufs - before, most)
@@ -297,8 +297,8 @@ def settle(
             more = min(lufs - after, most - gain)
             if abs(more) <= TOLERANCE:
                 break
-            # While the limiter takes from each decibel, one and a half for each that is missing
-            # meets the target sooner; where it takes nothing, this still halves what is missing.
+            # While the limiter reduces the effect of gain, 1.5 times the missing gain converges faster;
+            # without limiting, this still halves the error.
             gain += min(1.5 * more, most - gain)
         if abs(lufs - after) <= TOLERANCE:
             break
@@ -306,24 +306,24 @@ def settle(
 
 
 def releases_for(max_limiting: float) -> tuple[float, ...]:
-    """The releases that are tried one after the other. A limiter that takes little recovers gently:
-    a fast one gains a few tenths of a decibel, and follows the waves of a bass."""
+    """The releases to try in order. With little limiting only the gentle one is used: fast ones gain a few
+    tenths of a dB, but follow the waveform of a bass."""
     return _RELEASES[:1] if max_limiting <= HARD_WORK else _RELEASES
 
 
 def levels(samples: Samples) -> npt.NDArray[np.float64]:
-    """The highest amplitude at each sample of [C, N]."""
+    """Highest amplitude of [C, N] over channels, for each sample [N]."""
     return np.abs(samples).max(axis=0, initial=0.0).astype(np.float64)
 
 
 def true_levels(samples: Samples) -> npt.NDArray[np.float64]:
-    """The highest amplitude of [C, N] at each sample and on the way to its neighbours: what a player
-    makes of them, at four times the rate (ITU-R BS.1770-4, annex 2)."""
+    """Highest amplitude of [C, N] at each sample and between it and its neighbours, as a player reconstructs
+    them, at four times the rate (ITU-R BS.1770-4, annex 2)."""
     highest = levels(samples)
     length = samples.shape[1]
     for channel in samples.astype(np.float64) if length else ():
         for taps in _between():
-            # Of a fraction of the way from each sample to the next.
+            # Values at a fraction of the way from each sample to the next.
             passed = np.abs(np.convolve(channel, taps)[_HALF : _HALF + length])
             np.maximum(highest, passed, out=highest)
             np.maximum(highest[1:], passed[:-1], out=highest[1:])
@@ -332,8 +332,8 @@ def true_levels(samples: Samples) -> npt.NDArray[np.float64]:
 
 @functools.cache
 def _between() -> list[npt.NDArray[np.float64]]:
-    """A filter for each quarter of the way between two samples: a windowed sinc."""
-    places = np.arange(_HALF, -_HALF, -1)  # of the first tap: it meets the sample ten ahead
+    """Windowed-sinc filters for the three quarter positions between two samples."""
+    places = np.arange(_HALF, -_HALF, -1)  # the first tap is for the sample ten ahead
     filters = []
     for quarter in (0.25, 0.5, 0.75):
         away = places - quarter
@@ -343,33 +343,32 @@ def _between() -> list[npt.NDArray[np.float64]]:
 
 
 def reduction_needed(level: npt.NDArray[np.float64], peak: float) -> Decibels:
-    """For each sample of `levels` or `true_levels` [N], the dB by which it is above the ceiling `peak`;
-    0 where it is not."""
+    """How many dB each of `levels` or `true_levels` [N] is above the ceiling `peak`; 0 if it is not."""
     needed: Decibels = 20 * np.log10(np.maximum(level / 10 ** (peak / 20), 1.0))
     return needed
 
 
 def look_ahead(sample_rate: int) -> int:
-    """Samples over which the gain falls before a peak: what `envelope` sees to either side."""
+    """Samples over which the gain falls before a peak, which `envelope` needs on either side."""
     return max(1, round(_LOOK_AHEAD * sample_rate))
 
 
 def envelope(
     needed: Decibels, sample_rate: int, release: float, before: float = 0.0
 ) -> tuple[Decibels, Decibels]:
-    """The reduction in dB that a limiter makes of what is needed.
+    """The limiter's reduction in dB, from the reduction that each sample needs.
 
-    What each sample needs is released at a fixed rate in dB, then looked up ahead (a maximum over
-    the window to come) and smoothed (a mean over the window before). The mean runs over values that
-    each saw this sample, so it is never less than the sample needs.
+    The needed reduction is released at a fixed rate in dB, extended ahead (a maximum over the next
+    window) and smoothed (a mean over the previous window). All values in that mean include the current
+    sample, so it is never less than needed.
 
     Args:
-        needed: [N], of `reduction_needed`.
+        needed: [N], from `reduction_needed`.
         release: dB per second.
-        before: what was still to be released just before the first sample.
+        before: reduction still to be released before the first sample.
 
     Returns:
-        the reduction [N], and what is to be released at each sample [N].
+        the reduction [N], and what remains to be released at each sample [N].
     """
     fall = np.arange(1, len(needed) + 1) * (release / sample_rate)
     highest = np.maximum.accumulate(np.maximum(needed + fall, before))
@@ -381,10 +380,10 @@ def envelope(
 
 
 def _highest(values: Decibels, width: int) -> Decibels:
-    """The highest of each of [N] values and the `width` - 1 after it; the last one goes on at the end.
+    """Maximum of each of [N] values and the `width` - 1 after it; the last value repeats at the end.
 
-    By the running maxima from both ends of blocks of `width`: a window lies in two of them
-    (van Herk 1992, Gil and Werman 1993).
+    Uses running maxima from both ends of blocks of `width`, two of which contain a window (van Herk 1992, Gil
+    and Werman 1993).
     """
     blocks = -(-(len(values) + width - 1) // width)
     padded = np.pad(values, (0, blocks * width - len(values)), "edge").reshape(blocks, width)
@@ -395,9 +394,9 @@ def _highest(values: Decibels, width: int) -> Decibels:
 
 
 def hold(samples: Samples, reduction: Decibels, peak: float) -> Samples:
-    """[C, N] lowered by `reduction` [N] dB, no sample above the ceiling `peak`."""
+    """Lower [C, N] by `reduction` [N] dB, with no sample above the ceiling `peak`."""
     held = samples * (10 ** (-reduction / 20)).astype(np.float32)
-    # Rounding leaves it above the ceiling by some parts in ten million.
+    # Rounding may leave samples slightly above the ceiling.
     bound = np.nextafter(np.float32(10 ** (peak / 20)), np.float32(0))
     return np.clip(held, -bound, bound)
 
@@ -411,7 +410,7 @@ class Silences:
         self._length = 0
 
     def add(self, samples: Samples) -> None:
-        """Hear the next [C, n]."""
+        """Process the next [C, n]."""
         peaks = np.abs(samples).max(axis=0, initial=0.0)
         open_ = self._length % self._cell
         if open_ and len(peaks):
@@ -424,7 +423,7 @@ class Silences:
         self._length += samples.shape[1]
 
     def found(self) -> tuple[tuple[float, float], ...]:
-        """(from, to) in seconds of each stretch longer than LONG_SILENCE whose peak is below SILENCE."""
+        """(from, to) in seconds of each section longer than LONG_SILENCE with a peak below SILENCE."""
         quiet = np.array([False, *(np.array(self._peaks) < 10 ** (SILENCE / 20)), False])
         edges = np.flatnonzero(quiet[1:] != quiet[:-1]).reshape(-1, 2)
         spans = np.minimum(edges * self._cell, self._length)
@@ -433,8 +432,9 @@ class Silences:
 
 
 def remark(loudness: Loudness, output: OutputConfig, can_hang: bool = False) -> str:
-    """What a user should be told of the loudness, in sentences; empty where there is nothing to tell.
-    `can_hang`: it was written step by step, and nothing kept it from going on in silence."""
+    """Sentences for the user about loudness problems; empty if there are none.
+    `can_hang`: it was decoded autoregressively without a frequency penalty, and may have got stuck in
+    silence."""
     first = "--frequency-penalty 0.15, another --seed" if can_hang else "another --seed"
     if loudness.silent:
         peak = f"The clip is silent (peak {loudness.peak:.0f} dBFS)"
@@ -457,18 +457,18 @@ def _hard_work(loudness: Loudness, output: OutputConfig) -> str:
 
 
 def is_held_back(loudness: Loudness, output: OutputConfig) -> bool:
-    """Whether the clip stayed quieter than was asked for, as its peaks leave no more room."""
+    """Whether a clip's peaks kept it quieter than requested."""
     short = output.lufs - loudness.after
     return output.normalize and not loudness.silent and _SHORT < short < math.inf
 
 
 def more_room(output: OutputConfig) -> str:
-    """What would make a clip louder that is held back, in words."""
+    """Advice for a clip whose peaks keep it quiet."""
     if output.max_limiting >= 12:
-        return "a lower --lufs is what it can reach"
+        return "it could only reach a lower --lufs"
     return "--max-limiting 12 allows more"
 
 
 def decibels(amplitude: float) -> float:
-    """The level of an amplitude in dBFS; -inf for none."""
+    """An amplitude in dBFS; -inf for 0."""
     return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf

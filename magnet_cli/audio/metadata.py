@@ -1,11 +1,10 @@
-"""How a clip was made, kept inside its file: JSON in the comment that every format has.
+"""The record of how a clip was made, as JSON in its file's comment, which every format has.
 
-The JSON is ASCII (each tool reads it the same way) and holds no time (the same settings give the
-same file). libsndfile writes comments, but loses those of a wav file beyond a few kilobytes and
-puts the time of day into float wav files, so wav files get theirs here. So do mp3 files: of an ID3v2 tag
-libsndfile encodes what is not ASCII twice, and drops the pictures. Libraries that write such tags are under
-licences that would bind whoever uses this one, and the few frames that are set need a page. Tags of 2.3 and
-2.4 are read; 2.4 in UTF-8 is written.
+The JSON is ASCII, which all tools read alike, and has no time, so that the same settings give the same file.
+libsndfile writes comments, but truncates those of wav files after a few kilobytes and puts the time of day
+into float wav files, so this module writes them for wav. It also writes mp3's ID3v2 tags, in which libsndfile
+encodes non-ASCII text twice and drops pictures; libraries for these have restrictive licences, and the few
+frames take little code. ID3v2.3 and 2.4 are read; 2.4 in UTF-8 is written.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from typing import Any, BinaryIO
 from magnet_cli.errors import AudioFileError
 from magnet_cli.foreign import reading
 
-# Opus, the narrowest of the formats, refuses comments beyond 60 kB.
+# Opus has the lowest limit, 60 kB.
 LONGEST_COMMENT = 50_000
 
-# Chunks of a wav file that describe its samples, which are written anew with them; the others (loops, cue
-# points and their labels, broadcast notes) hold as long as its length does.
+# Chunks of a wav file that describe its samples and are written again with them; the others (loops, cue
+# points and labels, broadcast notes) stay valid if the length stays.
 _OF_THE_SAMPLES = {b"fmt ", b"data", b"fact", b"PEAK", b"JUNK", b"PAD ", b"FLLR", b"ds64"}
 
-_KEY = "magnet"  # tells our comment from others'
+_KEY = "magnet"  # marks our comments
 
 
 # libsndfile's names of the tags that have a frame.
@@ -42,25 +41,24 @@ _ID3_FRAMES = {
     "copyright": b"TCOP",
     "software": b"TSSE",
 }
-_MOST_TAG = 64_000_000  # bytes of a tag: pictures are of some megabytes
+_MOST_TAG = 64_000_000  # maximum bytes of a tag: pictures may be some megabytes
 
 
 def to_comment(metadata: Mapping[str, Any]) -> str:
-    """The comment that holds `metadata`.
-    Raises AudioFileError: it is too long for a file to hold."""
+    """Format a record as a comment. Raises AudioFileError if it is too long for a file."""
     comment = json.dumps({_KEY: metadata}, ensure_ascii=True, sort_keys=True)
     if len(comment) > LONGEST_COMMENT:
         raise AudioFileError(
-            f"The settings are too long to be kept in the file ({len(comment)} characters).",
+            f"The settings are too long to be stored in the file ({len(comment)} characters).",
             "Shorten the prompt.",
         )
     return comment
 
 
 def from_comment(comment: str) -> dict[str, Any] | None:
-    """What `to_comment` was given, or None where the comment is not ours."""
+    """The record in a comment, or None if the comment is not ours."""
     try:
-        # NaN and the like were never written here: they are passed over, and the rest is read.
+        # NaN and the like, which we never write, are skipped and the rest is read.
         found = reading.json_of(comment, invalid=True)
     except reading.ReadError:
         return None
@@ -69,7 +67,7 @@ def from_comment(comment: str) -> dict[str, Any] | None:
 
 
 def problem_of(comment: str) -> str | None:
-    """Why a comment that begins as ours cannot be read; None: it can, or is another's."""
+    """Why a comment that begins like ours cannot be read; None if it can or is not ours."""
     if comment[:40].replace(" ", "").startswith(f'{{"{_KEY}":'):
         try:
             reading.json_of(comment, invalid=True)
@@ -84,14 +82,13 @@ def finish_wav(
     chunks: Sequence[tuple[bytes, bytes]] = (),
     mask: bytes = b"",
 ) -> None:
-    """Complete the wav file that libsndfile wrote: no time of day, and what it did not write.
+    """Complete a wav file written by libsndfile: remove the time of day, add chunks.
 
     Args:
         file: open for reading and writing.
-        comment: kept as a LIST INFO chunk.
-        chunks: more of them, name and content, of `kept_chunks`.
-        mask: which loudspeakers its channels are for, of `channel_mask`; libsndfile guesses them from
-            their number.
+        comment: stored as a LIST INFO chunk.
+        chunks: further chunks, name and content, from `kept_chunks`.
+        mask: speaker positions from `channel_mask`, which libsndfile guesses from the number of channels.
     """
     end = file.seek(0, os.SEEK_END)
     if mask and channel_mask(file):
@@ -115,7 +112,7 @@ def finish_wav(
         end = file.tell()
         file.seek(0)
         if file.read(4) == b"RF64":
-            file.seek(20)  # in ds64, which comes first
+            file.seek(20)  # in ds64, the first chunk
             file.write(struct.pack("<Q", end - 8))
         else:
             file.write(struct.pack("<I", min(end - 8, 0xFFFFFFFF)))
@@ -123,9 +120,9 @@ def finish_wav(
 
 
 def kept_chunks(source: Path | BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
-    """The chunks of a wav file, name and content, that a copy of the same length should have, too.
+    """Chunks of a wav file, name and content, that a copy of the same length should keep.
 
-    Its tags are not among them: libsndfile reads those. Empty for any other file.
+    They do not include tags, which libsndfile reads. Empty for other files.
     """
     kept = []
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
@@ -140,8 +137,7 @@ def kept_chunks(source: Path | BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def channel_mask(source: Path | BinaryIO) -> bytes:
-    """Which loudspeakers the channels of a wav file are for, as its header has it; empty where it says
-    nothing."""
+    """The speaker positions of a wav file's channels, as in its header; empty if there are none."""
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
         place = _mask_place(file)
         file.seek(place)
@@ -149,7 +145,7 @@ def channel_mask(source: Path | BinaryIO) -> bytes:
 
 
 def _mask_place(file: BinaryIO) -> int:
-    """Where in a wav file it is; 0: nowhere."""
+    """Offset of the channel mask in a wav file; 0 if there is none."""
     for name, start, size in _chunks(file):
         if name == b"fmt " and size >= 40:
             file.seek(start)
@@ -158,7 +154,7 @@ def _mask_place(file: BinaryIO) -> int:
 
 
 def read_wav_comment(source: Path | BinaryIO) -> str:
-    """The comment of a wav file, or of a seekable stream that holds one; empty where there is none."""
+    """The comment of a wav file or seekable stream; empty if there is none."""
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
         for name, start, size in _chunks(file):
             if name != b"LIST":
@@ -175,13 +171,13 @@ def read_wav_comment(source: Path | BinaryIO) -> str:
 
 
 def moved_comment(source: Path | BinaryIO) -> str:
-    """The comment where ffmpeg keeps it: `DESCRIPTION` of flac and ogg, `TXXX:comment` of mp3; empty
-    where there is none of ours."""
+    """Our comment where ffmpeg puts it: `DESCRIPTION` in flac and ogg, `TXXX:comment` in mp3; empty if there
+    is none."""
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
         file.seek(0)
         head = file.read(4)
         if head == b"fLaC" or head == b"OggS":
-            # The first 256 kB hold it: a comment has 50 kB, and a picture would come after it.
+            # It is within the first 256 kB: a comment has at most 50 kB, and pictures come later.
             data = file.read(1 << 18)
             mark = f'DESCRIPTION={{"{_KEY}"'.encode()
             at = data.upper().find(mark.upper())
@@ -189,14 +185,14 @@ def moved_comment(source: Path | BinaryIO) -> str:
                 size = int.from_bytes(data[at - 4 : at], "little")
                 field = data[at : at + size]
                 if head == b"OggS" and b"OggS" in field:
-                    return ""  # it goes over pages
+                    return ""  # it spans pages
                 return field.partition(b"=")[2].decode("utf-8", "replace")
             return ""
         return _id3_comment(file) if head[:3] == b"ID3" else ""
 
 
 def has_flac_picture(source: Path | BinaryIO) -> bool:
-    """Whether a flac file holds a picture."""
+    """Whether a flac file has a picture."""
     with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
         file.seek(0)
         if file.read(4) != b"fLaC":
@@ -211,14 +207,14 @@ def has_flac_picture(source: Path | BinaryIO) -> bool:
 
 
 def _chunks(file: BinaryIO) -> list[tuple[bytes, int, int]]:
-    """The chunks of a RIFF WAVE file: name, where the content starts, its size in bytes."""
+    """Chunks of a RIFF WAVE file: name, offset of the content, size in bytes."""
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(12)
     if head[:4] not in (b"RIFF", b"RF64") or head[8:] != b"WAVE":
         return []
     found = []
-    large = 0  # bytes of the samples where 32 bits cannot say it
+    large = 0  # bytes of the samples if they exceed 32 bits
     at = 12
     while at + 8 <= end:
         file.seek(at)
@@ -236,12 +232,12 @@ def _chunks(file: BinaryIO) -> list[tuple[bytes, int, int]]:
 
 
 def id3_tag(tags: Mapping[str, str], comment: str | None, pictures: Iterable[bytes] = ()) -> bytes:
-    """An ID3v2.4 tag; nothing where there is nothing to say.
+    """Build an ID3v2.4 tag; empty if it has no content.
 
     Args:
-        tags: by libsndfile's names; those without a frame are left out.
+        tags: by libsndfile's names; those without a frame are dropped.
         comment: None for none.
-        pictures: contents of APIC frames, as `id3_pictures` gives them.
+        pictures: contents of APIC frames, from `id3_pictures`.
     """
     frames = [
         _id3_frame(_ID3_FRAMES[name], b"\x03" + text.encode("utf-8", "replace"))
@@ -256,12 +252,12 @@ def id3_tag(tags: Mapping[str, str], comment: str | None, pictures: Iterable[byt
 
 
 def id3_pictures(file: Path | BinaryIO) -> tuple[bytes, ...]:
-    """The contents of the APIC frames of a file's tag."""
+    """Contents of the APIC frames in a file's tag."""
     return tuple(content for name, content in _id3_frames(file) if name == b"APIC")
 
 
 def _id3_comment(file: Path | BinaryIO) -> str:
-    """The text of `TXXX:comment`, as which ffmpeg keeps a comment; empty where there is none."""
+    """The text of `TXXX:comment`, where ffmpeg puts comments; empty if there is none."""
     for name, content in _id3_frames(file):
         if name == b"TXXX" and content:
             wide = content[0] in (1, 2)
@@ -275,8 +271,8 @@ def _id3_comment(file: Path | BinaryIO) -> str:
 
 
 def _id3_frames(file: Path | BinaryIO) -> list[tuple[bytes, bytes]]:
-    """The frames of an ID3v2.3 or 2.4 tag, name and content; none of any other file, nor of tags that
-    are compressed or stuffed with zeros against false syncs."""
+    """Frames of an ID3v2.3 or 2.4 tag, name and content; none for other files, and for tags that are
+    compressed or unsynchronised."""
     if isinstance(file, Path):
         with file.open("rb") as stream:
             return _id3_frames(stream)
@@ -307,5 +303,5 @@ def _to_synchsafe(number: int) -> bytes:
 
 
 def synchsafe(four: bytes) -> int:
-    """The number in four bytes of seven bits each, as ID3 tags have them."""
+    """Decode an ID3 number of four bytes with seven bits each."""
     return (four[0] & 127) << 21 | (four[1] & 127) << 14 | (four[2] & 127) << 7 | four[3] & 127

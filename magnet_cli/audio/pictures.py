@@ -1,4 +1,4 @@
-"""Pictures of a sound: its waveform above its spectrogram, with time and frequency to read off, or small."""
+"""Pictures of a sound: waveform and spectrogram, with axes or as a thumbnail."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 Mono = npt.NDArray[np.float32]  # [samples]
 
-_WIDTH, _WAVE, _HEIGHT = 1100, 110, 420  # pixels of the plots: columns, rows of each
+_WIDTH, _WAVE, _HEIGHT = 1100, 110, 420  # pixels: columns, rows of the waveform and the spectrogram
 _LEFT, _TOP, _GAP, _RIGHT, _BOTTOM = 84, 48, 18, 96, 54  # pixels around and between them
-_WINDOW = 2048  # samples of a spectrum
-_FRAMES_A_COLUMN = 4  # spectra averaged for one column of pixels
+_WINDOW = 2048  # samples per spectrum
+_FRAMES_A_COLUMN = 4  # spectra averaged per column
 _RANGE = 80.0  # dB from the loudest to black
 _LOWEST = 40.0  # Hz at the bottom
 _FONT = 15
 
-SMALL = (440, 84)  # of a thumbnail's spectrogram: columns, rows
-_SMALL_WAVE, _SHADES = 36, 48  # rows of its waveform, colours of the rest: fewer make smaller files
+SMALL = (440, 84)  # columns and rows of a thumbnail's spectrogram
+_SMALL_WAVE, _SHADES = 36, 48  # rows of its waveform, number of colours: fewer make smaller files
 _SMALL_INK = (150, 178, 228)
 
 _PAPER, _INK, _FAINT, _WAVE_INK = (255, 255, 255), (40, 40, 40), (205, 205, 205), (66, 92, 150)
 
-# From black through purple and orange to pale yellow, brightness rising evenly: the eye reads
-# brightness as level, and so does a black and white print.
+# From black through purple and orange to pale yellow with evenly rising brightness, which reads as level,
+# also in black and white.
 _COLOURS = np.array(
     [
         (0, 0, 4),
@@ -51,7 +51,7 @@ _COLOURS = np.array(
 
 
 def draw(path: str | os.PathLike[str], portrait: Portrait, title: str = "") -> None:
-    """Draw what was heard into a PNG file. Raises AudioFileError: the file cannot be written."""
+    """Draw a portrait as a PNG file. Raises AudioFileError if the file cannot be written."""
     from PIL import Image, ImageDraw
 
     size = (_LEFT + _WIDTH + _RIGHT, _TOP + _WAVE + _GAP + _HEIGHT + _BOTTOM)
@@ -68,7 +68,7 @@ def draw(path: str | os.PathLike[str], portrait: Portrait, title: str = "") -> N
 
 
 def thumbnail(portrait: Portrait) -> Image:
-    """A small picture with a palette: waveform over spectrogram, on black, without axes.
+    """A small paletted picture: waveform over spectrogram, on black, without axes.
 
     Args:
         portrait: of so many columns and rows as SMALL says.
@@ -89,11 +89,11 @@ def thumbnail(portrait: Portrait) -> Image:
 
 
 class Portrait:
-    """What a picture shows of a sound that comes in pieces, in the memory of a piece.
+    """The data of a picture, collected from a sound given in blocks.
 
     Attributes:
-        length, sample_rate: samples of each channel, and Hz.
-        low, high: the lowest and the highest sample of each column.
+        length, sample_rate: samples per channel, and Hz.
+        low, high: the lowest and highest sample in each column.
     """
 
     def __init__(
@@ -103,15 +103,15 @@ class Portrait:
         self.low, self.high = np.zeros(columns), np.zeros(columns)
         frames = columns * _FRAMES_A_COLUMN
         centres = np.linspace(0, length, frames, endpoint=False) + length / frames / 2
-        self._starts = centres.astype(np.int64)  # of the windows, half a window of silence before
+        self._starts = centres.astype(np.int64)  # of windows, after half a window of silence
         self._lines = np.zeros((columns, rows))  # power
         self._done = 0  # frames
-        self._at = 0  # where in the sound, and that silence, `_kept` begins
+        self._at = 0  # position of `_kept` in silence and sound
         self._kept = np.zeros(_WINDOW // 2, np.float32)
         self._seen = 0
 
     def watched(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """The same [C, n], each seen. Values that are not numbers are a gap."""
+        """Yield the same blocks [C, n] after collecting their data; NaN and infinite values count as 0."""
         for block in blocks:
             mono = np.nan_to_num(block, posinf=0.0, neginf=0.0).mean(axis=0)
             self._wave(mono)
@@ -128,7 +128,7 @@ class Portrait:
         for column in range(int(begin), int(end)):
             piece = mono[max(starts[column] - first, 0) : stops[column] - first]
             low, high = float(piece.min()), float(piece.max())
-            fresh = starts[column] >= first  # what is there is no sample yet
+            fresh = starts[column] >= first  # the column has no samples yet
             self.low[column] = low if fresh else min(low, self.low[column])
             self.high[column] = high if fresh else max(high, self.high[column])
 
@@ -152,9 +152,9 @@ class Portrait:
         self._kept, self._at = self._kept[used:].copy(), self._at + used
 
     def levels(self) -> npt.NDArray[np.float32]:
-        """Levels [rows, columns] in dB under the loudest, -80..0; frequency falls from top to bottom.
+        """Levels [rows, columns] in dB relative to the loudest, -80..0, with high frequencies at the top.
 
-        Rows are spaced by the logarithm of frequency, as the ear hears it.
+        Rows are spaced logarithmically in frequency.
         """
         decibels = 10 * np.log10(np.maximum(self._lines, 1e-20))
         loudest = decibels.max() if self._lines.max() > 1e-12 else math.inf
@@ -162,20 +162,20 @@ class Portrait:
 
 
 def time_ticks(duration: float) -> list[float]:
-    """Round times from 0 to `duration` seconds, ten or so."""
+    """About ten round times from 0 to `duration` seconds."""
     step = 10.0 ** math.floor(math.log10(max(duration, 1e-3) / 10))
     step = next(step * factor for factor in (1, 2, 5, 10) if duration / (step * factor) <= 12)
     return [round(step * n, 6) for n in range(int(duration / step + 1e-6) + 1)]
 
 
 def frequency_ticks(sample_rate: int) -> list[int]:
-    """Round frequencies in Hz from the lowest shown to half of the rate."""
+    """Round frequencies in Hz up to half the sample rate."""
     marks = (50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
     return [mark for mark in marks if mark <= sample_rate / 2]
 
 
 def _colour(shares: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """0..1 [rows, columns] -> RGB [rows, columns, 3]."""
+    """Map 0..1 [rows, columns] to RGB [rows, columns, 3]."""
     at = np.linspace(0, 1, len(_COLOURS))
     return np.stack(
         [np.interp(shares, at, _COLOURS[:, channel]) for channel in range(3)], axis=-1
@@ -183,7 +183,7 @@ def _colour(shares: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 
 def _draw_wave(pen: ImageDraw, portrait: Portrait) -> None:
-    """The lowest and highest sample of every column, over -1..1."""
+    """Draw the lowest and highest sample of every column, on a scale of -1..1."""
     middle, half = _TOP + _WAVE / 2, _WAVE / 2
     for column in range(_WIDTH):
         low, high = np.clip([portrait.low[column], portrait.high[column]], -1, 1).tolist()
@@ -213,7 +213,7 @@ def _draw_axes(pen: ImageDraw, top: int, duration: float, sample_rate: int) -> N
 
 
 def _draw_scale(pen: ImageDraw, top: int) -> None:
-    """The bar that says what the colours mean."""
+    """Draw the colour scale."""
     left = _LEFT + _WIDTH + 18
     for row in range(_HEIGHT):
         shade = _colour(np.array([[1 - row / _HEIGHT]], np.float32))[0, 0]
@@ -225,13 +225,13 @@ def _draw_scale(pen: ImageDraw, top: int) -> None:
 
 
 def _font(size: int = _FONT) -> ImageFont | FreeTypeFont:
-    """Pillow's own font: no file of the system is needed."""
+    """Pillow's built-in font, which needs no file of the system."""
     from PIL.ImageFont import load_default
 
     return load_default(size)
 
 
 def _shortened(title: str, longest: int = 110) -> str:
-    """What the font can show of a title: it has the letters of western Europe."""
+    """Shorten a title and replace characters that the font lacks (outside Latin-1)."""
     shown = title.encode("latin-1", "replace").decode("latin-1")
     return shown if len(shown) <= longest else shown[: longest - 3] + "..."

@@ -1,6 +1,6 @@
-"""Hearing a sound file at once: through sounddevice where it is installed, else through a program.
+"""Plays a sound file with sounddevice if installed, else with a program.
 
-Nothing here is an error of who asked for a clip: a machine without a loudspeaker has made it all the same.
+A failure to play is no error of the command, as the clip is already saved.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from magnet_cli.audio.sound import open_sound
 
-# Programs that play a file, in the order in which they are taken, and what they read.
+# Programs that play a file, in order of preference, with arguments and suffixes (empty: any).
 _PROGRAMS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "ffplay": (["-nodisp", "-autoexit", "-loglevel", "quiet"], ()),
     "afplay": ([], (".wav", ".mp3", ".flac", ".aiff", ".m4a")),
@@ -24,24 +24,24 @@ HOW = "install sounddevice (pip install sounddevice), or one of ffplay, afplay, 
 
 
 class CannotPlayError(Exception):
-    """No sound comes out of this machine: the reason, in words that go on behind a colon."""
+    """This machine cannot play a sound; the message is a reason, to follow a colon."""
 
 
 def play(path: Path, until: Callable[[], None] | None = None) -> None:
-    """Play a sound file to its end, or over and over.
+    """Play a sound file once or repeatedly.
 
     Args:
-        path: of the file.
-        until: it is played over and over while this runs; None: once.
+        path: the file.
+        until: play repeatedly until this function returns; None: once.
 
     Raises:
-        CannotPlayError: nothing here can play it.
-        AudioFileError: it cannot be read.
+        CannotPlayError: it cannot be played here.
+        AudioFileError: the file cannot be read.
     """
     problem = ""
     try:
         import sounddevice
-    except (ImportError, OSError):  # OSError: it is there, and PortAudio is not
+    except (ImportError, OSError):  # OSError: PortAudio is missing
         pass
     else:
         try:
@@ -56,7 +56,7 @@ def play(path: Path, until: Callable[[], None] | None = None) -> None:
                 return
             except CannotPlayError as error:
                 problem = problem or f"{name} failed: {error}"
-    raise CannotPlayError(problem or f"nothing is here that plays it: {HOW}")
+    raise CannotPlayError(problem or f"no player is installed: {HOW}")
 
 
 def _by_device(sounddevice: object, path: Path, until: Callable[[], None] | None) -> None:
@@ -74,7 +74,7 @@ def _by_device(sounddevice: object, path: Path, until: Callable[[], None] | None
 
 
 def _by_program(command: list[str], until: Callable[[], None] | None) -> None:
-    """Run a program for each round. Raises CannotPlayError: its first round fails."""
+    """Run a program once, or repeatedly. Raises CannotPlayError if it fails the first time."""
     over = threading.Event()
     running = _started(command)
     if until is None:

@@ -1,7 +1,7 @@
-"""The reader of sound: whole, block by block at another rate, or in the file's own numbers.
+"""The reader of sound: at once, in blocks, resampled, or as the file's own values.
 
-Samples are float32 [channels, samples] in -1..1. An edit takes the numbers instead, so that what it
-does not touch is written back bit for bit. Decoding is libsndfile's, resampling soxr's.
+Samples are float32 [channels, samples] in -1..1. Edits use the file's own values, so that unchanged parts are
+written back bit for bit. libsndfile decodes, soxr resamples.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from magnet_cli.files import muted
 from magnet_cli.foreign.bounds import BOUNDS
 
 Samples = npt.NDArray[np.float32]  # [channels, samples]
-Numbers = npt.NDArray[Any]  # [samples, channels], of the file's own type
+Numbers = npt.NDArray[Any]  # [samples, channels], in the file's own type
 
-BLOCK = 65_536  # samples of each channel that are read at a time
+BLOCK = 65_536  # samples per channel to read at a time
 
-# The encodings that give back what they were given, and the numbers that hold all their bits.
+# Lossless encodings, and the types that hold all their bits.
 _EXACT = {
     "PCM_S8": "int16",
     "PCM_U8": "int16",
@@ -41,7 +41,7 @@ _EXACT = {
     "DOUBLE": "float64",
     "ULAW": "int16",
     "ALAW": "int16",
-    # What decodes to 16 bits each time, and is written again as those.
+    # These decode to 16 bits and are written again as 16-bit PCM.
     **dict.fromkeys(("GSM610", "IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM"), "int16"),
     **dict.fromkeys(("G721_32", "G723_24", "G723_40"), "int16"),
     **dict.fromkeys(("NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32"), "int16"),
@@ -51,29 +51,29 @@ _EXACT = {
     "ALAC_32": "int32",
 }
 
-_CANCELLED = 0.001  # of the loudest channel: no more is left of the mean where they cancel
+_CANCELLED = 0.001  # ratio of the mean's peak to the loudest channel's below which channels cancel
 
-SILENCE = -60.0  # dBFS: a clip whose peak is lower is silence, and raising it would raise noise
+SILENCE = -60.0  # dBFS: a clip with a lower peak is silent, and amplifying it would amplify noise
 
-STREAM = "the input"  # what a sound from a stream is called
+STREAM = "the input"  # name of a sound from a stream
 
 
 class Sound:
-    """An open sound. Positions are samples of its own rate.
+    """An open sound. Positions are samples at its own rate.
 
     Attributes:
-        name: what to call it in messages.
+        name: its name in messages.
         sample_rate: Hz.
-        channels, length: channels, and samples of each.
+        channels, length: number of channels, and samples per channel.
         kind, subtype: libsndfile's names of the container and the encoding: WAV, PCM_16.
-        metadata: how magnet made it; None for any other sound.
-        problem: why that cannot be read, where it is there; None: it can, or is not there.
-        tags: title, artist and the like, by libsndfile's names; not the comment.
-        chunks: what else a wav file holds, such as loops and cue points: name and content.
-        points: where it goes round, and its tempo, as the file says; None: it does not.
-        channel_mask: of a wav file, which loudspeakers its channels are for, as its header has it.
-        has_picture, pictures: whether it holds one; those of an mp3, as their tags have them.
-        remarks: what is wrong with it though it can be used, in sentences: that it ends early.
+        metadata: magnet's record; None for other sounds.
+        problem: why the record cannot be read, or None.
+        tags: title, artist and so on by libsndfile's names, without the comment.
+        chunks: other chunks of a wav file, such as loops and cue points: name and content.
+        points: loop points and tempo in the file, or None.
+        channel_mask: a wav file's speaker positions, as in its header.
+        has_picture, pictures: whether it has a picture; an mp3's pictures as in its tag.
+        remarks: sentences about problems with which it can still be used, such as an early end.
     """
 
     def __init__(
@@ -91,28 +91,28 @@ class Sound:
         self._file, self.name, self.metadata, self.chunks = file, name, metadata, chunks
         self.sample_rate, self.channels = int(file.samplerate), int(file.channels)
         self.kind, self.subtype = str(file.format), str(file.subtype)
-        self.length = int(file.frames)  # `open_sound` sees to it that it is true
+        self.length = int(file.frames)  # corrected by `open_sound`
         self.tags = {tag: text for tag, text in file.copy_metadata().items() if tag != "comment"}
         self._at = 0
 
     @property
     def source(self) -> str:
-        """Its file, or `-`, as a command takes it."""
+        """Its path, or `-` for a stream, as commands take it."""
         return "-" if self.name == STREAM else self.name
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Length in seconds."""
         return self.length / self.sample_rate
 
     @property
     def exact(self) -> bool:
-        """Writing the same numbers again gives the same sound: the encoding loses nothing."""
+        """Whether the encoding is lossless, so that the same values can be written again."""
         return self.subtype in _EXACT
 
     @property
     def dtype(self) -> str:
-        """The type of the numbers: for a lossy encoding float32, which holds what it decodes to."""
+        """The type of the file's values; float32 for lossy encodings."""
         return _EXACT.get(self.subtype, "float32")
 
     def read(
@@ -123,7 +123,7 @@ class Sound:
         stop: int | None = None,
         checked: bool = True,
     ) -> Samples:
-        """Samples `start` up to `stop` in one array; arguments and errors as of `blocks`."""
+        """Samples `start` up to `stop` in one array; arguments and errors as for `blocks`."""
         blocks = [*self.blocks(sample_rate, channels, start, stop, checked)]
         if not blocks:
             return np.zeros((channels or self.channels, 0), np.float32)
@@ -137,16 +137,16 @@ class Sound:
         stop: int | None = None,
         checked: bool = True,
     ) -> Iterator[Samples]:
-        """Samples `start` up to `stop`, in order, in the memory of a block.
+        """Yield samples `start` up to `stop` in blocks.
 
         Args:
-            sample_rate: Hz to resample to; None: the sound's own.
-            channels: how many to make; None: the sound's own. From many channels their mean is taken.
-            start, stop: None for the end.
-            checked: otherwise values that are not numbers pass, and the sound ends where its file
+            sample_rate: Hz to resample to; None: the sound's.
+            channels: number of channels; None: the sound's. Several are mixed to their mean.
+            start, stop: range of samples; None: the end.
+            checked: raise errors; otherwise NaN and infinite values pass, and the sound ends where its data
                 does, whatever the header says.
 
-        Raises AudioFileError: the file is damaged, or holds values that are not numbers.
+        Raises AudioFileError if the file is damaged, or has NaN or infinite values.
         """
         width = self.channels if channels in (None, self.channels) else 1
         wanted = channels or width
@@ -161,21 +161,21 @@ class Sound:
             yield with_channels(block, wanted)
 
     def numbers(self, start: int, stop: int) -> Numbers:
-        """The file's own numbers [stop - start, channels].
-        Raises AudioFileError: the file is damaged there."""
+        """The file's own values [stop - start, channels].
+        Raises AudioFileError if the file is damaged there."""
         return self._numbers(start, stop, whole=True)
 
     def samples(self, start: int, stop: int) -> Samples:
         """The same as float32 [channels, stop - start] in -1..1.
-        Raises AudioFileError: the file is damaged there, or holds values that are not numbers."""
+        Raises AudioFileError if the file is damaged there, or has NaN or infinite values."""
         return self._scaled(self.numbers(start, stop), checked=True)
 
     def stored(self, samples: Samples) -> Numbers:
-        """float32 [channels, n] -> the file's own numbers [n, channels]; integers are held in range."""
+        """Convert float32 [channels, n] to the file's own values [n, channels]; integers are clipped."""
         scaled = samples.T.astype(np.float64) * self._scale
         if self.dtype.startswith("float"):
             return scaled.astype(self.dtype)
-        # 24 bits lie in the upper bytes of an int32: what is below them is lost in the file.
+        # 24-bit samples use the upper bytes of an int32; the file drops the lowest byte.
         coarse = 256 if self.subtype == "PCM_24" else 1
         whole = np.rint(scaled / coarse) * coarse
         return np.clip(whole, -self._scale, self._scale - coarse).astype(self.dtype)
@@ -187,7 +187,7 @@ class Sound:
     def _numbers(self, start: int, stop: int, whole: bool) -> Numbers:
         try:
             with muted() if "MPEG" in self.subtype else nullcontext():
-                if start != self._at:  # a seek in an mp3 or opus file loses what the decoder heard
+                if start != self._at:  # a seek in mp3 or opus resets the decoder's state
                     self._file.seek(start)
                 read: Numbers = self._file.read(stop - start, dtype=self.dtype, always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError) as error:
@@ -202,32 +202,32 @@ class Sound:
             scaled = (numbers.T / self._scale).astype(np.float32)
         if checked and not np.isfinite(scaled).all():
             raise AudioFileError(
-                f"{self.name} holds values that are not numbers.", "Repair it with another tool."
+                f"{self.name} has NaN or infinite values.", "Repair it with another tool."
             )
         return np.ascontiguousarray(scaled)
 
     def _damaged(self, at: int) -> AudioFileError:
         return AudioFileError(
             f"{self.name} is damaged at {at / self.sample_rate:.2f} s.",
-            "Give a file that is whole.",
+            "Give an intact file.",
         )
 
 
 @contextmanager
 def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
-    """Open a sound of any format that libsndfile knows.
+    """Open a sound of any format that libsndfile or ffmpeg can read.
 
     Args:
-        source: a path, or a binary stream such as stdin, which is kept in a temporary file.
+        source: a path, or a binary stream such as stdin, which is copied to a temporary file.
 
     Raises:
-        AudioFileError: there is no such file, it cannot be read, or it holds no sound.
+        AudioFileError: there is no such file, it cannot be read, or it has no samples.
     """
     with tempfile.TemporaryFile() as spool:
         if isinstance(source, (str, os.PathLike)):
             name, path = str(source), Path(source)
             file: Any = path
-            if path.is_fifo():  # libsndfile wants to seek
+            if path.is_fifo():  # libsndfile needs to seek
                 with path.open("rb") as pipe:
                     shutil.copyfileobj(pipe, spool)
                 file = spool
@@ -236,12 +236,12 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
         else:
             name, file = STREAM, spool
             shutil.copyfileobj(source, spool)
-        comment = comments.read_wav_comment(file)  # libsndfile loses the end of a long one
+        comment = comments.read_wav_comment(file)  # libsndfile truncates long ones
         comment = comment or comments.moved_comment(file)
         chunks, pictures = comments.kept_chunks(file), comments.id3_pictures(file)
         mask = comments.channel_mask(file)
         has_picture = bool(pictures) or comments.has_flac_picture(file)
-        points = read_points(file, chunks)  # before libsndfile counts on where the stream is
+        points = read_points(file, chunks)  # before libsndfile relies on the stream's position
         with _opened(file, name) as (opened, remarks, kind):
             said = comment or opened.comment
             made, problem = comments.from_comment(said), comments.problem_of(said)
@@ -257,8 +257,7 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
 def _opened(
     file: Path | BinaryIO, name: str
 ) -> Iterator[tuple[soundfile.SoundFile | whole.Links, tuple[str, ...], tuple[str, str]]]:
-    """A decoder that knows how long the sound is, what is wrong with it, and its container and
-    encoding."""
+    """Open a decoder with the true length; yields it with remarks, and with container and encoding."""
     with ExitStack() as stack:
         better, kind = stack.enter_context(formats.decoded(file, name))
         better, frames, said = stack.enter_context(whole.true_length(better))
@@ -266,10 +265,10 @@ def _opened(
         try:
             opened: Any = stack.enter_context(whole.linked(better))
             if opened is None:
-                # As bytes: soundfile would encode a name strictly, which not every name allows.
+                # As bytes: soundfile encodes names strictly, which fails for some.
                 encoded: Any = better
                 if isinstance(better, Path) and better.suffix.lower() == ".raw":
-                    # It would ask what samples those are, whatever the file's own header says.
+                    # For this suffix soundfile needs a format, whatever the header says.
                     encoded = stack.enter_context(better.open("rb")).fileno()
                 elif isinstance(better, Path) and os.name == "posix":
                     encoded = os.fsencode(better)
@@ -284,7 +283,7 @@ def _opened(
         except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
             raise AudioFileError(
                 f"{name} is not a sound that can be read.",
-                "Give a wav, flac, ogg, opus, mp3 or aiff file that is whole.",
+                "Give an intact wav, flac, ogg, opus, mp3 or aiff file.",
             ) from error
         rate = BOUNDS["sample_rate"]
         if not rate.holds(opened.samplerate):
@@ -293,10 +292,10 @@ def _opened(
                 f"Sounds of up to {rate.high:,} can be used.",
             )
         if opened.frames <= 0:
-            raise AudioFileError(f"{name} holds no sound.", "Give a file with at least one sample.")
+            raise AudioFileError(f"{name} has no samples.", "Give a file with at least one sample.")
         if left := getattr(opened, "left_out", 0):
             remarks.append(
-                f"{name} goes on at another rate or in other channels: {left} parts are left out."
+                f"{name} changes its sample rate or channels: {left} parts are left out."
             )
         yield opened, tuple(remarks), (kind, "LOSSY") if kind is not None else own
 
@@ -304,19 +303,17 @@ def _opened(
 def heard_with(
     sound: Sound, sample_rate: int, channels: int, start: int = 0, stop: int | None = None
 ) -> tuple[Samples, bool]:
-    """`sound.read` for a model, and whether its channels cancel each other: then the loudest is
-    taken instead of their mean, which would be silence.
-    Raises AudioFileError: as `sound.read`."""
+    """`sound.read` for a model, and whether its channels cancel each other: then the loudest channel is used,
+    as their mean would be silent. Raises what `sound.read` raises."""
     samples = sound.read(sample_rate, channels, start, stop)
-    # A mean that is louder than this has not been cancelled.
+    # Channels with a louder mean do not cancel.
     if channels != 1 or sound.channels == 1 or _loudest(samples) > 10 * _CANCELLED:
         return samples, False
     return mono_of(sound.read(sample_rate, None, start, stop), samples)
 
 
 def mono_of(samples: Samples, mean: Samples | None = None) -> tuple[Samples, bool]:
-    """[C, N] -> [1, N]: the mean of the channels, or where they cancel each other, which is said,
-    the loudest of them."""
+    """Mix [C, N] to [1, N]: the mean, or the loudest channel if they cancel each other; returns that, too."""
     mean = with_channels(samples, 1) if mean is None else mean
     if not _cancelled(_loudest(samples), _loudest(mean)):
         return mean, False
@@ -325,8 +322,7 @@ def mono_of(samples: Samples, mean: Samples | None = None) -> tuple[Samples, boo
 
 
 def cancels(sound: Sound) -> bool:
-    """Whether the channels of a whole sound cancel each other; it is read block by block.
-    Raises AudioFileError: it is damaged."""
+    """Whether the channels of a whole sound cancel each other. Raises AudioFileError if it is damaged."""
     loudest = left = 0.0
     for block in sound.blocks():
         loudest, left = max(loudest, _loudest(block)), max(left, _loudest(with_channels(block, 1)))
@@ -342,12 +338,12 @@ def _loudest(samples: Samples) -> float:
 
 
 def is_silent(samples: Samples) -> bool:
-    """Whether nothing in them is louder than SILENCE."""
+    """Whether the peak is below SILENCE."""
     return _loudest(samples) < 10 ** (SILENCE / 20)
 
 
 def check_readable(path: Path) -> None:
-    """Refuse a path that is no file, or an empty one. Raises AudioFileError: saying which."""
+    """Raise AudioFileError if a path is not a readable file, or is empty."""
     try:
         if path.is_dir():
             raise AudioFileError(f"{path} is a folder.", "Give a sound file.")
@@ -363,11 +359,11 @@ def check_readable(path: Path) -> None:
         reason = getattr(error, "strerror", None) or str(error)
         raise AudioFileError(f"{path} cannot be read: {reason}.", "Check the name.") from error
     if empty:
-        raise AudioFileError(f"{path} is empty.", "Give a sound file that is whole.")
+        raise AudioFileError(f"{path} is empty.", "Give an intact sound file.")
 
 
 def resample(samples: Samples, rate: int, to: int) -> Samples:
-    """`samples` [C, N] at `rate` Hz -> [C, N * to / rate] at `to` Hz, by soxr's high quality."""
+    """Resample [C, N] at `rate` Hz to [C, N * to / rate] at `to` Hz, with soxr's high quality."""
     if rate == to or samples.shape[1] == 0:
         return samples
     import soxr
@@ -376,7 +372,7 @@ def resample(samples: Samples, rate: int, to: int) -> Samples:
 
 
 def resampled(chunks: Iterable[Samples], rate: int, to: int) -> Iterator[Samples]:
-    """The same chunk by chunk; the same numbers as `resample` of all of it, up to rounding."""
+    """Resample chunk by chunk, with the same result as `resample` up to rounding."""
     if rate == to:
         yield from chunks
         return
@@ -395,8 +391,8 @@ def resampled(chunks: Iterable[Samples], rate: int, to: int) -> Iterator[Samples
 
 
 def with_channels(samples: Samples, channels: int) -> Samples:
-    """`samples` [C, N] as [channels, N]: many to one by the mean, one to many by copies.
-    Raises AudioFileError: any other change, which has no one meaning."""
+    """Convert [C, N] to [channels, N]: many to one by the mean, one to many by copying.
+    Raises AudioFileError for other conversions, which are ambiguous."""
     here = samples.shape[0]
     if here == channels:
         return samples
@@ -405,5 +401,5 @@ def with_channels(samples: Samples, channels: int) -> Samples:
     if here == 1:
         return np.repeat(samples, channels, axis=0)
     raise AudioFileError(
-        f"{here} channels cannot be made into {channels}.", "Take --channels 1, or leave it out."
+        f"{here} channels cannot be converted to {channels}.", "Use --channels 1, or remove it."
     )

@@ -1,6 +1,6 @@
-"""A sound made a little longer or shorter at the same pitch: Signalsmith Stretch (MIT), by python-stretch.
+"""Stretches sounds in time at constant pitch, with Signalsmith Stretch (MIT, python-stretch).
 
-It is an extra of the package, `tempo`: nothing else needs it.
+The library is the package's extra `tempo`, which nothing else needs.
 """
 
 from __future__ import annotations
@@ -14,32 +14,27 @@ from magnet_cli.errors import UsageError
 
 Samples = npt.NDArray[np.float32]
 
-_AROUND = 1.0  # seconds of a loop's other end that are stretched with it on either side
-_BLEND = 0.1  # seconds in which a loop's end becomes what goes before its beginning
+_AROUND = 1.0  # seconds of a loop's other end to stretch with it on either side
+_BLEND = 0.1  # seconds of the cross-fade at a loop's end
 
 
 def check_stretch() -> None:
-    """Refuse what needs to stretch, before anything is made for it.
-
-    Raises:
-        UsageError: the library is not here.
-    """
+    """Raise UsageError if the library for stretching is not installed."""
     if importlib.util.find_spec("python_stretch") is None:
         raise UsageError(
             "--bpm needs python-stretch, which is not installed.",
-            "Install it (it is the extra `tempo`): pip install python-stretch",
+            "Install it (the extra `tempo`): pip install python-stretch",
         )
 
 
 def stretched(samples: Samples, sample_rate: int, length: int, loop: bool = False) -> Samples:
-    """A sound float32 [C, N] as [C, length], its pitch kept.
+    """Stretch a sound float32 [C, N] to [C, length] at constant pitch.
 
-    A loop is stretched with its other end around it. What goes round does not come back in the same
-    phase, whatever is stretched, so its last tenth of a second gives way to those that would go
-    before its beginning.
+    A loop is stretched with its other end as context. As stretching does not keep the phase around a
+    loop, its last tenth of a second is cross-faded into the sound before its beginning.
 
     Raises:
-        UsageError: as `check_stretch`; never where the length is right already.
+        UsageError: as `check_stretch`, unless the length is already right.
     """
     count = samples.shape[-1]
     if length == count:
@@ -65,7 +60,7 @@ def _exactly(samples: Samples, sample_rate: int, length: int) -> Samples:
 
     stretch = python_stretch.Signalsmith.Stretch()
     stretch.preset(len(samples), sample_rate)
-    # The library cuts fractions of a sample off; half of one more comes to the length that is wanted.
+    # The library truncates the length; half a sample more gives the wanted one.
     stretch.timeFactor = samples.shape[-1] / (length + 0.5)
     made = np.asarray(stretch.process(np.ascontiguousarray(samples, np.float32)))
     return np.pad(made, ((0, 0), (0, max(0, length - made.shape[-1]))))[:, :length]

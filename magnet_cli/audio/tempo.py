@@ -1,10 +1,10 @@
-"""The beat of a sound: how long its period is, whether it has one at all, and where a loop can be cut on it.
+"""Finds the beat of a sound, if it has one, and where a loop can be cut on it.
 
-Onsets are where the spectrum grows (spectral flux in bands of mel, as in Boeck and Widmer, 2013). A beat is a
-period at which the onsets resemble themselves: the peak of their autocorrelation, weighted towards what
-people tap (Ellis, 2007). Period and phase are then those of the pulse and its first multiples in the
-onsets' Fourier transform (as in the tempograms of Grosche and Mueller, 2011), which knows no grid:
-autocorrelation prefers whole frames of the codec, in whose rhythm all that it makes flickers.
+Onsets are increases of the spectrum (spectral flux in mel bands, as in Boeck and Widmer, 2013). The beat's
+period is a peak of the onsets' autocorrelation, weighted towards tempi that people tap (Ellis, 2007). It is
+refined, with its phase, by the pulse and its first multiples in the onsets' Fourier transform (as in the
+tempograms of Grosche and Mueller, 2011): autocorrelation alone prefers multiples of the codec's frame, at
+which its output fluctuates.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _RATE = 200.0  # onset values per second
-_WINDOW = 0.046  # seconds of a spectrum
+_WINDOW = 0.046  # seconds per spectrum
 _BANDS = 40
 _SLOWEST, _FASTEST = 50.0, 210.0  # bpm
 _TAPPED = 110.0  # bpm that people tap most
-_OCTAVES = 0.9  # standard deviation of that in octaves
-_FAINT = 1.0  # nats over all bands within 10 ms: what grows less is no onset
-_MULTIPLES: Floats = np.arange(1.0, 5.0)  # of the beat, of which its period and phase are taken
-_THIRDS = 1.5  # times the first and second multiple: so strong a third is another beat's second
-_LEAST_CLARITY = 0.15  # of a beat over the whole sound; below there is none
+_OCTAVES = 0.9  # its standard deviation in octaves
+_FAINT = 1.0  # minimum increase for an onset, in nats over all bands within 10 ms
+_MULTIPLES: Floats = np.arange(1.0, 5.0)  # of the beat's frequency, used for period and phase
+_THIRDS = 1.5  # a third multiple this much stronger than the first two is another beat's second
+_LEAST_CLARITY = 0.15  # minimum clarity of a beat over the whole sound
 
-# A loop's ends are heard for so long. They are on one beat if the whole is clear, both have a pulse whose
-# multiples agree, nothing between is out of step, and so many beats fit between them as the period says.
-# Chosen on 60 loops of nano, tried on others: docs/loops.md.
+# Seconds analysed at a loop's ends. They are on one beat if the whole is clear, both have a pulse with
+# agreeing multiples, nothing between them is out of step, and the number of beats between them fits the
+# period. Chosen on 60 loops of nano and tested on others: docs/loops.md.
 _END_SECONDS = 3.0
 _CLEAR, _LEAST_PULSE, _LEAST_AGREEMENT, _LEAST_STEP, _MOST_DRIFT = 0.6, 0.5, 0.7, 0.2, 0.1
-# What a beat of distance, and a beat of drift, count against agreement.
+# Weights of distance, drift and error at the seam (in beats) against agreement.
 _DISTANCE, _DRIFT, _MISS = 0.08, 0.5, 3.0
-# Every second beat is another one than those between: so much of a pulse at half the tempo.
+# Minimum pulse at half the tempo if every second beat differs from those between.
 _ALTERNATING = 0.09
 
-# The strongest pulse within what people may tap, which need not be a beat, and by how much of it the seam
-# may miss. Its phase is that of so many seconds on either side of the seam.
+# The strongest pulse at rates that people may tap, which need not be a beat; its phase is taken over some
+# seconds on either side of the seam, and MOST_MISSED is the maximum error there.
 _SLOWEST_PULSE, _FASTEST_PULSE, _PULSE_TAPPED, _PULSE_OCTAVES = 0.75, 3.0, 2.0, 0.8  # Hz
 _SIDE_SECONDS = 4.0
 MOST_MISSED = 0.05
-_LEAST_HEARD = 0.15  # of it at either end of what has a beat
-_LEAST_PULSING = 0.12  # the same of what has no beat; rain and pads have less
-# Nats within 10 ms, of the strongest onsets: drums have 13 to 70, rain and pads 3 to 8.
+_LEAST_HEARD = 0.15  # minimum of this pulse at either end of a sound with a beat
+_LEAST_PULSING = 0.12  # the same without a beat; rain and pads have less
+# Nats within 10 ms for the strongest onsets: drums have 13 to 70, rain and pads 3 to 8.
 _HITS = 12.0
-_TICKING = 0.85  # the same of what comes twice in a beat
-_WHOLE = 0.05  # so near to a whole number of pulses is a beat of so many
-_AWAY = 0.02  # what a second of distance counts against what is missed
+_TICKING = 0.85  # minimum pulse at twice the beat
+_WHOLE = 0.05  # maximum distance of pulses per beat from a whole number
+_AWAY = 0.02  # weight of a second of distance against the error at the seam
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Tempo:
     """A steady beat."""
 
     period: float  # seconds
-    clarity: float  # 0..1: how much of the onsets is a pulse of this period
+    clarity: float  # 0..1: share of the onsets that is a pulse of this period
 
     @property
     def bpm(self) -> float:
@@ -67,29 +67,29 @@ class Tempo:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a sound can be cut so that its beat goes on into its beginning."""
+    """A length to which a sound can be cut so that its beat continues at the seam."""
 
-    frames: int  # its length
+    frames: int  # length
     beats: int
-    bpm: float  # over its length, for which a whole number of beats is exact
-    off: float  # by how much of a beat its end and its beginning miss each other
+    bpm: float  # exact for a whole number of beats over the length
+    off: float  # error at the seam, as a share of a beat
 
 
 @dataclass(frozen=True)
 class Heard:
-    """A sound as its beat is found in it: heard once, whatever is asked of it then."""
+    """The onsets and length of a sound, computed once for all questions about its beat."""
 
     onsets: Floats
     seconds: float
 
 
 def hear(samples: npt.NDArray[np.float32], sample_rate: int) -> Heard:
-    """The onsets of a sound [N]."""
+    """Compute the onsets of a sound [N]."""
     return Heard(onsets(samples, sample_rate), len(samples) / sample_rate)
 
 
 def onsets(samples: npt.NDArray[np.float32], sample_rate: int) -> Floats:
-    """How much the spectrum of a sound [N] grows, `_RATE` times a second, without its slow part."""
+    """Onset strength of a sound [N], `_RATE` values per second, without its slow changes."""
     size = 1 << max(6, round(math.log2(_WINDOW * sample_rate)))
     hop = sample_rate / _RATE
     count = max(1, int((len(samples) - 1) / hop) + 1)
@@ -111,12 +111,11 @@ def onsets(samples: npt.NDArray[np.float32], sample_rate: int) -> Floats:
 
 
 def tempo_of(strength: Floats, near: float = _TAPPED) -> Tempo | None:
-    """The beat of a sound by its `onsets`; None where it has none that is steady, or is too short.
+    """The beat of a sound from its `onsets`; None if it has no steady one, or is too short.
 
     Args:
-        strength: of the sound.
-        near: bpm that it is thought to have: of its pulses, which are multiples of each other, that
-            is the beat which is nearest.
+        strength: the onsets.
+        near: the expected bpm: of several pulses, multiples of each other, the closest is the beat.
     """
     if np.percentile(strength, 99) < _FAINT:
         return None
@@ -130,26 +129,26 @@ def tempo_of(strength: Floats, near: float = _TAPPED) -> Tempo | None:
 def cut_on_beat(
     heard: Heard, seconds: float, frame_rate: float, beats: int = 0, loop: bool = True
 ) -> Cut | None:
-    """The length near `seconds`, in whole frames, at which a sound meets its own beat again.
+    """Find a length near `seconds`, in whole frames, at which a sound's beat continues from end to beginning.
 
-    The end there and the beginning are heard for themselves: what is generated seldom keeps one
-    tempo to the thousandth, and the ear compares what is next to the seam.
+    End and beginning are analysed separately: generated sound seldom keeps its tempo to the thousandth,
+    and the ear compares what is next to the seam.
 
     Args:
-        seconds: what the length is to be near to.
-        frame_rate: Hz, of the frames that it is a whole number of.
-        beats: how many are wanted in it; the length is of as many where the beat is fast enough for
-            them to fit, whatever that makes of the seconds. 0: those that come nearest to the seconds.
-        loop: what pulses most in it is to meet itself at the seam, too.
+        seconds: the wanted length.
+        frame_rate: frames per second.
+        beats: the wanted number of beats; the length has that many if they fit into the sound, whatever the
+            seconds. 0: choose by the seconds.
+        loop: also require that the strongest pulse continues at the seam.
 
     Returns:
-        None where there is no steady beat, or too little sound to know.
+        None if there is no steady beat, or too little sound.
     """
     strength = heard.onsets
     found = tempo_of(strength, 60 * beats / seconds if beats else _TAPPED)
     if found is None or found.clarity < _CLEAR:
         return None
-    if beats:  # who plays at half the tempo plays at the tempo
+    if beats:  # half or double the tempo counts as the tempo
         octaves = round(math.log2(seconds / beats / found.period))
         found = Tempo(found.period * 2.0**octaves, found.clarity)
         if beats * found.period <= heard.seconds:
@@ -166,7 +165,7 @@ def cut_on_beat(
     if min(float(step.real.sum() / np.abs(step).sum()) for step in steps) < _LEAST_STEP:
         return None
     both = end * np.conj(first)
-    # Of beats that take turns (kick and snare, or a beat and the weaker one between) it takes an even number.
+    # If beats alternate (kick and snare, or strong and weak), their number must be even.
     halves = (_pulse(strength, at, at + size, pulse[:1] / 2) for at in (0, last - size))
     unit = 2 if min(float(np.abs(half)[0]) for half in halves) >= _ALTERNATING and not beats else 1
     reach = (0.4 if beats else 1.1) * found.period
@@ -195,15 +194,15 @@ def cut_on_beat(
 
 
 def missed_at(heard: Heard, seconds: float) -> float:
-    """By how much of its strongest pulse the end of a sound's first seconds misses its beginning."""
+    """Error at the seam if a sound is cut to `seconds`, as a share of its strongest pulse."""
     return float(_at_ends(heard, seconds)[0][0])
 
 
 def pulsing(heard: Heard, seconds: float) -> float | None:
-    """How much of its strongest pulse there is at either end of a sound's first seconds, 0 to 1.
+    """Strength 0..1 of the strongest pulse at both ends of a sound's first seconds.
 
     Returns:
-        None where there are no hits that could keep a beat, as in rain and pads.
+        None if there are no hits, as in rain and pads.
     """
     if np.percentile(heard.onsets, 99) < _HITS:
         return None
@@ -215,13 +214,12 @@ def _at_ends(heard: Heard, seconds: float) -> tuple[Floats, float]:
 
 
 def cut_on_pulse(heard: Heard, seconds: float, frame_rate: float) -> int | None:
-    """The length in frames near `seconds` at which the strongest pulse of a sound meets itself again.
+    """Find a length in frames near `seconds` at which the strongest pulse continues from end to beginning.
 
-    For what has no steady beat: it may have lost it in between, or never have had one. Arguments as of
-    `cut_on_beat`.
+    For sounds without a steady beat. Arguments as for `cut_on_beat`.
 
     Returns:
-        None where nothing pulses, or there is too little sound to know.
+        None if there is no pulse, or too little sound.
     """
     strength = heard.onsets
     length = min(seconds, heard.seconds)
@@ -242,10 +240,10 @@ def cut_on_pulse(heard: Heard, seconds: float, frame_rate: float) -> int | None:
 def _missed_beats(
     strength: Floats, seconds: float, lengths: Floats, period: float
 ) -> tuple[Floats, float]:
-    """As `_missed` of the strongest pulse, which may be the beat or not, as shares of a beat."""
+    """As `_missed` for the strongest pulse, which may not be the beat, in shares of a beat."""
     rate = _strongest(strength, seconds)
     miss, heard = _missed(strength, lengths, rate)
-    if heard < _LEAST_HEARD or rate > _FASTEST_PULSE:  # what comes twice in a beat, or nothing
+    if heard < _LEAST_HEARD or rate > _FASTEST_PULSE:  # try the pulse at twice the beat
         rate = 2 / period
         miss, heard = _missed(strength, lengths, rate)
         heard = heard if heard >= _TICKING else 0.0
@@ -271,8 +269,8 @@ def _strongest(strength: Floats, seconds: float) -> float:
 
 
 def _missed(strength: Floats, lengths: Floats, pulse: float) -> tuple[Floats, float]:
-    """By how much of a pulse (Hz) each length (s) misses, from its end to its beginning, 0 to 0.5.
-    And how much of a pulse there is at either end, 0 to 1."""
+    """Error at the seam for each length (s) as a share of a pulse (Hz), 0 to 0.5; and the strength of the
+    pulse at both ends, 0 to 1."""
     size = round(min(_SIDE_SECONDS, float(lengths.min()) / 2) * _RATE)
     rate = np.array([pulse])
     first = _pulse(strength, 0, size, rate)[0]
@@ -283,7 +281,7 @@ def _missed(strength: Floats, lengths: Floats, pulse: float) -> tuple[Floats, fl
 
 
 def _period(strength: Floats, near: float) -> float | None:
-    """Seconds of the beat that onsets have most likely, if any; None: they are too few."""
+    """Seconds of the most likely beat; None if there are too few onsets."""
     likeness = autocorrelation(strength)
     shortest, longest = round(60 / _FASTEST * _RATE), round(60 / _SLOWEST * _RATE)
     longest = min(longest, len(likeness) // 4)
@@ -297,7 +295,7 @@ def _period(strength: Floats, near: float) -> float | None:
         tried = rate * (1 + np.linspace(-within, within, 41))
         pulses = _pulse(strength, 0, len(strength), np.outer(_MULTIPLES, tried).ravel())
         rate = float(tried[int(np.argmax((np.abs(pulses) ** 2).reshape(4, -1).sum(0)))])
-    # Three hits in what was taken for a beat, and nothing at one or two, are hits of a beat of two thirds.
+    # If a beat has three hits and nothing at one or two, the true beat is two thirds of it.
     first, second, third, _ = np.abs(_pulse(strength, 0, len(strength), _MULTIPLES * rate))
     return 1 / (1.5 * rate if third > _THIRDS * max(first, second) else rate)
 
@@ -305,7 +303,7 @@ def _period(strength: Floats, near: float) -> float | None:
 def _pulse(
     strength: Floats, start: int, stop: int, frequencies: Floats
 ) -> npt.NDArray[np.complex128]:
-    """How much of the onsets from `start` to `stop` is a pulse of each frequency (Hz), 0 to 1; its phase."""
+    """Complex strength, with magnitude 0..1, of pulses at frequencies (Hz) in onsets `start` up to `stop`."""
     window = np.hanning(stop - start)
     part = strength[start:stop]
     centred = (part - np.average(part, weights=window + 1e-9)) * window
@@ -315,7 +313,7 @@ def _pulse(
 
 
 def autocorrelation(strength: Floats) -> Floats:
-    """How alike a signal and itself later are, by lag: 1 at none; of what overlaps, not of all."""
+    """Autocorrelation by lag, 1 at lag 0, normalised by the overlap."""
     centred = strength - strength.mean()
     size = len(centred)
     spectrum = np.fft.rfft(centred, 2 * size)

@@ -1,8 +1,8 @@
-"""Files whose headers give a wrong length, turned into files whose length libsndfile reads right.
+"""Corrects sound files whose headers give a wrong length, so that libsndfile reads them completely.
 
-libsndfile believes the header of an mp3, flac or ogg file, or guesses, and reads no further. Here the
-frames and pages themselves are counted. Where the count differs, a copy in a temporary file is read
-instead: with a Xing header that is true (mp3), a STREAMINFO that is (flac), or link by link (ogg).
+libsndfile trusts the header of an mp3, flac or ogg file, or estimates, and reads no further. This module
+counts frames and pages. If the count differs, a temporary copy is read instead, with a correct Xing header
+(mp3) or STREAMINFO (flac), or link by link (ogg).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import soundfile
 
 from magnet_cli.audio.metadata import synchsafe
 
-UNKNOWN = 2**40  # samples: no file has as many, some headers do
+UNKNOWN = 2**40  # samples: more than any file has, though some headers say so
 _BLOCK = 65_536
 
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
@@ -40,9 +40,9 @@ class Frame:
     """An MPEG audio frame.
 
     Attributes:
-        at, size: bytes.
-        layer, rate, samples: 1 to 3; Hz; of each channel.
-        tag: where a Xing header's `Xing` or `Info` would begin, in bytes from the frame's beginning.
+        at, size: offset and size in bytes.
+        layer, rate, samples: 1 to 3; Hz; samples per channel.
+        tag: offset in the frame at which a Xing header's `Xing` or `Info` would be.
     """
 
     at: int
@@ -54,7 +54,7 @@ class Frame:
 
 
 def frame_at(data: Any, at: int) -> Frame | None:
-    """The MPEG frame that begins at a byte; None: none does, or its size is not said."""
+    """The MPEG frame at an offset; None if there is none, or its size is unknown."""
     head = data[at : at + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
@@ -74,7 +74,7 @@ def frame_at(data: Any, at: int) -> Frame | None:
 
 
 def frames_of(data: Any) -> Iterator[Frame]:
-    """The whole MPEG frames of a file in order, over tags and what else lies between them."""
+    """Yield the complete MPEG frames of a file, skipping tags and other data between them."""
     at, end, before = 0, len(data), False
     while at + 4 <= end:
         if data[at : at + 3] == b"ID3" and at + 10 <= end:
@@ -83,7 +83,7 @@ def frames_of(data: Any) -> Iterator[Frame]:
         frame = frame_at(data, at)
         if frame is not None and at + frame.size <= end:
             follows = at + frame.size
-            # Two bytes of sync occur anywhere: after a gap the next frame must be there, too.
+            # Sync bytes may occur by chance, so after a gap the next frame must follow, too.
             if before or follows + 4 > end or frame_at(data, follows) is not None:
                 yield frame
                 at, before = follows, True
@@ -99,10 +99,10 @@ def frames_of(data: Any) -> Iterator[Frame]:
 def true_length(
     file: Path | BinaryIO,
 ) -> Iterator[tuple[Path | BinaryIO, int | None, tuple[str, ...]]]:
-    """The file to read instead of `file`, its samples where that does not say them, and what is
-    wrong with the length that `file` says, as the ends of sentences.
+    """Yield a file with a correct header, its samples per channel if the header cannot say them, and
+    remarks about a wrong length, as ends of sentences.
 
-    The file is itself where its header is right, or is of no kind that is known to be wrong.
+    It is `file` itself if its header is right, or is not of a kind known to be wrong.
     """
     said: list[str] = []
     with tempfile.TemporaryFile() as copy:
@@ -112,7 +112,7 @@ def true_length(
             stream.seek(0)
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 changed = _changed(data, copy, said)
-        except (OSError, ValueError):  # nothing that can be mapped: an empty file
+        except (OSError, ValueError):  # cannot be mapped, such as an empty file
             pass
         finally:
             copy.seek(0)
@@ -123,8 +123,8 @@ def true_length(
 
 
 def _changed(data: Any, copy: BinaryIO, said: list[str]) -> int:
-    """Write a corrected file into `copy`. Returns 0 where none is needed; else how many samples of each
-    channel it holds, or -1: as many as its header says."""
+    """Write a corrected file into `copy`. Returns its samples per channel, -1 if its header has them, or
+    0 if no correction is needed."""
     start = 10 + synchsafe(data[6:10]) if data[:3] == b"ID3" and len(data) > 10 else 0
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         inner = _mpeg_in_wav(data, said)
@@ -144,7 +144,7 @@ def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
         junk, end = junk or 0 < end < frame.at, frame.at + frame.size
         if first is None:
             if frame.at > 65_536 and data[:3] != b"ID3":
-                return 0  # not an mp3, but something that looks like one in places
+                return 0  # not an mp3, but has similar bytes in places
             first = frame
         tag = data[frame.at + frame.tag : frame.at + frame.tag + 12]
         if frame.layer == 3 and tag[:4] in (b"Xing", b"Info"):
@@ -167,8 +167,8 @@ def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
         if frame.at not in extra:
             size += copy.write(data[frame.at : frame.at + frame.size])
     if first.layer != 3:
-        # There is no such header for the other layers: libsndfile guesses the length from the
-        # file's, and reads no further. With more frames than there are it guesses too much.
+        # Other layers have no such header, so libsndfile estimates the length from the file size and reads no
+        # further. Additional frames make the estimate large enough.
         last = data[frame.at : frame.at + frame.size]
         for _ in range(2 * size // len(last) + 2):
             copy.write(last)
@@ -177,7 +177,7 @@ def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
 
 
 def _cut_off(data: Any) -> list[str]:
-    """What is wrong with the end of an ogg, aiff or au file, as ends of sentences."""
+    """Remarks about a cut-off ogg, aiff or au file, as ends of sentences."""
     kind, size = data[:4], len(data)
     if kind == b"OggS":
         last = data.rfind(kind)
@@ -189,14 +189,14 @@ def _cut_off(data: Any) -> list[str]:
         said += int.from_bytes(data[8:12], "big")
     elif kind == b"FORM":
         said += 8
-    # Programs that write into pipes say as much as they can.
+    # Programs that write to pipes put as much as they can.
     if kind not in (b"FORM", b".snd") or not size < said < 0x7FFFFF00:
         return []
     return [f"ends early: {size:,} of {said:,} bytes are there"]
 
 
 def _xing(data: Any, first: Frame, frames: int) -> bytes:
-    """A frame of silence that says how many frames follow."""
+    """A silent frame with a header that says how many frames follow."""
     head = bytearray(data[first.at : first.at + 4])
     head[1] |= 1  # no checksum
     version = head[1] >> 3 & 3
@@ -208,14 +208,14 @@ def _xing(data: Any, first: Frame, frames: int) -> bytes:
 
 
 def _flac(data: Any, start: int, copy: BinaryIO) -> int:
-    """A length of 0 was unknown to the writer, such as a pipe. The last frame tells it."""
+    """Correct a flac length of 0, which means unknown (as with a pipe), by the last frame."""
     at = start + 8 + 13  # the last 36 of the bits from here
     if len(data) < at + 5 or data[start + 4] & 127 != 0:
         return 0
     said = int.from_bytes(data[at : at + 5], "big")
     if said & (2**36 - 1):
         return 0
-    most = int.from_bytes(data[start + 10 : start + 12], "big")  # samples in a frame
+    most = int.from_bytes(data[start + 10 : start + 12], "big")  # samples per frame
     end = len(data)
     while (end := data.rfind(b"\xff", at, end)) >= 0:
         length = _flac_end(data[end : end + 18], most)
@@ -237,11 +237,11 @@ def _flac(data: Any, start: int, copy: BinaryIO) -> int:
 
 
 def _flac_end(head: bytes, most: int) -> int | None:
-    """How many samples a FLAC stream has up to the end of the frame that begins so; None: none does."""
+    """Samples of a FLAC stream up to the end of the frame with this head; None if it is not a frame."""
     if len(head) < 7 or head[1] not in (0xF8, 0xF9):
         return None
     sizes, rates = head[2] >> 4, head[2] & 15
-    ones = 8 - (head[4] ^ 0xFF).bit_length()  # the number is coded as in UTF-8
+    ones = 8 - (head[4] ^ 0xFF).bit_length()  # the number is coded like UTF-8
     more = max(ones - 1, 0)
     after = 5 + more
     extra = {6: 1, 7: 2}.get(sizes, 0)
@@ -269,7 +269,7 @@ def _crc8(data: bytes) -> int:
 
 
 def _mpeg_in_wav(data: Any, said: list[str]) -> bytes | None:
-    """The samples of a wav file where they are mp3 or layer II. Says where they end early."""
+    """The data of a wav file that contains mp3 or layer II; adds a remark if it ends early."""
     at, kind, per_second = 12, 0, 0
     while at + 8 <= len(data):
         name, size = struct.unpack("<4sI", data[at : at + 8])
@@ -277,7 +277,7 @@ def _mpeg_in_wav(data: Any, said: list[str]) -> bytes | None:
             kind, _, _, per_second = struct.unpack("<HHII", data[at + 8 : at + 20])
         if name == b"data":
             here = len(data) - at - 8
-            # Programs that write into pipes say 0, or as much as they can.
+            # Programs that write to pipes put 0, or as much as they can.
             if here < size < 0x7FFFFF00 and per_second:
                 said.append(
                     f"ends early: at {here / per_second:.2f} s of {size / per_second:.2f} s"
@@ -288,7 +288,7 @@ def _mpeg_in_wav(data: Any, said: list[str]) -> bytes | None:
 
 
 def counted(file: soundfile.SoundFile) -> int:
-    """Samples of each channel, by decoding all of it."""
+    """Count samples per channel by decoding the file."""
     file.seek(0)
     count = 0
     while (read := len(file.read(_BLOCK, dtype="float32", always_2d=True))) > 0:
@@ -298,7 +298,7 @@ def counted(file: soundfile.SoundFile) -> int:
 
 
 class Known:
-    """A file whose header does not say its length, which is found by decoding it once."""
+    """A file whose length is not in its header and is found by decoding it once."""
 
     def __init__(self, file: soundfile.SoundFile, frames: int | None) -> None:
         self._file, self.frames = file, counted(file) if frames is None else frames
@@ -309,7 +309,7 @@ class Known:
 
 @contextmanager
 def seekable(file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
-    """`file` from its beginning, or a decoded copy if it can only be read once (GSM)."""
+    """Yield `file` at its beginning, or a decoded copy if it can only be read once (GSM)."""
     if file.seekable():
         yield file
         return
@@ -324,8 +324,8 @@ def seekable(file: soundfile.SoundFile) -> Iterator[soundfile.SoundFile]:
 
 
 class Links:
-    """An ogg file that consists of several ones, read as one. Links of another rate or other channels than
-    the first's are left out, which `left_out` says."""
+    """A chained ogg file read as one. Links with another sample rate or number of channels than the first are
+    skipped and counted in `left_out`."""
 
     def __init__(self, files: list[soundfile.SoundFile]) -> None:
         first = files[0]
@@ -361,7 +361,7 @@ class Links:
 
 @contextmanager
 def linked(file: Path | BinaryIO) -> Iterator[Links | None]:
-    """A chained ogg file, such as of web radio; None where it is one link, or no ogg file."""
+    """Yield a chained ogg file, such as from web radio; None for a single link or another file."""
     stream = file.open("rb") if isinstance(file, Path) else file
     with tempfile.TemporaryDirectory() as folder:
         opened: list[soundfile.SoundFile] = []

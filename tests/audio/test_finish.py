@@ -120,7 +120,7 @@ def test_short_and_silent_streams() -> None:
 def test_what_is_not_a_number_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     bad = drums(1.0)
     bad[0, 500] = np.nan
-    with pytest.raises(AudioFileError, match="not numbers"):
+    with pytest.raises(AudioFileError, match="NaN or infinite"):
         write_sound(tmp_path / "a.wav", cut(bad, 100), RATE, "wav", FLOAT)
     assert [*tmp_path.iterdir()] == []
 
@@ -207,5 +207,5 @@ def test_a_loop_stays_a_loop_when_it_is_finished(rate) -> None:
 
 
 def test_a_loop_is_not_faded() -> None:
-    with pytest.raises(AudioFileError, match="cannot be faded"):
+    with pytest.raises(AudioFileError, match="cannot have a fade"):
         streamed([drums(1.0)], OutputConfig(fade=0.1), loop=True)

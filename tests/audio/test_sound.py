@@ -190,7 +190,7 @@ def test_what_is_no_sound_is_refused(tmp_path: Path, make: str) -> None:
 def test_values_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
     samples = tone()
     samples[0, 7] = np.nan
-    with pytest.raises(AudioFileError, match="not numbers"):
+    with pytest.raises(AudioFileError, match="NaN or infinite"):
         sounds.write(tmp_path / "clip.wav", samples, 32_000, "wav", OutputConfig())
     assert list(tmp_path.iterdir()) == []
 

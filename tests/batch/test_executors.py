@@ -217,7 +217,7 @@ def test_values_that_are_no_numbers_fail_alone(
     monkeypatch.setattr(model, "decode_audio", broken)
     manifest, _ = run(model, tmp_path, jobs(batch(tmp_path), *"abc"), size=3)
     assert statuses(manifest) == {"a": "done", "b": "failed", "c": "done"}
-    assert "not numbers" in manifest.clips["0001-b-101.wav"]["error"]
+    assert "NaN or infinite" in manifest.clips["0001-b-101.wav"]["error"]
 
 
 def test_a_link_that_leads_out_by_the_time_of_writing(model: Model, tmp_path: Path) -> None:

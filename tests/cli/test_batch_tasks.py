@@ -143,7 +143,7 @@ def test_another_sound_under_the_inputs_name_is_noticed(magnet: Magnet, riff: st
         ({"task": "vary", "input": "riff.wav", "strength": 2}, "strength cannot be 2"),
         ({"task": "vary", "input": "riff.wav", "duration": 2}, "task vary takes no duration"),
         ({"task": "loop", "strength": 0.5}, "strength is nothing that task loop takes"),
-        ({"task": "loop", "fade": [0.1]}, "A loop cannot be faded"),
+        ({"task": "loop", "fade": [0.1]}, "A loop cannot have a fade"),
         ({"bpm": 120}, "bpm is given, and not how many bars"),
         ({"task": "loop", "exact": True, "tries": 2}, "tries are for bpm, and for loops"),
         ({"bpm": 120, "bars": 2, "duration": 4}, "duration and bars both say"),

@@ -470,7 +470,7 @@ BAD = [
         2,
         "cannot hold the samples",
     ),
-    (("edit", "nan.wav", "solo", "--region", "0-1"), 2, "not numbers"),
+    (("edit", "nan.wav", "solo", "--region", "0-1"), 2, "NaN or infinite"),
     (("edit", "silent.wav", "solo", "--region", "0-1"), 2, "is silent"),
     (("edit", "cut.flac", "solo", "--region", "0.1-0.2"), 2, "damaged"),
     (("gen", "a", "b", "--at", "1", "--at", "2", "--at", "3"), 2, "Give a time"),
@@ -514,7 +514,7 @@ def test_autoregressive_models_cannot_edit(magnet: Magnet, riff: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("gen", "a", "b", "--loop", "--fade", "0.2", "-d", "2"), "cannot be faded"),
+        (("gen", "a", "b", "--loop", "--fade", "0.2", "-d", "2"), "cannot have a fade"),
         (("gen", "a", "--at", "5", "b", "-d", "3"), "begins at 5 s, but the piece is 3 s"),
         (("gen", "a", "--at", "0", "b"), "Two prompts begin at 0 s"),
         (("gen", "a", "b", "--at", "2", "--at", "3"), "There is no prompt for the first 2 s"),

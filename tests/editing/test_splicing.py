@@ -193,7 +193,7 @@ def test_sounds_that_cannot_be_edited(tmp_path) -> None:
     for path, message in (
         (short, "too short"),
         (silent, "silent"),
-        (broken, "not numbers"),
+        (broken, "NaN or infinite"),
     ):
         with open_sound(path) as sound, pytest.raises(AudioFileError, match=message):
             edit_regions(model, PIANO, sound, [(0.0, 0.02)])

@@ -119,7 +119,7 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_measured(
     }
     assert said["000.wav"].endswith("is silent.")
     assert "not a sound" in said["001.wav"]
-    assert "not numbers" in said["002.wav"]
+    assert "NaN or infinite" in said["002.wav"]
     lonely = [fault for name, fault in found.faults if name == "far"]
     assert [fault.where for fault in lonely] != []
     assert all("no clip for this prompt in near" in fault.what for fault in lonely)

@@ -85,7 +85,7 @@ def test_hostile_sounds_are_skipped_and_named(hostile: Path, tmp_path: Path) -> 
         "empty.wav", "short.wav", "cut.flac", "garbage.wav", "nothing.wav", "nan.wav", "no_caption.wav",
     }  # fmt: skip
     assert "too short: 0.10 s" in said["short.wav"]
-    assert "not numbers" in said["nan.wav"]
+    assert "NaN or infinite" in said["nan.wav"]
 
 
 def test_check_says_beforehand_what_encoding_would_skip(hostile: Path) -> None:
