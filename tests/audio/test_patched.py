@@ -133,7 +133,7 @@ def test_missing_files_folders_and_empty_sounds(tmp_path) -> None:
     for path, message in (
         (tmp_path / "no.wav", "no file"),
         (tmp_path, "folder"),
-        (tmp_path / "empty.wav", "no sound"),
+        (tmp_path / "empty.wav", "no samples"),
     ):
         with pytest.raises(AudioFileError, match=message), open_sound(path):
             pass
