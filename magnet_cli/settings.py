@@ -1,6 +1,6 @@
-"""The settings of decoding, of the sound file and of bars: tables, what holds where they are silent, presets.
+"""Tables of the settings for decoding, the sound file and bars, with their defaults and presets.
 
-A new setting is one field here and the code that uses it. No torch.
+A new setting is one field here and the code that uses it. Imports no torch.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SpanScoring = Literal["max", "prod"]
 SpanOrder = Literal["certainty", "spread"]
 AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
 BitDepth = Literal["16", "24", "float"]
-LOSSY = ("ogg", "opus", "mp3")  # what comes out of them is not, sample by sample, what went in
+LOSSY = ("ogg", "opus", "mp3")  # decoded samples differ from those encoded
 
 MAX_SEED = 2**63 - 1
-MOST_VARIATIONS = 10_000  # of one prompt
+MOST_VARIATIONS = 10_000  # per prompt
 
 DECODING, PARTNERS, OUTPUT = "Decoding", "More than one model", "Sound file"
 _decoding, _partners, _output, _bars = map(panel, (DECODING, PARTNERS, OUTPUT, "Beat"))
@@ -35,10 +35,10 @@ _COUNT: dict[str, Any] = {"low": 0, "words": "a whole number from 0 (off)"}
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How codes are decoded. None means the checkpoint's own default; 0 switches top_p and top_k off."""
+    """Decoding settings. None means the checkpoint's default; 0 turns top_p and top_k off."""
 
     decoding_steps: tuple[int, ...] | None = _decoding(
-        "Steps for each stream, or one number for all.",
+        "Decoding steps for each stream, or one number for all.",
         flags="--steps --decoding-steps",
         metavar="N,N,...",
         low=1,
@@ -49,55 +49,60 @@ class DecodingConfig:
         only="masked",
     )
     temperature: float | None = _decoding(
-        "Higher is more varied, lower safer.", usual=3.0, **_NUMBER
+        "Sampling temperature: higher is more varied, lower is safer.", usual=3.0, **_NUMBER
     )
     anneal_temperature: bool | None = _decoding(
-        "Let the temperature fall over a stream's steps, or not. Default: fall.",  # to 0.01
+        "Lower the temperature over a stream's steps, or keep it constant. Default: lower.",
         flags="--anneal/--no-anneal",
         usual=True,
         only="masked",
     )
     top_p: float | None = _decoding(
-        "Draw from the likeliest codes up to this sum; 0: off.",
+        "Sample from the likeliest codes whose probabilities sum to X; 0: off.",
         metavar="X",
         usual=0.9,
         **_PROBABILITY,
     )
     top_k: int | None = _decoding(
-        "Draw from this many of the likeliest codes; 0: off.", metavar="N", usual=0, **_COUNT
+        "Sample from the N likeliest codes; 0: off.", metavar="N", usual=0, **_COUNT
     )
     use_sampling: bool | None = _decoding(
-        "Draw codes, or take the likeliest. Default: draw.", flags="--sample/--greedy", usual=True
+        "Sample codes, or take the likeliest. Default: sample.",
+        flags="--sample/--greedy",
+        usual=True,
     )
     max_cfg_coef: float | None = _decoding(
-        "Guidance at a stream's first step.", usual=10.0, only="masked", **_NUMBER
+        "Guidance coefficient at a stream's first step.", usual=10.0, only="masked", **_NUMBER
     )
     min_cfg_coef: float | None = _decoding(
-        "Guidance at a stream's last step.", usual=1.0, only="masked", **_NUMBER
+        "Guidance coefficient at a stream's last step.", usual=1.0, only="masked", **_NUMBER
     )
     cfg_coef: float | None = _decoding(
-        "Guidance of autoregressive models.", usual=3.0, only="autoregressive", **_NUMBER
+        "Guidance coefficient of autoregressive models.",
+        usual=3.0,
+        only="autoregressive",
+        **_NUMBER,
     )
     coherence_boost: float | None = _decoding(
-        "Step by step: what all that was written so far makes likely counts for more than what its last 15 "
-        "frames alone would, so that a beat goes on and no tone does for ever.",
+        "Autoregressive decoding: strengthens the influence of codes more than 15 frames back, so that "
+        "beats continue and tones end.",
         usual=0.0,
         before=0.0,
         only="autoregressive",
         **_NUMBER,
     )
     frequency_penalty: float | None = _decoding(
-        "Step by step: a code that fills more than 30 of its stream's last 50 frames becomes less likely by "
-        "X nats for each more, so that long notes and silences end.",
+        "Autoregressive decoding: lowers a code's logit by X for each occurrence beyond 30 in its stream's "
+        "last 50 frames, so that long notes and silences end.",
         usual=0.0,
         before=0.0,
         only="autoregressive",
         **_NUMBER,
     )
     bar_repeat: float | None = _decoding(
-        "Nats by which a code becomes likelier for each time that it stands one or two bars away, so that a "
-        "rhythm goes on. Counts where the prompt says a tempo (120 bpm), or the model draws one, as the "
-        "built-in model does. Default: the checkpoint's own, usually 0.",
+        "Raises a code's logit by X for each occurrence one or two bars away, so that a rhythm continues. "
+        "Needs a tempo in the prompt (120 bpm), or a model that draws one, as the built-in model does. "
+        "Default: the checkpoint's own, usually 0.",
         usual=0.0,
         before=0.0,
         **_NUMBER,
@@ -109,47 +114,46 @@ class DecodingConfig:
         only="masked",
     )
     span_arrangement: SpanArrangement | None = _decoding(
-        "Where spans lie: on a grid (nonoverlap) or anywhere (stride1). Default: {usual}.",
+        "Where spans start: on a grid (nonoverlap) or at any frame (stride1). Default: {usual}.",
         flags="--spans --span-arrangement",
         usual="nonoverlap",
         only="masked",
     )
     span_order: SpanOrder | None = _decoding(
-        "Which spans are decided first: those that the model is surest of (certainty), or such that lie "
-        "evenly over time (spread), which keeps small models from droning. Default: the checkpoint's own, "
-        "usually {usual}.",
+        "Which spans are unmasked first: the most certain (certainty), or spans spread evenly over time "
+        "(spread), which keeps small models from droning. Default: the checkpoint's own, usually {usual}.",
         usual="certainty",
         before="certainty",
         only="masked",
     )
-    span_scoring: SpanScoring | None = _decoding(  # of the grid: stride1 always sums -log p
-        "How sure a span on the grid is: by its likeliest code (max) or all (prod). Default: {usual}.",
+    span_scoring: SpanScoring | None = _decoding(  # on the grid only: stride1 always sums -log p
+        "Certainty of a span on the grid: by its likeliest code (max) or all (prod). Default: {usual}.",
         usual="max",
         only="masked",
     )
     subcodes_context: int | None = _decoding(
-        "Frames on each side that the streams after the first see; -1: all. Default: the checkpoint's own.",
+        "Frames on each side that streams after the first attend to; -1: all. Default: the checkpoint's.",
         metavar="N",
         low=-1,
         words="a whole number from 0, or -1 for no restriction",
         only="masked",
     )
-    score_noise: float | None = _decoding(  # Gumbel noise on the spans' scores at the first step
-        "Chance in which spans are masked again: held notes are the surest guess, and where only the surest "
-        "stays, everything drones.",
+    score_noise: float | None = _decoding(  # the scale at the first step
+        "Gumbel noise added to the span scores: the surest guesses are held notes, and keeping only the "
+        "surest makes everything drone.",
         usual=0.0,
         before=0.0,
         only="masked",
         **_NUMBER,
     )
     full_length: bool | None = _decoding(
-        "All frames, or whole spans only, as the reference does. Default: all.",
+        "Decode all frames, or whole spans only, as the reference does. Default: all.",
         flags="--full-length/--trim",
         usual=True,
         only="masked",
     )
     rescorer_weight: float | None = _partners(
-        "The model's own share in that, from 0 (the rescorer alone) to 1 (no rescorer). Default: {usual}.",
+        "The model's weight in rescoring, from 0 (the rescorer alone) to 1 (no rescorer). Default: {usual}.",
         metavar="W",
         low=0,
         high=1,
@@ -161,13 +165,13 @@ class DecodingConfig:
         "Streams to rescore, from 0. Default: all.",
         metavar="N,N,...",
         low=0,
-        words="numbers of streams, from 0",
+        words="stream numbers, from 0",
         usual=(),
         example="0,1",
         only="rescorer",
     )
     hybrid: float | None = _partners(
-        "Write the first seconds step by step, then fill in the rest.",
+        "Decode the first seconds autoregressively, then fill in the rest.",
         metavar="SECONDS",
         low=0,
         below=1e6,
@@ -175,10 +179,10 @@ class DecodingConfig:
         usual=0.0,
         only="masked",
     )
-    # How those are written. None stays: the writing model's own.
+    # For those seconds. None is not resolved here: it means the autoregressive model's own.
     hybrid_temperature: float | None = _partners(
-        "Temperature of those seconds. Default: --temperature for a hybrid-trained model; else the "
-        "checkpoint's own or the writing model's, usually 1.",
+        "Temperature of those seconds. Default: --temperature for a hybrid-trained model, else the "
+        "checkpoint's or the hybrid model's, usually 1.",
         only="prefix",
         **_NUMBER,
     )
@@ -201,11 +205,11 @@ class DecodingConfig:
         check(self)
 
     def over(self, defaults: DecodingConfig) -> DecodingConfig:
-        """These settings where they are given, `defaults` elsewhere."""
+        """These settings, with `defaults` for those that are None."""
         return defaults.altered(self.given())
 
     def altered(self, values: Mapping[str, Any]) -> DecodingConfig:
-        """These settings but for `values`, which are not checked: those of checked settings, or constants."""
+        """Copy with `values` replaced, unchecked: they come from checked settings, or are constants."""
         other = copy.copy(self)
         vars(other).update(values)
         return other
@@ -221,12 +225,12 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """How decoded audio becomes a file."""
+    """Settings of the sound file."""
 
-    format: AudioFormat | None = _output("Default: the suffix of the name, else wav.")
-    bit_depth: BitDepth | None = _output("Of wav (16, 24, float) and flac (16, 24). Default: 16.")
+    format: AudioFormat | None = _output("File format. Default: by the name's suffix, else wav.")
+    bit_depth: BitDepth | None = _output("Of wav (16, 24, float) or flac (16, 24). Default: 16.")
     sample_rate: int | None = _output(
-        "Default: the model's (in opus: 48000).",  # or the nearest that the format can hold
+        "Sample rate. Default: the model's (opus: 48000).",  # or the nearest that the format allows
         metavar="HZ",
         low=1000,
         high=384_000,
@@ -240,7 +244,9 @@ class OutputConfig:
         words="1 (mono) or 2 (stereo)",
     )
     normalize: bool = _output(
-        "Bring the clip to --lufs under --peak, or leave its level alone.", True, before=True
+        "Normalise the clip to --lufs with peaks under --peak, or leave its level alone.",
+        True,
+        before=True,
     )
     lufs: float = _output(
         "Loudness in LUFS (ITU-R BS.1770-4).",
@@ -252,7 +258,7 @@ class OutputConfig:
         before=-14.0,
     )
     peak: float = _output(
-        "Ceiling in dBFS, held by a limiter.",
+        "Limiter ceiling in dBFS.",
         -1.0,
         metavar="X",
         low=-60,
@@ -261,8 +267,7 @@ class OutputConfig:
         before=-1.0,
     )
     max_limiting: float = _output(
-        "The most that the limiter may take off the highest peak. Where that is not enough, the clip stays "
-        "quieter than --lufs.",
+        "Maximum gain reduction of the limiter. A clip that would need more stays quieter than --lufs.",
         4.0,
         metavar="DB",
         low=0,
@@ -271,13 +276,12 @@ class OutputConfig:
         before=24.0,
     )
     true_peak: bool | None = _output(
-        "Hold what lies between the samples under --peak, too, as a player makes it (4x). "
-        "Default: for ogg, opus and mp3.",
+        "Limit peaks between samples, too (4x oversampled). Default: for ogg, opus and mp3.",
         flags="--true-peak/--no-true-peak",
         before=False,
     )
     fade: tuple[float, ...] = _output(
-        "Fade in and out this long; two times: in, out.",
+        "Length of the fade in and out, or two lengths: in, out.",
         (0.0,),
         metavar="IN,OUT",
         low=0,
@@ -289,24 +293,24 @@ class OutputConfig:
     )
 
     def given(self) -> dict[str, Any]:
-        """The settings that a file's silence would not say, JSON-able; its format it has itself.
-        `true_peak` is among them once it is decided."""
+        """JSON-able settings that differ from `UNRECORDED_OUTPUT`, without the format.
+        `true_peak` is included once it is decided."""
         said = {name: value for name, value in vars(self).items() if value != _unrecorded(name)}
-        if "fade" in said:  # as files had it when there was one for both ends
+        if "fade" in said:  # a number, as in files from when one fade applied to both ends
             said["fade"] = self.fade[0] if len(self.fade) == 1 else list(self.fade)
         if self.true_peak is None:
             del said["true_peak"]
         return said
 
     def decided(self, name: AudioFormat) -> OutputConfig:
-        """These settings for a file of that format: whether true peaks are held is decided."""
+        """These settings with `true_peak` decided for a format."""
         if self.true_peak is not None:
             return self
         return dataclasses.replace(self, true_peak=name in LOSSY)
 
     @property
     def fades(self) -> tuple[float, float]:
-        """Seconds of the fade in, and of the fade out."""
+        """Length of the fade in and of the fade out, in seconds."""
         return self.fade[0], self.fade[-1]
 
     def __post_init__(self) -> None:
@@ -319,30 +323,30 @@ class OutputConfig:
 
 
 MOST_BARS = 256
-TRIES, LOOP_TRIES = 4, 3  # seeds, if nothing is said
-MOST_STRETCH = 0.04  # of a tempo: a change by more is heard
+TRIES, LOOP_TRIES = 4, 3  # default number of seeds
+MOST_STRETCH = 0.04  # relative change of tempo; more would be audible
 
 
 @dataclass(frozen=True)
 class BarsConfig:
-    """How fast a sound is to be, and how long: bars of four beats. None: it is not asked for."""
+    """Tempo and length in bars of four beats. None: not requested."""
 
     bpm: float | None = _bars(
-        "Beats per minute, with --bars: a few seeds are tried, and the one whose beat is nearest is "
-        f"stretched to it, by {100 * MOST_STRETCH:g} % at most. Needs the extra `tempo`.",
+        "Beats per minute, with --bars: tries a few seeds and stretches the one with the nearest beat, by "
+        f"{100 * MOST_STRETCH:g} % at most. Needs the extra `tempo`.",
         metavar="X",
         low=40,
         high=240,
     )
     bars: int | None = _bars(
-        "Length in bars of four beats, in place of --duration.",
+        "Length in bars of four beats, instead of --duration.",
         metavar="N",
         low=1,
         high=MOST_BARS,
     )
     tries: int | None = _bars(
-        f"Seeds to try for --bpm, or for a loop while its beat is unsure. Default: {TRIES}, for a loop "
-        f"{LOOP_TRIES}.",
+        f"Seeds to try for --bpm, or for a loop while its beat is uncertain. Default: {TRIES} for --bpm, "
+        f"{LOOP_TRIES} for a loop.",
         metavar="N",
         low=1,
         high=100,
@@ -351,39 +355,38 @@ class BarsConfig:
     def __post_init__(self) -> None:
         check(self)
         if self.bpm is None and self.bars is not None:
-            raise UsageError("bars are asked for, and not how fast.", "Say bpm, too, such as 120.")
+            raise UsageError("bars needs bpm, too.", "Give the tempo, such as bpm 120.")
         if self.bpm is not None and self.bars is None:
-            raise UsageError("bpm is given, and not how many bars.", "Say bars, too, such as 4.")
+            raise UsageError("bpm needs bars, too.", "Give the number of bars, such as 4.")
 
     def check_tries(self, loop: bool) -> None:
-        """Refuse tries where nothing is tried: of no loop by its beat. Raises UsageError: it is so."""
+        """Check `tries`. Raises UsageError: it is set without bpm or a `loop` that follows its beat."""
         if self.tries is not None and self.bpm is None and not loop:
             raise UsageError(
-                "tries are for bpm, and for loops that go by their beat.",
-                "Ask for one of them, or leave tries out.",
+                "tries applies only to bpm, and to loops that follow their beat.",
+                "Use one of them, or leave tries out.",
             )
 
     @property
     def beats(self) -> int:
-        """So many there are; 0 where no bars are asked for."""
+        """Number of beats; 0 if no bars are requested."""
         return 4 * (self.bars or 0)
 
     @property
     def seconds(self) -> float | None:
-        """How long that is; None: no bars are asked for."""
+        """Length in seconds; None if no bars are requested."""
         return None if self.bpm is None else self.beats * 60 / self.bpm
 
 
 def _plain(value: Any) -> Any:
-    """A setting in Python's own types: lists as tuples, numpy's numbers as numbers, for JSON."""
+    """Convert a setting to Python's own types for JSON: lists to tuples, numpy scalars to numbers."""
     if isinstance(value, (list, tuple)):
         return tuple(_plain(one) for one in value)
     return value.item() if getattr(value, "shape", None) == () else value
 
 
 def required(value: T | None) -> T:
-    """A setting that must have been resolved by now.
-    Raises ValueError: it was not: a mistake of the caller's, not of the user's."""
+    """Return a setting that must be resolved by now. Raises ValueError: it is None, a bug of the caller's."""
     if value is None:
         raise ValueError("a decoding setting was left open: complete it with DecodingConfig.over")
     return value
@@ -399,8 +402,8 @@ PREFIX_ONLY = _only("prefix")
 AUTOREGRESSIVE_ONLY = _only("autoregressive")
 RESCORER_ONLY = _only("rescorer")
 
-# What holds where neither the user nor the checkpoint says otherwise (paper, section 5), and the same for
-# models that write token by token (MusicGen, section 4.2).
+# Defaults where neither the user nor the checkpoint sets a value (paper, section 5); then those of
+# autoregressive models (MusicGen, section 4.2).
 DECODING_DEFAULTS = DecodingConfig(
     **{name: each.usual for name, each in settings_of(DecodingConfig).items()}
 )
@@ -409,9 +412,9 @@ AUTOREGRESSIVE_DEFAULTS = dataclasses.replace(
 )
 OUTPUT_DEFAULTS = OutputConfig()
 
-# What files that say nothing of a setting were made with: of decoding what was not always recorded, of the
-# sound file everything, as a file keeps only what differs from these; and which weights a built-in model
-# had (checkpoints/identity.py). What is here stays as it is, whatever the defaults become.
+# What a setting was if a file's record lacks it: decoding settings that were not always recorded, all output
+# settings (only differences from these are recorded), and a built-in model's weights
+# (checkpoints/identity.py). These never change, even if the defaults do.
 UNRECORDED_DECODING = {
     name: each.before
     for name, each in settings_of(DecodingConfig).items()
@@ -425,28 +428,30 @@ UNRECORDED_WEIGHTS = {
 }
 
 
-# What `--preset` multiplies the checkpoint's own decoding steps by.
+# Factors by which `--preset` multiplies the checkpoint's decoding steps.
 PRESETS = {"fast": 0.5, "default": 1.0, "best": 2.0}
 
 
 def check_preset(preset: str | None) -> None:
-    """Refuse what is none of PRESETS. Raises UsageError: it is none."""
+    """Raise UsageError unless `preset` is None or in PRESETS."""
     if preset is not None and preset not in PRESETS:
-        raise UsageError(f"There is no preset {preset!r}.", f"Take one of {', '.join(PRESETS)}.")
+        raise UsageError(f"There is no preset {preset!r}.", f"Choose from {', '.join(PRESETS)}.")
 
 
 def with_preset(
     config: DecodingConfig, preset: str | None, defaults: DecodingConfig
 ) -> DecodingConfig:
-    """`config` with the steps of a preset, scaled from a checkpoint's own; None leaves it alone.
+    """Set the decoding steps of `config` to the checkpoint's, scaled by a preset; None changes nothing.
 
-    There is at least one for each stream, and halves are rounded up. Raises UsageError: there is no
-    such preset, or the checkpoint has no steps to scale.
+    Halves are rounded up, to at least one step per stream. Raises UsageError: there is no such preset, or
+    the checkpoint has no steps to scale.
     """
     if preset is None:
         return config
     if defaults.decoding_steps is None:
-        raise UsageError("--preset scales steps, and this model has none.", "Leave it out.")
+        raise UsageError(
+            "--preset scales decoding steps, and this model has none.", "Leave --preset out."
+        )
     check_preset(preset)
     steps = tuple(max(1, int(n * PRESETS[preset] + 0.5)) for n in defaults.decoding_steps)
     return dataclasses.replace(config, decoding_steps=steps)
@@ -457,5 +462,5 @@ def _unrecorded(name: str) -> Any:
 
 
 def listed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Tuples as lists: what JSON gives back."""
+    """Convert tuples to lists, as JSON returns them."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
