@@ -1,10 +1,10 @@
-"""What Python programs use: `load_model`, a model that generates and edits, and results that are saved.
+"""The Python API: `load_model`, a model that generates and edits sound, and results that can be saved.
 
     model = load_model("small")
     model.generate(["lofi piano"], seeds=[1]).save("piano.wav")
     model.extend("piano.wav", "drums enter", seconds=20).save("longer.wav")
 
-Every file keeps how it was made, as those of the command line do: see `magnet show`.
+Files record how they were made, as those of the command line do: see `magnet show`.
 """
 
 from __future__ import annotations
@@ -41,35 +41,35 @@ from magnet_cli.settings import BarsConfig, DecodingConfig
 
 @dataclass(frozen=True)
 class Heard:
-    """A sound as a model's codec hears it: what edits start from, encoded once for several of them."""
+    """A sound encoded by a model's codec, which several edits can start from."""
 
     codes: Tensor  # int64 [1, K, T]
     seconds: float
-    input: str | None = None  # the file, as the command line has it; None: it was none
-    of: Mapping[str, Any] = field(default_factory=dict)  # how it was made, where it says so
+    input: str | None = None  # the file, as the command line names it; None: not from a file
+    of: Mapping[str, Any] = field(default_factory=dict)  # {"of": the file's record}, if it has one
 
 
-# What an edit starts from: a sound file or an open sound, codes [1, K, T], or what was made before.
+# What an edit starts from: a sound file, an open sound, codes [1, K, T] or an earlier result.
 Source = str | os.PathLike[str] | Sound | Tensor | GenerationResult | Clip | Heard
-# A text for all of a piece, or texts with the second that each begins at.
+# One text for the whole piece, or pairs of a start in seconds and a text.
 Prompt = str | None | Sequence[tuple[float, str | None]]
 
-_LONGEST_RECORD = 10_000  # characters: comments hold five times as many, prompts twice
+_LONGEST_RECORD = 10_000  # characters; the limit of a comment is about five times that
 
 
 class Model(Pipeline):
-    """A loaded model: see `Pipeline` for what is known of it.
+    """A loaded model; `Pipeline` lists its attributes.
 
-    The edits (`extend`, `inpaint`, `vary`, `loop`) also take `seed` (None draws one), `config` and
-    `negative_prompt` as `generate` has them, `overlap` (seconds that windows share with what is known;
-    None: 0.3 segments) and `on_step`.
+    The edits (`extend`, `inpaint`, `vary`, `loop`) also take `seed` (None draws one), `config`,
+    `negative_prompt` and `on_step` as in `generate`, and `overlap` (seconds of known codes that a window
+    sees; None: 0.3 segments).
 
-    Raises, all of them: UsageError: an argument has a wrong type or value, or the model cannot do it
-    (autoregressive ones only `extend`). AudioFileError: a sound cannot be read.
+    All methods raise UsageError (an argument has a wrong type or value, or the model does not support the
+    edit: autoregressive ones support only `extend`) and AudioFileError (a sound cannot be read).
     """
 
     def __init__(self, parts: Parts, folder: str | None = None) -> None:
-        """`folder`: where it was loaded from, as the user named it; None: by a name."""
+        """`folder`: the folder it was loaded from, as the user named it; None: loaded by name."""
         super().__init__(parts)
         self.folder = folder
 
@@ -95,23 +95,22 @@ class Model(Pipeline):
 
         Args:
             prompts: texts; None (or "") is the null condition.
-            config: decoding settings; None in a field means the checkpoint's own default.
-            seeds: one for each prompt, 0 or more; None draws fresh ones. The same seeds, model,
-                settings, device and dtype give the same codes. An item's are those that it gets alone
-                where masks are filled on a CPU; elsewhere, and where codes are written step by step,
-                up to the rounding of a batch, which can flip a draw.
-            negative_prompts: one for each prompt, or one for all: what to lead away from.
-            frames: length of the clip in frames; the default and the most is the segment.
-            prompt_codes: int64 [B or 1, K, T'], codes to continue from: known ones at the start.
+            config: decoding settings; None in a field means the checkpoint's default.
+            seeds: one per prompt, 0 or more; None draws them. The same seeds, model, settings, device and
+                dtype give the same codes. With masked decoding on a CPU an item's codes do not depend on
+                the rest of the batch; otherwise a batch rounds differently, which can change a draw.
+            negative_prompts: one per prompt, or one for all; guidance leads away from them.
+            frames: length of the clip in frames, at most the segment, which is the default.
+            prompt_codes: int64 [B or 1, K, T'], codes at the start, to continue from.
             known_codes, known_mask: int64 and bool [B or 1, K, frames]: codes to keep, anywhere.
             on_step: called after every decoding step.
             rescorer: an autoregressive or hybrid model with the same codec, or its name, whose
-                opinion goes into the span scores; `self`: a hybrid-trained model's own.
-            rescorer_weight: this model's share in the scores, 0..1; sets `config.rescorer_weight`.
-            hybrid: seconds to write autoregressively before the rest; sets `config.hybrid`.
-            hybrid_model: what writes them, a model with the same codec or its name; a
+                probabilities are mixed into the span scores; `self`: a hybrid-trained model itself.
+            rescorer_weight: this model's weight in the scores, 0..1; sets `config.rescorer_weight`.
+            hybrid: seconds to decode autoregressively before the rest; sets `config.hybrid`.
+            hybrid_model: the model that decodes them, with the same codec, or its name; a
                 hybrid-trained model needs none.
-            duration: length in seconds, in place of `frames`: the audio is cut to it.
+            duration: length in seconds, instead of `frames`; the audio is cut to it.
 
         Raises:
             UsageError: an argument cannot be used, or does not fit the others.
@@ -128,7 +127,7 @@ class Model(Pipeline):
         loaded: dict[str, Model] = {}
 
         def load(name: str) -> Parts:
-            """Another model, on the same device and in the same precision."""
+            """Load another model on the same device and in the same precision."""
             loaded[name] = load_model(name, device=str(self.device), dtype=self.dtype)
             return loaded[name].parts
 
@@ -167,15 +166,15 @@ class Model(Pipeline):
         )
 
     def extend(self, source: Source | None, prompt: Prompt, seconds: float, **how: Any) -> Clip:
-        """Continue a sound until all of it is `seconds` long, or make so long a piece from nothing.
+        """Continue a sound to a length of `seconds`, or generate a piece of that length.
 
         Args:
-            source: what it begins with; None: nothing.
-            prompt: what is to be heard; with times, [(0, "soft piano"), (6, "drums enter")].
-            seconds: of the whole piece, to any length.
+            source: the beginning of the piece; None: start from scratch.
+            prompt: one text, or texts with times: [(0, "soft piano"), (6, "drums enter")].
+            seconds: length of the whole piece; there is no maximum.
 
         Raises:
-            UsageError: the piece would not be longer than its beginning.
+            UsageError: the piece would not be longer than the source.
         """
         *_, whole = self.growing(source, prompt, seconds, **how)
         return whole
@@ -183,7 +182,7 @@ class Model(Pipeline):
     def growing(
         self, source: Source | None, prompt: Prompt, seconds: float, **how: Any
     ) -> Iterator[Clip]:
-        """As `extend`, but yield what is finished after each window: who stops early keeps that."""
+        """As `extend`, but yield the finished part after each window, so that a caller can stop early."""
         seconds = _length("seconds", seconds)
         direction, hooks = self._direction(prompt, **how)
         known, command = None, _gen(direction, loop=False)
@@ -208,14 +207,14 @@ class Model(Pipeline):
         through_codec: bool = False,
         **how: Any,
     ) -> Clip | Edit:
-        """Make regions of a sound anew and leave the rest alone.
+        """Regenerate regions of a sound and leave the rest unchanged.
 
         Args:
-            source: of a file, all samples outside the regions stay as they are (an Edit). Codes stay
-                codes (a Clip).
-            prompt: what is to be heard.
-            regions: seconds, from - to; they grow to whole frames.
-            through_codec: send all of a file through the codec, too, so that it sounds alike.
+            source: a file, whose samples outside the regions are kept (gives an Edit), or codes (gives a
+                Clip).
+            prompt: describes the sound of the regions.
+            regions: pairs of start and end in seconds, extended to whole frames.
+            through_codec: also decode the rest of a file through the codec, for a uniform sound.
 
         Raises:
             UsageError: a region lies outside the sound.
@@ -255,11 +254,11 @@ class Model(Pipeline):
         keep_streams: int = 0,
         **how: Any,
     ) -> Clip:
-        """Make a variation of a sound: a share of its codes is kept, the rest decoded anew.
+        """Make a variation of a sound: keep a share of its codes and regenerate the others.
 
         Args:
-            strength: 0 keeps every code, 1 none.
-            keep_streams: streams that are kept whole, from the coarsest on.
+            strength: from 0 (keep every code) to 1 (keep none).
+            keep_streams: number of streams to keep whole, from the coarsest on.
         """
         strength = _number("strength", strength)
         if not isinstance(keep_streams, int):
@@ -282,20 +281,20 @@ class Model(Pipeline):
         tries: int | None = None,
         **how: Any,
     ) -> Clip:
-        """Make a loop without a seam, as long as whole frames of the codec.
+        """Make a seamless loop of whole frames.
 
-        Where what is made has a steady beat, the loop is a whole number of beats long, near to what was
-        asked for: see `Clip.beat`. Where it only pulses, it is as long as its strongest pulse needs. While
-        it has hits, and no beat that is sure, another seed is tried: `Clip.tried`.
+        If the sound has a steady beat, the loop is a whole number of beats long, near the requested length
+        (`Clip.beat`). If it only pulses, its length follows the strongest pulse. If it has hits but no
+        certain beat, other seeds are tried (`Clip.tried`).
 
         Args:
-            seconds: its length; None: the segment's.
-            source: a sound to make into a loop, in place of a new one.
-            exact: as long as was asked for, whatever the beat.
+            seconds: requested length; None: the segment's.
+            source: a sound to turn into a loop, instead of generating one.
+            exact: keep the requested length, whatever the beat.
             tries: seeds to try; None: 3.
 
         Raises:
-            UsageError: the loop is too short, or nothing can be tried.
+            UsageError: the loop is too short, or `tries` is given where no seeds are tried.
         """
         BarsConfig(tries=tries).check_tries(loop=source is None and not exact)
         pieces.need_masks(self, "close a loop")
@@ -317,7 +316,7 @@ class Model(Pipeline):
         elif seconds is None:
             codes = self.hear(source, whole=True).codes
         else:
-            raise UsageError("A sound is as long as it is.", "Give source or seconds, not both.")
+            raise UsageError("source and seconds are both given.", "Leave one of them out.")
         made = looping.close_loop(
             self, direction, codes, beat, found=source is not None, on_step=hooks["on_step"]
         )
@@ -327,15 +326,15 @@ class Model(Pipeline):
     def bars(self, prompt: Prompt, wanted: BarsConfig, loop: bool = False, **how: Any) -> Clip:
         """Make bars at a tempo: model.bars("funk drums", BarsConfig(bpm=120, bars=4), loop=True).
 
-        A few seeds are tried. Where the beat of the nearest is no more than 4 % off, it is stretched to
-        the length to the sample; otherwise it stays as it was made: see `Clip.beat`.
+        Tries a few seeds and takes the one with the nearest beat. If that is at most 4 % off, the sound is
+        stretched to the exact length in samples; otherwise it is left as it is (`Clip.beat`).
 
         Args:
             wanted: bpm, bars and tries.
-            loop: its end goes on into its beginning.
+            loop: make a seamless loop.
 
         Raises:
-            UsageError: no bars are wanted, or the library that stretches is not here.
+            UsageError: `wanted` has no bars, or the library for stretching is not installed.
         """
         if not isinstance(wanted, BarsConfig) or wanted.bpm is None:
             raise UsageError(f"{wanted!r} has no bars.", "Give BarsConfig(bpm=120, bars=4).")
@@ -343,20 +342,20 @@ class Model(Pipeline):
             pieces.need_masks(self, "close a loop")
         direction, hooks = self._direction(prompt, **how)
         made = bars.make_bars(self, direction, wanted, loop, **hooks)
-        once = {"bpm": wanted.bpm, "bars": wanted.bars, "tries": 1}  # of the seed that was taken
+        once = {"bpm": wanted.bpm, "bars": wanted.bars, "tries": 1}  # for the seed that was taken
         making = self._making(direction, _gen(direction, loop, exact=False, **once))
         clip = Clip(self, made.codes, made.settings, making, decoded=made.audio, loop=made.loop)
         return replace(clip, beat=made.beat, tried=made.tried)
 
     def hear(self, source: Source, whole: bool = False) -> Heard:
-        """A sound as codes, for several edits of it.
+        """Encode a sound, so that several edits can start from it.
 
         Args:
             source: see `Source`.
-            whole: leave out a last frame that holds less sound than a frame is long.
+            whole: drop a last frame that is only partly filled.
 
         Raises:
-            UsageError: it is no sound, or its codes are not of this model's codec.
+            UsageError: it is not a sound, or its codes do not fit this model's codec.
         """
         if isinstance(source, (str, os.PathLike, Sound)):
             opened = nullcontext(source) if isinstance(source, Sound) else open_sound(source)
@@ -378,11 +377,11 @@ class Model(Pipeline):
         return Heard(made, seconds if said is None else min(seconds, said))
 
     def check_piece(self, prompt: Prompt, seconds: float, loop: bool = False, **how: Any) -> None:
-        """Refuse a piece that the model cannot make at all, before anything of it is made.
+        """Check, without generating, that the model can make a piece.
 
         Raises:
-            UsageError: the settings, the overlap or the prompts' times do not fit the model; of a loop
-                that it is autoregressive, or the loop too short.
+            UsageError: the settings, the overlap or the prompts' times do not fit the model; for a loop,
+                the model is autoregressive or the loop too short.
         """
         direction, _ = self._direction(prompt, **how)
         frames = frames_holding(self, seconds)
@@ -400,7 +399,7 @@ class Model(Pipeline):
         on_step: OnStep | None = None,
         on_window: pieces.OnWindow | None = None,
     ) -> tuple[Direction, dict[str, Any]]:
-        """What the new codes are to be, of the right types, and who is told of it."""
+        """Check the arguments of an edit: its Direction, and the callbacks as keyword arguments."""
         try:
             timed = [(0.0, prompt)] if prompt is None or isinstance(prompt, str) else list(prompt)
             cues = tuple(Cue(float(start), text) for start, text in timed)
@@ -445,13 +444,13 @@ def load_model(
             float32 elsewhere), float32, float16, bfloat16, int8 (CPU).
         offline: never use the network (as HF_HUB_OFFLINE=1 does).
         revision: a branch, tag or commit of the hub repository.
-        progress: told of downloads, see `checkpoints.place.find_place`.
-        lora: adapters to merge into it: a path, "path:0.7", (path, 0.7), or a list of such.
+        progress: receives the progress of downloads, see `checkpoints.place.find_place`.
+        lora: adapters to merge into the model: a path, "path:0.7", (path, 0.7), or a list of these.
 
     Raises:
-        ModelNotFoundError: it is not here and cannot be had.
-        CheckpointError: its files are not a model, or an adapter is for another one.
-        UsageError: no such device or dtype, not enough memory for it, or `lora` is none.
+        ModelNotFoundError: it is neither on this machine nor can be downloaded.
+        CheckpointError: its files are not a model, or an adapter is for another model.
+        UsageError: there is no such device or dtype, too little memory, or `lora` is not an adapter.
     """
     loras = [one.check() for one in parse_loras(lora)] if lora else []
     if isinstance(name, os.PathLike):
@@ -464,10 +463,10 @@ def load_model(
 
 
 def _heard(sound: Sound) -> Heard:
-    """What a file keeps of the sound that an edit began from."""
+    """An open sound's length, file and record for the record of an edit, still without codes."""
     made, of = sound.metadata, {}
     if made is not None:
-        # Its own input is left out, lest records grow with every edit, and what a comment has no room for.
+        # Without its own input, or records would grow with every edit; none if a comment could not hold it.
         if isinstance(edit := made.get("edit"), Mapping):
             made = {**made, "edit": {name: value for name, value in edit.items() if name != "of"}}
         if len(json.dumps(made)) <= _LONGEST_RECORD:
@@ -476,14 +475,14 @@ def _heard(sound: Sound) -> Heard:
 
 
 def _command(heard: Heard, name: str, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The command that makes an edit again; empty where no command can: codes came from Python."""
+    """The command that makes an edit again; empty if the source was codes, which no command takes."""
     if heard.input is None:
         return {}
     return {"command": name, "input": heard.input, "flags": dict(flags), **heard.of}
 
 
 def _gen(direction: Direction, loop: bool, **own: Any) -> dict[str, Any]:
-    """The command that makes a piece from nothing again, and its own flags."""
+    """The command that makes a piece from scratch again, with its flags."""
     return {"command": "gen", "flags": {"loop": loop, **own, "overlap": direction.overlap}}
 
 
@@ -502,7 +501,7 @@ def _parts_of(name: str, given: object) -> Parts | str | None:
 
 
 def _number(name: str, given: object) -> float:
-    """A number of any kind, numpy's too."""
+    """Convert any real number, numpy's included, to a float."""
     try:
         if isinstance(given, (str, bytes)):
             raise TypeError

@@ -1,7 +1,7 @@
-"""Clips: what a model made becomes a file that says how it was made. Target -> Clip -> SavedClip.
+"""Clips, and how they are written to files that record how they were made. Target -> Clip -> SavedClip.
 
-`gen`, `batch`, `extend`, `edit`, `vary`, loops and Python programs share it, so a clip of one is a clip
-of all, bit for bit: `Clip` is codes with their sound, `Edit` a sound file with regions made again.
+All commands and Python programs write clips here, so equal requests give equal files, bit for bit. `Clip` is
+codes with their sound, `Edit` a sound file with some regions regenerated.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ AnyPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class SavedClip:
-    """A clip that is written."""
+    """A clip that has been written to its file."""
 
     target: Target
     duration: float  # seconds
     sample_rate: int  # Hz
     channels: int
-    loudness: Loudness | None  # of an edited file, which keeps its own: None
-    settings: Mapping[str, Any]  # Making.record: what is kept in the file
-    asked: Target | None = None  # where it was to go, if not there
-    more: Mapping[str, Any] = field(default_factory=dict)  # what else its record says
+    loudness: Loudness | None  # None for an edited file, whose loudness is not changed
+    settings: Mapping[str, Any]  # `Making.record`, as stored in the file
+    asked: Target | None = None  # the requested target; its name may have been taken meanwhile
+    more: Mapping[str, Any] = field(default_factory=dict)  # further values of its record
 
     def record(self) -> dict[str, Any]:
-        """As JSON-able values."""
+        """The clip's record, JSON-able."""
         codes = self.target.codes
         return {
             "status": "done",
@@ -67,7 +67,7 @@ class SavedClip:
         }
 
     def measured(self) -> dict[str, Any]:
-        """What was measured of the sound, as JSON-able values; null is silence: JSON has no infinity."""
+        """Measurements of the sound, JSON-able; silence is null, as JSON has no infinity."""
         heard = self.loudness
         return {
             "duration": self.duration,
@@ -81,19 +81,19 @@ class SavedClip:
 
 @dataclass(frozen=True)
 class Making:
-    """How clips were asked for, beside what the model says of them."""
+    """How clips were requested, in addition to the model's own settings."""
 
-    given: DecodingConfig  # the decoding settings that were asked for
-    duration: float | None = None  # seconds that were asked for; None: the segment
-    source: str | None = None  # the folder that the model was loaded from, as the user named it
-    partner_sources: Mapping[str, str] = field(default_factory=dict)  # the same for partners
-    # Of a piece: the command that makes it again, its input and own flags.
+    given: DecodingConfig  # the decoding settings as requested
+    duration: float | None = None  # requested seconds; None: the segment
+    source: str | None = None  # the model's folder, as the user named it
+    partner_sources: Mapping[str, str] = field(default_factory=dict)  # folders of partners
+    # For edits and pieces: the command that makes it again, with its input and flags.
     command: Mapping[str, Any] = field(default_factory=dict)
 
     def record(
         self, settings: Mapping[str, Any], item: int, output: OutputConfig
     ) -> dict[str, Any]:
-        """What the file of one item keeps of what a model made with `settings`: enough to make it again."""
+        """The record stored in the file of one item of a batch: enough to make it again."""
         batch = ("prompts", "negative_prompts", "seeds")
         kept = {key: value for key, value in settings.items() if key not in batch}
         kept |= {
@@ -119,18 +119,18 @@ class Making:
 
 @dataclass(frozen=True)
 class Clip:
-    """What a model made: codes and their sound, of any length. Not a file yet."""
+    """Generated codes and their sound, of any length, not yet written to a file."""
 
     model: Pipeline
     codes: Tensor  # int64 [1, K, T]
-    settings: Mapping[str, Any]  # JSON-able: the model's account
+    settings: Mapping[str, Any]  # JSON-able, from `Pipeline.describe`
     making: Making
-    seconds: float | None = None  # its length; None: all of its codes
-    item: int = 0  # of the batch that `settings` are of
-    decoded: Tensor | None = None  # float32 [C, samples], where it is decoded already
-    loop: Loop | None = None  # its end goes on into its beginning
-    beat: Beat | None = None  # what it is a whole number of, where that is known
-    tried: int = 1  # seeds, of which it was the nearest to what was asked for
+    seconds: float | None = None  # length; None: that of the codes
+    item: int = 0  # index in the batch that `settings` describes
+    decoded: Tensor | None = None  # float32 [C, samples], if already decoded
+    loop: Loop | None = None  # set for loops
+    beat: Beat | None = None  # the length is a whole number of these, if known
+    tried: int = 1  # seeds tried, of which this was the best
 
     @property
     def sample_rate(self) -> int:
@@ -139,12 +139,12 @@ class Clip:
 
     @property
     def seamless(self) -> bool | None:
-        """Of a loop: whether its seam stands out no more than its body does."""
+        """For a loop: whether the seam is no more audible than the rest; otherwise None."""
         return None if self.loop is None else self.loop.seamless
 
     @functools.cached_property
     def audio(self) -> Tensor:
-        """float32 [1, C, samples], as decoded, not normalised; decoded when it is first asked for."""
+        """float32 [1, C, samples], decoded on first use, not normalised."""
         parts = list(self._chunks(None))
         return torch.from_numpy(np.concatenate(parts, axis=1))[None]
 
@@ -156,20 +156,20 @@ class Clip:
         codes: AnyPath | None = None,
         force: bool = False,
     ) -> Path:
-        """Write it, with loudness, limiter and format as the command line has them.
+        """Write the clip, with loudness, limiter and format as on the command line.
 
         Args:
-            path: the file; its suffix says the format, if `output` does not.
-            output: how audio becomes a file.
-            codes: an .npz file to keep the codes in, too.
-            force: a file that is there is replaced.
+            path: the file; its suffix gives the format unless `output` does.
+            output: settings of the sound file.
+            codes: an .npz file for the codes.
+            force: replace an existing file.
 
         Returns:
-            Where it is.
+            The path of the file.
 
         Raises:
             UsageError: an argument cannot be used.
-            AudioFileError: the file cannot be written, or is there already.
+            AudioFileError: the file cannot be written, or exists already.
         """
         said = self.settings["prompts"][self.item] or "", self.settings["seeds"][self.item]
         return _where(self.write(_target(said, path, output, codes, force), output))
@@ -181,16 +181,16 @@ class Clip:
         stdout: Stdout | None = None,
         on_step: OnStep | None = None,
     ) -> SavedClip:
-        """Finish it and write it, its codes as .npz where they are wanted: both or neither.
+        """Write the sound, and the codes as .npz if the target has a file for them: both or neither.
 
         Args:
-            target: where to.
-            output: the settings of the file.
-            stdout: writes the file's bytes where the target is stdout.
-            on_step: told of the codec's parts.
+            target: where to write.
+            output: settings of the sound file.
+            stdout: writes the file's bytes if the target is stdout.
+            on_step: called after each part that the codec decodes.
 
         Raises:
-            MagnetError: a file cannot be written, or the sound holds values that are not numbers.
+            MagnetError: a file cannot be written, or the sound holds NaN or infinite values.
         """
         output = output.decided(target.format)
         kept = self.making.record(self.settings, self.item, output)
@@ -206,7 +206,7 @@ class Clip:
             bpm=None if self.beat is None else self.beat.bpm,
         )
         if "edit" in self.settings and self.settings["known_codes"] and self.loop is None:
-            # Its silences may be the input's own, which its owner knows.
+            # Silences may come from the input, so no warning is due.
             assert saved.loudness is not None
             saved = replace(saved, loudness=replace(saved.loudness, silences=()))
         more: dict[str, Any] = {} if self.loop is None else {"seamless": self.loop.seamless}
@@ -226,13 +226,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Result(GenerationResult):
-    """Clips that were generated as one batch."""
+    """Clips generated as one batch."""
 
     model: Pipeline
     making: Making
 
     def clip(self, item: int = 0, seconds: float | None = None) -> Clip:
-        """One of the clips; `seconds`: cut to another length than was asked for.
+        """One of the clips; `seconds` cuts it to another length than requested.
 
         Raises:
             UsageError: there is no such clip.
@@ -246,13 +246,13 @@ class Result(GenerationResult):
         return Clip(self.model, codes, self.settings, making, making.duration, item, audio)
 
     def save(self, path: AnyPath, item: int = 0, **how: Any) -> Path:
-        """Write one of the clips: arguments, result and errors as `Clip.save`, or no such clip."""
+        """Write one of the clips; see `clip` and `Clip.save`."""
         return self.clip(item).save(path, **how)
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A sound file with regions made again; every other sample is the file's own."""
+    """A sound file with regions regenerated; all other samples are unchanged."""
 
     source: Path | Sound
     patches: Patches
@@ -260,16 +260,16 @@ class Edit:
 
     @property
     def regions(self) -> tuple[tuple[float, float], ...]:
-        """Seconds that were made again: whole frames."""
+        """The regenerated regions in seconds, rounded to whole frames."""
         return self.patches.regions
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What made it, JSON-able."""
+        """JSON-able, from `Pipeline.describe`."""
         return self.patches.settings
 
     def save(self, path: AnyPath, *, force: bool = False) -> Path:
-        """Write it at the input's rate, channels and bit depth. Errors as `Clip.save`."""
+        """Write at the input's sample rate, channels and bit depth. Errors as for `Clip.save`."""
         file = _path(path)
         check_writable(file, force)
         said = self.settings["prompts"][0] or "", self.settings["seeds"][0]
@@ -282,10 +282,10 @@ class Edit:
         stdout: Stdout | None = None,
         on_step: OnStep | None = None,
     ) -> SavedClip:
-        """As `Clip.write`; the file is like the input, whatever the output is, and no step is left.
+        """As `Clip.write`; the file has the input's format, so `output` and `on_step` are ignored.
 
         Raises:
-            MagnetError: it cannot be written.
+            MagnetError: the file cannot be written.
         """
         kept = self.making.record(self.settings, 0, OUTPUT_DEFAULTS) | {"output": {}}
         opened = self.source
@@ -312,27 +312,27 @@ def save_sound(
     loop: bool = False,
     bpm: float | None = None,
 ) -> SavedClip:
-    """Finish a sound and write it to its target, its codes as .npz where they are wanted: both or neither.
+    """Write a sound to its target, and the codes as .npz if the target has a file for them: both or neither.
 
     Args:
-        target: where to.
-        chunks: [C, n] each, in order, as the codec decodes them, cut to length.
+        target: where to write.
+        chunks: [C, n] each, in order, as decoded, cut to length.
         sample_rate: Hz.
         codes: int64 [K, T].
-        output: the settings of the file.
-        settings: `Making.record`, kept in the file and beside the codes.
-        stdout: writes the file's bytes where the target is stdout.
-        loop: its end goes on into its beginning.
-        bpm: its tempo, where it is known.
+        output: settings of the sound file.
+        settings: `Making.record`, stored in both files.
+        stdout: writes the file's bytes if the target is stdout.
+        loop: the sound is a loop.
+        bpm: the tempo, if known.
 
     Raises:
-        MagnetError: a file cannot be written, or the sound holds values that are not numbers.
+        MagnetError: a file cannot be written, or the sound holds NaN or infinite values.
     """
     place, made = _place(target, stdout), None
     try:
         with nullcontext() if target.codes is None else draft(target.codes, target.force) as made:
             if made is not None:
-                # On the disk before the sound, these get their name after it.
+                # Written before the sound, renamed after it.
                 kept = np.array(json.dumps(settings))
                 with made.path.open("wb") as file:
                     np.savez_compressed(file, codes=codes.numpy().astype(np.int32), settings=kept)
@@ -371,7 +371,7 @@ def _path(given: object) -> Path:
 def _target(
     said: tuple[str, int], path: object, output: object, codes: object, force: bool
 ) -> Target:
-    """Where a clip of a prompt and a seed goes, refused where it cannot go there."""
+    """Build the target of a clip and check that it can be written."""
     file = _path(path)
     if not isinstance(output, OutputConfig):
         raise UsageError(f"output cannot be {output!r}.", "Give an OutputConfig.")
@@ -387,7 +387,7 @@ def _where(saved: SavedClip) -> Path:
 
 
 def _with_weights(model: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a model, with the id of its weights where it is built in: its name stays."""
+    """A model's record, with the id of its weights if built in: later versions reuse its name."""
     if model.get("repo") is not None or model.get("source") is not None:
         return model
     weights = builtin_weights(model["model"])

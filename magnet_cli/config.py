@@ -1,4 +1,4 @@
-"""What a checkpoint is: the sizes of its language model and of its codec. No torch here."""
+"""Configurations of a checkpoint's language model and codec. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.fields import panel, shown
 from magnet_cli.foreign.bounds import BOUNDS
 
-# What a language model may be loaded in, beside auto.
+# Precisions of a loaded language model, besides auto.
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 
 Modeling = Literal["masked", "autoregressive", "hybrid"]
 
 
 def no_dtype(name: str) -> UsageError:
-    """The error for what no language model is loaded in."""
+    """The error for an unknown dtype."""
     return UsageError(
         f"There is no dtype {name!r}.", f"--dtype takes auto, {', '.join(PRECISIONS)}."
     )
@@ -26,7 +26,7 @@ def no_dtype(name: str) -> UsageError:
 
 @dataclass(frozen=True)
 class LMConfig:
-    """The language model: one transformer over `n_q` streams (docs/reference.md, Model)."""
+    """Sizes of the language model, a transformer over `n_q` streams (docs/reference.md, Model)."""
 
     dim: int  # width of the transformer
     num_heads: int
@@ -36,13 +36,13 @@ class LMConfig:
     modeling: Modeling  # masked: MAGNeT; autoregressive: MusicGen, AudioGen; hybrid: both ways
     text_dim: int  # width of the text encoder's output, projected to `dim`
     frame_rate: float  # frames per second of the codec
-    segment_duration: float  # seconds the model was trained on
+    segment_duration: float  # seconds of a training segment
     hidden_scale: int = 4  # feed-forward width over dim
-    subcodes_context: int = 5  # frames that streams > 0 see on each side, where masked; -1: all
+    subcodes_context: int = 5  # masked: frames on each side that streams > 0 attend to; -1: all
     span_len: int = 3  # frames in a masked span
-    delays: tuple[int, ...] = ()  # steps by which each stream is late, where autoregressive
-    stages: tuple[tuple[int, ...], ...] = ()  # streams that are masked together; (): each by itself
-    # Frames a beat, one of which is drawn where a prompt says no tempo; (): none is.
+    delays: tuple[int, ...] = ()  # autoregressive: steps by which each stream is delayed
+    stages: tuple[tuple[int, ...], ...] = ()  # streams that are masked together; (): one per stage
+    # Frames per beat of the tempi to draw from if a prompt has none; (): none is drawn.
     tempi: tuple[float, ...] = ()
 
     @property
@@ -57,7 +57,7 @@ class LMConfig:
 
     @property
     def parameters(self) -> int:
-        """Numbers in a language model of these sizes."""
+        """Number of parameters."""
         embeddings = self.n_q * (self.card + 1) * self.dim + (self.text_dim + 1) * self.dim
         block = (8 + 2 * self.hidden_scale) * self.dim**2 + 6 * self.dim  # matrices and norms
         return embeddings + self.num_layers * block + 2 * self.dim + self.n_q * self.card * self.dim
@@ -106,27 +106,27 @@ _sizes = panel("Sizes of a new codec")
 
 @dataclass(frozen=True)
 class SpectralCodecConfig:
-    """The spectral codec. Defaults are what the built-in model's began as: its own has 12 streams of 96
+    """The spectral codec. The defaults are the built-in model's first; its codec now has 12 streams of 96
     components (recipes/nano/README.md, Codec)."""
 
     sample_rate: int = 24_000
-    spectral_hop: int = 320  # samples from one spectral frame to the next
+    spectral_hop: int = 320  # samples between spectral frames
     overlap: int = 4  # hops in a window
     stack: int = 3  # spectral frames in a frame of codes
-    linear_hz: float = 4000.0  # up to here each bin is a band
+    linear_hz: float = 4000.0  # below, each bin is a band
     high_bands: int = 80  # mel bands above
-    floor: float = 5e-4  # amplitude that levels fade out below: log(1 + amplitude / floor)
-    mel_weight: float = 0.5  # a band counts by its width on the mel scale to this power
-    groups: int = _sizes("Groups of neighbouring bands, coded apart.", 4)
+    floor: float = 5e-4  # amplitude; levels are log(1 + amplitude / floor)
+    mel_weight: float = 0.5  # bands are weighted by their width in mel to this power
+    groups: int = _sizes("Groups of neighbouring bands, coded separately.", 4)
     dimension: int = _sizes("Principal components of each group.", 48)
     n_q: int = _sizes("Streams, a multiple of the groups.", 8)
     card: int = _sizes("Codes in each stream.", 1024)
     encoder_blocks: int = 0  # convolutional blocks over latents before the quantizer
     latent_blocks: int = 2  # over latents after it
-    level_blocks: int = 2  # over the levels of spectral frames
+    level_blocks: int = 2  # over levels of spectral frames
     block_width: int = 2  # hidden channels of a block over its channels
     kernel_size: int = 7  # of a block, in frames
-    correction: float = 0.5  # share of what the trained convolutions add to the linear path
+    correction: float = 0.5  # scale of what the trained convolutions add to the linear path
     # Nepers; frames that differ by less are averaged (models/spectral_codec.py).
     smoothing: float = 0.15
     phase_iterations: int = 32
@@ -144,7 +144,7 @@ class SpectralCodecConfig:
 def need_of_codec(
     config: CodecConfig | SpectralCodecConfig, holds: bool, field: str, takes: str
 ) -> None:
-    """Raises CheckpointError where it does not hold: naming the setting `field`, and what it takes."""
+    """Raise CheckpointError unless `holds`, naming the setting `field` and the values it takes."""
     if not holds:
         raise CheckpointError(
             f"The codec's {field} is {getattr(config, field)!r}.", f"It must be {takes}."
@@ -152,7 +152,7 @@ def need_of_codec(
 
 
 def check_config(config: SpectralCodecConfig) -> None:
-    """Refuse settings that cannot be built. Raises CheckpointError: naming the setting."""
+    """Check the settings. Raises CheckpointError: one is invalid; the message names it."""
     need = partial(need_of_codec, config)
     for field in ("sample_rate", "spectral_hop", "stack", "groups", "dimension", "card"):
         need(getattr(config, field) >= 1, field, "1 or more")
@@ -178,12 +178,12 @@ _COUNTS = ("dim", "num_heads", "num_layers", "n_q", "card", "text_dim", "hidden_
 
 
 def check_lm(config: LMConfig, source: str) -> LMConfig:
-    """`config`, whose fields may hold anything, refused where it is no language model's.
+    """Check a configuration whose fields may hold anything; returns it with floats as such.
 
     Args:
-        source: the file that says so, for messages.
+        source: the file that it was read from, for messages.
 
-    Raises CheckpointError: naming the field.
+    Raises CheckpointError: a field is invalid; the message names it.
     """
 
     def need(holds: bool, field: str, takes: str) -> None:

@@ -1,6 +1,6 @@
-"""Every error a user can meet: what is wrong, what to do next, and the exit status.
+"""The errors that users see, each with a message, a hint and an exit status.
 
-The library raises these; only `cli.app` turns them into text and an exit status.
+The library raises them; only `cli.app` turns them into text and an exit status.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ EXIT_TERMINATED = 143  # likewise SIGTERM
 
 
 class MagnetError(Exception):
-    """An error with one sentence that says what is wrong and one that says what to do next."""
+    """An error with one sentence on what is wrong and one on what to do next."""
 
     exit_status = EXIT_UNEXPECTED
 
     def __init__(self, message: str, hint: str = "", details: Sequence[str] = ()) -> None:
-        """`details`: what else is to be said, a line each, between the two."""
+        """`details`: lines to print between the message and the hint."""
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -40,13 +40,13 @@ class UsageError(MagnetError):
 
 
 class ModelNotFoundError(MagnetError):
-    """The named model is not here and could not be had."""
+    """The named model is not on this machine and could not be downloaded."""
 
     exit_status = EXIT_MODEL
 
 
 class CheckpointError(MagnetError):
-    """Files were found, but they are not a model that can be loaded."""
+    """Files were found, but no model can be loaded from them."""
 
     exit_status = EXIT_MODEL
 
@@ -58,7 +58,7 @@ class AudioFileError(MagnetError):
 
 
 class NoRoomError(MagnetError):
-    """The disk is full: whatever is written next will fail, too."""
+    """The disk is full, so later writes will fail, too."""
 
 
 class DataError(MagnetError):

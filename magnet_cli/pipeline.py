@@ -1,4 +1,4 @@
-"""From text to audio, the one way there is: request -> codes -> audio."""
+"""The only path from text to audio: request -> codes -> audio."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from magnet_cli.version import __version__
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What was generated, and all that is needed to generate it again."""
+    """Generated codes and audio, with all that is needed to generate them again."""
 
     codes: Tensor  # int64 [B, K, T]
     audio: Tensor  # float32 [B, C, samples], as decoded, not normalised
@@ -37,14 +37,14 @@ class Pipeline:
     """A language model, its codec and its text encoder, ready to generate.
 
     Attributes:
-        parts: what was loaded: `.repo`, `.revision`, `.licence`, ...
+        parts: the loaded checkpoint: `.repo`, `.revision`, `.licence`, ...
         name: the name it was loaded by.
         lm, codec, text_encoder: the networks.
         sample_rate: Hz.
         channels: of the audio.
         frame_rate: frames of codes per second.
-        segment_duration: seconds that the model was trained on: the default and the most at once.
-        segment_frames: frames of that.
+        segment_duration: seconds of a training segment, the default and maximum length.
+        segment_frames: frames of a segment.
         n_q: streams of codes.
         card: codes in each stream.
         modeling: masked (MAGNeT), autoregressive (MusicGen, AudioGen) or hybrid (both).
@@ -61,12 +61,12 @@ class Pipeline:
 
     @property
     def defaults(self) -> DecodingConfig:
-        """The checkpoint's own decoding settings, every field given."""
+        """The checkpoint's decoding settings, resolved."""
         return self.parts.defaults
 
     @property
     def device(self) -> torch.device:
-        """Where the language model is."""
+        """Device of the language model."""
         return self.lm.device
 
     @property
@@ -91,21 +91,21 @@ class Pipeline:
         on_step: OnStep | None = None,
         sessions: Sessions | None = None,
     ) -> Tensor:
-        """Codes int64 [B, K, T] for a request.
+        """Decode a request to codes int64 [B, K, T].
 
-        `sessions` are asked for logits in place of this model with the request's own texts, which
-        is what `self.sessions` makes. They do not go with partners, which read the request's own.
+        `sessions` provide the logits; the default is `self.sessions` with the request's texts. They cannot
+        be combined with partners, which use the request's texts.
 
         Raises:
-            UsageError: sessions were given, and partners too, or a partner was trained on shorter
-                clips than it is asked to read.
+            UsageError: sessions and partners are both given, or the clip is longer than a partner's
+                segment.
         """
         if sessions is None:
             sessions = self.sessions(request.prompts, request.negative_prompts)
         elif request.partners:
             raise UsageError(
-                "A rescorer and a hybrid model are for clips of one prompt and one segment.",
-                "Leave them out here.",
+                "A rescorer or hybrid model works only for clips of one prompt and one segment.",
+                "Leave it out.",
             )
         known = request.known_codes.to(self.device), request.known_mask.to(self.device)
         decoding = Decoding(
@@ -145,12 +145,12 @@ class Pipeline:
     def sessions(
         self, prompts: Sequence[str | None], negative_prompts: Sequence[str | None]
     ) -> TextSessions:
-        """This model with its texts, for the decoding loops: each text is encoded here, once."""
+        """Encode the texts, each once, and return this model's sessions for the decoding loops."""
         return text_sessions(self.lm, self.text_encoder, prompts, negative_prompts)
 
     @torch.inference_mode()
     def decode_audio(self, codes: Tensor, on_step: OnStep | None = None) -> Tensor:
-        """Codes [B, K, T] -> audio float32 [B, C, samples] on the CPU, item by item."""
+        """Decode codes [B, K, T] to audio float32 [B, C, samples] on the CPU, item by item."""
         clips = []
         for item in range(len(codes)):
             clips.append(self.codec.decode(codes[item : item + 1]).float().cpu())
@@ -160,7 +160,7 @@ class Pipeline:
         return torch.cat(clips).clone()
 
     def describe(self, request: GenerationRequest) -> dict[str, Any]:
-        """What makes a request again, as JSON-able values."""
+        """JSON-able record of a request, enough to make it again."""
         decoding = resolving.used(
             request.config,
             self.modeling,
@@ -187,7 +187,7 @@ class Pipeline:
         }
 
     def _tempi(self, request: GenerationRequest) -> dict[str, Any]:
-        """The beats a minute that each item was held to, to be told; nothing where none was."""
+        """{"bpm": the tempo of each item, or None}; empty if no item has one."""
         if not any(request.bars):
             return {}
         minute = 60 * BEATS_IN_BAR * self.frame_rate
@@ -195,7 +195,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def encode_text(self, prompts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """Conditions float [B, L, dim] after the projection, zero where mask bool [B, L] is false."""
+        """Projected conditions float [B, L, dim], zero where the mask bool [B, L] is false."""
         found = conditions_of(self.lm, self.text_encoder, prompts)
         nothing = torch.zeros(0, self.lm.config.dim, dtype=torch.float32, device=self.device)
         conditions = [found[prompt] for prompt in prompts]
@@ -209,22 +209,22 @@ class Pipeline:
     def logits(
         self, codes: Tensor, prompts: Sequence[str | None], stage: int | None = None
     ) -> Tensor:
-        """One pass of the language model, without guidance.
+        """Run one forward pass of the language model, without guidance.
 
         Args:
-            codes: int64 [B, K, T]; masked ones at `card`.
+            codes: int64 [B, K, T]; masked ones are `card`.
             prompts: one for each item; None is the null condition.
-            stage: the stage to predict (a stream, where they are not masked in groups), for masked
-                and hybrid models; None asks a model that decodes autoregressively for the
-                teacher-forced logits of every code.
+            stage: the stage to predict (a stream, unless streams are masked in groups), for masked and
+                hybrid models; None: teacher-forced logits of every code, for autoregressive and hybrid
+                models.
 
         Returns:
             float32 [B, T, card] for a stage of one stream, [B, T, G, card] for one of several;
             float32 [B, K, T, card] without one.
 
         Raises:
-            UsageError: the model does not predict this way, there is no such stage, or the codes are
-                not one item of `n_q` streams for each prompt.
+            UsageError: the model does not support this mode, there is no such stage, or the codes are
+                not [prompts, n_q, T].
         """
         if stage is None and self.modeling == "masked":
             raise UsageError("A masked model predicts one stream at a time.", "Give a stage.")
@@ -256,7 +256,7 @@ class Pipeline:
 
 
 def _rescore(request: GenerationRequest) -> Rescore | None:
-    """The rescorer's part in a request, where it has any."""
+    """The rescoring function of a request; None if no rescorer takes part."""
     rescorer, config = request.partners.rescorer, request.config
     if rescorer is None or required(config.rescorer_weight) == 1:
         return None

@@ -1,4 +1,4 @@
-"""What to generate: a request, complete and checked before any network runs."""
+"""Generation requests, completed and checked before any network runs."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from magnet_cli.settings import MAX_SEED, DecodingConfig, required
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What to generate: B items that are decoded as one batch."""
+    """A batch of B items to generate."""
 
     prompts: tuple[str | None, ...]  # None: the null condition
-    negative_prompts: tuple[str | None, ...]  # what guidance leads away from; None: null
+    negative_prompts: tuple[str | None, ...]  # guidance leads away from these; None: null
     seeds: tuple[int, ...]
-    config: DecodingConfig  # every field given
+    config: DecodingConfig  # resolved
     known_codes: Tensor  # int64 [B, K, frames]
-    known_mask: Tensor  # bool [B, K, frames]; these codes stay as they are
-    hybrid_frames: int = 0  # whole frames that are written autoregressively before the rest
-    prefix_config: DecodingConfig | None = None  # how they are written
+    known_mask: Tensor  # bool [B, K, frames]; these codes are kept
+    hybrid_frames: int = 0  # whole frames that are decoded autoregressively before the rest
+    prefix_config: DecodingConfig | None = None  # settings for these frames
     partners: Partners = NONE
-    bars: tuple[float, ...] = ()  # frames a bar of each item, 0 without a tempo; (): not asked for
+    bars: tuple[float, ...] = ()  # frames per bar of each item, 0 without a tempo; (): not used
 
     @property
     def frames(self) -> int:
-        """Length of the clips."""
+        """Length of the clips in frames."""
         return self.known_codes.shape[-1]
 
 
@@ -55,7 +55,7 @@ def make_request(
     known_mask: Tensor | None = None,
     partners: Partners = NONE,
 ) -> GenerationRequest:
-    """Check the arguments of `Pipeline.generate` and fill in what they leave open.
+    """Check the arguments of `Model.generate` and fill in defaults.
 
     Raises:
         UsageError: an argument cannot be used, or does not fit the others.
@@ -116,9 +116,9 @@ def make_request(
 
 
 def said_bars(prompts: Sequence[str | None], lm: LMConfig) -> tuple[float, ...]:
-    """Frames a bar of each prompt that says a tempo, 0 of the others.
+    """Frames per bar of each prompt, 0 for those without a tempo.
 
-    A model with tempi of its own plays the nearest, if that is near: no other has its beats on its frames.
+    A model with its own tempi uses the nearest, if within a tenth: only their beats fall on whole frames.
     """
     found = [said_tempo(prompt) for prompt in prompts]
     return tuple(
@@ -127,7 +127,7 @@ def said_bars(prompts: Sequence[str | None], lm: LMConfig) -> tuple[float, ...]:
 
 
 def _beat(asked: float, lm: LMConfig) -> float:
-    """Frames a beat: what is asked for, or the model's own tempo that is within a tenth of it."""
+    """Frames per beat: the model's own tempo that is within a tenth of `asked`, else `asked`."""
     nearest = min(lm.tempi, key=lambda own: abs(math.log(own / asked)), default=asked)
     return nearest if abs(math.log(nearest / asked)) <= math.log(1.1) else asked
 
@@ -139,7 +139,7 @@ def _bars(
     config: DecodingConfig,
     begun: Sequence[bool],
 ) -> tuple[float, ...]:
-    """`bars` of a request. What goes on from known codes has their tempo: no other is drawn."""
+    """`bars` of a request. Items with known codes have their tempo already, so none is drawn."""
     if not config.bar_repeat:
         return ()
     said, head = said_bars(prompts, asked.lm.config), asked.lm.tempo
@@ -154,10 +154,10 @@ def _bars(
 def for_window(
     request: GenerationRequest, lm: LMConfig, codes: Tensor, known: Tensor, seed: int
 ) -> GenerationRequest:
-    """The same request of other known codes, int64 and bool [1, K, T], and another seed.
+    """Copy a request with other known codes, int64 and bool [1, K, T], and another seed.
 
-    Its settings are resolved and checked already; a checkpoint's habit of hybrid decoding depends on
-    what is known.
+    Its settings are resolved and checked already. Whether a checkpoint's default hybrid decoding applies
+    depends on what is known.
 
     Raises:
         UsageError: a known code is out of range.
@@ -170,28 +170,28 @@ def for_window(
 
 
 def _habit(config: DecodingConfig, lm: LMConfig, known: Tensor) -> int:
-    """Frames that a checkpoint's own habit writes autoregressively, where bool [B, K, T] is known.
+    """Frames to decode autoregressively by a checkpoint's default, with known codes bool [B, K, T].
 
-    Writing step by step does not see known codes that lie ahead: the habit is for clips from nothing, and
-    for what continues a beginning.
+    Autoregressive decoding does not see known codes that lie ahead, so the default applies only to clips
+    from scratch and to continuations.
     """
     frames = min(round(required(config.hybrid) * lm.frame_rate), known.shape[-1])
     return frames if _opens(known, frames) else 0
 
 
 def _seed(given: object) -> int:
-    """A whole number of any kind, numpy's too, as Python's own."""
+    """Check a seed and convert it, numpy's integers included, to an int."""
     try:
         seed = operator.index(given)  # type: ignore[arg-type]
     except TypeError:
         seed = -1
     if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"{given} is not a seed.", "Take a whole number from 0 to 2^63 - 1.")
+        raise UsageError(f"{given} is not a seed.", "Give a whole number from 0 to 2^63 - 1.")
     return seed
 
 
 def _whole(name: str, given: object) -> int:
-    """A whole number of any kind, numpy's too, as Python's own; True is none."""
+    """Convert a whole number, numpy's included but no bool, to an int."""
     try:
         if isinstance(given, bool):
             raise TypeError
@@ -201,50 +201,50 @@ def _whole(name: str, given: object) -> int:
 
 
 def _opens(known: Tensor, frames: int) -> bool:
-    """Whether all that is known, bool [B, K, T], is whole frames from the first on, fewer than `frames`."""
+    """Whether bool [B, K, T] marks only whole frames at the start, and fewer than `frames`."""
     whole = known.all(1)
     in_front = not bool((whole[:, 1:] & ~whole[:, :-1]).any())
     return in_front and torch.equal(known.any(1), whole) and int(whole.sum(-1).max()) < frames
 
 
 def frames_for(duration: float | None, lm: LMConfig, name: str) -> int | None:
-    """Frames that hold `duration` seconds, or all of a segment; None for the segment.
+    """Number of frames that hold `duration` seconds; None stands for the segment.
 
     Raises:
-        UsageError: it is longer than the model, called `name`, makes at once.
+        UsageError: it is longer than the segment of the model, called `name`.
     """
     if duration is None:
         return None
     if duration > lm.segment_duration + 1e-6:
         raise UsageError(
             f"{name} makes {lm.segment_duration:g} seconds at most, not {duration:g}.",
-            f"Take --duration {lm.segment_duration:g} or less.",
+            f"Use --duration {lm.segment_duration:g} or less.",
         )
-    # The smallest number that holds it: 0.06 s at 50 frames per second are 3 in spite of rounding.
+    # Tolerant of rounding: 0.06 s at 50 frames per second are 3 frames.
     frames = max(1, math.ceil(duration * lm.frame_rate - 1e-6))
     return min(frames, lm.segment_frames)  # a segment need not be whole frames
 
 
 def check_hybrid(seconds: float, frames: int | None, lm: LMConfig) -> None:
-    """Refuse an autoregressive part that is longer than the clip.
+    """Check the length of the autoregressive part.
 
     Raises:
-        UsageError: it is.
+        UsageError: it is longer than the clip.
     """
     longest = lm.segment_frames if frames is None else frames
     if round(seconds * lm.frame_rate) > longest:
         clip = longest / lm.frame_rate
         raise UsageError(
             f"--hybrid {seconds:g} is longer than the clip of {clip:g} s.",
-            f"Take {clip:g} or less; the whole clip is written autoregressively at {clip:g}.",
+            f"Use {clip:g} or less; {clip:g} decodes the whole clip autoregressively.",
         )
 
 
 def check_frames(frames: int | None, config: DecodingConfig, lm: LMConfig) -> int:
-    """The length to decode: the segment where none is given, cut to whole spans where asked.
+    """Number of frames to decode: by default the segment, cut to whole spans without `full_length`.
 
     Raises:
-        UsageError: no frame, more than a segment, or less than a span.
+        UsageError: there is no frame, more than a segment, or less than a span.
     """
     longest = lm.segment_frames
     frames = longest if frames is None else _whole("frames", frames)
@@ -272,7 +272,7 @@ def _known(
     known_codes: Tensor | None,
     known_mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Known codes and their mask, both of the full shape [B, K, T]; zeros where not known."""
+    """Known codes, zero where unknown, and their mask, both [B, K, T]."""
     for name, given in (
         ("prompt_codes", prompt_codes), ("known_codes", known_codes), ("known_mask", known_mask)
     ):  # fmt: skip
@@ -293,7 +293,7 @@ def _known(
         if length >= shape[2]:
             raise UsageError(
                 f"The prompt of {length} frames fills the clip of {shape[2]} frames.",
-                "Give a shorter prompt, or a longer clip.",
+                "Give a shorter prompt or a longer clip.",
             )
         codes[..., :length] = prompt_codes
         mask[..., :length] = True

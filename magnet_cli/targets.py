@@ -1,5 +1,5 @@
-"""Where clips go: the names that a template gives them, and whether a file can be written there. No torch:
-what cannot be written is refused before a model is loaded.
+"""Where clips are written: names from a template, and checks that a file can be written there. Imports no
+torch, so that the checks run before a model is loaded.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ DEFAULT_NAME = "{index:04d}-{slug}-{seed}"
 MANIFEST_STEM = "manifest"
 
 _LONGEST_NAME = 255  # bytes of one part of a path, on every common file system
-# Halves of surrogate pairs, control characters, and those that change the direction of writing.
+# Lone surrogates, control characters and characters that override the text direction.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# What may stand behind a field's colon: fill and alignment, sign, width, and the kind of number or text.
+# Allowed format specs: fill and alignment, sign, width, precision and type.
 _FORM = re.compile(r"(?:[^{}]?[<>=^])?[-+ ]?#?0?\d{0,2}[_,]?(?:\.\d{1,2})?[bdoxXns]?")
 _EXAMPLE = {"index": 0, "line": 1, "slug": "lofi-piano", "seed": 7, "variation": 1}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A clip to be made: its prompt, its seed, and where it goes."""
+    """A clip to make: prompt, seed and where to write it."""
 
     prompt: str
     seed: int
     path: Path | None  # None: stdout
     format: AudioFormat
-    codes: Path | None  # where its codes go, too
-    force: bool = False  # what is there by then is replaced; otherwise the clip goes beside it
+    codes: Path | None  # .npz file for the codes
+    force: bool = False  # replace an existing file; otherwise the new one gets a number
 
     @property
     def where(self) -> str:
-        """What to call it."""
+        """The path or "stdout", for messages."""
         return str(self.path) if self.path is not None else "stdout"
 
 
 def check_targets(path: Path | None, codes: Path | None, force: bool) -> None:
-    """Refuse files that a clip and its codes should not, or cannot, be written to.
+    """Check that a clip and its codes can be written.
 
     Raises:
-        UsageError: the codes are to be no .npz file.
+        UsageError: the file for codes is not .npz.
         AudioFileError: as `check_writable`.
     """
     if codes is not None and codes.suffix.lower() != ".npz":
@@ -59,19 +59,19 @@ def check_targets(path: Path | None, codes: Path | None, force: bool) -> None:
 
 
 def check_writable(path: Path, force: bool) -> None:
-    """Refuse a path that a file should not, or cannot, be written to.
+    """Check that a file can be written.
 
     Raises:
-        AudioFileError: it exists and `force` is off, it is no regular file, or its folder is
-            missing or read-only.
+        AudioFileError: it exists and `force` is off, is not a regular file, or its folder is missing or
+            read-only.
     """
     try:
         if "\0" in str(path):
-            raise ValueError("it holds a null byte")
+            raise ValueError("it contains a null byte")
         if path.is_dir():
             raise AudioFileError(f"{path} is a folder.", "Name a file.")
         refuse_device(path)
-        if os.path.lexists(path) and not force:  # a link to nothing would be lost as well
+        if os.path.lexists(path) and not force:  # a dangling link would be lost, too
             raise AudioFileError(
                 f"{path} exists.", "Replace it with --force, or choose another name."
             )
@@ -88,7 +88,7 @@ def check_writable(path: Path, force: bool) -> None:
 
 
 def no_path(path: Path, error: Exception) -> AudioFileError:
-    """A path that nothing can be written to."""
+    """The error for a path that cannot be written."""
     reason = getattr(error, "strerror", None) or str(error)
     named = str(path) if len(str(path)) <= 120 else f"{str(path)[:117]}..."
     return AudioFileError(f"{named!r} cannot be written to: {reason}.", "Choose another name.")
@@ -102,10 +102,10 @@ class NameTemplate:
     """
 
     def __init__(self, template: str, flag: str = "--name") -> None:
-        """Check the template, which `flag` gives.
+        """Check the template given by `flag`.
 
         Raises:
-            UsageError: it holds another field, or makes no name that can be used.
+            UsageError: it has an unknown field, or gives names that cannot be used.
         """
         self._template = template
         try:
@@ -120,20 +120,20 @@ class NameTemplate:
                 f"The default is {DEFAULT_NAME!r}.",
             ) from error
         for name, form, conversion in fields:
-            # "{seed.__class__}" and "{slug[0]}" are no fields of ours either.
+            # This refuses attributes and indices, too: "{seed.__class__}", "{slug[0]}".
             if name not in _EXAMPLE:
                 raise UsageError(
                     f"{flag} has no field {shown(name)}.", f"It has {', '.join(_EXAMPLE)}."
                 )
-            # A format may hold fields of its own, with attributes; a width may be of any size.
+            # Format specs may contain nested fields with attributes, or huge widths.
             if conversion or not _FORM.fullmatch(form):
                 raise UsageError(
-                    f"{flag} cannot show {name} as {shown(form or conversion)}.",
-                    "A field has its name alone, or a width of up to 99 digits, such as {index:04d}.",
+                    f"{flag} cannot format {name} as {shown(form or conversion)}.",
+                    "Use the field's name alone, or a width of up to 99, such as {index:04d}.",
                 )
         try:
             check_relative(template.format(**_EXAMPLE))
-        except ValueError as error:  # a text as a number
+        except ValueError as error:  # a text formatted as a number
             raise UsageError(
                 f"{flag} {shown(template)} cannot be read: {error}.",
                 f"The default is {DEFAULT_NAME!r}.",
@@ -147,15 +147,15 @@ class NameTemplate:
 
 
 def is_template(name: str) -> bool:
-    """Whether a file's name holds a field; whether a template has such a field, `NameTemplate` says."""
+    """Whether a file name contains a field, known or not; `NameTemplate` checks its name."""
     return re.search(r"\{\w+[:}]", name) is not None
 
 
 def check_relative(name: str) -> PurePosixPath:
-    """A path below the output folder, as it can be written on every system.
+    """Check a path relative to the output folder; it must be valid on every system.
 
     Raises:
-        UsageError: it leads out of the folder, is hidden, or holds what names cannot.
+        UsageError: it leads out of the folder, is hidden, or contains invalid characters.
     """
     path = PurePosixPath(name)
     said = shown(name)
@@ -168,27 +168,27 @@ def check_relative(name: str) -> PurePosixPath:
         raise UsageError(f"{said} names no file.", "Name one, such as drums/loop.wav.")
     for part in path.parts:
         if _CONTROL.search(part):
-            raise UsageError(f"{said} holds a control character.", "Leave it out.")
+            raise UsageError(f"{said} contains a control character.", "Remove it.")
         if len(part.encode("utf-8", "replace")) > _LONGEST_NAME:
-            raise UsageError(f"{said} is too long.", f"Names have {_LONGEST_NAME} bytes at most.")
+            raise UsageError(f"{said} is too long.", f"Names have at most {_LONGEST_NAME} bytes.")
         if part.startswith(".") or part.endswith((".", " ")):
             raise UsageError(
                 f"{said} begins with a dot, or ends with a dot or space.",
-                "Hidden files are for what is not finished.",
+                "Hidden files are reserved for unfinished ones.",
             )
         if is_reserved(part):
-            raise UsageError(f"{said} is a device on Windows.", "Take another name.")
+            raise UsageError(f"{said} is a device on Windows.", "Choose another name.")
     if (
         len(path.parts) == 1
         and path.name.casefold().startswith(MANIFEST_STEM)
         and path.suffix == ".jsonl"
     ):
-        raise UsageError(f"{said} is where the batch keeps its manifest.", "Take another name.")
+        raise UsageError(f"{said} is the name of the batch's manifest.", "Choose another name.")
     return path
 
 
 def check_inside(folder: Path, parent: Path) -> None:
-    """Refuse a folder for files, below the output folder by name, that a link leads out of it.
+    """Check that `parent`, a path below `folder`, does not lead out of it through a link.
 
     Raises:
         UsageError: it does.
@@ -196,5 +196,5 @@ def check_inside(folder: Path, parent: Path) -> None:
     real = os.path.realpath(folder)
     if os.path.commonpath([real, os.path.realpath(parent)]) != real:
         raise UsageError(
-            f"{parent} leads out of {folder} by a link.", "Take another name, or remove the link."
+            f"{parent} leads out of {folder} by a link.", "Choose another name, or remove the link."
         )
