@@ -1,4 +1,4 @@
-"""Settings: how one is declared, checked, and read from what a user wrote. No torch here.
+"""How settings are declared, checked and parsed. Imports no torch.
 
     _decoding = panel("Decoding")
 
@@ -6,8 +6,8 @@
     class DecodingConfig:
         span_len: int | None = _decoding("Frames in a span.", metavar="N", low=1, only="masked")
 
-declares a field of a table once. The flag and its help (cli/settings.py), the columns of prompt files
-(data/prompts.py), `check`, what TOML, CSV and JSON may say (`typed`) and the docs come from that.
+A setting is declared once, as above. Its flag and help (cli/settings.py), its column in prompt files
+(data/prompts.py), its checks (`check`), its parsing from TOML, CSV and JSON (`typed`) and its docs follow.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from magnet_cli.errors import UsageError
 
-# What alone has a use for a setting: masked decoding, what is written step by step, the first seconds
-# of a hybrid clip (of masked decoding, too), a rescorer (likewise).
+# What a setting is restricted to: masked decoding, autoregressive decoding, the first seconds of a hybrid
+# clip, or a rescorer (the last two with masked and hybrid models).
 Only = Literal["masked", "autoregressive", "prefix", "rescorer"]
 
 _TRUE, _FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
@@ -34,36 +34,36 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a field says of itself, and what its table says of it."""
+    """The declaration of a setting, with the name, type and default of its field."""
 
-    panel: str  # of the help that its flag stands in
-    about: str  # its line in the help and the docs; "{usual}" in it stands for that
-    # Its flags, such as "--model -m" or "--sample/--greedy"; "": its name in kebab-case. The first is a
-    # column's name, too.
+    panel: str  # heading of the flag's group in the help
+    about: str  # help text; "{usual}" is replaced by `usual`
+    # Flags, such as "--model -m" or "--sample/--greedy"; "": the name in kebab-case. The first also names the
+    # column of prompt files.
     flags: str = ""
-    metavar: str | None = None  # one with a comma takes several values as one text
+    metavar: str | None = None  # with a comma: several values in one text
     # Bounds of a number, or of each of several.
     low: float = -math.inf
     above: float = -math.inf
     high: float = math.inf
     below: float = math.inf
-    most: float = math.inf  # values, where it takes several
-    words: str = ""  # what values it takes; "": said from type and bounds
-    usual: Any = None  # what holds where the field is None and the checkpoint is silent
-    # What files were made with that do not say it, whatever `usual` and the default are now: the value that
-    # held before it was a setting.
+    most: float = math.inf  # maximum number of values
+    words: str = ""  # describes the allowed values; "": derived from type and bounds
+    usual: Any = None  # the value if neither the user nor the checkpoint sets one
+    # The value for files whose record lacks the setting: what applied before it was one, whatever `usual` and
+    # the default are now.
     before: Any = None
     example: str = ""  # of several values
-    only: Only | None = None  # what alone has a use for it; None: all
-    option: Mapping[str, Any] = field(default_factory=dict)  # what else typer.Option takes
-    # From the table: name, type (without None) and default of the field.
+    only: Only | None = None  # what it is restricted to; None: no restriction
+    option: Mapping[str, Any] = field(default_factory=dict)  # further arguments of typer.Option
+    # Filled in from the field: name, type (without None) and default.
     name: str = ""
     kind: Any = None
     default: Any = None
 
     @property
     def names(self) -> tuple[str, str | None]:
-        """The flag that sets it, and the one that unsets it (None where there is none)."""
+        """The flag that sets it, and the one that unsets it or None."""
         kebab = self.name.replace("_", "-")
         is_pair = self.kind is bool and self.default is not False
         own = f"--{kebab}/--no-{kebab}" if is_pair else f"--{kebab}"
@@ -72,12 +72,12 @@ class Setting:
 
     @property
     def is_joined(self) -> bool:
-        """Several values are one text: `N,N,...`."""
+        """Whether several values are given in one text: `N,N,...`."""
         return "," in (self.metavar or "")
 
     @property
     def help(self) -> str:
-        """What it is about, and what holds where neither the user nor a checkpoint says otherwise."""
+        """Help text, with the default."""
         several = isinstance(self.usual, tuple)
         usual = ",".join(map(str, self.usual)) if several else self.usual
         usual = f"{usual:g}" if isinstance(usual, float) else str(usual)
@@ -87,7 +87,7 @@ class Setting:
 
     @property
     def takes(self) -> str:
-        """The values that it takes, in words."""
+        """The allowed values, in words."""
         if self.words:
             return self.words
         if get_origin(self.kind) is Literal:
@@ -99,7 +99,7 @@ class Setting:
         return _named(self.kind) + low + high
 
     def fits(self, value: Any) -> bool:
-        """Whether it takes a value, which is not None."""
+        """Whether a value, which is not None, is allowed."""
         if get_origin(self.kind) is Literal:
             return value in get_args(self.kind)
         if get_origin(self.kind) is tuple:
@@ -120,7 +120,7 @@ class Setting:
 
 
 def setting(default: Any, panel: str, about: str, **more: Any) -> Any:
-    """A field that is a setting. `more`: what a Setting says, and what else typer.Option takes."""
+    """Declare a dataclass field as a setting. `more`: fields of Setting, and arguments of typer.Option."""
     said = {name: more.pop(name) for name in Setting.__dataclass_fields__ if name in more}
     return dataclasses.field(
         default=default, metadata={"setting": Setting(panel, about, **said, option=more)}
@@ -128,7 +128,7 @@ def setting(default: Any, panel: str, about: str, **more: Any) -> Any:
 
 
 def panel(name: str) -> Callable[..., Any]:
-    """`setting` for a panel: `declare(about, default=None, **more)`."""
+    """Return a `declare(about, default=None, **more)` that calls `setting` with this panel."""
 
     def declare(about: str, default: Any = None, **more: Any) -> Any:
         return setting(default, name, about, **more)
@@ -138,7 +138,7 @@ def panel(name: str) -> Callable[..., Any]:
 
 @functools.cache
 def settings_of(table: type) -> dict[str, Setting]:
-    """The settings of a dataclass by name, in its order; fields that are none are not there."""
+    """The settings of a dataclass by name, in order; other fields are left out."""
     hints = get_type_hints(table)
     return {
         each.name: dataclasses.replace(
@@ -160,7 +160,7 @@ def without_none(hint: Any) -> Any:
 
 
 def cannot_be(name: str, value: Any, takes: str) -> UsageError:
-    """The error of a field, or of a flag, with a value that it does not take."""
+    """The error for a value that a field or flag does not take."""
     said = shown(value)
     if isinstance(value, (float, tuple)):  # as it is written: 99, not 99.0
         several = value if isinstance(value, tuple) else (value,)
@@ -169,8 +169,8 @@ def cannot_be(name: str, value: Any, takes: str) -> UsageError:
 
 
 def check(config: Any, refuse: Callable[[str, Any, str], Exception] = cannot_be) -> None:
-    """Refuse values of a table's settings that they do not take.
-    Raises UsageError: or what `refuse` makes of name, value and what would be right."""
+    """Check the values of a table's settings.
+    Raises UsageError, or what `refuse` makes of name, value and allowed values: a value is not allowed."""
     for name, each in settings_of(config.__class__).items():
         value = getattr(config, name)
         if value is not None and not each.fits(value):
@@ -178,26 +178,26 @@ def check(config: Any, refuse: Callable[[str, Any, str], Exception] = cannot_be)
 
 
 def _named(kind: Any) -> str:
-    """What values of a type are called: "a whole number"; of several: "whole numbers"."""
+    """Name values of a type: "a whole number"; for a tuple "whole numbers"."""
     if get_origin(kind) is tuple:
         return f"{_NAMES[get_args(kind)[0]][2:]}s"
     return _NAMES[kind]
 
 
 class NotOfTypeError(ValueError):
-    """What a user wrote does not stand for a value of a setting's type: says what would."""
+    """A value cannot be converted to a setting's type; the text names what it takes."""
 
 
 def typed(kind: Any, value: Any, *, text: bool = False, example: str = "") -> Any:
-    """What a user wrote, as the type of a setting. Choices and bounds are left to `check`.
+    """Convert a value to the type of a setting; choices and bounds are left to `check`.
 
     Args:
-        kind: int, float, bool, str, a Literal, or a tuple of one of them, `T | None` too.
-        value: from JSON, TOML or Python; several of them may be one text, as "20,10,10,10".
-        text: `value` is text that stands for a number, a flag or several (CSV).
-        example: of several values.
+        kind: int, float, bool, str, a Literal, a tuple of one of these, or `T | None`.
+        value: from JSON, TOML or Python; several values may be one text, such as "20,10,10,10".
+        text: a text may stand for a number or a bool, too (CSV).
+        example: of several values, for the error.
 
-    Raises NotOfTypeError: it cannot be one.
+    Raises NotOfTypeError: it cannot be converted.
     """
     kind = without_none(kind)
     text = text and isinstance(value, str)
@@ -215,7 +215,7 @@ def typed(kind: Any, value: Any, *, text: bool = False, example: str = "") -> An
             try:
                 return kind(value)
             except (ValueError, OverflowError):
-                # A spreadsheet writes 7 as 7.0. Beyond 2^53 such a number may be another one.
+                # Spreadsheets write 7 as 7.0; beyond 2^53 that may have been rounded.
                 whole, point, rest = value.partition(".") if text else ("", "", "")
                 if kind is int and point and rest and not rest.strip("0") and len(whole) < 16:
                     return typed(int, whole, text=True)
@@ -228,7 +228,7 @@ def typed(kind: Any, value: Any, *, text: bool = False, example: str = "") -> An
 def _several(kind: type, value: Any, example: str) -> tuple[Any, ...]:
     parts: Any = value if isinstance(value, (list, tuple)) else [value]
     if isinstance(value, str) and kind is not str:
-        # "20,10" and "20 10" are two numbers; "20,,10" and "" are none.
+        # "20,10" and "20 10" are two numbers; "20,,10" and "" are invalid.
         parts = value.split(",") if "," in value else value.split() or [""]
     try:
         return tuple(typed(kind, part, text=True) for part in parts)
@@ -240,16 +240,16 @@ def _several(kind: type, value: Any, example: str) -> tuple[Any, ...]:
 
 
 def shown(value: Any) -> str:
-    """A value in an error, in 80 characters at most."""
+    """Format a value for an error, in at most 80 characters."""
     try:
         text = repr(value)
     except ValueError:  # a whole number of more digits than Python writes
-        text = "a number of thousands of digits"
+        text = "a number with thousands of digits"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def parse_seconds(text: str) -> float:
-    """ "5.5" -> 5.5; "1:02" -> 62.0; "1:00:02" -> 3602.0. Raises ValueError: it is no time."""
+    """ "5.5" -> 5.5; "1:02" -> 62.0; "1:00:02" -> 3602.0. Raises ValueError: it is not a time."""
     parts = [float(part) for part in text.split(":")]
     if len(parts) > 3 or (len(parts) > 1 and not all(0 <= part < 1e6 for part in parts)):
         raise ValueError(text)
@@ -272,20 +272,20 @@ def parse_region(text: str) -> tuple[float, float]:
 
 
 def check_seconds(flag: str, seconds: float | None) -> None:
-    """Refuse what is no length of a sound, as `--duration`, `--to` and `--overlap` are.
-    Raises UsageError: it is not above zero, or no number."""
+    """Check a length such as `--duration`, `--to` or `--overlap`.
+    Raises UsageError: it is not between 0 and 1,000,000 seconds."""
     if seconds is not None and not 0 < seconds < 1e6:
         raise UsageError(
             f"--{flag} cannot be {seconds:g}.", "It takes seconds above 0 and below 1,000,000."
         )
 
 
-# Escaped as JSON. Files keep their prompt as a comment, and opus takes no comment beyond 60 kB.
+# Characters when escaped as JSON: files store the prompt in a comment, which opus limits to 60 kB.
 LONGEST_PROMPT = 20_000
 
 
 def clean_prompt(text: str) -> str:
-    """`text` on one line, without space around it; spaces, tabs and newlines become one space each.
+    """Strip a prompt and replace each run of spaces, tabs and newlines by one space.
     Raises UsageError: it is empty, too long, not UTF-8, or holds control characters such as NUL."""
     one_line = " ".join(text.split())
     if not one_line:
@@ -296,13 +296,13 @@ def clean_prompt(text: str) -> str:
             raise UsageError("The prompt is not UTF-8 text.", "Save it as UTF-8.")
         if category == "Cc":
             raise UsageError(
-                f"The prompt holds a control character (U+{ord(character):04X}, at {at + 1}).",
+                f"The prompt contains a control character (U+{ord(character):04X}, at {at + 1}).",
                 "Remove it: a prompt is plain text.",
             )
     length = len(json.dumps(one_line))
     if length > LONGEST_PROMPT:
         raise UsageError(
             f"The prompt is too long: {len(one_line)} characters.",
-            "A sentence or two say more to a model than a page.",
+            "Use a sentence or two.",
         )
     return one_line

@@ -1,9 +1,8 @@
 """The mask schedule and span masks, one implementation for training and decoding.
 
-Sources: the paper, sections 3.1 (spans, the mask schedule) and 3.2 (restricted context lives in
-the attention); the reference's `magnet.py` (solver and language model). What is counted in float32
-there is counted in float32 here: at 10 steps, step 6 has the rate 0.49999997, and 166 spans give 82
-masked ones, not 83.
+Sources: the paper, section 3.1 (spans, the mask schedule; the restricted context of 3.2 is part of the
+attention); the reference's `magnet.py` (solver and language model). Counts use float32 as there: at 10 steps,
+step 6 has the rate 0.49999997, and of 166 spans 82 are masked, not 83.
 """
 
 from __future__ import annotations
@@ -17,48 +16,48 @@ from torch import Tensor
 
 
 def mask_rates(steps: int) -> Tensor:
-    """float32 [steps]: the share of spans that is masked at each decoding step, from 1 to ~0."""
+    """float32 [steps]: the share of spans masked at each decoding step, from 1 to ~0."""
     return torch.cos(
         torch.linspace(0, 1, steps, dtype=torch.float32, device="cpu") * (math.pi * 0.5)
     )
 
 
 def masked_counts(rate: Tensor, counts: Tensor) -> Tensor:
-    """How many of `counts` int [B] spans a rate (float32 scalar) masks: at least one where there is one."""
+    """Number of `counts` int [B] spans that a rate (float32 scalar) masks: at least one if there is any."""
     wanted = (rate * counts.float()).to(torch.int64)
     return torch.minimum(wanted.clamp(min=1), counts)
 
 
 def spans_to_frames(spans: Tensor, span_len: int, frames: int) -> Tensor:
-    """[..., n] on the grid -> [..., frames], each span's value at all of its frames."""
+    """Repeat each span's value [..., n] at all of its frames: [..., frames]."""
     return spans.repeat_interleave(span_len, dim=-1)[..., :frames]
 
 
 def frames_to_spans(frames: Tensor, span_len: int, fill: float) -> Tensor:
-    """[..., T] -> [..., n, span_len]; what the last span lacks is `fill`."""
+    """Cut frames [..., T] into spans [..., n, span_len], padding the last with `fill`."""
     missing = -frames.shape[-1] % span_len
     padded = torch.nn.functional.pad(frames, (0, missing), value=fill)
     return padded.unflatten(-1, (-1, span_len))
 
 
 def top_mask(scores: Tensor, counts: Tensor) -> Tensor:
-    """bool like scores [B, n]: the `counts` [B] highest of each row; of equals, the first."""
+    """Mark the `counts` [B] highest scores of each row [B, n], the first among equals: bool [B, n]."""
     order = scores.argsort(dim=-1, descending=True, stable=True)
     rank = torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
     return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, order, rank < counts[:, None])
 
 
 def spread_ranks(open_: Tensor, turn: Tensor) -> Tensor:
-    """The turn of each place, in an order in which those decided so far are always spread evenly.
+    """Rank the open places in an order whose every beginning is spread evenly over them.
 
-    It is van der Corput's sequence: bits reversed, so that every beginning of it is spread evenly.
+    The order is van der Corput's sequence: the numbers with their bits reversed.
 
     Args:
-        open_: bool [B, n], the places that are to be decided.
-        turn: float [B] in [0, 1), by what share of the open places the order is turned.
+        open_: bool [B, n], the places to decide.
+        turn: float [B] in [0, 1), rotates the order by this share of the open places.
 
     Returns:
-        int64 [B, n], from 0; -1 where a place is not open.
+        int64 [B, n], ranks from 0; -1 where a place is not open.
     """
     size = open_.shape[-1]
     bits = max(size - 1, 1).bit_length()
@@ -67,10 +66,10 @@ def spread_ranks(open_: Tensor, turn: Tensor) -> Tensor:
     for bit in range(bits):
         reversed_ |= ((numbers >> bit) & 1) << (bits - 1 - bit)
     counts = open_.sum(-1, keepdim=True)  # [B, 1]
-    # rank[b, p]: how many places below the item's count come before place p.
+    # ranks[b, i]: how many of the first i numbers are below the item's count.
     ranks = (reversed_[None] < counts).cumsum(-1) - 1
     of_place = torch.zeros_like(ranks).scatter(-1, reversed_.expand_as(ranks), ranks)
-    places = open_.cumsum(-1) - 1  # the open ones counted from 0
+    places = open_.cumsum(-1) - 1  # index among the open places
     turned = (places + (turn[:, None] * counts).floor().long()) % counts.clamp(min=1)
     return of_place.gather(-1, turned.clamp(min=0)).masked_fill(~open_, -1)
 
@@ -84,15 +83,15 @@ def cover(starts: Tensor, span_len: int) -> Tensor:
 
 
 def stride1_mask(scores: Tensor, targets: Tensor, span_len: int) -> Tensor:
-    """The highest-scored overlapping spans, as many as mask about `targets` frames.
+    """Mask the highest-scored overlapping spans, covering about `targets` frames.
 
     A span's score is the sum over its frames. The number of spans u is found by bisection between
     target // span_len and target - span_len + 1; the mask of the last u tried is the result, as in
     the reference's `_least_probable_span_masking`, here for all items at once.
 
     Args:
-        scores: float [B, T], high where a frame is to be masked.
-        targets: int [B], frames to mask; below one span they are raised to one.
+        scores: float [B, T], high for frames to mask.
+        targets: int [B], frames to mask, at least one span.
         span_len: frames in a span.
 
     Returns:
@@ -102,7 +101,7 @@ def stride1_mask(scores: Tensor, targets: Tensor, span_len: int) -> Tensor:
     span_len = min(span_len, frames)
     span_scores = scores.unfold(-1, span_len, 1).sum(-1)
     order = span_scores.argsort(dim=-1, descending=True, stable=True)
-    # rank[b, s]: the place of the span that starts at s; frames after the last start have none.
+    # rank[b, s]: rank of the span that starts at s; frames after the last start have none.
     rank = torch.full(scores.shape, frames, dtype=torch.int64, device=scores.device)
     places = torch.arange(order.shape[-1], device=scores.device).expand_as(order)
     rank.scatter_(-1, order, places)
@@ -125,7 +124,7 @@ def stride1_mask(scores: Tensor, targets: Tensor, span_len: int) -> Tensor:
 
 
 def mean_mask_rates(frames: int, span_len: int) -> list[float]:
-    """For u = 0 .. frames-1 random overlapping spans, the share of frames that they mask on average.
+    """Mean share of frames that u random overlapping spans mask, for u = 0 .. frames-1.
 
     1 - C(T-L, u) / C(T, u) (paper, 3.1), as a running product of ratios instead of huge binomials.
     """
@@ -138,7 +137,7 @@ def mean_mask_rates(frames: int, span_len: int) -> list[float]:
 
 @functools.lru_cache(maxsize=32)
 def span_start_table(frames: int, span_len: int) -> tuple[int, ...]:
-    """For each mask rate 0 %, 1 %, ..., 100 %: the fewest span starts that reach it on average."""
+    """The fewest span starts that reach each mask rate 0 %, 1 %, ..., 100 % on average."""
     rates = mean_mask_rates(frames, span_len)
     return tuple(bisect.bisect_left(rates, percent / 100) for percent in range(101))
 
@@ -148,14 +147,14 @@ def training_mask(rates: Tensor, noise: Tensor, span_len: int) -> Tensor:
 
     Args:
         rates: float [B], mask rates in 0..1.
-        noise: float [B, T], uniform; it decides where spans start.
+        noise: float [B, T], uniform; determines where spans start.
         span_len: frames in a span.
 
     Returns:
-        bool [B, T]; at least one span an item.
+        bool [B, T]; at least one span per item.
     """
     frames = noise.shape[-1]
-    # argsort, not rank: that is what the reference does, and both are uniform.
+    # argsort instead of ranks, as in the reference; both are uniform.
     places = noise.argsort(dim=-1)
     if span_len <= 1:
         starts = (rates * frames).round().clamp(min=1)

@@ -1,8 +1,8 @@
-"""From what was asked to what decodes: settings with every field filled in, and the models that take part.
+"""Resolves decoding settings and partners.
 
-A setting is the user's, else the checkpoint's, else the paper's. Partners are more models for one clip, which
-lend a decoding loop their logits: a rescorer beside the one that was asked, an autoregressive model before
-it. Both must fit the model, and are checked here. Settings need no torch: `magnet show` asks for them alone.
+A setting is the user's, else the checkpoint's, else the paper's. Partners are further models that take part
+in decoding a clip: a rescorer, and an autoregressive model that decodes the first seconds. Both must fit the
+model, which is checked here. Resolving settings needs no torch, because `magnet show` does it.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from magnet_cli.settings import (
 if TYPE_CHECKING:
     from magnet_cli.models.parts import Parts
 
-# Settings that have no effect where spans are decided in an order that is spread over time.
+# Settings without effect if the span order is `spread`.
 _OF_SCORES = {"span_scoring", "score_noise"}
-# What `rescorer` takes for a hybrid-trained model's own causal mode.
+# The value of `rescorer` for a hybrid-trained model's own causal mode.
 SELF = "self"
 
 
 def resolve(
     given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig, rescored: bool = False
 ) -> DecodingConfig:
-    """Every field filled in: the user's, else the checkpoint's, else the paper's.
+    """Resolve every setting: the user's, else the checkpoint's, else the paper's.
 
     Raises:
-        UsageError: a field does not apply to this kind of model, or does not fit its streams or the
-            others, or the rescorer that takes part (`rescored`).
+        UsageError: a setting does not apply to this kind of model, or does not fit its streams, the other
+            settings or the use of a rescorer (`rescored`).
     """
     _refuse_strangers(given, lm)
     base = AUTOREGRESSIVE_DEFAULTS if lm.modeling == "autoregressive" else DECODING_DEFAULTS
     config = given.over(checkpoint.over(base.altered({"span_len": lm.span_len})))
-    # One filter at a time: choosing one switches the other's default off. Both given: both hold.
+    # One filter at a time: choosing one turns the other's default off. Both apply if both are given.
     for top_p, top_k in (("top_p", "top_k"), ("hybrid_top_p", "hybrid_top_k")):
         asked_p, asked_k = getattr(given, top_p), getattr(given, top_k)
         if asked_k and asked_p is None:
@@ -55,7 +55,7 @@ def resolve(
     if config.span_order == "spread" and lm.modeling != "autoregressive":
         config = _by_scores(given, config, rescored)
     if lm.modeling == "hybrid":
-        # It writes both parts itself, so what is asked of one is asked of the other.
+        # It decodes both parts itself, so settings of one apply to the other.
         config = _both_parts(given, config)
     return config.altered(
         {
@@ -66,10 +66,10 @@ def resolve(
 
 
 def _both_parts(given: DecodingConfig, config: DecodingConfig) -> DecodingConfig:
-    """The first seconds' temperature, top-p and top-k follow the user's own, unless theirs are given."""
+    """Set the first seconds' temperature, top-p and top-k to the user's, unless given separately."""
     top_p, top_k = given.top_p, given.top_k
     if given.hybrid_top_p is None and given.hybrid_top_k is None:
-        # If one filter is given, even just switched off, the other has no default.
+        # If one filter is given, even as off, the other has no default.
         if top_p is None and top_k:
             top_p = 0.0
         if top_k is None and top_p is not None:
@@ -87,15 +87,14 @@ def _both_parts(given: DecodingConfig, config: DecodingConfig) -> DecodingConfig
 
 
 def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig:
-    """How the autoregressive seconds of hybrid decoding are written: every field filled in.
+    """Resolve the settings for the autoregressive seconds of hybrid decoding.
 
-    Temperature, top-k and top-p of masked decoding mean nothing there, so they are the writer's own;
-    settings of autoregressive decoding, greedy decoding, repeated bars and what begins with `hybrid_` are as
-    asked.
+    Temperature, top-k and top-p of masked decoding do not carry over, so they are the writer's own or the
+    `hybrid_` settings. Autoregressive settings, `use_sampling` and `bar_repeat` are the clip's.
 
     Args:
-        config: of the clip, every field given.
-        writer: the writing model's own settings, where it is an autoregressive one.
+        config: settings of the clip, resolved.
+        writer: the defaults of the model that decodes these seconds, if it is autoregressive.
     """
     top_p, top_k = config.hybrid_top_p, config.hybrid_top_k
     if top_p and top_k is None:
@@ -117,16 +116,15 @@ def used(
     hybrid: float = 0.0,
     prefix: DecodingConfig | None = None,
 ) -> dict[str, Any]:
-    """The settings that took effect in a result, by name: asked for with all of them, the same result is
-    made again.
+    """The settings that took effect, by name; a request with all of them gives the same result.
 
     Args:
-        config: every field given.
-        modeling: of the model.
+        config: resolved settings.
+        modeling: the model's.
         rescored: a rescorer took part.
-        hybrid: seconds that were written autoregressively before the masked stages. Not always those of
-            `config`: a checkpoint's habit of them is shorter in a short clip, or left out.
-        prefix: how they were written, where there are any.
+        hybrid: seconds decoded autoregressively. May differ from `config`: a checkpoint's default is
+            shortened or left out for some clips.
+        prefix: settings of these seconds, if there are any.
     """
     unused: set[str] = set()
     if modeling == "autoregressive":
@@ -149,26 +147,26 @@ def used(
 
 
 def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
-    # In hybrid decoding a masked model has an autoregressive one beside it.
+    # In hybrid decoding a masked model is combined with an autoregressive one.
     no_masked = frozenset() if given.hybrid else AUTOREGRESSIVE_ONLY
     kinds = {"autoregressive": MASKED_ONLY, "masked": no_masked}
     strangers = sorted(kinds.get(lm.modeling, frozenset()) & given.given().keys())
     if strangers:
         raise UsageError(
             f"{', '.join(strangers)} cannot be used with this model: it decodes "
-            f"{'step by step' if lm.modeling == 'autoregressive' else 'by filling masks'}.",
+            f"{'autoregressively' if lm.modeling == 'autoregressive' else 'by masked generation'}.",
             "Leave it out, or choose another model.",
         )
 
 
 def _by_scores(given: DecodingConfig, config: DecodingConfig, rescored: bool) -> DecodingConfig:
-    """A setting about the scores of spans implies that scores decide, not places."""
+    """Settings of span scores, and a rescorer, imply the span order `certainty`."""
     asked = [name for name in sorted(_OF_SCORES) if getattr(given, name)]
     asked += ["rescorer"] * rescored
     if asked and given.span_order == "spread":
         raise UsageError(
-            f"{' and '.join(asked)} cannot be used: spans are decided by their places, not by scores.",
-            "Leave it out, or take --span-order certainty.",
+            f"{' and '.join(asked)} cannot be used: --span-order spread ignores span scores.",
+            "Leave it out, or use --span-order certainty.",
         )
     return config.altered({"span_order": "certainty"}) if asked else config
 
@@ -188,7 +186,7 @@ def _steps(given: DecodingConfig, config: DecodingConfig, lm: LMConfig) -> tuple
     if len(steps) == stages:
         return steps
     if given.decoding_steps is None or len(steps) == 1:
-        # Defaults for another number of stages, or one number for all: the last holds for the rest.
+        # Defaults for another number of stages, or one number for all: repeat the last.
         return (*steps, *(steps[-1:] * stages))[:stages]
     what = "stages" if lm.stages else "streams"
     raise UsageError(
@@ -202,16 +200,16 @@ def _steps(given: DecodingConfig, config: DecodingConfig, lm: LMConfig) -> tuple
 
 @dataclass(frozen=True)
 class Partners:
-    """The models that take part in decoding beside the one that was asked."""
+    """Further models that take part in decoding."""
 
-    rescorer: Parts | None = None  # scores the sampled codes; may be the asked one itself
-    hybrid_model: Parts | None = None  # writes the first seconds; None: the asked one does
+    rescorer: Parts | None = None  # scores the sampled codes; may be the model itself
+    hybrid_model: Parts | None = None  # decodes the first seconds; None: the model itself
 
     def __bool__(self) -> bool:
         return self.rescorer is not None or self.hybrid_model is not None
 
     def describe(self, asked: Parts) -> dict[str, Any]:
-        """Who took part, as JSON-able values."""
+        """JSON-able record of the partners."""
         parts = {"rescorer": self.rescorer, "hybrid_model": self.hybrid_model}
         return {
             part: {"model": SELF} if other is asked else _identity(other)
@@ -220,7 +218,7 @@ class Partners:
         }
 
     def prefix_config(self, config: DecodingConfig) -> DecodingConfig:
-        """How the first seconds of a clip with `config`, every field given, are written."""
+        """Resolve the settings for the first seconds of a clip with `config`, which is resolved."""
         own = DecodingConfig()
         writer = self.hybrid_model
         if writer is not None and writer.lm.config.modeling == "autoregressive":
@@ -238,50 +236,51 @@ def gather(
     hybrid_model: Parts | str | None,
     load: Callable[[str], Parts],
 ) -> Partners:
-    """Check the partners of a model, and load what was given by name.
+    """Load partners that are given by name, and check that they fit the model.
 
     Args:
-        asked: the model that was asked.
+        asked: the model that decodes.
         config: the settings as given.
         rescorer: a model, its name, or `self`.
         hybrid_model: a model or its name.
-        load: from a name to a model.
+        load: loads a model by name.
 
     Raises:
-        UsageError: a partner is missing, of the wrong kind, or of another codec.
-        MagnetError: whatever `load` raises.
+        UsageError: a partner is missing, of the wrong kind, or has another codec.
+        MagnetError: raised by `load`.
     """
     modeling = asked.lm.config.modeling
     stranded = sorted(RESCORER_ONLY & config.given().keys())
     if rescorer is None and stranded and modeling != "autoregressive":
         raise UsageError(
-            f"{' and '.join(stranded)} asks for a rescorer, but none is named.",
+            f"{' and '.join(stranded)} needs a rescorer, but none is named.",
             "Name one with --rescorer MODEL"
             + (", or --rescorer self." if modeling == "hybrid" else "."),
         )
     for flag, other in (("rescorer", rescorer), ("hybrid_model", hybrid_model)):
         if other is not None and modeling == "autoregressive":
             raise UsageError(
-                f"{flag} cannot be used with {asked.name}: it decodes step by step.",
+                f"{flag} cannot be used with {asked.name}: it decodes autoregressively.",
                 "Leave it out, or choose another model.",
             )
     if hybrid_model is asked:
-        hybrid_model = None  # a hybrid-trained model writes itself; a masked one is refused below
+        hybrid_model = None  # a hybrid-trained model is the default; a masked one is refused below
     seconds = asked.defaults.hybrid if config.hybrid is None else config.hybrid
     if hybrid_model is not None and not seconds:
         raise UsageError(
-            "A hybrid model is named, but no seconds for it to write.", "Say how many: --hybrid 2."
+            "A hybrid model needs --hybrid, too.",
+            "Give the seconds it decodes, such as --hybrid 2.",
         )
     if hybrid_model is None and seconds and modeling == "masked":
         raise UsageError(
-            f"{asked.name} cannot write the first seconds itself: it was not trained to.",
+            f"{asked.name} cannot decode the first seconds itself: it is not autoregressive.",
             "Name an autoregressive model with the same codec, such as "
             "--hybrid-model facebook/musicgen-small.",
         )
     if rescorer == SELF:
         if modeling == "masked":
             raise UsageError(
-                f"{asked.name} cannot be its own rescorer: it was not trained to write step by step.",
+                f"{asked.name} cannot be its own rescorer: it is not autoregressive.",
                 "Name another model with the same codec, such as --rescorer facebook/musicgen-small.",
             )
         rescorer = asked
@@ -292,29 +291,29 @@ def gather(
 
 
 def check_length(partner: Parts, frames: int) -> None:
-    """Refuse to have a partner read more than it was trained on.
+    """Check that a clip of `frames` frames is no longer than a partner's segment.
 
     Raises:
-        UsageError: the clip of `frames` frames is longer.
+        UsageError: it is longer.
     """
     trained_on = partner.lm.config
     if frames > trained_on.segment_frames:
         raise UsageError(
-            f"{partner.name} was trained on {trained_on.segment_duration:g} s, and is asked to read "
+            f"{partner.name} was trained on {trained_on.segment_duration:g} s, too short for "
             f"{frames / trained_on.frame_rate:g} s.",
-            "Make the clip shorter, or take a model that was trained on longer ones.",
+            "Make the clip shorter, or use a model trained on longer ones.",
         )
 
 
 def loras_of(parts: Parts) -> dict[str, Any]:
-    """What a record says of the adapters in a model; nothing where there are none."""
+    """{"lora": the adapters merged into a model}; empty if there are none."""
     return {"lora": [dict(lora) for lora in parts.loras]} if parts.loras else {}
 
 
 def _fitting(
     asked: Parts, given: Parts | str | None, role: str, load: Callable[[str], Parts]
 ) -> Parts | None:
-    """The model behind a name, which must fit."""
+    """Load a partner if given by name, and check that it fits."""
     from magnet_cli.models.codec import same_codec
 
     if given is None:
@@ -322,8 +321,8 @@ def _fitting(
     other = load(given) if isinstance(given, str) else given
     if other.lm.config.modeling == "masked":
         raise UsageError(
-            f"{other.name} cannot be the {role}: it fills masks, and does not write step by step.",
-            "Take an autoregressive or hybrid model, such as facebook/musicgen-small.",
+            f"{other.name} cannot be the {role}: it is not autoregressive.",
+            "Use an autoregressive or hybrid model, such as facebook/musicgen-small.",
         )
     if other is asked:
         return other
@@ -332,7 +331,7 @@ def _fitting(
         raise UsageError(
             f"{other.name} cannot be the {role} of {asked.name}: they have different codecs. "
             f"{comparison.differences[0]}",
-            "Their codes do not mean the same. Take a model that was made with the same codec.",
+            "Use a model with the same codec.",
         )
     if other.lm.device != asked.lm.device:
         raise UsageError(

@@ -284,11 +284,11 @@ BAD: dict[str, tuple[str, Ask]] = {
         lambda magnet, musicgen, nano: magnet.generate(["x"], rescorer="self"),
     ),
     "a masked rescorer": (
-        "fills masks",
+        "it is not autoregressive",
         lambda magnet, musicgen, nano: nano.generate(["x"], rescorer=magnet),
     ),
     "the model itself, masked": (
-        "fills masks",
+        "it is not autoregressive",
         lambda magnet, musicgen, nano: magnet.generate(["x"], rescorer=magnet),
     ),
     "a weight without a rescorer": (
@@ -322,19 +322,19 @@ BAD: dict[str, tuple[str, Ask]] = {
         lambda magnet, musicgen, nano: nano.generate(["x"], hybrid=11),
     ),
     "a prefix of a masked model": (
-        "cannot write the first seconds itself",
+        "cannot decode the first seconds itself",
         lambda magnet, musicgen, nano: magnet.generate(["x"], hybrid=1),
     ),
     "a masked model as its own writer": (
-        "cannot write the first seconds itself",
+        "cannot decode the first seconds itself",
         lambda magnet, musicgen, nano: magnet.generate(["x"], hybrid=1, hybrid_model=magnet),
     ),
     "a writer without seconds": (
-        "no seconds for it to write",
+        "needs --hybrid, too",
         lambda magnet, musicgen, nano: magnet.generate(["x"], hybrid_model=musicgen),
     ),
     "a masked writer": (
-        "fills masks",
+        "it is not autoregressive",
         lambda magnet, musicgen, nano: nano.generate(["x"], hybrid=1, hybrid_model=magnet),
     ),
     "guidance of a prefix that is not there": (
@@ -342,19 +342,19 @@ BAD: dict[str, tuple[str, Ask]] = {
         lambda magnet, musicgen, nano: magnet.generate(["x"], DecodingConfig(cfg_coef=2)),
     ),
     "a rescorer of an autoregressive model": (
-        "decodes step by step",
+        "decodes autoregressively",
         lambda magnet, musicgen, nano: musicgen.generate(["x"], rescorer=musicgen),
     ),
     "a prefix of an autoregressive model": (
-        "decodes step by step",
+        "decodes autoregressively",
         lambda magnet, musicgen, nano: musicgen.generate(["x"], hybrid=1),
     ),
     "a weight of an autoregressive model": (
-        "decodes step by step",
+        "decodes autoregressively",
         lambda magnet, musicgen, nano: musicgen.generate(["x"], rescorer_weight=0.5),
     ),
     "spans of an autoregressive model": (
-        "decodes step by step",
+        "decodes autoregressively",
         lambda magnet, musicgen, nano: musicgen.generate(["x"], DecodingConfig(span_len=3)),
     ),
 }

@@ -184,7 +184,7 @@ def test_who_asks_about_scores_has_spans_decided_by_them(asked: dict[str, Any]) 
     assert resolve(DecodingConfig(), spread, MASKED).span_order == "spread"
     assert resolve(DecodingConfig(**asked), spread, MASKED).span_order == "certainty"
     assert resolve(DecodingConfig(), spread, MASKED, rescored=True).span_order == "certainty"
-    with pytest.raises(UsageError, match="by their places"):
+    with pytest.raises(UsageError, match="spread ignores span scores"):
         resolve(DecodingConfig(span_order="spread", **asked), DecodingConfig(), MASKED)
     with pytest.raises(UsageError, match="rescorer cannot be used"):
         resolve(spread, DecodingConfig(), MASKED, rescored=True)

@@ -148,7 +148,7 @@ def test_a_worker_answers_for_a_driver_without_a_model(hub_cache: Path, tmp_path
         assert (facts.repo, facts.device.type, facts.modeling) == (SMALL, "cpu", "masked")
         assert facts.models["model_id"].startswith(f"{SMALL}@")
         (bad,) = crew.misfits(made)
-        assert (bad.number, "cannot write the first seconds itself" in bad.message) == (2, True)
+        assert (bad.number, "cannot decode the first seconds itself" in bad.message) == (2, True)
         assert crew.fit(made[0]) == Fitter(golden_model(SMALL)).fit(made[0])
 
 

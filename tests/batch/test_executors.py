@@ -199,7 +199,7 @@ def test_what_does_not_fit_the_model_fails_alone(model: Model, tmp_path: Path) -
     assert statuses(manifest) == {"a": "done", "b": "failed", "c": "failed", "d": "done"}
     misfits = Fitter(model).misfits(made)
     assert [line.number for line in misfits] == [2, 3]
-    assert "cannot write the first seconds itself" in misfits[0].message
+    assert "cannot decode the first seconds itself" in misfits[0].message
     long = jobs(batch(tmp_path), PromptLine(1, "e", duration=11, decoding=hybrid))
     assert "use one model" in Fitter(model).misfits(long)[0].message
 

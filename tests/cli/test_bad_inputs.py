@@ -79,7 +79,7 @@ CASES = [
     gen(
         "steps for an autoregressive model",
         *("rain", "-m", "facebook/musicgen-small", "--steps", "3"),
-        says="step by step",
+        says="autoregressively",
     ),
     gen("no duration", "rain", "-d", "0", says="--duration"),
     gen("negative duration", "rain", "-d", "-3", says="--duration"),

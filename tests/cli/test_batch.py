@@ -330,7 +330,7 @@ def test_workers_make_what_one_process_makes(
     Path("p.csv").write_text("prompt,hybrid\nrain,\nwind,1\n")
     outcome = magnet("batch", "p.csv", "-O", "four", *QUICK, "--workers", "1")
     assert outcome.status == 2
-    assert "Line 3: magnet-small-10secs cannot write the first seconds itself" in outcome.err
+    assert "Line 3: magnet-small-10secs cannot decode the first seconds itself" in outcome.err
 
 
 def test_files_of_others_are_not_replaced(magnet: Magnet, prompts: str) -> None:
@@ -403,7 +403,7 @@ def test_what_the_model_cannot_do_is_said_before_anything_is_made(magnet: Magnet
     command = ("batch", "p.csv", "-O", "clips", "-m", SMALL, "--seed", "5", "--steps", "1")
     outcome = magnet(*command)
     assert outcome.status == 2
-    assert "Line 3: magnet-small-10secs cannot write the first seconds itself" in outcome.err
+    assert "Line 3: magnet-small-10secs cannot decode the first seconds itself" in outcome.err
     assert "Line 4: decoding_steps has 2 numbers" in outcome.err
     assert names() == []
     assert magnet(*command, "--skip-bad").status == 4
