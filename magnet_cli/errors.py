@@ -14,7 +14,6 @@ EXIT_MODEL = 3
 EXIT_PARTIAL = 4
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141  # what a shell reports for a program that SIGPIPE ended
-EXIT_TERMINATED = 143  # likewise SIGTERM
 
 
 class MagnetError(Exception):

@@ -25,6 +25,9 @@ _mark = contextvars.ContextVar("mark", default="")
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
+# What ends a program from outside: job queues and containers send SIGTERM, a terminal that closes SIGHUP.
+ENDINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
 _HELD_OPEN = {5, 32, 33}  # Windows' access denied, sharing violation, lock violation
 
 
@@ -43,7 +46,7 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Inside, Ctrl-C and a handled SIGTERM wait for the end.
+    """Inside, Ctrl-C and what is handled of `ENDINGS` wait for the end.
 
     A library that calls back into Python, as libsndfile does for every block it writes, loses the
     exception that a signal raises there, and fails with words of its own instead.
@@ -52,7 +55,7 @@ def uninterrupted() -> Iterator[None]:
         yield  # signals reach the main thread alone
         return
     came: list[tuple[int, Any]] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDINGS)}
     held = {number: handler for number, handler in before.items() if callable(handler)}
     for number in held:
         signal.signal(number, lambda number, frame: came.append((number, frame)))

@@ -23,13 +23,7 @@ from magnet_cli.data.wildcards import Wildcards
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import Names, numbered
 from magnet_cli.settings import OUTPUT_DEFAULTS, AudioFormat, DecodingConfig, OutputConfig
-from magnet_cli.targets import (
-    DEFAULT_NAME,
-    NameTemplate,
-    Target,
-    check_inside,
-    check_relative,
-)
+from magnet_cli.targets import DEFAULT_NAME, NameTemplate, Target, check_inside, check_relative
 
 
 @dataclass(frozen=True)

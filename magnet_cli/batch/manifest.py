@@ -213,6 +213,8 @@ def _is_clip(record: Mapping[str, Any]) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:
+    if isinstance(error, NotADirectoryError):
+        return UsageError(f"{path.parent} is not a folder.", "Choose a folder with -O.")
     return UsageError(
         f"{path} cannot be read: {reading.reason(error)}.",
         "Move it away, or choose another folder with -O.",

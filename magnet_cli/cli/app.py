@@ -22,13 +22,13 @@ from magnet_cli.cli.help import Command, Group
 from magnet_cli.errors import (
     EXIT_INTERRUPTED,
     EXIT_PIPE_CLOSED,
-    EXIT_TERMINATED,
     EXIT_UNEXPECTED,
     EXIT_USAGE,
     MagnetError,
     UsageError,
     is_out_of_memory,
 )
+from magnet_cli.files import ENDINGS
 from magnet_cli.version import __version__
 
 ABOUT = """Text to music and sound with MAGNeT.
@@ -37,7 +37,8 @@ ABOUT = """Text to music and sound with MAGNeT.
   magnet gen "lofi piano" -o out.wav
 
 Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available,
-4 some items failed, 130 interrupted, 141 output pipe closed, 143 terminated."""
+4 some items failed, 129 terminal closed, 130 interrupted, 141 pipe closed,
+143 terminated."""
 
 # Each command's module, whose `register(program)` adds it, and its line in `magnet --help`. Only the
 # module of the called command is imported, so that `--help` is fast.
@@ -49,10 +50,7 @@ COMMANDS = {
         "magnet_cli.cli.show",
         "Show a sound file's levels, settings, and the command that makes it again.",
     ),
-    "again": (
-        "magnet_cli.cli.remake",
-        "Make a file again, with changes given as flags.",
-    ),
+    "again": ("magnet_cli.cli.remake", "Make a file again, with changes given as flags."),
     "extend": ("magnet_cli.cli.extend", "Continue a sound, to any length."),
     "edit": ("magnet_cli.cli.edit", "Replace regions of a sound and leave the rest unchanged."),
     "vary": ("magnet_cli.cli.vary", "Make variations of a sound."),
@@ -64,10 +62,7 @@ COMMANDS = {
     "listen": ("magnet_cli.cli.listen", "Make and analyse listening tests."),
     "bench": ("magnet_cli.cli.bench", "Measure how long a model takes on this machine."),
     "config": ("magnet_cli.cli.config", "Show the defaults in effect and where they come from."),
-    "doctor": (
-        "magnet_cli.cli.doctor",
-        "Describe this machine for a bug report; check a model.",
-    ),
+    "doctor": ("magnet_cli.cli.doctor", "Describe this machine for a bug report; check a model."),
     "models": ("magnet_cli.cli.models", "List, fetch, convert and choose models."),
     "data": ("magnet_cli.cli.data", "Check and encode training data."),
     "train": ("magnet_cli.cli.train", "Train models."),
@@ -216,27 +211,29 @@ def _check_values(arguments: Sequence[str]) -> None:
             raise UsageError(f"{what} is empty.", "Give a value; is a shell variable unset?")
 
 
-_terminated = threading.Event()  # SIGTERM came: handled like Ctrl-C, but with its own status
+_ended_by: list[int] = []  # of ENDINGS, what came: handled like Ctrl-C, but with its own status
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Inside, SIGTERM ends the program as Ctrl-C does, and partial files are removed."""
-    _terminated.clear()
-    alone = threading.current_thread() is not threading.main_thread()
-    if alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    """Inside, SIGTERM and SIGHUP end the program as Ctrl-C does, and partial files are removed."""
+    _ended_by.clear()
+    main = threading.current_thread() is threading.main_thread()
+    free = [n for n in ENDINGS if main and signal.getsignal(n) is signal.SIG_DFL]
 
     def end(number: int, frame: object) -> None:
-        _terminated.set()
+        _ended_by.append(number)
+        if number != signal.SIGTERM:  # the shell of a closed terminal sends it, too
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
+    for number in free:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in free:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
@@ -264,9 +261,9 @@ def _check_folder() -> None:
 
 
 def _interrupted() -> int:
-    if _terminated.is_set():
+    if _ended_by:
         _complain("Terminated.", "No file was left half written.")
-        return EXIT_TERMINATED
+        return 128 + _ended_by[0]  # as a shell reports it
     _complain("Interrupted.", "No file was left half written.")
     return EXIT_INTERRUPTED
 

@@ -113,12 +113,7 @@ class BatchRun:
         self._end()
 
     def _by_models(
-        self,
-        name: str,
-        manifest: Manifest,
-        standing: Standing,
-        jobs: list[Job],
-        review: Review,
+        self, name: str, manifest: Manifest, standing: Standing, jobs: list[Job], review: Review
     ) -> None:
         """Make all missing clips, model by model in order of first use."""
         begun = manifest.run

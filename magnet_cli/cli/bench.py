@@ -22,7 +22,7 @@ from magnet_cli.cli.settings import (
 from magnet_cli.cli.talk import Talk
 from magnet_cli.config import PRECISIONS, no_dtype
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import check, panel
+from magnet_cli.fields import check, check_seconds, panel
 
 if TYPE_CHECKING:
     from magnet_cli.evaluation.bench import Supply
@@ -133,6 +133,7 @@ def bench(
     """
     voice = Talk(talk)
     check_plot(plot)
+    check_seconds("duration", what.duration)
     dtypes = _words(what.dtype)
     for name in dtypes:
         if name not in ("auto", *PRECISIONS):

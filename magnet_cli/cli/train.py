@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk, stdout_is_terminal
 from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.files import ENDINGS
 from magnet_cli.naming import hours_of
 from magnet_cli.training.config import CodecTrainConfig, TrainConfig, located, read_config
 
@@ -125,33 +127,44 @@ def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
 def _stopping_well(
     stop: Callable[[], None], note: Callable[[str], None], resume_by: str, several: bool = False
 ) -> Iterator[None]:
-    """Inside, the first Ctrl-C or SIGTERM ends the run with a checkpoint; the second ends it at once.
+    """Inside, the first Ctrl-C, SIGTERM or SIGHUP ends the run with a checkpoint; the second ends it at once.
 
     Job queues, containers and spot machines send SIGTERM before they kill. With several processes it is
     enough that one of them receives it.
     """
     came: list[int] = []
+    said: list[threading.Thread] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         came.append(number)
         # The launcher of several processes passes Ctrl-C on to all of them, and then SIGTERM too.
         if not several:
             restore()
+        if number not in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # the shell of a closed terminal sends it, too
+            signal.signal(number, signal.SIG_IGN)
         stop()
-        note("Stopping after this step, with a checkpoint. Once more stops at once.")
+        # In a thread: a line that is just being printed here would be printed twice.
+        text = "Stopping after this step, with a checkpoint. Once more stops at once."
+        said.append(threading.Thread(target=note, args=(text,)))
+        said[-1].start()
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     # A signal that is ignored (Ctrl-C in the background) stays ignored.
-    heard = (signal.SIGINT, signal.SIGTERM)
+    heard = (signal.SIGINT, *ENDINGS)
     before = {n: signal.getsignal(n) for n in heard if signal.getsignal(n) is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, on_signal)
     try:
         yield
     except KeyboardInterrupt:
+        for each in said:
+            each.join()
         note(resume_by)
         restore()
         for first in came[:1]:  # as it ends without us: SIGTERM has a status of its own

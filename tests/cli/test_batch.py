@@ -626,3 +626,11 @@ def test_a_reader_that_leaves_ends_the_run(home: Path) -> None:
     assert maker.stderr is not None
     assert maker.stderr.read() == b""
     assert maker.wait() == 141
+
+
+def test_a_file_is_no_folder_of_a_batch(magnet: Magnet, home: Path) -> None:
+    """It advised to move the manifest away that would be in it; the file may be the prompts."""
+    Path("prompts.txt").write_text("rain\n")
+    outcome = magnet("batch", "prompts.txt", "-O", "prompts.txt", *QUICK)
+    assert outcome.status == 2
+    assert "prompts.txt is not a folder.\n  Choose a folder with -O." in outcome.err

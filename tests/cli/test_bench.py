@@ -47,6 +47,7 @@ def test_the_command_refuses_what_does_not_fit(magnet: Magnet) -> None:
         (("--ways", "backwards"), "no decoding method"),
         (("--dtype", "int3"), "no dtype"),
         (("--batch", "0"), "batch"),
+        (("-d", "-1"), "--duration cannot be -1"),  # a frame was measured
         (("--shape", "huge"), "no shape"),
         (("--shape", "small", "--partner", "x"), "Remove --lora and --partner"),
         (("--plot", "x.jpg"), ".png"),

@@ -23,6 +23,7 @@ from magnet_cli.checkpoints.registry import builtin_weights
 from magnet_cli.cli.recorded import problem_of, protected, recorded
 from magnet_cli.cli.talk import _finite
 from magnet_cli.errors import ModelNotFoundError
+from magnet_cli.files import ENDINGS
 from tests import processes
 from tests.cli.conftest import QUICK, Magnet
 
@@ -232,12 +233,16 @@ sys.exit(run(sys.argv[1:]))
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("sent", "status", "said"),
-    [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")],
+    [
+        (signal.SIGINT, 130, "Interrupted."),
+        *((number, 128 + number, "Terminated.") for number in ENDINGS),
+    ],
 )
 def test_a_signal_while_a_sound_is_written(
     home: Path, sent: signal.Signals, status: int, said: str
 ) -> None:
-    """libsndfile lost the exception, and an AssertionError ended the program; SIGTERM left a part."""
+    """libsndfile lost the exception, and an AssertionError ended the program; SIGTERM left a part, and
+    later SIGHUP did, of a terminal that closed."""
     process = processes.start(
         [sys.executable, "-c", SLOW, "gen", "rain", *NANO, "-o", "a.flac"],
         stdout=-1,

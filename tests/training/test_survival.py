@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from magnet_cli.checkpoints import native
 from magnet_cli.cli.train import _minutes, _same_start, _stopping_well
 from magnet_cli.errors import CheckpointError, MagnetError, UsageError
+from magnet_cli.files import ENDINGS
 from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.lock import locked
@@ -33,7 +35,7 @@ def signals_noted(heard: list[int]) -> Iterator[None]:
         heard.append(number)
         raise KeyboardInterrupt
 
-    usual = {n: signal.signal(n, usually) for n in (signal.SIGINT, signal.SIGTERM)}
+    usual = {n: signal.signal(n, usually) for n in (signal.SIGINT, *ENDINGS)}
     try:
         yield
         assert {signal.getsignal(n) for n in usual} == {usually}
@@ -42,18 +44,25 @@ def signals_noted(heard: list[int]) -> Iterator[None]:
             signal.signal(one, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDINGS])
 def test_both_signals_end_a_run_with_a_checkpoint(workshop: Path, number: signal.Signals) -> None:
-    """SIGTERM, which queues and containers send, saved nothing at all; and then ended as Ctrl-C does."""
+    """SIGTERM, which queues and containers send, saved nothing at all; and then ended as Ctrl-C does. Nor
+    did SIGHUP, which comes when a terminal closes, and from its shell once more."""
     heard: list[int] = []
     said: list[str] = []
+    in_main: list[bool] = []
     trainer = make_trainer(settings(workshop, checkpoint_every=6), workshop / "out")
 
     def after_three(progress: Progress) -> None:
         if progress.kind == "step" and progress.step == 3:
-            os.kill(os.getpid(), number)
+            for _ in range(1 if number in (signal.SIGINT, signal.SIGTERM) else 2):
+                os.kill(os.getpid(), number)
 
-    stopping_well = _stopping_well(trainer.stop, said.append, "Resume it with: --resume")
+    def note(text: str) -> None:
+        said.append(text)
+        in_main.append(threading.current_thread() is threading.main_thread())
+
+    stopping_well = _stopping_well(trainer.stop, note, "Resume it with: --resume")
     with signals_noted(heard), pytest.raises(KeyboardInterrupt), stopping_well:
         trainer.run(after_three)
     assert heard == [number], "the status is that of what came"
@@ -64,6 +73,7 @@ def test_both_signals_end_a_run_with_a_checkpoint(workshop: Path, number: signal
         "Stopping after this step, with a checkpoint. Once more stops at once.",
         "Resume it with: --resume",
     ]
+    assert in_main == [False, True], "said by a handler, a line that is being printed comes twice"
 
 
 def test_a_process_ends_when_another_is_asked_to(workshop: Path) -> None:
