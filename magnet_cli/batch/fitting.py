@@ -84,11 +84,7 @@ class Fits(Protocol):
 class Fitter:
     """Checks jobs against a model, each set of settings once."""
 
-    def __init__(
-        self,
-        model: Model,
-        partners: Mapping[str, Model | None] | None = None,
-    ) -> None:
+    def __init__(self, model: Model, partners: Mapping[str, Model | None] | None = None) -> None:
         """`partners`: the arguments `rescorer` and `hybrid_model` of `Model.generate`."""
         self.model = model
         self.partners: dict[str, Any] = dict(partners or {})

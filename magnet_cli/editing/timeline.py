@@ -97,10 +97,7 @@ class MixedSession:
     """Causal sessions with several texts, mixed step by step (`contracts.CausalLogits`)."""
 
     def __init__(
-        self,
-        sessions: Sequence[CausalLogits],
-        weights: Tensor,
-        delays: Sequence[int],
+        self, sessions: Sequence[CausalLogits], weights: Tensor, delays: Sequence[int]
     ) -> None:
         """`weights`: [sessions, T] by frame; `delays`: determine the frames that a step writes."""
         used = [i for i in range(len(sessions)) if bool((weights[i] > 0).any())]

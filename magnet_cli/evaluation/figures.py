@@ -15,11 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magnet_cli.evaluation.metrics import (
-    extrapolated_frechet,
-    frechet_distance,
-    kernel_distances,
-)
+from magnet_cli.evaluation.metrics import extrapolated_frechet, frechet_distance, kernel_distances
 from magnet_cli.evaluation.statistics import Estimate, Values, jackknife, mean_estimate
 
 _PARTS = 20  # left out in turn where leaving out single units would take hours
