@@ -68,6 +68,8 @@ def train_lm(
         settings["modeling"] = "hybrid"
     if config is None and resume and (out / "train.toml").is_file():
         config = out / "train.toml"
+    elif config is None and resume and not settings.get("data"):
+        raise UsageError(f"{out} has no run to resume.", "Check the name of the folder.")
     chosen = read_config(config, settings)
     if resume and (out / "train.toml").is_file():
         chosen = located(chosen, out)

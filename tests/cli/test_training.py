@@ -160,6 +160,14 @@ def test_a_file_in_the_way_of_tokens_is_no_full_disk(sounds: Path, magnet: Magne
     assert "Make room" not in outcome.err
 
 
+def test_there_is_no_run_to_resume(home: Path, magnet: Magnet) -> None:
+    """A misspelled folder was said to need --data."""
+    outcome = magnet("train", "lm", "mien", "--resume")
+    assert outcome.status == 2
+    assert "mien has no run to resume." in outcome.err
+    assert not Path("mien").exists()
+
+
 def test_clips_that_are_left_out_are_told(sounds: Path, magnet: Magnet) -> None:
     (sounds / "broken.wav").unlink()
     first = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")
