@@ -6,10 +6,10 @@ import sys
 
 
 def main() -> None:
-    """Run the command line and leave with its status."""
+    """Run the command line and exit with its status."""
     try:
         from magnet_cli.cli.app import run
-    except KeyboardInterrupt:  # so early that nobody can say more
+    except KeyboardInterrupt:  # during imports, before any handler is installed
         sys.exit(130)
     sys.exit(run())
 

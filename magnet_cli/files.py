@@ -1,4 +1,4 @@
-"""Files and directories that appear whole or not at all."""
+"""Atomic writing: files and directories appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError, UsageError
 
-PARTIAL = ".partial-"  # what the name of an unfinished file begins with
+PARTIAL = ".partial-"  # prefix of unfinished files
 _mark = contextvars.ContextVar("mark", default="")
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -32,13 +32,13 @@ _HELD_OPEN = {5, 32, 33}  # Windows' access denied, sharing violation, lock viol
 
 
 def open_to_others(path: Path) -> None:
-    """Give a file the permissions that the user's umask gives: temporary files are made private."""
+    """Give a file the permissions of the user's umask, because temporary files are private."""
     path.chmod(0o666 & ~_umask())
 
 
 @functools.cache
 def _umask() -> int:
-    # It can only be read by setting it, which other threads should not see often.
+    # Cached, because it can only be read by setting it, which affects other threads.
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
@@ -46,13 +46,13 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Inside, Ctrl-C and what is handled of `ENDINGS` wait for the end.
+    """Delay Ctrl-C and handled signals of `ENDINGS` until the end of the block.
 
-    A library that calls back into Python, as libsndfile does for every block it writes, loses the
-    exception that a signal raises there, and fails with words of its own instead.
+    A library that calls back into Python, as libsndfile does for every block it writes, loses an exception
+    that a signal raises there, and fails with its own message instead.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals reach the main thread alone
+        yield  # signals reach only the main thread
         return
     came: list[tuple[int, Any]] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDINGS)}
@@ -70,8 +70,8 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """Inside, nothing reaches stderr: libraries in C, as mpg123 of a damaged mp3, print there what no user
-    can use. What other threads write meanwhile is lost, too: keep it short."""
+    """Discard all output to stderr in the block, such as mpg123's about damaged mp3 files. Output of other
+    threads is lost, too, so keep the block short."""
     with uninterrupted():
         _mute.enter()
         try:
@@ -81,19 +81,19 @@ def muted() -> Iterator[None]:
 
 
 class _Mute:
-    """The one stderr of a process: the first thread that asks mutes it, the last one restores it."""
+    """Mutes the stderr of the process: the first thread to enter mutes it, the last to leave restores it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._kept = -1  # the true stderr; -1: nothing is muted
+        self._kept = -1  # a duplicate of stderr; -1: not muted
 
     def enter(self) -> None:
         with self._lock:
             self._inside += 1
             if self._inside > 1:
                 return
-            # There may be no stderr, or no more files can be opened: then nothing is muted.
+            # Without a stderr or free file descriptors nothing is muted.
             with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
                 self._kept = os.dup(2)
                 os.dup2(nowhere.fileno(), 2)
@@ -115,9 +115,8 @@ class Draft:
     """A file that is being written.
 
     Attributes:
-        path: where to write it.
-        final: where it goes. Known for certain once it is complete: a name that someone else has
-            taken meanwhile is not theirs to lose.
+        path: the temporary file to write.
+        final: the final name. It may change on completion, if another file has taken it meanwhile.
     """
 
     path: Path
@@ -126,10 +125,9 @@ class Draft:
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Inside, a disk that is full is an OSError, also where safetensors or torch were writing, which say so
-    by exceptions and in words of their own.
+    """Turn exceptions of safetensors and torch about failed writes into OSError.
 
-    Raises OSError: with the system's number, and of torch, which does not tell it, with that of a full disk.
+    Raises OSError: with the system's errno; for torch, which does not give it, ENOSPC.
     """
     try:
         yield
@@ -148,7 +146,7 @@ _TORCH_WRITES = ("PytorchStreamWriter", "inline_container", "unexpected pos", "i
 
 @contextlib.contextmanager
 def marked(mark: str) -> Iterator[None]:
-    """Inside, in this thread, unfinished files bear a mark: who finds one later knows whose it is."""
+    """Put a mark into the names of unfinished files of this thread, which identifies their owner."""
     before = _mark.set(f"{mark}-")
     try:
         yield
@@ -160,9 +158,9 @@ def marked(mark: str) -> Iterator[None]:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.
 
-    The temporary file keeps the suffix (writers choose their format by it) and starts with a dot,
-    so that nothing takes it for a finished file. Flushed to disk before the rename, so that a power
-    cut leaves the old file or the new one. Raises OSError: the folder cannot be written to.
+    The temporary file keeps the suffix, by which writers choose their format, and starts with a dot, so that
+    it is not mistaken for a finished file. It is flushed to disk before the rename, so that a power cut
+    leaves the old file or the new one. Raises OSError: the folder cannot be written to.
     """
     with draft(path, replace=True) as made:
         yield made.path
@@ -182,12 +180,12 @@ def written(path: str | os.PathLike[str], make_folder: bool = False) -> Iterator
 
 @contextlib.contextmanager
 def draft(path: str | os.PathLike[str], replace: bool) -> Iterator[Draft]:
-    """The same, for a name that may be taken by the time the file is complete.
+    """Like `atomic_path`, for a name that may be taken by the time the file is complete.
 
     Args:
-        path: where to.
-        replace: what is there goes. Otherwise it stays, links to nothing too, and the file gets a
-            number (out-2.wav): minutes of work are not thrown away for a name.
+        path: the file to write.
+        replace: replace an existing file. Otherwise it is kept, even if a dangling link, and the new file
+            gets a number (out-2.wav).
 
     Raises OSError: the folder cannot be written to; AudioFileError: as `refuse_device`.
     """
@@ -201,7 +199,7 @@ def draft(path: str | os.PathLike[str], replace: bool) -> Iterator[Draft]:
         with plain_errors():
             yield made
         open_to_others(made.path)
-        with made.path.open("r+b") as written:  # Windows flushes only what may be written to
+        with made.path.open("r+b") as written:  # Windows flushes only writable files
             os.fsync(written.fileno())
         if replace:
             os.replace(made.path, target)
@@ -213,7 +211,7 @@ def draft(path: str | os.PathLike[str], replace: bool) -> Iterator[Draft]:
 
 
 def _placed(partial: Path, target: Path) -> Path:
-    """Give a file the first name of `target`, target-2, target-3, ... that is free."""
+    """Rename a file to the first free name of `target`, target-2, target-3, ..."""
     place = target
     for number in itertools.count(2):
         if _renamed(partial, place):
@@ -225,10 +223,10 @@ def _placed(partial: Path, target: Path) -> Path:
 def _renamed(partial: Path, place: Path) -> bool:
     """Rename a file, unless the name is taken."""
     try:
-        os.link(partial, place)  # unlike a rename, it never replaces
+        os.link(partial, place)  # unlike a rename, never replaces
     except FileExistsError:
         return False
-    except OSError:  # a disk without hard links, a FAT one for example: look, then rename
+    except OSError:  # a file system without hard links, such as FAT
         if os.path.lexists(place):
             return False
         os.replace(partial, place)
@@ -240,14 +238,14 @@ def _renamed(partial: Path, place: Path) -> bool:
 def write_directory(
     directory: Path, write: Callable[[Path], None], overwrite: bool = False
 ) -> None:
-    """Write a directory that appears whole or not at all.
+    """Write a directory atomically.
 
     Args:
-        write: called with a temporary directory beside `directory`, which becomes it on success.
-        overwrite: replace what is there.
+        write: called with a temporary directory beside `directory`, which is renamed on success.
+        overwrite: replace an existing directory.
 
     Raises:
-        UsageError: something is there, and is not to be replaced.
+        UsageError: it exists and `overwrite` is off, or is a link.
         OSError: it cannot be written.
     """
     refuse_link(directory)
@@ -257,11 +255,11 @@ def write_directory(
     partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=directory.parent))
     replaced = partial.with_name(partial.name + ".old")
     try:
-        partial.chmod(0o777 & ~_umask())  # mkdtemp makes private ones
+        partial.chmod(0o777 & ~_umask())  # mkdtemp makes private directories
         with plain_errors():
             write(partial)
         if directory.exists():
-            # A directory cannot be renamed onto one that holds files: the old one steps aside.
+            # A directory cannot be renamed onto a non-empty one, so the old one is moved away first.
             os.rename(directory, replaced)
         os.rename(partial, directory)
     except BaseException:
@@ -273,15 +271,15 @@ def write_directory(
 
 
 def refuse_link(directory: Path) -> None:
-    """Refuse to replace a link: it would be renamed, not its folder, which nobody has asked for.
+    """Check that a directory is not a link, as replacing it would replace the link, not its folder.
     Raises UsageError: it is one."""
     if directory.is_symlink():
-        raise UsageError(f"{directory} is a link.", "Name the folder that it leads to.")
+        raise UsageError(f"{directory} is a link.", "Name the folder that it points to.")
 
 
 def refuse_device(path: Path) -> None:
-    """Refuse what a rename would take away from the whole machine, as /dev/null, or /dev/stdout even where
-    it leads to a file. Raises AudioFileError: it is no regular file."""
+    """Check that a path is not a device such as /dev/null, which a rename would replace system-wide.
+    Raises AudioFileError: it is not a regular file, or lies in /dev or /proc."""
     folder = os.path.realpath(path.parent)
     odd = folder == "/dev" or not (path.is_file() or path.is_dir())
     if folder.startswith("/proc/") or (odd and path.exists()):
@@ -291,14 +289,14 @@ def refuse_device(path: Path) -> None:
 
 
 def write_error(path: str | os.PathLike[str], error: OSError, room: str = "") -> MagnetError:
-    """What to tell a user whose file could not be written; `room`: what to do where a disk is full."""
+    """The error for a file that could not be written; `room`: the hint if the disk is full."""
     reason = error.strerror or str(error)
     if error.errno in _NO_ROOM:
         return NoRoomError(
             f"There is no room for {path}: {reason}.",
-            room or "Nothing was left half written. Make room, or write to another disk.",
+            room or "No partial file was left. Free some space, or write to another disk.",
         )
-    hint = "Choose a folder that exists and can be written to."
+    hint = "Choose an existing, writable folder."
     if getattr(error, "winerror", None) in _HELD_OPEN:
-        hint = "If a player or an editor has it open, close it there; or give another name."
+        hint = "Close it in other programs that have it open, or choose another name."
     return AudioFileError(f"{path} cannot be written: {reason}.", hint)

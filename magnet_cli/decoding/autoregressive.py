@@ -1,7 +1,7 @@
-"""Autoregressive decoding in the delay pattern (MusicGen, section 2.2; audiocraft's `LMModel.generate`): a
-whole clip, or its first frames, which masked stages then continue (the MAGNeT paper, "Hybrid-MAGNeT").
+"""Autoregressive decoding in the delay pattern (MusicGen, section 2.2; audiocraft's `LMModel.generate`), of a
+whole clip or of its first frames, which masked stages then continue (the MAGNeT paper, "Hybrid-MAGNeT").
 
-The loop knows no model: it is given a session that takes steps and remembers them.
+The loop is independent of the model: it calls a session, which caches earlier steps.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from magnet_cli.decoding.sampling import (
 )
 from magnet_cli.settings import DecodingConfig, required
 
-# Writing step by step may get stuck, for two reasons. A model that reads its last second more than all
-# before it goes on as that second was: coherence boosting contrasts the two.
+# Autoregressive decoding can get stuck for two reasons. A model that attends mostly to its last second keeps
+# repeating it: coherence boosting contrasts the full context with the short one.
 SHORT_CONTEXT = 15  # steps: 0.6 s at 25 frames a second
-# And a held code becomes its own likeliest successor: a frequency penalty makes it less likely, once it has
-# been held longer than in most music.
+# And a held code becomes its own likeliest successor: a frequency penalty lowers its logit once it has been
+# held longer than in most music.
 PENALTY_WINDOW = 50  # frames: 2 s at 25 a second
-PENALTY_FREE = 30  # times a code may stand in them
+PENALTY_FREE = 30  # occurrences of a code in them without penalty
 
 
 def decode(
@@ -42,19 +42,19 @@ def decode(
     pattern: Layout,
     rows: int | None = None,
 ) -> Tensor:
-    """Write the codes step by step; what is known is kept and read when its step comes.
+    """Decode the codes autoregressively; known codes are kept, and read at their step.
 
     Args:
         session: the model.
         known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
         known_mask: bool [B, K, T].
-        decoding: of its config `use_sampling`, `temperature`, `top_k`, `top_p`, `cfg_coef`,
-            `coherence_boost` and `frequency_penalty` are read, not annealed.
-        pattern: where codes stand in the sequence.
-        rows: write only this many steps of the sequence (hybrid decoding); default all.
+        decoding: its config's `use_sampling`, `temperature`, `top_k`, `top_p`, `cfg_coef`,
+            `coherence_boost`, `frequency_penalty` and `bar_repeat` are used, without annealing.
+        pattern: layout of the codes in the sequence.
+        rows: decode only this many steps of the sequence (hybrid decoding); default all.
 
     Returns:
-        int64 [B, K, T]; what lies past `rows` is the mask id.
+        int64 [B, K, T]; the mask id beyond `rows`.
     """
     config, special = decoding.config, decoding.mask_id
     batch, streams, frames = known_codes.shape
@@ -68,7 +68,7 @@ def decode(
     sequence = pattern.apply(torch.where(known_mask, known_codes, special), special)
     real = pattern.valid(frames).to(sequence.device)  # [K, S]
     open_ = pattern.apply((~known_mask).long(), 0).bool()  # [B, K, S]
-    # Steps before the first open one are read in one go.
+    # All steps before the first one to decode are read in one call.
     start = int(open_.any(0).any(0).long().argmax()) if bool(open_.any()) else total
     start = min(max(start, 1), total)
     session.reset(total, guidance_matters(coef), SHORT_CONTEXT if boost else 0)
@@ -105,14 +105,14 @@ def decode(
 
 
 def too_often(before: Tensor, card: int) -> Tensor:
-    """How many times more than `PENALTY_FREE` each code occurs in the last steps.
+    """Number of occurrences of each code in the last steps in excess of `PENALTY_FREE`.
 
-    A frequency penalty as language models are sampled with (the logit of a token falls with its number of
-    occurrences), over a window, and without a penalty for what is usual.
+    This is the frequency penalty of language models (a token's logit falls with its number of occurrences),
+    over a window, and with a number of occurrences exempt.
 
     Args:
         before: ids [B, K, n], the last steps; ids from `card` on are not codes.
-        card: codes of a stream.
+        card: codes per stream.
 
     Returns:
         float32 [B, K, card].
@@ -125,20 +125,19 @@ def too_often(before: Tensor, card: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Prefix:
-    """What is written autoregressively."""
+    """The part of a hybrid clip that is decoded autoregressively."""
 
-    pattern: Layout  # of the model that writes it
-    frames: int  # whole frames of every stream, at least
-    diagonal: bool  # True: keep all codes of its steps, also those of streams that run ahead
+    pattern: Layout  # of the model that decodes it
+    frames: int  # minimum whole frames of every stream
+    diagonal: bool  # True: keep all codes of its steps, also later frames of less delayed streams
 
     @property
     def rows(self) -> int:
-        """Steps of the delay layout, the special one included."""
+        """Steps of the delay layout, including the special one."""
         return self.pattern.steps(self.frames)
 
     def kept(self, frames: int) -> Tensor:
-        """bool [K, T] of a clip of `frames` frames: the codes that are fixed when the masked stages
-        begin."""
+        """The codes that the masked stages keep, bool [K, T], for a clip of `frames` frames."""
         kept = self.pattern.rows_within(self.rows if self.diagonal else 0, frames)
         if not self.diagonal:
             kept[:, : self.frames] = True
@@ -155,22 +154,22 @@ def decode_hybrid(
     prefix: Prefix,
     prefix_config: DecodingConfig,
 ) -> Tensor:
-    """Hybrid decoding: write the prefix, then fill in the rest by masked stages with the prefix fixed.
+    """Hybrid decoding: decode a prefix autoregressively, then the rest by masked stages around it.
 
-    Two ways, with one difference. A hybrid-trained model continues its own rows: everything in the
-    first steps of the delay layout is kept, a prefix cut along the diagonal, as in training. A masked model
-    has no delay layout: another model writes, and whole frames of it are kept.
+    There are two variants. A hybrid-trained model continues its own rows: all codes in the first steps of the
+    delay layout are kept, a prefix cut along the diagonal, as in training. A masked model has no delay
+    layout: another model decodes the prefix, of which whole frames are kept.
 
-    Each item's generator is drawn from in this order: K numbers for each autoregressive step that has
-    a code to write, then what the masked stages draw.
+    Each item's generator draws K numbers for each autoregressive step that has a code to decode, then the
+    numbers of the masked stages.
 
     Args:
-        session: the model that writes the prefix.
-        logits: the model that fills in the rest; it must lay out `prefix.rows` itself.
+        session: the model that decodes the prefix.
+        logits: the model that decodes the rest; it must lay out `prefix.rows` itself.
         known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
-        known_mask: bool [B, K, T]; these codes stay as they are, in the prefix too.
-        decoding: of the rest; the prefix draws from the same generators.
-        prefix_config: of the prefix, in place of the rest's.
+        known_mask: bool [B, K, T]; these codes are kept, in the prefix, too.
+        decoding: for the rest; the prefix draws from the same generators.
+        prefix_config: settings of the prefix.
 
     Returns:
         int64 [B, K, T].

@@ -1,8 +1,7 @@
-"""The protocols of decoding on one page: what the loops ask of a model, what they are given, what they
-report.
+"""The protocols of decoding: what the loops call, their arguments, and the events they report.
 
-The loops know no model. `models.session` has the sessions of a loaded model, `editing.timeline` mixes
-several of them, and tests pass fixed logits.
+The loops are independent of models. `models.session` implements these protocols for a loaded model,
+`editing.timeline` for a mix of several sessions, and tests pass fixed logits.
 """
 
 from __future__ import annotations
@@ -22,74 +21,74 @@ from magnet_cli.settings import DecodingConfig
 StageLogits = Callable[[Tensor, int, Tensor, bool], tuple[Tensor, Tensor | None]]
 
 # (codes [B, K, T] complete up to the last of G streams, those streams) -> float32 [B, T, G]: the
-# probability that a rescorer gives to each of their codes.
+# rescorer's probability of each of their codes.
 CodeProbs = Callable[[Tensor, Sequence[int]], Tensor]
 
 # (codes [B, K, T] complete up to a stage, its G streams, probabilities [B, T, G]) -> probabilities
-# [B, T, G] that the spans are scored by instead, with another model's opinion mixed in.
+# [B, T, G] for the span scores, with a rescorer's mixed in.
 Rescore = Callable[[Tensor, Sequence[int], Tensor], Tensor]
 
 
 class CausalLogits(Protocol):
-    """A causal model that remembers the steps it was given."""
+    """A causal model that caches the steps it was given."""
 
     def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
-        """Forget everything; make room for `steps` steps, with or without the null half.
+        """Clear the cache and allocate `steps` steps, with or without the null condition.
 
-        With a `short_context`, also for the conditional half with only so many steps visible to each layer.
+        With a `short_context`, also for the condition with only that many steps visible to each layer.
         """
 
     def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Append ids [B, K, n]; float32 logits [B, K, card] of what follows: conditional, null and
-        of the short context, the last two where they were asked for.
+        """Append ids [B, K, n] and return float32 logits [B, K, card] of the next step: conditional, null
+        and with the short context; the last two are None unless requested in `reset`.
         """
 
 
 class Layout(Protocol):
-    """Where the codes of K streams stand in the steps of a causal model (`models.lm.DelayPattern`)."""
+    """Layout of the codes of K streams in the steps of a causal model (`models.lm.DelayPattern`)."""
 
     def steps(self, frames: int) -> int:
-        """Steps that hold so many whole frames of every stream."""
+        """Number of steps that hold `frames` whole frames of every stream."""
 
     def apply(self, codes: Tensor, special: int) -> Tensor:
-        """Codes [B, K, T] -> sequence [B, K, steps(T)], `special` where no code stands."""
+        """Lay out codes [B, K, T] as a sequence [B, K, steps(T)], `special` where there is no code."""
 
     def revert(self, sequence: Tensor, frames: int) -> Tensor:
-        """Sequence [B, K, steps(T)] -> codes [B, K, T]."""
+        """Convert a sequence [B, K, steps(T)] back to codes [B, K, T]."""
 
     def valid(self, frames: int) -> Tensor:
-        """bool [K, steps(T)]: where a code stands."""
+        """bool [K, steps(T)]: positions that hold a code."""
 
     def rows_within(self, rows: int, frames: int) -> Tensor:
-        """bool [K, T]: codes that stand in the first `rows` steps."""
+        """bool [K, T]: codes within the first `rows` steps."""
 
 
 class Sessions(Protocol):
-    """A model with the texts of a clip, in the form that each decoding loop needs."""
+    """A model with the texts of a clip, for each kind of decoding loop."""
 
     def causal(self) -> CausalLogits:
-        """For writing step by step."""
+        """A session for autoregressive decoding."""
 
     def masked(self, prefix_rows: int = 0, context: int | None = None) -> StageLogits:
-        """For filling masks; the first `prefix_rows` steps are laid out as they were written."""
+        """Logits for masked decoding; the first `prefix_rows` steps are in the delay layout."""
 
 
 @dataclass(frozen=True)
 class StepEvent:
-    """One step is done."""
+    """Reports a completed step."""
 
     part: Literal["masked", "autoregressive", "codec"]
-    stage: int  # the streams that are decoded; 0 where all are
+    stage: int  # index of the masked stage; 0 for other parts
     stages: int
     step: int  # from 1
     steps: int
-    mask_rate: float  # share of the spans that was masked at this step
+    mask_rate: float  # share of spans masked at this step
     cfg_coef: float  # guidance, λ
     temperature: float
-    remaining: int  # positions of the stage still to be decided, over the batch
-    rescorer_seconds: float = 0.0  # spent in the rescorer at this step
-    streams: tuple[int, ...] = ()  # of a masked stage
-    later: int = 0  # steps that come behind this part's, but for the codec's
+    remaining: int  # positions of the stage still to decode, over the batch
+    rescorer_seconds: float = 0.0  # time spent in the rescorer
+    streams: tuple[int, ...] = ()  # streams of a masked stage
+    later: int = 0  # steps of later stages and parts, without the codec's
 
 
 OnStep = Callable[[StepEvent], None]
@@ -97,12 +96,12 @@ OnStep = Callable[[StepEvent], None]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a batch is decoded: what stays the same over all streams and steps of a loop."""
+    """Arguments of a decoding loop that are the same for all streams and steps."""
 
-    config: DecodingConfig  # every field given
-    mask_id: int  # of a masked code, and of the delay layout where no code stands
+    config: DecodingConfig  # resolved
+    mask_id: int  # id of a masked code, and of positions of the delay layout without a code
     generators: Sequence[torch.Generator]  # one per item; the loops draw from them
     rescore: Rescore | None = None
     on_step: OnStep | None = None  # called after every step
-    stages: Sequence[Sequence[int]] = ()  # streams that are masked together; (): each by itself
-    bars: Sequence[float] = ()  # frames a bar, one per item, 0 without a tempo; (): none has one
+    stages: Sequence[Sequence[int]] = ()  # streams that are masked together; (): one per stage
+    bars: Sequence[float] = ()  # frames per bar of each item, 0 without a tempo; (): none has one

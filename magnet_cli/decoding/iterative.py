@@ -1,9 +1,9 @@
 """Masked decoding: one stream at a time, a few parallel steps each (paper, section 3; Algorithm 1).
 
-Each step reads: mask, guide, sample, score the spans, mask the least certain ones again. Details
-that released checkpoints depend on follow the reference's `_generate_stage`. Two things are ours: a
-stage may be a group of streams, which are masked at the same frames; and spans may be decided in an order
-that is spread evenly over time instead of by certainty.
+Each step masks, guides, samples, scores the spans and masks the least certain ones again. Details that
+released checkpoints depend on follow the reference's `_generate_stage`. There are two additions: a stage may
+be a group of streams, masked at the same frames; and spans may be decided in an order spread evenly over
+time instead of by certainty.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from magnet_cli.masking import (
 )
 from magnet_cli.settings import DecodingConfig, required
 
-# A span that is decided never competes for being masked again: below any score.
+# The score of decided spans, below any other, so that they are never masked again.
 DECIDED = -1e4
 
 
 def decode(
     logits: StageLogits, known_codes: Tensor, known_mask: Tensor, decoding: Decoding
 ) -> Tensor:
-    """Fill in every code that is not known, stage by stage.
+    """Decode all unknown codes, stage by stage.
 
     Args:
         logits: the model.
         known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
-        known_mask: bool [B, K, T]; these codes are seen from the start, never masked, never changed.
+        known_mask: bool [B, K, T]; these codes are visible from the start and never changed.
         decoding: see `Decoding`.
 
     Returns:
@@ -73,16 +73,17 @@ def decode_stage(
     stages: Sequence[Sequence[int]],
     decoding: Decoding,
 ) -> None:
-    """Fill in the G streams of a stage in `codes` [B, K, T], in place.
+    """Decode the G streams of a stage in `codes` [B, K, T], in place.
 
-    A masked frame is masked in all of them: `mask` is bool [B, T]. What is `known`, bool [B, T, G], stays.
+    A masked frame is masked in all of them: `mask` is bool [B, T]. Codes that are `known`, bool [B, T, G],
+    are kept.
     """
     config, streams = decoding.config, list(stages[stage])
     repeat = required(config.bar_repeat)
     batch, frames, group = known.shape
     sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
 
-    def noise(count: int) -> Tensor:  # an item with nothing to decide draws none
+    def noise(count: int) -> Tensor:  # items with nothing to decode draw none
         return uniform_noise(decoding.generators, drawing, count, codes.device)
 
     whole = known.all(-1)
@@ -92,12 +93,12 @@ def decode_stage(
     for step in schedule(config, stage):
         later = torch.zeros_like(mask)
         if isinstance(spans, Spread) and step.next_rate is not None:
-            later = spans.next_mask(step.next_rate)  # known beforehand: nothing is drawn for it
+            later = spans.next_mask(step.next_rate)  # needs no tokens: not sampled in this step
         asked = (mask & ~later)[..., None].expand(known.shape)
         hide(codes, streams, mask[..., None].expand(known.shape) & ~known, decoding.mask_id)
         numbers = noise(frames * group).view(batch, frames, group)
         token_probs = numbers.new_zeros(0)
-        # Of few frames and many steps, some steps of the spread order have nothing to decide.
+        # With few frames and many steps, some steps of the spread order have nothing to decide.
         if bool(asked.any()):
             guided = guided_logits(logits, codes, stage, asked[..., 0], step.cfg_coef)
             if repeat and any(decoding.bars):
@@ -114,7 +115,7 @@ def decode_stage(
                 began = time.perf_counter()
                 probs = decoding.rescore(codes, streams, probs)
                 rescorer_seconds = time.perf_counter() - began
-            probs = probs.prod(-1)  # of all codes of a frame, which are kept or masked together
+            probs = probs.prod(-1)  # over the codes of a frame, which are kept or masked together
             if config.score_noise:
                 scale = config.score_noise * float(step.next_rate)
                 probs = disturbed(probs, scale, noise(frames))
@@ -144,14 +145,14 @@ class Step:
 
     number: int  # from 1
     of: int
-    rate: float  # the share of the open spans that is masked at it
-    next_rate: Tensor | None  # float32 scalar, the share to mask for the next; None: the last step
+    rate: float  # share of the open spans that is masked
+    next_rate: Tensor | None  # float32 scalar, the rate of the next step; None: this is the last
     cfg_coef: float
     temperature: float
 
 
 def schedule(config: DecodingConfig, stage: int) -> Iterator[Step]:
-    """The steps of a stream: mask rates by a cosine, guidance and temperature annealed with them."""
+    """The steps of a stage: cosine mask rates, with guidance and temperature annealed."""
     steps = required(config.decoding_steps)[stage]
     rates = mask_rates(steps)
     for step in range(steps):
@@ -172,50 +173,50 @@ def schedule(config: DecodingConfig, stage: int) -> Iterator[Step]:
 
 
 def hide(codes: Tensor, streams: list[int], mask: Tensor, mask_id: int) -> None:
-    """Put the mask id where `mask` bool [B, T, G] is true, in place."""
+    """Set codes to the mask id where `mask` bool [B, T, G] is true, in place."""
     codes[:, streams] = codes[:, streams].masked_fill(mask.transpose(1, 2), mask_id)
 
 
 def guided_logits(
     logits: StageLogits, codes: Tensor, stage: int, mask: Tensor, coef: float
 ) -> Tensor:
-    """float32 [N * G, card] at the N true frames of `mask`, guided where guidance changes anything."""
+    """Guided logits float32 [N * G, card] at the N true frames of `mask`."""
     cond, null = logits(codes, stage, mask, guidance_matters(coef))
     return guide(cond, null, coef)
 
 
 def write(codes: Tensor, streams: list[int], mask: Tensor, known: Tensor, tokens: Tensor) -> None:
-    """Write what was drawn [N * G] where `mask` [B, T, G] is true, in place; what is known stays."""
+    """Write sampled tokens [N * G] where `mask` [B, T, G] is true, in place, except known codes."""
     here = codes[:, streams].transpose(1, 2)
     sampled = here.masked_scatter(mask, tokens)
     codes[:, streams] = torch.where(known, here, sampled).transpose(1, 2)
 
 
 class Spans:
-    """How the spans of one stage are laid and scored; `known` is bool [B, T]."""
+    """Arrangement and scoring of the spans of one stage; `known` is bool [B, T]."""
 
     def __init__(self, config: DecodingConfig, known: Tensor) -> None:
         self.known = known
         self.span_len = required(config.span_len)
-        # With one-frame spans both arrangements are the same: the least certain frames.
+        # With one-frame spans both arrangements mask the least certain frames.
         self.stride1 = config.span_arrangement == "stride1" or self.span_len == 1
         self.scoring = required(config.span_scoring)
-        # What masking counts in: frames under stride1, otherwise spans of the grid that are not
-        # wholly known. A span that straddles known frames is generated.
+        # The units of masking: frames under stride1, otherwise spans of the grid that are not entirely
+        # known. A partly known span is generated.
         self.open = ~known
         if not self.stride1:
             self.open = ~frames_to_spans(known, self.span_len, True).all(-1)
 
     def first_mask(self) -> Tensor:
-        """bool [B, T]: what the first step predicts: everything open."""
+        """The mask of the first step, bool [B, T]: everything open."""
         return self._frames(self.open)
 
     def next_mask(self, probs: Tensor, mask: Tensor, rate: Tensor) -> Tensor:
-        """The least certain of the spans that were just predicted, bool [B, T].
+        """Mask the least certain of the spans just predicted: bool [B, T].
 
         Args:
             probs: float32 [B, T], the probability of each sampled token.
-            mask: bool [B, T], what was predicted at this step.
+            mask: bool [B, T], frames predicted at this step.
             rate: float32 scalar, the share of the open spans to mask.
         """
         counts = masked_counts(rate, self.open.sum(-1))
@@ -234,12 +235,12 @@ class Spans:
 
 
 class Spread:
-    """Spans that are decided in an order spread evenly over time; `known` is bool [B, T].
+    """Decides spans in an order spread evenly over time; `known` is bool [B, T].
 
-    All that is decided in one step is drawn independently, and frames that are far apart are nearly
-    independent (the Halton scheduler: Besnier et al., 2025, arXiv 2503.17076; in one dimension van der
-    Corput's sequence, here turned by chance for each item and stage). No score is asked for. Under stride1
-    the grid of the spans begins at a frame drawn by chance.
+    Codes decoded in one step are sampled independently, and frames that are far apart are nearly independent
+    (the Halton scheduler: Besnier et al., 2025, arXiv 2503.17076; in one dimension van der Corput's sequence,
+    here rotated randomly for each item and stage). Scores are not used. Under stride1 the grid of the spans
+    starts at a random frame.
     """
 
     def __init__(
@@ -257,30 +258,30 @@ class Spread:
         )
         open_ = spans.scatter_reduce(-1, places, ~known, "amax")
         self._counts = open_.sum(-1)
-        # When each frame's span is decided, from 0; -1: never, it is known.
+        # Rank of each frame's span in the order, from 0; -1: known.
         ranks = spread_ranks(open_, turn).gather(-1, places)
         self._ranks = ranks.masked_fill(known, -1)
 
     def first_mask(self) -> Tensor:
-        """bool [B, T]: what the first step predicts: everything open."""
+        """The mask of the first step, bool [B, T]: everything open."""
         return self._ranks >= 0
 
     def next_mask(self, rate: Tensor) -> Tensor:
-        """bool [B, T]: the spans whose turn has not come when so large a share is masked."""
+        """The spans still masked at a mask rate: bool [B, T]."""
         decided = self._counts - masked_counts(rate, self._counts)
         return (self._ranks >= 0) & (self._ranks >= decided[:, None])
 
 
 def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> Rescore | None:
-    """A function that mixes a rescorer's opinion of the sampled codes into the span scores.
+    """Return a function that mixes a rescorer's probabilities of the sampled codes into the span scores.
 
-    After each step but a stream's last, the completed stream is read once, in parallel, by a causal
-    model; w * p + (1 - w) * p_rescorer takes the place of p where spans are scored (the paper, "Model
-    rescorer"). Sampling itself does not change, only which spans are masked again; nothing is drawn.
+    After each step except a stream's last, a causal model reads the completed stream once, in parallel;
+    w * p + (1 - w) * p_rescorer replaces p in the span scores (the paper, "Model rescorer"). This changes
+    which spans are masked again, not the sampling; no random numbers are drawn.
 
     Args:
         code_probs: the rescorer.
-        weight: the model's share w, 0..1; at 1 there is nothing to ask the rescorer.
+        weight: the model's weight w, 0..1; at 1 the rescorer is not needed.
         streams: the streams to rescore.
 
     Returns:
@@ -296,11 +297,11 @@ def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> R
         opinion = code_probs(codes, stage_streams)
         if not bool(torch.isfinite(opinion).all()):
             raise MagnetError(
-                "The rescorer's output is not a number.",
-                "Try --dtype float32; if it stays, its checkpoint is damaged.",
+                "The rescorer's output is NaN or infinite.",
+                "Try --dtype float32; if that fails, too, its checkpoint is damaged.",
             )
         mixed = weight * probs + (1 - weight) * opinion
-        # Scores take the logarithm: it must stay finite for a code that the rescorer finds impossible.
+        # The scores' logarithm must stay finite for codes whose probability is 0.
         mixed = mixed.clamp(min=torch.finfo(mixed.dtype).tiny)
         return torch.where(torch.tensor(asked, device=probs.device), mixed, probs)
 

@@ -1,8 +1,7 @@
-"""From logits to tokens: guidance, repeated bars, temperature, top-k, top-p; one generator per item, always
-required.
+"""From logits to tokens: guidance, repeated bars, temperature, top-k, top-p.
 
-The generators live on the CPU whatever the device, and each item draws from its own, so that a
-seed means the same noise alone, in a batch and on any device.
+Each item has its own generator on the CPU, whatever the device, so that a seed gives the same noise alone, in
+a batch and on any device.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from magnet_cli.errors import MagnetError
 # The reference's floor: annealed temperatures reach 0 at the last step.
 MIN_TEMPERATURE = 1e-2
 
-# The annealed coefficient ends at 1 up to rounding, where guidance changes nothing.
+# The annealed coefficient ends at 1 up to rounding, where guidance has no effect.
 NO_GUIDANCE = 1e-6
 
-# Music repeats its bars, and where a bar is a whole number of frames its codes repeat with it: in held-out
-# clips of the built-in model's kind, a code of the four coarse streams is the same as two bars before in four
-# to seven of ten frames, three frames beside that in one of ten. A small model does not see this by itself.
-# Bars from a frame to those that it is held against; what is written step by step knows those behind it.
+# Music repeats its bars, and its codes with them if a bar is a whole number of frames: in held-out clips of
+# the built-in model's kind, a code of the four coarse streams equals the one exactly two bars before in 40 to
+# 70 % of frames, but the one three frames away from that in 10 %. A small model does not learn this.
+# Offsets in bars to compare a frame with; autoregressive decoding uses only the earlier ones.
 AWAY = (-2, -1, 1, 2)
 
-# Rows that are drawn at once: sorting takes several times the memory of the logits, and a batch of
-# long clips has tens of thousands of rows. Rows are independent of each other, so the draws are the same.
+# Rows to sample at once: sorting takes several times the memory of the logits, and a batch of long clips has
+# tens of thousands of rows. Rows are independent, so this does not change the result.
 ROWS = 2048
 
 
@@ -44,7 +43,7 @@ def uniform_noise(
     count: int,
     device: torch.device,
 ) -> Tensor:
-    """float32 [B, count] in [0, 1): row b drawn from generator b, zeros where it does not draw."""
+    """float32 [B, count] in [0, 1): row b from generator b, zeros unless `drawing[b]`."""
     rows = [
         torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")
         if draws
@@ -55,7 +54,7 @@ def uniform_noise(
 
 
 def annealed_coef(mask_rate: float, max_coef: float, min_coef: float) -> float:
-    """λ = rate * max + (1 - rate) * min: strong while most is masked, weak at the end.
+    """Annealed guidance λ = rate * max + (1 - rate) * min: strong while most is masked, weak at the end.
 
     The paper, section 3.4 and equation 10.
     """
@@ -63,22 +62,22 @@ def annealed_coef(mask_rate: float, max_coef: float, min_coef: float) -> float:
 
 
 def guidance_matters(coef: float) -> bool:
-    """Whether the unconditional half is needed at all."""
+    """Whether null logits are needed."""
     return abs(coef - 1.0) >= NO_GUIDANCE
 
 
 def coherent(guided: Tensor, cond: Tensor, short: Tensor | None, boost: float) -> Tensor:
-    """guided + (cond - short) * boost: towards what only the whole context makes likely.
+    """Coherence boosting: guided + (cond - short) * boost.
 
-    Coherence boosting (Malkin, Wang and Jojic, 2022, arXiv 2110.08294): what a short context predicts as
-    well counts for less than what only the long one predicts, such as that the beat goes on. Applied to
-    guided logits, in the paper to plain ones.
+    Favours what only the full context predicts, such as that the beat continues, over what a short context
+    predicts as well (Malkin, Wang and Jojic, 2022, arXiv 2110.08294). Applied to guided logits here, in the
+    paper to plain ones.
     """
     return guided if short is None else guided + (cond - short) * boost
 
 
 def guide(cond: Tensor, null: Tensor | None, coef: float) -> Tensor:
-    """null + (cond - null) * λ; `cond` alone where there is nothing to guide against."""
+    """Classifier-free guidance: null + (cond - null) * λ, or `cond` if `null` is None."""
     return cond if null is None else null + (cond - null) * coef
 
 
@@ -90,16 +89,17 @@ def likelier(
     bars: Sequence[float],
     nats: float,
 ) -> Tensor:
-    """Logits of a masked stage, raised for the codes that stand a bar or two from where they are asked, so
-    that a rhythm goes on. Nothing is copied: what the model rules out stays out.
+    """Raise a masked stage's logits for codes that occur one or two bars away, so that a rhythm continues.
+
+    Codes that the model rules out remain unlikely.
 
     Args:
-        guided: float32 [N * G, card], as of `contracts.StageLogits`.
-        codes: int64 [B, K, T]; what is not below card is not decided.
-        streams: the G of the stage.
-        asked: bool [B, T], N of them true.
-        bars: frames a bar, of each item; 0: it has no tempo.
-        nats: for each time that a code stands there.
+        guided: float32 [N * G, card], as from `contracts.StageLogits`.
+        codes: int64 [B, K, T]; values from card on are undecided.
+        streams: the G streams of the stage.
+        asked: bool [B, T], with N true frames.
+        bars: frames per bar of each item; 0: no tempo.
+        nats: added for each occurrence.
     """
     card = guided.shape[-1]
     item, frame = asked.nonzero(as_tuple=True)
@@ -114,9 +114,9 @@ def likelier(
 
 
 def likelier_next(guided: Tensor, sequence: Tensor, bars: Sequence[float], nats: float) -> Tensor:
-    """Logits [B, K, card] of the step after `sequence`, ids [B, K, S], raised in the same way.
+    """As `likelier`, for logits [B, K, card] of the step after `sequence`, ids [B, K, S].
 
-    All streams are as late at every step, so a bar is as many steps as frames.
+    Delays are constant, so a bar has as many steps as frames.
     """
     card, steps = guided.shape[-1], sequence.shape[-1]
     for lags in _lags(bars, AWAY[:2], sequence.device):
@@ -129,32 +129,32 @@ def likelier_next(guided: Tensor, sequence: Tensor, bars: Sequence[float], nats:
 
 
 def _lags(bars: Sequence[float], away: Sequence[int], device: torch.device) -> list[Tensor]:
-    """Frames to the same place of each bar, int64 [B]; 0 where there is no tempo."""
+    """Offsets in frames to the same position in each other bar, int64 [B]; 0 without a tempo."""
     length = torch.tensor(list(bars), dtype=torch.float64, device="cpu")
     return [(length * many).round().long().to(device) for many in away]
 
 
 def _raised(logits: Tensor, found: Tensor, there: Tensor, nats: float) -> Tensor:
-    """Logits [..., card] with those of the ids `found` [...] higher, where `there` is true."""
+    """Add `nats` to the logits [..., card] of the ids `found` [...] where `there` is true."""
     ids = found.clamp(max=logits.shape[-1] - 1)[..., None]
     return logits.scatter_add(-1, ids, (there * nats).to(logits)[..., None])
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a token is drawn from logits."""
+    """Samples tokens from logits."""
 
     use_sampling: bool
     top_p: float
     top_k: int
 
     def __call__(self, logits: Tensor, temperature: float, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw one token a row.
+        """Sample one token per row.
 
         Args:
             logits: float32 [N, card], guided.
-            temperature: not below `MIN_TEMPERATURE` in effect.
-            noise: float32 [N] in [0, 1); one number a row decides the draw.
+            temperature: raised to `MIN_TEMPERATURE` if below.
+            noise: float32 [N] in [0, 1); one number per row determines the sample.
 
         Returns:
             Tokens int64 [N] and the probability of each, float32 [N] (what span scores use).
@@ -164,8 +164,8 @@ class Sampler:
         """
         if not bool(torch.isfinite(logits).all()):
             raise MagnetError(
-                "The model's output is not a number.",
-                "Try --dtype float32; if it stays, the checkpoint is damaged.",
+                "The model's output is NaN or infinite.",
+                "Try --dtype float32; if that fails, too, the checkpoint is damaged.",
             )
         parts = [
             self._draw(rows, temperature, numbers)
@@ -186,25 +186,24 @@ class Sampler:
 
 
 def keep_top_k(probs: Tensor, k: int) -> Tensor:
-    """The k most likely tokens, with all that tie with the last of them, renormalised. [..., card]."""
+    """Keep the k most likely tokens and all that tie with the last, renormalised: [..., card]."""
     kth = probs.topk(min(k, probs.shape[-1]), dim=-1).values[..., -1:]
     kept = probs * (probs >= kth)
     return kept / kept.sum(-1, keepdim=True)
 
 
 def keep_top_p(probs: Tensor, p: float) -> Tensor:
-    """Tokens in falling order until the sum before one exceeds p, renormalised. [..., card].
+    """Keep tokens in descending order until the sum before one exceeds p, renormalised: [..., card].
 
-    Of tokens that tie, the first in order are kept. Only values are sorted: which tokens are kept follows
-    from the smallest of them.
+    Among equal tokens the first are kept. Only the values are sorted; the smallest one kept determines which
+    tokens are kept.
     """
     ordered = _falling(probs)
     kept = (ordered.cumsum(-1) - ordered <= p).sum(-1, keepdim=True)
     smallest = ordered.gather(-1, kept - 1)
     chosen = probs >= smallest
-    if not torch.equal(
-        chosen.sum(-1, keepdim=True), kept
-    ):  # more tie with the smallest than are kept
+    # More tokens equal the smallest than are kept.
+    if not torch.equal(chosen.sum(-1, keepdim=True), kept):
         tie = probs == smallest
         more = chosen.sum(-1, keepdim=True) - kept
         chosen &= ~tie | (tie.cumsum(-1) <= tie.sum(-1, keepdim=True) - more)
@@ -213,10 +212,8 @@ def keep_top_p(probs: Tensor, p: float) -> Tensor:
 
 
 def _falling(probs: Tensor) -> Tensor:
-    """The values of each row, largest first."""
-    if (
-        probs.device.type == "cpu"
-    ):  # numpy sorts by vector instructions, torch takes twenty times as long
+    """Sort the values of each row in descending order."""
+    if probs.device.type == "cpu":  # numpy sorts with SIMD, twenty times as fast as torch
         return torch.from_numpy(np.sort(probs.numpy(), axis=-1)).flip(-1)
     return probs.sort(dim=-1, descending=True).values
 
@@ -226,19 +223,19 @@ def draw(probs: Tensor, noise: Tensor) -> Tensor:
     sums = probs.cumsum(-1)
     total = sums[:, -1:]
     tokens = torch.searchsorted(sums, noise[:, None] * total, right=True)
-    # Rounding can put noise * total at the total itself: the last token that has any probability.
+    # If rounding makes noise * total equal the total: the last token with nonzero probability.
     return torch.minimum(tokens, (sums < total).sum(-1, keepdim=True))[:, 0]
 
 
 def disturbed(probs: Tensor, scale: float, noise: Tensor) -> Tensor:
-    """Probabilities for span scores, when the choice of spans is left to chance in part.
+    """Add noise to the probabilities that spans are scored by.
 
-    log p + scale * Gumbel noise (MaskGIT's choice temperature; Chang et al., 2022, and its released
-    code), brought back into 0..1 by a logistic function, which keeps the order.
+    log p + scale * Gumbel noise (MaskGIT's choice temperature; Chang et al., 2022, and its released code),
+    mapped to 0..1 by a logistic function, which keeps the order.
 
     Args:
         probs: float32 [...], above 0.
-        scale: 0 keeps the order; the larger, the nearer to a random one.
+        scale: 0 keeps the order; larger values make it more random.
         noise: like probs, uniform in [0, 1).
     """
     tiny = torch.finfo(probs.dtype).tiny

@@ -113,5 +113,5 @@ def test_codes_that_the_rescorer_holds_impossible_keep_finite_scores() -> None:
 
 
 def test_numbers_that_are_none_are_refused() -> None:
-    with pytest.raises(MagnetError, match="not a number"):
+    with pytest.raises(MagnetError, match="NaN or infinite"):
         masks(rescoring(Opinion(torch.full((1, FRAMES), torch.nan)), 0.5, (0,)))
