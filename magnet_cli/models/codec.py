@@ -1,8 +1,8 @@
-"""The contract of audio codecs, what all of them share (chunks), and when two codecs are the same.
+"""The base class of audio codecs, and the comparison of two codecs.
 
-Only where two models share a codec do the codes of one mean the same to the other. Tensors and
-settings are compared, not names: MAGNeT's and MusicGen's files hold the same 32 kHz codec in
-different layouts and precisions. The encoder does not matter, as codes are read by the decoder.
+Models can exchange codes only if they have the same codec. Tensors and settings are compared, not names:
+MAGNeT's and MusicGen's files contain the same 32 kHz codec in different layouts and precisions. The encoder
+is ignored, because only the decoder reads codes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AudioCodec(nn.Module):
     """
 
     def __init__(self, config: CodecConfig | SpectralCodecConfig) -> None:
-        """`config` has the sizes above."""
+        """Take the sizes from `config`."""
         super().__init__()
         self.sample_rate, self.channels = config.sample_rate, config.channels
         self.hop_length, self.n_q, self.card = config.hop_length, config.n_q, config.card
@@ -46,8 +46,8 @@ class AudioCodec(nn.Module):
     def encode(self, audio: Tensor) -> Tensor:
         """Audio [B, C, samples] at `sample_rate`, in -1..1 -> codes int64 [B, K, T].
 
-        T = ceil(samples / hop_length): what is missing of the last frame counts as silence.
-        Long audio is processed in chunks; the result is that of one pass.
+        T = ceil(samples / hop_length); the last frame is padded with silence. Long audio is processed in
+        chunks, with the same result as in one pass.
         """
 
     @abstractmethod
@@ -56,19 +56,17 @@ class AudioCodec(nn.Module):
         Raises ValueError: a code is outside 0..card-1, or K is not `n_q`."""
 
     def decode_chunks(self, codes: Tensor) -> Iterator[Tensor]:
-        """As `decode`, in consecutive pieces [B, C, samples] that joined are all of it.
+        """As `decode`, in consecutive chunks [B, C, samples], for writing to disk while decoding.
 
-        For sound that goes to disk as it is made. A codec that can keeps its memory flat in the
-        length; this default decodes everything at once.
+        A codec should use constant memory here if it can; this default decodes everything at once.
         """
         yield self.decode(codes)
 
     def decode_loop(self, codes: Tensor, context: int) -> Tensor:
-        """Codes [B, K, T] of a loop -> audio [B, C, T * hop_length], as if it had gone on forever.
+        """Codes [B, K, T] of a loop -> audio [B, C, T * hop_length], as if it repeated forever.
 
-        The loop's end is decoded before its beginning and its beginning after its end, `context`
-        frames each, so that convolutions and recurrent state have the right surroundings; then those are
-        cut off.
+        The last `context` frames are decoded before the loop and the first `context` after it, to give
+        convolutions and recurrent state the right context, and then cut off.
         """
         frames = codes.shape[-1]
         places = torch.arange(-context, frames + context, device=codes.device) % frames
@@ -78,37 +76,37 @@ class AudioCodec(nn.Module):
     def decode_into(
         self, codes: Tensor, audio: Tensor, regions: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """Audio in which some regions are decoded from `codes`.
+        """Decode regions of `codes` to fit into `audio`.
 
         Args:
             codes: int64 [B, K, T]; outside the regions they are those of `audio`.
             audio: float32 [B, C, T * hop_length].
-            regions: frames from, up to; in order, apart.
+            regions: pairs of first frame and end, in order, not adjacent.
 
         Returns:
-            [B, C, T * hop_length]. Here, the codes decoded: outside the regions nearly `audio`. A
-            codec that chooses phases goes on from `audio` in phase, and returns it outside.
+            [B, C, T * hop_length]. This default decodes all codes, so the rest is close to `audio`. A codec
+            that chooses phases continues those of `audio`, and returns it unchanged outside the regions.
         """
         return self.decode(codes)
 
     def joined(self, pieces: Iterable[Tensor], codes: Tensor) -> Tensor:
-        """Pieces of `decode_chunks` as one; no samples where there are no codes."""
+        """Concatenate the chunks of `decode_chunks`; empty audio if there are none."""
         made = list(pieces)
         if not made:
             return torch.zeros(len(codes), self.channels, 0, device=codes.device)
         return made[0] if len(made) == 1 else torch.cat(made, dim=-1)
 
     def check_audio(self, audio: Tensor) -> None:
-        """Refuse audio that this codec cannot encode.
-        Raises ValueError: not three dimensions, or another number of channels."""
+        """Check audio to encode.
+        Raises ValueError: it does not have three dimensions, or has another number of channels."""
         if audio.dim() != 3 or audio.shape[1] != self.channels:
             raise ValueError(
                 f"audio must be [B, {self.channels}, samples], not {list(audio.shape)}"
             )
 
     def check_codes(self, codes: Tensor) -> None:
-        """Refuse codes that this codec cannot have made.
-        Raises ValueError: wrong number of streams, or a code outside 0..card-1."""
+        """Check codes to decode.
+        Raises ValueError: the number of streams is wrong, or a code is outside 0..card-1."""
         if codes.dim() != 3 or codes.shape[1] != self.n_q:
             raise ValueError(f"codes must be [B, {self.n_q}, T], not {list(codes.shape)}")
         if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.card):
@@ -116,18 +114,18 @@ class AudioCodec(nn.Module):
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """The device that a module's parameters (or buffers) are on."""
+    """The device of a module's parameters or buffers."""
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
     return torch.device("cpu")
 
 
-# The same tensor stored once in float16 and once in float32, under weight norm or folded, differs
-# by about this much of its largest element.
+# Difference, relative to the largest element, of a tensor stored in float16 and in float32, with weight norm
+# or folded.
 ROUNDING = 2e-3
 
-# Settings that do not change what codes mean. The padding is heard in a clip's first and last frames only,
-# and MusicGen's and MAGNeT's files give different ones for the same codec.
+# Settings that do not change the meaning of codes. Padding is audible only in a clip's first and last frames,
+# and MusicGen's and MAGNeT's files differ in it for the same codec.
 _NO_MATTER: dict[type, set[str]] = {
     CodecConfig: {"pad_mode"},
     SpectralCodecConfig: {"encoder_blocks", "correction", "smoothing", "phase_iterations"},
@@ -136,7 +134,7 @@ _NO_MATTER: dict[type, set[str]] = {
 
 @dataclass(frozen=True)
 class CodecComparison:
-    """True where two codecs read the same codes alike; else it says what differs."""
+    """True if two codecs decode the same codes alike; otherwise lists the differences."""
 
     differences: tuple[str, ...]  # sentences
 
@@ -145,9 +143,9 @@ class CodecComparison:
 
 
 def same_codec(a: AudioCodec, b: AudioCodec) -> CodecComparison:
-    """Compare what two codecs make of codes: sizes, settings, codebooks, decoder.
+    """Compare two codecs' sizes, settings, codebooks and decoders.
 
-    Tensors may differ by the rounding of half precision, settings where codes mean the same.
+    Ignores differences by half-precision rounding, and in settings that do not change the meaning of codes.
     """
     differences = []
     if type(a) is not type(b):
@@ -171,7 +169,7 @@ def same_codec(a: AudioCodec, b: AudioCodec) -> CodecComparison:
 
 
 def _settings(codec: AudioCodec) -> dict[str, Any]:
-    """The settings that change what codes mean, equal where they come to the same."""
+    """The settings that change the meaning of codes, in a form that can be compared."""
     config: Any = getattr(codec, "config", None)
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         return {}

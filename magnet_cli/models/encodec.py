@@ -20,12 +20,12 @@ from magnet_cli.models.codec import AudioCodec
 # Frames processed at once, all items of a batch together: 40 s at 50 frames/s, about 1 GB at the
 # released size. A single segment of a released model is one pass, as in the reference.
 FRAMES_AT_ONCE = 2000
-LEAST_CHUNK = 50  # below this the context read again with every chunk costs too much
-STREAM_CHUNK = 250  # frames of a piece of `decode_chunks`: 5 s
+LEAST_CHUNK = 50  # with shorter chunks, processing their context again costs too much
+STREAM_CHUNK = 250  # frames per chunk of `decode_chunks`: 5 s
 
 
 class ResidualVectorQuantizer(nn.Module):
-    """Each stream codes what the streams before it left over, as the nearest row of its codebook."""
+    """Each stream encodes the residual of the streams before it, as the nearest row of its codebook."""
 
     def __init__(self, n_q: int, card: int, dimension: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class ResidualVectorQuantizer(nn.Module):
         rest = latent.transpose(1, 2)  # [B, T, dimension]
         streams = []
         for rows in self.codebooks:  # [card, dimension]
-            # Squared distance spelled out, in the reference's order: near-ties fall the same way.
+            # Squared distance, expanded in the reference's order, so that near-ties round the same way.
             distance = rest.pow(2).sum(-1, keepdim=True) - 2 * rest @ rows.t() + rows.pow(2).sum(-1)
             codes = distance.argmin(dim=-1)  # [B, T]
             rest = rest - F.embedding(codes, rows)
@@ -52,12 +52,11 @@ class ResidualVectorQuantizer(nn.Module):
 
 
 class EnCodec(AudioCodec):
-    """EnCodec of any size that a CodecConfig can say, for inference.
+    """EnCodec, for inference.
 
-    Encoding and decoding run in chunks of `chunk_frames` frames (None: FRAMES_AT_ONCE shared among
-    the batch) that equal one pass up to rounding; memory beyond the input and the result depends on
-    the chunk, not on the length. Raises CheckpointError: the config asks for something that does
-    not exist.
+    Encoding and decoding run in chunks of `chunk_frames` frames (None: FRAMES_AT_ONCE divided by the batch
+    size), with the result of one pass up to rounding; memory beyond input and result depends on the chunk,
+    not on the length. Raises CheckpointError: the config is invalid.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -107,8 +106,7 @@ class EnCodec(AudioCodec):
 
 
 def check_config(config: CodecConfig) -> None:
-    """Refuse settings that cannot be built, or that mean nothing in the reference.
-    Raises CheckpointError: naming the setting."""
+    """Check the settings. Raises CheckpointError: one is invalid; the message names it."""
     need = partial(need_of_codec, config)
     for field in ("sample_rate", "channels", "n_filters", "dimension", "n_q", "card"):
         need(getattr(config, field) >= 1, field, "1 or more")

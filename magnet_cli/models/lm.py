@@ -1,8 +1,8 @@
 """The language model: codes and a text condition -> logits. MAGNeT and MusicGen are two settings of it.
 
-The input is the sum of one embedding per stream, the output one linear head per stream
-(audiocraft's `lm.py` and `lm_magnet.py`). A masked model reads codes as they are; an
-autoregressive model reads them in the delay layout; a hybrid model reads the delay layout both ways.
+The input is the sum of one embedding per stream, the output one linear head per stream (audiocraft's `lm.py`
+and `lm_magnet.py`). A masked model reads codes unshifted; an autoregressive model reads them in the delay
+layout; a hybrid model uses the delay layout for both kinds of decoding.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from magnet_cli.models.transformer import Attention, CrossKeys, KVCache, Transfo
 
 @dataclass(frozen=True)
 class DelayPattern:
-    """Where the codes of `len(delays)` streams stand in the sequence of a model (MusicGen, section 2.2).
+    """Layout of the codes of `len(delays)` streams in the sequence of a model (MusicGen, section 2.2).
 
-    Stream k is written `delays[k]` steps late. Step 0 holds the special token in every stream; the code
-    of stream k at frame t stands at step `t + delays[k] + 1`; everything else is special. Autoregressive
-    decoding, the rescorer and hybrid training share this, so that all of them place a code at the same step.
+    Stream k is delayed by `delays[k]` steps. Step 0 holds the special token in every stream; the code of
+    stream k at frame t is at step `t + delays[k] + 1`; all other positions hold the special token.
+    Autoregressive decoding, the rescorer and hybrid training share this layout.
     """
 
     delays: tuple[int, ...]
@@ -36,11 +36,11 @@ class DelayPattern:
         object.__setattr__(self, "delays", tuple(delays))
 
     def steps(self, frames: int) -> int:
-        """Length of the sequence that holds `frames` frames."""
+        """Length of the sequence for `frames` frames."""
         return frames + max(self.delays) + 1
 
     def apply(self, codes: Tensor, special: int) -> Tensor:
-        """Codes [B, K, T] -> sequence [B, K, steps(T)], `special` where no code stands."""
+        """Codes [B, K, T] -> sequence [B, K, steps(T)], `special` where there is no code."""
         batch, streams, frames = codes.shape
         sequence = codes.new_full((batch, streams, self.steps(frames)), special)
         for k, delay in enumerate(self.delays):
@@ -48,29 +48,29 @@ class DelayPattern:
         return sequence
 
     def revert(self, sequence: Tensor, frames: int) -> Tensor:
-        """Sequence [B, K, steps(T), ...] -> the entries at the codes' own steps [B, K, T, ...]."""
+        """Sequence [B, K, steps(T), ...] -> entries at the positions of codes [B, K, T, ...]."""
         return torch.stack(
             [sequence[:, k, d + 1 : d + 1 + frames] for k, d in enumerate(self.delays)], dim=1
         )
 
     def valid(self, frames: int) -> Tensor:
-        """bool [K, steps(T)]: where a code stands."""
+        """bool [K, steps(T)]: positions that hold a code."""
         step = torch.arange(self.steps(frames), device="cpu")
         late = torch.tensor(self.delays, device="cpu")[:, None]
         return (step > late) & (step <= late + frames)
 
     def rows_within(self, rows: int, frames: int) -> Tensor:
-        """bool [K, T]: codes that stand in the first `rows` steps (a prefix cut along a diagonal)."""
+        """bool [K, T]: codes within the first `rows` steps (a prefix cut along a diagonal)."""
         frame = torch.arange(frames, device="cpu")
         return frame[None, :] + torch.tensor(self.delays, device="cpu")[:, None] + 1 < rows
 
 
 @dataclass(frozen=True)
 class HeldPrefix:
-    """The first rows of a hybrid's layout, computed once for all masked steps."""
+    """The first rows of a hybrid model's layout, computed once for all masked steps."""
 
     cache: KVCache  # their keys and values
-    hidden: Tensor  # what came out of them, [B, rows, dim]
+    hidden: Tensor  # their hidden states [B, rows, dim]
 
 
 class LanguageModel(nn.Module):
@@ -95,7 +95,7 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the weights."""
         return self.out_norm.weight.device
 
     @property
@@ -106,7 +106,7 @@ class LanguageModel(nn.Module):
         return str(self.out_norm.weight.dtype).removeprefix("torch.")
 
     def project_text(self, hidden: Tensor) -> Tensor:
-        """The text encoder's output [L, text_dim] -> a condition [L, dim]."""
+        """Project the text encoder's output [L, text_dim] to a condition [L, dim]."""
         return self.text_proj(hidden.to(self.text_proj.weight.dtype))
 
     def cross_keys(self, conditions: Sequence[Tensor | None]) -> CrossKeys:
@@ -131,16 +131,16 @@ class LanguageModel(nn.Module):
         return self.linears[stream](hidden).float()
 
     def with_context(self, context: int) -> LanguageModel:
-        """The model, of the same weights, with another `subcodes_context`."""
+        """A model that shares the weights but has another `subcodes_context`."""
         other = copy.copy(self)
         other.config = dataclasses.replace(self.config, subcodes_context=context)
         return other
 
     def stage_attention(self, stage: int, prefix_rows: int = 0) -> Attention:
-        """What a masked stage sees: stream 0 everything, the others `subcodes_context` frames (-1: all).
+        """Attention of a masked stage: full for the first, else `subcodes_context` frames (-1: full).
 
-        In a hybrid model the first rows of the delay layout attend causally: at least the special
-        step, and the `prefix_rows` that were written autoregressively.
+        In a hybrid model the first rows of the delay layout attend causally: at least the special step, and
+        the `prefix_rows` decoded autoregressively.
         """
         context = self.config.subcodes_context if stage > 0 else -1
         if self.config.modeling == "hybrid":
@@ -151,7 +151,7 @@ class LanguageModel(nn.Module):
         """The logits of a stage at some frames, from the hidden states of all rows.
 
         Args:
-            rows: [B, S, dim], as `rows_hidden` makes them for the stage.
+            rows: [B, S, dim], from `rows_hidden` for the stage.
             positions: bool [B, T], N of them true.
 
         Returns:
@@ -163,16 +163,16 @@ class LanguageModel(nn.Module):
         return said[0] if len(said) == 1 else torch.stack(said, dim=1).flatten(0, 1)
 
     def stream_hidden(self, rows: Tensor, stream: int, frames: int) -> Tensor:
-        """Hidden states of all rows [B, S, dim] -> those at the frames of a masked stream [B, T, dim]."""
+        """Select the hidden states at a masked stream's frames: [B, S, dim] -> [B, T, dim]."""
         if self.config.modeling == "masked":
             return rows
         first = self.pattern.delays[stream] + 1
         return rows[:, first : first + frames]
 
     def held_prefix(self, codes: Tensor, cross: CrossKeys | None, prefix_rows: int) -> HeldPrefix:
-        """What a hybrid's masked stages see of the first `prefix_rows` rows of codes [B, K, T].
+        """Compute the first `prefix_rows` rows of codes [B, K, T] for a hybrid model's masked stages.
 
-        Those rows attend causally and hold nothing that is masked, so they are the same at every step.
+        They attend causally and contain no masked codes, so they are the same at every step.
         """
         sequence = self.pattern.apply(codes, self.config.mask_id)
         batch, _, steps = sequence.shape
@@ -183,23 +183,23 @@ class LanguageModel(nn.Module):
     def rows_hidden_after(
         self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix: HeldPrefix
     ) -> Tensor:
-        """As `rows_hidden` of a hybrid, its prefix not computed again.
+        """As `rows_hidden` of a hybrid model, with a cached prefix.
 
-        Of all rows, because a span at the seam begins inside the prefix and is scored as a whole.
+        Returns all rows, because a span may start inside the prefix and is scored as a whole.
         """
         rows = prefix.hidden.shape[1]
         sequence = self.pattern.apply(codes, self.config.mask_id)[..., rows:]
         hidden = self(sequence, cross, self.stage_attention(stage, rows), prefix.cache)
-        prefix.cache.length = rows  # what follows it is of this step alone
+        prefix.cache.length = rows  # drop the rows of this step
         return torch.cat([prefix.hidden, hidden], dim=1)
 
     def rows_hidden(
         self, codes: Tensor, stage: int, cross: CrossKeys | None, prefix_rows: int = 0
     ) -> Tensor:
-        """Codes [B, K, T] with masked ones at `mask_id` -> hidden [B, S, dim] at every row of the layout.
+        """Codes [B, K, T], masked ones at `mask_id` -> hidden states [B, S, dim] of all rows of the layout.
 
-        This is the one place that lays codes out for masked prediction: training and decoding of a hybrid
-        model both use it, so that prefix, mask and positions are the same.
+        Training and decoding of a hybrid model both lay out codes here, so that prefix, mask and positions
+        agree.
         """
         if self.config.modeling == "masked":
             return self(codes, cross, self.stage_attention(stage, prefix_rows))
@@ -220,11 +220,11 @@ class LanguageModel(nn.Module):
 
         Args:
             codes: [B, K, T].
-            streams: those that are asked for, G of them; None: all.
+            streams: the G streams to predict; None: all.
         """
         frames = codes.shape[-1]
         asked = [(k, self.pattern.delays[k]) for k in streams or range(self.config.n_q)]
-        # Later rows predict nothing that is asked for.
+        # Later rows do not predict these streams.
         last = frames + max(delay for _, delay in asked)
         sequence = self.pattern.apply(codes, self.config.mask_id)[..., :last]
         hidden = self(sequence, cross, Attention.causal())

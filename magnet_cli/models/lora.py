@@ -4,8 +4,8 @@ An update acts on activations, (x A^T) B^T, and not on the weight: the gradient 
 never computed. Which matrices: `TARGETS`. An adapter's tensors are named by place (`PLACES`), with
 the packed projection as separate q, k and v, as transformers' MusicGen has them.
 
-Embeddings and heads of codes are among them: other sounds are other codes, and without those two a LoRA
-came to a third of what all weights learn of sounds that are far from the model's own.
+Embeddings and heads of codes are included: different sounds use different codes, and without these two a
+LoRA reached a third of the improvement of full fine-tuning on sounds far from the model's own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Place = tuple[int, str]  # number of the block or stream, and a key of PLACES
 
 @dataclass(frozen=True)
 class Update:
-    """What is added to a matrix: scale * B @ A."""
+    """An update of a matrix: scale * B @ A."""
 
     a: Tensor  # [rank, in]
     b: Tensor  # [out, rank]
@@ -80,8 +80,8 @@ class LowRank(nn.Module):
 class _Updated(torch.autograd.Function):
     """x [N, in] -> x W^T and low-rank updates of some rows of W [out, in], frozen: [N, out].
 
-    By hand, as each update is then added where its product is computed. Sums apart, forward and backward,
-    pass over memory once more each.
+    Written by hand so that each update is added in place to its product; separate sums would pass over memory
+    once more each, forward and backward.
     """
 
     @staticmethod
@@ -192,8 +192,8 @@ def add_adapters(
 
 
 def frozen_in_bfloat16(lm: LanguageModel) -> None:
-    """Hold the frozen matrices in bfloat16, as autocast multiplies them anyway: half the memory, and no
-    rounding in each pass. Embeddings and norms, which it leaves alone, stay."""
+    """Convert the frozen matrices to bfloat16, in which autocast multiplies them anyway: half the memory, and
+    no conversion in each pass. Embeddings and norms, which autocast leaves alone, stay."""
     for module in lm.modules():
         if not isinstance(module, nn.Embedding):
             for parameter in module.parameters(recurse=False):
@@ -230,12 +230,12 @@ def adapters(lm: LanguageModel) -> Iterator[tuple[Place, LowRank]]:
 
 
 def updates_of(lm: LanguageModel) -> dict[Place, Update]:
-    """The updates as they are now."""
+    """The current updates."""
     return {place: Update(low.a.detach(), low.b.detach(), low.scale) for place, low in adapters(lm)}
 
 
 def named(place: Place) -> str:
-    """A place, for a message."""
+    """Format a place for a message."""
     return f"{place[1]} of {'stream' if place[1] in OUTER else 'layer'} {place[0]}"
 
 
@@ -247,11 +247,10 @@ def plain_state(lm: LanguageModel) -> dict[str, Tensor]:
 
 
 def combined(several: Sequence[tuple[Mapping[Place, Update], float]]) -> dict[Place, Update]:
-    """Several adapters as one, each multiplied by its factor: their ranks add up, and the sum is rounded
-    once.
+    """Combine adapters, each scaled by its factor, into one: ranks add up, and the sum is rounded once.
 
     Raises:
-        ValueError: they are of matrices of unequal shapes.
+        ValueError: they update matrices of different shapes.
     """
     found: dict[Place, list[tuple[Tensor, Tensor]]] = {}
     for updates, factor in several:

@@ -1,4 +1,4 @@
-"""Parts: a loaded checkpoint, from its name to its networks. Nothing here decodes."""
+"""Parts: the contents of a loaded checkpoint."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from magnet_cli.settings import DecodingConfig
 
 @dataclass(frozen=True)
 class Parts:
-    """The networks of a model, and what is known of it."""
+    """The networks of a model, with its metadata."""
 
     name: str
     lm: LanguageModel
     codec: AudioCodec
     text_encoder: TextEncoder
-    defaults: DecodingConfig  # of a model that was loaded to generate: every field given
+    defaults: DecodingConfig  # resolved, if the model was loaded to generate
     repo: str | None = None  # on the hub
     revision: str | None = None  # the commit
     licence: str | None = None  # of the weights, as an SPDX id; None: not known

@@ -1,9 +1,9 @@
-"""The precision of a language model: the one it is loaded in, whether that fits into memory, int8 layers.
+"""The precision of a language model: choosing it, checking that it fits into memory, and int8 layers.
 
 In int8, on a CPU, a model takes a quarter of the memory and has several times the speed of float32.
-Weights have one scale for each output channel. Inputs are quantised when they arrive, each token by its own
-largest value (ZeroQuant, arXiv 2206.01861, section 4): one scale for a whole tensor would let a loud token,
-or a loud batch-mate, decide how finely all others are resolved. Attention, norms, embeddings and the heads
+Weights have one scale per output channel. Inputs are quantised dynamically, each token by its own largest
+value (ZeroQuant, arXiv 2206.01861, section 4): with one scale for a whole tensor, a large token, or another
+item of the batch, would determine the resolution of all others. Attention, norms, embeddings and the heads
 that give logits stay in floating point.
 """
 
@@ -32,7 +32,7 @@ _SMALLEST = 1e-12  # a token of zeros has a scale, too
 
 
 def pick_dtype(name: str, device: torch.device, parameters: int = 0) -> torch.dtype:
-    """The dtype that `name` stands for on a device, for a model of so many parameters.
+    """Resolve a dtype's name for a device and a number of parameters.
     Raises UsageError: there is no such dtype."""
     if name == "auto":
         if device.type == "cuda":
@@ -46,9 +46,9 @@ def pick_dtype(name: str, device: torch.device, parameters: int = 0) -> torch.dt
 
 @functools.cache
 def multiplies_bfloat16() -> bool:
-    """Whether torch says that this processor multiplies bfloat16 itself, and oneDNN is let.
+    """Whether the processor multiplies bfloat16 natively and oneDNN may use it.
 
-    Where it does not, bfloat16 is slower than float32: every product is converted.
+    Otherwise bfloat16 is slower than float32, because every product is converted.
     """
     if not torch.backends.mkldnn.is_available() or not _is_let():
         return False
@@ -61,13 +61,13 @@ def multiplies_bfloat16() -> bool:
 
 
 def _is_let() -> bool:
-    """Whether the user lets oneDNN use such instructions (its ONEDNN_MAX_CPU_ISA)."""
+    """Whether ONEDNN_MAX_CPU_ISA allows oneDNN to use such instructions."""
     most = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
     return any(word in most.upper() for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10"))
 
 
 def weight_bytes(config: LMConfig, dtype: str) -> int:
-    """What a language model's weights take in memory."""
+    """Bytes of a language model's weights in memory."""
     if dtype != INT8:
         return config.parameters * DTYPES[dtype].itemsize
     in_int8 = config.num_layers * (8 + 2 * config.hidden_scale) * config.dim**2
@@ -75,10 +75,10 @@ def weight_bytes(config: LMConfig, dtype: str) -> int:
 
 
 def check_room(name: str, config: LMConfig, dtype: str, device: torch.device) -> None:
-    """Refuse a language model that does not fit into the memory that is free.
+    """Check that a language model fits into free memory.
 
     Raises:
-        UsageError: it does not; a precision in which it would is named, where there is one.
+        UsageError: it does not; the hint names a precision in which it would, if there is one.
     """
     free = free_memory(device)
     needed = weight_bytes(config, dtype)
@@ -100,7 +100,7 @@ def check_room(name: str, config: LMConfig, dtype: str, device: torch.device) ->
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes: of a GPU, or of the machine within a container's limit; None: not known."""
+    """Free bytes of a GPU, or of the machine within a container's limit; None: unknown."""
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
@@ -124,7 +124,7 @@ def _machine_free() -> int | None:
 
 
 def _container_free(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container's limit leaves (cgroup v2); memory that caches files counts as free."""
+    """Bytes left within a container's limit (cgroup v2); file caches count as free."""
     try:
         most = int((folder / "memory.max").read_text("ascii"))
         used = int((folder / "memory.current").read_text("ascii"))
@@ -156,7 +156,7 @@ class Int8Linear(nn.Module):
         self._packed: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def pack(self) -> None:
-        """Get ready to compute. The plain weights are dropped, to save memory."""
+        """Prepare for computing; drops the plain weights to save memory."""
         if self.weight is None:
             return
         for part in self._parts:
@@ -198,10 +198,10 @@ def _multiply(
 
 @functools.cache
 def _way() -> tuple[int, bool]:
-    """The largest whole number that a token is quantised to, and whether oneDNN's operator multiplies it.
+    """The largest value that a token is quantised to, and whether oneDNN's operator is used.
 
     Raises:
-        UsageError: nothing that torch has here multiplies int8 exactly.
+        UsageError: no operator of this torch multiplies int8 exactly.
     """
     for way in ((127, True), (63, True), (127, False)):
         if _is_exact(*way):
@@ -210,7 +210,7 @@ def _way() -> tuple[int, bool]:
 
 
 def _is_exact(reach: int, onednn: bool) -> bool:
-    """Whether the largest numbers are multiplied exactly: the operator is tried.
+    """Test whether the operator multiplies the largest values exactly.
 
     Processors without VNNI add two products in 16 bits, where those of full bytes saturate silently: there
     one bit less is used.
@@ -232,8 +232,8 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def make_int8(module: nn.Module) -> None:
-    """Put int8 layers in place of the linear ones of a language model's blocks, or of a text encoder, one
-    after the other; what is left is in float32. Weights on the meta device stay there, to be filled."""
+    """Replace the linear layers of a language model's blocks, or of a text encoder, by int8 layers, one after
+    the other; the rest becomes float32. Weights on the meta device stay there, to be filled."""
     for path, owner in [*module.named_modules()]:
         if not isinstance(module, TextEncoder) and not path.startswith("transformer."):
             continue  # the projection of a text and the heads: little work, and close to the logits
@@ -264,7 +264,7 @@ def is_int8(module: nn.Module) -> bool:
 
 
 def pack(module: nn.Module) -> None:
-    """Get the int8 layers of a network ready to compute; it cannot be saved after that."""
+    """Prepare a network's int8 layers for computing; it cannot be saved afterwards."""
     for layer in module.modules():
         if isinstance(layer, Int8Linear):
             layer.pack()

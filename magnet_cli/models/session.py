@@ -1,7 +1,7 @@
-"""A model with its texts: what the decoding loops are given.
+"""Sessions: a model with its encoded texts, for the decoding loops.
 
-Everything that stays the same over a generation is done once here: conditions are projected, and
-cross-attention keys and values are computed for every layer.
+Everything that is constant during a generation is computed once here: projected conditions, and the keys and
+values of cross-attention in every layer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def conditions_of(
 ) -> dict[str | None, Tensor | None]:
     """The condition of each text: [L, dim], or None for the null condition.
 
-    Every distinct text is encoded once, by itself, so that batch-mates cannot matter.
+    Every distinct text is encoded once, alone, so that the result does not depend on the batch.
     """
     found: dict[str | None, Tensor | None] = {}
     for text in {*texts}:
@@ -39,13 +39,13 @@ def text_sessions(
     prompts: Sequence[str | None],
     negative_prompts: Sequence[str | None],
 ) -> TextSessions:
-    """A model with its texts, for the decoding loops: each text is encoded here, once."""
+    """Encode each text once, and return the model with them, for the decoding loops."""
     found = conditions_of(lm, text_encoder, [*prompts, *negative_prompts])
     return TextSessions(lm, [found[p] for p in prompts], [found[n] for n in negative_prompts])
 
 
 class TextSessions:
-    """A model and its encoded texts, which makes a session for each way of decoding."""
+    """A model and its encoded texts, which makes a session for each kind of decoding."""
 
     def __init__(
         self, lm: LanguageModel, conditions: Sequence[Tensor | None], nulls: Sequence[Tensor | None]
@@ -55,13 +55,13 @@ class TextSessions:
         self._masked: dict[tuple[int, int | None], MaskedSession] = {}
 
     def causal(self) -> CausalSession:
-        """The model step by step."""
+        """A session for autoregressive decoding."""
         return CausalSession(self.lm, *self._texts)
 
     def masked(self, prefix_rows: int = 0, context: int | None = None) -> MaskedSession:
-        """The model filling masks, after a prefix of so many rows; the texts' keys are kept.
+        """A session for masked decoding after a prefix of `prefix_rows` rows; sessions are cached.
 
-        `context`: the frames that streams > 0 see on each side, -1 all; None: the model's own.
+        `context`: frames on each side that streams > 0 attend to, -1 all; None: the model's own.
         """
         key = prefix_rows, context
         if key not in self._masked:
@@ -71,19 +71,18 @@ class TextSessions:
 
 
 def _guided(conditions: Sequence[Tensor | None], nulls: Sequence[Tensor | None]) -> bool:
-    """Whether any item has a text of its own: without one there is nothing to guide."""
+    """Whether any item's condition differs from its null condition, so that guidance has an effect."""
     return any(a is not b for a, b in zip(conditions, nulls, strict=True))
 
 
 class MaskedSession:
     """Logits of a masked model for given texts (`decoding.contracts.StageLogits`).
 
-    On a CPU the items are computed one by one: their matrices are large enough to fill it, the
-    network takes the memory of one item, and an item's result does not depend on its batch-mates,
-    not even by rounding. The logits of all items are returned. On other devices both halves of all items go
-    through in one batch.
+    On a CPU the items are computed one by one: their matrices are large enough to use it fully, memory is
+    that of one item, and an item's result does not depend on the rest of the batch, not even by rounding. On
+    other devices the conditional and null halves of all items are computed as one batch.
 
-    The rows of a prefix are computed once, at the first step, and held as keys and values.
+    The rows of a prefix are computed once, at the first step, and cached as keys and values.
     """
 
     def __init__(
@@ -141,7 +140,7 @@ class MaskedSession:
         return self.lm.stage_logits(rows, stage, positions)
 
     def _prefix(self, codes: Tensor, cross: CrossKeys) -> HeldPrefix:
-        """The prefix for a text, computed again only if its codes have changed."""
+        """The cached prefix for a text, recomputed only if its codes have changed."""
         inside = self.lm.pattern.rows_within(self.prefix_rows, codes.shape[-1]).to(codes.device)
         fixed = codes[:, inside]
         held = self._prefixes.get(cross)
@@ -152,12 +151,11 @@ class MaskedSession:
 
 
 class RescorerSession:
-    """The probabilities that a causal model gives to codes, for given texts
-    (`decoding.contracts.CodeProbs`).
+    """Probabilities of codes under a causal model, for given texts (`decoding.contracts.CodeProbs`).
 
-    Teacher-forced in one parallel pass: every code given all before it in the delay layout, at
-    temperature 1, without guidance. The streams above the scored one are not decoded yet, and read as the
-    special token. On a CPU item by item, for the reasons of `MaskedSession`.
+    Computed teacher-forced in one parallel pass: every code given all before it in the delay layout, at
+    temperature 1, without guidance. Streams after the scored ones are not decoded yet, so the special token
+    stands for them. Item by item on a CPU, for the reasons given in `MaskedSession`.
     """
 
     def __init__(self, lm: LanguageModel, conditions: Sequence[Tensor | None]) -> None:
@@ -169,7 +167,7 @@ class RescorerSession:
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor, streams: Sequence[int]) -> Tensor:
-        """Codes [B, K, T] complete up to the last of G streams -> float32 [B, T, G], their probabilities."""
+        """Codes [B, K, T], complete up to the last of G streams -> probabilities float32 [B, T, G]."""
         groups = codes.split(1) if self.one_by_one else [codes]
         pairs = zip(groups, self.cross, strict=True)
         return torch.cat([self._probs(group, streams, cross) for group, cross in pairs])
@@ -182,10 +180,10 @@ class RescorerSession:
 
 
 class CausalSession:
-    """A causal model for given texts, step by step (`decoding.contracts.CausalLogits`).
+    """Autoregressive decoding for given texts (`decoding.contracts.CausalLogits`).
 
-    The conditional, null and short halves go through in one batch on every device: the time of a step is
-    that of reading the weights, which are read once for all rows.
+    The conditional, null and short-context rows are one batch on every device, because a step's time is that
+    of reading the weights, which is done once for all rows.
     """
 
     def __init__(
@@ -201,7 +199,7 @@ class CausalSession:
         self._with_null = False
 
     def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
-        """Forget everything; make room for `steps` steps."""
+        """Clear the cache and allocate `steps` steps."""
         self._with_null = with_null and self.guided
         texts = self._conditions + (self._nulls if self._with_null else [])
         self._attention = Attention.causal()

@@ -72,7 +72,7 @@ MOST_TOKENS = 2048
 
 
 class T5Encoder(TextEncoder):
-    """T5's encoder with its tokenizer; texts are never cut: beyond MOST_TOKENS they are refused."""
+    """T5's encoder with its tokenizer; texts of more than MOST_TOKENS are refused, never truncated."""
 
     def __init__(self, config: T5Config, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class T5Encoder(TextEncoder):
 
     @torch.no_grad()
     def encode_padded(self, texts: Sequence[str]) -> list[Tensor]:
-        """Texts in one pass, the shorter ones padded and the padding masked; as `encode_all`."""
+        """As `encode_all`, in one pass with padding, which is masked."""
         each = [self._ids(text) if text else [] for text in texts]
         longest = max(map(len, each), default=0)
         if not longest:
@@ -124,22 +124,22 @@ class T5Encoder(TextEncoder):
         if len(token_ids) > MOST_TOKENS:
             raise UsageError(
                 f"The prompt is too long for this model: {len(token_ids)} tokens.",
-                f"It reads {MOST_TOKENS} at most; a sentence or two say more to it than a page.",
+                f"It reads {MOST_TOKENS} at most; use a sentence or two.",
             )
         return token_ids
 
     def token_ids(self, text: str) -> list[int]:
-        """The ids of a text's pieces, with the end token."""
+        """The token ids of a text, including the end token."""
         ids: list[int] = self.tokenizer.encode(text).ids
         return ids
 
     def knows(self, text: str) -> bool:
-        """As `TextEncoder.knows`: any piece is more than the mark of a word's beginning or end."""
+        """As `TextEncoder.knows`: whether any token is more than a word-start mark, unknown or end token."""
         nothing = {self.tokenizer.token_to_id(piece) for piece in ("<unk>", "\u2581", "</s>")}
         return any(number not in nothing for number in self.token_ids(text))
 
     def forward(self, ids: Tensor, there: Tensor | None = None) -> Tensor:
-        """Ids [B, L] -> hidden states [B, L, d_model]. `there`: bool [B, L], false where they are padded."""
+        """Ids [B, L] -> hidden states [B, L, d_model]. `there`: bool [B, L], false for padding."""
         x = self.embedding(ids)
         bias = self.relative_bias(ids.shape[1])
         if there is not None:
@@ -149,7 +149,7 @@ class T5Encoder(TextEncoder):
         return self.norm(x)
 
     def relative_bias(self, length: int) -> Tensor:
-        """What every layer adds to its attention scores: [1, heads, L, L]."""
+        """The bias that every layer adds to its attention scores: [1, heads, L, L]."""
         place = torch.arange(length, device=self.position_bias.weight.device)
         buckets = relative_buckets(
             place[None, :] - place[:, None],
@@ -193,7 +193,7 @@ class T5Attention(nn.Module):
             projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.q, self.k, self.v)
         )
-        # The initialisation of T5 takes the place of 1 / sqrt(d_kv).
+        # T5's initialisation replaces the factor 1 / sqrt(d_kv).
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
         return self.o(out.transpose(1, 2).flatten(2))
 
@@ -215,7 +215,7 @@ class T5FeedForward(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Scale to a root mean square of 1, then by a weight; no mean is taken, no bias added."""
+    """Scale to a root mean square of 1, then by a weight; no mean subtraction, no bias."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., width] -> [..., width]; the mean in float32, for half precision overflows there."""
+        """x [..., width] -> [..., width]; the mean in float32, as half precision overflows."""
         mean = x.float().square().mean(-1, keepdim=True)
         return self.weight * (x * torch.rsqrt(mean + self.epsilon)).to(self.weight.dtype)
 
@@ -231,9 +231,9 @@ class RMSNorm(nn.Module):
 def relative_buckets(distance: Tensor, buckets: int, max_distance: int) -> Tensor:
     """The bucket of each distance (key position - query position), both directions.
 
-    Half of the buckets are for keys before the query, half for those after it. In each half the nearer
-    ones hold one distance each, the farther ones logarithmically more, up to `max_distance`; all
-    that is farther shares the last (arXiv 1910.10683, section 2.1; mesh-tensorflow's layout).
+    Half of the buckets are for keys before the query, half for those after it. In each half the nearer ones
+    hold one distance each, the farther ones logarithmically more, up to `max_distance`; larger distances
+    share the last (arXiv 1910.10683, section 2.1; mesh-tensorflow's layout).
 
     Args:
         distance: whole numbers of any shape.
@@ -248,24 +248,24 @@ def relative_buckets(distance: Tensor, buckets: int, max_distance: int) -> Tenso
 
 
 def said_tempo(prompt: str | None) -> float | None:
-    """The beats a minute that a prompt says, as "techno, 120 bpm" does; None where it says none."""
+    """The tempo in a prompt such as "techno, 120 bpm", in beats per minute; None if there is none."""
     found = TEMPO.search(prompt or "")
     bpm = float(found[1]) if found else 0.0
     return bpm if SLOWEST <= bpm <= FASTEST else None
 
 
 class TempoHead(nn.Module):
-    """How likely a text makes each of some tempi, or none: a linear classifier of the mean of its vectors.
+    """Predicts the tempo, or none, from a text: a linear classifier on the mean of its vectors.
 
-    It is fitted apart from the language model (recipes/nano/tempo_head.py), whose training leaves it as it
-    is: so its numbers are buffers.
+    It is fitted separately (recipes/nano/tempo_head.py) and not changed by training the language model, so
+    its weights are buffers.
     """
 
     weight: Tensor
     bias: Tensor
 
     def __init__(self, text_dim: int, tempi: Sequence[float]) -> None:
-        """`tempi`: frames a beat."""
+        """`tempi`: frames per beat."""
         super().__init__()
         self.tempi = tuple(tempi)
         self.register_buffer("weight", torch.zeros(1 + len(tempi), text_dim))
@@ -273,15 +273,15 @@ class TempoHead(nn.Module):
 
     @torch.inference_mode()
     def draw(self, hidden: Tensor, seed: int) -> float:
-        """Frames a beat, drawn by a clip's own seed; 0: none.
+        """Draw a tempo in frames per beat with a clip's seed; 0: none.
 
         Args:
-            hidden: of the text, float32 [L, text_dim]. The empty text has none.
+            hidden: the text's vectors, float32 [L, text_dim].
         """
         if not len(hidden):
             return 0.0
         mean = hidden.to(self.weight).mean(0)
         chances = (self.weight @ mean + self.bias).float().softmax(-1).cpu()
-        # By a generator of its own, so that codes are drawn from theirs as without a tempo.
+        # A separate generator, so that codes are drawn as they would be without a tempo.
         generator = torch.Generator("cpu").manual_seed(seed ^ 0x74656D706F)
         return (0.0, *self.tempi)[int(torch.multinomial(chances, 1, generator=generator))]

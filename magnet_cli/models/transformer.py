@@ -2,7 +2,7 @@
 
 Pre-LayerNorm, no biases in attention and feed-forward, exact GELU, sinusoidal positions added once
 at the input (docs/reference.md, Model; audiocraft's transformer.py). Parameter names are those of the
-released checkpoints, so that loading them renames nothing.
+released checkpoints, so that loading them needs no renaming.
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ BAND_BLOCK = 64
 
 @dataclass(frozen=True)
 class Attention:
-    """Which positions see which: one rule for all heads and all items of a batch."""
+    """Which positions attend to which: one rule for all heads and all items of a batch."""
 
     kind: Literal["full", "band", "causal", "prefix"]
-    context: int | None = (
-        None  # band: frames seen on each side; causal: positions seen, its own included
-    )
+    context: int | None = None  # band: frames on each side; causal: positions, including its own
     rows: int = 0  # prefix: rows that attend causally
     short_items: int = 0  # causal: items at the end of the batch that `context` is for; 0: for all
 
     @staticmethod
     def full() -> Attention:
-        """Every position sees all."""
+        """Every position attends to all."""
         return Attention("full")
 
     @staticmethod
@@ -45,9 +43,9 @@ class Attention:
 
     @staticmethod
     def causal(context: int | None = None, short_items: int = 0) -> Attention:
-        """j <= i; where `context` is given, only the last so many of them.
+        """j <= i; with a `context`, only the last `context` of them.
 
-        `short_items`, for steps with a cache: it is given for so many items at the end of a batch.
+        `short_items`, for steps with a cache: `context` applies only to this many items at the batch's end.
         """
         return Attention("causal", context, short_items=short_items)
 
@@ -57,7 +55,7 @@ class Attention:
         return Attention("prefix", context, rows)
 
     def groups(self, batch: int) -> list[tuple[slice, Attention]]:
-        """The items of a batch in groups, each with its one rule."""
+        """Split the items of a batch into groups with one rule each."""
         if not self.short_items:
             return [(slice(None), self)]
         wide = batch - self.short_items
@@ -67,19 +65,19 @@ class Attention:
         ]
 
     def first_seen(self, start: int) -> int:
-        """The first position that any row from `start` on sees."""
+        """The first position that any row from `start` on attends to."""
         if self.kind == "causal" and self.context is not None:
             return max(0, start + 1 - self.context)
         return 0
 
     def all_seen(self, start: int, end: int) -> bool:
-        """Whether the rows start..end - 1 of `end` see all from `first_seen` on: no mask is needed."""
+        """Whether rows start..end - 1 of `end` attend to all from `first_seen` on, and need no mask."""
         if self.kind == "causal":
             return end - start == 1
         return self.context is None and start >= self.rows
 
     def mask(self, length: int) -> Tensor:
-        """bool [length, length], true where row i sees column j: the plain form of every rule."""
+        """bool [length, length], true where row i attends to column j: the full form of every rule."""
         place = torch.arange(length, device="cpu")
         row, column = place[:, None], place[None, :]
         if self.kind == "causal":
@@ -121,8 +119,8 @@ class CrossKeys:
 class KVCache:
     """A static cache of self-attention keys and values, filled from the left.
 
-    It serves rows that are computed once and seen by later ones: all of a causal model's, and the
-    prefix of a hybrid's, which is the same at every masked step.
+    It holds rows that are computed once and attended to by later ones: all rows of a causal model, and the
+    prefix of a hybrid model, which is the same at every masked step.
     """
 
     def __init__(self, lm_layers: int, shape: Sequence[int], like: Tensor) -> None:
@@ -205,7 +203,7 @@ class SelfAttention(nn.Module):
 
 
 def attend_bfloat16(q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
-    """Attention spelled out, for training on a CPU in bfloat16.
+    """Attention as plain matrix products, for training on a CPU in bfloat16.
 
     Its matrix products are in bfloat16, its softmax in float32. Forward and backward take a little
     over half of what torch's own kernel takes there (14 against 25 ms at B 4, 4 heads of 64, S 258).
@@ -261,7 +259,7 @@ def _band_block_mask(length: int, context: int, device: torch.device) -> Tensor:
     band = (row - column).abs() <= context
     place = torch.arange(blocks, device=here)[:, None, None] * BAND_BLOCK + column
     seen = band & (place >= 0) & (place < length)
-    # Rows past the end see themselves: no row of the softmax may be empty.
+    # Rows past the end attend to themselves, as no row of the softmax may be empty.
     seen |= (row == column) & (place >= length)
     return seen[:, None].to(device)
 
