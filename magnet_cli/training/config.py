@@ -1,7 +1,4 @@
-"""Settings of a training run, every field overridable by a flag. No torch here.
-
-A language model's are one flat TOML file, too.
-"""
+"""Settings of a training run, from flags and, for a language model, a flat TOML file. Imports no torch."""
 
 from __future__ import annotations
 
@@ -36,57 +33,53 @@ _SHARE: dict[str, Any] = {"low": 0, "high": 1, "words": "a share from 0 to 1"}
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a run does. Defaults are the paper's where a small machine can
-    follow it (docs/reference.md, Training)."""
+    """All settings of a run. Defaults are the paper's where a small machine allows it
+    (docs/reference.md, Training)."""
 
     # Data
     data: tuple[str, ...] = _data(
-        "Folders of token shards, as `magnet data encode` makes them. FOLDER:3: its clips are drawn "
-        "three times as often as others.",
+        "Folders of token shards from `magnet data encode`. FOLDER:3 draws its clips three times as often.",
         (),
     )
     draw_by: DrawBy = _data(
-        "clip: each is drawn equally often; duration: in proportion to its length, so that a long track "
-        "counts like its parts.",
+        "clip: draw all clips equally often; duration: in proportion to their length.",
         "clip",
     )
     valid: str | None = _data("A folder of token shards that training never sees.")
     valid_share: float = _data(
-        "Without valid: share of the clips that is held out for validation; their names decide which.",
+        "Without valid: share of the clips to hold out for validation, chosen by name.",
         0.0,
         **_SHARE,
     )
-    # Where the model comes from
+    # Model
     init: str | None = _model("Fine-tune: a known name, a folder or a hub id.")
     codec: str | None = _model(
-        "A model or codec whose codec made the tokens. With init: its own unless one is named here; "
-        "streams that the model lacks are added to it."
+        "The codec that made the tokens, or a model with it. With init, the default is that model's own; "
+        "streams that the model lacks are added."
     )
-    text_encoder: str | None = _model("A model or a text encoder's folder; with init: its own.")
+    text_encoder: str | None = _model("A text encoder's folder, or a model. With init: its own.")
     lora_rank: int = _model("With init: train a LoRA of this rank; 0: all weights.", 0, low=0)
     lora_alpha: float | None = _model("Strength of the LoRA; default: the rank.", above=0)
     lora_targets: tuple[str, ...] = _model(
-        "What it updates: self, cross (attention to the text), feed (the feed-forward), codes (their "
-        "embeddings and heads).",
+        "What the LoRA updates: self- and cross-attention (self, cross), feed-forward (feed), embeddings "
+        "and heads of codes (codes).",
         LORA_TARGETS,
     )
-    # The model, where it starts from nothing
-    modeling: Modeling = _sizes(
-        "masked, autoregressive, or hybrid: one model that decodes both ways.", "masked"
-    )
+    # Sizes of a new model
+    modeling: Modeling = _sizes("masked, autoregressive, or hybrid: one model for both.", "masked")
     dim: int = _sizes("Width of the transformer.", 256, low=1)
     num_heads: int = _sizes("Attention heads.", 4, low=1)
     num_layers: int = _sizes("Transformer blocks.", 6, low=1)
     hidden_scale: int = _sizes("Feed-forward width over dim.", 4, low=1)
     subcodes_context: int = _sizes(
-        "Frames that streams > 0 see on each side; -1: all.",
+        "Frames on each side that streams > 0 attend to; -1: all.",
         5,
         low=-1,
         words="a whole number from 0, or -1 for no restriction",
     )
     span_len: int = _sizes("Frames in a masked span.", 3, low=1)
     stage_sizes: tuple[int, ...] = _sizes(
-        "Streams that are masked together, stage by stage, such as 4 4 4; empty: each by itself.",
+        "Numbers of streams that are masked together in each stage, such as 4 4 4; empty: one per stage.",
         (),
         low=1,
         words="whole numbers from 1",
@@ -98,20 +91,20 @@ class TrainConfig:
         "How often each stage is drawn; empty: equally often.", (), **_WEIGHTS
     )
     no_prefix_share: float = _goal(
-        "Hybrid: share of batches that are masked from the first frame.", 0.25, **_SHARE
+        "Hybrid: share of batches that are masked from the first frame on.", 0.25, **_SHARE
     )
     full_prefix_share: float = _goal(
-        "Hybrid: share that is autoregressive to the end.", 0.25, **_SHARE
+        "Hybrid: share of batches that are entirely autoregressive.", 0.25, **_SHARE
     )
     prefix_weight: float = _goal(
-        "Hybrid: weight of the mean next-token loss against the mean masked one.", 1.0, low=0
+        "Hybrid: weight of the mean next-token loss relative to the mean masked loss.", 1.0, low=0
     )
     stream_weights: tuple[float, ...] = _goal(
         "Weight of each stream's next-token loss; empty: 1 for all.", (), **_WEIGHTS
     )
     code_noise: float = _goal(
-        "Largest share of the codes that are replaced by others of their stream; each item draws its own "
-        "share from 0 up to it. Teaches the model to continue from imperfect codes.",
+        "Maximum share of codes to replace by random ones of their stream; each item draws its share from 0 "
+        "to this. Teaches the model to continue from imperfect codes.",
         0.0,
         **_SHARE,
     )
@@ -123,57 +116,55 @@ class TrainConfig:
     merge_tags: float = _captions(
         "Share of items whose tags are merged into the caption.", 0.25, **_SHARE
     )
-    drop_caption: float = _captions(
-        "Of merged items: share that keeps only the tags.", 0.5, **_SHARE
-    )
-    drop_tag: float = _captions(
-        "Of merged items: share of the tags that is left out.", 0.5, **_SHARE
-    )
+    drop_caption: float = _captions("Share of merged items that keep only the tags.", 0.5, **_SHARE)
+    drop_tag: float = _captions("Share of tags left out of merged items.", 0.5, **_SHARE)
     # Optimization
     steps: int = _steps("Optimizer steps.", 1000, low=1)
-    patience: int = _steps("Stop after so many validations without a new best; 0: never.", 0, low=0)
-    batch_size: int = _steps("Items in a step, over all processes and micro-batches.", 16, low=1)
+    patience: int = _steps(
+        "Stop after this many validations without a new best; 0: never.", 0, low=0
+    )
+    batch_size: int = _steps("Items per step, over all processes and micro-batches.", 16, low=1)
     micro_batch: int = _steps(
-        "Items in one pass; a stage and a prefix are drawn for each; 0: all.", 0, low=0
+        "Items per forward pass, which shares one stage and prefix; 0: the batch.", 0, low=0
     )
-    optimizer: Optimizer = _steps("adamw, or muon: matrices by Muon, the rest by AdamW.", "adamw")
+    optimizer: Optimizer = _steps("adamw, or muon: Muon for matrices, AdamW for the rest.", "adamw")
     learning_rate: float | None = _steps(
-        "Peak of the learning rate; default: 1e-4, and 5e-4 for a LoRA.", None, above=0
+        "Peak learning rate. Default: 1e-4, and 5e-4 for a LoRA.", None, above=0
     )
-    muon_learning_rate: float = _steps(
-        "Peak of the learning rate of matrices under muon.", 2e-2, above=0
-    )
+    muon_learning_rate: float = _steps("Peak learning rate of matrices with muon.", 2e-2, above=0)
     schedule: Schedule = _steps("cosine, inverse_sqrt or constant, after the warm-up.", "cosine")
     warmup_steps: int | None = _steps(
-        "Steps of linear warm-up; default: 100, but at most a tenth of steps.", None, low=0
+        "Steps of linear warm-up. Default: 100, or a tenth of steps if fewer.", None, low=0
     )
-    final_rate: float = _steps("Cosine: share of the peak that is left at the end.", 0.0, **_SHARE)
-    weight_decay: float = _steps("Of AdamW and Muon.", 0.1, low=0)
-    beta1: float = _steps("Of AdamW.", 0.9, **_SHARE)
-    beta2: float = _steps("Of AdamW.", 0.95, **_SHARE)
-    clip_norm: float = _steps(
-        "Length that all gradients together are clipped to; 0: off.", 1.0, low=0
+    final_rate: float = _steps(
+        "Final learning rate of cosine, as a share of the peak.", 0.0, **_SHARE
     )
+    weight_decay: float = _steps("Weight decay of AdamW and Muon.", 0.1, low=0)
+    beta1: float = _steps("AdamW's β1.", 0.9, **_SHARE)
+    beta2: float = _steps("AdamW's β2.", 0.95, **_SHARE)
+    clip_norm: float = _steps("Maximum norm of the gradient, over all weights; 0: off.", 1.0, low=0)
     ema_decay: float = _steps(
-        "Decay of the averaged weights, which are kept as the model.", 0.99, **_SHARE
+        "Decay of the moving average of the weights, which is saved as the model.", 0.99, **_SHARE
     )
     ema_every: int | None = _steps(
-        "Steps between two averagings; default: 10, but at most a hundredth of steps.", None, low=1
+        "Steps between updates of the average. Default: 10, or a hundredth of steps if fewer.",
+        None,
+        low=1,
     )
     mixed_precision: Precision = _steps(
         "auto (bf16 on a GPU that has it, else no), no, bf16 (also faster on CPUs that support it) or fp16.",
         "auto",
     )
-    gradient_checkpointing: bool = _steps("Less memory for a third more computation.", False)
+    gradient_checkpointing: bool = _steps("Save memory, for a third more computation.", False)
     seed: int = _steps("Seed of all random draws.", 0, low=0)
     # Output
-    log_every: int = _output("Steps between two lines of the log.", 10, low=1)
-    valid_every: int = _output("Steps between two validations.", 500, low=1)
-    valid_items: int = _output("Items of the validation set that are used.", 64, low=1)
-    checkpoint_every: int = _output("Steps between two checkpoints.", 500, low=1)
-    keep_checkpoints: int = _output("How many checkpoints are kept, the newest.", 2, low=1)
-    sample_every: int = _output("Steps between two rounds of sample audio; 0: off.", 0, low=0)
-    sample_prompts: tuple[str, ...] = _output("Prompts of the samples.", ())
+    log_every: int = _output("Steps between lines of the log.", 10, low=1)
+    valid_every: int = _output("Steps between validations.", 500, low=1)
+    valid_items: int = _output("Items of the validation set to use.", 64, low=1)
+    checkpoint_every: int = _output("Steps between checkpoints.", 500, low=1)
+    keep_checkpoints: int = _output("Number of newest checkpoints to keep.", 2, low=1)
+    sample_every: int = _output("Steps between rounds of sample audio; 0: off.", 0, low=0)
+    sample_prompts: tuple[str, ...] = _output("Prompts of the sample audio.", ())
     tensorboard: bool = _output("Also write TensorBoard events (extra: tensorboard).", False)
     track: tuple[str, ...] = _output(
         "Also send the log to trackers of accelerate, such as wandb, mlflow, trackio or tensorboard.",
@@ -185,34 +176,34 @@ class TrainConfig:
 
     @property
     def micro_batches(self) -> int:
-        """Passes in a step, over all processes."""
+        """Forward passes per step, over all processes."""
         return self.batch_size // (self.micro_batch or self.batch_size)
 
     @property
     def warmup(self) -> int:
-        """Steps of warm-up: a short run has to reach its rate, too."""
+        """Steps of warm-up, fewer in short runs, which must reach the peak, too."""
         return min(100, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
 
     @property
     def rate(self) -> float:
-        """The peak of AdamW's learning rate: small updates take a larger one than whole matrices."""
+        """AdamW's peak learning rate, which is larger for a LoRA."""
         return self.learning_rate or (5e-4 if self.lora_rank else 1e-4)
 
     @property
     def averaging(self) -> int:
-        """Steps between two averagings: in a short run, too, they are of its last tenth."""
+        """Steps between updates of the average, fewer in short runs, to average over the last tenth."""
         return self.ema_every or max(1, min(10, self.steps // 100))
 
     def following_weights(self, n_q: int) -> tuple[float, ...]:
-        """Weight of each stream's next-token loss against the other streams'."""
+        """Relative weight of each stream's next-token loss."""
         if not self.prefix_weight:
             return (0.0,) * n_q  # nothing of it is computed
         return self.stream_weights or (1.0,) * n_q
 
 
 def check_training(config: TrainConfig) -> None:
-    """Refuse values that cannot mean anything.
-    Raises UsageError: naming the field and the values it takes."""
+    """Check values and combinations.
+    Raises UsageError: one is invalid; the message names the field and what it takes."""
 
     check(config)
 
@@ -246,7 +237,7 @@ def check_training(config: TrainConfig) -> None:
     need(
         config.no_prefix_share + config.full_prefix_share <= 1,
         "full_prefix_share",
-        "a share that leaves no_prefix_share its own",
+        "at most 1 minus no_prefix_share",
     )
     need(
         (config.mixed_precision, config.optimizer) != ("fp16", "muon"),
@@ -260,7 +251,7 @@ def check_training(config: TrainConfig) -> None:
 
 
 def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
-    """The settings of a TOML file, overridden by those that were given as flags (not None).
+    """Read settings from a TOML file, overridden by flags that are not None.
     Raises UsageError: the file is missing or not TOML, a field is unknown or of another type."""
     fields: dict[str, Any] = {} if path is None else _read_toml(path)
     fields.update({name: value for name, value in overrides.items() if value is not None})
@@ -268,25 +259,25 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
 
 
 def weighed(given: str) -> tuple[str, float]:
-    """A folder of `data` and how often its clips are drawn, from FOLDER or FOLDER:WEIGHT.
-    Raises UsageError: the weight is none."""
+    """Split an entry of `data`, FOLDER or FOLDER:WEIGHT, into folder and weight.
+    Raises UsageError: the weight is not a finite number above 0."""
     try:
         folder, weight = with_number(given)
         if not 0 < weight < math.inf:
             raise ValueError
     except ValueError:
         raise UsageError(
-            f"{shown(given)} does not say how often its clips are drawn.",
+            f"The weight of {shown(given)} is invalid.",
             "Give a number above 0, such as tokens/a:3, or leave the folder out.",
         ) from None
     return folder, weight
 
 
 def located(config: TrainConfig, out: Path) -> TrainConfig:
-    """The settings of a run that is resumed from another directory than it was begun in.
+    """Adjust the paths of a run that is resumed in another working directory than it was started in.
 
-    Paths that are not there from here are looked for from the folders above the run's own, nearest
-    first: a project that was moved whole is found, too.
+    Paths that do not exist from here are tried relative to the run's parent folders, nearest first, so that
+    a project can be moved as a whole.
     """
 
     def found(name: str | None) -> str | None:
@@ -313,14 +304,14 @@ def located(config: TrainConfig, out: Path) -> TrainConfig:
 
 
 def config_from(fields: dict[str, Any], where: str) -> TrainConfig:
-    """Settings from plain values, each checked against the field's type.
+    """Build settings from plain values, each converted to its field's type.
     Raises UsageError: a field is unknown or of another type."""
     settings = settings_of(TrainConfig)
     values: dict[str, Any] = {}
     for name, value in fields.items():
         if name not in settings:
             raise UsageError(
-                f"{where} has a field {shown(name)} that training does not know.",
+                f"{where} has an unknown field {shown(name)}.",
                 f"The fields are: {', '.join(settings)}.",
             )
         try:
@@ -352,7 +343,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from error
     except reading.ReadError as error:
         raise UsageError(
-            f"{path} cannot be read: {error}.", "docs/training.md shows a whole file."
+            f"{path} cannot be read: {error}.", "docs/training.md has a complete example."
         ) from error
 
 
@@ -371,31 +362,31 @@ def _toml_value(value: Any) -> str:
 
 @dataclass(frozen=True)
 class CodecTrainConfig:
-    """How a spectral codec is trained."""
+    """Settings for training a spectral codec."""
 
     data: str  # manifest or folder of sounds
     out: str  # folder of the run
     codec: SpectralCodecConfig = dataclasses.field(default_factory=SpectralCodecConfig)
-    # Fields of `codec` that a `start_from` must have or grow to; None: those that are not at their default.
+    # Fields of `codec` that the codec of `start_from` must match or grow to; None: those not at the default.
     asked: tuple[str, ...] | None = None
     valid: str | None = _data("Manifest or folder of unseen sounds.")
-    max_clips: int = _data("Use this many of the clips; 0: all.", 0)
-    max_valid_clips: int = _data("Use this many of the unseen ones; 0: all.", 100)
-    segment_duration: float = _data("Seconds of each clip that are used.", 10.24)
+    max_clips: int = _data("Maximum number of clips; 0: all.", 0)
+    max_valid_clips: int = _data("Maximum number of unseen clips; 0: all.", 100)
+    segment_duration: float = _data("Seconds of each clip to use.", 10.24)
     start_from: str | None = _start(
-        "Start from a trained codec's folder, with its sizes; a larger --n-q or --dimension lets it grow."
+        "Folder of a trained codec to start from, with its sizes; a larger --n-q or --dimension extends it."
     )
-    start_rows: int = _start("Frames that k-means sees.", 200_000, low=1)
-    start_iterations: int = _start("Rounds of k-means, for each stream.", 12)
-    trains: Trains = _training("decoder: the codes stay the same; or all.", "decoder")
-    steps: int = _training("Steps of gradient descent after the linear start.", 2000)
-    batch_size: int = _training("Crops in a step.", 12, low=1)
-    crop_frames: int = _training("Frames of codes in a crop.", 64, low=1)
-    learning_rate: float = _training("Peak of the learning rate.", 1e-3)
+    start_rows: int = _start("Frames for k-means.", 200_000, low=1)
+    start_iterations: int = _start("Iterations of k-means for each stream.", 12)
+    trains: Trains = _training("decoder, which keeps the codes the same, or all.", "decoder")
+    steps: int = _training("Steps of gradient descent after the linear initialization.", 2000)
+    batch_size: int = _training("Crops per step.", 12, low=1)
+    crop_frames: int = _training("Frames of codes per crop.", 64, low=1)
+    learning_rate: float = _training("Peak learning rate.", 1e-3)
     warmup_steps: int = _training("Steps of linear warm-up.", 100)
     loudness_weight: float = _training("Weight of the loss on the loudness of wide bands.", 1.0)
     motion_weight: float = _training(
-        "Weight of the loss on how levels change from one spectral frame to the next.", 1.0
+        "Weight of the loss on the change of levels between spectral frames.", 1.0
     )
     commitment: float = _training(
         "With --trains all: how strongly latents are pulled to their codes.", 0.25
@@ -403,15 +394,15 @@ class CodecTrainConfig:
     codebook_decay: float = _training(
         "With --trains all: decay of the codebooks' moving averages.", 0.99
     )
-    report_every: int = _training("Steps between two lines of the log.", 50, low=1)
-    checkpoint_every: int = _training("Steps between two checkpoints.", 200, low=1)
+    report_every: int = _training("Steps between lines of the log.", 50, low=1)
+    checkpoint_every: int = _training("Steps between checkpoints.", 200, low=1)
     seed: int = _training("Seed of all random draws.", 0)
     threads: int = _training("Processor threads; 0: as torch chooses.", 0)
 
 
 def check_codec_training(config: CodecTrainConfig) -> None:
-    """Refuse values that cannot mean anything.
-    Raises UsageError: naming the field and what it takes."""
+    """Check values and combinations.
+    Raises UsageError: one is invalid; the message names the field and what it takes."""
     check(config)
     if config.checkpoint_every % config.report_every:
         raise UsageError(

@@ -38,7 +38,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     ("text", "what"),
     [
         ("steps = ", "not TOML"),
-        ("step = 5", "'step' that training does not know"),
+        ("step = 5", "unknown field 'step'"),
         ('steps = "5"', "must be a whole number"),
         ("steps = true", "must be a whole number"),
         ("steps = 1.5", "must be a whole number"),
