@@ -129,8 +129,8 @@ def load_adapter(path: Path) -> Adapter:
         place = match and _PLACE_OF.get(f"{match['before']}{{}}{match['after']}")
         if match is None or place is None or (place == _TABLE) != bool(match["table"]):
             raise CheckpointError(
-                f"{path} updates {name[:120]}, which no model here has.",
-                "It takes updates of self-attention, cross-attention and feed-forward layers, and of "
+                f"{path} updates {name[:120]}, which is not supported.",
+                "An adapter may update self-attention, cross-attention and feed-forward layers, and "
                 "the embeddings and heads of codes.",
             )
         half = match["half"]
@@ -146,8 +146,8 @@ def load_adapter(path: Path) -> Adapter:
             )
         if not all(bool(half.isfinite().all()) for half in pair.values()):
             raise CheckpointError(
-                f"{path}: {named(where)} holds values that are not numbers.",
-                "Take an earlier checkpoint of its training.",
+                f"{path}: {named(where)} holds NaN or infinite values.",
+                "Use an earlier checkpoint of its training.",
             )
     if not pairs:
         raise CheckpointError(f"{path} updates nothing.", _WANTED)
@@ -253,7 +253,7 @@ def _scale(settings: Mapping[str, Any], path: Path) -> float:
         others.append(f"lora_alpha {alpha!r}")
     if others:
         raise CheckpointError(
-            f"{path} is an adapter of a kind that is not known here: {', '.join(others)[:200]}.",
+            f"{path} is an adapter of an unsupported kind:  {', '.join(others)[:200]}.",
             "Use a plain LoRA.",
         )
     assert isinstance(rank, int)

@@ -143,7 +143,7 @@ def codec_pointer(path: Path) -> str | None:
     if "/" not in repo or not hub.is_repo_id(repo):
         raise CheckpointError(
             f"{path} points to the codec {shown(pointer)}, which is not supported.",
-            "An EnCodec on the hub is, as facebook/encodec_32khz.",
+            "It must be an EnCodec on the hub, such as facebook/encodec_32khz.",
         )
     return repo
 
@@ -250,6 +250,6 @@ def _modeling(settings: dict[str, Any], path: Path) -> Modeling:
     if modeling is None or pattern != PATTERN[modeling]:
         raise CheckpointError(
             f"{path} is a {lm_model} with the pattern {pattern}, which is not supported.",
-            "MAGNeT (transformer_lm_magnet, parallel), MusicGen and AudioGen (transformer_lm, delay) are.",
+            "Use MAGNeT (transformer_lm_magnet, parallel), MusicGen or AudioGen (transformer_lm, delay).",
         )
     return modeling

@@ -65,7 +65,7 @@ def _settings(
 ) -> dict[str, Any]:
     if config.modeling == "hybrid":
         raise UsageError(
-            "A hybrid model cannot be exported: the released layout has no place for it.",
+            "A hybrid model cannot be exported: the released layout does not support it.",
             "Keep it in magnet's own format.",
         )
     masked = config.modeling == "masked"

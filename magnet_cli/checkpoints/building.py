@@ -152,8 +152,8 @@ def build(
     row = table.get(kind)
     if row is None:
         raise CheckpointError(
-            f"{source} asks for a {what} of the kind {shown(kind)}.",
-            f"This version knows {', '.join(table)}; a newer one may know it.",
+            f"{source} needs a {what} of the kind {shown(kind)}.",
+            f"This version supports {', '.join(table)}; a newer one may support it.",
         )
     try:
         return row.build(dict(config), directory)
@@ -241,7 +241,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise CheckpointError(
             f"{path.name} holds {reading.kind_of(loaded)}, not a model.",
-            "Take the file that the model's makers have released, whole.",
+            "Use the complete file as released by the model's authors.",
         )
     return loaded
 
@@ -253,9 +253,9 @@ def _load(path: Path, mmap: bool) -> Any:
         if "weights only" not in str(error).lower():
             raise damaged(path, error) from error
         raise CheckpointError(
-            f"{path} was refused: it is a pickle that holds more than tensors, and loading it "
+            f"{path} was refused: it is a pickle that contains more than tensors, and loading it "
             "would run code that came with the file.",
-            "Take this model from a source that you trust, as safetensors if there is a choice; "
+            "Get this model from a source that you trust, as safetensors if available; "
             "the released checkpoints hold tensors and text only.",
         ) from error
 
@@ -313,7 +313,7 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
     if missing := [key for key in expected if key not in state]:
         raise CheckpointError(f"{where} lacks {named(missing)}.", HINT)
     if left_over := [key for key in state if key not in expected]:
-        raise CheckpointError(f"{where} has more than the model: {named(left_over)}.", HINT)
+        raise CheckpointError(f"{where} has unexpected tensors: {named(left_over)}.", HINT)
     for key, tensor in state.items():
         if tensor.shape != expected[key].shape:
             raise CheckpointError(

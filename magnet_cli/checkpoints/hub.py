@@ -230,7 +230,7 @@ def _explained(repo: str, revision: str | None, error: Exception) -> ModelNotFou
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, hub.GatedRepoError):
         return ModelNotFoundError(
-            f"{repo} is gated: its owner must let you in.",
+            f"{repo} is gated: its owner must grant you access.",
             f"Accept its terms on https://huggingface.co/{repo}, then set HF_TOKEN to your token.",
         )
     if isinstance(error, hub.RevisionNotFoundError):
@@ -256,17 +256,17 @@ def _explained(repo: str, revision: str | None, error: Exception) -> ModelNotFou
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return ModelNotFoundError(
             f"No space is left for {repo} in {cache_directory()}.",
-            "Make room, or set HF_HUB_CACHE to another disk; what was fetched is kept.",
+            "Free some space, or set HF_HUB_CACHE to another disk; partial downloads are kept.",
         )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return ModelNotFoundError(
             f"{cache_directory()} cannot be written to, so {repo} cannot be downloaded.",
-            "Set HF_HUB_CACHE to a folder of yours.",
+            "Set HF_HUB_CACHE to a writable folder.",
         )
     reason = str(error).partition("\n")[0].strip() or type(error).__name__
     return ModelNotFoundError(
         f"{repo} could not be downloaded: {reason}.".replace("..", "."),
-        "Check the network and run it again: what was fetched is kept.",
+        "Check the network and run it again; partial downloads are kept.",
     )
 
 

@@ -58,7 +58,7 @@ def _rename(
             if not any(pattern.fullmatch(key) for pattern in dropped):
                 left_over.append(key)
     if left_over:
-        raise CheckpointError(f"{where} has keys of no known use: {named(left_over)}.", HINT)
+        raise CheckpointError(f"{where} has unknown keys:  {named(left_over)}.", HINT)
     return renamed
 
 

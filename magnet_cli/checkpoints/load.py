@@ -128,7 +128,7 @@ def pick_device(name: str) -> torch.device:
     if (device.index or 0) >= there:
         raise UsageError(
             f"This machine (or this build of torch) has no device {name}.",
-            "--device auto takes what is there.",
+            "Use --device auto for the one available.",
         )
     return device
 
@@ -224,12 +224,12 @@ def _check_int8(
     if saved_so and loras:
         raise UsageError(
             f"No adapter can be merged into {place.name}, which holds int8 weights.",
-            "Take the model that it was made from with --lora, and --dtype int8 if you like.",
+            "Use the model that it was made from with --lora, and optionally --dtype int8.",
         )
     if saved_so and dtype not in ("auto", INT8):
         raise UsageError(
-            f"{place.name} holds int8 weights, and {dtype} ones no longer.",
-            "Leave --dtype out, or take the model that it was made from.",
+            f"{place.name} holds int8 weights and cannot be loaded in {dtype}.",
+            "Leave --dtype out, or use the model that it was made from.",
         )
     if device.type != "cpu":
         raise UsageError(
@@ -338,5 +338,5 @@ def _check_parts(loaded: Parts, directory: Path) -> None:
     if problem is not None:
         raise CheckpointError(
             f"The parts of {directory} do not belong together: {problem}.",
-            "Take all of them from one model.",
+            "Use the parts of one model.",
         )

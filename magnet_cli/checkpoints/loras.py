@@ -76,7 +76,7 @@ def parse_lora(given: object) -> Lora:
             raise TypeError
     except (TypeError, ValueError, IndexError):
         raise UsageError(
-            f"{shown(given)} is no LoRA.", "It takes FILE, or FILE:SCALE, such as rain:0.7."
+            f"{shown(given)} is not a LoRA.", "It takes FILE, or FILE:SCALE, such as rain:0.7."
         ) from None
     if not -_MOST_SCALE <= scale <= _MOST_SCALE:
         raise UsageError(

@@ -250,7 +250,7 @@ def _card(config: dict[str, Any], source: str) -> dict[str, Any]:
     except (TypeError, UsageError) as error:
         why = f": {error.message}" if isinstance(error, UsageError) else "."
         raise CheckpointError(
-            f"{source} is damaged: its defaults are not settings of decoding{why}", HINT
+            f"{source} is damaged: its defaults are not decoding settings{why}", HINT
         ) from error
     return {**words, "defaults": given, "text_encoder_name": encoder}
 

@@ -65,7 +65,7 @@ def folder_of(spec: str) -> Path | None:
             name = repr(spec[:200])
             raise ModelNotFoundError(
                 f"{name} is a file." if path.exists() else f"There is no folder {name}.",
-                "Name a model's folder; `magnet models list` shows what is here.",
+                "Name a model's folder; `magnet models list` lists the models on this machine.",
             )
     except (OSError, ValueError) as error:  # too long a name, a NUL in it, no permission
         raise registry.unknown_name(spec) from error
@@ -275,7 +275,7 @@ def _snapshot(
             raise hub.not_here(repo, revision)
         if missing:
             raise ModelNotFoundError(
-                f"{repo} is here only in part: {', '.join(missing)} is missing, and the network "
+                f"{repo} is on this machine only in part: {', '.join(missing)} is missing, and the network "
                 "is off.",
                 f"Fetch the rest with `magnet models pull {repo}`.",
             )

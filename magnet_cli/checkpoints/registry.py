@@ -150,7 +150,7 @@ def unknown_name(spec: str) -> ModelNotFoundError:
         hint = f"Did you mean {' or '.join(near)}?"
     else:
         all_names = ", ".join(entry.name for entry in known_checkpoints())
-        hint = f"Known models: {all_names}. A hub id (owner/name) or a folder will do, too."
+        hint = f"Known models: {all_names}. A hub id (owner/name) or a folder works, too."
     shown = spec if len(spec) <= 80 else spec[:77] + "..."
     return ModelNotFoundError(f"There is no model called {shown!r}.", hint)
 
@@ -163,7 +163,7 @@ def builtin_name() -> str:
             return name
     raise ModelNotFoundError(
         "No model was named, and none is built into this installation.",
-        "Name one, for instance `magnet gen -m small ...`, or choose one for good: "
+        "Name one, for instance `magnet gen -m small ...`, or choose a default: "
         "`magnet models use small`.",
     )
 
@@ -213,11 +213,11 @@ def described(config: dict[str, Any], name: str, directory: Path) -> KnownCheckp
     nothing = type(None)
     kind, modeling = said("kind", (str, nothing)), said("lm.modeling", (str,))
     if kind not in (None, *get_args(Kind)) or modeling not in get_args(Modeling):
-        raise ReadError("its kind is not known")
+        raise ReadError("its kind is unknown")
     try:
         decoding = DecodingConfig(**said("defaults", (dict,)))
     except (TypeError, UsageError) as error:
-        raise ReadError("its defaults are not settings of decoding") from error
+        raise ReadError("its defaults are not decoding settings") from error
     return KnownCheckpoint(
         name=name,
         aliases=(),
@@ -312,7 +312,7 @@ def file_names(directory: Path) -> list[str]:
 
 def unreadable(directory: Path, error: OSError) -> ModelNotFoundError:
     return ModelNotFoundError(
-        f"{directory} cannot be read: {error.strerror or error}.", "Check who may read it."
+        f"{directory} cannot be read: {error.strerror or error}.", "Check its permissions."
     )
 
 

@@ -80,14 +80,12 @@ def read_config(path: Path) -> T5Config:
     feed_forward = said.get("feed_forward_proj", "relu")
     if feed_forward not in ("relu", "gated-gelu"):
         raise CheckpointError(
-            f"{path} asks for a feed-forward part {shown(feed_forward)}.",
+            f"{path} needs the feed-forward part {shown(feed_forward)}.",
             "T5 (relu), T5 v1.1 and Flan (gated-gelu) can be used.",
         )
     fields = {**_USUAL, **{name: said[name] for name in (*_SIZES, *_USUAL) if name in said}}
     if missing := [name for name in _SIZES if name not in fields]:
-        raise CheckpointError(
-            f"{path} is no T5 config: it does not say {missing[0]}.", key_map.HINT
-        )
+        raise CheckpointError(f"{path} is not a T5 config: it has no {missing[0]}.", key_map.HINT)
     bounds.check_bounds(fields, f"{path}: the text encoder")
     return T5Config(**fields, gated=feed_forward == "gated-gelu")
 

@@ -110,7 +110,7 @@ class _Resolver:
         """`node` with its references replaced; `trail` holds the references that led here."""
         self._parts += 1 + (len(node) // 100 if isinstance(node, str) else 0)
         if self._parts > _MOST_PARTS or len(trail) > 20:
-            raise ReadError("its references come to more than a model has settings")
+            raise ReadError("its references expand to too many settings")
         if isinstance(node, dict):
             return {key: self.resolve(child, trail) for key, child in node.items()}
         if isinstance(node, list):
@@ -128,7 +128,7 @@ class _Resolver:
 
     def _follow(self, path: str, trail: tuple[str, ...], otherwise: str) -> Any:
         if path in trail:
-            raise ReadError(f"{path[:80]} is said to be itself")
+            raise ReadError(f"{path[:80]} refers to itself")
         try:
             target = _at(self._root, path)
         except KeyError:

@@ -55,7 +55,7 @@ def _read(path: Path) -> bytes:
         try:
             data = gzip.GzipFile(fileobj=file).read(_MOST_UNPACKED + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ReadError("it is not whole, or not packed by gzip") from error
+            raise ReadError("it is truncated, or not a gzip file") from error
     if len(data) > _MOST_UNPACKED:
         raise ReadError(f"unpacked it is larger than {_MOST_UNPACKED / 1e6:g} MB")
     return data

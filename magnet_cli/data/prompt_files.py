@@ -93,8 +93,8 @@ def format_of(name: str) -> PromptFormat:
     suffix = Path(name).suffix.lower()
     if suffix == ".json":
         raise UsageError(
-            f"{name} is one JSON value, not one a line.",
-            "Write one object on each line and name it .jsonl, or say --from jsonl if it is so.",
+            f"{name} is one JSON value, not one per line.",
+            "Write one object on each line and name it .jsonl, or add --from jsonl if it is that already.",
         )
     return _SUFFIXES.get(suffix, "txt")
 
@@ -224,7 +224,7 @@ def _json_object(text: str) -> dict[str, Any]:
     for name, value in parsed.items():
         known = field_of(name)  # some have two names
         if known in values:
-            raise UsageError(f"{known} is there twice.", "Leave one out.")
+            raise UsageError(f"{known} occurs twice.", "Leave one out.")
         values[known] = value
     return values
 
@@ -336,14 +336,15 @@ def _columns(row: list[str], number: int, delimiter: str) -> list[str]:
     except UsageError as error:
         raise DataError(
             f"Line {number}, which names the columns: {error.message}",
-            f"{error.hint} The first line is such as {names!r}.",
+            f"{error.hint} The first line must name the columns, such as {names!r}.",
         ) from error
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"Line {number}: the column {twice} is there twice.", "Leave one out.")
+        raise DataError(f"Line {number}: the column {twice} occurs twice.", "Leave one out.")
     if "prompt" not in columns:
         raise DataError(
-            f"Line {number} names no column prompt.", f"The first line is such as {names!r}."
+            f"Line {number} has no column named prompt.",
+            f"The first line must name the columns, such as {names!r}.",
         )
     return columns
 

@@ -148,14 +148,14 @@ def _check_own(given: Mapping[str, Any]) -> None:
 def _check_task(task: LineTask, given: Mapping[str, Any], output: Mapping[str, Any]) -> None:
     if task.task in ("edit", "vary") and "duration" in given:
         raise UsageError(
-            f"task {task.task} takes no duration.", "What it makes is as long as its input."
+            f"task {task.task} takes no duration.", "Its result is as long as its input."
         )
     if task.bpm is not None and "duration" in given:
-        raise UsageError("duration and bars both say how long it is.", "Leave one of them out.")
+        raise UsageError("duration and bars both set the length.", "Leave one of them out.")
     if task.keeps_file and output:
         raise UsageError(
-            f"{next(iter(output))} is for through_codec alone.",
-            "Leave it out: the file is as its input is.",
+            f"{next(iter(output))} applies only with through_codec.",
+            "Leave it out: the file has its input's format.",
         )
 
 

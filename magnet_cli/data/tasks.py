@@ -68,16 +68,18 @@ class LineTask(BarsConfig):
         for name in self._said():
             if self.task not in (tasks := _TAKEN_BY.get(name, (self.task,))):
                 raise UsageError(
-                    f"{name} is nothing that task {self.task} takes.",
-                    f"It goes with task {' or '.join(tasks)}.",
+                    f"{name} does not apply to task {self.task}.",
+                    f"It applies to task {' or '.join(tasks)}.",
                 )
         self.check_tries(loop=self.task == "loop" and not self.exact)
         if self.exact and self.bpm is not None:
-            raise UsageError("exact and bpm both say how long a loop is.", "Leave one out.")
+            raise UsageError("exact and bpm both set a loop's length.", "Leave one out.")
         if self.input is None and self.task in _TAKEN_BY["input"]:
-            raise UsageError(f"task {self.task} has no input.", "Say which sound it starts from.")
+            raise UsageError(f"task {self.task} has no input.", "Name the sound to start from.")
         if not self.region and self.task == "edit":
-            raise UsageError("task edit has no region.", "Say what to make anew, such as 2.0-5.5.")
+            raise UsageError(
+                "task edit has no region.", "Give the region to regenerate, such as 2.0-5.5."
+            )
         if self.strength is None and self.task == "vary":
             object.__setattr__(self, "strength", 1.0 if self.keep_streams else HALF)
 

@@ -219,7 +219,7 @@ class TokenFolder:
         rows = rows.to(torch.int64)
         if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < self.format.card:
             raise DataError(
-                f"{self.folder / clip.shard} holds codes that are none of 0 to {self.format.card - 1}.",
+                f"{self.folder / clip.shard} holds codes outside 0 to {self.format.card - 1}.",
                 "Remove it and run `magnet data encode` again.",
             )
         return rows.t().contiguous()
@@ -301,7 +301,7 @@ def _format(said: Any) -> TokenFormat:
     for name in names:
         bound = BOUNDS.get(name)
         if not (bound.holds(said[name]) if bound else isinstance(said[name], str)):
-            raise ReadError(f"its codec's {name} is none")
+            raise ReadError(f"its codec's {name} is invalid")
     return TokenFormat(**said)
 
 
@@ -312,7 +312,7 @@ def _token_clip(shard: str, clip: Any) -> TokenClip:
     numbers = {"weight": 1.0, **clip}
     good = good and all(BOUNDS[n].holds(numbers.get(n)) for n in ("offset", "frames", "weight"))
     if not good or not _are_texts(clip.get("captions")) or not _are_texts(clip.get("tags")):
-        raise ReadError("a clip lacks what clips have, or has it of another kind")
+        raise ReadError("a clip lacks a field, or has one of the wrong type")
     return TokenClip(
         id=clip["id"],
         key=clip["key"],

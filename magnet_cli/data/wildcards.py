@@ -50,7 +50,7 @@ class Wildcards:
                 options = found["options"].split("|")
             elif "{" in text or "}" in text:
                 raise UsageError(
-                    f"{shown(text)} has a brace alone.", "Alternatives are {this|that}."
+                    f"{shown(text)} has an unmatched brace.", "Alternatives are {this|that}."
                 )
             else:
                 return clean_prompt(text)
@@ -59,7 +59,8 @@ class Wildcards:
             if len(text) > LONGEST_PROMPT:
                 break
         raise UsageError(
-            "Its wildcards draw each other without an end.", "Take a list out of its own lines."
+            "Its wildcards refer to each other endlessly.",
+            "Remove the list's name from its own lines.",
         )
 
     def _lines(self, name: str) -> list[str]:
@@ -69,16 +70,18 @@ class Wildcards:
                 text = reading.read_text(path, _MOST_BYTES)
             except FileNotFoundError:
                 raise UsageError(
-                    f"There is no {path} for __{name}__.", "Write it: on each line one to draw."
+                    f"There is no {path} for __{name}__.",
+                    "Create it, with one alternative on each line.",
                 ) from None
             except (OSError, reading.ReadError) as error:
                 raise UsageError(
-                    f"{path} cannot be read: {reading.reason(error)}.", "Write one to draw a line."
+                    f"{path} cannot be read: {reading.reason(error)}.",
+                    "Write one alternative on each line.",
                 ) from error
             lines = [" ".join(line.split()) for line in text.splitlines()]
             self._lists[name] = [line for line in lines if line and not line.startswith("#")]
         if not self._lists[name]:
-            raise UsageError(f"{name}.txt holds no line.", "Write on each line one to draw.")
+            raise UsageError(f"{name}.txt is empty.", "Write one alternative on each line.")
         return self._lists[name]
 
 

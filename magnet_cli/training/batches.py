@@ -106,8 +106,8 @@ class Source:
         places = sorted({place_of(clip) for _, clip in self.entries})
         if len(places) < 2:
             raise DataError(
-                "There is one clip, which leaves none to validate on.",
-                "Encode more, or give a --valid of its own.",
+                "There is only one clip, so none can be held out for validation.",
+                "Encode more, or name a validation set with --valid.",
             )
         share = min(max(share, places[1]), places[-1])
         return replace(self, low=share), replace(self, high=share)

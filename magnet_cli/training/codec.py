@@ -223,7 +223,7 @@ class _Run:
         found = float(loss.detach())
         if not math.isfinite(found + float(norm)):
             raise NotANumberError(
-                f"The loss or its gradient is not a number at step {self.step + 1}.",
+                f"The loss or its gradient is NaN or infinite at step {self.step + 1}.",
                 "Train into another folder with a lower --learning-rate.",
             )
         self.optimizer.step()
@@ -382,7 +382,7 @@ class _Run:
         if state["settings"] != settings:
             raise UsageError(
                 f"{self.out} holds a run with other settings.",
-                "Repeat its settings to go on with it, or choose another folder.",
+                "Use its settings to resume it, or choose another folder.",
             )
         return state
 
@@ -394,7 +394,7 @@ class _Run:
         except Exception as error:  # torch raises anything of a state that is damaged
             raise CheckpointError(
                 f"{self.out / CHECKPOINT} cannot be resumed: {reason(error)}.",
-                "Choose another folder, or remove this one to begin again.",
+                "Choose another folder, or remove this one to start again.",
             ) from error
 
     def _finish(self) -> CodecTraining:

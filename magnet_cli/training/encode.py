@@ -143,7 +143,7 @@ def encode_clips(
         raise write_error(
             folder,
             error,
-            "Make room and run the same command again: what is written stays, and is not done twice.",
+            "Free some space and run the command again: it continues where it stopped.",
         ) from error
 
 

@@ -28,7 +28,7 @@ def locked(folder: Path, main: bool = True) -> Iterator[None]:
     except Timeout:
         raise UsageError(
             f"Another run is writing {folder}.",
-            "Wait for its end, stop it, or write into another folder.",
+            "Wait until it ends, stop it, or use another folder.",
         ) from None
     try:
         yield

@@ -116,14 +116,14 @@ def shared_out(config: TrainConfig, processes: int) -> TrainConfig:
     Raises UsageError: the items or passes cannot be divided evenly among the processes."""
     if not config.micro_batch and config.batch_size % processes:
         raise UsageError(
-            f"{config.batch_size} items cannot be shared by {processes} processes.",
+            f"{config.batch_size} items cannot be divided among {processes} processes.",
             f"Choose a --batch-size that is a multiple of {processes}.",
         )
     if not config.micro_batch and processes > 1:
         config = dataclasses.replace(config, micro_batch=config.batch_size // processes)
     if config.micro_batches % processes:
         raise UsageError(
-            f"{config.micro_batches} micro-batches cannot be shared by {processes} processes.",
+            f"{config.micro_batches} micro-batches cannot be divided among {processes} processes.",
             "Choose --batch-size and --micro-batch so that their ratio is a multiple of that.",
         )
     return config
@@ -379,7 +379,7 @@ class Trainer:
             sums += by_stream
         loss_here = float(self._sum(total))
         if not math.isfinite(loss_here):
-            raise self._not_a_number("The loss is not a number", batches)
+            raise self._not_a_number("The loss is NaN or infinite", batches)
         norm = self.accelerator.clip_grad_norm_(
             self.model.parameters(), self.config.clip_norm or math.inf
         )
@@ -410,7 +410,7 @@ class Trainer:
         lower = "a lower --learning-rate, or --mixed-precision no."
         if good is None:
             none = "There is no good checkpoint yet."
-            return NotANumberError(f"{what} {none}", f"Begin again with {lower}")
+            return NotANumberError(f"{what} {none}", f"Start again with {lower}")
         away = "Go on from it with" if newest == good else f"Remove {newest}, and go on with"
         return NotANumberError(
             f"{what} The last good checkpoint is {good}.", f"{away} --resume and {lower}"
@@ -444,7 +444,7 @@ class Trainer:
         last = state.latest_checkpoint(self.output.directory)
         return MagnetError(
             f"{what} could not be written: {error.strerror or error}.",
-            f"Make room and go on with --resume; the last checkpoint is {last or 'none'}.",
+            f"Free some space and continue with --resume; the last checkpoint is {last or 'none'}.",
         )
 
     def _keep_model(self) -> None:

@@ -74,7 +74,7 @@ class OutputModel:
         if self.directory.exists():
             raise UsageError(
                 f"{self.directory} exists already.",
-                "Go on with what it holds by --resume, or choose another folder.",
+                "Continue its run with --resume, or choose another folder.",
             )
         plain = self.lm
         if self._base:
@@ -194,7 +194,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if name not in there:
             raise UsageError(
                 f"The tracker {name} is not installed.",
-                f"Install it, as with `pip install {name}`.",
+                f"Install it, for example with `pip install {name}`.",
             )
 
 

@@ -48,7 +48,7 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     trained_on = config.valid is not None and _place(config.valid) in map(_place, folders)
     if trained_on and not going_on:  # runs that began so can end so
         raise UsageError(
-            f"{config.valid} is trained on, so it cannot be the validation set too.",
+            f"{config.valid} is training data, so it cannot be the validation set, too.",
             "Name a folder of other clips with --valid, or none.",
         )
     # Before anything is made: a run that cannot begin leaves no folder behind.
@@ -129,7 +129,7 @@ def parts_to_train(config: TrainConfig, tokens: TokenFormat, name: str) -> Parts
         return _from_checkpoint(config)
     if config.codec is None or config.text_encoder is None:
         raise UsageError(
-            "A model from nothing needs a codec and a text encoder.",
+            "A new model needs a codec and a text encoder.",
             "Name them with --codec and --text-encoder, or fine-tune a model with --init.",
         )
     codec = load_codec(find_codec(config.codec), "cpu")
@@ -152,13 +152,13 @@ def _from_checkpoint(config: TrainConfig) -> Parts:
     if config.text_encoder is not None and not _is_text_encoder(config.text_encoder, loaded):
         raise UsageError(
             f"{config.init} cannot be given the text encoder {config.text_encoder}: it has its own.",
-            "Leave --text-encoder out, or train a model from nothing, without --init.",
+            "Leave --text-encoder out, or train a new model, without --init.",
         )
     if config.codec is not None:
         codec = load_codec(find_codec(config.codec), "cpu")
         if config.lora_rank and (codec.n_q, codec.card) != (lm.config.n_q, lm.config.card):
             raise UsageError(
-                f"A LoRA cannot add streams to {config.init}: its own weights stay as they are.",
+                f"A LoRA cannot add streams to {config.init}: its weights are frozen.",
                 "Leave --codec out, or train all weights, without --lora-rank.",
             )
         lm = with_streams_of(lm, codec, codebooks_of(codec) if config.init_from_codec else None)
@@ -193,7 +193,7 @@ def with_sizes_of(config: TrainConfig, lm: LMConfig) -> TrainConfig:
         if asked not in (value, getattr(TrainConfig, name)):
             raise UsageError(
                 f"{name} cannot be {asked!r}: the model that training starts from has {value!r}.",
-                "Leave the setting out, or train a model from nothing, without --init.",
+                "Leave the setting out, or train a new model, without --init.",
             )
     return dataclasses.replace(config, **ours)
 
@@ -227,7 +227,7 @@ def _stages(sizes: Sequence[int], n_q: int) -> tuple[tuple[int, ...], ...]:
     """The streams of stages of such sizes, in order."""
     if sum(sizes) not in (0, n_q):
         raise UsageError(
-            f"The stages of {' '.join(map(str, sizes))} streams do not make {n_q}.",
+            f"The stages of {' '.join(map(str, sizes))} streams do not add up to {n_q}.",
             f"Give stage_sizes that add up to {n_q}, or none.",
         )
     ends = list(itertools.accumulate(sizes))

@@ -88,7 +88,7 @@ class Ema:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` gave."""
         if not BOUNDS["updates"].holds(state["updates"]):
-            raise ValueError("its averages do not say how many they are of")
+            raise ValueError("its averages lack their number of updates")
         self.updates = state["updates"]
         saved = {plain_name(name): part for name, part in state["shadow"].items()}
         for name, average in zip(self.names, self.shadow, strict=True):
@@ -199,7 +199,7 @@ def _check_whole(checkpoint: Path) -> None:
                 raise ValueError
         except (OSError, ValueError, SafetensorError) as error:
             raise CheckpointError(
-                f"{path} cannot be read: it is damaged, or cut short.", _one_before(checkpoint)
+                f"{path} cannot be read: it is damaged or truncated.", _one_before(checkpoint)
             ) from error
 
 

@@ -157,7 +157,7 @@ def test_a_file_in_the_way_of_tokens_is_no_full_disk(sounds: Path, magnet: Magne
     outcome = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
     assert outcome.status == 2
     assert "tokens cannot be written: File exists" in outcome.err
-    assert "Make room" not in outcome.err
+    assert "Free some space" not in outcome.err
 
 
 def test_there_is_no_run_to_resume(home: Path, magnet: Magnet) -> None:

@@ -152,9 +152,9 @@ def test_bad_lines_of_a_table_do_not_spoil_their_neighbours() -> None:
     ("header", "message"),
     [
         ("promt,seed", "Did you mean prompt"),
-        ("seed,num", "no column prompt"),
-        ("prompt,seed,Seed", "seed is there twice"),
-        ("lofi piano", "The first line is such as"),
+        ("seed,num", "no column named prompt"),
+        ("prompt,seed,Seed", "seed occurs twice"),
+        ("lofi piano", "The first line must name the columns"),
     ],
 )
 def test_headers_that_cannot_be_used(header: str, message: str) -> None:
@@ -217,7 +217,7 @@ def test_objects_set_what_a_line_wants() -> None:
         ('{"prompt": "a", "preset": "fast", "steps": 3}', "Leave one out"),
         ('{"prompt": "a", "normalize": "yes"}', "true or false"),
         ('{"prompt": "a", "out": ""}', "out is empty"),
-        ('{"prompt": "a", "steps": 3, "decoding_steps": 4}', "there twice"),
+        ('{"prompt": "a", "steps": 3, "decoding_steps": 4}', "occurs twice"),
         ('{"prompt": "a\\u0000b"}', "control character"),
         ('{"prompt": "\\ud800"}', "UTF-8"),
         ("[" * 100_000, "more than 64 deep"),

@@ -186,7 +186,7 @@ def test_codes_out_of_range_are_refused_when_they_are_read(tmp_path: Path) -> No
     path.write_bytes(data)
     (tmp_path / "index.json").write_text(json.dumps(index))
     folder = TokenFolder(tmp_path)
-    with pytest.raises(DataError, match="holds codes that are none of 0 to 15"):
+    with pytest.raises(DataError, match="holds codes outside 0 to 15"):
         folder.codes(folder.clips[0])
 
 

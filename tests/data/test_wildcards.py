@@ -47,13 +47,13 @@ def test_names_lead_nowhere_else(tmp_path: Path) -> None:
     ("prompt", "message"),
     [
         ("__none__", "There is no .*none.txt for __none__"),
-        ("__empty__", "empty.txt holds no line"),
+        ("__empty__", "empty.txt is empty"),
         ("__folder__", "it is a folder"),
         ("__latin__", "byte 1 is not UTF-8"),
-        ("__a__", "without an end"),
-        ("__grows__", "without an end"),
-        ("{sad|happy", "a brace alone"),
-        ("sad}", "a brace alone"),
+        ("__a__", "endlessly"),
+        ("__grows__", "endlessly"),
+        ("{sad|happy", "an unmatched brace"),
+        ("sad}", "an unmatched brace"),
         ("{|}", "empty"),
     ],
 )

@@ -112,7 +112,7 @@ def test_of_few_clips_one_at_least_is_on_each_side(workshop: Path) -> None:
         assert min(len(train), len(held)) == 1
     one = whole(workshop)
     one.folders[0].clips = one.folders[0].clips[:1]
-    with pytest.raises(DataError, match="leaves none to validate on"):
+    with pytest.raises(DataError, match="none can be held out"):
         Source(one.folders).split(0.5)
 
 

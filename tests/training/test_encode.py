@@ -241,7 +241,7 @@ def test_a_full_disk_stops_with_what_is_encoded_kept(
     monkeypatch.setattr(module, "save_file", filling)
     with pytest.raises(MagnetError, match="No space left") as caught:
         encode(sounds, tokens)
-    assert "run the same command again" in caught.value.hint
+    assert "run the command again" in caught.value.hint
     monkeypatch.setattr(module, "save_file", save)
     report = encode(sounds, tokens)
     assert (report.encoded, report.kept) == (3, 2)

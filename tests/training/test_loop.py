@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_a_number_names_step_batch_and_checkpoint(
     with pytest.raises(NotANumberError) as caught:
         trainer.run(poison)
     step = 5 if kind == "checkpoint" else 6
-    assert caught.value.message.startswith(f"The loss is not a number at step {step},")
+    assert caught.value.message.startswith(f"The loss is NaN or infinite at step {step},")
     assert "clip-" in caught.value.message
     assert (
         f"good checkpoint is {workshop / 'out/checkpoints'}/step-{good:08d}."
@@ -224,7 +224,7 @@ def test_a_loss_that_is_no_number_at_once_does_not_advise_to_resume(workshop: Pa
         trainer.run()
     assert "There is no good checkpoint yet" in caught.value.message
     assert "--resume" not in caught.value.hint
-    assert "Begin again" in caught.value.hint
+    assert "Start again" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -139,9 +139,9 @@ def test_processes_share_a_batch_without_being_told_how() -> None:
     """`torchrun --nproc_per_node 2` failed with the defaults."""
     assert shared_out(TrainConfig(), 2).micro_batch == 8
     assert shared_out(TrainConfig(), 1) == TrainConfig()
-    with pytest.raises(UsageError, match="16 items cannot be shared by 3"):
+    with pytest.raises(UsageError, match="16 items cannot be divided among 3"):
         shared_out(TrainConfig(), 3)
-    with pytest.raises(UsageError, match="1 micro-batches cannot be shared by 2"):
+    with pytest.raises(UsageError, match="1 micro-batches cannot be divided among 2"):
         shared_out(TrainConfig(micro_batch=16), 2)
 
 
@@ -180,7 +180,7 @@ def test_a_full_disk_is_told_without_the_insides_of_libraries(workshop: Path) ->
         with most_bytes(count), pytest.raises(MagnetError) as caught:
             trainer.checkpoint()
         assert "could not be written" in caught.value.message
-        assert "Make room and go on with --resume" in caught.value.hint
+        assert "Free some space and continue with --resume" in caught.value.hint
         assert list((workshop / "out" / "checkpoints").iterdir()) == []
         reasons.append(caught.value.message.partition(": ")[2])
     assert reasons == ["File too large.", *2 * ["the disk is full, or cannot be written to."]]
