@@ -43,7 +43,7 @@ _WANTED = "An adapter is a folder with adapter_model.safetensors and adapter_con
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """An adapter as its files have it."""
+    """An adapter as read from its files."""
 
     updates: dict[Place, Update]
     base: str | None  # the name of the model that it was trained on
@@ -52,8 +52,8 @@ class Adapter:
 
 
 def marks_of(state: Mapping[str, Tensor]) -> list[float]:
-    """Two values of each matrix of a plain model, float32, which identify its weights. Unlike a digest of a
-    file they are the same in any precision and layout of files.
+    """Two values of each matrix of a plain model, float32, which identify its weights in any precision and
+    file layout.
     """
     marks = []
     for name, matrix in sorted(state.items()):
@@ -71,7 +71,7 @@ def save_adapter(
     base: str | None,
     marks: list[float],
 ) -> None:
-    """Write both files into a folder, over those of an earlier state.
+    """Write both files into a folder, replacing earlier ones.
 
     Args:
         config, base, marks: of the model that it was trained on: its sizes, its name, `marks_of` it.
@@ -161,7 +161,7 @@ def load_adapter(path: Path) -> Adapter:
 
 
 def check_base(adapter: Adapter, config: LMConfig, state: Mapping[str, Tensor], name: str) -> None:
-    """Refuse a model that an adapter was not made for.
+    """Check that an adapter was made for a model.
 
     Args:
         config, state: of the plain model, in any precision.
@@ -193,7 +193,7 @@ def check_base(adapter: Adapter, config: LMConfig, state: Mapping[str, Tensor], 
 
 
 def with_loras(parts: Parts, loras: Sequence[Lora]) -> Parts:
-    """A model with adapters merged into its weights: it decodes at no further cost.
+    """Merge adapters into a model's weights, so that decoding costs no more.
 
     Raises:
         ModelNotFoundError: an adapter is not there.
@@ -219,7 +219,7 @@ def with_loras(parts: Parts, loras: Sequence[Lora]) -> Parts:
 
 
 def _tensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What the weights' file says of the base, and its tensors."""
+    """Read the weights' file: its record of the base model, and its tensors."""
     try:
         bounds.read_header(file)
         with safe_open(file, framework="pt") as opened:
@@ -235,8 +235,8 @@ def _tensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _scale(settings: Mapping[str, Any], path: Path) -> float:
-    """What the product of an adapter's matrices is multiplied by.
-    Raises CheckpointError: it is of a kind that is not merged so."""
+    """The factor of the product of an adapter's matrices.
+    Raises CheckpointError: this kind of adapter is not supported."""
     others = [
         name
         for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")

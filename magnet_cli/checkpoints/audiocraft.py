@@ -3,9 +3,9 @@
     state_dict.bin              {best_state, "xp.cfg": YAML text, version, exported}
     compression_state_dict.bin  the same for the codec, or {pretrained: "owner/name"}, a pointer
 
-Everything that is needed to build the model is read from `xp.cfg`, no size is assumed. What it says
-and what holds differ in three places (tests/golden/README.md, 13): cross-attention is on wherever the fuser
-has it, the length is `dataset.segment_duration`, the span is `masking.span_len`.
+Everything needed to build the model is read from `xp.cfg`; no size is assumed. Three settings of it are not
+the ones in effect (tests/golden/README.md, 13): cross-attention is on if the fuser has it, the length is
+`dataset.segment_duration`, the span is `masking.span_len`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ LM_KEYS: key_map.Table = [
 ]
 TEXT_WEIGHT = f"{_OUTPUT_PROJ}.weight"
 
-# What this program can do of what `xp.cfg` can ask for; a key that is not there is at its default.
+# The supported values of settings in `xp.cfg`, which are also the defaults of missing keys.
 SUPPORTED: dict[str, Any] = {
     "transformer_lm.activation": "gelu",
     "transformer_lm.norm": "layer_norm",
@@ -91,8 +91,7 @@ _MODELING: dict[str, Modeling] = {
     "transformer_lm_magnet": "masked",
     "transformer_lm": "autoregressive",
 }
-# The key of xp.cfg for what only this program knows of a model: {licence, kind, decoding}. Other
-# programs build nothing from keys that they do not know.
+# The key of xp.cfg for this program's additions: {licence, kind, decoding}. Other programs ignore it.
 OURS = "magnet"
 PATTERN: dict[Modeling, str] = {"masked": "parallel", "autoregressive": "delay"}
 
@@ -112,7 +111,7 @@ class LMFile:
 
     @property
     def text_weight(self) -> Tensor:
-        """The weight [dim, text_dim] that takes the text encoder's output."""
+        """The weight [dim, text_dim] that projects the text encoder's output."""
         weight = self.state.get(TEXT_WEIGHT)
         if not isinstance(weight, Tensor) or weight.dim() != 2:
             raise CheckpointError(f"{self.path} has no {TEXT_WEIGHT}.", "It is not a text model.")
@@ -120,8 +119,8 @@ class LMFile:
 
 
 def open_lm(path: Path) -> LMFile:
-    """Open `state_dict.bin`. Raises CheckpointError: unreadable, refused, not in this layout, or
-    asking for what we cannot do."""
+    """Open `state_dict.bin`. Raises CheckpointError: it is unreadable, refused, not in this layout, or needs
+    something that is not supported."""
     state, settings = xp_cfg.read_package(path)
     for key, supported in SUPPORTED.items():
         said = xp_cfg.get(settings, key, supported)
@@ -149,8 +148,8 @@ def codec_pointer(path: Path) -> str | None:
 
 
 def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
-    """The sizes of the language model; `frame_rate` is its codec's. Raises CheckpointError: a
-    setting is missing, of the wrong kind, or of a kind we cannot build."""
+    """The sizes of the language model; `frame_rate` is its codec's. Raises CheckpointError: a setting is
+    missing, of the wrong type, or not supported."""
     settings = file.settings
 
     def number(key: str, kind: type[Any] = int) -> Any:
@@ -188,15 +187,15 @@ def lm_config(file: LMFile, frame_rate: float) -> LMConfig:
 
 
 def lm_state(file: LMFile) -> dict[str, Tensor]:
-    """The tensors by our names."""
+    """The tensors under our names."""
     return key_map.to_ours(file.state, LM_KEYS, (), file.path.name)
 
 
 def decoding_defaults(file: LMFile) -> DecodingConfig:
-    """What `generate.lm` says, which the reference never reads (tests/golden/README.md, 14).
+    """The decoding settings in `generate.lm`, which the reference never reads (tests/golden/README.md, 14).
 
-    Over it goes what this program added when it exported the model. Raises CheckpointError: a
-    setting is unknown, or cannot mean anything.
+    Settings that this program added when it exported the model override them. Raises CheckpointError: a
+    setting is unknown or invalid.
     """
     said = xp_cfg.get(file.settings, "generate.lm", {})
     said = said if isinstance(said, dict) else {}
@@ -218,13 +217,13 @@ def decoding_defaults(file: LMFile) -> DecodingConfig:
 
 
 def licence(file: LMFile) -> str | None:
-    """The licence of the weights, as an SPDX id, where the file says it: the released ones do not."""
+    """The licence of the weights, as an SPDX id, or None; released files do not give it."""
     said = xp_cfg.get(file.settings, f"{OURS}.licence", None)
     return said if isinstance(said, str) else None
 
 
 def kind(file: LMFile, otherwise: str | None) -> str | None:
-    """What the model makes, music or sound; `otherwise` where the file does not say."""
+    """What the model makes, music or sound; `otherwise` if the file does not say."""
     said = xp_cfg.get(file.settings, f"{OURS}.kind", otherwise)
     return said if isinstance(said, str) else None
 

@@ -1,8 +1,8 @@
-"""Networks from files, safely and strictly: built without memory as a config describes them, then filled with
+"""Builds networks from files, safely and strictly: on the meta device from a config, then filled with
 tensors, without copies.
 
-The kinds of codec and text encoder that magnet's own format can hold stand in one table each: a new kind is a
-row, and nothing else needs to know of it.
+The kinds of codec and text encoder in magnet's own format are listed in one table each; a new kind needs only
+a row.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class PartKind(Generic[M]):
-    """How one kind of part goes into a directory and comes out again; its tensors go separately."""
+    """How to save and load one kind of part, without its tensors."""
 
     module: type[M]
     # (config as JSON has it, the directory with the part's other files) -> the module without
@@ -53,7 +53,7 @@ class PartKind(Generic[M]):
 
 
 def check_fields(table: type, said: dict[str, Any], where: str) -> None:
-    """Refuse a config that lacks fields of its dataclass, has others, or has one of another type.
+    """Check that a config has the fields of its dataclass, no others, and of the right types.
 
     Raises:
         CheckpointError: naming them.
@@ -138,10 +138,10 @@ def describe(part: AudioCodec | TextEncoder, table: Mapping[str, PartKind[Any]])
 def build(
     said: Any, directory: Path, table: Mapping[str, PartKind[M]], what: str, source: str
 ) -> M:
-    """The part that {"kind", "config"} describes, without weights.
+    """Build the part described by {"kind", "config"}, without weights.
 
     Args:
-        what: the part's name, `source`: the file that says so; for messages.
+        what, source: the part's name and the file with its config, for messages.
 
     Raises CheckpointError: an unknown kind, or a config that does not fit it.
     """
@@ -178,7 +178,7 @@ def build(
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer.json. Raises CheckpointError: missing or unreadable."""
+    """Read a tokenizer.json. Raises CheckpointError: it is missing or unreadable."""
     try:
         # Read here, so that the library is only given text of a plausible size.
         return Tokenizer.from_str(reading.read_text(path, _MOST_TOKENIZER))
@@ -197,10 +197,10 @@ def read_tokenizer(path: Path) -> Tokenizer:
 
 @contextmanager
 def blank() -> Iterator[None]:
-    """Modules made in here have shapes, but neither memory nor initial values: `fill` gives both.
+    """Create modules in this block on the meta device, without initial values; `fill` adds the tensors.
 
-    The initial values are left out because drawing them without memory makes torch import its
-    compiler, which takes longer than loading a small model.
+    Initialization is skipped because on the meta device it makes torch import its compiler, which takes
+    longer than loading a small model.
     """
     with torch.device("meta"), _NoInitialValues():
         yield
@@ -219,7 +219,7 @@ class _NoInitialValues(TorchFunctionMode):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """What torch.save wrote, memory-mapped. Nothing in the file is ever run.
+    """Read a file of torch.save, memory-mapped, without ever running code from it.
 
     Raises:
         CheckpointError: unreadable, not a dictionary, it would need code of its own to be run, or it
@@ -261,7 +261,7 @@ def _load(path: Path, mmap: bool) -> Any:
 
 
 def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, only those that `wanted` takes.
+    """The tensors of a safetensors file whose names `wanted` accepts.
     Raises CheckpointError: not a safetensors file, or cut short."""
     try:
         bounds.read_header(path)
@@ -286,10 +286,10 @@ def fill(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> None:
-    """Put `state` into a module that was built on the meta device: all of it, and nothing else.
+    """Fill a module built on the meta device with the tensors of `state`, which must match exactly.
 
-    Tensors of another dtype or device are converted one by one, so that the module is never in
-    memory twice; the others are taken as they are, still mapped to their file.
+    Tensors of another dtype or device are converted one by one, so that the module is never in memory twice;
+    the others stay mapped to their file.
 
     Args:
         source: the file's name, for messages.
@@ -305,10 +305,10 @@ def fill(
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
-    """Hold `state` against what a model of this config has: the same keys, the same shapes.
+    """Check that `state` has the keys and shapes of `expected`.
 
-    `expected` is the `state_dict()` of such a model, best one on the meta device. Raises
-    CheckpointError: naming the keys that are missing, left over, of another shape or kind.
+    `expected` is the `state_dict()` of a model, preferably on the meta device. Raises CheckpointError: keys
+    are missing, left over, or of another shape or kind; the message names them.
     """
     if missing := [key for key in expected if key not in state]:
         raise CheckpointError(f"{where} lacks {named(missing)}.", HINT)

@@ -1,13 +1,12 @@
-"""The hub's local cache, read; and what is missing there, downloaded. No torch here.
+"""Reads the hub's local cache, and downloads what is missing. Imports no torch.
 
 The cache is the hub's own documented layout, shared with every other program that uses it:
 
     <cache>/models--owner--name/refs/<branch>             the commit that the branch was at
     <cache>/models--owner--name/snapshots/<commit>/<file>
 
-Looking things up needs neither the network nor write access, nor the hub's library: a read-only
-cache will do. The environment is read at the call (`HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`,
-`HF_ENDPOINT`), where the library would read it once, when it is imported.
+Reading needs neither the network nor write access, nor the hub's library. The environment is read at
+each call (`HF_HUB_CACHE`, `HF_HOME`, `HF_HUB_OFFLINE`, `HF_ENDPOINT`), not once at import as by the library.
 """
 
 from __future__ import annotations
@@ -36,20 +35,20 @@ _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of a repository at one commit, as far as they are here."""
+    """The cached files of a repository at one commit."""
 
     repo: str
     revision: str  # the commit
     directory: Path
 
     def names(self) -> list[str]:
-        """The names of the files that are here; see `file_names`."""
+        """The names of the cached files; see `file_names`."""
         return file_names(self.directory)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the download of one file is."""
+    """Progress of the download of one file."""
 
     repo: str
     file: str
@@ -63,13 +62,13 @@ FileChoice = Callable[[Sequence[str]], Sequence[str]]
 
 
 def is_repo_id(text: str) -> bool:
-    """Whether the hub could have a repository of this name."""
+    """Whether a name is valid for a repository on the hub."""
     good = bool(_REPO.fullmatch(text)) and "--" not in text and ".." not in text
     return good and not any(part[0] in "-." or part[-1] in "-." for part in text.split("/"))
 
 
 def cache_directory() -> Path:
-    """Where the hub's cache is, by the environment as it is now."""
+    """The hub's cache folder, by the current environment."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(variable):
             return _path(os.environ[variable])
@@ -85,12 +84,12 @@ def offline() -> bool:
 
 
 def repo_directory(repo: str) -> Path:
-    """Where the cache has a repository, if it has it."""
+    """The folder of a cached repository, or None."""
     return cache_directory() / f"models--{repo.replace('/', '--')}"
 
 
 def cached(repo: str, revision: str | None = None) -> Snapshot | None:
-    """What the cache has of `repo` at a branch, tag or commit (short ones too); None: nothing.
+    """The cached files of `repo` at a branch, tag or commit (or a prefix of one); None: nothing.
     Raises ModelNotFoundError: the cache cannot be read there."""
     folder = repo_directory(repo)
     try:
@@ -112,7 +111,7 @@ def download(
 ) -> Snapshot:
     """Fetch the files of `repo` that `choose` picks from its listing into the cache.
 
-    Files that are there already are not fetched again, and an interrupted one is resumed.
+    Cached files are not fetched again, and interrupted downloads are resumed.
 
     Args:
         revision: branch, tag or commit.
@@ -184,7 +183,7 @@ def _commit(folder: Path, revision: str) -> str | None:
 def _discard(folder: Path, commit: str, name: str) -> None:
     """Delete a file of a snapshot with its blob, which the library would link to again.
 
-    A link that leads elsewhere was made by somebody else, whose file stays.
+    If a link points elsewhere, somebody else made it, and its target is kept.
     """
     path = folder / "snapshots" / commit / name
     if path.is_symlink():
@@ -195,10 +194,9 @@ def _discard(folder: Path, commit: str, name: str) -> None:
 
 
 def _bar_for(repo: str, file: str, hook: ProgressHook | None) -> Any:
-    """A class that the hub's library takes for a progress bar, and that tells `hook` instead.
+    """A progress-bar class for the hub's library that reports to `hook` instead.
 
-    Without a hook it is silent: the library's own bar would write to stderr, which is the command
-    line's to decide on.
+    Without a hook it is silent, because the library's own bar would write to stderr.
     """
     from huggingface_hub.utils import tqdm
 
@@ -224,7 +222,7 @@ def _bar_for(repo: str, file: str, hook: ProgressHook | None) -> Any:
 
 
 def _explained(repo: str, revision: str | None, error: Exception) -> ModelNotFoundError:
-    """What went wrong with a download, in our words."""
+    """Convert a download's exception to our error."""
     from huggingface_hub import errors as hub
 
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -271,14 +269,14 @@ def _explained(repo: str, revision: str | None, error: Exception) -> ModelNotFou
 
 
 def fetch_again(path: Path) -> str:
-    """What to do about a damaged file: the sentence for a hint."""
+    """The hint for a damaged file."""
     if cache_directory() in path.parents:
         return "Run `magnet models pull` with the model's name: it fetches damaged files again."
     return "Copy it again from where it came from."
 
 
 def not_here(repo: str, revision: str | None = None) -> ModelNotFoundError:
-    """The error for what is not in the cache while the network is off; another revision of it may be."""
+    """The error for a repository or revision that is not cached while the network is off."""
     if revision is not None and (other := _cached_revisions(repo)):
         return ModelNotFoundError(
             f"{repo} is on this machine at {other}; its revision {revision[:80]!r} is not on this machine, "
@@ -292,7 +290,7 @@ def not_here(repo: str, revision: str | None = None) -> ModelNotFoundError:
 
 
 def _cached_revisions(repo: str) -> str:
-    """The branches and tags of a repository that the cache has, in words; empty where there are none."""
+    """The cached branches and tags of a repository, in words; empty if there are none."""
     folder = repo_directory(repo) / "refs"
     try:
         names = sorted(path.name for path in folder.iterdir())

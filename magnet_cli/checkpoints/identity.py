@@ -1,8 +1,7 @@
-"""Which weights a model's name stands for now, told without loading them. No torch here.
+"""Ids of models' weights, computed without loading them. Imports no torch.
 
-A name stays while what it stands for changes: the built-in model of another version of this program, a
-folder that was trained further, a branch on the hub. An id changes with the weights, and not with how
-the model is named.
+The weights behind a name can change: the built-in model with the program's version, a folder by further
+training, a branch on the hub. An id depends only on the weights, not on the name.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from magnet_cli.errors import MagnetError
 
 
 def identity(spec: str) -> str | None:
-    """The id of the weights that `spec` (as `resolve` takes it) stands for; None: they are not here.
+    """The id of the weights named by `spec` (as for `find_place`); None: not on this machine.
 
     "sha256:..." over a folder in magnet's format; "files:..." over the names, sizes and times of a
-    released one, which has gigabytes; "owner/name@commit" of what the hub's cache has. Nothing is
-    fetched, and what is wrong with a name is for loading to say.
+    released one, which has gigabytes; "owner/name@commit" for the hub's cache. Nothing is downloaded, and
+    errors in a name are left to loading.
     """
     try:
         name, _, revision = spec.partition("@")

@@ -1,8 +1,8 @@
-"""Are the files in the hub's cache what the hub sent? A disk that was full, or fails, changes them.
+"""Checks that files in the hub's cache are as downloaded; a full or failing disk can damage them.
 
 The cache names each file by its checksum: a snapshot holds links to `blobs/<checksum>`. Where the
 file system has no links, the snapshot holds the files themselves, and their checksums are not known:
-then a file that can be opened counts as whole.
+then a file that can be opened counts as intact.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK = 1 << 20  # bytes
 
 
 def damaged(directory: Path, names: Sequence[str]) -> list[str]:
-    """Those of the files `names` in a snapshot that are not what was downloaded."""
+    """The files among `names` in a snapshot that differ from what was downloaded."""
     return [name for name in names if not _is_whole(directory / name)]
 
 

@@ -1,9 +1,9 @@
-"""Key maps: a checkpoint's keys renamed by a table, with nothing lost and nothing left over.
+"""Key maps: tables that rename a checkpoint's keys, with none missing and none left over.
 
 A table is a list of (their pattern, our pattern). `{}` stands for a whole number, the same numbers
-in the same order on both sides; the first row that matches counts. Read from right to left the
-same table exports. Keys that have no place in our models are dropped only where they are listed;
-any other key, and any key that the model wants and does not get, is an error that names it.
+in the same order on both sides; the first matching row applies. Export uses the table from right to
+left. Keys without a counterpart are dropped only if listed; any other unknown or missing key is an
+error that names it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def to_ours(
 
 
 def from_ours(state: Mapping[str, Tensor], table: Table, where: str) -> dict[str, Tensor]:
-    """Our `state` under their names: the table from right to left.
+    """Our `state` under their names, by the table from right to left.
     Raises CheckpointError: a key has no row."""
     return _rename(state, [(ours, theirs) for theirs, ours in table], (), where)
 
@@ -63,7 +63,7 @@ def _rename(
 
 
 def _check_plain(key: str, tensor: object, where: str) -> None:
-    """Refuse what a pickle can hold in a tensor's place."""
+    """Check that a value from a pickle is a plain tensor."""
     if not isinstance(tensor, Tensor):
         kind = type(tensor).__name__
         raise CheckpointError(f"{where}: {key} is a {kind}, not a tensor.", HINT)

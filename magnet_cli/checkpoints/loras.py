@@ -1,4 +1,4 @@
-"""Which adapters (LoRAs) a model is to have, as users name them: FILE[:SCALE]. No torch here."""
+"""LoRA adapters as users name them: FILE[:SCALE]. Imports no torch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Lora:
 
 
 def parse_lora(given: object) -> Lora:
-    """A LoRA from "FILE[:SCALE]", a path, or a path and a scale.
+    """Parse a LoRA from "FILE[:SCALE]", a path, or a path and a scale.
 
     Raises:
         UsageError: it is none of them, or its scale is no number that makes sense.
@@ -87,7 +87,7 @@ def parse_lora(given: object) -> Lora:
 
 
 def parse_loras(given: object) -> tuple[Lora, ...]:
-    """Any number of LoRAs: None, one as `parse_lora` takes it, or a list of such.
+    """Parse any number of LoRAs: None, one as for `parse_lora`, or a list of these.
 
     Raises:
         UsageError: as `parse_lora`.

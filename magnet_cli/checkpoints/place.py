@@ -1,12 +1,12 @@
-"""From a name to a place: THE rule what a name is, and where everything lies that a model is loaded from.
+"""From a name to a place: what a name refers to, and where the files of a model are.
 
     find_place("small")                                  a known name
     find_place("facebook/magnet-small-10secs@<commit>")  a hub id, at a revision or not
     find_place("models/mine")                            a folder, in the released layout or ours
 
-Tried in this order: a built-in model, a folder (one that is called as a known model is, only where it
-holds a model), the hub's local cache, a download. What a checkpoint points to (its codec, its text
-encoder) is found with it, so that loading needs no network. No torch here.
+Tried in this order: a built-in model, a folder (if it has the name of a known model, only if it contains a
+model), the hub's local cache, a download. The codec and text encoder that a checkpoint refers to are found
+with it, so that loading needs no network. Imports no torch.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from magnet_cli.fields import shown
 
 @dataclass(frozen=True)
 class Place:
-    """The files of a model, or of one part of it: all in one folder, in one layout."""
+    """The files of a model or of one of its parts, in one folder and one layout."""
 
     name: str
     layout: Layout
     directory: Path
     repo: str | None = None  # on the hub; None: a folder of the user's, or built in
     revision: str | None = None  # the commit
-    known: KnownCheckpoint | None = None  # what the registry says about it
-    codec: Place | None = None  # of a model: where its codec is, itself or another
+    known: KnownCheckpoint | None = None  # its entry in the registry
+    codec: Place | None = None  # of a model: the place of its codec, itself or another
     text: Place | None = None  # likewise its text encoder
 
 
 def folder_of(spec: str) -> Path | None:
-    """The folder that `spec` names; None where it names none: a known model, or one on the hub.
-    Raises ModelNotFoundError: it is written as a path, and nothing is there; or it is a file."""
+    """The folder that `spec` names; None for a known model, or one on the hub.
+    Raises ModelNotFoundError: it is a path that does not exist, or a file."""
     if not spec:
         return None
     is_path = spec.startswith((".", "~", os.sep)) or spec.count("/") > 1 or os.sep == "\\" in spec
     path = Path(os.path.expanduser(spec))
     try:
         if path.is_dir():
-            # A folder that happens to have the name of a model is taken if it holds one.
+            # A folder with the name of a known model is used only if it contains a model.
             if is_path or registry.find(spec) is None or model_layout(file_names(path)):
                 return path
         elif is_path or (path.is_file() and registry.find(spec) is None):
@@ -73,15 +73,15 @@ def folder_of(spec: str) -> Path | None:
 
 
 def check_name(spec: str) -> None:
-    """Refuse what cannot be a model's name, before anything is loaded to look for it.
-    Raises ModelNotFoundError: it is no known name, no folder, and not written as a hub id."""
+    """Check a model's name, without loading anything.
+    Raises ModelNotFoundError: it is neither a known name, a folder nor written as a hub id."""
     name = spec.partition("@")[0]
     if registry.find(name) is None and folder_of(spec) is None and "/" not in name:
         raise registry.unknown_name(spec)
 
 
 def source_of(spec: str) -> str | None:
-    """`spec` itself if it names a folder, to be kept in files that can be made again; else None."""
+    """`spec` if it names a folder, for the records of files; else None."""
     try:
         return spec if folder_of(spec) is not None else None
     except ModelNotFoundError:
@@ -92,13 +92,13 @@ def source_of(spec: str) -> str | None:
 class _Fetching:
     """How missing files are fetched."""
 
-    forbidden: bool  # the network, by the caller's word
+    forbidden: bool  # the caller forbids the network
     progress: hub.ProgressHook | None
     repair: bool = False  # damaged files count as missing
 
     @property
     def offline(self) -> bool:
-        """Whether the network is off, as the caller or the environment says."""
+        """Whether the caller or the environment forbids the network."""
         return self.forbidden or hub.offline()
 
 
@@ -116,14 +116,14 @@ def find_place(
         spec: name, alias, hub id or directory; `@revision` may follow a name or a hub id. None is
             the built-in model.
         revision: branch, tag or commit, where `spec` has none.
-        offline: never touch the network, as HF_HUB_OFFLINE does, too.
-        progress: told how far each download is.
-        repair: read all that the hub's cache has of it, and fetch again what is damaged.
+        offline: never use the network, as with HF_HUB_OFFLINE.
+        progress: called with the progress of each download.
+        repair: verify its files in the hub's cache, and fetch damaged ones again.
 
     Raises:
-        ModelNotFoundError: it is nowhere, or could not be fetched.
-        CheckpointError: it is there, but files are missing or in no known layout.
-        UsageError: two different revisions, or one for what is no repository.
+        ModelNotFoundError: it was not found, or could not be fetched.
+        CheckpointError: files are missing, or in no known layout.
+        UsageError: two different revisions are given, or one for something other than a repository.
     """
     if revision is not None and not isinstance(revision, str):
         raise UsageError(
@@ -156,7 +156,7 @@ def find_place(
 def find_codec(
     spec: str, *, offline: bool = False, progress: hub.ProgressHook | None = None
 ) -> Place:
-    """The codec alone: of a model, or of a repository or directory that holds a codec only.
+    """Find a codec alone: of a model, or in a repository or directory that contains only a codec.
     Raises ModelNotFoundError, CheckpointError: as `find_place`."""
     directory = folder_of(spec)
     names = [] if directory is None else file_names(directory)
@@ -179,11 +179,11 @@ def find_codec(
 def find_text_encoder(
     name: str, *, offline: bool = False, progress: hub.ProgressHook | None = None
 ) -> Place:
-    """A text encoder alone: of a folder, or a T5 by the name that checkpoints have for it (`t5-base`).
+    """Find a text encoder alone: in a folder, or a T5 by the name used in checkpoints (`t5-base`).
 
     Raises:
-        ModelNotFoundError: it is nowhere, or could not be fetched.
-        CheckpointError: the folder holds none.
+        ModelNotFoundError: it was not found, or could not be fetched.
+        CheckpointError: the folder contains none.
     """
     directory = folder_of(name)
     if directory is not None:
@@ -228,7 +228,7 @@ def _from_snapshot(snapshot: hub.Snapshot, known: KnownCheckpoint | None, how: _
 
 
 def _with_parts(model: Place, how: _Fetching) -> Place:
-    """A model with its codec and its text encoder: of the same folder, or where it points to."""
+    """Add the places of the codec and text encoder: the same folder, or those that it refers to."""
     codec = text = model
     if model.layout is AUDIOCRAFT:
         from magnet_cli.checkpoints import audiocraft
@@ -242,21 +242,21 @@ def _with_parts(model: Place, how: _Fetching) -> Place:
 
 
 def _text_encoder(name: str, how: _Fetching) -> hub.Snapshot:
-    """The text encoder called `name`, under whichever of its two names the cache has it."""
+    """Find the text encoder `name`, under the one of its two names that is cached."""
     repos = [name] if "/" in name else [f"google-t5/{name}", name]
     for repo in repos:
         snapshot = hub.cached(repo)
         if snapshot is not None and not T5.missing(snapshot.names()):
             return _snapshot(repo, T5, None, how)
     if how.offline and hub.cached(repos[0]) is None:
-        repos.reverse()  # name the one that is there in part, if any
+        repos.reverse()  # name the one that is partly cached, if any
     return _snapshot(repos[0], T5, None, how)
 
 
 def _snapshot(
     repo: str, layout: Layout | None, revision: str | None, how: _Fetching
 ) -> hub.Snapshot:
-    """All files that `layout` needs (None: of whichever layout of a model it is), at one commit."""
+    """All files that `layout` needs (None: whichever layout the model has), at one commit."""
     snapshot = hub.cached(repo, revision)
     names = snapshot.names() if snapshot is not None else []
     missing = _expected(names, layout).missing(names)
@@ -288,7 +288,7 @@ def _snapshot(
     def choose(names: Sequence[str]) -> Sequence[str]:
         found = layout or model_layout(names)
         if found is None and not ENCODEC.missing(names):
-            found = ENCODEC  # find_codec may want it; find_place says that it is no model
+            found = ENCODEC  # for find_codec; find_place reports that it is not a model
         if found is None:
             raise _no_model(repo)
         return needed(found, names, repo)
@@ -303,8 +303,8 @@ def _snapshot(
 
 
 def _expected(names: Sequence[str], layout: Layout | None) -> Layout:
-    """`layout`, or the one that a repository with these files seems to be in."""
-    # None of a model's files: a codec's repository, or one that is still empty.
+    """`layout`, or the likely layout of a repository with these files."""
+    # Without a model's files it is a codec's repository, or still empty.
     otherwise = ENCODEC if "config.json" in names else AUDIOCRAFT
     return layout or model_layout(names) or otherwise
 

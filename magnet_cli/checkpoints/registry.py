@@ -1,9 +1,8 @@
-"""The known checkpoints, and the layouts that checkpoints are stored in: tables of facts. No torch here.
+"""Tables of the known checkpoints and of file layouts. Imports no torch.
 
-Facts from the model cards and from docs/reference.md, Released checkpoints. What a checkpoint's own
-`xp.cfg` says about its sizes is read from there when it is loaded; the figures here are for lists,
-and the decoding defaults are the ones its makers published. Of a repository, only the files that a
-layout needs are ever fetched, whatever else it holds.
+The figures are from the model cards and docs/reference.md, Released checkpoints; they are for lists only, as
+a checkpoint's sizes are read from its `xp.cfg`. The decoding defaults are those its authors published. Only
+the files that a layout needs are fetched from a repository.
 """
 
 from __future__ import annotations
@@ -40,18 +39,18 @@ class KnownCheckpoint:
     """A checkpoint that can be named without its repository."""
 
     name: str
-    aliases: tuple[str, ...]  # shorter names for the same
+    aliases: tuple[str, ...]  # shorter names
     repo: str | None  # on the hub; None: built in
-    licence: str | None  # of the weights, as an SPDX id; None: not said
-    kind: Kind | None  # None: not said
+    licence: str | None  # of the weights, as an SPDX id; None: unknown
+    kind: Kind | None  # None: unknown
     modeling: Modeling
     sample_rate: int  # Hz
-    segment_duration: float  # seconds it was trained on, and makes by default
+    segment_duration: float  # seconds of a training segment, and the default length
     parameters: int  # of the language model
     download_mb: int  # MB to fetch, rounded: language model and codec
     text_encoder: str | None  # a key of TEXT_ENCODER_MB; None: comes with the checkpoint
-    decoding: DecodingConfig  # the makers' settings
-    directory: Path | None = None  # where its files are, where it is built in
+    decoding: DecodingConfig  # the authors' settings
+    directory: Path | None = None  # of its files, if built in
 
 
 # MB of the text encoders' files; one encoder serves all checkpoints that name it.
@@ -119,13 +118,13 @@ RELEASED = (
 
 
 def known_checkpoints() -> tuple[KnownCheckpoint, ...]:
-    """All of them, the built-in ones first (where this installation has them)."""
+    """All known checkpoints, the built-in ones first if this installation has them."""
     builtin = (_builtin(name) for name in BUILTIN_NAMES)
     return (*(entry for entry in builtin if entry is not None), *RELEASED)
 
 
 def find(spec: str) -> KnownCheckpoint | None:
-    """The checkpoint of this name, alias or repository; None where it is not a known one."""
+    """The known checkpoint with this name, alias or repository, or None."""
     for entry in known_checkpoints():
         if spec == entry.repo or spec in (entry.name, *entry.aliases):
             return entry
@@ -138,7 +137,7 @@ def names() -> tuple[str, ...]:
 
 
 def near_names(spec: str) -> list[str]:
-    """Up to three known names that look like `spec`, the nearest first."""
+    """Up to three known names similar to `spec`, the nearest first."""
     wanted = spec[:100].rpartition("/")[2].lower()
     return difflib.get_close_matches(wanted, names(), n=3, cutoff=0.5)
 
@@ -156,7 +155,7 @@ def unknown_name(spec: str) -> ModelNotFoundError:
 
 
 def builtin_name() -> str:
-    """The name of the model that is taken where none is chosen.
+    """The name of the default model.
     Raises ModelNotFoundError: this installation has none."""
     for name in BUILTIN_NAMES:
         if _builtin(name) is not None:
@@ -169,7 +168,7 @@ def builtin_name() -> str:
 
 
 def _builtin(name: str) -> KnownCheckpoint | None:
-    """The facts of a built-in checkpoint, read from its own config.json (checkpoints/native.py)."""
+    """The entry of a built-in checkpoint, read from its config.json (checkpoints/native.py)."""
     directory = ASSETS / name
     try:
         said = described(reading.read_object(directory / "config.json"), name, directory)
@@ -189,7 +188,7 @@ def _builtin(name: str) -> KnownCheckpoint | None:
 
 
 def described(config: dict[str, Any], name: str, directory: Path) -> KnownCheckpoint:
-    """What the config.json of a model in magnet's own format (checkpoints/native.py) says of it.
+    """Build an entry from the config.json of a model in magnet's own format (checkpoints/native.py).
 
     Raises:
         ReadError: something is missing, of another type, or out of its bounds.
@@ -237,13 +236,13 @@ def described(config: dict[str, Any], name: str, directory: Path) -> KnownCheckp
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of one kind of model: for each need the names that meet it, the best first."""
+    """The files that a layout needs: for each, the possible names, the preferred first."""
 
     name: str
     needs: tuple[tuple[str, ...], ...]
 
     def chosen(self, names: Sequence[str]) -> dict[str, str]:
-        """The file that meets each need, by the need's first name; what is missing is left out."""
+        """The file that meets each need, by the need's first name; missing ones are left out."""
         found = {}
         for need in self.needs:
             name = next((name for name in need if name in names), None)
@@ -252,7 +251,7 @@ class Layout:
         return found
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """The needs that nothing among `names` meets."""
+        """The needs that no name in `names` meets."""
         return [" or ".join(need) for need in self.needs if not set(need) & set(names)]
 
 
@@ -276,9 +275,9 @@ T5 = Layout("t5", (("config.json",), ("tokenizer.json",), _WEIGHTS))
 
 
 def model_layout(names: Sequence[str]) -> Layout | None:
-    """The layout that a directory or repository with these files is in; None: no model of ours.
+    """The model layout of a directory or repository with these files; None: not a known one.
 
-    One file of a layout that nothing else has is enough: `Layout.missing` tells what lacks.
+    One file that is unique to a layout suffices; `Layout.missing` lists missing files.
     """
     if "state_dict.bin" in names:
         return AUDIOCRAFT
@@ -288,7 +287,7 @@ def model_layout(names: Sequence[str]) -> Layout | None:
 
 
 def needed(layout: Layout, names: Sequence[str], source: str) -> list[str]:
-    """The files to fetch or read. Raises CheckpointError: some are not among `names`."""
+    """The names of the files to fetch or read. Raises CheckpointError: some are missing."""
     missing = layout.missing(names)
     if missing:
         hint = f"It needs {', '.join(' or '.join(need) for need in layout.needs)}."
@@ -317,14 +316,14 @@ def unreadable(directory: Path, error: OSError) -> ModelNotFoundError:
 
 
 def builtin_weights(name: str) -> str | None:
-    """The id of a built-in model's weights, whatever its decoding defaults are; None: there is none."""
+    """The id of a built-in model's weights, independent of its decoding defaults, or None."""
     known = find(name)
     if known is None or known.directory is None:
         return None
     return _weights(known.directory)
 
 
-@functools.cache  # an installed model stays what it is
+@functools.cache  # installed models do not change
 def _weights(folder: Path) -> str:
     config = reading.read_json(folder / "config.json")
     digest = hashlib.sha256()

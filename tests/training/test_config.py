@@ -129,7 +129,7 @@ def test_a_folder_may_say_how_often_its_clips_are_drawn(
     (tmp_path / "take:2").mkdir()
     assert weighed("take:2") == ("take:2", 1.0)
     for none in ("a:0", "a:-1", "a:nan", "a:inf"):
-        with pytest.raises(UsageError, match="how often"):
+        with pytest.raises(UsageError, match="weight"):
             weighed(none)
     (tmp_path / "tokens").mkdir()
     (elsewhere := tmp_path / "runs" / "x").mkdir(parents=True)
