@@ -148,5 +148,5 @@ def test_a_run_draws_by_weight_and_duration(workshop: Path) -> None:
     assert (source.weights, source.by_duration) == ((2.0, 1.0), True)
     drawn = [source.clip_of(0, item)[0] for item in range(160)]
     assert 1.7 < drawn.count(first) / drawn.count(second) < 2.4
-    with pytest.raises(UsageError, match="trained on"):
+    with pytest.raises(UsageError, match="is training data"):
         make_trainer(settings(workshop, data=(f"{tokens}:2",), valid=tokens), workshop / "other")

@@ -205,7 +205,7 @@ def test_half_precision_on_a_cpu_is_refused(workshop: Path) -> None:
 
 def test_training_data_are_no_validation_set(workshop: Path) -> None:
     twice = settings(workshop, valid=str(workshop / "x" / ".." / "tokens"))
-    with pytest.raises(UsageError, match="trained on"):
+    with pytest.raises(UsageError, match="is training data"):
         make_trainer(twice, workshop / "out")
 
 
