@@ -1,6 +1,6 @@
-"""Files that list sounds, a row of fields for each: .jsonl, .jsonl.gz, .csv, .tsv.
+"""Files that list sounds, one row of fields each: .jsonl, .jsonl.gz, .csv, .tsv.
 
-What the fields mean, whoever's they are, is in `manifests.py`.
+`manifests.py` interprets the fields.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Fields = dict[str, Any]
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Fields | ReadError]]:
-    """The rows of a list, each with the number of its first line; for one that is broken, why.
+    """The rows of a list, each with the number of its first line; the reason for a broken row.
 
-    Columns of a table are known in any case, and values that are empty are not there.
+    Columns of a table are matched ignoring case, and empty values are dropped.
 
     Raises:
         ReadError, OSError: the file cannot be read at all.

@@ -1,18 +1,16 @@
 """Captioned clips: a list of sounds, or a folder of them with captions beside them.
 
-A row of a list (`lists.py`) names a sound by `path` or `file_name`, relative to the list. What is said of
-it is in `caption`, `captions`, `text` and `description` (a text, or a list of texts that say the same in
-other words; all of them count); `tags` are an object, a list, or a text with commas; `weight` is how
-often the sound is drawn in training, against others. So the lists
-of Hugging Face's audiofolder and of audiocraft are read as they are. Rows of one sound are one clip with
-what all of them say. A row that says nothing of its sound leaves that to what is beside it: `sound.txt`
-(one caption a line) or `sound.json` (a row's object, without the path) beside `sound.wav`, or else to the
-prompt that a sound of `magnet` keeps in itself.
+A row of a list (`lists.py`) names a sound by `path` or `file_name`, relative to the list. Captions are in
+`caption`, `captions`, `text` and `description` (a text, or a list of paraphrases; all are used); `tags` are
+an object, a list, or a text with commas; `weight` is the relative frequency of the sound in training. So
+lists of Hugging Face's audiofolder and of audiocraft can be read unchanged. Rows of the same sound are
+merged into one clip. For a row without a caption or tags, these come from `sound.txt` (one caption per
+line) or `sound.json` (a row's object, without the path) beside `sound.wav`, or else from the prompt stored
+in a sound made by `magnet`.
 
 A folder is searched for sounds, and for lists named `metadata.csv` or `metadata.jsonl` of them.
 
-What is broken is a `Problem` with its place, never an exception for the whole: one bad line among
-thousands costs that line.
+An error in a line or file is reported as a `Problem`, not raised, so that it affects only that line.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ _MUSIC = ("key", "bpm", "genre", "moods", "instrument", "keywords")
 
 @dataclass(frozen=True)
 class Clip:
-    """A sound and what is said of it."""
+    """A sound with its captions and tags."""
 
     id: str  # its path from the manifest's folder, or the folder given: the same however it is spelled
     path: Path
@@ -60,7 +58,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is broken, and where."""
+    """An error, and its place."""
 
     where: str  # a file, or manifest:line
     what: str
@@ -70,7 +68,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class ClipList:
-    """What was found: clips in a stable order, and what was wrong with the rest."""
+    """The clips found, in a stable order, and the problems."""
 
     clips: tuple[Clip, ...]
     problems: tuple[Problem, ...]
@@ -119,7 +117,7 @@ def _read_manifest(manifest: Path) -> ClipList:
 
 
 def _name(fields: Fields) -> str:
-    """The sound that a row is of."""
+    """The path of a row's sound."""
     name = next((fields[each] for each in PATHS if fields.get(each)), None)
     if not isinstance(name, str) or "\0" in name:
         raise ValueError("it has no path")
@@ -139,7 +137,7 @@ def _place(folder: Path, name: str, from_above: bool) -> Path:
 
 
 def _says(fields: Fields) -> bool:
-    """Whether a row has any words of its own for its sound."""
+    """Whether a row has captions or tags."""
     return any(fields.get(name) not in (None, "", []) for name in _CAPTIONS)
 
 
@@ -169,14 +167,14 @@ def _why(error: OSError | ValueError) -> str:
 
 
 class _Listed:
-    """What lists in a folder say of its sounds."""
+    """Captions and tags from lists in a folder."""
 
     def __init__(self, folder: Path, problems: list[Problem]) -> None:
         self._folder, self._problems = folder, problems
         self._rows: dict[str, list[tuple[str, Fields]]] = {}  # sound -> where its rows stand
 
     def read(self, metadata: Path) -> None:
-        """Read a list, before the sounds that it names are come to."""
+        """Read a list, before the sounds that it names."""
         name = str(metadata.relative_to(self._folder))
         try:
             for number, fields in rows_of(metadata):
@@ -197,7 +195,7 @@ class _Listed:
         return [fields for _, fields in self._rows.pop(os.path.normpath(sound), [])]
 
     def end(self) -> None:
-        """What was named and not met is a problem."""
+        """Report sounds that were listed but not found."""
         for where, fields in (row for rows in self._rows.values() for row in rows):
             what = f"there is no sound {reading.shown(_name(fields), 100)}"
             self._problems.append(Problem(where, what))
@@ -301,7 +299,7 @@ def _prompt_in(sound: Path) -> str:
 
 
 def _utf8(text: Path) -> str:
-    """What is in a text file. Raises ValueError: it is of another encoding, with its name."""
+    """Read a text file. Raises ValueError: it is not UTF-8; names the encoding if known."""
     data = reading.read_bytes(text)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ValueError(f"its caption {text.name} is UTF-16 text: save it as UTF-8")
@@ -316,7 +314,7 @@ def _utf8(text: Path) -> str:
 
 
 def _merged(first: Clip, more: Clip) -> Clip:
-    """A clip with what another line says of it, in the order of the lines."""
+    """Merge a clip with another line for the same sound, in the order of the lines."""
     captions = dict.fromkeys(first.captions + more.captions)
     return replace(
         first, captions=tuple(captions), tags=tuple(dict.fromkeys(first.tags + more.tags))
@@ -368,7 +366,7 @@ def _texts(value: object) -> list[str]:
 
 
 def clean_caption(text: str) -> str:
-    """A caption without control characters and lone surrogates, its white space collapsed."""
+    """Remove control characters and lone surrogates from a caption, and collapse white space."""
     printable = "".join(
         c if c.isprintable() else " " for c in text if not "\ud800" <= c <= "\udfff"
     )

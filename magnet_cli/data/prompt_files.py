@@ -1,9 +1,9 @@
-"""Prompt files: .txt, .csv, .tsv and .jsonl, as lines that are good, or bad for a reason.
+"""Reads prompt files (.txt, .csv, .tsv and .jsonl) as valid lines, and bad lines with a reason.
 
     for line in read_prompts(stream, "jsonl"):
         if isinstance(line, BadLine): ...
 
-Lines come as the stream brings them, so a pipe's first line can be used while its second is written.
+Lines are yielded as they arrive, so a pipe's first line can be used before its second is written.
 """
 
 from __future__ import annotations
@@ -52,10 +52,9 @@ class PromptSource:
     """An open prompt file.
 
     Attributes:
-        name: what to call it.
+        name: its name in messages.
         stream: its bytes.
-        whole: it is all there, and can be read to its end before anything else is done. Otherwise
-            lines arrive one by one: a pipe, a FIFO, a terminal.
+        whole: a regular file, which can be read to its end at once, unlike a pipe, FIFO or terminal.
     """
 
     name: str
@@ -88,7 +87,7 @@ def open_prompts(name: str) -> Iterator[PromptSource]:
 
 
 def format_of(name: str) -> PromptFormat:
-    """How a file's lines are read, by its suffix; txt for any that says nothing.
+    """The format of a file by its suffix; txt if unknown.
     Raises UsageError: .json, which is one value and not lines."""
     suffix = Path(name).suffix.lower()
     if suffix == ".json":
@@ -102,13 +101,13 @@ def format_of(name: str) -> PromptFormat:
 def read_prompts(
     stream: Readable, kind: PromptFormat, null: bool = False
 ) -> Iterator[PromptLine | BadLine]:
-    """The lines of a prompt file, as they arrive.
+    """Yield the lines of a prompt file as they arrive.
 
     Args:
         stream: UTF-8, with or without a byte order mark, lines ending in LF or CRLF.
         kind: how a line is read. In txt a line is a prompt; empty lines and those that begin with
             `#` are left out.
-        null: prompts stand between NULs, not on lines. Goes with txt, where `#` then means nothing.
+        null: prompts are separated by NULs instead of newlines; only for txt, without `#` comments.
 
     Raises:
         DataError: the header of a csv or tsv file cannot be used.
@@ -132,11 +131,10 @@ def _is_whole(stream: BinaryIO) -> bool:
 def records(
     stream: Readable, separator: bytes = b"\n", longest: int = LONGEST_RECORD
 ) -> Iterator[bytes | None]:
-    """Yield each record (a line, or what stands between NULs) without its separator, once it is complete.
+    """Yield each record (a line, or the text between NULs) without its separator, once it is complete.
 
-    None stands for a record of more than `longest` bytes, which is read to its end and not kept: a
-    file without a line's end costs no memory. What follows the last separator is a record
-    unless it is empty.
+    Yields None for a record of more than `longest` bytes, which is skipped, so that a file without newlines
+    needs no memory. The rest after the last separator is a record unless it is empty.
     """
     kept, overlong = bytearray(), False
     while chunk := stream.read1(_CHUNK):
@@ -251,7 +249,7 @@ class _Feed:
 def table_of(
     stream: Readable, delimiter: str, what: str = "row"
 ) -> tuple[str, Iterator[tuple[int, list[str]] | BadLine]]:
-    """The rows of a table, the one that names its columns first; those that say nothing are left out.
+    """The rows of a table, beginning with the column names; empty ones are left out.
 
     A quoted value may go over several lines.
 
@@ -286,7 +284,7 @@ def _table(feed: _Feed, delimiter: str) -> Iterator[tuple[int, list[str]] | BadL
 
 
 def _from_table(stream: Readable, delimiter: str) -> Iterator[PromptLine | BadLine]:
-    """Rows under a header that names the fields."""
+    """Rows under a header with the fields' names."""
     delimiter, table = table_of(stream, delimiter, "line")
     columns: list[str] | None = None
     for item in table:
@@ -301,7 +299,7 @@ def _from_table(stream: Readable, delimiter: str) -> Iterator[PromptLine | BadLi
 def _first(
     texts: Iterator[tuple[int, str] | BadLine],
 ) -> tuple[str | None, Iterator[tuple[int, str] | BadLine]]:
-    """The first line that says anything, and all lines from it on."""
+    """The first non-empty line, and all lines from it on."""
     for item in texts:
         if isinstance(item, BadLine):
             return None, itertools.chain([item], texts)
@@ -311,7 +309,7 @@ def _first(
 
 
 def _rows(feed: _Feed, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Each row with the number of its first line; for a row that cannot be read, what is wrong."""
+    """Each row with the number of its first line, or the error if it cannot be read."""
     reader = csv.reader(iter(feed), delimiter=delimiter, strict=True)
     while True:
         feed.first = None

@@ -1,7 +1,6 @@
-"""What a line of a prompt file may say.
+"""Lines of prompt files.
 
-Its columns or keys are the fields of PromptLine and of its task, and every setting of decoding and of the
-sound file.
+Columns or keys are the fields of PromptLine and of its task, and all decoding and output settings.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _NOTHING = DecodingConfig()  # one for all lines that say nothing
 
 @dataclass(frozen=True)
 class PromptLine:
-    """One line of a prompt file: a prompt, and what it wants otherwise than the rest."""
+    """One line of a prompt file: a prompt, and its settings that differ from the command's."""
 
     number: int  # of the line, from 1
     prompt: str
@@ -76,7 +75,7 @@ ALIASES = {short: name for short, name in _SHORT.items() if short != name}
 
 
 def field_of(name: str) -> str:
-    """The field that a column or key means: "max-cfg-coef" and "steps" are known, too.
+    """The field of a column or key, including flags' names such as "max-cfg-coef" and "steps".
     Raises UsageError: there is no such field; near ones are named."""
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     plain = ALIASES.get(plain, plain)
@@ -89,7 +88,7 @@ def field_of(name: str) -> str:
 
 
 def line_of(number: int, values: Mapping[str, Any], *, text: bool) -> PromptLine:
-    """A line from the values of its fields.
+    """Build a line from the values of its fields.
 
     Args:
         number: of the line.
@@ -123,7 +122,7 @@ def line_of(number: int, values: Mapping[str, Any], *, text: bool) -> PromptLine
 
 
 def num_of(values: Mapping[str, Any], *, text: bool) -> int | None:
-    """The variations that a bad line's values ask for; None where they do not, or not rightly."""
+    """The number of variations in a bad line's values; None if missing or invalid."""
     try:
         num = typed(int, values.get("num"), text=text)
     except NotOfTypeError:
@@ -160,7 +159,7 @@ def _check_task(task: LineTask, given: Mapping[str, Any], output: Mapping[str, A
 
 
 def _value(name: str, value: Any, text: bool) -> Any:
-    """`value` as the type that the field has."""
+    """Convert `value` to the field's type."""
     if name in _PARSERS:
         return _PARSERS[name](value)
     if name == "lora" and isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What a line of a prompt file may ask for instead of a clip from nothing: loops, and work on a sound."""
+"""Tasks of a prompt file's lines other than generating a clip: loops, and edits of a sound."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TAKEN_BY = {
 
 @dataclass(frozen=True)
 class LineTask(BarsConfig):
-    """What is to be made, as the command of the same name makes it; paths are as commands take them."""
+    """A task, as done by the command of the same name; paths are as on the command line."""
 
     task: TaskName = setting("gen", _TASK, "What is made.")
     input: str | None = setting(None, _TASK, "The sound that it starts from.")
@@ -90,11 +90,11 @@ class LineTask(BarsConfig):
 
     @property
     def is_piece(self) -> bool:
-        """Whether it is more than a clip from nothing with one prompt."""
+        """Whether it is more than generating a clip from one prompt."""
         return self.task != "gen" or bool(self.at) or self.bpm is not None
 
     def settings(self) -> dict[str, Any]:
-        """What it says beyond a clip from nothing, as JSON-able values."""
+        """Its fields that differ from generating a clip, JSON-able."""
         said = self._said()
         for name in said.keys() & {"at", "region"}:
             said[name] = [list(pair) for pair in said[name]]
@@ -154,7 +154,7 @@ def parse_regions(value: Any) -> tuple[tuple[float, float], ...]:
 
 
 def _seconds(value: Any) -> float:
-    """Raises ValueError, TypeError: it is no time."""
+    """Raises ValueError, TypeError: it is not a time."""
     if isinstance(value, bool):
         raise TypeError
     seconds = parse_seconds(value) if isinstance(value, str) else float(value)

@@ -2,15 +2,15 @@
 
 A folder of shards is
 
-    index.json                 which codec made the codes, the shards with their counts, and the
-                               ids in them that are not used any more
+    index.json                 the codec of the codes, the shards with their counts, and the ids
+                               in them that are no longer used
     shard-00000.safetensors    `codes` int [frames of all its clips, K], and in the file's
                                metadata the clips: id, offset, frames, captions, tags
 
-A shard is written whole or not at all and holds everything about its clips, so a crash costs at
-most the shard being written, and the index can always be rebuilt. Shards are never changed: codes of a
-clip that is encoded again or no longer listed stay in theirs, and are passed over. Frames come
-first in `codes`: a crop of a clip is one contiguous read from the memory-mapped file.
+A shard is written atomically and contains everything about its clips, so a crash loses at most the shard
+being written, and the index can always be rebuilt. Shards are never changed: old codes of a clip that is
+encoded again or no longer listed are kept but ignored. Frames are the first dimension of `codes`, so a crop
+of a clip is one contiguous read from the memory-mapped file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class TokenFormat:
-    """What codes mean: the codec that made them, and its measures."""
+    """The format of codes: the codec that made them, and its sizes."""
 
     codec: str = field(compare=False)  # a name of it, to tell the user
     codec_hash: str  # of the codec's tensors: codes of another codec are noise to this one
@@ -71,7 +71,7 @@ class TokenWriter:
     def __init__(
         self, folder: str | os.PathLike[str], format_: TokenFormat, clips_per_shard: int = 256
     ) -> None:
-        """Open a folder for writing, a new one or one to go on with.
+        """Open a new or existing folder for writing.
         Raises DataError: it holds codes of another codec, or is broken."""
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ class TokenWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been added since the last shard, and the index."""
+        """Write the clips added since the last shard, and the index."""
         if self._clips:
             numbers = [int(name.split("-")[1].split(".")[0]) for name in self._shards]
             name = f"shard-{max(numbers, default=-1) + 1:05d}.safetensors"
@@ -163,7 +163,7 @@ class TokenWriter:
         self._write_index()
 
     def use_only(self, ids: Collection[str]) -> None:
-        """Leave out what is not among these, and use what is, whatever earlier runs said."""
+        """Mark these clips as used and all others as unused, overriding earlier runs."""
         self.flush()
         self.left_out = frozenset(self.written.keys() - set(ids))
         self._write_index()
@@ -186,7 +186,7 @@ class TokenWriter:
 
 
 class TokenFolder:
-    """Clips of a folder of token shards; codes are read when asked for."""
+    """Clips of a folder of token shards; codes are read on demand."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Read the index and every shard's list of clips.

@@ -1,8 +1,8 @@
-"""Wildcards of prompts: `{sad|happy} piano` and `__instruments__`, drawn for each clip from its seed.
+"""Wildcards in prompts: `{sad|happy} piano` and `__instruments__`, drawn for each clip by its seed.
 
-`__name__` is a line of name.txt beside the prompt file: names are of [a-z0-9_-], so that none leads
-anywhere else, and lines may hold wildcards of their own. The same seed, prompt and lists draw the same
-text on every machine, whatever else the batch holds; what was drawn is the clip's prompt from then on.
+`__name__` is a line of name.txt beside the prompt file: names match [a-z0-9_-], so that they cannot lead to
+another folder, and lines may contain wildcards. The same seed, prompt and lists give the same text on every
+machine, whatever else is in the batch; the text drawn is the clip's prompt from then on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOST_BYTES = 4_000_000  # of a list
 
 
 class Wildcards:
-    """The lists of a folder, each read once, when it is first drawn from."""
+    """The lists of a folder, each read once, on first use."""
 
     def __init__(self, folder: Path) -> None:
         """`folder`: of the prompt file."""
@@ -31,7 +31,7 @@ class Wildcards:
         self._lists: dict[str, list[str]] = {}
 
     def drawn(self, prompt: str, seed: int) -> str:
-        """A prompt with its wildcards drawn.
+        """Replace a prompt's wildcards.
 
         Args:
             prompt: with or without any.
