@@ -1,9 +1,9 @@
-"""The one reader of JSON and TOML: each has a largest size and depth, and says a name once. YAML, which
-needs a library, is beside it (yaml_text.py). And `shown`, the one printer of what others wrote.
+"""Reads JSON and TOML with limits on size and depth, refusing duplicate names; YAML, which needs a library,
+is in yaml_text.py. `shown` formats untrusted text for terminals.
 
-What cannot be read is a ReadError, a ValueError whose text is a reason such as "it is nested more than 64
-deep"; who asks says which file, and what to do. A file that is a pipe or a device is never read: it may
-have no end. JSON's numbers are finite.
+Errors are ReadError, a ValueError whose text is a reason such as "it is nested more than 64 deep"; callers
+add the file's name and a hint. Pipes and devices are never read, because they may be endless. Numbers in
+JSON must be finite.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class ReadError(ValueError):
-    """What a file says cannot be read: the reason, to be put behind the file's name."""
+    """A file cannot be read; the text is the reason, to be added to the file's name."""
 
 
 def open_regular(path: Path, follow: bool = True) -> BinaryIO:
-    """Open a file for reading, and nothing but a file: a pipe without a writer would wait for ever.
+    """Open a regular file for reading; a pipe without a writer would block forever.
 
     Args:
         follow: a link is followed.
@@ -98,7 +98,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> Any:
-    """The JSON value of a file.
+    """Read a file's JSON value.
 
     Raises:
         ReadError, OSError: as `read_text` and `json_of`.
@@ -107,7 +107,7 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
 
 
 def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
-    """The JSON object of a file.
+    """Read a file's JSON object.
 
     Raises:
         ReadError, OSError: as `read_json`; or it is a value of another kind.
@@ -119,10 +119,10 @@ def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
 
 
 def json_of(text: str | bytes, invalid: bool = False) -> Any:
-    """A JSON value.
+    """Parse a JSON value.
 
     Args:
-        invalid: numbers that are not finite become None, where they would be refused.
+        invalid: convert numbers that are not finite to None, instead of refusing them.
 
     Raises:
         ReadError: it is none, is nested too deeply, or says a name twice or a number that is none.
@@ -187,7 +187,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def toml_of(text: str) -> dict[str, Any]:
-    """The values of a TOML text.
+    """Parse a TOML text.
 
     Raises:
         ReadError: it is none, is too large, or is nested too deeply.
@@ -211,7 +211,7 @@ def toml_of(text: str) -> dict[str, Any]:
 
 
 def check_depth(value: Any) -> None:
-    """Refuse values that are nested too deeply, without going there.
+    """Check the nesting of values, without recursion.
 
     Raises:
         ReadError: they are.
@@ -233,7 +233,7 @@ def check_depth(value: Any) -> None:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON, TOML or YAML value is, in words."""
+    """The type of a JSON, TOML or YAML value, in words."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -243,14 +243,14 @@ def kind_of(value: Any) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Why a file could not be read, for a sentence: of an OSError or a ReadError, or of a library's."""
+    """The reason that a file could not be read, for a sentence, from any exception."""
     said = getattr(error, "strerror", None) or str(error)
     one_line = " ".join(str(said).split()).rstrip(".")
     return _lower(one_line[:200]) or "it is damaged"
 
 
 def _lower(text: str) -> str:
-    """As it goes on in a sentence; names and abbreviations stay as they are."""
+    """Lower the first letter for use in a sentence, except of names and abbreviations."""
     word = text.partition(" ")[0]
     return text[:1].lower() + text[1:] if word == word.capitalize() else text
 
@@ -260,21 +260,20 @@ def _megabytes(size: int) -> str:
 
 
 # -------------------------------------------------------------------------------------------- printing
-# What files, names and servers say is shown on one line, with nothing that a terminal obeys. A line of the
-# program's output is the program's own: what others have written can neither begin one nor colour, move
-# or turn what stands there.
+# Text from files, names and servers is shown on one line, without control characters, so that it cannot
+# forge, colour, move or reverse the program's own output.
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def shown(text: str, most: int | None = None) -> str:
-    """`text` on one line, its controls and its marks that turn the writing as escapes.
+    """Format text on one line, with control characters and direction overrides escaped.
 
     Args:
-        most: characters; what is beyond is left out.
+        most: maximum characters; longer text is cut.
     """
     if not text.isascii():
-        # Under a locale without letters beyond ASCII, the bytes of names are halves of pairs.
+        # In an ASCII locale, non-ASCII bytes of names are lone surrogates.
         with contextlib.suppress(UnicodeError):
             text = text.encode("utf-8", "surrogateescape").decode("utf-8")
     cut = text if most is None or len(text) <= most else f"{text[: most - 1]}…"
@@ -284,10 +283,9 @@ def shown(text: str, most: int | None = None) -> str:
 
 
 def is_plain(character: str) -> bool:
-    """Whether a character stands for itself in a terminal and does nothing there."""
-    # Cc: control; Cs: half of a pair, which no encoding can write; Zl, Zp: ends of lines and paragraphs.
-    # The last are overrides of the direction of writing; marks that right-to-left text needs are not
-    # among them.
+    """Whether a character has no special effect in a terminal."""
+    # Cc: control; Cs: lone surrogate, which no encoding can write; Zl, Zp: line and paragraph separators. The
+    # ranges are overrides of the text direction, without the marks that right-to-left text needs.
     return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp") and not (
         "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
     )

@@ -1,4 +1,4 @@
-"""YAML, as checkpoints keep their settings: read as reading.py reads JSON."""
+"""Reads YAML, the format of checkpoints' settings, with the limits of reading.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_YAML = 300_000  # characters: PyYAML takes seconds for more, and released s
 
 
 def yaml_of(text: str) -> Any:
-    """A YAML value. Aliases are refused: a few lines of them can stand for more than memory holds.
+    """Parse a YAML value. Aliases are refused, as a few lines of them can expand beyond memory.
 
     Raises:
         ReadError: it is none, is too large or too deep, or says a name twice.
@@ -31,7 +31,7 @@ def yaml_of(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """yaml.SafeLoader without aliases, with a largest depth, and with every name said once."""
+    """yaml.SafeLoader without aliases and duplicate names, and with a maximum depth."""
 
     depth = 0
 

@@ -330,10 +330,10 @@ def crop(
 
 
 def caption_of(clip: TokenClip, config: TrainConfig, generator: torch.Generator) -> str | None:
-    """What the model is told of a clip this time: None where the condition is dropped.
+    """Draw a clip's text for one step; None if the condition is dropped.
 
-    One of the captions; with the clip's tags merged in, or the tags alone, now and then; words
-    left out (docs/reference.md, Training).
+    It is one of the captions, sometimes with the clip's tags merged in, or the tags alone, with words left
+    out (docs/reference.md, Training).
     """
     # All of them are drawn every time, so that a changed share changes nothing else.
     dropped, merged, alone, which = torch.rand(4, generator=generator).tolist()

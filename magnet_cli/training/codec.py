@@ -7,7 +7,7 @@
 
 Training from random weights takes too long on a CPU (recipes/nano/README.md, Codec). So the basis starts as
 the principal components and the codebooks as residual k-means; the convolutions start at zero and
-learn what the linear path leaves over.
+learn the residual of the linear path.
 """
 
 from __future__ import annotations

@@ -129,12 +129,12 @@ class TrainConfig:
     )
     optimizer: Optimizer = _steps("adamw, or muon: Muon for matrices, AdamW for the rest.", "adamw")
     learning_rate: float | None = _steps(
-        "Peak learning rate. Default: 1e-4, and 5e-4 for a LoRA.", None, above=0
+        "Peak learning rate; default: 1e-4, and 5e-4 for a LoRA.", None, above=0
     )
     muon_learning_rate: float = _steps("Peak learning rate of matrices with muon.", 2e-2, above=0)
     schedule: Schedule = _steps("cosine, inverse_sqrt or constant, after the warm-up.", "cosine")
     warmup_steps: int | None = _steps(
-        "Steps of linear warm-up. Default: 100, or a tenth of steps if fewer.", None, low=0
+        "Steps of linear warm-up; default: 100, or a tenth of steps if fewer.", None, low=0
     )
     final_rate: float = _steps(
         "Final learning rate of cosine, as a share of the peak.", 0.0, **_SHARE
@@ -147,7 +147,7 @@ class TrainConfig:
         "Decay of the moving average of the weights, which is saved as the model.", 0.99, **_SHARE
     )
     ema_every: int | None = _steps(
-        "Steps between updates of the average. Default: 10, or a hundredth of steps if fewer.",
+        "Steps between updates of the average; default: 10, or a hundredth of steps if fewer.",
         None,
         low=1,
     )

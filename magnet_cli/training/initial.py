@@ -45,7 +45,7 @@ def initialise(lm: LanguageModel, seed: int) -> None:
 
 
 def initialise_from_codec(lm: LanguageModel, codebooks: Tensor, seed: int) -> None:
-    """Give codes that sound alike embeddings and heads that are alike.
+    """Initialize embeddings and heads from the codec, similar for codes that sound similar.
 
     The codec's vectors are standardised and mapped to the model's width by one random projection
     a stream; the mean square of each table stays what `initialise` gives, and half of it is
@@ -69,10 +69,10 @@ def initialise_from_codec(lm: LanguageModel, codebooks: Tensor, seed: int) -> No
 
 
 def with_streams_of(lm: LanguageModel, codec: AudioCodec, vectors: Tensor | None) -> LanguageModel:
-    """The model for a codec that has its streams and further ones; the model itself if they are equal.
+    """Extend the model to a codec with its streams and further ones; unchanged if there are none.
 
-    What it said of its own streams it still says, but for the rows that later streams add to the end of
-    a delay layout: embeddings of the new ones are zero at first. Their heads start from the codec's vectors.
+    Predictions for its own streams stay the same, except for rows that later streams add to the end of a
+    delay layout: embeddings of new streams are zero at first. Their heads start from the codec's vectors.
 
     Args:
         vectors: [K, card, d], the codec's own vectors; None of a codec without.

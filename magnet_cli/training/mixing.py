@@ -44,7 +44,7 @@ def mix(a: Tensor, b: Tensor, snr: float) -> Tensor:
 
 
 def joined_captions(a: Clip, b: Clip) -> tuple[str, ...]:
-    """What is said of a mixed pair: both, one caption each way."""
+    """The captions of a mixed pair: both texts, in either order."""
     count = max(len(a.captions), len(b.captions))
     return tuple(
         dict.fromkeys(

@@ -11,7 +11,7 @@ them, the masked ones of stage k as above.
 Losses are sums, and each batch knows its counts before the forward pass, so that over any number
 of micro-batches and processes a step's loss is two sums over two global counts. The two objectives
 are means of their own: a whole prefix asks for every code of its items and a masked stage for a few
-hundred, and pooled over one count the masked loss would hardly be heard (the paper does not say).
+hundred, and with one common count the masked loss would hardly matter (the paper does not say).
 Every draw is an argument: `Draws`. Where they come from is `batches.py`.
 """
 
@@ -128,8 +128,8 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
 def with_code_noise(batch: Batch, most: float, mask_id: int, generator: torch.Generator) -> Batch:
     """The batch with some of the codes that the model reads replaced by others of their stream.
 
-    A model that has only read correct codes goes astray after its first mistake (exposure bias); here it
-    learns to continue after mistakes. Each item's share is drawn uniformly from 0 to `most`; the
+    A model trained only on correct codes fails after its first mistake (exposure bias); here it learns to
+    continue after mistakes. Each item's share is drawn uniformly from 0 to `most`; the
     replacements are codes of random frames of the batch and the same stream. Masks and targets
     stay the same.
     """
