@@ -37,7 +37,7 @@ def test_a_file_that_a_player_holds_open_is_said_to_be_open(number: int) -> None
     error.winerror, error.strerror = number, "Access is denied"  # as Windows has it
     told = write_error("out.wav", error)
     assert isinstance(told, AudioFileError)
-    assert "close it there" in told.hint
+    assert "Close it in other programs" in told.hint
 
 
 def test_a_manifest_is_written_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

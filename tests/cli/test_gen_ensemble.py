@@ -97,7 +97,7 @@ def test_an_autoregressive_model_works_like_any(magnet: Magnet) -> None:
         (("-m", SMALL, "--rescorer", "twin", "--rescore-streams", "-1"), "from 0"),
         (("-m", SMALL, "--rescorer", "twin", "--rescore-streams", "all"), "whole numbers"),
         (("-m", SMALL, "--hybrid", "1"), "--hybrid-model"),
-        (("-m", SMALL, "--hybrid-model", "twin"), "no seconds"),
+        (("-m", SMALL, "--hybrid-model", "twin"), "needs --hybrid, too"),
         (
             ("-m", SMALL, "-d", "1", "--hybrid", "2", "--hybrid-model", "twin"),
             "longer than the clip",
