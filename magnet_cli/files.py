@@ -132,7 +132,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = re.search(r"\(os error (\d+)\)", str(error))
+        number = re.search(r"(?:\(os error|Os \{ code:) (\d+)", str(error))
         if type(error).__name__ == "SafetensorError" and number:
             code = int(number[1])
             raise OSError(code, os.strerror(code)) from error

@@ -8,9 +8,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from magnet_cli.errors import AudioFileError
-from magnet_cli.files import atomic_path, draft, muted
+from magnet_cli.files import atomic_path, draft, muted, plain_errors
 from magnet_cli.targets import check_writable
 
 
@@ -32,6 +33,20 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Error while serializing: I/O error: File too large (os error 27)",
+        # Version 0.4.5:
+        'Error while serializing: IoError(Os { code: 27, kind: FileTooLarge, message: "File too large" })',
+    ],
+)
+def test_a_full_disk_is_an_os_error_in_the_words_of_every_safetensors(said: str) -> None:
+    with pytest.raises(OSError, match="File too large") as caught, plain_errors():
+        raise SafetensorError(said)
+    assert caught.value.errno == 27
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="these are Linux's")

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from packaging.version import Version
 
 from magnet_cli import settings
 from magnet_cli.checkpoints import registry
@@ -80,9 +82,11 @@ def changed_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "RELEASED", tuple(entries))
 
 
-# Rounding differs by the version of torch and the processor, and opus makes much of it: noise of 1e-6 in its
-# input came out as 0.006, the rounding of another torch as 0.015.
+# Rounding differs by the version of torch and the processor, and opus amplifies it: noise of 1e-6 in its
+# input came out as 0.006, the rounding of another torch as 0.015. So does ogg from torch 2.5: 0.040.
 NEAR = {"clip.opus": 0.03}
+if Version(torch.__version__) < Version("2.13"):
+    NEAR["clip.ogg"] = 0.05
 
 
 def made_again(name: str, magnet: Magnet) -> None:

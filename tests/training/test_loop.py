@@ -18,6 +18,7 @@ from magnet_cli.training.config import TrainConfig, read_config
 from magnet_cli.training.loop import NotANumberError, Progress, Trainer
 from magnet_cli.training.losses import validate
 from magnet_cli.training.setup import make_trainer
+from tests.training.conftest import needs_muon
 
 
 def settings(workshop: Path, **more: Any) -> TrainConfig:
@@ -313,7 +314,9 @@ def test_accelerated_options_learn_the_same(workshop: Path) -> None:
         torch.testing.assert_close(weight, weights(saving)[name], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("more", [{"optimizer": "muon"}, {"mixed_precision": "bf16"}])
+@pytest.mark.parametrize(
+    "more", [pytest.param({"optimizer": "muon"}, marks=needs_muon), {"mixed_precision": "bf16"}]
+)
 def test_other_ways_to_step(workshop: Path, more: dict[str, Any]) -> None:
     _, heard = run(workshop, "out", steps=30, **more)
     seen = [progress.record["loss"] for progress in heard if progress.kind == "step"]

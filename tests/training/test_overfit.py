@@ -11,11 +11,12 @@ from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.encode import token_format
 from magnet_cli.training.setup import make_trainer
-from tests.training.conftest import tiny_codec, write_tokens
+from tests.training.conftest import needs_muon, tiny_codec, write_tokens
 
 FRAMES = 20
 
 
+@needs_muon
 def test_two_clips_are_learned_by_heart_and_told_apart_by_their_captions(workshop: Path) -> None:
     codec = tiny_codec()
     generator = torch.Generator().manual_seed(5)
