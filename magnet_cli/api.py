@@ -33,6 +33,7 @@ from magnet_cli.editing.transcoding import encode_sound, frames_holding, whole_f
 from magnet_cli.editing.windows import Cue, regions_of
 from magnet_cli.errors import UsageError
 from magnet_cli.models.parts import Parts
+from magnet_cli.models.text import FASTEST, SLOWEST
 from magnet_cli.pipeline import GenerationResult, Pipeline
 from magnet_cli.request import frames_for, make_request
 from magnet_cli.resolving import gather
@@ -47,6 +48,7 @@ class Heard:
     seconds: float
     input: str | None = None  # the file, as the command line names it; None: not from a file
     of: Mapping[str, Any] = field(default_factory=dict)  # {"of": the file's record}, if it has one
+    bpm: float | None = None  # tempo of its bars, if known
 
 
 # What an edit starts from: a sound file, an open sound, codes [1, K, T] or an earlier result.
@@ -188,7 +190,7 @@ class Model(Pipeline):
         known, command = None, _gen(direction, loop=False)
         if source is not None:
             heard = self.hear(source, whole=True)
-            known = heard.codes
+            known, direction = heard.codes, replace(direction, bpm=heard.bpm)
             command = _command(heard, "extend", {"to": seconds, "overlap": direction.overlap})
         frames = frames_holding(self, seconds)
         making = self._making(direction, command, seconds if source is None else None)
@@ -235,11 +237,13 @@ class Model(Pipeline):
         if isinstance(source, (str, os.PathLike, Sound)) and not through_codec:
             opened = nullcontext(source) if isinstance(source, Sound) else open_sound(source)
             with opened as sound:
-                edit = transcoding.edit_regions(self, direction, sound, spans, **hooks)
                 heard = _heard(sound)
+                direction = replace(direction, bpm=heard.bpm)
+                edit = transcoding.edit_regions(self, direction, sound, spans, **hooks)
             making = self._making(direction, _command(heard, "edit", flags))
             return Edit(source if isinstance(source, Sound) else Path(source), edit, making)
         heard = self.hear(source)
+        direction = replace(direction, bpm=heard.bpm)
         found = regions_of(spans, self.frame_rate, heard.codes.shape[-1])
         piece = pieces.inpaint(self, direction, heard.codes, found, **hooks)
         making = self._making(direction, _command(heard, "edit", flags))
@@ -267,6 +271,7 @@ class Model(Pipeline):
         direction, hooks = self._direction(prompt, **how)
         flags = {"strength": strength, "keep_streams": keep_streams, "overlap": direction.overlap}
         heard = self.hear(source)
+        direction = replace(direction, bpm=heard.bpm)
         piece = variation.vary(self, direction, heard.codes, strength, keep_streams, **hooks)
         making = self._making(direction, _command(heard, "vary", flags))
         return Clip(self, piece.codes, piece.settings, making, heard.seconds)
@@ -314,7 +319,8 @@ class Model(Pipeline):
                 command = _gen(direction, loop=True, exact=False, tries=1)
             making = self._making(direction, command, asked)
         elif seconds is None:
-            codes = self.hear(source, whole=True).codes
+            heard = self.hear(source, whole=True)
+            codes, direction = heard.codes, replace(direction, bpm=heard.bpm)
         else:
             raise UsageError("source and seconds are both given.", "Leave one of them out.")
         made = looping.close_loop(
@@ -374,7 +380,8 @@ class Model(Pipeline):
             )
         pieces.check_codes(self, made)
         seconds, said = made.shape[-1] / self.frame_rate, getattr(source, "seconds", None)
-        return Heard(made, seconds if said is None else min(seconds, said))
+        seconds = seconds if said is None else min(seconds, said)
+        return Heard(made, seconds, bpm=_bpm_of(getattr(source, "settings", {})))
 
     def check_piece(self, prompt: Prompt, seconds: float, loop: bool = False, **how: Any) -> None:
         """Check, without generating, that the model can make a piece.
@@ -464,14 +471,25 @@ def load_model(
 
 def _heard(sound: Sound) -> Heard:
     """An open sound's length, file and record for the record of an edit, still without codes."""
-    made, of = sound.metadata, {}
+    made, of, bpm = sound.metadata, {}, None
     if made is not None:
+        bpm = _bpm_of(made)
         # Without its own input, or records would grow with every edit; none if a comment could not hold it.
         if isinstance(edit := made.get("edit"), Mapping):
             made = {**made, "edit": {name: value for name, value in edit.items() if name != "of"}}
         if len(json.dumps(made)) <= _LONGEST_RECORD:
             of = {"of": dict(made)}
-    return Heard(torch.zeros(1, 0, 0, device="cpu"), sound.duration, sound.source, of)
+    return Heard(torch.zeros(1, 0, 0, device="cpu"), sound.duration, sound.source, of, bpm)
+
+
+def _bpm_of(made: Mapping[str, Any]) -> float | None:
+    """The tempo of the bars of what was made; None if there is none, or it was stretched to another."""
+    bpm, edit = made.get("bpm"), made.get("edit")
+    bpm = bpm[0] if isinstance(bpm, list) and len(bpm) == 1 else bpm
+    beat = edit.get("beat") if isinstance(edit, Mapping) else None
+    if isinstance(beat, Mapping) and "stretch" in beat:
+        return None
+    return float(bpm) if isinstance(bpm, (int, float)) and SLOWEST <= bpm <= FASTEST else None
 
 
 def _command(heard: Heard, name: str, flags: Mapping[str, Any]) -> dict[str, Any]:

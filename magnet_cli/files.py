@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import errno
 import functools
 import itertools
 import os
+import platform
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -70,8 +73,8 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """Discard all output to stderr in the block, such as mpg123's about damaged mp3 files. Output of other
-    threads is lost, too, so keep the block short."""
+    """Discard all output to stderr, and to C's stdout, in the block, such as what mpg123 and libsndfile print
+    about damaged files. Other threads' stderr is lost, too, so keep the block short."""
     with uninterrupted():
         _mute.enter()
         try:
@@ -87,6 +90,7 @@ class _Mute:
         self._lock = threading.Lock()
         self._inside = 0
         self._kept = -1  # a duplicate of stderr; -1: not muted
+        self._stdout: int | None = None  # C's own
 
     def enter(self) -> None:
         with self._lock:
@@ -97,17 +101,33 @@ class _Mute:
             with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
                 self._kept = os.dup(2)
                 os.dup2(nowhere.fileno(), 2)
+                for out, err in _c_streams():
+                    self._stdout, out.value = out.value, err.value
 
     def leave(self) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside and self._kept >= 0:
+                for out, _ in _c_streams():
+                    out.value = self._stdout
                 os.dup2(self._kept, 2)
                 os.close(self._kept)
                 self._kept = -1
 
 
 _mute = _Mute()
+
+
+@functools.cache
+def _c_streams() -> list[tuple[ctypes.c_void_p, ctypes.c_void_p]]:
+    """The variables of C's stdout and stderr, through which Python itself never writes; none where they
+    are constants, as in musl, or unknown."""
+    names = {"glibc": ("stdout", "stderr")}.get(platform.libc_ver()[0])
+    names = ("__stdoutp", "__stderrp") if sys.platform == "darwin" else names
+    if names is None:
+        return []
+    program = ctypes.CDLL(None)
+    return [tuple(ctypes.c_void_p.in_dll(program, name) for name in names)]
 
 
 @dataclass

@@ -115,12 +115,14 @@ def make_request(
     )
 
 
-def said_bars(prompts: Sequence[str | None], lm: LMConfig) -> tuple[float, ...]:
-    """Frames per bar of each prompt, 0 for those without a tempo.
+def said_bars(
+    prompts: Sequence[str | None], lm: LMConfig, otherwise: float | None = None
+) -> tuple[float, ...]:
+    """Frames per bar of each prompt; of those without a tempo as for `otherwise` bpm, or 0.
 
     A model with its own tempi uses the nearest, if within a tenth: only their beats fall on whole frames.
     """
-    found = [said_tempo(prompt) for prompt in prompts]
+    found = [said_tempo(prompt) or otherwise for prompt in prompts]
     return tuple(
         BEATS_IN_BAR * _beat(60 * lm.frame_rate / bpm, lm) if bpm else 0.0 for bpm in found
     )

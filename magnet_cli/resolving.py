@@ -190,7 +190,7 @@ def _steps(given: DecodingConfig, config: DecodingConfig, lm: LMConfig) -> tuple
         return (*steps, *(steps[-1:] * stages))[:stages]
     what = "stages" if lm.stages else "streams"
     raise UsageError(
-        f"decoding_steps has {len(steps)} numbers, but the model has {stages} {what}.",
+        f"There are {len(steps)} numbers of steps, but the model has {stages} {what}.",
         f"Give {stages} numbers, such as {','.join(['20', *['10'] * (stages - 1)])}, or one for all.",
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, get_args
 
 from magnet_cli.errors import AudioFileError
+from magnet_cli.files import muted
 from magnet_cli.settings import AudioFormat, OutputConfig, required
 
 if TYPE_CHECKING:
@@ -309,7 +310,8 @@ def _opens(file: Path | BinaryIO) -> bool:
     import soundfile
 
     try:
-        soundfile.SoundFile(os.fsencode(file) if isinstance(file, Path) else file).close()
+        with muted():
+            soundfile.SoundFile(os.fsencode(file) if isinstance(file, Path) else file).close()
     except soundfile.LibsndfileError:
         return False
     finally:

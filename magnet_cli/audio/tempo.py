@@ -111,12 +111,8 @@ def onsets(samples: npt.NDArray[np.float32], sample_rate: int) -> Floats:
 
 
 def tempo_of(strength: Floats, near: float = _TAPPED) -> Tempo | None:
-    """The beat of a sound from its `onsets`; None if it has no steady one, or is too short.
-
-    Args:
-        strength: the onsets.
-        near: the expected bpm: of several pulses, multiples of each other, the closest is the beat.
-    """
+    """The beat of a sound from its `onsets`; None if it has no steady one, or is too short. Of several
+    pulses, multiples of each other, the closest to `near` bpm is the beat."""
     if np.percentile(strength, 99) < _FAINT:
         return None
     period = _period(strength, near)
@@ -141,8 +137,7 @@ def cut_on_beat(
             seconds. 0: choose by the seconds.
         loop: also require that the strongest pulse continues at the seam.
 
-    Returns:
-        None if there is no steady beat, or too little sound.
+    Returns None: there is no steady beat, or too little sound.
     """
     strength = heard.onsets
     found = tempo_of(strength, 60 * beats / seconds if beats else _TAPPED)
@@ -199,11 +194,8 @@ def missed_at(heard: Heard, seconds: float) -> float:
 
 
 def pulsing(heard: Heard, seconds: float) -> float | None:
-    """Strength 0..1 of the strongest pulse at both ends of a sound's first seconds.
-
-    Returns:
-        None if there are no hits, as in rain and pads.
-    """
+    """Strength 0..1 of the strongest pulse at both ends of a sound's first seconds; None without hits, as
+    in rain and pads."""
     if np.percentile(heard.onsets, 99) < _HITS:
         return None
     return _at_ends(heard, seconds)[1]
@@ -216,10 +208,7 @@ def _at_ends(heard: Heard, seconds: float) -> tuple[Floats, float]:
 def cut_on_pulse(heard: Heard, seconds: float, frame_rate: float) -> int | None:
     """Find a length in frames near `seconds` at which the strongest pulse continues from end to beginning.
 
-    For sounds without a steady beat. Arguments as for `cut_on_beat`.
-
-    Returns:
-        None if there is no pulse, or too little sound.
+    For sounds without a steady beat. Arguments as for `cut_on_beat`. None: no pulse, or too little sound.
     """
     strength = heard.onsets
     length = min(seconds, heard.seconds)

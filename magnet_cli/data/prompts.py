@@ -139,7 +139,7 @@ def _check_own(given: Mapping[str, Any]) -> None:
     check_seconds("duration", given.get("duration"))
     check_preset(preset)
     if preset is not None and "decoding_steps" in given:
-        raise UsageError("preset and decoding_steps both set the steps.", "Leave one out.")
+        raise UsageError("preset and steps both set the steps.", "Leave one out.")
     if given.get("out") == "":
         raise UsageError("out is empty.", "Name a file, or leave it out.")
 

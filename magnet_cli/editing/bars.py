@@ -72,15 +72,7 @@ def make_bars(
     The first try uses the direction's seed. The settings record the chosen seed, which makes the same in a
     single try.
 
-    Args:
-        model: any; for a loop a masked or hybrid one.
-        direction: prompts, seed and settings.
-        bars: the bars, with a tempo.
-        loop: make a seamless loop.
-        hooks: `on_step` and `on_window` of `pieces.growing`.
-
-    Raises:
-        UsageError: the library for stretching is missing, or the model cannot do it.
+    Raises UsageError: the library for stretching is missing, or the model cannot do it.
     """
     check_stretch()
     bpm, seconds = required(bars.bpm), required(bars.seconds)

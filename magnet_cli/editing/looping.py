@@ -113,11 +113,7 @@ def best_take(
 ) -> Take:
     """The steadiest of a few pieces, cut to about `frames` frames so that the beat continues at the seam.
 
-    Further pieces are made only if there are hits but no clear pulse at both ends.
-
-    Args:
-        tries: number of seeds; None: LOOP_TRIES.
-        hooks: as for `pieces.growing`.
+    Further pieces are made only if there are hits but no clear pulse at both ends; no more than `tries`.
     """
     best: Take | None = None
     for tried, one in enumerate(directions(direction, tries or LOOP_TRIES), start=1):

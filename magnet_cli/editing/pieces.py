@@ -46,6 +46,7 @@ class Direction:
     negative_prompt: str | None = None  # None: the null condition
     config: DecodingConfig | None = None  # fields of None: the checkpoint's defaults
     overlap: float | None = None  # seconds that windows share with known codes; None: 0.3 segments
+    bpm: float | None = None  # of the sound to be edited; used if the prompt says no tempo
 
     @classmethod
     def of(cls, prompt: str | None, seed: int, **more: Any) -> Direction:
@@ -177,8 +178,8 @@ class Filler:
 
 
 def bars_said(model: Pipeline, direction: Direction) -> tuple[float, ...]:
-    """Frames per bar for an existing sound, which only the prompt can tell."""
-    return said_bars([direction.cues[0].prompt], model.lm.config)
+    """Frames per bar for an existing sound: at the tempo that the prompt says, or else at its own."""
+    return said_bars([direction.cues[0].prompt], model.lm.config, direction.bpm)
 
 
 def extend(

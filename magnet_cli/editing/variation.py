@@ -34,14 +34,8 @@ def vary(
 ) -> Piece:
     """Decode a share of a sound's codes again, given the others.
 
-    Args:
-        model: a masked or hybrid one.
-        codes: int64 [1, K, T], the sound.
-        strength: 0 keeps every code, 1 keeps none.
-        keep_streams: number of coarsest streams to keep whole.
-
-    Raises:
-        UsageError: the model is autoregressive, or an argument is not valid.
+    Of codes int64 [1, K, T], strength 0 keeps every one, 1 none but those of the coarsest `keep_streams`.
+    Raises UsageError: the model is autoregressive, or an argument is not valid.
     """
     check_codes(model, codes)
     check_variation(model, strength, keep_streams)
@@ -61,11 +55,7 @@ def vary(
 
 
 def check_variation(model: Pipeline, strength: float, keep_streams: int) -> None:
-    """Check the arguments of `vary`.
-
-    Raises:
-        UsageError: the model is autoregressive, or an argument is not valid.
-    """
+    """Check the arguments of `vary`. Errors are the same."""
     need_masks(model, "vary a sound")
     if not 0 <= strength <= 1:
         raise UsageError(f"The strength cannot be {strength:g}.", "It takes a number from 0 to 1.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import struct
 import subprocess
@@ -241,6 +243,25 @@ def test_alac_is_exact(tmp_path) -> None:
             write_patched(sound, [], tmp_path / name, encoding_for(sound, tmp_path / name))
             with open_sound(tmp_path / name) as copy:
                 assert np.array_equal(copy.numbers(0, copy.length), before)
+
+
+@pytest.mark.process  # ffmpeg, where libsndfile does not open it
+def test_what_libsndfile_prints_of_a_damaged_file_is_not_on_stdout(tmp_path, capfd) -> None:
+    """It says there what it finds odd in ALAC's table of packets: in a pipe that was part of the data."""
+    path = tmp_path / "a.caf"
+    soundfile.write(path, tone(1.0), RATE, format="CAF", subtype="ALAC_16")
+    data = bytearray(path.read_bytes())
+    table = data.index(b"pakt") + 36
+    data[table : table + 30] = b"\xff" * 30
+    path.write_bytes(data)
+    with contextlib.suppress(AudioFileError), open_sound(path) as sound:
+        sound.read()
+    ctypes.CDLL(None).fflush(None)  # C keeps what is written to a pipe
+    assert capfd.readouterr() == ("", "")
+    os.write(1, b"ours")
+    ctypes.CDLL(None).puts(b"")
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == "ours\n"  # and C has its stdout again
 
 
 def test_channels_that_cancel_each_other_are_noticed(tmp_path) -> None:

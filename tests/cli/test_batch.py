@@ -404,7 +404,7 @@ def test_what_the_model_cannot_do_is_said_before_anything_is_made(magnet: Magnet
     outcome = magnet(*command)
     assert outcome.status == 2
     assert "Line 3: magnet-small-10secs cannot decode the first seconds itself" in outcome.err
-    assert "Line 4: decoding_steps has 2 numbers" in outcome.err
+    assert "Line 4: There are 2 numbers of steps" in outcome.err
     assert names() == []
     assert magnet(*command, "--skip-bad").status == 4
     assert names() == ["0000-rain-5.wav", "manifest.jsonl"]

@@ -97,6 +97,26 @@ def test_the_record_says_the_tempo(nano: Model) -> None:
     assert "bpm" not in nano.generate(["techno, 100 bpm"], silent, [1], frames=10).settings
 
 
+def test_edits_hold_the_tempo_of_the_sound_where_the_prompt_says_none(
+    nano: Model, tmp_path: Path
+) -> None:
+    """They held none, although the sound's record says at which tempo its bars were held."""
+    how = {"seed": 1, "config": dataclasses.replace(HELD, decoding_steps=(1,), hybrid=None)}
+    made = nano.generate(["techno, 125 bpm"], how["config"], [1], frames=20)
+    path = tmp_path / "a.wav"
+    made.save(path)
+    for source in (str(path), made, nano.hear(path)):
+        assert nano.extend(source, "piano", 1.0, **how).settings["bpm"] == [125.0]
+    assert nano.extend(path, "piano, 95 bpm", 1.0, **how).settings["bpm"] == [93.75]
+    assert nano.vary(path, "piano", 0.5, **how).settings["bpm"] == [125.0]
+    assert nano.inpaint(made, "piano", [(0.2, 0.5)], **how).settings["bpm"] == [125.0]
+    assert nano.inpaint(path, None, [(0.2, 0.5)], **how).settings["bpm"] == [125.0]
+    stretched = dataclasses.replace(
+        made, settings=made.settings | {"edit": {"beat": {"stretch": 1.04}}}
+    )
+    assert "bpm" not in nano.extend(stretched, "piano", 1.0, **how).settings
+
+
 def test_it_is_saved_with_the_model_and_never_trained(nano: Model, tmp_path: Path) -> None:
     assert nano.lm.tempo is not None
     assert not {"tempo.weight", "tempo.bias"} & {name for name, _ in nano.lm.named_parameters()}
