@@ -127,7 +127,8 @@ def _c_streams() -> list[tuple[ctypes.c_void_p, ctypes.c_void_p]]:
     if names is None:
         return []
     program = ctypes.CDLL(None)
-    return [tuple(ctypes.c_void_p.in_dll(program, name) for name in names)]
+    out, err = (ctypes.c_void_p.in_dll(program, name) for name in names)
+    return [(out, err)]
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # Why each is what it is: docs/decisions.md, The house's measures.
-MOST_LINES = 37_928
+MOST_LINES = 37_929
 MOST_MODULES = 173
 MOST_FILES = {"gen": 41, "edit": 46}
 
