@@ -13,14 +13,17 @@ MAGNET = (sys.executable, "-m", "magnet_cli")
 
 
 def start(command: Sequence[str], **more: Any) -> subprocess.Popen[Any]:
-    """Start a process. Ctrl-C ends it, even where it does not end the suite (one started with `&`)."""
-    return subprocess.Popen(command, preexec_fn=_heed_ctrl_c, **more)
+    """Start a process. Ctrl-C and a terminal that closes end it, even where they do not end the suite (one
+    started with `&`, or by nohup)."""
+    return subprocess.Popen(command, preexec_fn=_heed_signals, **more)
 
 
 def run(command: Sequence[str], **more: Any) -> subprocess.CompletedProcess[Any]:
     """Run a process to its end. Arguments as `start`, and those of subprocess.run."""
-    return subprocess.run(command, preexec_fn=_heed_ctrl_c, **more)
+    return subprocess.run(command, preexec_fn=_heed_signals, **more)
 
 
-def _heed_ctrl_c() -> None:
+def _heed_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)

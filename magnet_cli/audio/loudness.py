@@ -465,7 +465,7 @@ def is_held_back(loudness: Loudness, output: OutputConfig) -> bool:
 def more_room(output: OutputConfig) -> str:
     """Advice for a clip whose peaks keep it quiet."""
     if output.max_limiting >= 12:
-        return "it could only reach a lower --lufs"
+        return "set a lower --lufs"
     return "--max-limiting 12 allows more"
 
 

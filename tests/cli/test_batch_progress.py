@@ -82,7 +82,11 @@ def test_clips_that_stay_quieter_are_summed_up_once() -> None:
     say_held_back([-18.2], 3, rain.output, made)
     assert " 1 of 3 clips is at -18.2 LUFS: its peaks " in f" {written(made).splitlines()[-1]}"
     say_held_back([-18.2], 1, OutputConfig(max_limiting=12), made)
-    assert written(made).splitlines()[-1].startswith("-18.2 LUFS: its peaks allow no more; a lower")
+    assert (
+        written(made)
+        .splitlines()[-1]
+        .startswith("-18.2 LUFS: its peaks allow no more; set a lower")
+    )
 
 
 def test_where_lines_arrive_no_total_is_said() -> None:
