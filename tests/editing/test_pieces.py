@@ -207,5 +207,5 @@ def test_direction_is_checked_before_anything_is_decoded() -> None:
         Filler(model, dataclasses.replace(PIANO, overlap=1.0), 100)
     with pytest.raises(UsageError, match="begins at 2 s"):
         Filler(model, Direction((Cue(0, "a"), Cue(2.0, "b")), 1), 100)
-    with pytest.raises(UsageError, match="decoding_steps"):
+    with pytest.raises(UsageError, match="There are 2 numbers of steps"):
         Filler(model, Direction.of("a", 1, config=DecodingConfig(decoding_steps=(1, 2))), 100)
