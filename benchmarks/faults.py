@@ -76,7 +76,7 @@ def beside(driver: subprocess.Popen[bytes], program: list[str]) -> list[str]:
         other = subprocess.run(program, capture_output=True, check=False)
     finally:
         driver.send_signal(signal.SIGCONT)
-    if other.returncode == 2 and b"Another batch is at work" in other.stderr:
+    if other.returncode == 2 and b"Another batch is running" in other.stderr:
         return []
     return [f"a second driver was not refused: {other.returncode}"]
 
