@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import ctypes
 import errno
 import functools
 import itertools
 import os
-import platform
 import re
 import shutil
 import signal
@@ -90,7 +88,7 @@ class _Mute:
         self._lock = threading.Lock()
         self._inside = 0
         self._kept = -1  # a duplicate of stderr; -1: not muted
-        self._stdout: int | None = None  # C's own
+        self._stdout: int | None = None  # C's own, while it is muted
 
     def enter(self) -> None:
         with self._lock:
@@ -101,15 +99,15 @@ class _Mute:
             with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
                 self._kept = os.dup(2)
                 os.dup2(nowhere.fileno(), 2)
-                for out, err in _c_streams():
-                    self._stdout, out.value = out.value, err.value
+                if streams := _c_streams():
+                    self._stdout, streams[0].value = streams[0].value, streams[1].value
 
     def leave(self) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside and self._kept >= 0:
-                for out, _ in _c_streams():
-                    out.value = self._stdout
+                if streams := _c_streams():
+                    streams[0].value = self._stdout
                 os.dup2(self._kept, 2)
                 os.close(self._kept)
                 self._kept = -1
@@ -119,16 +117,21 @@ _mute = _Mute()
 
 
 @functools.cache
-def _c_streams() -> list[tuple[ctypes.c_void_p, ctypes.c_void_p]]:
-    """The variables of C's stdout and stderr, through which Python itself never writes; none where they
-    are constants, as in musl, or unknown."""
-    names = {"glibc": ("stdout", "stderr")}.get(platform.libc_ver()[0])
-    names = ("__stdoutp", "__stderrp") if sys.platform == "darwin" else names
-    if names is None:
-        return []
-    program = ctypes.CDLL(None)
-    out, err = (ctypes.c_void_p.in_dll(program, name) for name in names)
-    return [(out, err)]
+def _c_streams() -> tuple[Any, Any] | None:
+    """C's variables `stdout` and `stderr` (c_void_p), which Python itself never writes to; None where they
+    are not found, or are constants, as in musl."""
+    import ctypes  # not at start-up, as most commands read no sound
+    import platform
+
+    names = ("__stdoutp", "__stderrp") if sys.platform == "darwin" else ("stdout", "stderr")
+    if sys.platform != "darwin" and platform.libc_ver()[0] != "glibc":
+        return None
+    try:
+        program = ctypes.CDLL(None)
+        out, err = (ctypes.c_void_p.in_dll(program, name) for name in names)
+    except (OSError, ValueError):  # a statically linked Python
+        return None
+    return out, err
 
 
 @dataclass

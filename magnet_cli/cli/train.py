@@ -145,7 +145,7 @@ def _stopping_well(
         if number not in (
             signal.SIGINT,
             signal.SIGTERM,
-        ):  # the shell of a closed terminal sends it, too
+        ):  # SIGHUP, which the shell sends a second time
             signal.signal(number, signal.SIG_IGN)
         stop()
         # In a thread: a line that is just being printed here would be printed twice.

@@ -140,11 +140,8 @@ def encode_clips(
         with locked(folder):
             return _Encoding(found, codec, format_, folder, options, on_clip).run()
     except OSError as error:
-        raise write_error(
-            folder,
-            error,
-            "Free some space and run the command again: it continues where it stopped.",
-        ) from error
+        hint = "Free some space and run the command again: it continues where it stopped."
+        raise write_error(folder, error, hint) from error
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ if Version(torch.__version__) < Version("2.13"):
     NEAR["clip.ogg"] = 0.05
 
 
-def made_again(name: str, magnet: Magnet) -> None:
+def assert_made_again(name: str, magnet: Magnet) -> None:
     shown = magnet("show", str(HERE / "sounds" / name), "--json").records[0]
     assert shown["approximation"] == []
     again = magnet(*shlex.split(shown["command"])[1:], "--force")
@@ -111,7 +111,7 @@ PLAIN = ["masked.wav", "steps-told.flac", "clip.opus", "loop.wav", "patched.wav"
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_the_printed_command_makes_the_same_samples(name: str, work: Path, magnet: Magnet) -> None:
-    made_again(name, magnet)
+    assert_made_again(name, magnet)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -119,7 +119,7 @@ def test_it_does_after_every_default_has_changed(
     name: str, work: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed_defaults(monkeypatch)
-    made_again(name, magnet)
+    assert_made_again(name, magnet)
 
 
 def record(name: str) -> dict[str, Any]:

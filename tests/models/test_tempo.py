@@ -111,6 +111,7 @@ def test_edits_hold_the_tempo_of_the_sound_where_the_prompt_says_none(
     assert nano.vary(path, "piano", 0.5, **how).settings["bpm"] == [125.0]
     assert nano.inpaint(made, "piano", [(0.2, 0.5)], **how).settings["bpm"] == [125.0]
     assert nano.inpaint(path, None, [(0.2, 0.5)], **how).settings["bpm"] == [125.0]
+    assert nano.loop("piano", source=path, **how).settings["bpm"] == [125.0]
     stretched = dataclasses.replace(
         made, settings=made.settings | {"edit": {"beat": {"stretch": 1.04}}}
     )
