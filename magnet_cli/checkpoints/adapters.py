@@ -1,6 +1,6 @@
-"""Adapters as files, in PEFT's layout: `adapter_model.safetensors` and `adapter_config.json`.
+"""Reads and writes adapters in PEFT's layout: `adapter_model.safetensors` and `adapter_config.json`.
 
-The names are those that `peft` gives the updates of transformers' MusicgenForConditionalGeneration.
+The names are those that `peft` uses for transformers' MusicgenForConditionalGeneration.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from magnet_cli.foreign import bounds, reading
 from magnet_cli.models.lora import OUTER, PLACES, Place, Update, combined, merged, named
 from magnet_cli.models.parts import Parts
 
-_TABLE = "embed_tokens"  # of embeddings, whose updates have names and axes of their own
-# A place -> the module of theirs, with the number of block or stream.
+_TABLE = "embed_tokens"  # of embeddings, whose updates have different names and axes
+# A place -> the name of its module in transformers, with the number of block or stream.
 _MODULES = {place: f"model.decoder.layers.{{}}.{place}" for place in PLACES}
 _MODULES |= {"lm_heads": "lm_heads.{}", _TABLE: f"model.decoder.{_TABLE}.{{}}"}
 _PLACE_OF = {module: place for place, module in _MODULES.items()}
@@ -36,7 +36,7 @@ _NAME = re.compile(
     r"base_model\.model\.(?:decoder\.)?(?P<before>.+?\.)(?P<number>\d{1,4})(?P<after>(?:\..+)?)"
     r"\.lora_(?P<table>embedding_)?(?P<half>[AB])(?(table)|\.weight)"
 )
-# In what a model must agree with an adapter, beyond the shapes of the matrices.
+# Fields in which a model must agree with an adapter, in addition to the shapes of the matrices.
 _FIELDS = ("modeling", "dim", "num_heads", "num_layers", "n_q", "card", "text_dim")
 _WANTED = "An adapter is a folder with adapter_model.safetensors and adapter_config.json."
 
@@ -46,9 +46,9 @@ class Adapter:
     """An adapter as read from its files."""
 
     updates: dict[Place, Update]
-    base: str | None  # the name of the model that it was trained on
+    base: str | None  # name of the model that it was trained on
     sizes: dict[str, Any]  # of that model; empty in files of other programs
-    marks: list[float]  # of its weights, see `marks_of`; as empty
+    marks: list[float]  # of its weights, see `marks_of`; may be empty
 
 
 def marks_of(state: Mapping[str, Tensor]) -> list[float]:
@@ -57,7 +57,7 @@ def marks_of(state: Mapping[str, Tensor]) -> list[float]:
     """
     marks = []
     for name, matrix in sorted(state.items()):
-        # What draws a tempo is no part of what an adapter changes, and may come later.
+        # The tempo head is not changed by adapters, and may be added later.
         if matrix.ndim == 2 and not name.startswith("tempo."):
             values = matrix.detach().reshape(-1)
             marks += [float(values[len(values) * third // 3]) for third in (1, 2)]
@@ -74,7 +74,7 @@ def save_adapter(
     """Write both files into a folder, replacing earlier ones.
 
     Args:
-        config, base, marks: of the model that it was trained on: its sizes, its name, `marks_of` it.
+        config, base, marks: sizes, name and `marks_of` the model that it was trained on.
 
     Raises OSError: they cannot be written.
     """
@@ -100,7 +100,7 @@ def save_adapter(
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
-        # A text is matched whole: the text encoder and the codec have layers of like names.
+        # A pattern must match the whole name: text encoder and codec have layers of similar names.
         "target_modules": rf"(.*\.)?({names})",
     }
     with atomic_path(folder / WEIGHTS_FILE) as partial:
@@ -110,8 +110,8 @@ def save_adapter(
 
 
 def load_adapter(path: Path) -> Adapter:
-    """Read an adapter: its folder, or the weights' file with the settings beside it.
-    Raises CheckpointError: it is not there, damaged, or of a kind that cannot be merged."""
+    """Read an adapter from its folder, or from its weights file with the settings beside it.
+    Raises CheckpointError: it does not exist, is damaged, or cannot be merged."""
     file = path / WEIGHTS_FILE if path.is_dir() else path
     settings_file = file.parent / CONFIG_FILE
     try:
@@ -182,7 +182,7 @@ def check_base(adapter: Adapter, config: LMConfig, state: Mapping[str, Tensor], 
     if not other and adapter.marks:
         here = torch.tensor(marks_of(state))
         there = torch.tensor(adapter.marks)
-        # Half precision rounds, and bfloat16 by up to 0.4 %.
+        # Half precision rounds; bfloat16 by up to 0.4 %.
         if here.shape != there.shape or not torch.allclose(here, there, rtol=0.01, atol=1e-6):
             other = ["the sizes are the same, the weights are others"]
     if other:
@@ -196,7 +196,7 @@ def with_loras(parts: Parts, loras: Sequence[Lora]) -> Parts:
     """Merge adapters into a model's weights, so that decoding costs no more.
 
     Raises:
-        ModelNotFoundError: an adapter is not there.
+        ModelNotFoundError: an adapter does not exist.
         CheckpointError: it cannot be read, or is for another model.
     """
     lm, found, said = parts.lm, [], []
@@ -219,7 +219,7 @@ def with_loras(parts: Parts, loras: Sequence[Lora]) -> Parts:
 
 
 def _tensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the weights' file: its record of the base model, and its tensors."""
+    """Read the weights file: its record of the base model, and its tensors."""
     try:
         bounds.read_header(file)
         with safe_open(file, framework="pt") as opened:
@@ -235,7 +235,7 @@ def _tensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _scale(settings: Mapping[str, Any], path: Path) -> float:
-    """The factor of the product of an adapter's matrices.
+    """The scale of the product of an adapter's matrices.
     Raises CheckpointError: this kind of adapter is not supported."""
     others = [
         name

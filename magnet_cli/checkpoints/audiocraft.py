@@ -223,7 +223,7 @@ def licence(file: LMFile) -> str | None:
 
 
 def kind(file: LMFile, otherwise: str | None) -> str | None:
-    """What the model makes, music or sound; `otherwise` if the file does not say."""
+    """What the model generates, music or sound; `otherwise` if the file does not say."""
     said = xp_cfg.get(file.settings, f"{OURS}.kind", otherwise)
     return said if isinstance(said, str) else None
 

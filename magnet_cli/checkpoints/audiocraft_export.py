@@ -1,4 +1,4 @@
-"""Writing the released layout, so that this program and audiocraft's loaders read it."""
+"""Writes the released layout, for this program's and audiocraft's loaders."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def write_lm(
     licence: str | None = None,
     kind: str | None = None,
 ) -> None:
-    """Write `state_dict.bin` so that `audiocraft.open_lm` reads it.
+    """Write `state_dict.bin` so that `audiocraft.open_lm` can read it.
 
     Args:
-        state: by our names; dtypes stay as they are.
+        state: with our names; dtypes are kept.
         text_encoder: the name of the T5 that the model was trained with.
         sample_rate: the codec's, Hz.
         licence: of the weights, as an SPDX id.
         kind: music or sound.
 
-    Raises UsageError: a hybrid model, which the released layout has no place for.
+    Raises UsageError: a hybrid model, which the released layout cannot represent.
     """
     package = {
         "best_state": key_map.from_ours(
@@ -120,13 +120,13 @@ def _settings(
 
 
 def _more_decoding(defaults: DecodingConfig) -> dict[str, Any]:
-    """The decoding defaults that the released layout has no key for, or not for every model."""
+    """The decoding defaults for which the released layout has no key, or not in every model."""
     names = set(DECODING_KEYS.values())
     return {name: value for name, value in _plain(defaults).items() if name not in names}
 
 
 def _plain(defaults: DecodingConfig) -> dict[str, Any]:
-    """The settings that are given, as YAML can hold them."""
+    """The settings that are set, as plain YAML values."""
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in defaults.given().items()

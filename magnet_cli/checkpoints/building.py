@@ -35,7 +35,7 @@ from magnet_cli.models.text import T5Config, T5Encoder, TextEncoder
 from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
 
 TOKENIZER_FILE = "tokenizer.json"
-_MOST_TOKENIZER = 64_000_000  # bytes: those of T5 have 2 million
+_MOST_TOKENIZER = 64_000_000  # bytes: T5's have 2 million
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -74,7 +74,7 @@ def check_fields(table: type, said: dict[str, Any], where: str) -> None:
                 raise CheckpointError(f"{where} has {name} = {value}.", HINT)
 
 
-# What JSON has for a field's type, as dataclasses keep it; of all others the field's own check says more.
+# How JSON represents a field's type; the others are checked by the dataclasses.
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -157,7 +157,7 @@ def build(
         )
     try:
         return row.build(dict(config), directory)
-    except CheckpointError as error:  # of its sizes; a tokenizer's is about a file of its own
+    except CheckpointError as error:  # of its sizes; errors about a tokenizer name its own file
         if directory.name in error.message:
             raise
         raise CheckpointError(
@@ -171,7 +171,7 @@ def build(
         ArithmeticError,
         RuntimeError,
     ) as error:
-        # A config can hold anything, and torch has its own words for sizes that cannot be.
+        # A config can hold anything, and torch's messages about impossible sizes do not name the file.
         raise CheckpointError(
             f"{source} does not describe a {what}: {reading.reason(error)}.", HINT
         ) from error
@@ -180,11 +180,11 @@ def build(
 def read_tokenizer(path: Path) -> Tokenizer:
     """Read a tokenizer.json. Raises CheckpointError: it is missing or unreadable."""
     try:
-        # Read here, so that the library is only given text of a plausible size.
+        # Read here, so that the library only gets text of a plausible size.
         return Tokenizer.from_str(reading.read_text(path, _MOST_TOKENIZER))
     except (
         BaseException
-    ) as error:  # the library raises bare Exceptions, and its panics are not even those
+    ) as error:  # the library raises bare Exceptions, and its panics are BaseExceptions
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         if isinstance(error, (OSError, ValueError)):
@@ -222,8 +222,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """Read a file of torch.save, memory-mapped, without ever running code from it.
 
     Raises:
-        CheckpointError: unreadable, not a dictionary, it would need code of its own to be run, or it
-            would take more memory than it has bytes.
+        CheckpointError: unreadable, not a dictionary, would run code of its own, or would take more memory
+            than its size.
     """
     try:
         bounds.check_pickle(path)
@@ -236,7 +236,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     except CheckpointError:
         raise
     except Exception as error:
-        # A damaged pickle calls torch's own functions with anything: what they raise is their own.
+        # A damaged pickle calls torch's functions with any arguments, so they raise anything.
         raise damaged(path, error) from error
     if not isinstance(loaded, dict):
         raise CheckpointError(
@@ -265,7 +265,7 @@ def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) ->
     Raises CheckpointError: not a safetensors file, or cut short."""
     try:
         bounds.read_header(path)
-        # Older safetensors would put them on whatever device the caller's program made the default.
+        # Older safetensors would use the caller's default device.
         with torch.device("cpu"), safe_open(path, framework="pt") as file:
             names = [name for name in file.keys() if wanted is None or wanted(name)]  # noqa: SIM118
             return {name: file.get_tensor(name) for name in names}
@@ -326,7 +326,7 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
 
 
 def damaged(path: Path, error: Exception) -> CheckpointError:
-    """The error for a file of a model that cannot be read, and what to do about it."""
+    """The error for an unreadable model file, with a hint."""
     hint = hub.fetch_again(path)
     if str(error) == reading.LFS_REASON:
         hint = reading.LFS_HINT

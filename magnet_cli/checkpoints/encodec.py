@@ -1,11 +1,12 @@
-"""EnCodec's two published layouts <-> ours: settings by a table of fields, tensors by a key map.
+"""Converts EnCodec checkpoints from and to the two published layouts: settings by a table of fields,
+tensors by a key map.
 
     released      compression_state_dict.bin: {best_state, "xp.cfg": YAML text, version, exported}
     transformers  config.json and model.safetensors (facebook/encodec_32khz), read only
 
-Both store convolutions under weight norm, w = g · v / ‖v‖ with the norm over all but the first
-dimension (Salimans & Kingma, 2016, arXiv 1602.07868). It is folded when read, in float32 whatever
-the file holds, and made again when written. Layers are numbered alike in all three layouts.
+Both store convolutions with weight norm, w = g · v / ‖v‖, the norm over all but the first dimension
+(Salimans & Kingma, 2016, arXiv 1602.07868). It is folded on reading, in float32 whatever the file's dtype,
+and restored on writing. Layers are numbered alike in all three layouts.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from magnet_cli.files import atomic_path
 from magnet_cli.foreign import bounds, reading
 from magnet_cli.models.encodec import EnCodec, check_config
 
-# A field of CodecConfig: where xp.cfg says it.
+# Fields of CodecConfig: their keys in xp.cfg.
 RELEASED_FIELDS: dict[str, tuple[str, type]] = {
     "sample_rate": ("encodec.sample_rate", int),
     "channels": ("seanet.channels", int),
@@ -51,7 +52,7 @@ RELEASED_FIELDS: dict[str, tuple[str, type]] = {
     "trim_right_ratio": ("seanet.decoder.trim_right_ratio", float),
     "elu_alpha": ("seanet.activation_params.alpha", float),
 }
-# What else xp.cfg may ask for, and what of it exists here; a key that is not there is at its default.
+# Supported values of the other settings in xp.cfg; a missing key has its default.
 _RELEASED_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "compression_model": ("encodec",),
     "encodec.autoencoder": ("seanet",),
@@ -65,7 +66,7 @@ _RELEASED_SUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 _DECODER_SETTINGS = {"trim_right_ratio", "final_activation", "final_activation_params"}
 
-# A field of CodecConfig: its name in config.json, and what holds where config.json is silent.
+# Fields of CodecConfig: their names in config.json, and the defaults there.
 TRANSFORMERS_FIELDS: dict[str, tuple[str, Any]] = {
     "sample_rate": ("sampling_rate", 24_000),
     "channels": ("audio_channels", 1),
@@ -87,7 +88,7 @@ TRANSFORMERS_FIELDS: dict[str, tuple[str, Any]] = {
 
 _LSTM = ("weight_ih_l{}", "weight_hh_l{}", "bias_ih_l{}", "bias_hh_l{}")
 _NORMED = (("weight_g", "weight_g"), ("weight_v", "weight_v"), ("weight", "weight"))
-_PARAMETRIZED = (  # what newer versions of torch call weight_g and weight_v
+_PARAMETRIZED = (  # names of weight_g and weight_v in newer versions of torch
     ("parametrizations.weight.original0", "weight_g"),
     ("parametrizations.weight.original1", "weight_v"),
 )
@@ -114,15 +115,15 @@ def released_keys() -> key_map.Table:
 
 
 def transformers_keys(config: CodecConfig) -> key_map.Table:
-    """(transformers, ours). Theirs do not tell a transposed convolution from a plain one, so those
-    are named one by one."""
+    """(transformers, ours). Transposed convolutions have the same names as others there, so they are listed
+    one by one."""
     parts = (*_NORMED, *_PARAMETRIZED)
     table: list[tuple[str, str]] = [
         ("quantizer.layers.{}.codebook.embed", "quantizer.codebooks.{}")
     ]
     layer = 1 + bool(config.lstm_layers)
     for _ in config.ratios:
-        layer += 1  # past the activation
+        layer += 1  # skip the activation
         table += _conv(f"decoder.layers.{layer}.conv", f"decoder.layers.{layer}.convtr", parts)
         layer += 1 + config.n_residual_layers
     for side in ("encoder", "decoder"):
@@ -135,16 +136,16 @@ def transformers_keys(config: CodecConfig) -> key_map.Table:
     return table
 
 
-# What training keeps of the codebooks: no part of the model.
+# Codebook statistics for training; not part of the model.
 _STATISTICS = ("inited", "cluster_size", "embed_avg")
 RELEASED_DROPS = [f"quantizer.vq.layers.{{}}._codebook.{name}" for name in _STATISTICS]
 TRANSFORMERS_DROPS = [f"quantizer.layers.{{}}.codebook.{name}" for name in _STATISTICS]
 
 
 def read_released(path: Path) -> tuple[CodecConfig, dict[str, Tensor]]:
-    """`compression_state_dict.bin` -> settings, and the tensors that EnCodec(settings) has, float32.
-    Raises CheckpointError: unreadable, refused, not in this layout, asking for what does not exist
-    here, or a tensor is missing, left over or of another shape."""
+    """Read `compression_state_dict.bin`: the settings, and the float32 tensors of EnCodec(settings).
+    Raises CheckpointError: unreadable, refused, not in this layout, or not supported; or a tensor is
+    missing, left over or of another shape."""
     state, settings = xp_cfg.read_package(path)
     config = released_config(settings, path.name)
     renamed = key_map.to_ours(state, released_keys(), RELEASED_DROPS, path.name)
@@ -154,8 +155,7 @@ def read_released(path: Path) -> tuple[CodecConfig, dict[str, Tensor]]:
 def read_transformers(
     config_path: Path, weights_path: Path
 ) -> tuple[CodecConfig, dict[str, Tensor]]:
-    """`config.json` and the weights beside it -> as `read_released`.
-    Raises CheckpointError: as `read_released`."""
+    """Read `config.json` and the weights; otherwise as `read_released`."""
     try:
         said = reading.read_json(config_path)
     except (OSError, ValueError) as error:
@@ -168,8 +168,8 @@ def read_transformers(
 
 
 def released_config(settings: dict[str, Any], where: str) -> CodecConfig:
-    """The codec that a parsed `xp.cfg` describes. Raises CheckpointError: a setting is missing, of
-    the wrong kind, or asks for what is not here."""
+    """The codec described by a parsed `xp.cfg`. Raises CheckpointError: a setting is missing, of the wrong
+    type, or not supported."""
     for path, supported in _RELEASED_SUPPORTED.items():
         _support(where, path, xp_cfg.get(settings, path, supported[0]), supported)
     decoder = xp_cfg.get(settings, "seanet.decoder", {})
@@ -178,7 +178,7 @@ def released_config(settings: dict[str, Any], where: str) -> CodecConfig:
             raise CheckpointError(
                 f"{where} sets seanet.decoder.{name}, for the decoder alone.", _ONES_THAT_WORK
             )
-    optional = {"trim_right_ratio", "elu_alpha"}  # at the defaults of CodecConfig where not said
+    optional = {"trim_right_ratio", "elu_alpha"}  # these have defaults in CodecConfig
     fields: dict[str, Any] = {
         field: xp_cfg.value(settings, path, kind)
         for field, (path, kind) in RELEASED_FIELDS.items()
@@ -188,8 +188,8 @@ def released_config(settings: dict[str, Any], where: str) -> CodecConfig:
 
 
 def transformers_config(said: dict[str, Any], where: str) -> CodecConfig:
-    """The codec that a `config.json` describes.
-    Raises CheckpointError: it is no EnCodec, or asks for what is not here."""
+    """The codec described by a `config.json`. Raises CheckpointError: it is not an EnCodec, or not
+    supported."""
     if not isinstance(said, dict) or said.get("model_type") != "encodec":
         raise CheckpointError(f"{where} is not the config of an EnCodec.", _ONES_THAT_WORK)
     fields: dict[str, Any] = {}
@@ -208,7 +208,7 @@ def transformers_config(said: dict[str, Any], where: str) -> CodecConfig:
     fields["true_skip"] = not said.get("use_conv_shortcut", True)
     config = _config({**fields, "n_q": 1}, where)
     check_config(config)
-    # Streams are said as the bandwidth, kilobits per second, that all of them take.
+    # The number of streams is given by the bandwidth, in kilobits per second, of all of them.
     frame_rate = math.ceil(config.sample_rate / config.hop_length)
     stream_rate = frame_rate * max(math.ceil(math.log2(config.card)), 1)
     bandwidths = said.get("target_bandwidths", [1.5, 3.0, 6.0, 12.0, 24.0])
@@ -227,16 +227,17 @@ _ONES_THAT_WORK = "The EnCodec of MAGNeT, MusicGen and AudioGen can be used."
 
 
 def write_released(path: Path, config: CodecConfig, state: Mapping[str, Tensor]) -> None:
-    """Write `compression_state_dict.bin` so that `read_released` and audiocraft's loaders read it.
+    """Write `compression_state_dict.bin` so that `read_released` and audiocraft's loaders can read it.
 
     Args:
-        state: of EnCodec(config); written as float32. Folded weights come back to a rounding.
+        state: that of EnCodec(config); written as float32. Reading it again gives the same weights up to
+            rounding.
     """
     ours = {name: tensor.detach().cpu().float() for name, tensor in state.items()}
     best_state = key_map.from_ours(_unfold(ours), released_keys(), "The codec")
     for stream in range(config.n_q):
         name = f"quantizer.vq.layers.{stream}._codebook."
-        # As many vectors for each code as training asks for, so that going on replaces none.
+        # Counts as large as training expects, so that further training replaces no code.
         best_state[name + "inited"] = torch.ones(1)
         best_state[name + "cluster_size"] = torch.full((config.card,), _ALIVE)
         best_state[name + "embed_avg"] = _ALIVE * best_state[name + "embed"]
@@ -254,7 +255,7 @@ _ALIVE = 2.0  # rvq.threshold_ema_dead_code of the released configs
 
 
 def settings_text(config: CodecConfig) -> str:
-    """The `xp.cfg` of this codec: what audiocraft needs to build it."""
+    """The `xp.cfg` from which audiocraft can build this codec."""
     settings: dict[str, Any] = {
         "solver": "compression",
         "device": "cpu",
@@ -269,7 +270,7 @@ def settings_text(config: CodecConfig) -> str:
     for field, (path, kind) in RELEASED_FIELDS.items():
         said[path] = kind(getattr(config, field))
     if config.pad_mode == "zero":
-        said["seanet.pad_mode"] = "constant"  # as the reference calls it
+        said["seanet.pad_mode"] = "constant"  # the reference's name for it
     for path, value in said.items():
         *folders, name = path.split(".")
         at = settings
@@ -295,7 +296,7 @@ def _support(where: str, path: str, said: Any, supported: tuple[Any, ...]) -> No
 
 
 def _checked(config: CodecConfig, state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """The folded tensors, held against the model they are for."""
+    """Check the folded tensors against the model that they are for."""
     counts = {name: getattr(config, name) for name in ("n_q", "n_residual_layers", "lstm_layers")}
     bounds.check_counts(counts, len(state), f"{where}: the codec")
     with blank():
@@ -306,7 +307,7 @@ def _checked(config: CodecConfig, state: dict[str, Tensor], where: str) -> dict[
 
 
 def _fold(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """weight_g and weight_v -> weight, where they are a pair; all else as it is."""
+    """Combine pairs of weight_g and weight_v into weight; keep the others."""
     folded = dict(state)
     for name, direction in state.items():
         layer, _, part = name.rpartition(".")
@@ -320,14 +321,14 @@ def _fold(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unfold(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of convolutions -> weight_g and weight_v; all else as it is."""
+    """Split the weights of convolutions into weight_g and weight_v; keep the others."""
     unfolded: dict[str, Tensor] = {}
     for name, tensor in state.items():
         layer, _, part = name.rpartition(".")
         if part == "weight" and tensor.dim() == 3:
             norm = _norm(tensor)
             unfolded[f"{layer}.weight_g"] = norm
-            # A filter of zeros has no direction, and audiocraft would divide by its length.
+            # A filter of zeros has no direction, and audiocraft would divide by its norm.
             unfolded[f"{layer}.weight_v"] = torch.where(norm > 0, tensor, torch.ones_like(tensor))
         else:
             unfolded[name] = tensor

@@ -25,9 +25,9 @@ from magnet_cli.foreign import reading
 from magnet_cli.naming import some
 from magnet_cli.version import __version__
 
-_PROGRAM = "magnet-cli"  # what the hub is told that we are
+_PROGRAM = "magnet-cli"  # our name in requests to the hub
 _REPO = re.compile(r"[\w\-.]{1,96}(/[\w\-.]{1,96})?", re.ASCII)
-# As git allows for branches and tags, and nothing that is a path of its own.
+# As git allows for branches and tags, without paths that lead elsewhere.
 _REVISION = re.compile(r"[^\s/~^:?*\[\\\x00-\x1f\x7f][^\s~^:?*\[\\\x00-\x1f\x7f]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -57,7 +57,7 @@ class Progress:
 
 
 ProgressHook = Callable[[Progress], None]
-# Of the names of the files in a repository, those that are needed; raises where it is no good.
+# Chooses the needed files of a repository by name; raises if they are unsuitable.
 FileChoice = Callable[[Sequence[str]], Sequence[str]]
 
 
@@ -109,13 +109,13 @@ def download(
     progress: ProgressHook | None = None,
     again: Sequence[str] = (),
 ) -> Snapshot:
-    """Fetch the files of `repo` that `choose` picks from its listing into the cache.
+    """Download the files of `repo` that `choose` picks from its listing into the cache.
 
-    Cached files are not fetched again, and interrupted downloads are resumed.
+    Cached files are not downloaded again, and interrupted downloads are resumed.
 
     Args:
         revision: branch, tag or commit.
-        again: names of files to fetch even so; then `revision` is the commit that they are of.
+        again: names of files to download even if cached; `revision` is then their commit.
 
     Raises ModelNotFoundError: no such repository or revision, no access, no network, no space.
     """
@@ -124,12 +124,12 @@ def download(
     endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
         api = huggingface_hub.HfApi(endpoint=endpoint, library_name=_PROGRAM)
-        # For the listing the library waits without end, unless it is told how long; for files not.
+        # Without a timeout the library waits forever for the listing, unlike for files.
         patience = huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT  # seconds: 10, or the user's own
         listing = api.model_info(repo, revision=revision, timeout=patience)
         names = [entry.rfilename for entry in listing.siblings or ()]
-        # The first file is asked for by the branch's name, which notes the branch's commit in the
-        # cache; the others by that commit, so that all are of one.
+        # The first file is requested by the branch's name, which records the branch's commit in the cache;
+        # the others by that commit, so that all are from one.
         at = revision
         snapshot = None
         for name in choose(names):
@@ -152,7 +152,7 @@ def download(
     except MagnetError:
         raise
     except Exception as error:
-        # The library lets its transport's errors through, and has changed its transport twice.
+        # The library passes on its HTTP client's errors, and has changed that client twice.
         raise _explained(repo, revision, error) from error
     if snapshot is None:
         raise ModelNotFoundError(f"Nothing in {repo} is needed.", "Check the name of the model.")
@@ -169,7 +169,7 @@ def _commit(folder: Path, revision: str) -> str | None:
         return None
     try:
         commit = reading.read_text(folder / "refs" / revision, most=200).strip()
-    except (OSError, reading.ReadError):  # a pipe, a device, or not a name that was kept
+    except (OSError, reading.ReadError):  # a pipe, a device, or a name that was not cached
         pass
     else:
         return commit if _COMMIT.fullmatch(commit) else None
@@ -235,8 +235,7 @@ def _explained(repo: str, revision: str | None, error: Exception) -> ModelNotFou
         return ModelNotFoundError(
             f"{repo} has no revision {revision!r}.", "Leave the revision out, or check it."
         )
-    # The hub answers 401 both for what is private and, to callers without a token, for what is not
-    # there at all.
+    # The hub answers 401 for private repositories and, to callers without a token, for missing ones.
     if isinstance(error, hub.RepositoryNotFoundError) or status == 404:
         return ModelNotFoundError(
             f"The hub has no model {repo}, or it is private.",

@@ -25,13 +25,13 @@ HINT = "The file is damaged, or made by a version that this one does not know."
 def to_ours(
     state: Mapping[str, Tensor], table: Table, drops: Sequence[str], where: str
 ) -> dict[str, Tensor]:
-    """`state` under our names; keys that match a pattern of `drops` are left out.
-    Raises CheckpointError: a key is in neither, or two keys have the same name among ours."""
+    """Rename `state` to our names; keys that match a pattern of `drops` are left out.
+    Raises CheckpointError: a key matches neither, or two keys get the same name."""
     return _rename(state, table, drops, where)
 
 
 def from_ours(state: Mapping[str, Tensor], table: Table, where: str) -> dict[str, Tensor]:
-    """Our `state` under their names, by the table from right to left.
+    """Rename our `state` to their names, using the table from right to left.
     Raises CheckpointError: a key has no row."""
     return _rename(state, [(ours, theirs) for theirs, ours in table], (), where)
 
@@ -70,7 +70,7 @@ def _check_plain(key: str, tensor: object, where: str) -> None:
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise CheckpointError(f"{where}: {key} is a sparse or quantized tensor.", HINT)
     if tensor.is_meta or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        # A stride of zero makes a number into as many as are wanted.
+        # With a stride of zero, a tensor can be larger than its storage.
         raise CheckpointError(f"{where}: {key} is larger than what is stored of it.", HINT)
 
 

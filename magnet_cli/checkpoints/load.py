@@ -1,4 +1,4 @@
-"""From the files of a place to a built model, and from one format into another."""
+"""Builds models from their files, and converts between formats."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from magnet_cli.models.precision import DTYPES, INT8, check_room, make_int8, pac
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
-# Of a language model's precision, once its sizes are known.
+# Chooses the language model's dtype by its sizes.
 Choice = Callable[[LMConfig], torch.dtype]
 
 
@@ -39,34 +39,34 @@ def load_parts(
     *,
     to_save: bool = False,
 ) -> Parts:
-    """Build the model that these files hold, ready to generate (no gradients).
+    """Build a model from its files, ready to generate (no gradients).
 
     Args:
         device: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, mps.
-        dtype: of the language model: auto (`precision.pick_dtype`; int8 where it is saved so), float32,
-            float16, bfloat16, int8. Codec and text encoder are in float32: they cost
-            little, and T5 overflows in half precision; with int8, a T5 is in int8, too.
-        loras: adapters, which are merged into the weights.
-        to_save: the model will be written, not run: int8 weights are left as they are kept.
+        dtype: of the language model: auto (`precision.pick_dtype`; int8 if saved so), float32, float16,
+            bfloat16, int8. Codec and text encoder are float32, as they cost little and T5 overflows in half
+            precision; with int8, a T5 is int8, too.
+        loras: adapters to merge into the weights.
+        to_save: the model will only be saved: int8 weights keep their stored form.
 
     Raises:
-        CheckpointError: the files are damaged, or not of a model that can be built.
-        ModelNotFoundError: an adapter is not there.
-        UsageError: no such device or dtype, or int8 on a GPU, or int8 weights in another dtype, or not
-            enough memory.
+        CheckpointError: the files are damaged, or not of a supported model.
+        ModelNotFoundError: an adapter does not exist.
+        UsageError: no such device or dtype, int8 on a GPU, int8 weights in another dtype, or not enough
+            memory.
     """
     where = pick_device(device)
     saved_so = _is_int8(place)
     in_int8 = dtype == INT8 or (saved_so and dtype == "auto")
     if in_int8 or saved_so:
         _check_int8(place, where, dtype, saved_so, loras)
-    # Quantised layer by layer, from weights that are still mapped to their file.
+    # Quantized layer by layer, from weights that are memory-mapped.
     stored = "float32" if saved_so else _stored_dtype(place) if in_int8 else dtype
 
     def choose(config: LMConfig) -> torch.dtype:
         chosen = pick_dtype(stored, where, config.parameters)
         said = INT8 if in_int8 else str(chosen).removeprefix("torch.")
-        if not to_save:  # what is only read and written stays in its file, tensor by tensor
+        if not to_save:  # a model that is only saved stays memory-mapped
             check_room(place.name, config, said, where)
         return chosen
 
@@ -87,16 +87,16 @@ def load_parts(
 
 
 def load_codec(place: Place, device: str = "auto") -> AudioCodec:
-    """Build a codec alone (`place.find_codec`), in float32.
-    Raises CheckpointError, UsageError: as `load_parts`."""
+    """Build only a codec (`place.find_codec`), in float32. Raises CheckpointError, UsageError: as
+    `load_parts`."""
     codec = _codec(place, pick_device(device))
     codec.eval().requires_grad_(False)
     return codec
 
 
 def load_text_encoder(place: Place) -> TextEncoder:
-    """Build a text encoder alone (`place.find_text_encoder`), in float32 on the CPU.
-    Raises CheckpointError: as `load_parts`."""
+    """Build only a text encoder (`place.find_text_encoder`), in float32 on the CPU. Raises CheckpointError:
+    as `load_parts`."""
     native_one = place.layout is NATIVE_TEXT
     load: Callable[[Path], TextEncoder] = native.load_text_encoder if native_one else load_t5
     encoder = load(place.directory)
@@ -105,7 +105,7 @@ def load_text_encoder(place: Place) -> TextEncoder:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that `name` stands for, which must be there. Raises UsageError: it is not."""
+    """The device with this name. Raises UsageError: it is not available."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -139,12 +139,12 @@ def import_checkpoint(
     """Write a model in magnet's own format (`magnet models import`).
 
     Args:
-        dtype: of the language model in the file; None: float16 where the released file has it so. The
-            rest is in float32, but for a T5 beside int8.
+        dtype: of the language model in the file; None: float16 if the released file has it. The rest is
+            float32, except for a T5 with int8.
 
     Raises:
         CheckpointError: it cannot be loaded.
-        UsageError: the directory is there already, or there is no such dtype.
+        UsageError: the directory exists, or there is no such dtype.
         OSError: it cannot be written.
     """
     wanted = dtype or (INT8 if _is_int8(place) else _stored_dtype(place))
@@ -154,12 +154,12 @@ def import_checkpoint(
 def merge_checkpoint(
     place: Place, loras: Sequence[Lora], directory: Path, overwrite: bool = False
 ) -> None:
-    """Write a model with adapters merged into it, in magnet's own format (`magnet models merge`).
+    """Merge adapters into a model and write it in magnet's own format (`magnet models merge`).
 
     Raises:
         CheckpointError: it or an adapter cannot be loaded, or they do not fit each other.
-        ModelNotFoundError: an adapter is not there.
-        UsageError: the directory is there already.
+        ModelNotFoundError: an adapter does not exist.
+        UsageError: the directory exists.
         OSError: it cannot be written.
     """
     loaded = load_parts(place, "cpu", _stored_dtype(place), loras, to_save=True)
@@ -167,12 +167,13 @@ def merge_checkpoint(
 
 
 def export_checkpoint(place: Place, directory: Path) -> None:
-    """Write a model in the released layout (`magnet models export`); its text encoder goes by name.
+    """Write a model in the released layout (`magnet models export`), which stores only the text encoder's
+    name.
 
     Raises:
         CheckpointError: it cannot be loaded.
-        UsageError: the directory is there already, or the released layout has no place for the
-            model: a hybrid one, another codec than EnCodec, another text encoder than T5.
+        UsageError: the directory exists, or the released layout cannot represent the model: a hybrid model,
+            a codec other than EnCodec, a text encoder other than T5.
         OSError: it cannot be written.
     """
     loaded = load_parts(place, "cpu", _stored_dtype(place), to_save=True)
@@ -220,7 +221,7 @@ def _is_int8(place: Place) -> bool:
 def _check_int8(
     place: Place, device: torch.device, dtype: str, saved_so: bool, loras: Sequence[Lora]
 ) -> None:
-    """Refuse what int8 weights cannot do. Raises UsageError: any of it was asked for."""
+    """Refuse what int8 weights do not support. Raises UsageError."""
     if saved_so and loras:
         raise UsageError(
             f"No adapter can be merged into {place.name}, which holds int8 weights.",
@@ -296,7 +297,7 @@ def _codec(part: Place, device: torch.device) -> AudioCodec:
 
 
 def _complete(defaults: DecodingConfig, config: LMConfig) -> DecodingConfig:
-    """`defaults` with every field given."""
+    """Fill in the missing fields of `defaults`."""
     span = DecodingConfig(span_len=config.span_len)
     return defaults.over(span).over(DECODING_DEFAULTS)
 
@@ -307,7 +308,7 @@ def _kind(codec: AudioCodec) -> registry.Kind:
 
 
 def _stored_dtype(place: Place) -> str:
-    """The name of the dtype that the language model is stored in."""
+    """The name of the dtype in which the language model is stored."""
     if place.layout is NATIVE:
         dtype = native.stored_dtype(place.directory)
     else:
@@ -317,7 +318,7 @@ def _stored_dtype(place: Place) -> str:
 
 
 def _check_parts(loaded: Parts, directory: Path) -> None:
-    """Refuse parts that do not belong together."""
+    """Check that the parts belong together."""
     lm, codec, text = loaded.lm.config, loaded.codec, loaded.text_encoder
     problem = None
     if (lm.n_q, lm.card) != (codec.n_q, codec.card):

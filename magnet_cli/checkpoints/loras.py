@@ -21,22 +21,22 @@ _MOST_SCALE = 100.0
 class Lora:
     """An adapter to merge into a model."""
 
-    file: str  # its folder, or its adapter_model.safetensors, as the user has it
-    scale: float = 1.0  # times its own strength
+    file: str  # its folder, or its adapter_model.safetensors, as given by the user
+    scale: float = 1.0  # multiplies its own scale
 
     def __str__(self) -> str:
-        """As `--lora` takes it; with the scale always, as a file's name may end like one."""
+        """As `--lora` takes it; always with the scale, because a file's name can end like one."""
         return f"{self.file}:{str(self.scale).removesuffix('.0')}"
 
     @property
     def weights(self) -> Path:
-        """The file of its matrices."""
+        """The file with its matrices."""
         path = Path(os.path.expanduser(self.file))
         return path / WEIGHTS_FILE if path.is_dir() else path
 
     @property
     def id(self) -> str:
-        """What tells it from others: its files and its scale, not its name.
+        """An id of its files and its scale, independent of its name.
 
         Raises OSError, ValueError: they cannot be read.
         """
@@ -46,8 +46,7 @@ class Lora:
         return f"sha256:{digest.hexdigest()}"
 
     def check(self) -> Lora:
-        """Refuse one that is not there.
-        Raises ModelNotFoundError: naming what is missing."""
+        """Check that it exists. Raises ModelNotFoundError: naming what is missing."""
         for path in (self.weights, self.weights.parent / CONFIG_FILE):
             if not path.is_file():
                 raise ModelNotFoundError(
@@ -61,7 +60,7 @@ def parse_lora(given: object) -> Lora:
     """Parse a LoRA from "FILE[:SCALE]", a path, or a path and a scale.
 
     Raises:
-        UsageError: it is none of them, or its scale is no number that makes sense.
+        UsageError: it is none of these, or its scale is not a usable number.
     """
     if isinstance(given, Lora):
         return given

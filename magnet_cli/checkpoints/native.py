@@ -1,7 +1,7 @@
-"""magnet's own format: one self-contained directory without pickles.
+"""magnet's own format: a self-contained directory without pickles.
 
-config.json        what it is: sizes, kinds of codec and text encoder, defaults, licence, origin
-lm.safetensors     the language model, the codec and the text encoder, by our names
+config.json        sizes, kinds of codec and text encoder, defaults, licence, origin
+lm.safetensors     the language model, the codec and the text encoder, with our names
 codec.safetensors
 text.safetensors
 tokenizer.json     of the text encoder
@@ -44,13 +44,14 @@ CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE = (
     "codec.safetensors",
     "text.safetensors",
 )
-# All that the format writes (layouts.NATIVE): a directory that holds more is not ours to replace.
+# All files of the format (layouts.NATIVE); a directory with others is never replaced.
 FILES = (CONFIG_FILE, LM_FILE, CODEC_FILE, TEXT_FILE, building.TOKENIZER_FILE)
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """A part beside the language model: its name in config.json, in words, its file, its kinds."""
+    """A part other than the language model: its key in config.json, its name in messages, its file, its
+    kinds."""
 
     name: str
     what: str
@@ -74,15 +75,15 @@ def save(
     """Write a model; the directory appears whole or not at all.
 
     Args:
-        parts: its networks, and the name, kind, licence and defaults that the file says.
+        parts: the networks, with the name, kind, licence and defaults to record.
         provenance: where it comes from: repo, revision, how it was trained.
-        lm_dtype: the language model's dtype in the file; None: as it is.
+        lm_dtype: the language model's dtype in the file; None: unchanged.
         part_dtype: the same for codec and text encoder.
-        overwrite: replace a directory that holds a model in this format, and nothing else.
+        overwrite: replace a directory that contains only a model in this format.
 
     Raises:
-        UsageError: something is there already that is not to be replaced.
-        CheckpointError: a part is of a kind that the format cannot hold.
+        UsageError: the directory exists and may not be replaced.
+        CheckpointError: the format has no kind for a part.
         OSError: it cannot be written.
     """
     refuse_link(directory)
@@ -108,19 +109,19 @@ def save(
 
 
 def save_part(directory: Path, part: AudioCodec | TextEncoder) -> None:
-    """Write a codec or a text encoder alone, for models that are yet to be trained.
+    """Write only a codec or a text encoder, for models to be trained.
 
     Raises:
-        UsageError: something is there already.
-        CheckpointError: it is of a kind that the format cannot hold.
+        UsageError: the directory exists.
+        CheckpointError: the format has no kind for it.
     """
     said = _described(part)
     write_directory(directory, lambda partial: _write_parts(partial, said, {}, [part]))
 
 
 def _described(*parts: AudioCodec | TextEncoder) -> dict[str, Any]:
-    """What config.json says of codec and text encoder.
-    Raises CheckpointError: one is of a kind that the format cannot hold."""
+    """The entries of codec and text encoder in config.json. Raises CheckpointError: the format has no kind
+    for one."""
     slots = [(_slot(part), part) for part in parts]
     return {slot.name: building.describe(part, slot.kinds) for slot, part in slots}
 
@@ -132,7 +133,7 @@ def _write_parts(
     parts: Iterable[AudioCodec | TextEncoder],
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Codec and text encoder with their files, and config.json."""
+    """Write codec and text encoder with their files, and config.json."""
     for part in parts:
         slot = _slot(part)
         _save_tensors(part, directory / slot.file, dtype)
@@ -152,8 +153,7 @@ def _slot(part: AudioCodec | TextEncoder) -> _Slot:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json, checked to be of this format and of a version that we know.
-    Raises CheckpointError: it is not."""
+    """Read config.json. Raises CheckpointError: it is not of this format, or of an unknown version."""
     path = directory / CONFIG_FILE
     try:
         config = reading.read_json(path)
@@ -178,12 +178,13 @@ def load(
     dtype: torch.dtype | Callable[[LMConfig], torch.dtype] = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Parts:
-    """Load a model; its defaults are those that its file gives.
+    """Load a model; its defaults are those in its file.
 
     Args:
-        dtype: of the language model, or what chooses it by its sizes; codec and text encoder are in float32.
+        dtype: of the language model, or a function that chooses it by the sizes; codec and text encoder are
+            float32.
 
-    Raises CheckpointError: files are missing or damaged, or do not fit what config.json says.
+    Raises CheckpointError: files are missing or damaged, or do not fit config.json.
     """
     config = read_config(directory)
     source = str(directory / CONFIG_FILE)
@@ -204,12 +205,12 @@ def load(
 
 
 def said_int8(config: dict[str, Any]) -> bool:
-    """Whether config.json says that language model and text encoder are in int8."""
+    """Whether language model and text encoder are in int8, by config.json."""
     return config.get(INT8) is True
 
 
 def _part(config: dict[str, Any], name: str, source: str) -> dict[str, Any]:
-    """What config.json says of a part."""
+    """A part's entry in config.json."""
     said = config.get(name)
     if not isinstance(said, dict):
         raise CheckpointError(
@@ -219,7 +220,7 @@ def _part(config: dict[str, Any], name: str, source: str) -> dict[str, Any]:
 
 
 def _lm_config(said: dict[str, Any], source: str) -> LMConfig:
-    """The language model's sizes as config.json says them."""
+    """The language model's sizes, from config.json."""
     lists = {"delays": said.get("delays"), **{k: said.get(k, []) for k in ("stages", "tempi")}}
     for name, value in lists.items():
         nested = isinstance(value, list) and (
@@ -236,7 +237,7 @@ def _lm_config(said: dict[str, Any], source: str) -> LMConfig:
 
 
 def _card(config: dict[str, Any], source: str) -> dict[str, Any]:
-    """What config.json says of the model beside its parts: fields of Parts."""
+    """The fields of Parts in config.json that describe the model as a whole."""
     words = {name: config.get(name) for name in ("name", "kind", "licence")}
     origin, defaults = config.get("provenance"), config.get("defaults")
     encoder = origin.get("text_encoder") if isinstance(origin, dict) else None
@@ -256,7 +257,7 @@ def _card(config: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _check_counts(config: LMConfig, path: Path, source: str) -> None:
-    """Refuse more layers or streams than there are weights for, before any is built."""
+    """Refuse more layers or streams than the file has weights for, before any is built."""
     try:
         tensors = len(bounds.read_header(path).shapes)
     except (OSError, ValueError) as error:
@@ -266,14 +267,14 @@ def _check_counts(config: LMConfig, path: Path, source: str) -> None:
 
 
 def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCodec:
-    """The codec of a model alone, in float32. Raises CheckpointError: as `load`."""
+    """Load only the codec of a model, in float32. Raises CheckpointError: as `load`."""
     codec: AudioCodec = _load_part(directory, _CODEC, device)
     return codec
 
 
 def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> TextEncoder:
-    """The text encoder of a model, or one that `save_part` wrote.
-    Raises CheckpointError: as `load`."""
+    """Load only the text encoder of a model, or one written by `save_part`. Raises CheckpointError: as
+    `load`."""
     encoder: TextEncoder = _load_part(directory, _TEXT, device)
     return encoder
 
@@ -285,15 +286,15 @@ def _load_part(directory: Path, slot: _Slot, device: torch.device | str) -> Any:
 
 
 def _built(slot: _Slot, config: Mapping[str, Any], directory: Path) -> Any:
-    """A codec or a text encoder as config.json describes it, without weights."""
+    """Build the codec or text encoder described by config.json, without weights."""
     source = str(directory / CONFIG_FILE)
     with blank():
         return building.build(config.get(slot.name), directory, slot.kinds, slot.what, source)
 
 
 def stored_dtype(directory: Path) -> torch.dtype:
-    """The dtype that the language model's weights are stored in.
-    Raises CheckpointError: lm.safetensors is unreadable."""
+    """The dtype of the language model's stored weights. Raises CheckpointError: lm.safetensors is
+    unreadable."""
     path = directory / LM_FILE
     weights = read_safetensors(path, lambda name: name == "text_proj.weight")
     if not weights:
@@ -302,10 +303,8 @@ def stored_dtype(directory: Path) -> torch.dtype:
 
 
 def _check_replaceable(directory: Path) -> None:
-    """Refuse to replace what is more than a model: its other files would be gone.
-
-    A training run's directory is more, too: its log, settings, samples and checkpoints.
-    """
+    """Refuse to replace a directory with more than a model in it, such as a training run's log, settings,
+    samples and checkpoints."""
     found = sorted(directory.iterdir()) if directory.is_dir() else []
     foreign = [path.name for path in found if path.name not in FILES or path.is_dir()]
     try:
@@ -337,4 +336,4 @@ def _save_tensors(module: nn.Module, path: Path, dtype: torch.dtype | None) -> N
         for name, tensor in module.state_dict().items()
     }
     save_file(state, path)
-    open_to_others(path)  # safetensors makes private files
+    open_to_others(path)  # safetensors creates files that only the user can read

@@ -67,7 +67,7 @@ def folder_of(spec: str) -> Path | None:
                 f"{name} is a file." if path.exists() else f"There is no folder {name}.",
                 "Name a model's folder; `magnet models list` lists the models on this machine.",
             )
-    except (OSError, ValueError) as error:  # too long a name, a NUL in it, no permission
+    except (OSError, ValueError) as error:  # name too long, NUL in it, no permission
         raise registry.unknown_name(spec) from error
     return None
 
@@ -267,7 +267,7 @@ def _snapshot(
 
         damaged = integrity.damaged(snapshot.directory, list(chosen.values()))
         if damaged:
-            revision = snapshot.revision  # the other files are of this commit
+            revision = snapshot.revision  # the other files are from this commit
     if snapshot is not None and not missing and not damaged:
         return snapshot
     if how.offline:

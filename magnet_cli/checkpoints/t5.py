@@ -1,4 +1,4 @@
-"""T5's encoder from the hub's layout: config.json, tokenizer.json, safetensors or .bin."""
+"""Loads T5's encoder from the hub's layout: config.json, tokenizer.json, safetensors or .bin."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ T5_KEYS: key_map.Table = [
     (f"{_BLOCK}.1.layer_norm.weight", "layers.{}.feed_forward_norm.weight"),
     ("encoder.final_layer_norm.weight", "norm.weight"),
 ]
-# The released files hold the whole of T5; only its encoder is used, and of the copies of the
-# embedding that are tied to it only one.
+# The released files contain all of T5; only its encoder is used, with one of the tied copies of the
+# embedding.
 _TIED = "encoder.embed_tokens.weight"
 _DROPPED_PREFIX = "decoder."
 T5_DROPS = ("lm_head.weight", _TIED)
@@ -61,7 +61,7 @@ def load_t5(directory: Path, device: torch.device | str = "cpu") -> T5Encoder:
         pickled = read_pickle(weights)
         state = {k: v for k, v in pickled.items() if not str(k).startswith(_DROPPED_PREFIX)}
     if "shared.weight" not in state and _TIED in state:
-        state["shared.weight"] = state[_TIED]  # safetensors keeps one name of a tied tensor
+        state["shared.weight"] = state[_TIED]  # safetensors stores a tied tensor under one name
     where = f"{directory / weights.name}"
     bounds.check_counts({"num_layers": config.num_layers}, len(state), where)
     with blank():
@@ -71,8 +71,7 @@ def load_t5(directory: Path, device: torch.device | str = "cpu") -> T5Encoder:
 
 
 def read_config(path: Path) -> T5Config:
-    """The sizes that a released config.json describes.
-    Raises CheckpointError: not the config of a T5 that we can build."""
+    """The sizes in a released config.json. Raises CheckpointError: not the config of a supported T5."""
     try:
         said: dict[str, Any] = reading.read_object(path)
     except (OSError, ValueError) as error:

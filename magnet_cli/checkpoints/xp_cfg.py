@@ -1,10 +1,9 @@
-"""`xp.cfg`: the experiment's settings that a released checkpoint carries, as YAML text.
+"""`xp.cfg`: the settings of the training run, stored in a released checkpoint as YAML text.
 
-The text holds the interpolations of the tool that wrote it (OmegaConf), unresolved:
-`${sample_rate}`, `${encodec.causal}`. Plain dotted ones are resolved here; resolvers
-(`${oc.env:USER}`), relative ones (`${.x}`) and references to keys that are not there stay as the
-text they are, because no size of a model depends on them. `value` refuses them where one is asked for
-after all.
+It contains the unresolved interpolations of the tool that wrote it (OmegaConf): `${sample_rate}`,
+`${encodec.causal}`. Plain dotted ones are resolved here. Resolvers (`${oc.env:USER}`), relative ones
+(`${.x}`) and references to missing keys stay text, because no size of a model depends on them; `value`
+refuses them.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ _KINDS = {
     list: "a list",
 }
 _MOST_PARTS = (
-    100_000  # values, and 100 characters of a text count as one: released ones have a thousand
+    100_000  # values; 100 characters of text count as one, and released settings have a thousand
 )
 _T = TypeVar("_T")
 
 
 def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state dictionary of a released file, and the settings beside it.
+    """The state dictionary and the settings in a released file.
     Raises CheckpointError: unreadable, refused, or not in the released layout."""
     package = read_pickle(path)
     state, text = package.get("best_state"), package.get("xp.cfg")
@@ -48,9 +47,8 @@ def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The settings in `text`, nested as they are, plain interpolations replaced by what they name.
-    Raises CheckpointError: not YAML, not a mapping, or an interpolation that leads back to itself.
-    """
+    """Parse `text` to nested settings, with plain interpolations resolved.
+    Raises CheckpointError: not YAML, not a mapping, or a circular interpolation."""
     try:
         raw = yaml_text.yaml_of(text)
         if not isinstance(raw, dict):
@@ -64,10 +62,10 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def value(settings: dict[str, Any], path: str, kind: type[_T]) -> _T:
-    """The setting at a dotted path, for instance `value(settings, "seanet.n_filters", int)`.
+    """The setting at a dotted path, for example `value(settings, "seanet.n_filters", int)`.
 
-    A whole number is taken where a float is asked for; True and False are not numbers. Raises
-    CheckpointError: nothing is there, or it is not a `kind`, as an unresolved one is not.
+    An integer is accepted for a float; True and False are not numbers. Raises CheckpointError: it is
+    missing, unresolved, or not a `kind`.
     """
     try:
         found = _at(settings, path)
@@ -84,7 +82,7 @@ def value(settings: dict[str, Any], path: str, kind: type[_T]) -> _T:
 
 
 def get(settings: dict[str, Any], path: str, otherwise: Any) -> Any:
-    """The setting at a dotted path, of whatever kind; `otherwise` where nothing is there."""
+    """The setting at a dotted path, of any type; `otherwise` if there is none."""
     try:
         return _at(settings, path)
     except KeyError:
@@ -100,14 +98,14 @@ def _at(settings: Any, path: str) -> Any:
 
 
 class _Resolver:
-    """Replaces references by what they name; what they come to is counted, since each can name many."""
+    """Resolves references, and limits the size of the result, since a reference can stand for many values."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
         self._parts = 0
 
     def resolve(self, node: Any, trail: tuple[str, ...]) -> Any:
-        """`node` with its references replaced; `trail` holds the references that led here."""
+        """Resolve the references in `node`; `trail` holds the references that led here."""
         self._parts += 1 + (len(node) // 100 if isinstance(node, str) else 0)
         if self._parts > _MOST_PARTS or len(trail) > 20:
             raise ReadError("its references expand to too many settings")

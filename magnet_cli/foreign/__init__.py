@@ -1,1 +1,1 @@
-"""What files of unknown makers say: read within bounds, and shown as no more than it is."""
+"""Reads untrusted files within limits, and shows their text safely."""

@@ -1,13 +1,13 @@
-"""What files may say of sizes, checked before memory is taken for them. No torch here.
+"""Bounds on the sizes that files specify, checked before memory is allocated for them. Imports no torch.
 
-First the one table of bounds: what each number may be that a file decides a size, a length or a time by.
-They are far beyond all that exists, and near enough that a model of such sizes is refused or built within
-a second: what is built has no memory until its weights are there (`checkpoints/building.py`), and weights
-that are there bound what they are for (`check_counts`).
+First the table of bounds: the valid range of every number in a file that determines a size, a length or a
+time. The ranges are far wider than anything that exists, but narrow enough that a model of any such size is
+refused or built within a second: it takes no memory until its weights are there
+(`checkpoints/building.py`), and existing weights limit the counts (`check_counts`).
 
-Then files of weights, which are checked before a library opens them. A safetensors file begins with the
-names and shapes of its tensors. A pickle of torch is a zip archive whose members are stored uncompressed; an
-older one is a stream of instructions. Nothing in either is run here.
+Then checks of weight files before a library opens them. A safetensors file starts with the names and shapes
+of its tensors. A pickle of torch is a zip archive with uncompressed members; an older one is a stream of
+instructions. Neither is executed here.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from magnet_cli.foreign.reading import ReadError
 
 @dataclass(frozen=True)
 class Bound:
-    """What a number may be: whole or not, from `low` to `high`, both of them taken."""
+    """The valid values of a number: integer or not, from `low` to `high` inclusive."""
 
     low: float
     high: float
     whole: bool = True
 
     def holds(self, value: Any) -> bool:
-        """Whether it may be this."""
+        """Whether the value is valid."""
         kinds = int if self.whole else (int, float)
         if not isinstance(value, kinds) or isinstance(value, bool):
             return False
@@ -46,7 +46,7 @@ class Bound:
 
     @property
     def takes(self) -> str:
-        """The values it may have, in words."""
+        """The valid values, in words."""
         kind = "a whole number" if self.whole else "a number"
         return f"{kind} from {self.low:,g} to {self.high:,.15g}"
 
@@ -59,7 +59,7 @@ _WIDTH = Bound(1, 65_536)
 _LAYERS = Bound(0, 256)
 _KERNEL = Bound(1, 1023)
 
-# By the names of the fields, which mean the same in all configs that have them (config.py, models/text.py,
+# By field name; a name means the same in all configs that have it (config.py, models/text.py,
 # models/word_pieces.py).
 BOUNDS: dict[str, Bound] = {
     # language model
@@ -70,7 +70,7 @@ BOUNDS: dict[str, Bound] = {
     "text_dim": _WIDTH,
     "n_q": Bound(1, 256),
     "card": Bound(1, 1 << 20),
-    "subcodes_context": Bound(-1, 100_000),  # -1: no restriction
+    "subcodes_context": Bound(-1, 100_000),  # -1: unlimited
     "span_len": Bound(1, 100_000),
     "delay": Bound(0, 4096),
     "beat": _number(1, 10_000),
@@ -78,12 +78,12 @@ BOUNDS: dict[str, Bound] = {
     "segment_duration": _number(0.001, 3600),
     "segment_frames": Bound(1, 200_000),
     "parameters": Bound(0, 10**12),
-    "weight": _number(1e-4, 1e4),  # of a clip, against others
+    "weight": _number(1e-4, 1e4),  # of a clip, relative to others
     # codecs
     "sample_rate": Bound(1, 1_000_000),
     "channels": Bound(1, 16),
     "ratio": Bound(1, 4096),
-    "ratios": Bound(1, 16),  # how many
+    "ratios": Bound(1, 16),  # number of them
     "hop_length": Bound(1, 1 << 20),
     "n_filters": Bound(1, 8192),
     "dimension": _WIDTH,
@@ -101,7 +101,7 @@ BOUNDS: dict[str, Bound] = {
     "bandwidth": _number(0, 1e6),  # kilobits per second
     "spectral_hop": Bound(2, 65_536),
     "overlap": Bound(2, 64),
-    "window": Bound(4, 1 << 20),  # samples of a spectral frame: hop * overlap
+    "window": Bound(4, 1 << 20),  # samples in a spectral frame: hop * overlap
     "stack": Bound(1, 256),
     "linear_hz": _number(0, 1_000_000),
     "high_bands": Bound(1, 8192),
@@ -134,14 +134,14 @@ BOUNDS: dict[str, Bound] = {
 
 
 def check_bound(name: str, value: Any, where: str) -> None:
-    """Refuse a number that a file gives and that its field may not have.
+    """Check a number from a file.
 
     Args:
-        name: of the field, in BOUNDS.
-        where: whose field it is, for the message: "config.json: the codec".
+        name: its field, in BOUNDS.
+        where: the owner of the field, for the message: "config.json: the codec".
 
     Raises:
-        CheckpointError: naming it, and what it takes.
+        CheckpointError: naming the field and its valid values.
     """
     bound = BOUNDS[name]
     if not bound.holds(value):
@@ -149,7 +149,7 @@ def check_bound(name: str, value: Any, where: str) -> None:
 
 
 def check_bounds(fields: Mapping[str, Any], where: str) -> None:
-    """The same of all fields of a config that are in the table; the others are not numbers of a size.
+    """Check all fields of a config that are in BOUNDS; others are not sizes.
 
     Raises:
         CheckpointError: as `check_bound`.
@@ -160,7 +160,7 @@ def check_bounds(fields: Mapping[str, Any], where: str) -> None:
 
 
 def check_codec(fields: Mapping[str, Any], where: str) -> None:
-    """The bounds of a codec's config, and of what its numbers come to together.
+    """Check the fields of a codec's config, and the sizes that follow from several of them.
 
     Raises:
         CheckpointError: as `check_bound`.
@@ -190,7 +190,7 @@ def check_codec(fields: Mapping[str, Any], where: str) -> None:
 
 
 def check_counts(counts: Mapping[str, int], tensors: int, where: str) -> None:
-    """Refuse more layers or streams than a file has tensors: each has one at least.
+    """Refuse more layers or streams than a file has tensors, as each has at least one.
 
     Raises:
         CheckpointError: naming the field.
@@ -205,22 +205,22 @@ def check_counts(counts: Mapping[str, int], tensors: int, where: str) -> None:
 
 # ------------------------------------------------------------------------------------- files of weights
 
-_MOST_HEADER = 32_000_000  # bytes: a model of 3 billion parameters has 200,000
+_MOST_HEADER = 32_000_000  # bytes: 200,000 in a model of 3 billion parameters
 _MOST_PICKLE = 64_000_000  # bytes of instructions, likewise
 _MOST_TENSORS = 200_000
-_LEAST = 1 << 31  # times and the like are below it
-_MAGIC = 0x1950A86A20F9469CFC6C  # marks a file of torch older than 1.6
+_LEAST = 1 << 31  # times and similar numbers are smaller
+_MAGIC = 0x1950A86A20F9469CFC6C  # identifies files of torch before 1.6
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a safetensors file, by name: their shapes, and what the file says beside."""
+    """The tensors of a safetensors file by name: their shapes, and the file's metadata."""
 
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
 
     def layers(self, prefix: str) -> int:
-        """How many numbers follow a prefix, as of `layers.0.weight` and `layers.1.weight`."""
+        """The number of layers with a prefix, such as those of `layers.0.weight` and `layers.1.weight`."""
         found = {
             name[len(prefix) :].partition(".")[0] for name in self.shapes if name.startswith(prefix)
         }
@@ -228,11 +228,11 @@ class Weights:
 
 
 def read_header(path: Path) -> Weights:
-    """The header of a safetensors file.
+    """Read the header of a safetensors file.
 
     Raises:
-        ReadError: it is none, or says what its own size does not allow.
-        OSError: it is not there, or may not be read.
+        ReadError: it is not one, or specifies more than its size allows.
+        OSError: it does not exist, or may not be read.
     """
     with reading.open_regular(path) as file:
         file.seek(0, 2)
@@ -265,18 +265,18 @@ def _shape(name: str, said: Any, size: int) -> tuple[int, ...]:
     shape = said.get("shape") if isinstance(said, dict) else None
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
         raise ReadError(f"its header gives {name[:60]!r} no shape")
-    # No kind of number takes less than half a byte.
+    # No dtype takes less than half a byte.
     if math.prod(shape) > 2 * size:
         raise ReadError(f"{name[:60]!r} would be larger than the file")
     return tuple(shape)
 
 
 def check_pickle(path: Path) -> None:
-    """Refuse a pickle of torch that could take more memory than its own size, or that is none.
+    """Refuse a file that is not a pickle of torch, or that could take more memory than its own size.
 
     Raises:
-        ReadError: it is.
-        OSError: it is not there, or may not be read.
+        ReadError: it is refused.
+        OSError: it does not exist, or may not be read.
     """
     with reading.open_regular(path) as file:
         start = file.read(8)
@@ -310,14 +310,14 @@ def _check_archive(file: BinaryIO, size: int) -> None:
 
 
 def _check_stream(file: BinaryIO, size: int) -> None:
-    """Older than torch 1.6: a number that marks torch's files, two small pickles, the content, and the
-    storages' names."""
+    """Check a file from before torch 1.6: a magic number, two small pickles, the content, and the names of
+    the storages."""
     _check_numbers(file, size, pickles=5)
 
 
 def _check_numbers(file: BinaryIO, size: int, pickles: int) -> None:
-    """Refuse numbers beyond the file's own size: they are lengths, shapes and strides, for which memory
-    would be taken. What is no pickle at all is for torch to say."""
+    """Refuse numbers larger than the file: they are lengths, shapes and strides, for which memory would be
+    allocated. Anything that is not a pickle is left to torch."""
     most = max(size, _LEAST)
     try:
         for _ in range(pickles):
@@ -326,5 +326,5 @@ def _check_numbers(file: BinaryIO, size: int, pickles: int) -> None:
                     raise ReadError(f"it speaks of more than its own size, in {code.name}")
     except ReadError:
         raise
-    except Exception:  # pickletools raises anything
+    except Exception:  # pickletools raises any exception
         return

@@ -19,29 +19,27 @@ import unicodedata
 from pathlib import Path
 from typing import Any, BinaryIO
 
-MOST_BYTES = (
-    16_000_000  # of a file that says what something is: those of models have a few thousand
-)
-MOST_DEPTH = 64  # of lists and mappings in each other: what is written here has six
+MOST_BYTES = 16_000_000  # bytes of a file of settings; those of models have a few thousand
+MOST_DEPTH = 64  # levels of nested lists and mappings; our own files have six
 
-# A string (also one without its end, which holds no brackets either), or what opens and closes.
+# A string (even if unterminated, since it then contains no brackets), or a bracket.
 _JSON_MARKS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)|[\[\]{}]', re.DOTALL)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class ReadError(ValueError):
-    """A file cannot be read; the text is the reason, to be added to the file's name."""
+    """A file cannot be read; the text is the reason, for use after the file's name."""
 
 
 def open_regular(path: Path, follow: bool = True) -> BinaryIO:
-    """Open a regular file for reading; a pipe without a writer would block forever.
+    """Open a regular file for reading; opening a pipe without a writer would block forever.
 
     Args:
-        follow: a link is followed.
+        follow: whether links are followed.
 
     Raises:
-        ReadError: it is a pipe, a device, a folder, or a link that is not to be followed.
-        OSError: it is not there, or may not be read.
+        ReadError: it is a pipe, a device, a folder, or a link while `follow` is false.
+        OSError: it does not exist, or may not be read.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
@@ -62,12 +60,12 @@ def open_regular(path: Path, follow: bool = True) -> BinaryIO:
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """All of a file.
+    """Read a whole file.
 
     Raises:
-        ReadError: it is none (`open_regular`), has more than `most` bytes, or stands for a file that git
-            has not fetched.
-        OSError: it is not there, or may not be read.
+        ReadError: it is not regular (`open_regular`), has more than `most` bytes, or is a pointer to a file
+            that git has not fetched.
+        OSError: it does not exist, or may not be read.
     """
     with open_regular(path) as file:
         data = file.read(most + 1)
@@ -83,10 +81,10 @@ LFS_HINT = "Fetch the files themselves: run `git lfs pull` in the folder that wa
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """All of a file as UTF-8 text, with or without a byte order mark.
+    """Read a whole file as UTF-8 text, with or without a byte order mark.
 
     Raises:
-        ReadError, OSError: as `read_bytes`; or it is no UTF-8 text.
+        ReadError, OSError: as `read_bytes`; or it is not UTF-8.
     """
     try:
         return read_bytes(path, most).decode("utf-8-sig")
@@ -110,7 +108,7 @@ def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
     """Read a file's JSON object.
 
     Raises:
-        ReadError, OSError: as `read_json`; or it is a value of another kind.
+        ReadError, OSError: as `read_json`; or it is another JSON value.
     """
     value = read_json(path, most)
     if not isinstance(value, dict):
@@ -122,10 +120,11 @@ def json_of(text: str | bytes, invalid: bool = False) -> Any:
     """Parse a JSON value.
 
     Args:
-        invalid: convert numbers that are not finite to None, instead of refusing them.
+        invalid: convert numbers that are not finite to None instead of refusing them.
 
     Raises:
-        ReadError: it is none, is nested too deeply, or says a name twice or a number that is none.
+        ReadError: it is not JSON, is nested too deeply, repeats a name, or contains a number that is not
+            finite.
     """
     if isinstance(text, bytes):
         try:
@@ -143,7 +142,7 @@ def json_of(text: str | bytes, invalid: bool = False) -> Any:
         raise ReadError(f"{said[:40]} is not a finite number")
 
     def whole(said: str) -> int:
-        if len(said) > 310:  # of more digits than the largest float
+        if len(said) > 310:  # more digits than the largest float
             raise ReadError("it holds a number of hundreds of digits")
         return int(said)
 
@@ -190,7 +189,7 @@ def toml_of(text: str) -> dict[str, Any]:
     """Parse a TOML text.
 
     Raises:
-        ReadError: it is none, is too large, or is nested too deeply.
+        ReadError: it is not TOML, is too large, or is nested too deeply.
     """
     try:
         import tomllib
@@ -214,7 +213,7 @@ def check_depth(value: Any) -> None:
     """Check the nesting of values, without recursion.
 
     Raises:
-        ReadError: they are.
+        ReadError: they are nested too deeply.
     """
     level = [value]
     for _ in range(MOST_DEPTH + 1):
@@ -273,7 +272,7 @@ def shown(text: str, most: int | None = None) -> str:
         most: maximum characters; longer text is cut.
     """
     if not text.isascii():
-        # In an ASCII locale, non-ASCII bytes of names are lone surrogates.
+        # In an ASCII locale, non-ASCII bytes in names are lone surrogates.
         with contextlib.suppress(UnicodeError):
             text = text.encode("utf-8", "surrogateescape").decode("utf-8")
     cut = text if most is None or len(text) <= most else f"{text[: most - 1]}…"

@@ -15,7 +15,7 @@ def yaml_of(text: str) -> Any:
     """Parse a YAML value. Aliases are refused, as a few lines of them can expand beyond memory.
 
     Raises:
-        ReadError: it is none, is too large or too deep, or says a name twice.
+        ReadError: it is not YAML, is too large or too deep, or repeats a name.
     """
     if len(text) > MOST_YAML:
         raise ReadError(f"it has more than {MOST_YAML:,} characters")

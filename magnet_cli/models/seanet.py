@@ -1,16 +1,16 @@
-"""SEANet, the convolutional network of EnCodec, computed for any range of its output.
+"""SEANet, EnCodec's convolutional network, evaluated on any range of its output.
 
-Convolutions, an LSTM at the frame rate, convolutions; the encoder and the decoder are two orders of
-the same parts (audiocraft's seanet.py and conv.py; Défossez et al., 2022, arXiv 2210.13438). Every
-layer here can say which range of its input a range of its output depends on, and compute just that.
-So a long sound is processed in pieces that equal one pass: the context of a piece is the exact
-receptive field, padding happens only where the sound truly ends, the LSTM's state is carried.
+The encoder and the decoder consist of convolutions, an LSTM at the frame rate and more convolutions
+(audiocraft's seanet.py and conv.py; Défossez et al., 2022, arXiv 2210.13438). Each layer knows which range
+of its input a range of its output depends on, and can compute just that. Long audio is therefore processed
+in chunks whose result equals a single pass: each chunk has the exact receptive field as context, padding is
+added only at the true ends, and the LSTM's state is carried over.
 
-Ranges are Python ranges of positions in the whole signal. `have` is what a tensor
-[B, C, 1, len(have)] covers, `want` what is asked for, `total` the length of the whole signal.
+Ranges are Python ranges of positions in the whole signal: a tensor [B, C, 1, len(have)] covers `have`, the
+range `want` is requested, and `total` is the length of the whole signal.
 
-Tensors between layers have an empty dimension so that they can lie channels-last in memory, where
-oneDNN on a CPU neither reorders nor transposes: the decoder takes a third less time.
+Tensors between layers have an extra dimension of size 1 so that they can be channels-last in memory, where
+oneDNN neither reorders nor transposes on a CPU: the decoder takes a third less time.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ LSTMState = tuple[Tensor, Tensor]
 
 
 class Layer(nn.Module, ABC):
-    """A layer that computes ranges; by default each output depends on its own position alone."""
+    """A layer that can compute ranges; by default each output depends only on the input at its position."""
 
     def length(self, total: int) -> int:
-        """Length of the output for a whole input of length `total`."""
+        """The output length for an input of length `total`."""
         return total
 
     def window(self, want: range, total: int) -> range:
-        """The part of the input that the outputs `want` depend on."""
+        """The range of the input that the outputs `want` depend on."""
         return want
 
     @abstractmethod
     def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
-        """The outputs `want` from an input that covers at least `window(want)`.
+        """Compute the outputs `want` from an input that covers at least `window(want)`.
 
-        A layer may overwrite `x` (see Chain).
+        May overwrite `x` (see Chain).
         """
 
 
 class Conv(Layer):
-    """A convolution whose output has ceil(total / stride) positions.
+    """A convolution with ceil(total / stride) output positions.
 
-    Padding is that of the reference: `reach - stride` in all, before the sound where causal, else
-    half on either side (the odd one before); and on the right what the last stride lacks.
+    Padded as in the reference by `reach - stride`: all of it on the left if causal, else half on each side
+    (the odd one on the left); the right side also gets what the last stride needs.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Conv(Layer):
         self.conv = nn.Conv1d(width_in, width_out, kernel, stride, dilation=dilation)
         self.stride = stride
         self.dilation = dilation
-        self.reach = (kernel - 1) * dilation + 1  # positions from the first to the last it reads
+        self.reach = (kernel - 1) * dilation + 1  # span of the kernel, in positions
         padding = self.reach - stride
         self.before = padding if config.causal else padding - padding // 2
         self.mode = "constant" if config.pad_mode == "zero" else config.pad_mode
@@ -83,9 +83,9 @@ class Conv(Layer):
         if self.mode == "reflect":
             if self._is_short(total):
                 return range(total)
-            if under.start < 0:  # mirrored at 0
+            if under.start < 0:  # reflected at 0
                 stop = max(stop, 1 - under.start)
-            if under.stop > total:  # mirrored at total - 1
+            if under.stop > total:  # reflected at total - 1
                 start = min(start, 2 * total - 1 - under.stop)
         return range(start, stop)
 
@@ -96,7 +96,7 @@ class Conv(Layer):
         left, right = max(-under.start, 0), max(under.stop - total, 0)
         if self.mode == "constant":
             x = _crop(x, have, range(max(under.start, 0), min(under.stop, total)))
-            # Equal zeros on both sides are free inside the convolution, and take a copy outside.
+            # Equal zero padding on both sides is free inside the convolution; anything else needs a copy.
             both = min(left, right)
             if left != right:
                 x = F.pad(x, (left - both, right - both))
@@ -116,11 +116,11 @@ class Conv(Layer):
             padding=(0, padding),
             dilation=(1, self.dilation),
         )
-        # With one input channel the memory layout is ambiguous, and the result would get the slow one.
+        # With one input channel the memory layout is ambiguous, and the result would have the slow one.
         return y.contiguous(memory_format=_layout(y))
 
     def _under(self, want: range) -> range:
-        """What the kernel passes over, padding included: may begin before 0 and end after total."""
+        """The range under the kernel, including padding: may start before 0 and end after `total`."""
         start = want.start * self.stride - self.before
         return range(start, start + (len(want) - 1) * self.stride + self.reach)
 
@@ -128,12 +128,12 @@ class Conv(Layer):
         return self.before, self._under(range(self.length(total))).stop - total
 
     def _is_short(self, total: int) -> bool:
-        """Is there too little sound to mirror?"""
+        """Whether the audio is too short for reflection padding."""
         return total <= max(self._padding(total))
 
     def _mirror_short(self, x: Tensor) -> Tensor:
-        """A whole sound too short for its mirrored padding: the reference lets silence follow it
-        before mirroring, and cuts as much off the end after."""
+        """Reflection-pad whole audio that is too short for it: as in the reference, append silence first
+        and remove as much from the end afterwards."""
         left, right = self._padding(x.shape[-1])
         silence = max(left, right) - x.shape[-1] + 1
         mirrored = F.pad(F.pad(x, (0, silence)), (left, right, 0, 0), "reflect")
@@ -141,7 +141,7 @@ class Conv(Layer):
 
 
 class TransposedConv(Layer):
-    """An upsampling by `stride`, kernel 2 * stride, trimmed to total * stride positions."""
+    """Upsampling by `stride` with kernel 2 * stride, trimmed to total * stride positions."""
 
     def __init__(self, config: CodecConfig, width_in: int, width_out: int, stride: int) -> None:
         super().__init__()
@@ -150,13 +150,13 @@ class TransposedConv(Layer):
         if config.causal:
             self.trim = stride - math.ceil(stride * config.trim_right_ratio)
         else:
-            self.trim = stride - stride // 2  # positions cut off before the sound
+            self.trim = stride - stride // 2  # positions trimmed on the left
 
     def length(self, total: int) -> int:
         return total * self.stride
 
     def window(self, want: range, total: int) -> range:
-        # Input i reaches the outputs i * stride - trim and the 2 * stride - 1 after it.
+        # Input i contributes to outputs i * stride - trim and the 2 * stride - 1 after it.
         start = (want.start + self.trim) // self.stride - 1
         stop = (want.stop - 1 + self.trim) // self.stride + 1
         return range(max(start, 0), min(stop, total))
@@ -169,11 +169,11 @@ class TransposedConv(Layer):
         return _crop(y, range(begin, begin + y.shape[-1]), want)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        """One matrix product, added up where the outputs of neighbours overlap, in place: what is made
-        is large, and each pass over it counts.
+        """One matrix product whose overlapping outputs are added in place; the result is large, so each
+        pass over it counts.
 
-        F.conv_transpose2d is hardly faster, and in torch 2.5 oneDNN prepares for each new length of the
-        input for seconds.
+        F.conv_transpose2d is hardly faster, and in torch 2.5 oneDNN takes seconds to prepare for each new
+        input length.
         """
         weight = self.convtr.weight.permute(0, 2, 1).flatten(1)  # [in, 2 * stride * out]
         y = x.squeeze(2).transpose(1, 2) @ weight
@@ -197,7 +197,7 @@ class Activation(Layer):
 
 
 class ResidualBlock(Layer):
-    """shortcut(x) + widen(ELU(narrow(ELU(x)))); `narrow` is the dilated one."""
+    """shortcut(x) + widen(ELU(narrow(ELU(x)))); `narrow` is the dilated convolution."""
 
     def __init__(self, config: CodecConfig, width: int, dilation: int) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class ResidualBlock(Layer):
         return range(min(under.start, want.start), max(under.stop, want.stop))
 
     def forward(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
-        y = F.elu(x, self.alpha)  # not in place: x goes on along the shortcut
+        y = F.elu(x, self.alpha)  # not in place: the shortcut needs x
         y = self.narrow(y, have, want, total)
         y = F.elu(y, self.alpha, inplace=True)
         y = self.widen(y, want, want, total)
@@ -222,7 +222,7 @@ class ResidualBlock(Layer):
 
 
 class LSTM(nn.Module):
-    """An LSTM with a skip connection over [B, C, frames]; its state goes in and comes out."""
+    """An LSTM with a skip connection over [B, C, frames]; takes and returns its state."""
 
     def __init__(self, width: int, num_layers: int) -> None:
         super().__init__()
@@ -230,14 +230,14 @@ class LSTM(nn.Module):
 
     def forward(self, x: Tensor, state: LSTMState | None) -> tuple[Tensor, LSTMState]:
         if x.is_cuda:
-            self.lstm.flatten_parameters()  # weights set one by one lie apart, and cuDNN warns
+            self.lstm.flatten_parameters()  # weights loaded one by one are not contiguous, and cuDNN warns
         x = x.permute(2, 0, 1)  # [frames, B, C]
         y, state = self.lstm(x, state)
         return (y + x).permute(1, 2, 0), state
 
 
 class Chain:
-    """Layers one after the other. Its input is left as it is; tensors between layers are overwritten."""
+    """A sequence of layers. Its input is not modified; tensors between layers are overwritten."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = layers
@@ -248,11 +248,11 @@ class Chain:
         return total
 
     def window(self, want: range, total: int) -> range:
-        """As Layer.window, through all layers."""
+        """As `Layer.window`, through all layers."""
         return self._windows(want, total)[0][0]
 
     def __call__(self, x: Tensor, have: range, want: range, total: int) -> Tensor:
-        """As Layer, through all layers, from [B, C, len(have)] to [B, C', len(want)]."""
+        """As `Layer.forward`, through all layers, from [B, C, len(have)] to [B, C', len(want)]."""
         x = x.unsqueeze(2)
         if isinstance(self.layers[0], Activation):
             x = x.clone(memory_format=_layout(x))
@@ -266,7 +266,7 @@ class Chain:
         return x.squeeze(2)
 
     def _windows(self, want: range, total: int) -> list[tuple[range, int]]:
-        """For each layer what it must be given, and how long its whole input is."""
+        """For each layer, the input range it needs and the total length of its input."""
         totals = list(
             itertools.accumulate(self.layers, lambda n, layer: layer.length(n), initial=total)
         )
@@ -278,9 +278,9 @@ class Chain:
 
 
 class SEANet(nn.Module):
-    """Convolutions (head), an LSTM unless it has no layers, convolutions (tail).
+    """Convolutions (head), an optional LSTM, convolutions (tail).
 
-    Parameters are named `layers.{n}` with the numbers of the reference, where activations count.
+    Parameters are named `layers.{n}`, numbered as in the reference, where activations count.
     """
 
     def __init__(self, head: list[Layer], lstm: LSTM | None, tail: list[Layer]) -> None:
@@ -290,11 +290,11 @@ class SEANet(nn.Module):
         self.split = len(head)
 
     def pieces(self, read: Callable[[range], Tensor], total: int, most: int) -> Iterator[Tensor]:
-        """The output for a whole input of length `total`, in pieces of up to `most` positions.
+        """Compute the output for an input of length `total`, in chunks of up to `most` positions.
 
-        Yields tensors [B, C, up to `most`] that joined are the output of one pass. `read(range)`
-        gives that part of the input; what was read is not kept, and of the LSTM's output only
-        what later pieces need: memory depends on `most`, not on `total`.
+        Yields tensors [B, C, up to `most`] whose concatenation equals a single pass. `read(range)` returns
+        that part of the input. The input is not kept, and of the LSTM's output only what later chunks need,
+        so memory depends on `most`, not on `total`.
         """
         layers = cast("list[Layer]", list(self.layers))
         head, tail = Chain(layers[: self.split]), Chain(layers[self.split + self.has_lstm :])
@@ -302,7 +302,7 @@ class SEANet(nn.Module):
         length = tail.length(frames)
         wants = [range(start, min(start + most, length)) for start in range(0, length, most)]
         windows = [tail.window(want, frames) for want in wants]
-        # From where on the LSTM's output is still needed once a piece is done.
+        # The first position of the LSTM's output that is still needed after each chunk.
         starts = list(itertools.accumulate((w.start for w in reversed(windows)), min))[::-1]
         keep_from = [*starts, frames][1:]
 
@@ -320,7 +320,7 @@ class SEANet(nn.Module):
                 have = range(have.start, fresh.stop)
             assert kept is not None
             yield tail(kept, have, want, frames)
-            kept = kept[..., keep - have.start :].clone()  # a view would hold on to all of it
+            kept = kept[..., keep - have.start :].clone()  # a view would keep all of it alive
             have = range(keep, have.stop)
 
 
@@ -366,13 +366,13 @@ def _lstm(config: CodecConfig, width: int) -> LSTM | None:
 
 
 def _crop(x: Tensor, have: range, want: range) -> Tensor:
-    """`want` of a tensor that covers `have`."""
+    """Crop a tensor that covers `have` to `want`."""
     if have == want:
         return x
     return x[..., want.start - have.start : want.stop - have.start]
 
 
 def _layout(x: Tensor) -> torch.memory_format:
-    """How tensors lie fastest."""
+    """The memory format in which convolutions are fastest."""
     last = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
     return torch.channels_last if last else torch.contiguous_format

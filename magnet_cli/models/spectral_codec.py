@@ -1,11 +1,11 @@
-"""The light codec of the built-in model: residual vector quantization of log magnitudes.
+"""The small codec of the built-in model: residual vector quantization of log magnitudes.
 
-A frame of codes covers `stack` spectral frames. Their band levels, centred and weighted, are cut into
-`groups` of neighbouring bands; each group goes through an orthogonal basis of its own (principal
-components) and a residual quantizer of its own. The first `groups` streams are the groups' first codes, low
-to high; the next ones code the residuals. The decoder goes back through the same basis and finds the lost
-phases again (spectrum.py). On both sides small convolutions are added to the linear path; they start at
-zero, so that training begins at the linear optimum.
+A frame of codes covers `stack` spectral frames. Their band levels, centred and weighted, are split into
+`groups` of neighbouring bands. Each group has its own orthogonal basis (principal components) and its own
+residual quantizer. The first `groups` streams hold the first code of each group, low bands first; the
+others encode the residuals. The decoder inverts the basis and recovers the phases (spectrum.py). On both
+sides, small convolutions are added to the linear path; they start at zero, so training starts at the linear
+optimum.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from magnet_cli.models.spectrum import Bands, Spectrum
 
 CHUNK_FRAMES = 512  # 20 s at 25 frames/s
 STREAM_CHUNK_FRAMES = 64
-PAST_FRAMES = 2  # of codes before a chunk whose sound is held while phases are found
-SEAM_FRAMES = 6  # on either side of a loop's seam whose phases are found again
-# How `steady` averages levels that flicker.
-REACH = 4  # spectral frames on either side
-_SPREAD = 2.5  # spectral frames, of the Gaussian over time
-_NEIGHBOURS = 5  # bands whose difference decides together
-AHEAD_FRAMES = 8  # of codes after a chunk, so that its last samples are not at an edge
+PAST_FRAMES = 2  # frames of codes before a chunk whose audio is kept fixed during phase recovery
+SEAM_FRAMES = 6  # frames on each side of a loop's seam whose phases are recovered again
+# How `steady` averages flickering levels.
+REACH = 4  # spectral frames on each side
+_SPREAD = 2.5  # spectral frames: sigma of the Gaussian over time
+_NEIGHBOURS = 5  # bands over which differences are averaged
+AHEAD_FRAMES = 8  # frames of codes after a chunk, so that its last samples are not at an edge
 
 
 class ContextBlock(nn.Module):
-    """A residual branch over [B, T, C], zero at first: time by depthwise convolution, then channels."""
+    """A residual branch over [B, T, C], initially zero: a depthwise convolution over time, then an MLP over
+    channels."""
 
     def __init__(self, width: int, hidden: int, kernel_size: int) -> None:
         super().__init__()
@@ -45,14 +46,14 @@ class ContextBlock(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def forward(self, x: Tensor, share: float = 1.0) -> Tensor:
-        """[B, T, C] -> [B, T, C]; the branch is added with the weight `share`."""
+        """[B, T, C] -> [B, T, C]; the branch has the weight `share`."""
         around = self.time(x.transpose(1, 2)).transpose(1, 2)
         out: Tensor = x + share * self.down(F.gelu(self.up(self.norm(around))))
         return out
 
 
 class GroupQuantizer(nn.Module):
-    """Vectors in `groups` slices, each with its residual quantizer; stream k codes slice k mod groups."""
+    """Residual quantizers for each of `groups` slices of a vector; stream k encodes slice k mod groups."""
 
     def __init__(self, groups: int, n_q: int, card: int, dimension: int) -> None:
         super().__init__()
@@ -84,9 +85,9 @@ class GroupQuantizer(nn.Module):
 
 
 class SpectralCodec(AudioCodec):
-    """Sound to codes and back through log magnitudes. Mono; see the module's docstring.
+    """Encodes and decodes mono audio as log magnitudes; see the module's docstring.
 
-    Decoding is deterministic: equal codes give equal sound, whatever else is in the batch.
+    Decoding is deterministic: equal codes give equal audio, whatever else is in the batch.
     """
 
     mean: Tensor
@@ -119,7 +120,7 @@ class SpectralCodec(AudioCodec):
         self.latent_decoder = blocks(config.latent_blocks, latent)
         self.level_decoder = blocks(config.level_blocks, bands)
 
-    # ------------------------------------------------------------------ the parts, also for training
+    # ------------------------------------------------------------------ parts, also used in training
 
     def levels(self, padded: Tensor) -> Tensor:
         """Samples [B, margin + N * spectral_hop + margin] -> weighted, centred band levels [B, N, bands]."""
@@ -127,14 +128,14 @@ class SpectralCodec(AudioCodec):
         return (torch.log1p(amplitudes / self.config.floor) - self.mean) * self.weight
 
     def project(self, levels: Tensor) -> Tensor:
-        """Levels [B, T * stack, bands] -> latents [B, T, groups * dimension], the linear path alone."""
+        """Levels [B, T * stack, bands] -> latents [B, T, groups * dimension], by the linear path only."""
         return levels.reshape(len(levels), -1, len(self.basis)) @ self.basis
 
     def restore(self, latents: Tensor, share: float = 1.0) -> Tensor:
         """Quantized latents [B, T, groups * dimension] -> levels [B, T * stack, bands].
 
-        Trained on squared errors, the convolutions lean towards the mean of what a code may stand for;
-        at full strength (`share` 1) they make the sound dull.
+        The convolutions are trained on squared errors and so lean towards the mean of what a code can stand
+        for; at full strength (`share` 1) they make the audio dull.
         """
         for block in self.latent_decoder:
             latents = block(latents, share)
@@ -149,7 +150,7 @@ class SpectralCodec(AudioCodec):
         compressed = (levels / self.weight + self.mean).clamp(min=0, max=12)
         return torch.expm1(compressed) * self.config.floor
 
-    # ------------------------------------------------------------------------------- sound to codes
+    # --------------------------------------------------------------------------------------- encoding
 
     @torch.no_grad()
     def encode(self, audio: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
@@ -173,7 +174,7 @@ class SpectralCodec(AudioCodec):
             return torch.zeros(len(audio), self.n_q, 0, dtype=torch.int64, device=audio.device)
         return torch.cat(codes, dim=-1)
 
-    # ------------------------------------------------------------------------------- codes to sound
+    # --------------------------------------------------------------------------------------- decoding
 
     def decode(self, codes: Tensor, chunk_frames: int = CHUNK_FRAMES) -> Tensor:
         """Codes [B, K, T] -> audio float32 [B, 1, T * hop_length].
@@ -183,12 +184,13 @@ class SpectralCodec(AudioCodec):
     def decode_chunks(
         self, codes: Tensor, chunk_frames: int = STREAM_CHUNK_FRAMES
     ) -> Iterator[Tensor]:
-        """As `decode`, in consecutive pieces [B, 1, up to chunk_frames * hop_length].
+        """As `decode`, in consecutive chunks [B, 1, up to chunk_frames * hop_length].
 
-        Magnitudes are those of one pass. Phases do not depend on the nearby codes alone: a piece continues
-        the phases of the one before, and sounds like one pass without being equal sample by sample.
+        The magnitudes equal those of a single pass. The phases depend on more than the nearby codes: each
+        chunk continues the phases of the previous one, so the audio sounds like a single pass but differs
+        in its samples.
         """
-        self.check_codes(codes)  # now, not at the first piece
+        self.check_codes(codes)  # now, not at the first chunk
         _check_chunk(chunk_frames)
         return self._decode_chunks(codes, chunk_frames)
 
@@ -200,7 +202,7 @@ class SpectralCodec(AudioCodec):
             stop = min(frames, start + chunk_frames)
             low = max(0, start - PAST_FRAMES)
             high = min(frames, stop + AHEAD_FRAMES)
-            # One item at a time: batched products round differently, and phases would show it.
+            # One item at a time: batched products round differently, which phases would amplify.
             whole = [
                 self._sound(item, low, high, past[index] if past else None)
                 for index, item in enumerate(codes.split(1))
@@ -208,14 +210,14 @@ class SpectralCodec(AudioCodec):
             margin = self.spectrum.margin
             begin = margin + (start - low) * self.hop_length
             end = begin + (stop - start) * self.hop_length
-            # What the next chunk begins with: its outer margin and its past frames.
+            # What the next chunk starts with: its outer margin and its past frames.
             keep = end - min(PAST_FRAMES, stop) * self.hop_length - margin
             past = [sound[keep:end] for sound in whole]
             yield torch.stack([sound[begin:end] for sound in whole])[:, None].float()
 
     @torch.no_grad()
     def decode_loop(self, codes: Tensor, context: int) -> Tensor:
-        """As `AudioCodec.decode_loop`; the sound at the seam is in phase with both sides of it."""
+        """As `AudioCodec.decode_loop`; the audio at the seam is in phase with both sides."""
         frames = codes.shape[-1]
         audio = super().decode_loop(codes, context)
         # Rotated by half, the loop has its seam in the middle, between unrelated phases.
@@ -228,7 +230,7 @@ class SpectralCodec(AudioCodec):
     def decode_into(
         self, codes: Tensor, audio: Tensor, regions: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """As `AudioCodec.decode_into`: `audio` with new regions, which join it in phase."""
+        """As `AudioCodec.decode_into`: returns `audio` with new regions that continue its phases."""
         self.check_codes(codes)
         margin, hop, frames = self.spectrum.margin, self.hop_length, codes.shape[-1]
         made = audio.to(self.basis.dtype, copy=True)
@@ -266,24 +268,23 @@ def _check_chunk(chunk_frames: int) -> None:
 
 
 def steady(amplitudes: Tensor, floor: float, tolerance: float) -> Tensor:
-    """Amplitudes [N, bands] averaged over up to `REACH` frames on either side that are alike.
+    """Average amplitudes [N, bands] over up to `REACH` similar frames on each side.
 
-    Codes are chosen frame by frame, so that steady sound flickers between neighbouring codes: a buzz at
-    the frame rate. A bilateral filter in time (Tomasi and Manduchi, 1998) averages frames that are alike
-    and leaves frames that differ, onsets above all, as they are.
-
-    Amplitudes are averaged, not levels: the mean of a logarithm would make noise softer.
+    Codes are chosen frame by frame, so steady sound flickers between neighbouring codes, which buzzes at
+    the frame rate. This bilateral filter in time (Tomasi and Manduchi, 1998) averages similar frames and
+    leaves others, onsets above all, unchanged. It averages amplitudes, not levels: the mean of a logarithm
+    would make noise softer.
 
     Args:
-        floor: amplitude that hardly counts; frames are compared by log(1 + amplitude / floor).
-        tolerance: difference, in nepers, at which a frame counts 1 / sqrt(e). 0: nothing changes.
+        floor: a negligible amplitude; frames are compared by log(1 + amplitude / floor).
+        tolerance: the difference, in nepers, at which a frame has the weight 1 / sqrt(e). 0: no change.
     """
     if tolerance <= 0:
         return amplitudes
     frames = len(amplitudes)
     levels = torch.log1p(amplitudes / floor)
     total, weights = torch.zeros_like(levels), torch.zeros_like(levels)
-    # Beyond the ends the outermost frames go on.
+    # The outermost frames are repeated beyond the ends.
     around_levels, around = (_repeat_ends(x) for x in (levels, amplitudes))
     for lag in range(2 * REACH + 1):
         other = around_levels[lag : lag + frames]

@@ -1,7 +1,7 @@
-"""Short-time spectra, their bands, and sound from magnitudes alone: the signal half of the spectral codec.
+"""Short-time spectra, frequency bands and phase recovery: the signal processing of the spectral codec.
 
-A spectral frame covers `hop` samples and is centred on them, so that N frames are exactly N * hop
-samples; the window is a whole number of hops, so that overlapping and adding is a handful of sums.
+A spectral frame covers `hop` samples and is centred on them, so N frames are exactly N * hop samples. The
+window is a whole number of hops, so overlap-add takes only a few additions.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MOMENTUM = 0.99  # of the fast Griffin-Lim algorithm (Perraudin et al., 2013)
+MOMENTUM = 0.99  # of fast Griffin-Lim (Perraudin et al., 2013)
 
 
 class Spectrum(nn.Module):
-    """Windowed Fourier transforms of mono sound, with magnitudes scaled so that a sine's is its amplitude."""
+    """The short-time Fourier transform of mono audio; the magnitude of a sine is its amplitude."""
 
     window: Tensor
 
     def __init__(self, hop: int, overlap: int) -> None:
         super().__init__()
         self.hop = hop
-        self.overlap = overlap  # hops in a window
+        self.overlap = overlap  # hops per window
         self.n_fft = hop * overlap
-        # On the CPU by name: checkpoints are built on the meta device, and this is in no file.
+        # Explicitly on the CPU: checkpoints are built on the meta device, and no file contains the window.
         window = torch.hann_window(self.n_fft, dtype=torch.float32, device="cpu")
         self.register_buffer("window", window, persistent=False)
         # The magnitude of a full-scale sine is half the sum of the window.
         self.scale = self.n_fft / 4
-        self.margin = (self.n_fft - hop) // 2  # samples that the outer frames reach beyond
+        self.margin = (self.n_fft - hop) // 2  # samples of the outer frames beyond the signal
 
     def analyse(self, padded: Tensor) -> Tensor:
         """Samples [B, margin + N * hop + margin] -> complex spectra [B, N, bins]."""
@@ -39,9 +39,9 @@ class Spectrum(nn.Module):
         return torch.fft.rfft(frames * (self.window / self.scale))
 
     def synthesise(self, spectra: Tensor, envelope: Tensor | None = None) -> Tensor:
-        """Complex spectra [B, N, bins] -> samples [B, margin + N * hop + margin], least squares.
+        """Complex spectra [B, N, bins] -> samples [B, margin + N * hop + margin], by least squares.
 
-        `envelope`: of N frames, where it is at hand.
+        `envelope`: that of N frames, if already computed.
         """
         pieces = torch.fft.irfft(spectra, self.n_fft) * (self.window * self.scale)
         if envelope is None:
@@ -58,7 +58,7 @@ class Spectrum(nn.Module):
         return total.flatten(1)
 
     def _envelope(self, count: int) -> Tensor:
-        """What the squared windows add up to; never zero, for the outermost samples."""
+        """The sum of the squared windows, clamped above zero for the outermost samples."""
         squares = self.window.square().expand(1, count, -1)
         return self._overlap_add(squares).clamp(min=1e-4)
 
@@ -70,21 +70,21 @@ class Spectrum(nn.Module):
         past: Tensor | None = None,
         future: Tensor | None = None,
     ) -> Tensor:
-        """Sound whose bands have these amplitudes: fast Griffin-Lim from integrated phases.
+        """Synthesise audio with these band amplitudes, by fast Griffin-Lim from integrated phases.
 
-        Within a band of several bins the shape is free, and left as it comes: noise keeps the uneven
-        spectrum of noise, while the level of the band is right.
+        The spectral shape within a band of several bins is not constrained: noise keeps its uneven
+        spectrum, while the level of the band is right.
 
         Args:
-            bands: what the amplitudes are of.
+            bands: the bands of `amplitudes`.
             amplitudes: [N, bands], as `bands.amplitudes(analyse(...))`.
-            iterations: rounds; each makes the spectra more those of one sound.
-            past: samples [P] already played, at the place where the result begins (margin included):
-                they are kept fixed, so that the new sound continues them in phase.
-            future: samples [F] that the result is to end with (margin included), held likewise.
+            iterations: each makes the spectra more consistent.
+            past: samples [P] that the result starts with (margin included), such as audio already played.
+                They are kept fixed, so the new audio continues them in phase.
+            future: samples [F] that the result ends with (margin included), kept fixed likewise.
 
         Returns:
-            Samples [margin + N * hop + margin]; equal input gives equal output, bit for bit.
+            Samples [margin + N * hop + margin]; deterministic, bit for bit.
         """
         magnitudes = bands.spread_evenly(amplitudes)
         estimate = torch.polar(magnitudes, self._first_phases(magnitudes).to(magnitudes.dtype))
@@ -107,14 +107,15 @@ class Spectrum(nn.Module):
         return sound
 
     def _first_phases(self, magnitudes: Tensor) -> Tensor:
-        """Phases [N, bins] of steady partials at the peaks of the magnitudes (Beauregard et al., 2015).
+        """Initial phases [N, bins]: steady partials at the peaks of the magnitudes (Beauregard et al.,
+        2015).
 
-        Each bin belongs to the nearest peak, turns at the frequency that a parabola through the peak's
-        log magnitudes gives, and alternates in sign around it as the window's transform does. Partials
-        start in tune; elsewhere any phase will do.
+        Each bin belongs to the nearest peak, advances at the frequency given by a parabola through the
+        peak's log magnitudes, and alternates in sign around it as the window's transform does. So partials
+        start in tune; phases elsewhere do not matter.
         """
         if magnitudes.device.type not in ("cpu", "cuda"):
-            # Turns are added up in float64, which Apple's GPUs do not have.
+            # Phases accumulate in float64, which Apple's GPUs do not have.
             return self._first_phases(magnitudes.cpu()).to(magnitudes.device)
         level = magnitudes.clamp(min=1e-6).log()
         below, above = (
@@ -136,12 +137,13 @@ class Spectrum(nn.Module):
 
 
 def magnitudes_of(spectra: Tensor) -> Tensor:
-    """Complex [...] -> magnitudes [...]: `abs` in a fifth of its time, for what is not tiny (1e-19)."""
+    """Complex [...] -> magnitudes [...], in a fifth of the time of `abs`; inexact for tiny values (1e-19)."""
     return (spectra.real.square() + spectra.imag.square()).sqrt_()
 
 
 class Bands(nn.Module):
-    """Bins up to `linear_hz` as they are, and `high_bands` of equal width on the mel scale above."""
+    """Frequency bands: single bins up to `linear_hz`, then `high_bands` bands of equal width on the mel
+    scale."""
 
     pool: Tensor
     owner: Tensor
@@ -163,33 +165,33 @@ class Bands(nn.Module):
         )
         for band, (low, high) in enumerate(spans[self.linear :]):
             pool[low - self.linear : high - self.linear, band] = 1 / (high - low)
-        self.sizes = [high - low for low, high in spans]  # bins of each band
+        self.sizes = [high - low for low, high in spans]  # bins per band
         width = [_mel(high * step) - _mel(low * step) for low, high in spans]
-        self.register_buffer("pool", pool, persistent=False)  # means over the high bands
+        self.register_buffer("pool", pool, persistent=False)  # averages over the high bands
         self.register_buffer("owner", pool.argmax(dim=-1), persistent=False)  # of each high bin
         self.register_buffer(
             "mel_width", torch.tensor(width, dtype=torch.float32, device="cpu"), persistent=False
         )
 
     def wide(self, count: int) -> Tensor:
-        """What sums the powers of bands into `count` wide ones, equal on the mel scale: [bands, count]."""
+        """A matrix [bands, count] that sums band powers into `count` wide bands of equal mel width."""
         middle = self.mel_width.cumsum(0) - self.mel_width / 2
         index = (middle / self.mel_width.sum() * count).long().clamp(max=count - 1)
         sizes = torch.tensor(self.sizes, device="cpu").to(self.mel_width)
         return F.one_hot(index, count) * sizes[:, None]
 
     def amplitudes(self, magnitudes: Tensor) -> Tensor:
-        """Magnitudes [..., bins] -> the mean magnitude of each band [..., bands]."""
+        """Magnitudes [..., bins] -> mean magnitude per band [..., bands]."""
         low, high = magnitudes[..., : self.linear], magnitudes[..., self.linear :]
         return torch.cat([low, high @ self.pool], dim=-1)
 
     def spread_evenly(self, amplitudes: Tensor) -> Tensor:
-        """Amplitudes [..., bands] -> magnitudes [..., bins], level within each band."""
+        """Amplitudes [..., bands] -> magnitudes [..., bins], constant within each band."""
         low, high = amplitudes[..., : self.linear], amplitudes[..., self.linear :]
         return torch.cat([low, high[..., self.owner]], dim=-1)
 
     def gains(self, magnitudes: Tensor, amplitudes: Tensor) -> Tensor:
-        """What magnitudes [..., bins] must be multiplied by to have these amplitudes [..., bands]."""
+        """The factors [..., bins] that give magnitudes [..., bins] the band amplitudes [..., bands]."""
         return self.spread_evenly(amplitudes / self.amplitudes(magnitudes).clamp(min=1e-9))
 
 

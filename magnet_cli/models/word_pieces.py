@@ -1,15 +1,15 @@
-"""The light text encoder of small models: a frozen table of word-piece vectors.
+"""The small text encoder of small models: a frozen table of word-piece vectors.
 
-The vectors are distilled from a sentence encoder (recipes/nano/text_table.py), so that similar words have
-similar vectors, and an unseen word is near those that it resembles; how a small language model uses them is
-learned in its `text_proj`. The vocabulary is open: any word is a piece or breaks into several; a word whose
-letters are not pieces either is the unknown piece. Cost: a table look-up.
+The vectors are distilled from a sentence encoder (recipes/nano/text_table.py), so similar words have
+similar vectors, and words unseen in training are near words they resemble; a small language model learns to
+use them through its `text_proj`. The vocabulary is open: a word that is not a piece is split into several;
+letters that are no piece become the unknown piece. Encoding costs a table look-up.
 
-Attention over text ignores order, so each piece also carries its context: "no drums" and "drums" differ in
-the second half of the vector of "drums".
+Cross-attention ignores order, so each piece also carries its context: "no drums" and "drums" differ in the
+second half of the vector of "drums".
 
-A table can be followed by a few layers of attention over the text, learned for a language model that
-stays as it is (recipes/nano/teach_text.py).
+The table can be followed by a few attention layers, trained for a language model that stays frozen
+(recipes/nano/teach_text.py).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _MEMORY = 0.5
 
 @dataclass(frozen=True)
 class WordPieceConfig:
-    """The sizes of the table."""
+    """Sizes of the encoder."""
 
     vocab_size: int
     dim: int  # of a piece's vector; the encoder's width is twice that
-    max_pieces: int = 128  # what follows them in a text is not read
-    layers: int = 0  # of attention after the table
+    max_pieces: int = 128  # the rest of a text is ignored
+    layers: int = 0  # attention layers after the table
 
 
 class WordPieceEncoder(TextEncoder):
-    """Text -> the vector of the whole, then one vector a piece: its own, and its context's."""
+    """Text -> a vector of the whole text, then for each piece its own vector and that of its context."""
 
     table: Tensor
     scale: Tensor
@@ -50,21 +50,21 @@ class WordPieceEncoder(TextEncoder):
         self.tokenizer = tokenizer
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        # Rows in int8 with a scale each: a fifth of a percent off, a quarter of the bytes.
+        # int8 rows, each with a scale: 0.2 % error, a quarter of the size.
         self.register_buffer("table", torch.empty(config.vocab_size, config.dim, dtype=torch.int8))
         self.register_buffer("scale", torch.empty(config.vocab_size))
-        self.register_buffer("weight", torch.empty(config.vocab_size))  # of a piece in the whole
+        self.register_buffer("weight", torch.empty(config.vocab_size))  # of each piece in the whole
         self.reader = Reader(self.width, config.layers) if config.layers else None
 
     @torch.no_grad()
     def encode(self, text: str) -> Tensor:
-        """A text -> float32 [1 + pieces, width]; L = 0 where it has none."""
+        """Text -> float32 [1 + pieces, width]; L = 0 if there are no pieces."""
         rows = self.rows(text)
         return self.reader(rows) if self.reader is not None and len(rows) else rows
 
     @torch.no_grad()
     def rows(self, text: str) -> Tensor:
-        """The rows of a text in the table, before any layer; otherwise as `encode`."""
+        """The rows for a text from the table, before the attention layers; otherwise as `encode`."""
         ids = self.piece_ids(text)
         if not ids:
             return self.scale.new_zeros(0, self.width, dtype=torch.float32)
@@ -79,14 +79,14 @@ class WordPieceEncoder(TextEncoder):
 
     def piece_ids(self, text: str) -> list[int]:
         """The ids of a text's pieces, without special tokens."""
-        # A lone surrogate is no character: it would fail in the tokenizer.
+        # The tokenizer fails on lone surrogates.
         readable = text.encode("utf-8", "replace").decode("utf-8")
         ids: list[int] = self.tokenizer.encode(readable, add_special_tokens=False).ids
         return ids[: self.config.max_pieces]
 
     def knows(self, text: str) -> bool:
-        """As `TextEncoder.knows`: any piece is more than a letter. Words that are not in the vocabulary
-        break into pieces, and what is none into single letters."""
+        """As `TextEncoder.knows`: whether any piece is longer than a letter. Unknown words in a known
+        script are split into pieces; words in another script into single letters."""
         pieces = (self.tokenizer.id_to_token(number) or "" for number in self.piece_ids(text))
         return any(len(piece.removeprefix("##")) > 1 for piece in pieces if piece != "[UNK]")
 
@@ -95,20 +95,19 @@ class WordPieceEncoder(TextEncoder):
         return self.table[ids].float() * self.scale[ids].float()[:, None]
 
     def sentence(self, text: str) -> Tensor:
-        """A text -> float32 [dim]: near for texts that mean alike."""
+        """Text -> float32 [dim]; close for texts of similar meaning."""
         index = torch.tensor(self.piece_ids(text), dtype=torch.int64, device=self.scale.device)
         return self._pooled(self.vectors(index), index)
 
     def _pooled(self, own: Tensor, ids: Tensor) -> Tensor:
-        """Vectors [L, dim] of pieces -> [dim], of the mean square that a piece has on average."""
+        """Average vectors [L, dim] of pieces by weight -> [dim], scaled to a root mean square of 1."""
         mean = (own * self.weight[ids].float()[:, None]).sum(0)
         return mean / mean.square().mean().sqrt().clamp(min=1e-6)
 
 
 class Reader(nn.Module):
-    """Attention over a text's rows: adds to each what it means beside the others. Its last matrix starts at
-    zero, so that at first it changes nothing.
-    """
+    """Attention over a text's rows: adds to each what it means in context. The output layer is initialized
+    to zero, so at first nothing changes."""
 
     def __init__(self, width: int, layers: int, heads: int = 4) -> None:
         super().__init__()
