@@ -1,10 +1,9 @@
-"""The batches of every step of training, determined by (seed, step, global item index) and nothing else.
+"""Draws the batches of every training step from (seed, step, global item index) and nothing else.
 
-Item g of all items ever seen is clip `order[g % N]` of pass g // N over the data (where clips weigh
-differently, of the N that the pass is of, some twice and some not at all). A process that
-resumes the run at step s, or that works on one part of a step, draws exactly what one process
-from the start would have: there is no state to save and none to share. Validation assembles its
-batches in the same way, from draws that are the same every time.
+Item g of the run is clip `order[g % N]` in pass g // N over the data (with weighted clips, each pass draws
+N clips, some twice and some not at all). A process that resumes the run at step s, or computes one part of
+a step, draws exactly what a single process would have drawn from the start: there is no state to save or
+share. Validation assembles its batches in the same way, from fixed draws.
 """
 
 from __future__ import annotations
@@ -33,15 +32,16 @@ EncodeTexts = Callable[[Sequence[str]], Sequence[Tensor]]  # each -> [L, width]
 
 
 def keyed_generator(*key: int | str) -> torch.Generator:
-    """A generator whose numbers depend on the whole key; similar keys give unrelated numbers."""
+    """A generator seeded by the whole key; similar keys give unrelated numbers."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little", signed=True))
 
 
 @contextmanager
 def own_defaults() -> Iterator[None]:
-    """Inside, torch's defaults are float32 and the CPU, whatever a caller has set. Also a decorator."""
-    # Not by get_default_device, which in torch 2.5 fails once a default was set and taken back.
+    """Set torch's defaults to float32 and the CPU within this context, whatever the caller has set. Also a
+    decorator."""
+    # Not get_default_device: in torch 2.5 it fails once a default was set and unset.
     dtype, device = torch.get_default_dtype(), torch.empty(0).device
     torch.set_default_dtype(torch.float32)
     try:
@@ -58,8 +58,8 @@ class Source:
     folders: tuple[TokenFolder, ...]
     low: float = 0.0  # only clips whose `place_of` is at least this
     high: float = 1.0  # and below this: clips that are held out share no place with the others
-    weights: tuple[float, ...] = ()  # of each folder: how often its clips are drawn; (): equally
-    by_duration: bool = False  # clips are drawn in proportion to their frames
+    weights: tuple[float, ...] = ()  # per folder: how often its clips are drawn; (): equally
+    by_duration: bool = False  # draw clips in proportion to their frames
 
     def __post_init__(self) -> None:
         first = self.folders[0]
@@ -97,11 +97,11 @@ class Source:
         return torch.tensor(weights, dtype=torch.float64).cumsum(0)
 
     def split(self, share: float) -> tuple[Source, Source]:
-        """The clips to train on, and the share that is held out: of few clips one at least. Adding clips
-        moves none between them, but where one stood in for a share that had none.
+        """Split into clips to train on and a held-out share, of at least one clip. Adding clips moves none
+        between the two, except one that was held out because the share had none.
 
         Raises:
-            DataError: there is one clip.
+            DataError: there is only one clip.
         """
         places = sorted({place_of(clip) for _, clip in self.entries})
         if len(places) < 2:
@@ -118,8 +118,8 @@ class Source:
         round_, place = divmod(item, count)
         number = _permutation(count, seed, round_)[place]
         if self._upto is not None:
-            # Evenly spaced over the total weight, from a random start: in every pass each clip comes as
-            # often as its weight says, give or take one.
+            # Evenly spaced over the total weight, from a random start: in every pass each clip is drawn in
+            # proportion to its weight, plus or minus one.
             start = float(torch.rand((), generator=keyed_generator(seed, "weights", round_)))
             at = (start + number) / count * self._upto[-1]
             number = min(int(torch.searchsorted(self._upto, at, right=True)), count - 1)
@@ -127,7 +127,7 @@ class Source:
 
 
 def place_of(clip: TokenClip) -> float:
-    """A place in 0..1 that depends on a clip's name alone."""
+    """A number in 0..1 that depends only on a clip's name."""
     digest = hashlib.sha256(clip.id.encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
@@ -141,10 +141,10 @@ def _permutation(size: int, seed: int, round_: int) -> list[int]:
 
 
 class TextCache:
-    """A frozen text encoder that keeps what it encoded, as far as memory allows. Thread-safe."""
+    """A frozen text encoder that caches its results, up to a memory limit. Thread-safe."""
 
     def __init__(self, encoder: TextEncoder, limit: int = 256 * 2**20) -> None:
-        """`limit`: bytes to keep, in the CPU's memory wherever the encoder is."""
+        """`limit`: bytes of the cache, which is in the CPU's memory even if the encoder is not."""
         self.encoder, self.limit = encoder, limit
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._bytes = 0
@@ -171,13 +171,13 @@ class TextCache:
 
 
 class Ahead:
-    """Draws each step's batches in a thread while the step before it is computed.
+    """Draws each step's batches in a thread while the previous step is computed.
 
-    Draws are keyed, so it does not matter in which thread they are made. Leaving it ends the thread.
+    Draws are keyed, so the thread does not affect them. Leaving the context ends the thread.
     """
 
     def __init__(self, draw: Callable[[int], list[Batch]], steps: int) -> None:
-        """`draw` gives the batches of a step; nothing is drawn from step `steps` on."""
+        """`draw` returns the batches of a step; nothing is drawn from step `steps` on."""
         self._draw, self._steps = draw, steps
         self._pool = ThreadPoolExecutor(1, "drawing")
         self._next: tuple[int, Future[list[Batch]]] | None = None
@@ -189,7 +189,7 @@ class Ahead:
         self._pool.shutdown(cancel_futures=True)
 
     def take(self, step: int) -> list[Batch]:
-        """The batches of a step, on the CPU; drawing the next step's is started."""
+        """The batches of a step, on the CPU; also starts drawing the next step's."""
         ready, self._next = self._next, None
         drawn = ready[1].result() if ready is not None and ready[0] == step else self._draw(step)
         if step + 1 < self._steps:
@@ -199,7 +199,7 @@ class Ahead:
 
 @dataclass(frozen=True)
 class Segments:
-    """Segments of some clips, before anything is masked."""
+    """Segments of several clips, before masking."""
 
     codes: Tensor  # int64 [B, K, T]
     valid: Tensor  # bool [B, T], false past the end of a short clip
@@ -207,7 +207,7 @@ class Segments:
     names: tuple[str, ...]
 
     def masked(self, draws: Draws, lm: LMConfig) -> Batch:
-        """The batch of one stage."""
+        """Mask them for one stage."""
         batch = mask_batch(self.codes, self.valid, draws, lm)
         return replace(batch, conditions=self.conditions, names=self.names)
 
@@ -243,9 +243,9 @@ class BatchDrawer:
         return batch
 
     def validation_batches(self) -> Iterator[Batch]:
-        """One segment each of clips spread evenly over the set, the same every time.
+        """One segment of each of several clips spread evenly over the set, the same every time.
 
-        Each batch comes once for every stage, and then, unless the model is masked, all as prefix.
+        Each batch is yielded once per stage and then, unless the model is masked, all as prefix.
         """
         entries = self.source.entries
         count = min(self.config.valid_items, len(entries))
@@ -273,8 +273,8 @@ class BatchDrawer:
         generators: Sequence[torch.Generator],
         caption: Callable[[TokenClip, torch.Generator], str | None],
     ) -> Segments:
-        """A random segment of each clip with a caption, drawn by the clip's own generator."""
-        # If all clips are shorter than a segment, it is shortened, so that no padding is computed.
+        """A random segment and a caption of each clip, drawn by the clip's own generator."""
+        # If all clips are shorter than a segment, shorten it instead of computing padding.
         frames = min(self.frames, max(clip.frames for _, clip in clips))
         codes, valid, texts = [], [], []
         for (folder, clip), generator in zip(clips, generators, strict=True):
@@ -292,7 +292,8 @@ class BatchDrawer:
         return int(torch.multinomial(torch.tensor(weights), 1, generator=chance))
 
     def _prefix_rows(self, chance: torch.Generator, frames: int) -> int:
-        """Number of rows that attend causally: the special step, and a prefix of uniform length."""
+        """The number of rows that attend causally: the special step, and a prefix of uniformly drawn
+        length."""
         if self.lm.modeling == "masked":
             return 1
         steps = DelayPattern(self.lm.delays).steps(frames)
@@ -304,7 +305,7 @@ class BatchDrawer:
 
 
 def spans_of(seed: int, items: Sequence[int], frames: int) -> tuple[Tensor, Tensor]:
-    """For each item u [B] and the noise [B, T] that its spans are drawn by."""
+    """For each item, u [B] and the noise [B, T] that determines its spans."""
     drawn = [
         torch.rand(frames + 1, generator=keyed_generator(seed, "spans", item)) for item in items
     ]
@@ -315,11 +316,10 @@ def spans_of(seed: int, items: Sequence[int], frames: int) -> tuple[Tensor, Tens
 def crop(
     folder: TokenFolder, clip: TokenClip, frames: int, filler: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A random segment of a clip.
+    """Draw a random segment of a clip.
 
     Returns:
-        codes int64 [K, T], `filler` past the end of a short clip, and bool [T], true where a
-        code stands.
+        codes int64 [K, T], padded with `filler` after a short clip, and bool [T], false for padding.
     """
     last = max(clip.frames - frames, 0)
     start = int(torch.randint(0, last + 1, (), generator=generator))
@@ -332,10 +332,10 @@ def crop(
 def caption_of(clip: TokenClip, config: TrainConfig, generator: torch.Generator) -> str | None:
     """Draw a clip's text for one step; None if the condition is dropped.
 
-    It is one of the captions, sometimes with the clip's tags merged in, or the tags alone, with words left
-    out (docs/reference.md, Training).
+    It is one of the captions, sometimes merged with the clip's tags, or the tags alone, with words left out
+    (docs/reference.md, Training).
     """
-    # All of them are drawn every time, so that a changed share changes nothing else.
+    # All are drawn every time, so that changing one share changes nothing else.
     dropped, merged, alone, which = torch.rand(4, generator=generator).tolist()
     order = torch.randperm(max(len(clip.tags), 1), generator=generator).tolist()
     kept = torch.rand(max(len(clip.tags), 1), generator=generator).tolist()

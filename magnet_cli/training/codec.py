@@ -1,13 +1,13 @@
-"""Training of the spectral codec: band levels of all clips, a linear optimum, then gradient descent.
+"""Trains the spectral codec: extract band levels of all clips, fit a linear optimum, then gradient descent.
 
-    OUT/levels-train.f16   band levels of every clip, so that each sound is read and transformed once
-    OUT/checkpoint.pt      everything that a resumed run needs, renamed into place
+    OUT/levels-train.f16   band levels of every clip, so that each file is read and transformed once
+    OUT/checkpoint.pt      everything needed to resume, written atomically
     OUT/log.jsonl          a record for each report
     OUT/codec/             the finished codec, in magnet's own format
 
 Training from random weights takes too long on a CPU (recipes/nano/README.md, Codec). So the basis starts as
-the principal components and the codebooks as residual k-means; the convolutions start at zero and
-learn the residual of the linear path.
+the principal components and the codebooks as residual k-means; the convolutions start at zero and learn the
+residual of the linear path.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ from magnet_cli.training.loop import NotANumberError
 from magnet_cli.training.output import Journal
 
 CHECKPOINT = "checkpoint.pt"
-_RUN = {"settings", "step", "facts", "codec", "optimizer"}  # what it holds
+_RUN = {"settings", "step", "facts", "codec", "optimizer"}  # keys of the checkpoint
 AroundSteps = Callable[[Callable[[], None]], AbstractContextManager[None]]
-LOUDNESS_BANDS = 48  # of the loudness loss, equally wide on the mel scale
+LOUDNESS_BANDS = 48  # for the loudness loss, of equal width on the mel scale
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class CodecTraining:
     """The result of a run."""
 
     directory: Path  # of the codec
-    basis_share: float  # share of the power that the principal components hold
-    start_left: tuple[float, ...]  # unseen power left after each stream, at the linear start
-    loss_start: float  # on unseen levels, motion and loudness included, before gradient descent
-    loss: float  # and at the end
+    basis_share: float  # share of the power in the principal components
+    start_left: tuple[float, ...]  # validation power left by each stream, linear
+    loss_start: float  # on validation levels, with motion and loudness, at the start
+    loss: float  # the same at the end
 
 
 @own_defaults()
@@ -79,19 +79,19 @@ def train_codec(
     report: Callable[[dict[str, Any]], None] = lambda record: None,
     around_steps: AroundSteps = lambda stop: nullcontext(),
 ) -> CodecTraining:
-    """Train a spectral codec, or resume a run that was interrupted; equal settings give equal codecs.
+    """Train a spectral codec, or resume an interrupted run; equal settings give equal codecs.
 
     Args:
         report: called with every record of the log.
-        around_steps: entered for the steps with what ends them: once that is called, the run is saved after
-            the present step and KeyboardInterrupt is raised.
+        around_steps: a context around the steps. It gets a function that asks the run to stop: the run is
+            then saved after the current step, and KeyboardInterrupt is raised.
 
     Raises:
-        DataError: there is no sound to train on.
-        AudioFileError: a sound cannot be read.
-        UsageError: a setting is invalid, `start_from` has other sizes than those that were asked for,
-            `out` holds a run with other settings or of other sounds, or another run is writing it.
-        NotANumberError: the loss is not a number; the last checkpoint stays.
+        DataError: there is no audio to train on.
+        AudioFileError: a file cannot be read.
+        UsageError: a setting is invalid, `start_from` has other sizes than requested, `out` holds a run
+            with other settings or data, or another run is writing to it.
+        NotANumberError: the loss is not a number; the last checkpoint is kept.
         KeyboardInterrupt: the run was asked to stop, and is saved.
     """
     check_codec_training(config)
@@ -103,7 +103,7 @@ def train_codec(
 
 
 class _Run:
-    """One run: its data, its codec and its progress."""
+    """One run: its data, codec and progress."""
 
     def __init__(self, config: CodecTrainConfig, report: Callable[[dict[str, Any]], None]) -> None:
         self.config = config
@@ -113,7 +113,7 @@ class _Run:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.codec = SpectralCodec(grown_config(started, config) if started else config.codec)
-        self.smaller: SpectralCodec | None = None  # the codec that this one grows from
+        self.smaller: SpectralCodec | None = None  # the codec that this one is extended from
         if started is not None:
             more_components = self.codec.config.dimension > started.config.dimension
             if more_components or self.codec.n_q > started.n_q:
@@ -124,13 +124,13 @@ class _Run:
                     )
                 self.smaller = started
             if more_components:
-                self.codec.mean.copy_(started.mean)  # levels are centred by it from now on
+                self.codec.mean.copy_(started.mean)  # from now on, levels are centred by it
             else:
                 take_over(started, self.codec)
         self.loudness_pool = self.codec.bands.wide(LOUDNESS_BANDS)
         self.train_clips = _clips(config.data, config.max_clips)
         self.valid_clips = _clips(config.valid, config.max_valid_clips) if config.valid else []
-        # A run is identified by its data and not by the path to them.
+        # A run is identified by its data, not by their path.
         self.origin = {
             "sounds": sounds_key(self.train_clips, Path(config.data)),
             "valid_sounds": config.valid and sounds_key(self.valid_clips, Path(config.valid)),
@@ -150,7 +150,7 @@ class _Run:
     # ----------------------------------------------------------------------------------- the run
 
     def train(self, around_steps: AroundSteps) -> CodecTraining:
-        checkpoint = self._checkpoint()  # other settings are refused before levels are touched
+        checkpoint = self._checkpoint()  # refuses other settings before it touches the levels
         self.train_levels = self._levels("train", self.train_clips, self.origin["sounds"])
         self.valid_levels = self.train_levels
         if self.valid_clips:
@@ -212,7 +212,7 @@ class _Run:
         batch = draw_crops(
             self.train_levels, self.codec, config.batch_size, config.crop_frames, generator
         )
-        # Clips of one length at a time, each frame with the same weight: no padding is ever learned.
+        # Clips of one length at a time, with equal weight per frame, so that no padding is learned.
         frames = sum(levels[..., 0].numel() for levels in batch)
         loss = torch.stack(
             [self._loss(levels) * (levels[..., 0].numel() / frames) for levels in batch]
@@ -238,15 +238,15 @@ class _Run:
             return self._distance(codec.restore(quantized.detach()), levels)
         self._move_codebooks(latents.detach())
         drawn = F.mse_loss(latents, quantized.detach())
-        through = latents + (quantized - latents).detach()  # gradients pass the quantizer unchanged
+        through = latents + (quantized - latents).detach()  # straight-through gradient
         return self._distance(codec.restore(through), levels) + self.config.commitment * drawn
 
     def _distance(self, restored: Tensor, levels: Tensor) -> Tensor:
-        """How far restored levels [B, N, bands] are from the true ones: by band, in motion, in loudness.
+        """Distance of decoded levels [B, N, bands] from the true ones: per band, in motion and in loudness.
 
-        Motion: jitter from frame to frame is heard as a buzz at the frame rate, and onsets that are too soft
-        sound dull. Loudness: the mean of a logarithm is below the logarithm of the mean, so levels that are
-        right on average make noise too soft; wide bands, in which its fluctuations cancel out, show this.
+        Motion: jitter from frame to frame is heard as a buzz at the frame rate, and soft onsets sound dull.
+        Loudness: the mean of a logarithm is below the logarithm of the mean, so levels that are right on
+        average make noise too soft; wide bands, in which fluctuations average out, show this.
         """
         config = self.config
         distance = F.mse_loss(restored, levels)
@@ -279,7 +279,7 @@ class _Run:
 
     @torch.no_grad()
     def validation_loss(self) -> float:
-        """The mean distance, as in training, of validation levels from those restored from their codes."""
+        """The mean distance, as in training, between validation levels and those decoded from their codes."""
         total = shares = 0.0
         for clip in range(self.valid_levels.clips):
             levels = weighted(self.valid_levels.whole(clip), self.codec)[None]
@@ -316,7 +316,7 @@ class _Run:
 
     @torch.no_grad()
     def _grow(self, smaller: SpectralCodec) -> None:
-        """More streams, and perhaps components, for a codec that was trained already (codec_start.py)."""
+        """Extend a trained codec by streams and perhaps components (codec_start.py)."""
         self.facts["basis_share"] = grow(
             smaller,
             self.codec,
@@ -344,7 +344,7 @@ class _Run:
     # -------------------------------------------------------------------------------- on the disk
 
     def _settings(self) -> dict[str, Any]:
-        """The settings that must be equal to resume a run; paths and how often it reports may change."""
+        """The settings that must be equal to resume; paths and the reporting interval may change."""
         free = {"data", "valid", "out", "start_from", "asked"}
         free |= {"report_every", "checkpoint_every", "threads"}
         settings = dataclasses.asdict(self.config)
@@ -376,7 +376,7 @@ class _Run:
             raise CheckpointError(
                 f"{path} is not the state of a run.", "Choose another folder, or remove this one."
             )
-        # Runs of older versions did not record what they were made from.
+        # Older versions did not record the origin of a run.
         unknown = self.origin.keys() - state["settings"].keys()
         settings = {k: v for k, v in self._settings().items() if k not in unknown}
         if state["settings"] != settings:
@@ -391,7 +391,7 @@ class _Run:
             self.step, self.facts = state["step"], state["facts"]
             self.codec.load_state_dict(state["codec"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except Exception as error:  # torch raises anything of a state that is damaged
+        except Exception as error:  # torch raises any exception for a damaged state
             raise CheckpointError(
                 f"{self.out / CHECKPOINT} cannot be resumed: {reason(error)}.",
                 "Choose another folder, or remove this one to start again.",
@@ -399,7 +399,7 @@ class _Run:
 
     def _finish(self) -> CodecTraining:
         directory = self.out / "codec"
-        self.codec.half()  # as it is saved: the loss is that of the file
+        self.codec.half()  # as saved, so that the loss is that of the file
         if not directory.exists():
             native.save_part(directory, self.codec)
         self.codec.float()

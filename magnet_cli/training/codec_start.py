@@ -1,13 +1,12 @@
-"""The start of the spectral codec's training: principal components and residual k-means, or a smaller codec.
+"""Initializes the spectral codec: by principal components and residual k-means, or from a smaller codec.
 
-A codec grows from one with fewer components and streams. With the same components, nothing of the old
-codec changes, not even its convolutions: new streams are residual k-means of what its streams leave over.
+A codec can be extended by components and streams. With the same components, nothing of the old codec changes,
+not even its convolutions; the new streams are residual k-means of what its streams leave over.
 
-With more components, the first ones of each group stay. New ones are the principal components of what
-those leave over. A code's vector is extended by the mean, along the new components, of the frames that have
-this code, and is adjusted by a few rounds of k-means on these sounds; new streams are k-means of what is left
-over. So most codes keep their meaning, and a language model of them can be trained further. The convolutions
-start from zero again.
+With more components, the old ones of each group stay, and the new ones are the principal components of the
+remainder. A code's vector is extended by the mean, along the new components, of the frames with that code,
+and adjusted by a few rounds of k-means; new streams are k-means of the remainder. So most codes keep their
+meaning, and a language model of them can be trained further. The convolutions start from zero again.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
 from magnet_cli.training.batches import keyed_generator
 from magnet_cli.training.config import CodecTrainConfig
 
-_BLOCK = 16_384  # rows whose distances are in memory at the same time
+_BLOCK = 16_384  # rows whose distances are in memory at once
 _GROWS = ("n_q", "dimension")
-_BLOCKS = ("latent_blocks", "level_blocks")  # they start at zero, so more of them change nothing
+_BLOCKS = ("latent_blocks", "level_blocks")  # these start at zero, so adding some changes nothing
 
 
 class Moments:
-    """Running sums over any number of rows, for their mean and principal components."""
+    """Running sums over rows, for their mean and principal components."""
 
     def __init__(self, width: int) -> None:
         self.count = 0
@@ -46,15 +45,16 @@ class Moments:
         self.products += (rows.T @ rows).double()
 
     def grouped_components(self, stack: int, groups: int, count: int) -> tuple[Tensor, float]:
-        """Principal components about zero of groups of neighbouring bands, equal in power.
+        """Principal components about zero of groups of neighbouring bands with equal power.
 
         Args:
-            stack: the rows are `stack` spectral frames of `width / stack` bands.
-            groups: of bands; low to high.
-            count: components of each group; a group of fewer bands gets columns of zeros.
+            stack: a row is `stack` spectral frames of `width / stack` bands.
+            groups: number of groups of bands, ordered from low to high.
+            count: components per group; a group with fewer bands gets columns of zeros.
 
         Returns:
-            A basis [width, groups * count], orthonormal but for zero columns, and its share of the power.
+            A basis [width, groups * count], orthonormal except for zero columns, and its share of the
+            power.
         """
         bands = len(self.total) // stack
         power = self.products.diagonal().reshape(stack, bands).sum(0).cumsum(0)
@@ -69,7 +69,7 @@ class Moments:
             rows = (torch.arange(stack)[:, None] * bands + torch.arange(low, high)).flatten()
             values, vectors = torch.linalg.eigh(self.products[rows][:, rows])
             kept = vectors.flip(1)[:, :count]
-            # Signs are arbitrary; fixed, so that equal data gives an equal basis.
+            # Signs are arbitrary; fix them so that equal data gives an equal basis.
             signs = kept.gather(0, kept.abs().argmax(0, keepdim=True)).sign()
             basis[rows, group * count : group * count + kept.shape[1]] = (kept * signs).float()
             held += float(values.flip(0)[:count].sum())
@@ -90,8 +90,8 @@ def nearest(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 def k_means(rows: Tensor, card: int, iterations: int, generator: torch.Generator) -> Tensor:
     """Centres [card, D] of rows [N, D]; a centre that is nearest to no row moves to a distant row.
 
-    Distant rows are drawn in proportion to their squared distance from the nearest centre, both for the start
-    (k-means++ in a few rounds instead of `card`) and to replace such centres.
+    Distant rows are drawn in proportion to their squared distance from the nearest centre, both to
+    initialize (k-means++ in a few rounds instead of `card`) and to replace such centres.
     """
     centres = rows[torch.randperm(len(rows), generator=generator)[: max(1, card // 8)]].clone()
     while len(centres) < card:
@@ -104,7 +104,7 @@ def k_means(rows: Tensor, card: int, iterations: int, generator: torch.Generator
 def move_centres(
     rows: Tensor, centres: Tensor, iterations: int, generator: torch.Generator
 ) -> Tensor:
-    """Centres [card, D] after so many rounds of k-means over rows [N, D]."""
+    """Run k-means over rows [N, D] for a number of iterations; returns centres [card, D]."""
     card = len(centres)
     for _ in range(iterations):
         index, distance = nearest(rows, centres)
@@ -120,7 +120,8 @@ def move_centres(
 def residual_k_means(
     rows: Tensor, n_q: int, card: int, iterations: int, generator: torch.Generator
 ) -> list[Tensor]:
-    """Codebooks [card, D] of a residual quantizer: each fits what those before leave of rows [N, D]."""
+    """Codebooks [card, D] of a residual quantizer; each is fitted to what the previous ones leave of rows [N,
+    D]."""
     rest = rows.clone()
     codebooks = []
     for _ in range(n_q):
@@ -132,7 +133,7 @@ def residual_k_means(
 
 @torch.no_grad()
 def power_left(rows: Tensor, quantizer: GroupQuantizer) -> list[float]:
-    """The share of the power of latents [N, groups * D] that is left over after each stream."""
+    """The share of the power of latents [N, groups * D] left after each stream."""
     rest = list(rows.split(quantizer.dimension, dim=-1))
     power = float(rows.square().sum())
     left = []
@@ -145,7 +146,7 @@ def power_left(rows: Tensor, quantizer: GroupQuantizer) -> list[float]:
 
 def _far(distance: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """`count` different rows, drawn in proportion to their squared distance."""
-    # Drawn by exponential variates, as torch.multinomial refuses more than 2^24 rows.
+    # By exponential variates, as torch.multinomial refuses more than 2^24 rows.
     race = torch.rand(len(distance), generator=generator).clamp(min=1e-12).log().neg()
     return (race / distance.clamp(min=1e-12)).topk(min(count, len(distance)), largest=False).indices
 
@@ -154,8 +155,8 @@ def _far(distance: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def grown_config(old: SpectralCodec, config: CodecTrainConfig) -> SpectralCodecConfig:
-    """The settings of a codec that starts from `old`: the same, except sizes that are asked to be larger.
-    Raises UsageError: `config` asks for settings that it cannot change to."""
+    """The settings of a codec extended from `old`: the same, except for sizes set larger.
+    Raises UsageError: `config` asks for settings that cannot change."""
     wanted, asked = config.codec, config.asked
     if asked is None:
         fields = dataclasses.fields(wanted)
@@ -176,7 +177,7 @@ def grown_config(old: SpectralCodec, config: CodecTrainConfig) -> SpectralCodecC
 
 
 def codec_key(codec: SpectralCodec) -> str:
-    """A hash that identifies a codec, of its settings and tensors."""
+    """A hash of a codec's settings and tensors."""
     told = hashlib.sha256(json.dumps(dataclasses.asdict(codec.config)).encode())
     for name, tensor in sorted(codec.state_dict().items()):
         told.update(name.encode() + tensor.numpy().tobytes())
@@ -185,7 +186,7 @@ def codec_key(codec: SpectralCodec) -> str:
 
 @torch.no_grad()
 def take_over(old: SpectralCodec, new: SpectralCodec) -> None:
-    """Copy all tensors of a codec with the same components; blocks that it does not have stay zero."""
+    """Copy all tensors of a codec with the same components; additional blocks stay zero."""
     new.load_state_dict({**new.state_dict(), **old.state_dict()})
 
 
@@ -198,16 +199,16 @@ def grow(
     iterations: int,
     seed: int,
 ) -> float:
-    """Fill `new` from `old` and from frames of sound; both have the same bands, groups and mean.
+    """Initialize `new` from `old` and from frames of audio; both have the same bands, groups and mean.
 
     Args:
-        new: if no components are added, it has the tensors of `old` already (`take_over`).
+        new: without new components, it already has the tensors of `old` (`take_over`).
         moments: of all frames [N, stack * bands], weighted and centred.
-        rows: some of them, enough for k-means.
+        rows: a sample of the frames, enough for k-means.
         iterations: of k-means for each new stream; old ones take half as many.
 
     Returns:
-        The share of the power that the components hold.
+        The components' share of the power.
     """
     small, size = old.config.dimension, new.config.dimension
     basis, held = _more_components(old.basis, moments, old.config.groups, small, size)
@@ -240,7 +241,7 @@ def _more_components(
     held = 0.0
     for group in range(groups):
         mine = basis[:, group * small : (group + 1) * small]
-        rows = (mine.abs().sum(1) > 0).nonzero()[:, 0]  # the group's bands, in each of its frames
+        rows = (mine.abs().sum(1) > 0).nonzero()[:, 0]  # the group's bands, in every frame
         products = moments.products[rows][:, rows]
         known = mine[rows][:, mine.abs().sum(0) > 0].double()
         left = torch.eye(len(rows), dtype=torch.float64) - known @ torch.linalg.pinv(known)
@@ -254,6 +255,6 @@ def _more_components(
 
 
 def _means(rows: Tensor, index: Tensor, count: int) -> Tensor:
-    """The mean [count, D] of the rows [N, D] of each index; zeros where there is none."""
+    """The mean [count, D] of the rows [N, D] with each index; zero if there are none."""
     total = torch.zeros(count, rows.shape[1]).index_add_(0, index, rows)
     return total / torch.bincount(index, minlength=count).clamp(min=1)[:, None]

@@ -33,8 +33,8 @@ _SHARE: dict[str, Any] = {"low": 0, "high": 1, "words": "a share from 0 to 1"}
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All settings of a run. Defaults are the paper's where a small machine allows it
-    (docs/reference.md, Training)."""
+    """The settings of a run. Defaults are the paper's where a small machine allows it (docs/reference.md,
+    Training)."""
 
     # Data
     data: tuple[str, ...] = _data(
@@ -181,7 +181,7 @@ class TrainConfig:
 
     @property
     def warmup(self) -> int:
-        """Steps of warm-up, fewer in short runs, which must reach the peak, too."""
+        """Warm-up steps: fewer in short runs, so that they reach the peak."""
         return min(100, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
 
     @property
@@ -191,19 +191,19 @@ class TrainConfig:
 
     @property
     def averaging(self) -> int:
-        """Steps between updates of the average, fewer in short runs, to average over the last tenth."""
+        """Steps between updates of the average: fewer in short runs, to average over the last tenth."""
         return self.ema_every or max(1, min(10, self.steps // 100))
 
     def following_weights(self, n_q: int) -> tuple[float, ...]:
         """Relative weight of each stream's next-token loss."""
         if not self.prefix_weight:
-            return (0.0,) * n_q  # nothing of it is computed
+            return (0.0,) * n_q  # nothing is predicted that way
         return self.stream_weights or (1.0,) * n_q
 
 
 def check_training(config: TrainConfig) -> None:
     """Check values and combinations.
-    Raises UsageError: one is invalid; the message names the field and what it takes."""
+    Raises UsageError: one is invalid; the message names the field and its valid values."""
 
     check(config)
 
@@ -274,10 +274,10 @@ def weighed(given: str) -> tuple[str, float]:
 
 
 def located(config: TrainConfig, out: Path) -> TrainConfig:
-    """Adjust the paths of a run that is resumed in another working directory than it was started in.
+    """Adjust the paths of a run that is resumed from another working directory.
 
-    Paths that do not exist from here are tried relative to the run's parent folders, nearest first, so that
-    a project can be moved as a whole.
+    Paths that do not exist are tried relative to the run's parent folders, nearest first, so that a project
+    can be moved as a whole.
     """
 
     def found(name: str | None) -> str | None:
@@ -364,10 +364,11 @@ def _toml_value(value: Any) -> str:
 class CodecTrainConfig:
     """Settings for training a spectral codec."""
 
-    data: str  # manifest or folder of sounds
+    data: str  # manifest or folder of audio
     out: str  # folder of the run
     codec: SpectralCodecConfig = dataclasses.field(default_factory=SpectralCodecConfig)
-    # Fields of `codec` that the codec of `start_from` must match or grow to; None: those not at the default.
+    # Fields of `codec` that the codec of `start_from` must match or be extended to; None: those not at the
+    # default.
     asked: tuple[str, ...] | None = None
     valid: str | None = _data("Manifest or folder of unseen sounds.")
     max_clips: int = _data("Maximum number of clips; 0: all.", 0)
@@ -402,7 +403,7 @@ class CodecTrainConfig:
 
 def check_codec_training(config: CodecTrainConfig) -> None:
     """Check values and combinations.
-    Raises UsageError: one is invalid; the message names the field and what it takes."""
+    Raises UsageError: one is invalid; the message names the field and its valid values."""
     check(config)
     if config.checkpoint_every % config.report_every:
         raise UsageError(

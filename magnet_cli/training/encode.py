@@ -1,8 +1,8 @@
-"""Audio to token shards: `magnet data check` and `magnet data encode`.
+"""Encodes audio to token shards: `magnet data check` and `magnet data encode`.
 
-A broken clip is a problem in the report, not the end of the run; what is on disk stays, and an
-interrupted run is resumed. After a complete run the folder has the clips of its source and no
-others: what was removed from the source on purpose must not be trained on.
+A broken clip is reported and does not end the run; what is on disk is kept, and an interrupted run is
+resumed. After a complete run the folder has only the clips of its source: what was deliberately removed
+from the source must not be trained on.
 """
 
 from __future__ import annotations
@@ -40,41 +40,41 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How audio becomes tokens."""
+    """Options for encoding."""
 
     min_duration: float = 0.5  # seconds; shorter clips are skipped
     clips_per_shard: int = 256
-    mix_share: float = 0.0  # pairs added for each clip; 1: half of all items are mixed (AudioGen)
-    mix_snr: float = 5.0  # dB; the second of a pair is between -mix_snr and +mix_snr of the first
-    mix_duration: float = 10.0  # seconds of a mixed pair
-    seed: int = 0  # of the pairs
-    workers: int = 0  # clips that are read and encoded at a time; 0: one a core, at most four
+    mix_share: float = 0.0  # mixed pairs per clip; 1: half of all items are mixed (AudioGen)
+    mix_snr: float = 5.0  # dB; the second of a pair is within ±mix_snr of the first
+    mix_duration: float = 10.0  # seconds; length of a mixed pair
+    seed: int = 0  # for the pairs
+    workers: int = 0  # clips read and encoded at a time; 0: one per core, at most four
 
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What a run of `encode_clips` did."""
+    """The result of `encode_clips`."""
 
     encoded: int
     kept: int  # encoded by an earlier run
-    left_out: int  # in the folder, but no longer listed, or broken now
-    seconds: float  # of audio, encoded now
+    left_out: int  # in the folder, but no longer listed, or now broken
+    seconds: float  # of audio, encoded in this run
     problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True)
 class Heard:
-    """Measures of a sound that was read to its end."""
+    """Measurements of a file that was read to its end."""
 
     sample_rate: int  # Hz
     channels: int
     seconds: float
-    level: float  # dBFS of its mean square; -120 for digital silence
+    level: float  # mean power in dBFS; -120 for digital silence
 
 
-MOST_SECONDS = 7200.0  # of a clip, which is in memory whole; 1.4 GB then
+MOST_SECONDS = 7200.0  # length of a clip, which is in memory whole: 1.4 GB
 
-OnClip = Callable[[int, int], None]  # clips done, clips in all
+OnClip = Callable[[int, int], None]  # clips done, clips in total
 
 
 def check_clips(
@@ -83,12 +83,12 @@ def check_clips(
     on_clip: OnClip = lambda done, count: None,
     on_sound: Callable[[Heard], None] = lambda heard: None,
 ) -> tuple[Problem, ...]:
-    """Everything that is wrong with the clips: what `encode_clips` would skip, and why.
+    """List the problems of the clips: what `encode_clips` would skip, and why.
 
-    `on_clip` is called after each clip, `on_sound` for each sound that can be read.
+    `on_clip` is called after each clip, `on_sound` for each readable file.
     """
     problems = list(found.problems)
-    first: dict[str, Path] = {}  # a sound's content -> where it was met
+    first: dict[str, Path] = {}  # content of a file -> its first path
     for number, clip in enumerate(found.clips, start=1):
         try:
             with open_sound(clip.path) as sound:
@@ -124,10 +124,10 @@ def encode_clips(
     options: EncodeOptions | None = None,
     on_clip: OnClip = lambda done, count: None,
 ) -> EncodeReport:
-    """Encode clips into a folder of token shards; what it holds already is not encoded again.
+    """Encode clips into a folder of token shards; what it already contains is not encoded again.
 
-    After a complete run the folder has only these clips: those of earlier runs that are not among them
-    are left out. A run that finds no sound at all to encode or keep leaves the folder as it was.
+    After a complete run the folder has only these clips; others from earlier runs are left out. A run that
+    finds nothing to encode or keep leaves the folder unchanged.
 
     Raises:
         DataError: the folder holds codes of another codec.
@@ -146,28 +146,28 @@ def encode_clips(
 
 @dataclass(frozen=True)
 class _Item:
-    """What becomes one clip of the folder: a sound, or a mixed pair of sounds."""
+    """The source of one clip of the folder: a file, or a mixed pair of files."""
 
     id: str
-    where: str  # to name it in a problem
+    where: str  # its name in problems
     key: Callable[[], str]
-    load: Callable[[], tuple[Tensor, list[Problem]]]  # [C, samples], and what is odd about it
+    load: Callable[[], tuple[Tensor, list[Problem]]]  # [C, samples], and its problems
     captions: tuple[str, ...]
     tags: tuple[str, ...]
-    content: Callable[[], str] = str  # of its sound; empty: that is not known
+    content: Callable[[], str] = str  # hash of its audio; empty: unknown
     weight: float = 1.0
 
 
 @dataclass
 class _Made:
-    """The result of an item; without codes if it is there already, or cannot be encoded."""
+    """The result of an item; no codes if they exist already, or it cannot be encoded."""
 
     problems: list[Problem]
     key: str = ""
     content: str = ""
     codes: Tensor | None = None  # [K, T]
-    seconds: float = 0.0  # of audio that was encoded; 0: codes of a sound of equal content
-    there: bool = False  # in the folder already
+    seconds: float = 0.0  # seconds of audio encoded; 0: the codes are those of equal audio
+    there: bool = False  # already in the folder
 
 
 class _Encoding:
@@ -187,7 +187,7 @@ class _Encoding:
         self.problems = list(found.problems)
         self.encoded = self.kept = 0
         self.seconds = 0.0
-        self.current: set[str] = set()  # ids of what the folder holds of this run's items
+        self.current: set[str] = set()  # ids of this run's items in the folder
 
     def run(self) -> EncodeReport:
         asked = self.options
@@ -199,7 +199,7 @@ class _Encoding:
             self.on_clip(number, len(items))
         if self.current:
             self.writer.use_only(self.current)
-        else:  # a disk that is not mounted, a wrong path: no reason to forget the folder's clips
+        else:  # an unmounted disk, a wrong path: no reason to drop the folder's clips
             self.writer.flush()
         left_out = len(self.writer.left_out)
         return EncodeReport(self.encoded, self.kept, left_out, self.seconds, tuple(self.problems))
@@ -215,7 +215,8 @@ class _Encoding:
         drawn: Counter[str] = Counter()
         for first, second, snr in pairs:
             a, b = self.found.clips[first], self.found.clips[second]
-            # No sound's id has two slashes in a row. Few clips meet again, at another level.
+            # No file's id contains two slashes in a row. The same clips are rarely paired again, and then
+            # at another level.
             id_ = f"mix//{a.id}//{b.id}"
             drawn[id_] += 1
             yield _Item(
@@ -228,7 +229,7 @@ class _Encoding:
             )
 
     def _make(self, item: _Item) -> _Made:
-        """The codes of one item, unless it is there already or cannot be encoded. In any thread."""
+        """Encode one item, unless it exists already or cannot be encoded. Runs in any thread."""
         try:
             key = item.key()
             if self.writer.written.get(item.id) == key:
@@ -241,13 +242,13 @@ class _Encoding:
                 codes = self.codec.encode(audio[None].to(device_of(self.codec)))[0].cpu()
         except (AudioFileError, ValueError) as error:
             return _Made([Problem(item.where, _what(error, item.where))])
-        except OSError as error:  # a file that went away; a full disk shows in the writer
+        except OSError as error:  # the file disappeared; a full disk shows in the writer
             what = f"it cannot be read: {error.strerror or error}"
             return _Made([Problem(item.where, what)])
         return _Made(problems, key, content, codes, audio.shape[-1] / self.codec.sample_rate)
 
     def _take(self, item: _Item, made: _Made) -> None:
-        """Add the result of an item to the folder and the report; called in the items' order."""
+        """Add an item's result to the folder and the report; called in the items' order."""
         self.problems += [each for each in made.problems if each not in self.problems]
         if made.codes is not None:
             said = item.captions, item.tags
@@ -259,9 +260,9 @@ class _Encoding:
             self.seconds += made.seconds
 
     def _audio(self, path: Path) -> tuple[Tensor, list[Problem]]:
-        """The clip [C, samples] at the codec's rate and channels."""
+        """The clip [C, samples] at the codec's sample rate and channels."""
         with open_sound(path) as sound:
-            # Of the sound itself, as `check_clips` does it: resampling rounds to whole samples.
+            # The duration before resampling, as in `check_clips`: resampling rounds to whole samples.
             _check_duration(sound.duration, self.options.min_duration)
             samples, anti = heard_with(sound, self.codec.sample_rate, self.codec.channels)
             problems = _incomplete(path, sound)
@@ -280,10 +281,10 @@ class _Encoding:
 
 
 def in_threads(make: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
-    """The results of `make` in the items' order, `workers` of them computed at a time, few of them ahead.
+    """Yield the results of `make` in the items' order, computing `workers` at a time and few ahead.
 
-    Threads, not processes: reading, resampling and networks release Python's lock, the codec is in memory
-    once, and a GPU works while files are read. Torch's threads are divided among them.
+    Threads, not processes: reading, resampling and networks release the GIL, the codec is in memory once, and
+    a GPU works while files are read. Torch's threads are divided among them.
     """
     threads = torch.get_num_threads()
     workers = workers or min(threads, 4)
@@ -303,7 +304,7 @@ def in_threads(make: Callable[[_T], _R], items: Iterable[_T], workers: int) -> I
         finally:
             for each in ahead:
                 each.cancel()
-            torch.set_num_threads(threads)  # some of its libraries have one number for all threads
+            torch.set_num_threads(threads)  # some libraries have one setting for all
 
 
 def _level(square: float) -> float:
@@ -311,24 +312,24 @@ def _level(square: float) -> float:
 
 
 def _incomplete(path: Path, sound: Sound) -> list[Problem]:
-    """Problems of a sound that is incomplete, worded without its name, which is `where`."""
+    """The problems of an incomplete file, worded without its name, which is `where`."""
     said = [remark.removeprefix(sound.name).strip(" .") for remark in sound.remarks]
     return [Problem(str(path), f"it {what}", skipped=False, incomplete=True) for what in said]
 
 
 def clip_key(clip: Clip) -> str:
-    """Changes when the file does, its captions, tags or weight.
-    Raises AudioFileError: there is no such file."""
+    """A hash of the file, captions, tags and weight of a clip. Raises AudioFileError: the file does not
+    exist."""
     try:
         stat = clip.path.stat()
     except (OSError, ValueError) as error:
         raise AudioFileError(f"There is no file {clip.path}.", "Check the manifest.") from error
-    weight = [clip.weight] if clip.weight != 1 else []  # as before there were any
+    weight = [clip.weight] if clip.weight != 1 else []  # as before there were weights
     return _hash(stat.st_size, stat.st_mtime_ns, clip.captions, clip.tags, *weight)
 
 
 def _content(path: Path) -> str:
-    """A hash of a sound's bytes: a copy with another name or date is not encoded again."""
+    """A hash of a file's bytes, so that a copy with another name or date is not encoded again."""
     return hashed(path).hex()[:32]
 
 
@@ -346,7 +347,7 @@ def _check_duration(seconds: float, least: float) -> None:
 
 
 def _what(error: Exception, where: str | Path) -> str:
-    """What is wrong, without the name of the sound, which is said before it."""
+    """The text of an error, without the file's name, which is given separately."""
     message = error.message if isinstance(error, MagnetError) else str(error)
     own = message.startswith(f"{where} ")
     return " ".join(message.replace(str(where), "it", own).split()).rstrip(".")
@@ -365,7 +366,7 @@ def token_format(codec: AudioCodec, name: str) -> TokenFormat:
 
 
 def check_tokens(tokens: TokenFormat, codec: AudioCodec) -> None:
-    """Refuse tokens that another codec made. Raises UsageError: it names both."""
+    """Check that tokens were made by this codec. Raises UsageError: naming both."""
     if tokens.codec_hash != codec_hash(codec):
         raise UsageError(
             f"The tokens were made with {tokens.codec}, which is not the codec of this model.",
@@ -374,7 +375,7 @@ def check_tokens(tokens: TokenFormat, codec: AudioCodec) -> None:
 
 
 def codec_hash(codec: AudioCodec) -> str:
-    """Equal where codes mean the same: of the codebooks, in half precision, as files keep them."""
+    """A hash of the codebooks in half precision, as in files: equal if codes have the same meaning."""
     digest = hashlib.sha256(f"{codec.hop_length} {codec.sample_rate}".encode())
     vectors = codebooks_of(codec)
     if vectors is not None:
@@ -388,6 +389,6 @@ def codec_hash(codec: AudioCodec) -> str:
 
 
 def codebooks_of(codec: AudioCodec) -> Tensor | None:
-    """[K, card, d] of a codec with residual quantization; None of any other."""
+    """[K, card, d] of a codec with residual quantization; None for others."""
     books = getattr(getattr(codec, "quantizer", None), "codebooks", None)
     return None if books is None else torch.stack([book.detach().float() for book in books])

@@ -1,4 +1,4 @@
-"""The weights that training starts from."""
+"""Initial weights for training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from magnet_cli.training.batches import keyed_generator
 
 
 def initialise(lm: LanguageModel, seed: int) -> None:
-    """Gaussian weights of 1 / sqrt(fan in), damped with depth where a block writes to the stream.
+    """Gaussian weights with standard deviation 1 / sqrt(fan in), damped with depth in outputs of blocks.
 
     The damping, 1 / sqrt(2 (layer + 1)), is the reference's `depthwise_init: current`.
     """
@@ -47,12 +47,11 @@ def initialise(lm: LanguageModel, seed: int) -> None:
 def initialise_from_codec(lm: LanguageModel, codebooks: Tensor, seed: int) -> None:
     """Initialize embeddings and heads from the codec, similar for codes that sound similar.
 
-    The codec's vectors are standardised and mapped to the model's width by one random projection
-    a stream; the mean square of each table stays what `initialise` gives, and half of it is
-    noise, so that no two codes start equal.
+    The codec's vectors are standardized and mapped to the model's width by one random projection per stream.
+    Each table keeps its mean square of `initialise`; half of it is noise, so that no two codes start equal.
 
     Args:
-        codebooks: [K, card, d], the codec's own vectors.
+        codebooks: [K, card, d], the codec's vectors.
     """
     generator = keyed_generator(seed, "codebooks")
     dim = lm.config.dim
@@ -69,13 +68,14 @@ def initialise_from_codec(lm: LanguageModel, codebooks: Tensor, seed: int) -> No
 
 
 def with_streams_of(lm: LanguageModel, codec: AudioCodec, vectors: Tensor | None) -> LanguageModel:
-    """Extend the model to a codec with its streams and further ones; unchanged if there are none.
+    """Extend the model to a codec with the same streams and more; unchanged if there are no more.
 
-    Predictions for its own streams stay the same, except for rows that later streams add to the end of a
-    delay layout: embeddings of new streams are zero at first. Their heads start from the codec's vectors.
+    Predictions for the old streams stay the same, except for rows that later streams add to the end of a
+    delay layout: the embeddings of new streams start at zero. Their heads are initialized from the codec's
+    vectors.
 
     Args:
-        vectors: [K, card, d], the codec's own vectors; None of a codec without.
+        vectors: [K, card, d], the codec's vectors; None if it has none.
 
     Raises UsageError: the codec has fewer streams, other codes, or another frame rate.
     """
@@ -91,7 +91,7 @@ def with_streams_of(lm: LanguageModel, codec: AudioCodec, vectors: Tensor | None
     added = codec.n_q - old.n_q
     later = max(old.delays, default=0) + 1
     delays = (*old.delays, *range(later, later + added)) if old.delays else ()
-    # Streams that come in later are stages of their own.
+    # Each new stream is a stage of its own.
     stages = (*old.stages, *((k,) for k in range(old.n_q, codec.n_q))) if old.stages else ()
     sizes = dataclasses.replace(old, n_q=codec.n_q, delays=delays, stages=stages)
     grown = LanguageModel(sizes)

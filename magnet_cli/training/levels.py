@@ -1,9 +1,9 @@
-"""Band levels of many clips in one memory-mapped file, so that each sound is read and transformed once.
+"""Stores band levels of many clips in one memory-mapped file, so that each clip is read and transformed
+once.
 
-The file holds, for clip after clip, float16 log(1 + amplitude / floor) of up to `frames` spectral
-frames and all bands, neither centred nor weighted, so they can be used with every basis and weighting of
-the same spectra. A shorter clip leaves the rest of its place empty. Lengths are kept in a file beside it:
-what is drawn or summed here is always sound, never the empty rest.
+The file holds, clip by clip, float16 log(1 + amplitude / floor) of up to `frames` spectral frames and all
+bands, neither centred nor weighted, so they can be used with every basis and weighting of the same spectra.
+The space after a shorter clip is empty, and is never drawn or summed: the lengths are in a file beside it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LevelFile:
     """Levels of `clips` clips, up to `frames` spectral frames each."""
 
     values: npt.NDArray[np.float16]  # [clips, frames, bands], memory-mapped
-    lengths: tuple[int, ...]  # spectral frames of each clip, in whole frames of codes
+    lengths: tuple[int, ...]  # spectral frames per clip, a multiple of a frame of codes
 
     @property
     def clips(self) -> int:
@@ -44,11 +44,11 @@ class LevelFile:
 
     @property
     def frames(self) -> int:
-        """Spectral frames of the longest clip that fits."""
+        """Maximum number of spectral frames per clip."""
         return int(self.values.shape[1])
 
     def share(self, clip: int) -> float:
-        """The share of its place that a clip fills: its weight in means over clips."""
+        """The length of a clip relative to the maximum: its weight in means over clips."""
         return self.lengths[clip] / self.frames
 
     def read(self, clip: int, start: int, count: int) -> Tensor:
@@ -64,11 +64,11 @@ class LevelFile:
 
 
 def sounds_key(clips: Sequence[Path], source: Path) -> str:
-    """A hash that identifies sounds: of names relative to `source`, and of the files' sizes and dates.
+    """A hash of the files' names relative to `source`, sizes and dates.
 
     Args:
-        clips: sound files.
-        source: the manifest or folder that names them; both may be moved together.
+        clips: audio files.
+        source: the manifest or folder that lists them; both may be moved together.
 
     Raises AudioFileError: a clip cannot be read.
     """
@@ -85,12 +85,13 @@ def sounds_key(clips: Sequence[Path], source: Path) -> str:
 def write_levels(
     path: Path, clips: Sequence[Path], sounds: str, codec: SpectralCodec, frames: int
 ) -> LevelFile:
-    """Levels of the first `frames` frames of codes of each clip; a file of the same clips is reused.
+    """Write the levels of the first `frames` frames of codes of each clip; a file for the same clips is
+    reused.
 
     Args:
-        clips: sound files of any rate and length.
+        clips: audio files of any sample rate and length.
         sounds: their key (`sounds_key`).
-        codec: whose spectra, bands and floor are used.
+        codec: determines spectra, bands and floor.
 
     Raises AudioFileError: a clip cannot be read.
     """
@@ -125,7 +126,7 @@ def write_levels(
 
 
 def _told(said: Path) -> dict[str, Any]:
-    """The description of the levels of an earlier run; empty if it cannot be read."""
+    """The description of an earlier run's levels; empty if it cannot be read."""
     try:
         return reading.read_object(said, most=500_000_000)
     except (OSError, reading.ReadError):
@@ -140,9 +141,9 @@ def _are_lengths(lengths: Any, shape: tuple[int, int, int]) -> bool:
 
 @torch.no_grad()
 def clip_levels(path: Path, codec: SpectralCodec, frames: int) -> Tensor:
-    """Levels [N, bands] of a clip, neither centred nor weighted; N is at most frames * stack.
+    """Compute levels [N, bands] of a clip, neither centred nor weighted; N is at most frames * stack.
 
-    The last frame of codes is filled up with silence, as in encoding.
+    The last frame of codes is padded with silence, as in encoding.
     """
     with open_sound(path) as sound:
         samples = torch.from_numpy(mono_of(sound.read(codec.sample_rate, checked=False))[0])
@@ -160,7 +161,7 @@ def clip_levels(path: Path, codec: SpectralCodec, frames: int) -> Tensor:
 
 
 def weighted(levels: Tensor, codec: SpectralCodec) -> Tensor:
-    """Levels [..., N, bands] of a file, centred and weighted as in the codec."""
+    """Centre and weight levels [..., N, bands] from a file as in the codec."""
     return (levels - codec.mean) * codec.weight
 
 
@@ -170,7 +171,7 @@ def draw_crops(
     """Random crops of `count` random clips, up to `frames` frames of codes each.
 
     Returns:
-        Weighted levels [B, N, bands] for each length N that occurs: a shorter clip is used whole.
+        Weighted levels [B, N, bands] for each length N that occurs: shorter clips are used whole.
     """
     stack = codec.config.stack
     clips = torch.randint(levels.clips, (count,), generator=generator).tolist()
@@ -184,7 +185,7 @@ def draw_crops(
 
 
 def mean_level(levels: LevelFile) -> Tensor:
-    """The mean float64 [bands] of all frames."""
+    """The mean over all frames, float64 [bands]."""
     total = torch.zeros(levels.values.shape[2], dtype=torch.float64)
     for clip in range(levels.clips):
         total += levels.share(clip) * levels.whole(clip).mean(0, dtype=torch.float64)
@@ -192,7 +193,7 @@ def mean_level(levels: LevelFile) -> Tensor:
 
 
 def moments(levels: LevelFile, codec: SpectralCodec) -> Moments:
-    """The sums over all frames of codes, for principal components."""
+    """The moments of all frames of codes, for principal components."""
     found = Moments(len(codec.basis))
     for clip in range(levels.clips):
         found.add(_stacked(levels, codec, clip))
@@ -200,7 +201,7 @@ def moments(levels: LevelFile, codec: SpectralCodec) -> Moments:
 
 
 def draw_rows(levels: LevelFile, codec: SpectralCodec, count: int, seed: int) -> Tensor:
-    """About `count` frames of codes [N, stack * bands], spread evenly over all sound."""
+    """About `count` frames of codes [N, stack * bands], spread evenly over the data."""
     total = sum(levels.lengths)
     rows = []
     for clip in range(levels.clips):

@@ -1,5 +1,5 @@
-"""One run at a time in a folder of tokens or of a training: two would write one log and delete each
-other's checkpoints."""
+"""A lock on a folder of tokens or a training run: two runs would write one log and delete each other's
+checkpoints."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LOCK_NAME = ".lock"
 
 @contextlib.contextmanager
 def locked(folder: Path, main: bool = True) -> Iterator[None]:
-    """Inside, no other run may write `folder`; the main process (`main`) holds the lock for all.
+    """Hold the lock on `folder`; the main process (`main`) holds it for all.
 
-    The lock is the system's, so that it goes with the process however that ends.
-    Raises UsageError: another run has it.
+    The operating system holds the lock, so it is released when the process ends in any way.
+    Raises UsageError: another run holds it.
     """
     lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:

@@ -1,8 +1,8 @@
-"""The training loop, on accelerate: its launcher chooses between one process, DDP and FSDP.
+"""The training loop, on accelerate, whose launcher chooses between one process, DDP and FSDP.
 
-A step is `micro_batches` passes, divided among the processes. Their losses are sums; the counts by
-which they are divided are summed over all passes first, from the draws alone, so the gradient is
-that of one large batch of the same draws, however it is divided.
+A step is `micro_batches` passes, divided among the processes. Their losses are sums, divided by counts that
+are summed over all passes beforehand, from the draws alone. So the gradient is that of one large batch with
+the same draws, however it is divided.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """An event of a run, for whoever follows it."""
+    """An event of a run."""
 
     kind: str  # started, step, valid, checkpoint, samples or finished
     step: int  # steps done
-    record: dict[str, Any]  # what the log holds of it
+    record: dict[str, Any]  # its record in the log
 
 
 OnProgress = Callable[[Progress], None]
@@ -53,24 +53,24 @@ class NotANumberError(MagnetError):
 
 
 def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerator:
-    """accelerate's view of this process, as its launcher (if there was one) set it up.
+    """Create accelerate's object for this process, in the environment set up by its launcher, if any.
 
     Args:
-        out: the run's folder, where trackers that need one write.
+        out: the run's folder, for trackers that write files.
 
-    Raises UsageError: fp16 is asked for where there is no GPU, so nothing would be in fp16.
+    Raises UsageError: fp16 was requested without a GPU, where it would have no effect.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
     from accelerate.state import AcceleratorState
     from accelerate.utils import parse_flag_from_env
 
-    # accelerate keeps the first precision for the whole process; a run asks for its own.
+    # accelerate keeps the first precision for the whole process; a run sets its own.
     AcceleratorState._reset_state()
-    # A stage uses one head of K, another one in each step.
+    # Each step uses only the heads of one stage.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     precision = config.mixed_precision
     if precision == "auto":
-        # As Accelerator makes it: without its variable for CPUs it would not join other processes there.
+        # As Accelerator does: without its variable for CPUs it would not join other processes there.
         cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
         precision = fitting_precision(PartialState(cpu=cpu).device)
     accelerator = Accelerator(
@@ -88,20 +88,21 @@ def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerato
 
 
 def launched_alone(processes: int) -> bool:
-    """Whether `accelerate launch` was asked for several processes and started this one alone, as it
-    does on a CPU: then it sets the address of the main process, but not the number of processes."""
+    """Whether `accelerate launch` was told to start several processes but started only this one, as on a CPU:
+    it then sets the address of the main process, but not the number of processes."""
     launched = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
     return processes == 1 and launched and "WORLD_SIZE" not in os.environ
 
 
 def fitting_precision(device: torch.device) -> Precision:
-    """What `auto` means on a device. On a CPU it is float32, as not every CPU is faster in bfloat16."""
+    """The meaning of `auto` on a device. On a CPU it is float32, as not every CPU is faster in bfloat16."""
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
 
 
 @contextlib.contextmanager
 def tf32(device: torch.device) -> Iterator[None]:
-    """Inside, a GPU multiplies float32 matrices in TF32: several times as fast, with 10 bits of precision."""
+    """Within this context, a GPU multiplies float32 matrices in TF32: much faster, with 10 bits of
+    precision."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -112,7 +113,7 @@ def tf32(device: torch.device) -> Iterator[None]:
 
 
 def shared_out(config: TrainConfig, processes: int) -> TrainConfig:
-    """The settings with one pass for each process, unless `micro_batch` sets them.
+    """The settings with one pass per process, unless `micro_batch` is set.
     Raises UsageError: the items or passes cannot be divided evenly among the processes."""
     if not config.micro_batch and config.batch_size % processes:
         raise UsageError(
@@ -148,7 +149,7 @@ class Trainer:
         self.share = shared_out(config, processes).micro_batches // processes
         self.following_weights = config.following_weights(output.lm.config.n_q)
         module = TrainingModule(output.lm, self.following_weights, config.gradient_checkpointing)
-        # Together: FSDP puts its own parameters in the place of those that the optimizers hold.
+        # Together, because FSDP replaces the parameters that the optimizers refer to.
         self.model, *self.optimizers = self.accelerator.prepare(
             module.train(), *make_optimizers(module, config)
         )
@@ -161,9 +162,9 @@ class Trainer:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ask `run` to end after the current step, with a checkpoint. May be called by a signal's handler.
+        """Ask `run` to stop after the current step, with a checkpoint. May be called from a signal handler.
 
-        All processes end after the same step, even if only one of them is asked.
+        All processes stop after the same step, even if only one of them is asked.
         """
         self._stopping = True
 
@@ -183,14 +184,14 @@ class Trainer:
             for name, value in now.items()
             if name in was
             and was[name] != value
-            # The same folders, of a run that is resumed from elsewhere.
+            # The same folders, if the run is resumed from another working directory.
             and _places(was[name], str(then.get("folder", ""))) != _places(value, "")
         ]
         return True
 
     @property
     def clips(self) -> int:
-        """Number of clips that are trained on."""
+        """Number of training clips."""
         return len(self.train.source.entries)
 
     @own_defaults()
@@ -199,7 +200,7 @@ class Trainer:
         on_progress: OnProgress = lambda progress: None,
         on_step: Callable[[int, float], None] = lambda step, loss: None,
     ) -> None:
-        """Train up to `config.steps`.
+        """Train until `config.steps`.
 
         Args:
             on_progress: called with every record of the log, in the main process.
@@ -207,8 +208,8 @@ class Trainer:
 
         Raises:
             NotANumberError: naming the step, the batch and the last good checkpoint.
-            UsageError: another run is writing this folder.
-            KeyboardInterrupt: after `stop`, when the checkpoint is written.
+            UsageError: another run is writing to this folder.
+            KeyboardInterrupt: after `stop`, once the checkpoint is written.
         """
         device = self.accelerator.device
         with (
@@ -255,8 +256,8 @@ class Trainer:
                     said = {**dataclasses.asdict(losses), "mean": losses.mean, "best": best}
                     tell("valid", said)
                 sampling = self.config.sample_every and self._due(self.config.sample_every)
-                # Samples are the kept model's, and what is kept has a checkpoint: a run that is
-                # resumed where there is none starts from the model's file.
+                # Samples are made by the saved model, and a saved model needs a checkpoint: a run resumed
+                # without one starts from the model's file.
                 enough = self._has_waited_enough()
                 if sampling or stopping or enough or self._due(self.config.checkpoint_every):
                     tell("checkpoint", {"path": str(self.checkpoint())})
@@ -279,7 +280,7 @@ class Trainer:
                     tracker.finish()
 
     def _validate(self) -> ValidationLoss:
-        """The loss on the validation set; the averaged weights are kept if it is the lowest so far."""
+        """Compute the loss on the validation set; keep the averaged weights if it is the lowest so far."""
         assert self.valid is not None
         with self.ema.swapped():
             losses = validate(self.accelerator, self.model, self.valid)
@@ -295,7 +296,7 @@ class Trainer:
         return losses
 
     def _sample(self) -> Path:
-        """Let the main process make the sample prompts with the kept model, on its device.
+        """Generate the sample prompts in the main process, with the saved model on its device.
 
         The other processes wait after each clip: waiting for all clips at once could exceed the time-out of
         the processes' connection, which ends the run.
@@ -310,7 +311,7 @@ class Trainer:
         return self.output.samples_of(self.step)
 
     def _has_waited_enough(self) -> bool:
-        """Whether the best is as many validations old as `patience` allows."""
+        """Whether the best validation is `patience` validations old."""
         if self.best is None or not self.config.patience:
             return False
         every = self.config.valid_every
@@ -322,7 +323,7 @@ class Trainer:
         numbers = [(p.numel(), p.requires_grad) for p in self.model.parameters()]
         trained = sum(number for number, is_trained in numbers if is_trained)
         parameters = sum(number for number, _ in numbers)
-        # The model's own file is there; while it is replaced, and beside the best one, there is another.
+        # The model's own file, another while it is replaced, and the best one.
         models = 4 * parameters * (1 if self.valid is None else 2)
         return {
             "processes": self.accelerator.num_processes,
@@ -333,14 +334,14 @@ class Trainer:
             "passes": round(self.config.steps * self.config.batch_size / len(clips), 2),
             "parameters": parameters,
             "trained": trained,
-            # Weights, averages and the optimizer's two moments, in float32; one more while it is written.
+            # Weights, averages and the optimizer's two moments, in float32; one more during writing.
             "checkpoint_bytes": 16 * trained,
             "disk_bytes": 16 * trained * (self.config.keep_checkpoints + 1) + models,
             "free_bytes": shutil.disk_usage(self.output.directory).free,
         }
 
     def _asked_to_stop(self) -> bool:
-        """Whether any process was: they have to end after the same step."""
+        """Whether any process was asked to stop: they must stop after the same step."""
         if self.accelerator.num_processes == 1:
             return self._stopping
         asked = torch.tensor(float(self._stopping), device=self.accelerator.device)
@@ -350,15 +351,16 @@ class Trainer:
         return self.step % every == 0 or self.step == self.config.steps
 
     def _draw(self, step: int) -> list[Batch]:
-        """This process's part of what a step sees."""
+        """This process's batches of a step."""
         first = self.accelerator.process_index * self.share
         return [self.train.batch(step, first + micro) for micro in range(self.share)]
 
     def take_step(self, batches: list[Batch] | None = None) -> tuple[float, float, Tensor]:
-        """One optimizer step: the loss, the gradients' norm, and sums and counts by stream [4, K].
+        """Take one optimizer step; returns the loss, the gradient norm, and sums and counts by stream [4,
+        K].
 
         Args:
-            batches: what it sees, where that is drawn already.
+            batches: those of the step, if already drawn.
         """
         device = self.accelerator.device
         if batches is None:
@@ -373,7 +375,7 @@ class Trainer:
             with apart:
                 both, by_stream = self.model(batch.to(device))
                 loss = mean_loss(both, counts, self.config.prefix_weight)
-                # DDP and FSDP average gradients over processes; a sum is wanted.
+                # DDP and FSDP average gradients over processes, but the sum is needed.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             total += loss.detach()
             sums += by_stream
@@ -383,7 +385,7 @@ class Trainer:
         norm = self.accelerator.clip_grad_norm_(
             self.model.parameters(), self.config.clip_norm or math.inf
         )
-        # Under fp16 the scaler skips such a step and scales down.
+        # With fp16 the scaler skips such a step and lowers the scale.
         if self.config.mixed_precision != "fp16" and not math.isfinite(float(norm)):
             raise self._not_a_number("The gradients are not numbers", batches)
         self._rate = set_rates(self.optimizers, self.step, self.config)
@@ -405,7 +407,7 @@ class Trainer:
 
     def _lost(self, what: str) -> NotANumberError:
         newest = state.latest_checkpoint(self.output.directory)
-        # One of this very step has the weights that gave this, so that going on from it gives the same.
+        # A checkpoint of this step has the weights that led here; resuming from it would give the same.
         good = state.latest_checkpoint(self.output.directory, before=self.step)
         lower = "a lower --learning-rate, or --mixed-precision no."
         if good is None:
@@ -417,10 +419,10 @@ class Trainer:
         )
 
     def checkpoint(self) -> Path:
-        """Save the state of the run, and the averaged weights as the model to generate with.
+        """Save the run's state, and the averaged weights as the model for generation.
 
         Raises:
-            NotANumberError: there are weights that are not numbers; nothing is written.
+            NotANumberError: some weights are not numbers; nothing is written.
             MagnetError: the disk is full, or cannot be written to.
         """
         here = sum(not bool(state.local(p).isfinite().all()) for p in self.model.parameters())
@@ -449,7 +451,7 @@ class Trainer:
 
     def _keep_model(self) -> None:
         with self.ema.swapped():
-            # Written inside: without FSDP these are the parameters themselves, which swap back.
+            # Write within the context: without FSDP these are the parameters themselves, which swap back.
             weights = self.accelerator.get_state_dict(self.model)
             if self.accelerator.is_main_process:
                 self.output.update(weights)
@@ -457,14 +459,14 @@ class Trainer:
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
-    """The settings as JSON has them, so that they can be held against those of a checkpoint."""
+    """The settings as JSON values, for comparison with those of a checkpoint."""
     said = {**dataclasses.asdict(config), "learning_rate": config.rate}
     plain: dict[str, Any] = json.loads(json.dumps(said))
     return plain
 
 
 def _places(value: Any, folder: str) -> Any:
-    """A setting with its texts, which may be paths, as places from `folder` on ("": the present one)."""
+    """A setting with its texts, which may be paths, made relative to `folder` ("": the current one)."""
     if isinstance(value, list):
         return [_places(each, folder) for each in value]
     return os.path.realpath(Path(folder, value)) if isinstance(value, str) else value

@@ -15,10 +15,10 @@ from magnet_cli.training.objective import exact
 
 @dataclass(frozen=True)
 class ValidationLoss:
-    """Mean cross-entropy in nats; None for a stream that the model is not asked for in this way."""
+    """Mean cross-entropy in nats; None for a stream that the model does not predict in this way."""
 
-    masked: list[float | None]  # by stream, over all mask rates alike, without a prefix
-    following: list[float | None]  # by stream, each code given all before it
+    masked: list[float | None]  # per stream, mean over all mask rates, without a prefix
+    following: list[float | None]  # per stream, each code given all before it
 
     @property
     def mean(self) -> float:
@@ -29,14 +29,14 @@ class ValidationLoss:
 
 @torch.no_grad()
 def validate(accelerator: Any, model: torch.nn.Module, drawer: BatchDrawer) -> ValidationLoss:
-    """The loss on clips that training never sees; each process takes its share of the batches."""
+    """The loss on held-out clips; each process computes its share of the batches."""
     was_training = model.training
     model.eval()
     streams, processes = drawer.lm.n_q, accelerator.num_processes
     sums = torch.zeros(4, streams, dtype=exact(accelerator.device), device=accelerator.device)
     batches = drawer.validation_batches()
     while turn := list(itertools.islice(batches, processes)):
-        # Under FSDP all processes take part in a pass: without a batch left, one repeats another's.
+        # Under FSDP all processes take part in a pass: one without a batch left repeats another's.
         mine = accelerator.process_index
         _, by_stream = model(turn[min(mine, len(turn) - 1)].to(accelerator.device))
         if mine < len(turn):
@@ -58,13 +58,13 @@ class Window:
 
     def __init__(self, streams: int) -> None:
         """An empty window of a model with `streams` streams."""
-        self.seconds = 0.0  # of the steps alone: validation and samples take their own
+        self.seconds = 0.0  # of the steps only, without validation and samples
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.sums = torch.zeros(4, streams, dtype=torch.float64)
 
     def add(self, loss: float, norm: float, sums: Tensor, seconds: float) -> None:
-        """Add a step: the results of `Trainer.take_step`, and the seconds that it took."""
+        """Add the results of `Trainer.take_step`, and the seconds it took."""
         self.seconds += seconds
         self.losses.append(loss)
         self.norms.append(norm)

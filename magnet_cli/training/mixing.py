@@ -1,4 +1,4 @@
-"""Mixed pairs of clips, as AudioGen was trained with (arXiv 2209.15352, section 3.4)."""
+"""Mixed pairs of clips, as in AudioGen's training (arXiv 2209.15352, section 3.4)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from magnet_cli.training.batches import keyed_generator
 def mixed_pairs(
     clips: int, share: float, most: float, seed: int
 ) -> Iterator[tuple[int, int, float]]:
-    """Two different clips and a signal-to-noise ratio in dB, for each pair to mix.
+    """Yield two different clips and a signal-to-noise ratio in dB for each pair to mix.
 
     Args:
-        clips: how many there are.
-        share: of pairs, for each clip.
+        clips: number of clips.
+        share: pairs per clip.
         most: ratios are drawn from -most to most.
     """
     if clips < 2:
@@ -31,9 +31,9 @@ def mixed_pairs(
 
 
 def mix(a: Tensor, b: Tensor, snr: float) -> Tensor:
-    """Two sounds [C, N], [C, M] as one of the longer's length, a louder than b by `snr` dB.
+    """Mix [C, N] and [C, M] to the longer length, with a louder than b by `snr` dB.
 
-    The sum is scaled to the level of a, and below clipping (AudioGen, section 3.4).
+    The sum is scaled to the level of a, without clipping (AudioGen, section 3.4).
     """
     length = max(a.shape[1], b.shape[1])
     a, b = (torch.nn.functional.pad(x, (0, length - x.shape[1])) for x in (a, b))

@@ -1,18 +1,18 @@
-"""What training minimizes: MAGNeT's masked objective, the autoregressive one, and both in one model.
+"""The training objectives: MAGNeT's masked one, the autoregressive one, and both in one model.
 
-Masked (paper, section 3.1; the reference's `magnet.py`): a stage k, streams below it whole, streams
-above it masked entirely, spans of stream k masked at rate cos(pi u / 2); cross-entropy on the
-masked, unpadded positions of k.
+Masked (paper, section 3.1; the reference's `magnet.py`): for a stage k, the streams below it are given, the
+streams above it are fully masked, and spans of stream k are masked at rate cos(pi u / 2). The loss is the
+cross-entropy of the masked positions of k that are not padding.
 
-Hybrid (paper, section 3.4): the sequence stays in the delay layout. The first `prefix_rows` rows
-attend causally and are learned by next-token cross-entropy over all streams; of the rows after
-them, the masked ones of stage k as above.
+Hybrid (paper, section 3.4): the sequence is in the delay layout. The first `prefix_rows` rows attend
+causally and are trained by next-token cross-entropy over all streams; the masked positions of stage k in
+the other rows are trained as above.
 
-Losses are sums, and each batch knows its counts before the forward pass, so that over any number
-of micro-batches and processes a step's loss is two sums over two global counts. The two objectives
-are means of their own: a whole prefix asks for every code of its items and a masked stage for a few
-hundred, and with one common count the masked loss would hardly matter (the paper does not say).
-Every draw is an argument: `Draws`. Where they come from is `batches.py`.
+Losses are sums, and each batch knows its counts before the forward pass, so that over any number of
+micro-batches and processes a step's loss is two sums over two global counts. The two objectives are
+averaged separately: a whole prefix predicts every code of its items and a masked stage a few hundred, so
+with a common count the masked loss would hardly matter (the paper does not say). Every draw is an argument
+(`Draws`), made in `batches.py`.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ class Draws:
     """The random draws of a batch."""
 
     stage: int  # the stage whose streams are masked
-    time: Tensor  # float [B], u in 0..1: how far decoding has come
+    time: Tensor  # float [B], u in 0..1: the progress of decoding
     noise: Tensor  # float [B, T], uniform: where spans start
-    prefix_rows: int = 1  # rows of the delay layout that attend causally; 1: the special step alone
+    prefix_rows: int = 1  # rows of the delay layout that attend causally; 1: only the special step
 
 
 @dataclass(frozen=True)
 class Batch:
     """The inputs and targets of one pass."""
 
-    codes: Tensor  # int64 [B, K, T]: the truth
-    inputs: Tensor  # int64 [B, K, T]: the same with masked ones at `mask_id`
+    codes: Tensor  # int64 [B, K, T]: the targets
+    inputs: Tensor  # int64 [B, K, T]: the same with `mask_id` where masked
     masked: Tensor  # bool [B, G, T]: positions of the stage's G streams to predict
     following: Tensor  # bool [B, K, T]: codes to predict from the rows before them
     stage: int
     prefix_rows: int
     conditions: tuple[Tensor | None, ...] = ()  # per item: the text encoder's output, None for null
-    names: tuple[str, ...] = ()  # per item: the clip, to name a batch that went wrong
+    names: tuple[str, ...] = ()  # per item: the clip, for error messages
 
     def counts(self, following_weights: Sequence[float] | None = None) -> Tensor:
         """The divisors of the summed losses, float64 [2]: masked positions, weighted next tokens."""
@@ -64,7 +64,7 @@ class Batch:
         return torch.tensor([int(self.masked.sum()), following], dtype=torch.float64)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with all its tensors on a device."""
+        """Move all tensors to a device."""
         return replace(
             self,
             codes=self.codes.to(device),
@@ -79,15 +79,15 @@ class Batch:
 class LossSums:
     """Sums of cross-entropy in nats, and counts, by stream."""
 
-    total: Tensor  # [2], what to differentiate: the masked loss, the next tokens' as weighed
-    masked: Tensor  # [K], this and what follows in `exact` of the device
+    total: Tensor  # [2], with gradients: the masked loss, the weighted next-token loss
+    masked: Tensor  # [K]; this and the following have the dtype `exact(device)`
     masked_count: Tensor  # [K]
     following: Tensor  # [K]
     following_count: Tensor  # [K]
 
 
 def exact(device: torch.device) -> torch.dtype:
-    """The dtype of sums on a device: float64, but Apple's GPUs have none."""
+    """The dtype of sums on a device: float64, except on Apple's GPUs, which have none."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -102,7 +102,7 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
     batch, streams, frames = codes.shape
     causal = torch.zeros(streams, frames, dtype=torch.bool, device=codes.device)
     if config.modeling != "masked":
-        # Row 0 is never generated; what stands in rows 1 .. prefix_rows - 1 is the prefix.
+        # Row 0 is never generated; rows 1 .. prefix_rows - 1 are the prefix.
         causal = DelayPattern(config.delays).rows_within(draws.prefix_rows, frames).to(codes.device)
     stage, own = draws.stage, list(config.stage_streams[draws.stage])
     masked = torch.zeros(batch, frames, dtype=torch.bool, device=codes.device)
@@ -110,7 +110,7 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
     if first < frames:
         rates = torch.cos(draws.time * (math.pi / 2))
         masked[:, first:] = training_mask(rates, draws.noise[:, first:], config.span_len)
-    together = masked[:, None] & ~causal[own]  # the same frames of all streams, behind the prefix
+    together = masked[:, None] & ~causal[own]  # the same frames of all streams, after the prefix
     inputs = codes.clone()
     inputs[:, own] = inputs[:, own].masked_fill(together, config.mask_id)
     above = own[-1] + 1
@@ -126,12 +126,11 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
 
 
 def with_code_noise(batch: Batch, most: float, mask_id: int, generator: torch.Generator) -> Batch:
-    """The batch with some of the codes that the model reads replaced by others of their stream.
+    """Replace some of the input codes by others of their stream.
 
-    A model trained only on correct codes fails after its first mistake (exposure bias); here it learns to
-    continue after mistakes. Each item's share is drawn uniformly from 0 to `most`; the
-    replacements are codes of random frames of the batch and the same stream. Masks and targets
-    stay the same.
+    A model trained only on correct codes fails after its first mistake (exposure bias); this teaches it to
+    continue after mistakes. Each item's share is drawn uniformly from 0 to `most`; the replacements are
+    codes of random frames of the batch in the same stream. Masks and targets stay the same.
     """
     items, _, frames = batch.codes.shape
     share = most * torch.rand(items, 1, 1, generator=generator)
@@ -140,7 +139,7 @@ def with_code_noise(batch: Batch, most: float, mask_id: int, generator: torch.Ge
     frame = torch.randint(frames, batch.codes.shape, generator=generator)
     stream = torch.arange(batch.codes.shape[1])[None, :, None]
     other = batch.codes[item, stream, frame]
-    # What pads a short clip is the mask's id: it stands in for nothing.
+    # Short clips are padded with the mask id, which must not be a replacement or be replaced.
     wrong = (chance < share) & (batch.inputs != mask_id) & (other != mask_id)
     return replace(batch, inputs=torch.where(wrong, other, batch.inputs))
 
@@ -148,10 +147,10 @@ def with_code_noise(batch: Batch, most: float, mask_id: int, generator: torch.Ge
 def batch_losses(
     lm: LanguageModel, batch: Batch, following_weights: Sequence[float] | None = None
 ) -> LossSums:
-    """Sums of cross-entropy of a batch: one forward pass, heads only where something is asked.
+    """Sums of cross-entropy of a batch: one forward pass, with heads only where there are targets.
 
     Args:
-        following_weights: of each stream's next-token loss against the others'; default 1.
+        following_weights: of each stream's next-token loss relative to the others; default 1.
     """
     weights = following_weights or (1.0,) * lm.config.n_q
     conditions = [None if text is None else lm.project_text(text) for text in batch.conditions]
@@ -171,7 +170,7 @@ def batch_losses(
             asked = asked + loss
             sums[0, k], sums[1, k] = loss.detach(), count
         if weights[k] > 0 and bool(batch.following[:, k].any()):
-            # Row s says what stands at step s + 1: stream k's frame t is said by row t + delay.
+            # Row s predicts step s + 1: stream k's frame t is predicted by row t + delay.
             before = hidden[:, late : late + frames]
             loss, count = _cross_entropy(lm, before, batch.codes[:, k], batch.following[:, k], k)
             followed = followed + weights[k] * loss
@@ -185,7 +184,7 @@ def mean_loss(total: Tensor, counts: Tensor, prefix_weight: float = 1.0) -> Tens
     Args:
         total: [2], `LossSums.total` of the part.
         counts: [2], `Batch.counts` of the whole step.
-        prefix_weight: of the mean next-token loss against the mean masked one.
+        prefix_weight: of the mean next-token loss relative to the mean masked loss.
     """
     masked, following = total / counts.to(total).clamp(min=1e-6)  # 0 / 0 is 0 here
     return masked + prefix_weight * following
@@ -194,15 +193,15 @@ def mean_loss(total: Tensor, counts: Tensor, prefix_weight: float = 1.0) -> Tens
 def _cross_entropy(
     lm: LanguageModel, hidden: Tensor, codes: Tensor, wanted: Tensor, stream: int
 ) -> tuple[Tensor, int]:
-    """Sum over the wanted positions [B, T] of -log p(code), hidden [B, T, dim]; and their number."""
+    """The sum of -log p(code) over the wanted positions [B, T] of hidden [B, T, dim], and their number."""
     logits = lm.head(hidden[wanted], stream)
     return F.cross_entropy(logits, codes[wanted], reduction="sum"), int(logits.shape[0])
 
 
 class TrainingModule(nn.Module):
-    """The language model with its loss: one call is one forward pass over a micro-batch.
+    """The language model with its loss: a call is one forward pass over a micro-batch.
 
-    It is what accelerate wraps, so that DDP and FSDP see forward and backward whole.
+    Accelerate wraps this module, so DDP and FSDP see the whole forward and backward pass.
     """
 
     def __init__(
@@ -226,7 +225,7 @@ class TrainingModule(nn.Module):
 
 
 def _recomputed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A block's forward that keeps only its input and is computed again in the backward pass."""
+    """Checkpoint a block's activations: keep only its input, and compute it again in the backward pass."""
 
     @functools.wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Optimizers, and the learning rate as a function of the step: there is no scheduler state to save."""
+"""Optimizers, and the learning rate as a function of the step, so there is no scheduler state to save."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from magnet_cli.training.config import TrainConfig
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
-    """AdamW for everything; or Muon for the transformer's matrices and AdamW for the rest.
+    """AdamW for everything, or Muon for the transformer's matrices and AdamW for the rest.
 
-    Norms and biases are not decayed. Muon's step is orthogonal per matrix (Jordan et al., 2024), so
-    the three projections packed in `in_proj_weight` share one; they are square blocks of one input.
+    Norms and biases have no weight decay. Muon orthogonalizes the step of each matrix (Jordan et al.,
+    2024), so the three projections in `in_proj_weight` share one step; they are square blocks with the same
+    input.
     Raises UsageError: this torch has no Muon.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -41,12 +42,12 @@ def _adamw(
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    # One pass over the weights instead of a dozen, on every device that training runs on.
+    # Fused: one pass over the weights instead of a dozen, on every supported device.
     return torch.optim.AdamW(groups, lr=config.rate, betas=(config.beta1, config.beta2), fused=True)
 
 
 def rate_share(step: int, config: TrainConfig) -> float:
-    """The share of the peak learning rate at a step (0 is the first)."""
+    """The learning rate at a step (0 is the first) relative to its peak."""
     warmup = config.warmup
     if step < warmup:
         return (step + 1) / warmup

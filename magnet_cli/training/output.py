@@ -1,4 +1,4 @@
-"""The directory that a run writes: at any time a model that `magnet gen -m DIR` plays, and its log."""
+"""The folder that a run writes: always a working model for `magnet gen -m DIR`, and the log."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CONFIG_NAME = "train.toml"
 SAMPLES = "samples"
 LOG_NAME = "log.jsonl"
-TRACKS = "tracks"  # of trackers that write files
+TRACKS = "tracks"  # folder of trackers that write files
 
 
 BEST = "best"
@@ -52,23 +52,22 @@ class Best:
 
 
 class OutputModel:
-    """The parts of the model in training, and the directory that it is kept in.
+    """The parts of the model in training, and its folder, which is a working model from the start.
 
-    Codec and text encoder do not change, so they are written once; the language model's file is
-    replaced whole, and the directory is a working model from the first moment on.
+    Codec and text encoder do not change, so they are written once; the language model's file is replaced
+    atomically.
     """
 
     def __init__(self, directory: Path, parts: Parts, provenance: Mapping[str, Any]) -> None:
-        """`provenance`: where the model comes from, kept in its config.json."""
+        """`provenance`: where the model comes from, for its config.json."""
         self.directory, self.parts, self.provenance = directory, parts, provenance
         self.lm = parts.lm
-        # The base of an adapter as it was read, in float32 and in the CPU's memory.
+        # The base of an adapter as loaded, in float32 and in the CPU's memory.
         self._base = plain_state(self.lm) if any(adapters(self.lm)) else {}
         self._marks = marks_of(self._base)
 
     def create(self, config: TrainConfig) -> None:
-        """Write the directory, before the first step.
-        Raises UsageError: something is there already."""
+        """Write the folder, before the first step. Raises UsageError: it exists."""
         if self.directory.is_dir() and not any(self.directory.iterdir()):
             self.directory.rmdir()
         if self.directory.exists():
@@ -85,14 +84,14 @@ class OutputModel:
         self.write_config(config)
 
     def write_config(self, config: TrainConfig) -> None:
-        """Keep the settings beside the model."""
+        """Write the settings beside the model."""
         with atomic_path(self.directory / CONFIG_NAME) as partial:
             partial.write_text(to_toml(config), encoding="utf-8")
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
-        """Replace the language model's weights with a training module's state, named `lm.…`.
+        """Replace the language model's weights by a training module's state, named `lm.…`.
 
-        A model with adapters (its own weights are used then) is kept twice: merged, to be played, and as
+        A model with adapters (then its own weights are used) is saved twice: merged, for generation, and as
         the adapter's two small files.
         """
         self._write(self.directory, weights)
@@ -111,7 +110,7 @@ class OutputModel:
             save_file(state, partial)
 
     def keep_best(self, weights: Mapping[str, Tensor], best: Best) -> None:
-        """Keep weights, named as in `update`, as the model in `best/`, replacing an earlier one."""
+        """Save weights, named as in `update`, as the model in `best/`, replacing an earlier one."""
         folder = self.directory / BEST
         if not folder.is_dir():
             write_directory(folder, self._copy)
@@ -120,7 +119,7 @@ class OutputModel:
             partial.write_text(json.dumps(dataclasses.asdict(best)) + "\n", encoding="utf-8")
 
     def _copy(self, folder: Path) -> None:
-        """The model's files, as hard links: codec and text encoder never change."""
+        """Hard-link the model's files: codec and text encoder never change."""
         for path in self.directory.iterdir():
             if path.is_file() and path.suffix in (".json", ".safetensors"):
                 try:
@@ -129,7 +128,7 @@ class OutputModel:
                     shutil.copyfile(path, folder / path.name)
 
     def best(self) -> Best | None:
-        """The step and loss that `keep_best` kept last, or None."""
+        """The step and loss last saved by `keep_best`, or None."""
         path = self.directory / BEST / _BEST_NAME
         try:
             said = reading.read_object(path)
@@ -145,8 +144,8 @@ class OutputModel:
         return self.directory / SAMPLES / f"step-{step:08d}"
 
     def kept_model(self, device: str) -> Model:
-        """The model as it is kept, to play it."""
-        from magnet_cli.api import load_model  # reads sounds, which training does without
+        """Load the saved model for generation."""
+        from magnet_cli.api import load_model  # imports audio reading, which training does not need
 
         return load_model(str(self.directory.resolve()), device=device, dtype="float32")
 
@@ -180,8 +179,8 @@ def board_writer() -> Any:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Refuse trackers that accelerate does not have, or whose packages are not installed.
-    Raises UsageError: naming those that there are, or what to install."""
+    """Check that trackers exist in accelerate and their packages are installed.
+    Raises UsageError: naming the available ones, or what to install."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
@@ -198,19 +197,16 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-# By kind of record, where TensorBoard shows its numbers: training and validation apart.
+# The kinds of record that TensorBoard shows, with their prefixes.
 _BOARDS = {"step": "train/", "valid": "valid/"}
 
 
 class Journal:
-    """The log: one JSON object a line, and TensorBoard events if asked for.
-
-    Only the main process has one.
-    """
+    """The log: one JSON object per line, and TensorBoard events if enabled. Only the main process has one."""
 
     def __init__(self, out: Path, tensorboard: bool, steps_done: int) -> None:
-        """Open the log of a run that has done `steps_done` steps; later lines are cut off.
-        Raises UsageError: TensorBoard is wanted and not installed."""
+        """Open the log of a run that has done `steps_done` steps, and remove later lines.
+        Raises UsageError: TensorBoard is enabled but not installed."""
         self.path = out / LOG_NAME
         self._board: Any = None
         if tensorboard:
@@ -222,14 +218,14 @@ class Journal:
         self._file = self.path.open("a", encoding="utf-8")
 
     def _lines(self) -> list[str]:
-        """Whole lines: a kill may have cut the last one."""
+        """All complete lines: a kill may have cut off the last one."""
         if not self.path.exists():
             return []
         text = self.path.read_text(encoding="utf-8", errors="replace")
         return [line for line in text.split("\n")[:-1] if line.startswith("{")]
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record, which names its step; numbers in it go to TensorBoard too."""
+        """Append a record, which includes its step; its numbers also go to TensorBoard."""
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -244,7 +240,7 @@ class Journal:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of the log; of one that cannot be read, one that never comes: it goes."""
+    """The step of a line of the log; infinity if it cannot be read, so that the line is removed."""
     try:
         step = reading.json_of(line, invalid=True).get("step")
     except (reading.ReadError, AttributeError):
@@ -253,14 +249,14 @@ def _step_of(line: str) -> float:
 
 
 def numbers_of(kind: str, record: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a record under their names in boards and trackers; {} for kinds not shown there."""
+    """The numbers of a record by their names in boards and trackers; {} for kinds not shown there."""
     if kind not in _BOARDS:
         return {}
     return {_BOARDS[kind] + name: value for name, value in _numbers("", record) if name != "step"}
 
 
 def _numbers(prefix: str, value: Any) -> list[tuple[str, float]]:
-    """Every number in nested dicts and lists, under a path for its name."""
+    """Every number in nested dicts and lists, with its path as name."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return []
     if isinstance(value, (int, float)):

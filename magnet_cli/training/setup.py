@@ -1,4 +1,4 @@
-"""From settings to a run: the codec, the text encoder, the language model, the data."""
+"""Builds a training run from its settings: codec, text encoder, language model and data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from magnet_cli.training.output import OutputModel, board_writer, check_trackers
 
 @own_defaults()
 def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Trainer:
-    """A run in the directory `out`, new or resumed.
+    """Create a new run in the folder `out`, or resume one.
 
     Raises:
         UsageError: settings are missing or do not fit each other, or `out` exists already.
@@ -46,12 +46,12 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     going_on = resume and (out / native.CONFIG_FILE).is_file()
     folders, weights = zip(*map(weighed, config.data), strict=True)
     trained_on = config.valid is not None and _place(config.valid) in map(_place, folders)
-    if trained_on and not going_on:  # runs that began so can end so
+    if trained_on and not going_on:  # runs started that way may finish
         raise UsageError(
             f"{config.valid} is training data, so it cannot be the validation set, too.",
             "Name a folder of other clips with --valid, or none.",
         )
-    # Before anything is made: a run that cannot begin leaves no folder behind.
+    # Checked first, so that a run that cannot start leaves no folder behind.
     if config.tensorboard:
         board_writer()
     check_trackers(config.track)
@@ -60,8 +60,8 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     opened = tuple(TokenFolder(folder) for folder in folders)
     source = Source(opened, weights=weights, by_duration=config.draw_by == "duration")
     tokens = source.folders[0].format
-    # Codec, text encoder and sizes are those of the existing folder; `resume` loads the weights.
-    # The base of an adapter is the model that the run began from: in the folder's own it is merged.
+    # Codec, text encoder and sizes are those of the existing folder; `resume` loads the weights. An
+    # adapter's base is the model that the run started from: the folder's own model has the adapter merged.
     own = going_on and not config.lora_rank
     spec = config
     if own:
@@ -91,7 +91,7 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
         "data": list(config.data),
     }
     output = OutputModel(out, dataclasses.replace(parts, name=out.resolve().name), provenance)
-    # On a CPU this would save nothing: merging needs the float32 base, which shares its memory there.
+    # On a CPU this would save nothing: merging needs the float32 base, which shares its memory.
     half = accelerator.mixed_precision == "bf16" and accelerator.device.type != "cpu"
     if config.lora_rank and half:
         frozen_in_bfloat16(parts.lm)
@@ -99,7 +99,7 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     held_out = None
     if config.valid is not None:
         held_out = Source((TokenFolder(config.valid),))
-        Source((*source.folders, *held_out.folders))  # of one codec
+        Source((*source.folders, *held_out.folders))  # all of one codec
     elif config.valid_share:
         source, held_out = source.split(config.valid_share)
     train = BatchDrawer(source, parts.lm.config, config, encode_texts)
@@ -139,7 +139,7 @@ def parts_to_train(config: TrainConfig, tokens: TokenFormat, name: str) -> Parts
     vectors = codebooks_of(codec)
     if config.init_from_codec and vectors is not None:
         initialise_from_codec(lm, vectors, config.seed)
-    # The name of a T5 is recorded with the model; a local folder's would mean nothing to others.
+    # A T5's name is recorded with the model; a local folder's would mean nothing elsewhere.
     t5 = config.text_encoder if source_of(config.text_encoder) is None else None
     return Parts(name, lm, codec, text_encoder, DecodingConfig(), text_encoder_name=t5)
 
@@ -163,19 +163,19 @@ def _from_checkpoint(config: TrainConfig) -> Parts:
             )
         lm = with_streams_of(lm, codec, codebooks_of(codec) if config.init_from_codec else None)
         steps = defaults.decoding_steps
-        if steps and len(steps) == loaded.lm.config.n_q:  # further streams take the last one's
+        if steps and len(steps) == loaded.lm.config.n_q:  # additional streams use the last one's
             steps += steps[-1:] * (codec.n_q - len(steps))
             defaults = dataclasses.replace(defaults, decoding_steps=steps)
     return dataclasses.replace(loaded, lm=lm, codec=codec, defaults=defaults)
 
 
 def _is_text_encoder(asked: str, loaded: Parts) -> bool:
-    """Whether a text encoder, as `--text-encoder` has it, is the model's own."""
+    """Whether `--text-encoder` names the model's own text encoder."""
     if asked == loaded.text_encoder_name:
         return True
     t5 = isinstance(loaded.text_encoder, T5Encoder)
     if source_of(asked) is None and (loaded.text_encoder_name is not None or not t5):
-        return False  # another T5's name: it need not be downloaded to be compared
+        return False  # another T5's name: no need to download it for comparison
     ours = loaded.text_encoder.state_dict()
     theirs = load_text_encoder(find_text_encoder(asked)).state_dict()
     return ours.keys() == theirs.keys() and all(
@@ -184,7 +184,7 @@ def _is_text_encoder(asked: str, loaded: Parts) -> bool:
 
 
 def with_sizes_of(config: TrainConfig, lm: LMConfig) -> TrainConfig:
-    """The settings of a run that starts from a model, whose sizes they get.
+    """Set the sizes of a run that starts from a model to that model's.
     Raises UsageError: a setting asks for another size."""
     ours = {name: getattr(lm, name) for name in _SIZES}
     ours["stage_sizes"] = tuple(map(len, lm.stages))
@@ -224,7 +224,7 @@ def new_lm_config(config: TrainConfig, tokens: TokenFormat, text_dim: int) -> LM
 
 
 def _stages(sizes: Sequence[int], n_q: int) -> tuple[tuple[int, ...], ...]:
-    """The streams of stages of such sizes, in order."""
+    """The streams of stages of these sizes, in order."""
     if sum(sizes) not in (0, n_q):
         raise UsageError(
             f"The stages of {' '.join(map(str, sizes))} streams do not add up to {n_q}.",

@@ -1,4 +1,4 @@
-"""What a run resumes from: averaged weights, and checkpoints that are complete or absent."""
+"""The state that a run resumes from: averaged weights, and checkpoints that are complete or absent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from magnet_cli.foreign.bounds import BOUNDS
 CHECKPOINTS = "checkpoints"
 _PREFIX = "step-"
 _PARTIAL = ".partial-"
-_WRAPPED = ("module.", "_orig_mod.")  # what DDP and torch.compile put before a parameter's name
+_WRAPPED = ("module.", "_orig_mod.")  # prefixes of parameter names added by DDP and torch.compile
 
 
 def plain_name(name: str) -> str:
@@ -38,9 +38,9 @@ def plain_name(name: str) -> str:
 class Ema:
     """An exponential moving average of a model's parameters, updated every few steps.
 
-    The first updates count for more than `decay` allows, or a short run would stay near its start:
-    the n-th keeps (1 + n) / (10 + n) at most. It averages the parts of the parameters that
-    this process holds, so it works the same on one process, under DDP and under FSDP.
+    The first updates have a larger weight, or a short run would stay near its start: the n-th keeps at most
+    (1 + n) / (10 + n). Each process averages its own parts of the parameters, so DDP and FSDP need nothing
+    else.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -52,7 +52,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move towards the parameters as they are now."""
+        """Move towards the current parameters."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         for average, parameter in zip(self.shadow, self._parameters, strict=True):
@@ -60,8 +60,8 @@ class Ema:
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights; or its own, if nothing was averaged yet."""
-        averaged = self.updates > 0  # before, the averages are the weights that the run began with
+        """Within this context the model has the averaged weights, or its own if nothing was averaged yet."""
+        averaged = self.updates > 0  # before that, the averages are the initial weights
         if averaged:
             self._swap()
         try:
@@ -86,7 +86,7 @@ class Ema:
         return {"updates": self.updates, "shadow": parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What `state_dict` gave."""
+        """Load what `state_dict` returned."""
         if not BOUNDS["updates"].holds(state["updates"]):
             raise ValueError("its averages lack their number of updates")
         self.updates = state["updates"]
@@ -96,14 +96,15 @@ class Ema:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that FSDP has cut up; any other tensor as it is."""
+    """This process's part of a tensor sharded by FSDP; other tensors unchanged."""
     local: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return local
 
 
 def keep_only_trained(accelerator: Any) -> None:
-    """Leave frozen weights out of checkpoints: a resumed run loads them from the model that it began with.
-    Raises UsageError: the run is under FSDP, whose checkpoints are the whole model's."""
+    """Exclude frozen weights from checkpoints: a resumed run loads them from the model that it started
+    from.
+    Raises UsageError: the run is under FSDP, whose checkpoints contain the whole model."""
     if _is_sharded(accelerator):
         raise UsageError("A LoRA cannot be trained under FSDP.", "Use DDP: its base fits one GPU.")
 
@@ -132,11 +133,11 @@ def save_checkpoint(
     """Save everything that a resumed run needs, after `step` steps; all processes take part.
 
     Args:
-        record: JSON-able, saved beside it: `config`, the run's settings, and what identifies its data.
-        keep: how many checkpoints stay; older ones are removed.
+        record: JSON-able, saved with it: `config`, the run's settings, and what identifies its data.
+        keep: number of checkpoints to keep; older ones are removed.
 
-    It is written under another name and renamed when all of it is on the disk, so that a kill leaves the
-    earlier checkpoints untouched and no incomplete one.
+    It is written under another name and renamed once it is on disk, so a kill leaves the earlier
+    checkpoints untouched and no incomplete one.
     Raises OSError: the disk is full, or not writable; the incomplete checkpoint is removed.
     """
     folder = out / CHECKPOINTS
@@ -149,14 +150,14 @@ def save_checkpoint(
     try:
         with plain_errors():
             accelerator.save_state(str(partial))
-            # Under FSDP each process has a part of its own.
+            # Under FSDP each process saves its own part.
             if accelerator.is_main_process or _is_sharded(accelerator):
                 torch.save(ema.state_dict(), partial / _ema_name(accelerator))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (partial / "run.json").write_text(json.dumps({"step": step, **record}))
             _flush(partial)
-            shutil.rmtree(final, ignore_errors=True)  # of a run that went back to an earlier one
+            shutil.rmtree(final, ignore_errors=True)  # from a run that went back to an earlier one
             partial.rename(final)
             for old in _complete(out)[:-keep]:
                 shutil.rmtree(old, ignore_errors=True)
@@ -168,7 +169,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
-    """Resume from what `save_checkpoint` saved; returns the steps that were done.
+    """Resume from a checkpoint of `save_checkpoint`; returns the number of steps done.
     Raises CheckpointError: a file is damaged; it does not fit the model or the number of processes."""
     _check_whole(checkpoint)
     try:
@@ -178,7 +179,7 @@ def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
         step: int = checkpoint_record(checkpoint)["step"]
     except CheckpointError:
         raise
-    except Exception as error:  # damaged files make accelerate, torch and pickle raise anything
+    except Exception as error:  # damaged files make torch and pickle raise anything
         raise CheckpointError(
             f"{checkpoint} cannot be resumed: {reading.reason(error)}.",
             "Sizes of the model, optimizer and (under FSDP) the number of processes must be those "
@@ -188,8 +189,8 @@ def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
 
 
 def _check_whole(checkpoint: Path) -> None:
-    """Name a damaged file before torch and safetensors load it: their errors are about their internals, and
-    torch's advice, to load it with `weights_only=False`, would run code from the file."""
+    """Find damaged files before torch and safetensors load them: their errors are about internals, and
+    torch's advice, `weights_only=False`, would run code from the file."""
     for path in sorted(checkpoint.iterdir()):
         try:
             if path.suffix == ".safetensors":
@@ -216,7 +217,7 @@ def _ema_name(accelerator: Any) -> str:
 
 
 def latest_checkpoint(out: Path, before: int | None = None) -> Path | None:
-    """The newest complete checkpoint of a run, of those of fewer than `before` steps; or None."""
+    """The newest complete checkpoint of a run, with fewer than `before` steps if given; or None."""
     complete = _complete(out)
     if before is not None:
         complete = [each for each in complete if each.name < _name(before)]
@@ -248,7 +249,7 @@ def _complete(out: Path) -> list[Path]:
 
 
 def _flush(folder: Path) -> None:
-    """Make sure that all of it is on the disk before it is renamed."""
+    """Make sure that all files are on disk before the folder is renamed."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
