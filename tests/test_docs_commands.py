@@ -44,6 +44,7 @@ DOCUMENTS = {
     "docs/training.md": 10,
     "recipes/nano/README.md": 10,
     "recipes/nano/ablations.md": 3,
+    "recipes/nano/experiments.md": 8,
 }
 
 

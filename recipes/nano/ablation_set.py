@@ -1,10 +1,10 @@
-"""The held-out set of the ablations: a prompt file, and the folder of what was rendered for it.
+"""Write the held-out set of the ablations: a prompt file, and a folder of the clips rendered for it.
 
     python -m recipes.nano.ablation_set music --sounds DIR [--also-trained-on MANIFEST ...] -O ablation
 
-writes ablation/music.txt, a prompt a line, and ablation/music/, each clip with its prompt beside it, as
-`magnet sweep` and `magnet eval` take them. Clips whose notes, drum hits and kit are those of a training
-clip are passed over. `effects` are sound effects, which no judge here was trained to hear.
+writes ablation/music.txt, one prompt per line, and ablation/music/, each clip with its prompt, for `magnet
+sweep` and `magnet eval`. Clips with the notes, drum hits and kit of a training clip are skipped. `effects`
+are sound effects, which no judge here was trained to recognize.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ KINDS = ("music", "effects")
 
 
 def write_set(cases: Iterable[Case], kind: str, folder: Path, most: int) -> int:
-    """Write the prompts and the clips of a kind, each prompt once; how many there are.
+    """Write the prompts and clips of a kind, each prompt once; returns their number.
 
     Raises:
-        FileExistsError: the set is there already.
+        FileExistsError: the set exists already.
     """
     sounds = folder / kind
     sounds.mkdir(parents=True)

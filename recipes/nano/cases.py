@@ -1,7 +1,7 @@
-"""What the judges are asked about: a prompt, what it asks for, and the clip that was rendered for it.
+"""Test cases for the judges: a prompt, what it asks for, and the clip rendered for it.
 
-A prompt is judged by what its words ask for (compose/asked.py), not by all that is known of the clip
-that it was written for: a model that reads "sad piano" may play it at any tempo.
+A prompt is judged by what its words ask for (compose/asked.py), not by all that is known about the clip it
+was written for: a model that reads "sad piano" may play it at any tempo.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HUMAN_PROMPTS = Path(__file__).parent / "human_prompts.jsonl"
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt, what it asks for, and the rendered clip where there is one."""
+    """A prompt, what it asks for, and the rendered clip if there is one."""
 
     prompt: str
     wanted: Wanted
@@ -41,8 +41,8 @@ def composed_cases(
 ) -> list[Case]:
     """`count` clips of a split (None: all), each with one of its captions, drawn by seed.
 
-    Clips whose composition is in `trained` (from `compositions`) are passed over. The others keep their
-    order and their captions whatever is passed over.
+    Clips whose composition is in `trained` (from `compositions`) are skipped, without changing the order and
+    the captions of the others.
     """
     rng = random.Random(f"{split}/{seed}")
     rows = _rows(sounds / f"{split}.jsonl")
@@ -59,7 +59,7 @@ def composed_cases(
 
 
 def compositions(manifests: Iterable[Path]) -> frozenset[str]:
-    """The compositions of all music that the manifests list, to be passed over.
+    """The compositions of all music in the manifests, to be skipped.
 
     Raises:
         FileNotFoundError: a manifest is missing, or the notes of one of its clips are.
@@ -69,7 +69,7 @@ def compositions(manifests: Iterable[Path]) -> frozenset[str]:
 
 
 def wanted_of(caption: str, tags: dict[str, Any]) -> Wanted:
-    """What a caption asks for; of several instruments the clip's lead, which is the loudest, is judged."""
+    """What a caption asks for; of several instruments, the clip's lead, which is the loudest."""
     words = asked(caption)
     lead = tags["instrument"]
     first = words.instruments[0] if words.instruments else None
@@ -77,7 +77,7 @@ def wanted_of(caption: str, tags: dict[str, Any]) -> Wanted:
 
 
 def human_cases() -> list[Case]:
-    """The prompts that follow no template."""
+    """The prompts that people wrote."""
     return [
         Case(row["prompt"], Wanted(row["instrument"], row["drums"], row["tempo_class"]), None)
         for row in _rows(HUMAN_PROMPTS)
@@ -89,7 +89,7 @@ def _has_drums(tags: dict[str, Any]) -> bool | None:
 
 
 def _composition(sounds: Path, row: dict[str, Any]) -> str | None:
-    """What the clip's file of notes says was played; None for a sound effect, which has none."""
+    """The composition in the clip's notes file; None for a sound effect, which has none."""
     if row["notes"] is None:
         return None
     return composition(json.loads((sounds / row["notes"]).read_text("utf-8")))
@@ -100,7 +100,7 @@ def _rows(manifest: Path) -> list[dict[str, Any]]:
 
 
 def add_trained_option(parser: argparse.ArgumentParser) -> None:
-    """`--also-trained-on`, for what passes over clips that training has."""
+    """Add `--also-trained-on`, for commands that skip training clips."""
     parser.add_argument(
         "--also-trained-on",
         type=Path,

@@ -1,25 +1,22 @@
-r"""Decoding settings side by side, on captions of the validation set: how nano's defaults were chosen.
+r"""Compare decoding settings on captions of the validation set; nano's defaults were chosen with it.
 
     python -m recipes.nano.compare_decoding --sounds DIR [--also-trained-on MANIFEST ...] --tagger WHEEL \
         '{}' '{"temperature": 1.0}'
 
-Each argument is a JSON object of decoding settings (docs/python.md) over the model's own. A row holds
-what recipes.nano.evaluate asks the judges, of as many clips as ask for it, and what tells a drone or
-nothing at all from music:
+Each argument is a JSON object of decoding settings (docs/python.md) that override the model's. A row has the
+columns of recipes.nano.evaluate, and measures that tell drones and silence from music:
 
-repeats   share of codes equal to the one before, by coarse stream
+repeats   share of codes equal to the previous frame's, by coarse stream
 distinct  different codes in a clip, by coarse stream
 silent    share of clips below -60 dBFS
 beat      mean regularity of onsets (judges/beat.py), of the clips whose rendering has drums
 
-Mind what the share of drums is a share of: it is as well of captions that ask for none as of those that
-ask for them, and the line before the table says how many there are of each.
+The share of drums includes captions that ask for none; the line before the table has the number of each.
 
-Clips whose notes, drum hits and kit are those of a training clip are passed over; nano was trained on
-more than train.jsonl of --sounds, so name the other manifests after --also-trained-on.
+Clips with the notes, drum hits and kit of a training clip are skipped. nano was trained on more than
+train.jsonl of --sounds; name the other manifests after --also-trained-on.
 
-The Fréchet distance is from 170 rendered clips; of 40 clips it serves to compare rows with each other,
-and with nothing else.
+The Fréchet distance is from 170 rendered clips; that of 40 clips is only comparable between rows.
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ from recipes.nano.judges.beat import regularity
 from recipes.nano.judges.hearing import Heard, judge, judged, percent_of, rates
 from recipes.nano.judges.tagger import Tagger
 
-COARSE = 4  # streams that are heard; the others refine them
+COARSE = 4  # streams that determine what is heard; the others refine them
 REFERENCE_CLIPS = 170
 
 
@@ -83,7 +80,7 @@ def row(
 
 
 def main() -> None:
-    """Print the table, a line as soon as it is known."""
+    """Print the table line by line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

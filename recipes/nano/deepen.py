@@ -1,10 +1,10 @@
-"""A deeper model that says at first what a trained one says, with streams masked together in groups.
+"""Make a deeper model that initially has a trained one's predictions, with streams masked together in groups.
 
     python -m recipes.nano.deepen nano models/nano5-start --layers 8 --stage-sizes 4 4 4
 
-Every new block is a copy of the one before it whose output matrices are zero, so that it adds nothing
-until it is trained (as in Net2Net and in the stacking of language models: Chen et al., 2016,
-arXiv 1511.05641; Gong et al., 2019).
+Each new block is a copy of the one before it with output matrices of zero, so that it adds nothing until it
+is trained (as in Net2Net and in stacking of language models: Chen et al., 2016, arXiv 1511.05641; Gong et
+al., 2019).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from magnet_cli.checkpoints.native import save
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.models.lm import LanguageModel
 
-# What a block writes to the stream: zero, it does nothing.
+# The output matrices of a block; if they are zero, it adds nothing.
 _OUTPUTS = ("self_attn.out_proj.weight", "cross_attention.out_proj.weight", "linear2.weight")
 
 
 def deepened(
     lm: LanguageModel, layers: int, stage_sizes: list[int], span_len: int
 ) -> LanguageModel:
-    """`lm` with `layers` blocks, evenly copied from its own, and with stages of such sizes."""
+    """`lm` with `layers` blocks, copied evenly from its own, and stages of these sizes."""
     ends = list(itertools.accumulate(stage_sizes))
     stages = tuple(tuple(range(e - n, e)) for n, e in zip(stage_sizes, ends, strict=True))
     old = lm.config

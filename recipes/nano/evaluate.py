@@ -1,17 +1,17 @@
-"""How good the built-in model is, in figures that anyone can repeat.
+"""Measure the quality of the built-in model, reproducibly.
 
     python -m recipes.nano.evaluate --sounds DIR --tagger WHEEL [--also-trained-on MANIFEST ...]
         [--model DIR] [--clips 200] [--sets test]
 
-Side by side for rendered, codec-reconstructed and generated audio, on three sets: `test` (held-out
-compositions), `test_combo` (held-out combinations) and `human` (40 prompts that follow no template;
-nothing was rendered for them). Clips whose notes, drum hits and kit are those of a training clip are
-passed over. The columns, each with the number of clips whose prompt asks for it (cases.py):
+Compares rendered, codec-reconstructed and generated audio on three sets: `test` (held-out compositions),
+`test_combo` (held-out combinations) and `human` (40 prompts that people wrote, without rendered clips). Clips
+with the notes, drum hits and kit of a training clip are skipped. The columns, each with the number of clips
+whose prompt asks for it (cases.py):
 
-instrument  the tagger ranks a tag of the asked instrument among the first three that name one
-drums       its drum score is on the asked side of the threshold that best separates rendered
-            validation clips with drums from those without
-tempo       librosa's tempo, its double or its half lies in the class that a word or a number asks for
+instrument  a tag of the requested instrument is among the tagger's first three instrument tags
+drums       the tagger's drum score is on the requested side of the threshold that best separates
+            rendered validation clips with drums from those without
+tempo       librosa's tempo, its double or its half is in the class that a word or a number asks for
 frechet     distance, in the tagger's embedding, from the rendered clips of the set: for the rendered
             ones between their two halves (the floor); white noise and shuffled captions are ceilings
 """
@@ -47,10 +47,10 @@ from recipes.nano.judges.tagger import Tagger
 
 HUMAN = "human"
 SETS = ("test", "test_combo", HUMAN)
-# A 200-d covariance from fewer patches than this says little (three patches in a 10 s clip).
+# With fewer patches, a 200-d covariance says little (a 10 s clip has three patches).
 MIN_PATCHES = 500
 
-BATCH = 8  # clips that are generated at once, in half the time; but for rounding as alone
+BATCH = 8  # clips generated at once, in half the time; equal to single ones up to rounding
 # Prompts and as many seeds -> codes int64 [B, K, T] and audio [B, C, samples].
 Generate = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, Tensor]]
 
@@ -67,7 +67,7 @@ class Evaluation:
 
     def __init__(self, sounds: Path, tagger: Tagger, rate: int, seconds: float) -> None:
         self.sounds, self.tagger, self.rate, self.seconds = sounds, tagger, rate, seconds
-        # By what is in the clips: a threshold has nothing to do with what captions ask for.
+        # By the contents of the clips: the threshold does not depend on what captions ask for.
         valid = [case for case in composed_cases(sounds, "valid", 150) if case.drums is not None]
         heard = self.listen([self.rendered(case) for case in valid])
         self.threshold = drum_threshold(heard, [bool(case.drums) for case in valid])
@@ -85,9 +85,8 @@ class Evaluation:
     def row(
         self, heard: Sequence[Heard], cases: Sequence[Case], reference: Tensor | None
     ) -> dict[str, float]:
-        """Shares heard right, of how many clips ("drums of"), and the Fréchet distance from
-        `reference` where it can be had.
-        """
+        """The shares heard right, the numbers of clips they are of ("drums of"), and the Fréchet distance
+        from `reference` if available."""
         verdicts = [
             judge(h, case.wanted, self.threshold) for h, case in zip(heard, cases, strict=True)
         ]
@@ -101,7 +100,7 @@ class Evaluation:
     def reference_rows(
         self, cases: Sequence[Case], model: Model
     ) -> tuple[dict[str, dict[str, float]], Tensor]:
-        """Rows of rendered, reconstructed and noise; and the rendered clips' embeddings."""
+        """Rows for rendered and reconstructed clips and noise; and the rendered clips' embeddings."""
         clips = [self.rendered(case) for case in cases]
         heard = self.listen(clips)
         reference = torch.cat([h.embeddings for h in heard])
@@ -122,7 +121,7 @@ class Evaluation:
     def generated_rows(
         self, cases: Sequence[Case], generate: Generate, reference: Tensor | None, seed: int = 0
     ) -> tuple[dict[str, dict[str, float]], list[Tensor], list[Tensor]]:
-        """Rows of generated clips, with their own captions and with shuffled ones; codes; audio."""
+        """Rows for generated clips, with their own captions and with shuffled ones; codes; audio."""
         codes: list[Tensor] = []
         audio: list[Tensor] = []
         for first in range(0, len(cases), BATCH):

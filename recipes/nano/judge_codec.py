@@ -1,17 +1,17 @@
-"""How well a codec keeps unseen clips, in figures that anyone can repeat.
+"""Measure how well a codec preserves unseen clips, reproducibly.
 
     python -m recipes.nano.judge_codec --sounds DIR --codec DIR --tagger WHEEL [--notes WHEEL]
         [--splits valid]
 
-On clips of the splits `valid`, `test` and `test_combo`, taken in turns. Choose settings with
-`--splits valid`: a clip that had a part in a choice is no longer unseen. The figures:
+On clips of the splits `valid`, `test` and `test_combo`, in turn. Choose settings with `--splits valid`: a
+clip used for a choice is no longer unseen. The figures:
 
 first, three  the tagger's first choice on the rendered clip is its first, is among its first three, on
               the reconstruction
 distance      multi-resolution spectral distance (magnet_cli/evaluation/metrics.py), nepers
 notes         F-measure of the notes that basic-pitch hears, against the score: rendered, reconstructed
-tuning        median and 95th percentile of how far the strongest partial of steady half seconds moves
-attack        how fast the level rises at the 50 steepest places of a clip, reconstructed over rendered
+tuning        median and 95th percentile of the shift of the strongest partial in steady half seconds
+attack        rise of the level at the 50 steepest places of a clip, reconstructed over rendered
 buzz          modulation of the loudness at the frame rate in clips without drums: rendered, reconstructed
 """
 
@@ -48,7 +48,7 @@ SPLITS = ("valid", "test", "test_combo")
 
 
 def unseen_clips(sounds: Path, count: int, splits: Sequence[str] = SPLITS) -> list[dict[str, Any]]:
-    """The first clips of each split, taken in turns."""
+    """The first clips of each split, in turn."""
     manifests = [
         [json.loads(line) for line in (sounds / f"{split}.jsonl").read_text("utf-8").splitlines()]
         for split in splits
@@ -102,12 +102,12 @@ def attack(reference: Tensor, other: Tensor, rate: int) -> float:
 
 
 def f_measure(scores: tuple[float, float]) -> float:
-    """Of precision and recall."""
+    """The F-measure of precision and recall."""
     return 2 * scores[0] * scores[1] / max(sum(scores), 1e-9)
 
 
 class CodecJudge:
-    """The judges, and what they have found so far."""
+    """The judges and their results so far."""
 
     def __init__(self, codec: AudioCodec, tagger: Tagger, listener: NoteListener | None) -> None:
         self.codec, self.tagger, self.listener = codec, tagger, listener
@@ -116,7 +116,7 @@ class CodecJudge:
         self.missed: list[str] = []
 
     def hear(self, clip: dict[str, Any], sounds: Path) -> None:
-        """Code a clip, decode it, and compare."""
+        """Encode and decode a clip, and compare."""
         rate = self.codec.sample_rate
         reference = read(sounds / clip["path"], rate)
         with torch.inference_mode():
@@ -148,7 +148,7 @@ class CodecJudge:
         self.found.setdefault(name, []).append(value)
 
     def figures(self) -> dict[str, float]:
-        """Everything, by name."""
+        """All figures, by name."""
         reference, other = (torch.stack(tags) for tags in self.tags)
         found = {name: statistics.mean(values) for name, values in self.found.items() if values}
         cents = sorted(self.found.get("tuning", [0.0])) or [0.0]

@@ -1,13 +1,13 @@
-r"""Whether loops keep the beat at their seam, heard by librosa, which has no part in making them.
+r"""Measure whether loops keep the beat at their seam, by librosa, which is not used in making them.
 
     python -m recipes.nano.loops make loops --seeds 11 12 13 14 15  # twelve prompts, 8 s, wav
     python -m recipes.nano.loops judge loops     # needs librosa
-    python -m recipes.nano.loops clicks          # the same of click tracks of known tempo
+    python -m recipes.nano.loops clicks          # the same for click tracks of known tempo
 
-A row a loop: what the program said of it; the pulse that librosa's onsets have in it (bpm); and by how much
-the last four seconds' pulse and the first four's miss each other at the seam, as a share of a beat.
-The beat is the program's own where its tempo is a whole multiple of the pulse's period, else the pulse.
-"body" is the same in the middle of the loop, where nothing was cut: no more than that can be asked of a seam.
+A row per loop: the program's tempo; the pulse of librosa's onsets (bpm); and the phase difference at the seam
+between the pulse of the last four seconds and of the first four, as a fraction of a beat. The beat is the
+program's if its tempo is a whole multiple of the pulse's period, else the pulse. "body" is the same in the
+middle of the loop, where nothing was cut: a seam cannot be expected to be better.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def make(folder: Path, seeds: list[int], seconds: float = SECONDS) -> None:
-    """A loop of every prompt and seed, those that are there left out."""
+    """Make a loop for every prompt and seed; existing ones are skipped."""
     model = magnet_cli.load_model()
     for number, prompt in enumerate(PROMPTS):
         for seed in seeds:
@@ -69,7 +69,7 @@ def onsets(samples: Floats, sample_rate: int) -> Floats:
 
 
 def pulse_of(strength: Floats) -> float:
-    """The strongest pulse of onsets, in Hz, near what people tap; its multiples say it exactly."""
+    """The strongest pulse of onsets, in Hz, in the range in which people tap; its multiples refine it."""
     times = np.arange(len(strength)) * _HOP / _RATE
     windowed = (strength - strength.mean()) * np.hanning(len(strength))
     tried = np.arange(_SLOWEST, _FASTEST, 0.004)
@@ -82,7 +82,8 @@ def pulse_of(strength: Floats) -> float:
 
 
 def missed(strength: Floats, at: float, pulse: float, side: float) -> float:
-    """By how much of a pulse its phase jumps at a time (s), between `side` seconds before and after it."""
+    """The phase jump, as a fraction of the pulse, at a time (s), between `side` seconds before and after
+    it."""
     times = np.arange(len(strength)) * _HOP / _RATE
     phases = []
     for start, stop in ((at - side, at), (at, at + side)):
@@ -94,7 +95,7 @@ def missed(strength: Floats, at: float, pulse: float, side: float) -> float:
 
 
 def judged(samples: Floats, sample_rate: int) -> tuple[float, float, float]:
-    """Of a loop [N]: its pulse in Hz, and by how much of it the seam and the middle miss."""
+    """For a loop [N]: its pulse in Hz, and the phase jump at the seam and in the middle."""
     length = len(samples) / sample_rate
     strength = onsets(np.tile(samples, 3), sample_rate)
     per_second = _RATE / _HOP
@@ -104,7 +105,7 @@ def judged(samples: Floats, sample_rate: int) -> tuple[float, float, float]:
 
 
 def judge(folder: Path) -> None:
-    """A row for each loop of a folder, and the shares that are on the beat."""
+    """Print a row for each loop of a folder, and the shares that are on the beat."""
     rows = []
     for path in sorted(folder.glob("*.wav")):
         with open_sound(path) as sound:
@@ -126,7 +127,7 @@ def judge(folder: Path) -> None:
 
 
 def clicks() -> None:
-    """Loops cut from click tracks, with and without a weaker click between the beats."""
+    """Judge loops cut from click tracks, with and without a weaker click between the beats."""
     rows = list(_clicks())
     print(f"{len(rows)} click tracks: {np.mean([row <= 0.05 for row in rows]):.0%} within 5 % of a beat; "
           f"median {np.median(rows):.3f}, worst {max(rows):.3f}")  # fmt: skip
@@ -156,7 +157,7 @@ def _clicks() -> Iterator[float]:
 
 
 def _pulses_of_a_beat(pulse: float, bpm: float | None) -> int:
-    """How many pulses a beat of the program's tempo has; 1 where it is no whole number."""
+    """The number of pulses in a beat of the program's tempo; 1 if it is not whole."""
     many = 60 * pulse / bpm if bpm else 1.0
     return round(many) if many >= 1 and abs(many - round(many)) < 0.05 * many else 1
 
@@ -167,7 +168,7 @@ def _at(signal: Floats, times: Floats, frequencies: Floats) -> npt.NDArray[np.co
 
 
 def main() -> None:
-    """Parse, and do it."""
+    """Parse the command line and run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=["make", "judge", "clicks"])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("loops"))

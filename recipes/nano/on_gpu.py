@@ -1,15 +1,15 @@
-r"""Train nano on a machine with a GPU that is lent for minutes, has no network and sends little back.
+r"""Train nano on a machine whose GPU is available for minutes, with no network and little output.
 
     python -m recipes.nano.on_gpu pack tokens/train tokens/train2 --valid tokens/valid --out gpu --max-mib 30
     python -m recipes.nano.on_gpu train gpu --model models/nano5 --config recipes/nano/lm.toml --out run \
-        --max-minutes 9 --send "$OUT"                    # there; again and again, it goes on where it was
+        --max-minutes 9 --send "$OUT"                    # there; run it again to continue
     python -m recipes.nano.on_gpu collect RECEIVED models/nano5-gpu --model models/nano5       # back home
 
-`pack` writes token shards into one file, as many clips as fit (a clip of ten seconds takes 2 KiB).
-`train` is `magnet train lm` by one process with torch alone beside the package's light dependencies: the
-same steps from the same draws, with batches made ahead by other processes. It stops by itself before the
-time is over, and what it sends is the averaged model in half precision, in parts of 15 MiB, and its log.
-`collect` puts the parts together: a model to listen to, to pack, or to train on with `--init`.
+`pack` writes token shards into one file, as many clips as fit (a clip of ten seconds takes 2 KiB). `train` is
+`magnet train lm` in one process with torch alone: the same steps from the same draws, with batches prepared
+by other processes. It stops before the time is over, and returns the averaged model in half precision, in
+parts of 15 MiB, and its log. `collect` joins the parts to a model to listen to, to pack, or to train further
+with `--init`.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from recipes.nano.one_process import OneProcess
 MIB = 2**20
 TRAIN, VALID = "train.tokens", "valid.tokens"
 PART_MIB = 15
-_GROUP = 256  # clips that are compressed together
+_GROUP = 256  # clips compressed together
 
 
 def pack(folders: list[Path], out: Path, max_mib: float) -> int:
-    """Write clips of token folders into one file, turn by turn from each, up to a size; how many."""
+    """Pack clips of token folders, in turn, into one file up to a size; returns their number."""
     sources = [TokenFolder(folder) for folder in folders]
     entries = Source(tuple(sources)).entries
-    # Spread over all folders, so that what does not fit is missing from none of them alone.
+    # Shuffled, so that clips that do not fit are missing from all folders alike.
     order = torch.randperm(len(entries), generator=torch.Generator().manual_seed(0)).tolist()
     written, count = 0, 0
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def pack(folders: list[Path], out: Path, max_mib: float) -> int:
                 folder, clip = entries[number]
                 clips.append({**dataclasses.asdict(clip), "id": f"{folder.folder.name}/{clip.id}"})
                 rows.append(folder.codes(clip).to(torch.int16))
-            # Stream by stream: a code is likeliest the one before it.
+            # By stream: a code is likely to equal the one before it.
             body = torch.cat(rows, dim=1).contiguous().numpy().tobytes()
             part = lzma.compress(json.dumps(clips).encode() + b"\n" + body)
             if written + len(part) + 8 > max_mib * MIB:
@@ -73,7 +73,7 @@ def pack(folders: list[Path], out: Path, max_mib: float) -> int:
 
 
 def unpack(packed: Path, folder: Path) -> None:
-    """Token shards again, once; a folder that is there is left alone."""
+    """Unpack token shards, unless the folder exists."""
     if folder.exists():
         return
     partial = folder.with_name(folder.name + ".partial")
@@ -97,7 +97,7 @@ def unpack(packed: Path, folder: Path) -> None:
 
 
 class Ahead:
-    """A `BatchDrawer` whose batches are made by other processes, in the order of the run."""
+    """A `BatchDrawer` whose batches are prepared by other processes, in the run's order."""
 
     def __init__(self, drawer: BatchDrawer, first_step: int, workers: int) -> None:
         self.lm, self.drawer, self.source = drawer.lm, drawer, drawer.source
@@ -123,10 +123,10 @@ class Ahead:
         return self.drawer.batch(*self._turns[turn])
 
     def batch(self, step: int, micro: int) -> Batch:
-        """As `BatchDrawer.batch`, for the next in turn.
+        """As `BatchDrawer.batch`, for the next one in order.
 
         Raises:
-            ValueError: it is another's turn.
+            ValueError: it is not the next one.
         """
         if self._turns[self._asked] != (step, micro):
             raise ValueError(f"asked for {(step, micro)}, not for {self._turns[self._asked]}")
@@ -146,7 +146,7 @@ def train(
     device: str,
     workers: int,
 ) -> None:
-    """Go on with the run in `out`, or begin it from a model, for so many minutes at most."""
+    """Continue the run in `out`, or start it from a model, for at most so many minutes."""
     began = time.monotonic()
     for name in (TRAIN, VALID):
         if (packed / name).exists():
@@ -190,7 +190,7 @@ def train(
 
 
 def sized(config: TrainConfig, lm: LMConfig) -> TrainConfig:
-    """The settings with the sizes of the model that is trained."""
+    """The settings with the sizes of the model."""
     ours = {field.name for field in dataclasses.fields(TrainConfig)}
     both = {name: value for name, value in vars(lm).items() if name in ours}
     return dataclasses.replace(config, **both, stage_sizes=tuple(map(len, lm.stages)))
@@ -206,7 +206,7 @@ def send_model(run: Path, send: Path) -> None:
 
 
 def parts_of(tensors: dict[str, Tensor], max_mib: float) -> Iterator[dict[str, Tensor]]:
-    """The tensors in half precision, in dictionaries of at most so many MiB."""
+    """Split tensors in half precision into dictionaries of at most so many MiB."""
     part: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors.items():
@@ -220,7 +220,7 @@ def parts_of(tensors: dict[str, Tensor], max_mib: float) -> Iterator[dict[str, T
 
 
 def collect(received: Path, out: Path, model: Path) -> None:
-    """A model of the parts that `send_model` sent, with codec and text encoder of the one it began from."""
+    """Join the parts from `send_model` to a model, with codec and text encoder of the one it started from."""
     tensors: dict[str, Tensor] = {}
     for part in sorted(received.glob("part-*.safetensors")):
         tensors.update(load_file(part))
@@ -233,7 +233,7 @@ def collect(received: Path, out: Path, model: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line and do one of the three."""
+    """Parse the command line and run one of the three commands."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -264,7 +264,7 @@ def main() -> None:
         if given.valid is not None:
             pack([given.valid], given.out / VALID, given.max_mib)
     elif given.way == "train":
-        # Paths and folders of the settings are of another machine: the packed ones take their place.
+        # Paths in the settings are from another machine; the packed folders replace them.
         config = read_config(given.config, {"steps": given.steps})
         config = dataclasses.replace(config, data=(), valid=None, codec=None, text_encoder=None)
         train(

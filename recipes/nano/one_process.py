@@ -1,4 +1,4 @@
-"""What `Trainer` asks of accelerate, for one process and by torch alone."""
+"""The part of accelerate that `Trainer` uses, for one process and with torch alone."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _STATE = "state.pt"
 
 
 class OneProcess:
-    """Stands in for `accelerate.Accelerator` where there is nothing to share out."""
+    """Replaces `accelerate.Accelerator` for a single process."""
 
     num_processes, process_index, is_main_process = 1, 0, True
     distributed_type = "NO"
 
     def __init__(self, device: torch.device, mixed_precision: str) -> None:
-        """`mixed_precision` is no or bf16: half precision of another kind needs a scaler."""
+        """`mixed_precision` is no or bf16; fp16 would need a scaler."""
         if mixed_precision not in ("no", "bf16"):
             raise ValueError(f"mixed_precision {mixed_precision} is not for one process alone")
         self.device, self.autocasting = device, mixed_precision == "bf16"
@@ -30,9 +30,9 @@ class OneProcess:
         self._optimizers: tuple[Optimizer, ...] = ()
 
     def prepare(self, model: nn.Module, *optimizers: Optimizer) -> tuple[Any, ...]:
-        """The model on its device, with its forward pass in the precision asked for.
+        """Move the model to its device, with its forward pass in the chosen precision.
 
-        The optimizers hold the same parameters, which move in place.
+        The optimizers keep their parameters, which move in place.
         """
         model.to(self.device)
         forward = model.forward
@@ -46,11 +46,11 @@ class OneProcess:
         return (model, *optimizers)
 
     def no_sync(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """Nothing to keep from being synchronized."""
+        """Nothing to synchronize."""
         return contextlib.nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients, added to those that are there."""
+        """Accumulate gradients."""
         loss.backward()
 
     def reduce(self, tensor: Tensor, how: str) -> Tensor:
@@ -58,18 +58,18 @@ class OneProcess:
         return tensor
 
     def clip_grad_norm_(self, parameters: Iterable[nn.Parameter], longest: float) -> Tensor:
-        """Clips and returns the norm before."""
+        """Clip the gradients; returns the norm before."""
         return nn.utils.clip_grad_norm_(parameters, longest)
 
     def wait_for_everyone(self) -> None:
         """Nobody to wait for."""
 
     def get_state_dict(self, model: nn.Module) -> dict[str, Tensor]:
-        """The weights as they are now."""
+        """The current weights."""
         return model.state_dict()
 
     def save_state(self, folder: str) -> None:
-        """Weights and optimizers into a new folder."""
+        """Save weights and optimizers to a new folder."""
         assert self._model is not None, "prepare comes first"
         Path(folder).mkdir(parents=True)
         optimizers = [optimizer.state_dict() for optimizer in self._optimizers]
@@ -78,7 +78,7 @@ class OneProcess:
         )
 
     def load_state(self, folder: str) -> None:
-        """Take up what `save_state` saved."""
+        """Load what `save_state` saved."""
         assert self._model is not None, "prepare comes first"
         saved = torch.load(Path(folder) / _STATE, map_location=self.device, weights_only=True)
         self._model.load_state_dict(saved["model"])

@@ -1,9 +1,9 @@
-"""Pack a trained model as the built-in one: half precision, its own decoding defaults, its sources.
+"""Pack a trained model as the built-in one: half precision, with its decoding defaults and sources.
 
     python -m recipes.nano.pack models/nano [--codec models/codec] [--text-encoder models/text-taught]
 
-The decoding defaults were chosen by spectrograms and by how often a tagger hears what was asked for, on
-captions of the validation set (README.md).
+The decoding defaults were chosen by spectrograms and by how often a tagger hears what was requested, on
+captions of the validation set (experiments.md).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SOUNDS = (
 
 
 def trained_steps(directory: Path) -> int:
-    """How many steps a run took, by its log."""
+    """The number of steps of a run, from its log."""
     rows = [json.loads(line) for line in (directory / "log.jsonl").read_text("utf-8").splitlines()]
     return max(row["step"] for row in rows)
 

@@ -1,16 +1,17 @@
-r"""Whether clips hang: many seeds of a prompt, and how long each goes without a hit or a change.
+r"""Measure how often clips get stuck: over many seeds of a prompt, how long a clip goes without a hit or a
+change.
 
     python -m recipes.nano.seeds "lofi piano" "alarm" --seeds 20 --settings '{"coherence_boost": 0}'
 
-A row a prompt, over the model's own settings or those of `--settings` (JSON, docs/python.md):
+One row per prompt, with the model's settings, overridden by `--settings` (JSON, docs/python.md):
 
-still     half seconds in which the coarse streams hardly move (nine codes of ten those of the frame before)
+still     half seconds in which the coarse streams hardly change (nine of ten codes equal the frame before)
 quiet     seconds below -50 dBFS
-no hit    clips with more than two seconds without a hit, and their seeds: music with a beat has none
+no hit    clips with more than two seconds without a hit, and their seeds; music with a beat has none
 longest   the longest such time of any clip, in seconds
 
-A hit is a rise of 9 dB within 40 ms between 2 and 6 kHz, to no less than 30 dB below the clip's loudest
-there; drums, and plucked strings that are loud enough.
+A hit is a rise of 9 dB within 40 ms between 2 and 6 kHz, to at least 30 dB below the clip's maximum there:
+drums, and plucked strings that are loud enough.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 import magnet_cli
 from magnet_cli.settings import DecodingConfig
 
-COARSE = 4  # streams that are heard; the others refine them
+COARSE = 4  # streams that determine what is heard; the others refine them
 HALF_SECOND = 12  # frames of nano
 QUIET = -50.0  # dBFS
 LONG = 2.0  # seconds
@@ -36,7 +37,7 @@ _RISE, _WITHIN, _BELOW = 9.0, 3, 30.0  # dB, hops, dB
 
 
 def still(codes: Tensor) -> int:
-    """Half seconds of a clip's codes [K, T] in which the coarse streams hardly move."""
+    """Half seconds of a clip's codes [K, T] in which the coarse streams hardly change."""
     same = (codes[:COARSE, 1:] == codes[:COARSE, :-1]).float().mean(0)
     return int((same.unfold(0, HALF_SECOND, HALF_SECOND).mean(1) > 0.9).sum())
 
@@ -48,7 +49,7 @@ def quiet(sound: Tensor, rate: int) -> int:
 
 
 def longest_without_a_hit(sound: Tensor, rate: int) -> float:
-    """Seconds of a sound [samples] without one, its beginning and end taken for hits."""
+    """The longest time in seconds without a hit in audio [samples]; start and end count as hits."""
     window = torch.hann_window(_WINDOW)
     spectrum = torch.stft(sound, _WINDOW, _HOP, window=window, return_complex=True)
     low, high = (int(hertz * _WINDOW / rate) for hertz in (2000, 6000))
@@ -73,7 +74,7 @@ def row(
 
 
 def main() -> None:
-    """Print the table, a line as soon as it is known."""
+    """Print the table line by line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

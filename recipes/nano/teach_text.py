@@ -1,14 +1,14 @@
-"""Teaches the built-in model's text encoder what words sound like, with the language model as it is.
+"""Train the built-in model's text encoder with a frozen language model.
 
     python -m recipes.nano.teach_text nano models/text-taught --config recipes/nano/lm.toml
 
-Behind the word table go layers of attention over the text (magnet_cli/models/word_pieces.py), which start
-by changing nothing and learn by the language model's own loss, through it and its text projection, which
-stay frozen. They read every wording of a clip and its bare words ("techno", "fast drums"). What a
-text decides, it decides early, so the first seconds of each clip are enough.
+Attention layers after the word table (magnet_cli/models/word_pieces.py) start by changing nothing and are
+trained with the language model's loss, through the frozen language model and its text projection. They read
+every caption of a clip and bare words ("techno", "fast drums"). Text has its effect early, so the first
+seconds of each clip are enough.
 
-Give the result to `python -m recipes.nano.pack --text-encoder`. A killed run goes on where its last
-checkpoint was when started again with the same arguments.
+Give the result to `python -m recipes.nano.pack --text-encoder`. An interrupted run continues from its last
+checkpoint when started again with the same arguments.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ SETTINGS = {
 
 
 def bare_prompts(tags: Sequence[str]) -> list[str]:
-    """What someone in a hurry would type for a clip: a style, an instrument, a sound, and a tempo.
+    """Short prompts for a clip: a style, an instrument, a sound, and a tempo.
 
     Args:
-        tags: "name: value", as the token shards keep the composer's.
+        tags: "name: value", as in the token shards.
     """
     known = dict(tag.split(": ", 1) for tag in tags if ": " in tag)
     if known.get("kind") == "effect":
@@ -70,11 +70,11 @@ def bare_prompts(tags: Sequence[str]) -> list[str]:
 
 
 def with_bare_prompts(folder: TokenFolder) -> TokenFolder:
-    """The folder with bare prompts among the captions, and its clips no longer than they are read."""
+    """Add bare prompts to the captions, and limit clips to the length that is read."""
 
     def taught(clip: TokenClip) -> TokenClip:
         captions = (*clip.captions, *bare_prompts(clip.tags))
-        # A few frames more than a segment: it starts within them, as in the language model's training.
+        # A few frames more than a segment, within which it starts, as in the language model's training.
         return replace(clip, captions=captions, frames=min(clip.frames, FRAMES + 6))
 
     folder.clips = tuple(taught(clip) for clip in folder.clips)
@@ -82,7 +82,7 @@ def with_bare_prompts(folder: TokenFolder) -> TokenFolder:
 
 
 def grown(encoder: WordPieceEncoder, layers: int, seed: int) -> WordPieceEncoder:
-    """The encoder with layers behind its table."""
+    """Add layers after the encoder's table."""
     if encoder.reader is not None:
         return encoder
     with torch.random.fork_rng(devices=[]):
@@ -93,7 +93,7 @@ def grown(encoder: WordPieceEncoder, layers: int, seed: int) -> WordPieceEncoder
 
 
 class Teacher:
-    """A run: the encoder, its optimizer, and how far it has come."""
+    """A run: the encoder, its optimizer, and its progress."""
 
     def __init__(
         self, lm: LanguageModel, encoder: WordPieceEncoder, config: TrainConfig, state: Path
@@ -113,7 +113,7 @@ class Teacher:
             self.optimizer.load_state_dict(kept["optimizer"])
 
     def drawer(self, folders: Sequence[str], config: TrainConfig) -> BatchDrawer:
-        """Batches whose conditions are what the table alone says."""
+        """A drawer of batches whose conditions are the table's rows."""
         source = Source(tuple(with_bare_prompts(TokenFolder(folder)) for folder in folders))
         rows = functools.lru_cache(maxsize=200_000)(self.encoder.rows)
         drawer = BatchDrawer(source, self.lm.config, config, lambda texts: [*map(rows, texts)])
@@ -121,7 +121,7 @@ class Teacher:
         return drawer
 
     def losses(self, batch: Batch) -> LossSums:
-        """The language model's, with what the reader makes of the table's rows."""
+        """The language model's losses, with the conditions transformed by the layers."""
         read = tuple(None if rows is None else self.reader(rows) for rows in batch.conditions)
         with torch.autocast("cpu", torch.bfloat16):
             return batch_losses(self.lm, replace(batch, conditions=read), self.weights)
@@ -145,7 +145,7 @@ class Teacher:
 
     @torch.no_grad()
     def validate(self, drawer: BatchDrawer) -> str:
-        """Mean loss of the four coarse streams, masked and step by step."""
+        """Mean loss of the four coarse streams, masked and autoregressive."""
         sums = torch.zeros(4, self.lm.config.n_q, dtype=torch.float64)
         for batch in drawer.validation_batches():
             told = self.losses(batch)
@@ -160,7 +160,7 @@ class Teacher:
         return f"masked {coarse(masked)}, step by step {coarse(following)}"
 
     def keep(self) -> None:
-        """Write what a later run goes on from."""
+        """Save what a later run needs to continue."""
         with atomic_path(self.state) as partial:
             torch.save(
                 {
@@ -173,7 +173,7 @@ class Teacher:
 
 
 def main() -> None:
-    """Teach, and write the encoder."""
+    """Train and write the encoder."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -186,7 +186,7 @@ def main() -> None:
         "--strength",
         type=float,
         default=1.0,
-        help="share of the correction to keep (README.md, Text)",
+        help="share of the correction to keep (experiments.md, Text encoder)",
     )
     given = parser.parse_args()
     if given.out.exists():

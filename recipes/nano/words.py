@@ -1,4 +1,4 @@
-"""Words of music and sound that deserve a vector of their own, where the teacher breaks them up."""
+"""Words of music and sound that get a vector of their own because the teacher splits them."""
 
 _TEXT = """
 accordion acoustic adagio airy allegro ambience ambient andante anthemic arpeggiated arpeggio
@@ -48,7 +48,7 @@ woodwind woodwinds woofing xylophone yodeling zither zurna
 
 WORDS = tuple(dict.fromkeys(_TEXT.split()))
 
-# What the teacher is told in place of words that it does not know.
+# Replacements for words that the teacher does not know.
 GLOSSES = {
     "lofi": "lo-fi chill hip hop",
     "chillhop": "chill hip hop",

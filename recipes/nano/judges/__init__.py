@@ -1,1 +1,1 @@
-"""Judges that others trained, for evaluation only: none of this is shipped with the package."""
+"""Pretrained judges, for evaluation only: none of this is shipped with the package."""

@@ -1,4 +1,4 @@
-"""How regular a beat is, which no share of clips that are heard right says."""
+"""Regularity of the beat, which the shares of clips heard right do not measure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FLOOR = 1e-4  # of a clip's loudest bin: below it, levels are noise
 
 
 def onset_strength(sound: Tensor, rate: int) -> Tensor:
-    """A sound [samples] -> [hops], 100 a second: how much louder it has become, summed over frequency."""
+    """Audio [samples] -> [hops], 100 a second: the increase in level, summed over frequency."""
     size = 2 ** round(torch.tensor(WINDOW * rate).log2().item())
     hop = rate // HOPS_PER_SECOND
     window = torch.hann_window(size)
@@ -21,9 +21,9 @@ def onset_strength(sound: Tensor, rate: int) -> Tensor:
 
 
 def regularity(sound: Tensor, rate: int) -> float:
-    """The highest autocorrelation of a sound's onset strength from 0.25 to 1.5 s: 1 for a click track.
+    """The highest autocorrelation of the onset strength at lags from 0.25 to 1.5 s: 1 for a click track.
 
-    0 where nothing ever begins. Lags are weighed alike, however few hops overlap.
+    0 without onsets. All lags have equal weight, however few hops overlap.
     """
     onsets = onset_strength(sound, rate)
     onsets = onsets - onsets.mean()
