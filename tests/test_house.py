@@ -1,6 +1,6 @@
-"""The house as docs/architecture.md has it: few rooms, a chain of imports, few doors on a walk through it.
+"""The package is as docs/architecture.md describes it: few modules, a chain of imports, few files per command.
 
-A number here is raised for a reason alone, which docs/decisions.md tells.
+A limit is raised only for a reason, given in docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.test_imports import FILES, home, imports
 
 ROOT = Path(magnet_cli.__file__).parent
 
-# Why each is what it is: docs/decisions.md, The house's measures.
+# The reasons for each limit: docs/decisions.md, Size of the package.
 MOST_LINES = 37_929
 MOST_MODULES = 173
 MOST_FILES = {"gen": 41, "edit": 46}
