@@ -1,4 +1,4 @@
-"""Processes that tests start: all of them here, by tests that are marked `process` or `slow`."""
+"""Starts processes for tests marked `process` or `slow`; no other module does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripts that belong to the repository and to no package, loaded as modules."""
+"""Loads scripts of the repository that belong to no package as modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sounds of tests: files read whole, and written as they are, neither louder nor faded."""
+"""Reads sounds whole and writes them unchanged, for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The facade: each verb makes what its command makes, saved with the same record; wrong types are said."""
+"""The facade: each verb makes what its command makes, with the same record; wrong types are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of a piece that is written."""
+"""The messages for a written piece."""
 
 from __future__ import annotations
 

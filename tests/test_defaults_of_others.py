@@ -1,4 +1,4 @@
-"""What others set in torch changes no clip, no training and no measure."""
+"""Global settings of torch change no clip, training or measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents say what the program does: references are current, README's examples run."""
+"""The documentation matches the program: references are current, README's examples run."""
 
 from __future__ import annotations
 

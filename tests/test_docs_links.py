@@ -1,4 +1,4 @@
-"""Every relative link and anchor of the documents leads somewhere."""
+"""Every relative link and anchor in the documentation is valid."""
 
 from __future__ import annotations
 

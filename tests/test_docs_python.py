@@ -1,4 +1,4 @@
-"""The code in docs/python.md runs, block after block, on golden's checkpoint."""
+"""The code in docs/python.md runs, block by block, on a golden checkpoint."""
 
 from __future__ import annotations
 

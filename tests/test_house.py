@@ -1,4 +1,4 @@
-"""The package is as docs/architecture.md describes it: few modules, a chain of imports, few files per command.
+"""The package is as docs/architecture.md describes it: few modules, a chain of imports, few files a command.
 
 A limit is raised only for a reason, given in docs/decisions.md.
 """

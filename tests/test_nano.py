@@ -1,4 +1,4 @@
-"""The built-in model: in the wheel, and at work outside the checkout."""
+"""The built-in model is in the wheel, and works outside the checkout."""
 
 from __future__ import annotations
 

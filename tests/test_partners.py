@@ -1,4 +1,4 @@
-"""A rescorer and hybrid decoding through the public API, on golden's checkpoints."""
+"""A rescorer and hybrid decoding through the public API, on golden checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other systems would refuse, simulated where that is fair: docs/platforms.md says what was tried."""
+"""Differences of other systems, simulated where possible; docs/platforms.md lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a release is built from. The build itself is `make check-release`."""
+"""The contents of a release. `make check-release` builds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: who wins, what is refused."""
+"""Settings: precedence and refusals."""
 
 from __future__ import annotations
 

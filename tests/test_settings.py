@@ -1,4 +1,4 @@
-"""A setting is one field: it is a flag, a column, checked and documented, and kept in files."""
+"""A setting is one field: it becomes a flag and a column, is checked, documented, and recorded in files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of a batch's files: templates, and paths that stay in the folder."""
+"""File names of a batch: templates, and paths that stay in the folder."""
 
 from __future__ import annotations
 

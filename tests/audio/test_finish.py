@@ -1,4 +1,4 @@
-"""Streams: the same as finishing in memory, in memory that does not grow."""
+"""The streaming writer gives the same result as finishing in memory, in constant memory."""
 
 from __future__ import annotations
 

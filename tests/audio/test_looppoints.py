@@ -1,4 +1,4 @@
-"""Loop points and tempo: written into files, read by ourselves and by what is not ours."""
+"""Loop points and tempo: written to files, and read by us and by other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loudness is met, and no peak passes the ceiling, whatever the sound."""
+"""The target loudness is reached, and no peak exceeds the ceiling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sounds as people have them: headers that say the wrong length, tags of others, odd encodings."""
+"""Unusual sound files: wrong lengths in headers, other programs' tags, odd encodings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored sounds: the file's own numbers in, the same numbers out."""
+"""Stored samples are copied unchanged."""
 
 from __future__ import annotations
 

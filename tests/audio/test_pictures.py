@@ -1,4 +1,4 @@
-"""The picture shows what is in the sound, where the axes say it is."""
+"""Pictures show the audio's content at the positions given by the axes."""
 
 from __future__ import annotations
 

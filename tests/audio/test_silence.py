@@ -1,4 +1,4 @@
-"""Long silences inside a clip are found and told, however the sound comes."""
+"""Long silences inside a clip are found and reported, however the audio arrives."""
 
 from __future__ import annotations
 

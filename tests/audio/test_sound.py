@@ -1,4 +1,4 @@
-"""Sound files: what is written is what is read, in every format, with how it was made."""
+"""Sound files round-trip in every format, with their record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sounds made longer and shorter: to the sample, at the same pitch, loops without a seam."""
+"""Time stretching: exact lengths, constant pitch, loops without a seam."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The beat of click tracks of known tempo, and of what has none."""
+"""Beat detection on click tracks of known tempo, and on sounds without a beat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finishing as one would write it down, the whole sound in memory: what the writer of streams is held to."""
+"""A slow reference for the streaming writer: finishing the whole sound in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers in threads of the test, that end when they are told to."""
+"""Workers in threads of the test, which end on request."""
 
 from __future__ import annotations
 

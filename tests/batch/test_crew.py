@@ -1,4 +1,4 @@
-"""Several workers make what one process makes, whatever becomes of them."""
+"""Several workers make the same clips as one process, even if some of them die."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine with golden's tiny checkpoints: groups, failures, memory, what stops it."""
+"""The engine, on the tiny golden checkpoints: groups, failures, memory, aborts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a folder of clips: what is in it, and what it leaves alone."""
+"""The page of a folder of clips: its contents, and the files that it does not touch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From lines to jobs: seeds, names, settings of a line over those of the batch."""
+"""From lines to jobs: seeds, names, settings of a line that override the batch's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest survives crashes, belongs to one process, and knows what the shards have made."""
+"""The manifest survives crashes, is locked by one process, and merges shards."""
 
 from __future__ import annotations
 

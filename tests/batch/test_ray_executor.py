@@ -1,4 +1,4 @@
-"""Actors of a cluster, here of one that is made of threads; with Ray itself: tests/cli/test_batch_ray."""
+"""Actors of a fake cluster of threads; for Ray itself see tests/cli/test_batch_ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made again, what is not, and what is refused."""
+"""Which clips a resumed batch makes again, keeps or refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which shard a process makes, by what the schedulers of clusters set."""
+"""Which shard a process makes, from the environment variables of schedulers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a batch is, from its manifests."""
+"""The progress of a batch, from its manifests."""
 
 from __future__ import annotations
 

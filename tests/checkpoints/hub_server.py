@@ -1,4 +1,4 @@
-"""A hub on this machine: as much of its protocol as downloading takes, over folders of files."""
+"""A local hub server with the part of the protocol that downloading uses, over folders of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The released layout: what its files say, what is refused, and writing it again."""
+"""The released layout: reading, refusing and writing it."""
 
 from __future__ import annotations
 

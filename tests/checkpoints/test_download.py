@@ -1,4 +1,4 @@
-"""Downloading, against a server on this machine that speaks the hub's protocol."""
+"""Downloading, from a local server with the hub's protocol."""
 
 from __future__ import annotations
 

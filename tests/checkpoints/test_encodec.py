@@ -1,4 +1,4 @@
-"""The published layouts of EnCodec: read, written, and refused where something does not fit."""
+"""EnCodec's published layouts: read, written, and refused if something does not fit."""
 
 import json
 

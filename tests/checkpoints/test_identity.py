@@ -1,4 +1,4 @@
-"""Ids of models: they follow the weights, and not the name."""
+"""Ids of models depend on the weights, not the name."""
 
 from __future__ import annotations
 

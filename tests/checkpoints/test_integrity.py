@@ -1,4 +1,4 @@
-"""Files in the hub's cache against the checksums that they are named by."""
+"""Files in the hub's cache are checked against the checksums in their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key maps: renamed by a table, nothing lost, nothing left over."""
+"""Key maps: renaming by a table, without missing or leftover keys."""
 
 import pytest
 import torch

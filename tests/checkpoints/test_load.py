@@ -1,4 +1,4 @@
-"""Files -> models, and models from one format into the other: equal outputs both ways."""
+"""Loading models, and converting between formats: equal outputs both ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""magnet's own format: whole or not at all, and what a damaged one says."""
+"""magnet's own format: written whole or not at all, and the errors for a damaged one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""xp.cfg: interpolations are resolved, and what cannot be is refused where it is asked for."""
+"""xp.cfg: interpolations are resolved; unresolved ones are refused when their value is needed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The program as a whole: its help, its speed, what it imports, its documents."""
+"""The program as a whole: help, speed, imports, documentation."""
 
 from __future__ import annotations
 

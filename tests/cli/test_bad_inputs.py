@@ -1,4 +1,4 @@
-"""What users get wrong: each case has a message that says so, the right status, and no traceback."""
+"""User errors: each has a clear message, the right exit status, and no traceback."""
 
 from __future__ import annotations
 

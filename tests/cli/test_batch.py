@@ -1,4 +1,4 @@
-"""`magnet batch` from the command line, on golden's checkpoint."""
+"""`magnet batch` from the command line, on a golden checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch that is killed -9 and resumed makes what an unbroken one makes: a small benchmarks/batch_kill."""
+"""A killed (-9) and resumed batch makes the same clips as an uninterrupted one: a small benchmarks/faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is drawn and said of a running batch, on a terminal that exists in memory."""
+"""The output of a running batch, on a simulated terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`magnet batch --engine ray` with a cluster that it starts, and one that is there and loses a node."""
+"""`magnet batch --engine ray` with its own cluster, and with one that loses a node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipes of docs/batch.md, run as they stand with xargs, parallel, ffmpeg and sox."""
+"""The recipes of docs/batch.md, run verbatim with xargs, parallel, ffmpeg and sox."""
 
 from __future__ import annotations
 

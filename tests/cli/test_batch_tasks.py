@@ -1,4 +1,4 @@
-"""`magnet batch` whose lines say more than a prompt: tasks, inputs, times, models of their own."""
+"""`magnet batch` with tasks, inputs, prompts by time and models per line."""
 
 from __future__ import annotations
 

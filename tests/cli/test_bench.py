@@ -1,4 +1,4 @@
-"""`magnet bench`: a table, JSON, a picture, and what it refuses."""
+"""`magnet bench`: table, JSON, picture, and refusals."""
 
 from __future__ import annotations
 

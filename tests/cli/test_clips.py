@@ -1,4 +1,4 @@
-"""What is said of clips that are made one after the other."""
+"""The messages for clips that are made one after the other."""
 
 from __future__ import annotations
 

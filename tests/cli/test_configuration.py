@@ -1,4 +1,4 @@
-"""config.toml and profiles: what goes before what, and that nothing made depends on them later."""
+"""config.toml and profiles: precedence, and that files do not depend on them later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`magnet extend`, `edit` and `vary`, and what `gen` makes beyond a clip."""
+"""`magnet extend`, `edit` and `vary`, and long pieces and loops of `gen`."""
 
 from __future__ import annotations
 

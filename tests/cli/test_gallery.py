@@ -1,4 +1,4 @@
-"""`magnet gallery` and `magnet batch --gallery`, on golden's checkpoint."""
+"""`magnet gallery` and `magnet batch --gallery`, on a golden checkpoint."""
 
 from __future__ import annotations
 

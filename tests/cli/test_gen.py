@@ -1,4 +1,4 @@
-"""`magnet gen`: what it makes, where it puts it, what it says."""
+"""`magnet gen`: its clips, their places, its messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What files say does not speak for the program; and shells, signals and machines that are rare."""
+"""File contents cannot imitate the program's output; rare shells, signals and machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--lora`: merged at load, kept in the file, said by `show`, known to batches."""
+"""`--lora`: merged at load, recorded in the file, shown by `show`, tracked by batches."""
 
 from __future__ import annotations
 

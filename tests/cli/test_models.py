@@ -1,4 +1,4 @@
-"""`magnet models`: lists, facts, conversions, the default and removal, on copies of golden's cache."""
+"""`magnet models`: lists, details, conversions, the default and removal, on copies of the golden cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program as a process among others: pipes, signals, limits."""
+"""The program as a process: pipes, signals, limits."""
 
 from __future__ import annotations
 

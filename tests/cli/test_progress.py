@@ -1,4 +1,4 @@
-"""The progress display, drawn on a terminal that exists in memory."""
+"""The progress display, on a simulated terminal."""
 
 from __future__ import annotations
 

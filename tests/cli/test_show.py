@@ -1,4 +1,4 @@
-"""`magnet show`: what is in a file, and the command that makes it again."""
+"""`magnet show`: the contents of a file, and the command that makes it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`magnet data` and `magnet train lm`: from a folder of sounds to a model that `magnet gen` plays."""
+"""`magnet data` and `magnet train lm`: from a folder of sounds to a model for `magnet gen`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Inputs that surprise: odd ones that are valid, and hostile ones. Each is tried on the program itself."""
+"""Unusual inputs, valid or hostile, each tried on the program itself."""

@@ -1,4 +1,4 @@
-"""The worker that runs what the corpus asks for: one a module, after one import."""
+"""A worker that runs the corpus's commands: one per module, with a single import."""
 
 from __future__ import annotations
 

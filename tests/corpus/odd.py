@@ -1,4 +1,4 @@
-"""Odd but valid sounds, generated: each with the rate, channels and seconds that are its own."""
+"""Odd but valid sounds, generated, each with its rate, channels and seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every hostile input is refused with a true sentence, or works: tests/corpus/hostile.py says which."""
+"""Every hostile input is refused with a correct message, or works, as tests/corpus/hostile.py specifies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every odd sound is shown, edited and encoded as what it really is: tests/corpus/odd.py says what."""
+"""Every odd sound is shown, edited and encoded correctly, as tests/corpus/odd.py specifies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists as others write them: audiofolder's, audiocraft's, a spreadsheet's."""
+"""Lists in other formats: audiofolder's, audiocraft's, a spreadsheet's."""
 
 from __future__ import annotations
 

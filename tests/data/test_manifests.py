@@ -1,4 +1,4 @@
-"""Manifests and folders: what is broken costs itself and nothing else."""
+"""Manifests and folders: a broken entry affects nothing else."""
 
 from __future__ import annotations
 

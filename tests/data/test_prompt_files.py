@@ -1,4 +1,4 @@
-"""Prompt files of every kind, hostile ones among them."""
+"""Prompt files of every kind, including hostile ones."""
 
 from __future__ import annotations
 

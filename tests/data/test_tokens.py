@@ -1,4 +1,4 @@
-"""Token shards: whole or not there, self-contained, of one codec."""
+"""Token shards: complete or absent, self-contained, of one codec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wildcards of prompts: what is drawn, from where, and that it is the same again."""
+"""Wildcards in prompts: what is drawn, from where, and reproducibly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Step by step: coherence boosting against the plain way, whole passes. (Equal to the reference: golden.)"""
+"""Autoregressive decoding: coherence boosting against a plain version, whole passes. (For equality with the
+reference see golden.)"""
 
 from __future__ import annotations
 

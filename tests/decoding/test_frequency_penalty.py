@@ -1,4 +1,4 @@
-"""Step by step: the penalty on codes that are there too often."""
+"""Autoregressive decoding: the penalty on frequent codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hybrid decoding: what is kept of the prefix, and that training and decoding see the same."""
+"""Hybrid decoding: which codes of the prefix are kept, and that training and decoding see the same."""
 
 from __future__ import annotations
 

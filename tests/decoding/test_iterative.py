@@ -1,4 +1,4 @@
-"""The masked loop over fixed logits: what it calls, what it keeps, what it re-masks."""
+"""The masked loop with fixed logits: its calls, what it keeps, what it masks again."""
 
 from __future__ import annotations
 

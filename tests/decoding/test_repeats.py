@@ -1,4 +1,4 @@
-"""Bars that go on: codes that stand a bar or two away are likelier."""
+"""Repeating bars: codes that occur one or two bars away become more likely."""
 
 from __future__ import annotations
 

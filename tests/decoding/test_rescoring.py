@@ -1,4 +1,4 @@
-"""The mix of two opinions, and what it does to the spans that are masked again."""
+"""Mixing in the rescorer's probabilities, and its effect on which spans are masked again."""
 
 from __future__ import annotations
 

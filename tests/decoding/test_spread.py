@@ -1,4 +1,4 @@
-"""The order that is spread evenly over time: every frame once, as many as the schedule says, evenly."""
+"""The spread order: every frame once, as many as scheduled, evenly over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars at a tempo: the nearest of a few seeds, stretched to the sample where it is near enough."""
+"""Bars at a tempo: the closest of a few seeds, stretched to the exact length if close enough."""
 
 from __future__ import annotations
 

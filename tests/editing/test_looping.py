@@ -1,4 +1,4 @@
-"""Loops: the seam is made in codes, the rest stays, and the end goes on into the beginning."""
+"""Loops: the seam is made in codes, the rest is unchanged, and the end continues at the start."""
 
 from __future__ import annotations
 

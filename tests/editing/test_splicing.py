@@ -1,4 +1,4 @@
-"""Edits of files: what lies outside the crossfades is the input's own, bit for bit."""
+"""Edits of files: outside the crossfades the input is unchanged, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts by time: weights are partitions of one, and only what counts is asked."""
+"""Prompts by time: weights sum to one, and only prompts with weight are computed."""
 
 from __future__ import annotations
 

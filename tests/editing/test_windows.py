@@ -1,4 +1,4 @@
-"""Windows: everything that is to be filled is filled once, in windows of the model's length."""
+"""Windows: every open frame is filled once, in windows of the model's length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole model small enough to edit with in milliseconds: one second of segment, 8 kHz."""
+"""A tiny model for fast editing tests: a segment of one second at 8 kHz."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny random judges on the disk, and folders of sounds for them to hear."""
+"""Tiny random judges on disk, and folders of sounds for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bench: passes are counted exactly, a sample changes nothing but what it estimates, and what it says."""
+"""Benchmarks: passes are counted exactly, and sampling steps changes only estimates."""
 
 from __future__ import annotations
 

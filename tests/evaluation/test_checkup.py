@@ -1,4 +1,4 @@
-"""A model is looked over, and what is wrong with it is found."""
+"""The model check finds what is wrong with a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of clips compared: the figures' order, what is left out and said, and what is refused."""
+"""Comparing folders of clips: the order of figures, what is skipped and reported, what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FAD and KAD against what can be known of them without a judge."""
+"""FAD and KAD against known values, without a judge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/evaluation.md tells a reader to type works on nano, offline, from the first line on."""
+"""The commands of docs/evaluation.md work on nano, offline."""
 
 from __future__ import annotations
 

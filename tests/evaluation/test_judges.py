@@ -1,4 +1,4 @@
-"""Judges: windows of exactly their length, no chance in what they say, and errors in our words."""
+"""Judges: windows of the exact length, deterministic results, clear errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies: what is in the page and what is not, who hears what when, and what the answers come to."""
+"""Listening tests: contents of the page, orders of listeners, and the analysis of answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics against what is known of them."""
+"""Metrics against known values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals that hold what they should, as often as they say."""
+"""Confidence intervals have their nominal coverage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a sweep: what varies, what is the baseline after all, and what cannot be varied."""
+"""Rows of a sweep: what varies, which row is the baseline, and what cannot be varied."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What files of unknown makers say."""
+"""Tests for reading untrusted files."""

@@ -1,4 +1,4 @@
-"""Numbers that files give have bounds, checked before anything is built."""
+"""Numbers from files are checked against bounds before anything is built."""
 
 from __future__ import annotations
 

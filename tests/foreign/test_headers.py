@@ -1,4 +1,4 @@
-"""What files of weights say of themselves."""
+"""Headers of weight files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others have written is shown on one line, and does nothing to a terminal."""
+"""Untrusted text is shown on one line, without effects in a terminal."""
 
 from __future__ import annotations
 

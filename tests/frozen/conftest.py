@@ -1,4 +1,4 @@
-"""The program, as tests/cli has it."""
+"""The same fixtures as tests/cli."""
 
 from tests.cli.conftest import home, magnet
 

@@ -1,4 +1,4 @@
-"""Folders that users have: a batch and trainings that were begun by an earlier version are gone on with."""
+"""Users' folders: a batch and trainings started by an earlier version can be resumed."""
 
 from __future__ import annotations
 

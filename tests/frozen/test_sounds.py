@@ -1,4 +1,4 @@
-"""Sound files that users have: their printed command makes the same samples again, whatever has changed."""
+"""Users' sound files: their printed command makes the same samples again in every later version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where sound from codes meets other sound: loops and regions, for codecs that choose phases."""
+"""Joining decoded audio with other audio: loops and regions, for codecs that choose phases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EnCodec: the golden cases, the same model in transformers, and chunks that equal one pass."""
+"""EnCodec: golden cases, equality with transformers, and chunks that equal one pass."""
 
 import dataclasses
 import functools

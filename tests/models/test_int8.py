@@ -1,4 +1,4 @@
-"""int8: what it computes, that no token sees another one's size, and that it is saved and refused."""
+"""int8: its results, independence of tokens, saving, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prefix that is held as keys and values, against one that is computed at every step."""
+"""A prefix cached as keys and values, against one that is computed at every step."""
 
 from __future__ import annotations
 

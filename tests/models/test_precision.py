@@ -1,4 +1,4 @@
-"""Which precision a model is loaded in, and what does not fit into memory."""
+"""The dtype in which a model is loaded, and models that do not fit into memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two models share a codec where their decoders and codebooks are the same tensors."""
+"""Models share a codec if their decoders and codebooks are equal."""
 
 from __future__ import annotations
 

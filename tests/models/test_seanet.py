@@ -1,4 +1,4 @@
-"""SEANet: a range of the output needs its window of the input, no more and no less."""
+"""SEANet: a range of the output depends on exactly its window of the input."""
 
 import dataclasses
 

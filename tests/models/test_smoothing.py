@@ -1,4 +1,4 @@
-"""Steadying levels: equal to the obvious loop, calm where nothing happens, sharp where something does."""
+"""Smoothing of levels: equal to a plain loop; steady sounds are smoothed, onsets stay sharp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The spectral codec: the contract it shares with EnCodec, its signal half, and its linear path."""
+"""The spectral codec: the contract that it shares with EnCodec, its signal processing, its linear path."""
 
 from __future__ import annotations
 

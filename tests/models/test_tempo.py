@@ -1,4 +1,4 @@
-"""The tempo of a clip: said, or drawn from what its text makes likely."""
+"""The tempo of a clip: from the prompt, or drawn from the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T5's encoder: equal to the reference, to transformers, and one text at a time."""
+"""T5's encoder: equal to the reference and to transformers, and independent of the batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The light text encoder: any text has a vector, order matters a little, padding does not exist."""
+"""The word-piece encoder: every text has a vector, order has some effect, there is no padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny seeded models, and golden's, loaded once."""
+"""Tiny seeded models and the golden ones, loaded once."""
 
 from __future__ import annotations
 

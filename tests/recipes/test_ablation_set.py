@@ -1,4 +1,4 @@
-"""The ablations' set: prompts and what was rendered for them, kinds apart; and the tagger as a plugin."""
+"""The set for the ablations: prompts and rendered clips, by kind; and the tagger as a plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caption asks for, held against the plans that captions are written from."""
+"""What a caption asks for, compared with the plan that it was written from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regularity of a beat, on clicks that are laid by hand."""
+"""Regularity of a beat, on synthetic clicks."""
 
 from __future__ import annotations
 

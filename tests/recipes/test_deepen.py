@@ -1,4 +1,4 @@
-"""A deepened model says at first what the one says that it came from; all of it can be trained."""
+"""A deepened model initially has the predictions of the original; all of it can be trained."""
 
 from __future__ import annotations
 

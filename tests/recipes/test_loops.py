@@ -1,4 +1,4 @@
-"""How loops are judged in recipes/nano/loops.py, on onsets that are drawn and not librosa's."""
+"""The judge of loops (recipes/nano/loops.py), on synthetic onsets instead of librosa's."""
 
 from __future__ import annotations
 

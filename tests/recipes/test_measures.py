@@ -1,4 +1,4 @@
-"""What a codec's sound is measured by, against what is known of it."""
+"""Measures of a codec against known values."""
 
 from __future__ import annotations
 

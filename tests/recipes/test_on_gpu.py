@@ -1,4 +1,4 @@
-"""The lent machine: what is packed comes out again, and a run in pieces is the run in one."""
+"""Training on a remote GPU: packing is lossless, and a run in parts equals one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells a clip that hangs from one that goes on."""
+"""Detection of clips that are stuck."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teaching the text encoder: the language model stays, the loss falls, a killed run goes on."""
+"""Training the text encoder: the language model is frozen, the loss falls, a killed run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done while a step is computed, on a GPU or by several processes: the results are the same."""
+"""Work done during a step, on a GPU or with several processes, does not change the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step sees depends on (seed, step, item) alone."""
+"""A step's batch depends only on (seed, step, item)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What validation decides: the best model, when to end, and which clips are held out for it."""
+"""Validation: the best model, early stopping, and which clips are held out."""
 
 from __future__ import annotations
 

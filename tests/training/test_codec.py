@@ -1,4 +1,4 @@
-"""Training of the spectral codec: the linear start, gradient descent, and going on after a kill."""
+"""Training the spectral codec: the linear start, gradient descent, and resuming after a kill."""
 
 from __future__ import annotations
 

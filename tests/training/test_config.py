@@ -1,4 +1,4 @@
-"""Settings of training: a TOML file, flags over it, and what cannot be refused with its name."""
+"""Training settings: a TOML file, flags that override it, and errors that name a field."""
 
 from __future__ import annotations
 

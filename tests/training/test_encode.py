@@ -1,4 +1,4 @@
-"""Encoding: hostile sounds are reported and skipped; what is encoded stays, and is not done twice."""
+"""Encoding: hostile sounds are reported and skipped; encoded clips are kept and not encoded again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that goes on with a codec of more streams."""
+"""A model that is extended to a codec with more streams."""
 
 from __future__ import annotations
 

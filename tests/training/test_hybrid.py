@@ -1,4 +1,4 @@
-"""What a hybrid model sees in training is what it sees in decoding: prefix, mask and positions."""
+"""A hybrid model sees the same in training and decoding: prefix, mask and positions."""
 
 from __future__ import annotations
 

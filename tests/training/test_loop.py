@@ -1,4 +1,4 @@
-"""The loop: learning, going on after a kill, stopping at what is not a number."""
+"""The training loop: learning, resuming after a kill, stopping at NaN."""
 
 from __future__ import annotations
 

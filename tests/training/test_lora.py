@@ -1,4 +1,4 @@
-"""Adapters: what they compute, what is saved, and that a run of them goes on."""
+"""Adapters: what they compute, what is saved, and resuming."""
 
 from __future__ import annotations
 

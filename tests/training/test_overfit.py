@@ -1,4 +1,4 @@
-"""Does it learn? Two captioned clips are written down again by greedy decoding, both ways."""
+"""Can it learn? Greedy decoding reproduces two captioned clips, in both ways."""
 
 from __future__ import annotations
 

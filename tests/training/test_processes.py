@@ -1,4 +1,4 @@
-"""Two processes with unequal shares of masked codes do what one process does."""
+"""Two processes with unequal shares of masked codes equal one process."""
 
 from __future__ import annotations
 

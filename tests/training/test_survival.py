@@ -1,4 +1,4 @@
-"""What ends a run, or spoils it: signals, a second run in its folder, numbers that are none."""
+"""Ends and failures of a run: signals, a second run in its folder, NaN."""
 
 from __future__ import annotations
 

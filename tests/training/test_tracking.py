@@ -1,4 +1,4 @@
-"""Where the log goes, beside its file; and the precision that a device has."""
+"""Destinations of the log other than its file; and the precision for a device."""
 
 from __future__ import annotations
 
