@@ -29,7 +29,8 @@ def hub_cache(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _processes_are_marked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process takes seconds to import torch: those who start one say so (see tests/processes.py)."""
+    """A process takes seconds to import torch, so tests that start one have a marker (see
+    tests/processes.py)."""
     if any(request.node.get_closest_marker(name) for name in ("process", "slow")):
         return
 
@@ -42,7 +43,7 @@ def _processes_are_marked(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def downloads(tmp_path: Path) -> Path:
-    """Where `browser` puts what is downloaded."""
+    """The folder for `browser`'s downloads."""
     folder = tmp_path / "downloads"
     folder.mkdir()
     return folder

@@ -51,9 +51,9 @@ def case_id(case: dict[str, Any]) -> str:
 
 
 def tensor(ref: dict[str, Any]) -> Tensor:
-    """The tensor of a reference {file, key, dtype, shape}; int64 and bool where it stands for them.
+    """The tensor of a reference {file, key, dtype, shape}.
 
-    Integers are stored small: int16 and int32 come back as int64 (codes, ids), uint8 as bool.
+    Integers are stored small: int16 and int32 are returned as int64 (codes, ids), uint8 as bool.
     """
     with safe_open(GOLDEN / ref["file"], framework="pt") as file:
         stored: Tensor = file.get_tensor(ref["key"])

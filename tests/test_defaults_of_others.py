@@ -37,7 +37,7 @@ def other_dtype() -> Iterator[None]:
 
 @contextlib.contextmanager
 def other_device() -> Iterator[None]:
-    """One whose tensors hold nothing: whatever is put there by mistake is found."""
+    """A device whose tensors hold nothing, so that anything put there by mistake is found."""
     torch.set_default_device("meta")
     try:
         yield

@@ -34,7 +34,7 @@ def test_reference_and_completions_are_current() -> None:
 
 
 def reference_rows(name: str) -> dict[str, str]:
-    """The rows of a command's tables in docs/cli.md: what is in their first cell, and in their second."""
+    """The first and second cells of the rows of a command's tables in docs/cli.md."""
     text = (ROOT / "docs" / "cli.md").read_text("utf-8")
     (section,) = re.findall(
         rf"^###+ magnet {name}\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE
@@ -95,7 +95,7 @@ zpty -d z
 
 @pytest.mark.slow
 def test_zsh_completes_at_the_first_tab(tmp_path: Path) -> None:
-    """The file that zsh reads then said what completes from then on, and completed nothing itself."""
+    """The file that zsh then read defined later completions, and completed nothing itself."""
     (tmp_path / "magnet").symlink_to(Path(sys.executable).parent / "magnet")
     place = {"COMPLETIONS": str(ROOT / "completions"), "DUMP": str(tmp_path / "dump")}
     outcome = processes.run(

@@ -19,7 +19,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.name))
 def test_every_error_has_a_hint(path: object) -> None:
-    """A message alone leaves its reader where they are. 43 had none, or said Python's words."""
+    """A message alone does not help. 43 errors had no hint, or Python's own text."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):  # type: ignore[attr-defined]
         if (
             isinstance(node, ast.Call)

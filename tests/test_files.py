@@ -71,7 +71,7 @@ def write(target: Path, text: str, replace: bool = False) -> Path:
 
 
 def test_a_name_that_is_taken_meanwhile_stays_whose_it_is(tmp_path: Path) -> None:
-    """It was looked for once, before minutes of work, and replaced at the end whatever came."""
+    """The name was checked once, before minutes of work, and then replaced whatever had appeared."""
     target = tmp_path / "a.txt"
     with draft(target, replace=False) as made:
         made.path.write_text("ours")

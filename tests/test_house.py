@@ -72,7 +72,7 @@ def test_decoding_knows_no_models() -> None:
 
 
 def test_modules_are_rooms_and_not_corridors() -> None:
-    """No re-exports: a name has one home. The package's own are lazy, and say so."""
+    """No re-exports: a name is defined in one module. The package's own are lazy."""
     for path in FILES:
         tree = ast.parse(path.read_text("utf-8"))
         if path.name == "__init__.py" and path.parent != ROOT:

@@ -115,10 +115,10 @@ def likelihood(model: Model, codes: torch.Tensor, prompt: str, stage: int | None
     ],
 )
 def test_it_decodes_both_ways(seconds: float, parts: set[str]) -> None:
-    """It is hybrid: what either mode writes is far from noise to both.
+    """It is hybrid: the output of either mode is far from noise to both.
 
-    Its own default writes the first four seconds step by step, so that a short clip never comes to
-    the masked mode unless it is asked for.
+    By default the first four seconds are autoregressive, so a short clip uses masked decoding only if told
+    to.
     """
     model = magnet_cli.load_model("nano", device="cpu", offline=True)
     assert model.modeling == "hybrid"

@@ -231,7 +231,7 @@ def test_a_path_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_segment_of_no_whole_number_of_frames_can_be_asked_for_by_its_seconds() -> None:
-    """A model of 2.5 s at 25 frames per second said: 2.5 seconds at most, not 2.5."""
+    """A model of 2.5 s at 25 frames per second reported: 2.5 seconds at most, not 2.5."""
     lm = dataclasses.replace(tiny_lm("masked").config, frame_rate=25.0, segment_duration=2.5)
     assert lm.segment_frames == 62
     assert [frames_for(seconds, lm, "m") for seconds in (0.001, 2.4, 2.48, 2.5)] == [1, 60, 62, 62]

@@ -190,7 +190,7 @@ def test_metadata_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [RATE, 48_000, 22_050])
 def test_a_loop_stays_a_loop_when_it_is_finished(rate) -> None:
-    """A tone of whole periods: resampled and limited, its end still goes on into its beginning."""
+    """A tone of whole periods is resampled and limited; its end still continues at its start."""
     places = np.arange(RATE)
     tone = np.sin(2 * np.pi * 40 * places / RATE) * (1 + 0.5 * np.sin(2 * np.pi * places / RATE))
     output = OutputConfig(bit_depth="float", sample_rate=rate, lufs=-6.0)

@@ -37,7 +37,7 @@ def test_a_loop_says_where_it_goes_round(kind: AudioFormat, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["flac", "ogg", "opus"])
 def test_a_tempo_alone_is_kept(kind: AudioFormat, tmp_path: Path) -> None:
-    """The shortest tags there are must have room for the licence that stands in for them."""
+    """The shortest possible tags must leave room for the licence that is their placeholder."""
     with open_sound(written(tmp_path / f"a.{kind}", kind, bpm=60)) as sound:
         assert sound.points == LoopPoints(bpm=60.0)
         assert sound.metadata is not None

@@ -312,7 +312,7 @@ def test_a_mask_of_channels_stays(tmp_path) -> None:
 
 
 def test_a_damaged_mp3_is_read_without_words_of_the_library(tmp_path, capfd) -> None:
-    """mpg123 prints straight to stderr, past Python: notes and errors with lines of its own source."""
+    """mpg123 prints notes and errors with its own source lines directly to stderr, past Python."""
     path, damage = tmp_path / "a.mp3", np.random.default_rng(1)
     data = bytearray(mp3(path, 3.0))
     for place in damage.integers(400, len(data), 60):
@@ -327,7 +327,7 @@ def test_a_damaged_mp3_is_read_without_words_of_the_library(tmp_path, capfd) -> 
 
 
 def test_what_lies_between_the_frames_of_an_mp3_is_passed_over(tmp_path) -> None:
-    """Players go on behind it; here nothing could be read, and the damage was said to be at 0 s."""
+    """Players continue after it; here nothing could be read, and the damage was reported at 0 s."""
     path = tmp_path / "a.mp3"
     data = mp3(path, 3.0)
     path.write_bytes(data[: len(data) // 2] + bytes(5000) + data[len(data) // 2 :])

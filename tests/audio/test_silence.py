@@ -24,7 +24,7 @@ def tone(seconds: float, *quiet: tuple[float, float], level: float = 0.0) -> np.
 
 
 def test_a_stretch_of_silence_is_told_with_its_times() -> None:
-    """A piece fell silent for sixteen seconds, and the command said what any other is told."""
+    """A piece was silent for sixteen seconds, and the command's message did not mention it."""
     for output in (OutputConfig(), OutputConfig(normalize=False)):
         loudness = finished(output, tone(20, (10.0, 15.7)))
         assert remark(loudness, output).startswith("The clip is silent from 10.0 to 15.7 s: ")

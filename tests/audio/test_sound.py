@@ -82,7 +82,7 @@ def test_bit_depths(
 
 @pytest.mark.parametrize("depth", [None, "24", "float"])
 def test_a_wav_file_is_whole_for_any_reader(tmp_path: Path, depth: Any) -> None:
-    """Our chunk lies behind the data: the header counts it, and odd lengths are padded."""
+    """Our chunk is after the data: the header counts it, and odd lengths are padded."""
     import wave
 
     path = tmp_path / "clip.wav"

@@ -56,7 +56,7 @@ def test_a_loop_of_clicks_is_cut_on_the_beat(bpm: float) -> None:
 
 
 def test_an_end_that_has_lost_the_beat_is_not_on_it() -> None:
-    """Half of it goes on at another tempo: no length is a whole number of beats."""
+    """Half of it continues at another tempo: no length is a whole number of beats."""
     both = np.concatenate([clicks(120, 5.0), clicks(97, 5.0)])
     assert cut_on_beat(hear(both, RATE), 8.0, 25.0) is None
     assert cut_on_beat(hear(0 * both, RATE), 8.0, 25.0) is None

@@ -43,7 +43,7 @@ def finish(
 def finish_loop(
     samples: Samples, sample_rate: int, name: AudioFormat, output: OutputConfig
 ) -> tuple[Samples, int, Loudness]:
-    """As `finish`, for a sound whose end goes on into its beginning: so it does afterwards."""
+    """As `finish`, for a sound whose end continues at its start, before and after."""
     rounds, rate, loudness = finish(np.tile(samples, (1, 3)), sample_rate, name, output)
     start, stop = (round(samples.shape[1] * i * rate / sample_rate) for i in (1, 2))
     return rounds[:, start:stop], rate, loudness

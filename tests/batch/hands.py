@@ -18,7 +18,7 @@ from tests.batch.batches import SMALL
 
 
 class Killed(BaseException):
-    """Ends a worker where it stands."""
+    """Ends a worker at once."""
 
 
 def setup_of(folder: Path, **more: Any) -> Setup:
@@ -32,7 +32,7 @@ def setup_of(folder: Path, **more: Any) -> Setup:
 
 
 class ThreadHand(Hand):
-    """A worker in a thread; `trouble(worker, prompt)` may raise Killed when a clip is begun."""
+    """A worker in a thread; `trouble(worker, prompt)` may raise Killed when a clip is started."""
 
     def __init__(
         self, number: int, made: Setup, tell: Tell, trouble: Callable[[int, str], None]
@@ -109,7 +109,7 @@ def hires(
 
 
 class Heard:
-    """Writes down what a crew is told of (`hands.OnCrew`)."""
+    """Records the calls of `hands.OnCrew`."""
 
     def __init__(self) -> None:
         self.ends: list[tuple[int, str, int]] = []

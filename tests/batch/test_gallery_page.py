@@ -243,7 +243,7 @@ def test_on_a_phone_from_a_host(tmp_path: Path, browser: Any, host: str, downloa
 def test_two_thousand_clips_are_there_at_once(
     tmp_path: Path, browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only what is near is fetched: of 2,000 clips a screen or two."""
+    """Only what is near the screen is fetched: of 2,000 clips one or two screens."""
 
     def drawn(sound: object, place: Path) -> dict[str, float | None]:
         place.parent.mkdir(exist_ok=True)

@@ -188,7 +188,7 @@ def test_an_actor_without_room_is_told_of(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
-    """Ray tries for minutes, and says so in lines of its own."""
+    """Ray retries for minutes and prints lines of its own."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(OSError, match="refused"):

@@ -189,7 +189,7 @@ def test_differences() -> None:
 
 
 def test_a_batch_that_was_begun_with_another_default_goes_on_so(tmp_path: Path) -> None:
-    """A new default of the limiter would have refused every batch that was begun before."""
+    """A new default of the limiter would have refused every batch started before."""
     older = OutputConfig(max_limiting=24.0, true_peak=False)
     made = jobs(batch(tmp_path, output=older), "a", PromptLine(2, "b", out="b.ogg"))
     assert all("max_limiting" not in job.settings() for job in made)

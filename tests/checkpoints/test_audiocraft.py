@@ -296,7 +296,7 @@ def test_pointers(tmp_path: Path) -> None:
 def test_what_this_program_adds_to_the_settings(
     tmp_path: Path, ours: object, expected: object
 ) -> None:
-    """It is read from the key `magnet`, whatever a hand has made of it."""
+    """It is read from the key `magnet`, even if edited by hand."""
     file = open_lm(SMALL)
     file = dataclasses.replace(file, settings={**file.settings, audiocraft.OURS: ours})
     if isinstance(expected, str):

@@ -138,7 +138,7 @@ def test_a_broken_hub_and_no_network_are_said(server: Hub, monkeypatch: pytest.M
 
 
 def test_a_hub_that_never_answers_is_given_up(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server or a gateway that took the connection and said nothing was waited for without end."""
+    """A server or gateway that accepted the connection and sent nothing was waited for forever."""
     assert constants.HF_HUB_ETAG_TIMEOUT == 10
     monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
     server.silent = True
@@ -199,7 +199,7 @@ def test_a_model_of_ours_that_lacks_its_last_file_is_completed(server: Hub, tmp_
 
 
 def damage(path: Path, how: str) -> bytes:
-    """Damage a file in the cache where it really is; what it held."""
+    """Damage the cached file behind a link; returns its content."""
     blob = path.resolve()
     whole = blob.read_bytes()
     middle = len(whole) // 2

@@ -149,7 +149,7 @@ def test_defaults_differ_by_checkpoint(hub_cache: Path) -> None:
 
 
 def test_a_directory_takes_its_defaults_from_the_file(hub_cache: Path) -> None:
-    """No registry entry stands for a directory, so that xp.cfg's generate.lm is what counts."""
+    """A directory has no registry entry, so the defaults are those of generate.lm in xp.cfg."""
     resolved = find_place(str(snapshot("facebook/audio-magnet-small")))
     model = load_parts(resolved, "cpu")
     assert (model.repo, model.licence, model.kind) == (None, None, "sound")

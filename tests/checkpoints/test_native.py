@@ -89,7 +89,7 @@ def test_files_of_others_are_not_replaced_with_a_model(written: Path, foreign: s
 def test_a_folder_with_any_config_is_not_replaced(
     tmp_path: Path, hub_cache: Path, config: str
 ) -> None:
-    """A codec's directory, of which a model is yet to be trained, is none either."""
+    """Nor is the directory of a codec for a model to be trained."""
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "config.json").write_text(config)
     with pytest.raises(UsageError, match="exists already, and holds no model"):

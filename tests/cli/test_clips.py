@@ -20,7 +20,7 @@ from magnet_cli.targets import Target
 def test_one_reason_is_said_once_and_the_end_says_for_which(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """`edit -n 3` of what is too short said the same sentence for each clip, and once more."""
+    """`edit -n 3` of a sound that is too short printed the same sentence for each clip, and once more."""
     talk = Talk(TalkOptions())
     targets = [Target("rain", seed, tmp_path / f"{seed}.wav", "wav", None) for seed in range(4)]
 

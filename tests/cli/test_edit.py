@@ -179,7 +179,7 @@ def test_a_loop_without_a_steady_beat_says_so(
 def test_the_seed_that_a_loop_took_is_said_and_kept(
     magnet: Magnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first of two takes has hits and no sure beat. A file from before says nothing of tries."""
+    """The first of two tries has hits and no sure beat. An earlier file has no tries."""
     found = [None, Cut(54, 2, 111.1, 0.01)]
     monkeypatch.setattr(looping, "cut_on_beat", lambda *asked: found.pop(0))
     monkeypatch.setattr(looping, "pulsing", lambda *asked: 0.1)
@@ -540,7 +540,7 @@ def test_autoregressive_models_cannot_edit(magnet: Magnet, riff: Path) -> None:
 def test_what_can_never_work_is_refused_before_a_model_is_loaded(
     magnet: Magnet, riff: Path, monkeypatch: pytest.MonkeyPatch, words, says
 ) -> None:
-    """It was said when 2 GB were downloaded, or once a clip was made, and again for every clip."""
+    """It was reported after a download of 2 GB or after a clip was made, and again for every clip."""
 
     def no_model(name: str, **_: object) -> api.Model:
         raise AssertionError(f"{name} was loaded for nothing")
@@ -572,7 +572,7 @@ def test_what_can_never_work_is_refused_before_a_model_is_loaded(
 def test_what_does_not_fit_the_model_is_said_once(
     magnet: Magnet, riff: Path, monkeypatch: pytest.MonkeyPatch, words, says
 ) -> None:
-    """`gen a b --steps 1,2 -n 2` said the same five times; a loop was made before it was refused."""
+    """`gen a b --steps 1,2 -n 2` printed the same error five times; a loop was made before it was refused."""
 
     def no_decoding(*_: object, **__: object) -> None:
         raise AssertionError("something was made of it")

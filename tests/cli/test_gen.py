@@ -171,7 +171,7 @@ def test_an_existing_file_is_replaced_only_by_force(magnet: Magnet) -> None:
 
 @pytest.fixture
 def someone_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once a clip is begun, another program makes a.wav and a.npz."""
+    """Once a clip is started, another program creates a.wav and a.npz."""
     begin = ClipDisplay.begin
 
     def slowly(*arguments: Any) -> Any:

@@ -272,7 +272,7 @@ def _run(arguments: list[str], home: Path, **environment: str) -> tuple[int, str
 
 @pytest.mark.process
 def test_locales_without_letters(home: Path) -> None:
-    """Arguments are bytes of UTF-8 whatever the locale says, and what cannot be printed is escaped."""
+    """Arguments are UTF-8 in any locale, and what cannot be printed is escaped."""
     posix = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     status, _, err = _run(["gen", "café", *NANO], home, **posix)
     assert status == 0, err

@@ -263,7 +263,7 @@ def test_pull_downloads_and_says_so(magnet: Magnet, server: Hub) -> None:
 
 
 def test_pull_mends_what_is_damaged(magnet: Magnet, server: Hub, tmp_path: Path) -> None:
-    """The error said to delete the file and pull; pull stopped with the same error."""
+    """The error said to delete the file and pull; pull failed with the same error."""
     magnet("models", "pull", "small")
     (weights,) = (tmp_path / "empty").glob("models--facebook*/snapshots/*/state_dict.bin")
     weights.resolve().write_bytes(weights.read_bytes()[:5000])

@@ -257,7 +257,7 @@ def test_an_input_with_a_long_record_is_edited_without_it(magnet: Magnet) -> Non
 
 
 def test_a_partial_piece_is_called_one(magnet: Magnet) -> None:
-    """Nothing told that --keep-partial had kept a third of it."""
+    """Nothing showed that --keep-partial had kept a third of it."""
     made = {"prompt": "rain", "partial": {"of": 30.0, "seconds": 10.0}}
     samples = np.full((1, 8000), 0.1, np.float32)
     sounds.write("a.wav", samples, 8000, "wav", OutputConfig(), made)

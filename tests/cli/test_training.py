@@ -80,7 +80,7 @@ def test_what_is_there_twice_and_what_is_silent_is_told(sounds: Path, magnet: Ma
 
 
 def test_a_sound_that_ends_early_is_not_counted_as_good(sounds: Path, magnet: Magnet) -> None:
-    """It was, with a line that named it twice; and nothing but that line told it from the others."""
+    """It was, and only a line that named it twice distinguished it from the others."""
     (sounds / "broken.wav").unlink()
     (sounds / "broken.txt").unlink()
     whole = (sounds / "1.wav").read_bytes()
@@ -102,7 +102,7 @@ def test_a_sound_that_ends_early_is_not_counted_as_good(sounds: Path, magnet: Ma
 def test_a_copied_folder_is_not_encoded_again(
     sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is known by path and date was all encoded anew where a set was copied or moved."""
+    """Clips known by path and date were all encoded again when a set was copied or moved."""
     (sounds / "broken.wav").unlink()
     assert magnet("data", "encode", "sounds", "tokens", "--codec", SMALL).status == 0
     before = TokenFolder("tokens")
@@ -124,7 +124,7 @@ def test_a_copied_folder_is_not_encoded_again(
 
 
 def test_a_source_that_lists_nothing_is_a_mistake(home: Path, magnet: Magnet) -> None:
-    """`data check` found nothing wrong with it and said that all was well."""
+    """`data check` reported no problem."""
     (home / "empty").mkdir()
     (home / "empty.jsonl").write_text("\n")
     for source in ("empty", "empty.jsonl"):
@@ -136,7 +136,7 @@ def test_a_source_that_lists_nothing_is_a_mistake(home: Path, magnet: Magnet) ->
 
 
 def test_parquet_and_archives_are_said_to_be_unread(home: Path, magnet: Magnet) -> None:
-    """A folder of them held no sounds, and a file was a list whose line was not JSON."""
+    """A folder of them had no sounds, and a file was a list with a line that is not JSON."""
     (home / "set/data").mkdir(parents=True)
     (home / "set/data/train-0.parquet").write_bytes(b"PAR1\0PAR1")
     for source in ("set", "set/data/train-0.parquet"):
@@ -161,7 +161,7 @@ def test_a_file_in_the_way_of_tokens_is_no_full_disk(sounds: Path, magnet: Magne
 
 
 def test_there_is_no_run_to_resume(home: Path, magnet: Magnet) -> None:
-    """A misspelled folder was said to need --data."""
+    """For a misspelled folder the error said that --data is missing."""
     outcome = magnet("train", "lm", "mien", "--resume")
     assert outcome.status == 2
     assert "mien has no run to resume." in outcome.err
@@ -235,8 +235,8 @@ def test_a_lora_is_trained_by_flags_and_its_folder_plays(sounds: Path, magnet: M
 def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
     sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first word came after ten steps; resumed from another folder, its data were not found; and
-    what had become otherwise meanwhile was not said."""
+    """It printed nothing for ten steps; resumed from another folder, its data were not found; and changes
+    since the last run were not reported."""
     (sounds / "broken.wav").unlink()
     magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
     assert magnet("models", "import", SMALL, "base").status == 0
@@ -285,7 +285,7 @@ def test_what_is_wrong_around_a_run_is_said_before_it_begins(
 
 @pytest.fixture
 def usual() -> Iterator[Any]:
-    """What Ctrl-C does in a terminal, whatever it does to the suite."""
+    """The effect of Ctrl-C in a terminal, whatever the suite's handler."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield signal.default_int_handler
     signal.signal(signal.SIGINT, before)
@@ -377,7 +377,7 @@ def test_settings_kept_beside_the_model_are_those_of_the_run(sounds: Path, magne
 
 
 def readme_commands() -> list[list[str]]:
-    """The commands of README's "Your own sounds", as they stand there."""
+    """The commands of README's "Your own sounds", verbatim."""
     text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     section = text.split("**Your own sounds**")[1].split("\n**")[0]
     return [shlex.split(line) for line in section.splitlines() if line.startswith("    magnet ")]

@@ -857,7 +857,7 @@ def _names() -> Iterator[Case]:
 
 
 def _wav(body: bytes = bytes(48_000), **lies: int) -> bytes:
-    """A wav of 16 bits whose header says what it is told to."""
+    """A 16-bit wav with the given values in its header."""
     said = {"code": 1, "channels": 1, "rate": 24_000, "speed": 48_000, "block": 2, "bits": 16}
     said |= {"size": len(body)} | lies
     fmt = struct.pack("<HHIIHH", *(said[k] for k in tuple(said)[:6]))
@@ -877,7 +877,7 @@ def _put(data: bytes, at: int, new: bytes) -> bytes:
 
 
 def hostile_sounds() -> dict[str, bytes]:
-    """What a file named as a sound may hold, by words that say what is wrong with it."""
+    """Contents of files with the suffix of a sound, by a description of the problem."""
     riff = b"RIFF\xff\xff\xff\xffWAVE"
     tone = np.random.default_rng(0).integers(-9000, 9000, 24_000).astype("<i2").tobytes()
     flac, ogg, mp3 = _encoded("FLAC"), _encoded("OGG"), _encoded("MP3")

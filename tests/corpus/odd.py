@@ -62,7 +62,7 @@ def bare(data: bytes) -> bytes:
 
 
 def uncounted(data: bytes) -> bytes:
-    """A flac as it comes from a pipe."""
+    """A flac as written to a pipe."""
     return data[:21] + bytes([data[21] & 0xF0]) + bytes(4) + data[26:]
 
 
@@ -75,7 +75,7 @@ def tagged(data: bytes) -> bytes:
 
 
 def unended(data: bytes) -> bytes:
-    """A wav as it comes from a pipe."""
+    """A wav as written to a pipe."""
     at = data.index(b"data")
     return data[: at + 4] + b"\xff" * 4 + data[at + 8 :]
 

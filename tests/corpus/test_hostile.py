@@ -44,7 +44,7 @@ def test_hostile(case: Case, worker: Worker, tmp_path: Path) -> None:
 
 
 def problems(ran: Ran, statuses: tuple[int, ...]) -> Iterator[str]:
-    """What is wrong with how a command ended, whatever it was to do."""
+    """The problems with how a command ended."""
     if ran.status not in statuses:
         yield f"status {ran.status}, not {statuses}"
     if ran.seconds > MOST_SECONDS:

@@ -41,7 +41,7 @@ def run(worker: Worker, folder: Path, *arguments: str) -> Ran:
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_odd(case: Odd, worker: Worker, tmp_path: Path) -> None:
-    """It is shown at its rate, channels and length, and stays as it is outside what is edited."""
+    """It is shown with its rate, channels and length, and unchanged outside the edited region."""
     path = case.make(tmp_path)
     shown = json.loads(run(worker, tmp_path, "show", path.name, "--json").out)
     assert (shown["sample_rate"], shown["channels"]) == (case.rate, case.channels)

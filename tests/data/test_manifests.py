@@ -80,7 +80,7 @@ def test_a_caption_beside_captions_is_one_of_them(tmp_path: Path) -> None:
 
 
 def test_one_line_for_each_caption_is_one_clip_with_all_of_them(tmp_path: Path) -> None:
-    """Only the last of a path's lines was trained on, whatever the others said."""
+    """Training used only the last line of a path."""
     spelled = ["a.wav", "./a.wav", "b.wav", "sub/../a.wav", str(tmp_path / "a.wav")]
     lines = [
         {"path": path, "caption": [f"caption {n}", "a sound"], "tags": ["t", f"tag {n}"]}
@@ -154,7 +154,7 @@ def test_a_folder_has_captions_beside_its_sounds(tmp_path: Path) -> None:
 
 
 def test_a_clip_of_ours_has_its_prompt_for_a_caption(tmp_path: Path) -> None:
-    """Every file says its prompt, and "it has no caption" was said of all of them."""
+    """Every file records its prompt, but "it has no caption" was reported for all of them."""
     tone = np.zeros((1, 8000), np.float32)
     for name, made in {
         "made.wav": {"prompt": "lofi  piano"},

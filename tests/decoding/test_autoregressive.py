@@ -27,7 +27,7 @@ GREEDY = dataclasses.replace(BOOSTED, use_sampling=False, coherence_boost=3.0)
 def written(
     config: DecodingConfig, known: int = 0, seeds: Sequence[int] = (0,), text: bool = True
 ) -> Tensor:
-    """Codes [B, 4, FRAMES] of a tiny model, each item with a text of its own; `known` frames are given."""
+    """Codes [B, 4, FRAMES] of a tiny model, each item with its own text; `known` frames are given."""
     lm = tiny_lm("autoregressive")
     texts = [
         torch.randn(3, lm.config.dim, generator=torch.Generator().manual_seed(seed))

@@ -64,7 +64,7 @@ def test_without_it_a_held_code_is_held_for_ever() -> None:
 
 @pytest.mark.parametrize("known", [0, 10])
 def test_a_held_code_gives_way_and_may_come_back(known: int) -> None:
-    """What is known counts, too: a continuation does not begin to count anew."""
+    """Known codes count, too: a continuation does not start counting at zero."""
     config = dataclasses.replace(GREEDY, frequency_penalty=0.3)
     codes = written(config, known=known)
     # 0.3 for each time above 30: the 35th is the first to cost more than the nat between 0 and 1.

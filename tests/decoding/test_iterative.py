@@ -21,7 +21,7 @@ CONFIG = dataclasses.replace(DECODING_DEFAULTS, decoding_steps=STEPS, span_len=3
 
 
 class FixedLogits:
-    """A model that says the same whatever it sees; it writes down what it was asked."""
+    """A model with fixed logits that records its calls."""
 
     def __init__(self, batch: int, frames: int, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)

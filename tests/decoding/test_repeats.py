@@ -110,7 +110,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_bars_are_repeated_where_there_is_a_tempo(way: str) -> None:
-    """Of a model that knows nothing: by chance a code is the same as a bar before in one of five."""
+    """With random logits, one code in five equals that of the bar before by chance."""
     config = dataclasses.replace(WAYS[way], bar_repeat=4.0)
     held, free = made(config, (BAR, 0.0))
     lag = int(BAR)

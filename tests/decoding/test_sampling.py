@@ -90,7 +90,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float, seed: int) -> Non
 
 
 def plain_top_p(probs: Tensor, p: float) -> Tensor:
-    """Top-p said by a stable sort of tokens, which takes several times as long."""
+    """Top-p by a stable sort of tokens, which is several times slower."""
     ordered, order = probs.sort(dim=-1, descending=True, stable=True)
     ordered = ordered * (ordered.cumsum(-1) - ordered <= p)
     kept = torch.zeros_like(probs).scatter(-1, order, ordered)

@@ -26,7 +26,7 @@ def cut(frames: int, beats: int = 4) -> Cut:
 
 
 def made_of(monkeypatch: pytest.MonkeyPatch, *cuts: Cut | None, **how: Any) -> Bars:
-    """The bars of tries whose beats are found as is said, in turn."""
+    """The bars of tries with the given beats, in turn."""
     found = iter(cuts)
     monkeypatch.setattr(bars, "cut_on_beat", lambda *asked: next(found))
     wanted = BarsConfig(bpm=130, bars=1, tries=how.pop("tries", len(cuts)))

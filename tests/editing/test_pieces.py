@@ -141,7 +141,7 @@ def test_regions_outside_the_piece_are_refused(regions) -> None:
     "region", [Region(5, 5), Region(8, 5), (8, 5), (5,), (5, 8, 9), (5.0, 8.0), 5]
 )
 def test_what_is_no_region_is_refused(region) -> None:
-    """An empty one was filled with nothing, and its piece said to be inpainted."""
+    """An empty one was filled with nothing, and its piece was reported as inpainted."""
     with pytest.raises(UsageError, match="is not a region of frames"):
         inpaint(tiny_model(), PIANO, codes_of(50), [Region(20, 30), region])
 

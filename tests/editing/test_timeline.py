@@ -68,7 +68,7 @@ def test_cues_come_in_any_order() -> None:
 
 
 class Fixed:
-    """Logits that hang on nothing, and a count of the calls."""
+    """Constant logits, with a count of the calls."""
 
     def __init__(self, value: float, guided: bool = True) -> None:
         self.value, self.guided, self.calls = value, guided, 0

@@ -16,7 +16,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text("utf-8")
 
 
 def calls() -> list[str]:
-    """The indented lines, joined where they are continued, but for those that need a hub or go on (…)."""
+    """The indented lines, with continuations joined, except those that need a hub or are abbreviated (…)."""
     lines = "\n".join(re.findall(r"^    (?! )((?:.*\\\n)*.*)", TEXT, re.MULTILINE))
     joined = re.sub(r"\\\n\s*", " ", lines).splitlines()
     return [line for line in joined if "…" not in line and "laion/" not in line]

@@ -157,7 +157,7 @@ def test_what_does_not_fit_a_test_is_refused(
 def answered(
     tmp_path: Path, file: str, give: Callable[[str, str], Any], name: str = "", **more: Any
 ) -> Path:
-    """A file as the page makes it, of a listener who gives what is said for a system and a question."""
+    """A file as saved by the page, for a listener with the given rating of each system and question."""
     study = study_in(tmp_path / "study" / "page" / "index.html")
     key = json.loads((tmp_path / "study" / "key.json").read_text("utf-8"))
     questions = [question["id"] for question in study["questions"]]

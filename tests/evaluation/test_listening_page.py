@@ -211,7 +211,7 @@ def test_an_ab_session_on_a_phone(tmp_path: Path, browser: Any, downloads: Path)
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 20.0) -> None:
-    """The page is told by its sounds when they stop and end, which takes what the machine takes."""
+    """Sounds notify the page when they stop and end, which takes an unknown time."""
     until = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < until

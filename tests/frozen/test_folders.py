@@ -34,7 +34,7 @@ def batch(home: Path) -> Path:
 
 
 def test_a_batch_that_was_begun_is_finished(batch: Path, magnet: Magnet) -> None:
-    """Of six clips one is lost, one failed, one was never begun, and three are done and stay."""
+    """Of six clips one is lost, one failed, one was never started, and three are done and stay."""
     kept = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in batch.rglob("*.*a*")}
     kept = {path: facts for path, facts in kept.items() if path.suffix in (".wav", ".flac")}
     assert len(kept) == 3

@@ -162,7 +162,7 @@ def test_a_changed_default_of_the_sound_file_is_said_as_it_was(
 
 
 def test_a_file_from_before_the_limiter_had_its_measure_is_made_again_as_loud() -> None:
-    """Files that do not say it were limited by up to 24 dB; wav and lossy ones held no true peaks."""
+    """Files without the setting were limited by up to 24 dB; wav and lossy ones had no true-peak limit."""
     assert "--max-limiting 24" in spoken(record("masked.wav"))
     assert "true-peak" not in spoken(record("masked.wav"))
     lossy = shlex.join(command_for(record("clip.opus"), "a.opus"))
@@ -179,7 +179,8 @@ def test_another_overlap_of_windows_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_was_used_by_default_is_not_said_twice() -> None:
-    """A model that is not here, or a folder that is gone: all that is not everyone's default is said."""
+    """For a model that is missing here, or a deleted folder, every setting that is not the general default is
+    printed."""
     made = record("sound.flac") | {"repo": "someone/else", "revision": None}
     made["output"] = {"max_limiting": 4.0}
     assert "--temperature 3.5 --top-p 0.8 --max-cfg-coef 20 --dtype float32 -o" in spoken(made)
@@ -190,7 +191,7 @@ def test_what_was_used_by_default_is_not_said_twice() -> None:
 
 
 def test_every_setting_has_its_meaning_where_a_file_does_not_say_it() -> None:
-    """A new field says `before=`: the value that held before it was there."""
+    """A new field has `before=`: the value from before it existed."""
     first = {
         "decoding_steps", "temperature", "anneal_temperature", "top_p", "top_k", "use_sampling",
         "max_cfg_coef", "min_cfg_coef", "cfg_coef", "span_len", "span_arrangement", "span_scoring",

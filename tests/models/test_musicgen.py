@@ -117,7 +117,7 @@ def test_an_adapters_files_are_musicgens_own_under_pefts_names(tmp_path: Path) -
 
 
 def test_what_the_peers_benchmark_compares_is_equal() -> None:
-    """Codes that are written step by step, from the same draws, and logits of a masked step."""
+    """Codes decoded autoregressively from the same draws, and logits of a masked step."""
     tiny = peers.Shape(32, 4, 2)
     said = [*peers.written(tiny, 12, [1, 2], 1), *peers.masked(tiny, 12, 1)]
     assert [what.split(",")[0] for what, _ in said] == ["MusicGen"] * 2 + ["MAGNeT"] * 2

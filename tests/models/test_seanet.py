@@ -73,7 +73,7 @@ def test_pieces_of_the_decoder_are_one_pass(config, frames, most, seed):
 @given(configs, st.integers(20, 60), st.data())
 @torch.no_grad()
 def test_a_window_is_all_that_a_range_hangs_on(config, frames, data):
-    """What lies outside the window does not matter; its first and last positions do."""
+    """Nothing outside the window matters; its first and last positions do."""
     torch.manual_seed(0)
     net = seanet.decoder(dataclasses.replace(config, lstm_layers=0))
     chain = seanet.Chain(list(net.layers))

@@ -222,10 +222,10 @@ class AppleGPU(TorchDispatchMode):
 
 
 def test_sound_is_recovered_where_there_is_no_float64() -> None:
-    """`--device auto` takes an Apple GPU where there is one, and the built-in model could not decode there.
+    """`--device auto` selects an Apple GPU if there is one, and the built-in model could not decode there.
 
-    Fake tensors know their device and mix with none of another, but hold no numbers: this shows what is
-    asked of the GPU, not what it answers.
+    Fake tensors have a device and cannot be mixed with another's, but hold no numbers: this tests what is
+    computed on the GPU, not the result.
     """
     with FakeTensorMode(), AppleGPU():
         spectrum = Spectrum(16, 3)

@@ -100,7 +100,7 @@ def test_the_record_says_the_tempo(nano: Model) -> None:
 def test_edits_hold_the_tempo_of_the_sound_where_the_prompt_says_none(
     nano: Model, tmp_path: Path
 ) -> None:
-    """They held none, although the sound's record says at which tempo its bars were held."""
+    """They held none, although the sound's record has the tempo of its bars."""
     how = {"seed": 1, "config": dataclasses.replace(HELD, decoding_steps=(1,), hybrid=None)}
     made = nano.generate(["techno, 125 bpm"], how["config"], [1], frames=20)
     path = tmp_path / "a.wav"

@@ -82,7 +82,7 @@ def test_words_and_what_they_mean(caption: str, expected: Asked) -> None:
 
 @pytest.mark.parametrize("style", sorted(STYLES))
 def test_a_style_alone_leaves_everything_open(style: str) -> None:
-    """Techno has drums and is fast, in the tables; whoever types "techno" has said neither."""
+    """In the tables techno has drums and is fast; the prompt "techno" says neither."""
     for word in STYLES[style].words:
         assert asked(f"{word} music") == Asked((), None, None)
 

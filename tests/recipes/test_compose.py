@@ -303,7 +303,7 @@ def test_each_score_of_a_batch_has_a_slot_of_its_own() -> None:
 def test_a_killed_run_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only batches with a missing clip are rendered again; manifests list what is there, once."""
+    """Only batches with a missing clip are rendered again; manifests list existing clips once."""
     rendered: list[int] = []
 
     def silence(plans: list[Plan]) -> list[tuple[np.ndarray, Score | None]]:

@@ -95,7 +95,7 @@ def test_a_cache_keeps_the_newest() -> None:
 def test_texts_are_encoded_on_the_device_of_the_run(
     workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They were encoded on the CPU, where a T5 takes up to half a second for a caption."""
+    """They were encoded on the CPU, where a T5 takes up to half a second per caption."""
     moved: list[object] = []
     monkeypatch.setattr(WordPieceEncoder, "to", lambda self, place: moved.append(place))
     trainer = make_trainer(settings(workshop), workshop / "out")

@@ -111,7 +111,7 @@ def test_a_clip_has_a_weight_of_its_own(tmp_path: Path) -> None:
 
 
 def test_orders_where_all_weigh_the_same_are_those_of_before(tmp_path: Path) -> None:
-    """Runs that are resumed go on with the draws that they began with."""
+    """Resumed runs continue with the draws that they started with."""
     data = source(tmp_path, (5,) * 7)
     assert [data.clip_of(3, n)[1].id for n in range(7)] == [
         f"clip-{n}" for n in _permutation(7, 3, 0)

@@ -105,7 +105,7 @@ def test_a_share_of_the_clips_is_held_out_and_stays_so(workshop: Path) -> None:
 
 
 def test_of_few_clips_one_at_least_is_on_each_side(workshop: Path) -> None:
-    """A tenth of sixteen clips held out none for one name in six, and was refused."""
+    """A share of a tenth held out none of sixteen clips for one in six sets of names, and was refused."""
     for share in (0.0001, 0.9999):
         train, held = (part.entries for part in whole(workshop).split(share))
         assert len(train) + len(held) == 8

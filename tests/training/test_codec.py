@@ -240,7 +240,7 @@ def test_a_clip_of_a_single_spectral_frame_has_no_motion(tmp_path: Path) -> None
 
 
 def test_a_run_of_other_sounds_is_not_gone_on_with(sounds: Path, tmp_path: Path) -> None:
-    """It said that it had trained: the old codec, with a loss on the new sounds."""
+    """It claimed to have trained, but kept the old codec, with a loss on the new sounds."""
     train_codec(settings(sounds, tmp_path / "run", steps=2, valid=str(sounds)))
     levels = (tmp_path / "run" / "levels-train.f16").stat()
     noises(tmp_path / "noises", 1.0, 1.0)

@@ -115,7 +115,7 @@ def test_what_is_encoded_is_not_encoded_again(tmp_path: Path) -> None:
 
 
 def test_a_clips_weight_is_in_its_tokens(tmp_path: Path) -> None:
-    """Of lists it was not read; said later, the sound is not encoded again."""
+    """Weights in lists were ignored. If one is added later, the sound is not encoded again."""
     source, tokens = tmp_path / "list.jsonl", tmp_path / "tokens"
     lines = [{"path": tone(tmp_path, f"{n}.wav", 1.0).name, "caption": n} for n in "ab"]
     for weight, encoded in ((1, 2), (3, 0), (2, 0)):
@@ -141,7 +141,7 @@ def in_use(tokens: Path) -> set[str]:
 
 
 def test_every_line_of_a_path_is_a_caption_of_its_clip(tmp_path: Path) -> None:
-    """Later lines replaced earlier ones, in every run anew."""
+    """Later lines replaced earlier ones, in every run again."""
     tone(tmp_path, "a.wav", 1.0)
     lines = [{"path": "a.wav", "caption": caption} for caption in ("rain", "a storm", "weather")]
     source = tmp_path / "clips.jsonl"

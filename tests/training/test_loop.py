@@ -79,7 +79,7 @@ def test_a_model_without_restriction_of_context_is_trained_and_kept_as_such(work
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(workshop: Path) -> None:
-    """Kill -9 after step 5, between two checkpoints: what was not finished is as if never begun."""
+    """Kill -9 after step 5, between two checkpoints: the steps since the last one have no effect."""
     whole, _ = run(workshop, "whole")
 
     class Killed(BaseException):
@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_a_number_names_step_batch_and_checkpoint(
 
 
 def test_a_loss_that_is_no_number_at_once_does_not_advise_to_resume(workshop: Path) -> None:
-    """There is no checkpoint yet: the advice was to go on from it."""
+    """There is no checkpoint yet, but the hint was to resume from it."""
     trainer = make_trainer(settings(workshop), workshop / "out")
     with torch.no_grad():
         trainer.output.lm.out_norm.weight.fill_(float("nan"))
@@ -341,7 +341,7 @@ def test_fine_tuning_starts_from_a_model_and_its_samples_can_be_heard(workshop: 
 
 
 def test_what_a_model_is_cannot_be_set_anew_by_a_run_that_starts_from_it(workshop: Path) -> None:
-    """Flags of another size were taken in silence, and train.toml claimed that they held."""
+    """Flags for other sizes were silently ignored, and train.toml claimed that they applied."""
     run(workshop, "base", steps=2)
     init = {"init": str(workshop / "base"), "steps": 2}
     for other in ({"num_layers": 3}, {"modeling": "autoregressive"}, {"segment_duration": 1.2}):

@@ -112,7 +112,7 @@ def test_the_folder_plays_and_holds_the_adapter_in_pefts_layout(workshop: Path) 
 
 
 def test_a_base_in_bfloat16_changes_no_bit_of_a_run_in_it(workshop: Path) -> None:
-    """What a GPU does: the frozen matrices take half the memory, and what is merged is the base as it was."""
+    """As on a GPU: the frozen matrices take half the memory, and the merged model uses the base as loaded."""
     plain = lora(workshop, "plain", mixed_precision="bf16", steps=2)
     halved = lora(workshop, "halved", mixed_precision="bf16", steps=2)
     base = {name: tensor.clone() for name, tensor in plain_state(halved.output.lm).items()}
@@ -275,7 +275,8 @@ def test_a_lora_needs_a_model_to_begin_from(workshop: Path) -> None:
 
 
 def test_what_draws_a_tempo_is_kept_and_is_no_mark_of_a_base(workshop: Path) -> None:
-    """It is a buffer: a LoRA of the built-in model could not be begun, as its base was taken without."""
+    """It is a buffer: a LoRA of the built-in model could not be started, because its base was loaded without
+    it."""
     from magnet_cli.checkpoints import native
 
     lora(workshop, "first")

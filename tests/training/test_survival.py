@@ -29,7 +29,7 @@ from tests.training.test_loop import held_out, settings
 
 @contextmanager
 def signals_noted(heard: list[int]) -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM are noted and end what runs, whatever they are to whoever runs tests."""
+    """Within this context, Ctrl-C and SIGTERM are recorded and end the run, whatever the suite's handlers."""
 
     def usually(number: int, frame: object) -> None:
         heard.append(number)
@@ -239,7 +239,8 @@ def test_the_board_shows_training_and_validation_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.bin", "ema-0.pt", "run.json"])
 def test_a_damaged_checkpoint_is_named_and_not_loaded(workshop: Path, name: str) -> None:
-    """torch told of its insides, and to load the file with weights_only=False, which runs what it holds."""
+    """torch reported internals, and advised loading the file with weights_only=False, which runs code from
+    it."""
     config = settings(workshop, steps=1)
     make_trainer(config, workshop / "out").run()
     kept = state.latest_checkpoint(workshop / "out")
