@@ -24,7 +24,7 @@ from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError, UsageErr
 PARTIAL = ".partial-"  # prefix of unfinished files
 _mark = contextvars.ContextVar("mark", default="")
 
-_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 # What ends a program from outside: job queues and containers send SIGTERM, a terminal that closes SIGHUP.
 ENDINGS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -315,7 +315,7 @@ def refuse_device(path: Path) -> None:
 def write_error(path: str | os.PathLike[str], error: OSError, room: str = "") -> MagnetError:
     """The error for a file that could not be written; `room`: the hint if the disk is full."""
     reason = error.strerror or str(error)
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return NoRoomError(
             f"There is no room for {path}: {reason}.",
             room or "No partial file was left. Free some space, or write to another disk.",

@@ -90,7 +90,7 @@ class Level:
         length: samples per channel.
         invalid: number of NaN and infinite values in all channels.
         lufs, peak: LUFS and dBFS, -inf for silence; None if there are invalid values.
-        true_peak: the peak including between samples, in dBTP.
+        true_peak: the peak including between samples, in dBTP; None also if it was not asked for.
     """
 
     length: int
@@ -100,8 +100,10 @@ class Level:
     true_peak: float | None
 
 
-def level_of(blocks: Iterable[Samples], channels: int, sample_rate: int) -> Level:
-    """Measure blocks [channels, n], with one of them in memory."""
+def level_of(
+    blocks: Iterable[Samples], channels: int, sample_rate: int, true_peaks: bool = True
+) -> Level:
+    """Measure blocks [channels, n], with one of them in memory; `true_peaks` take as long as the rest."""
     meter, beginning = Meter(channels, sample_rate), np.zeros((channels, 0), np.float32)
     shortest = math.ceil(_BLOCK * sample_rate) + 1
     length = invalid = 0
@@ -112,13 +114,15 @@ def level_of(blocks: Iterable[Samples], channels: int, sample_rate: int) -> Leve
         if not invalid:
             meter.add(block)
             loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
-            between.add(block)
+            if true_peaks:
+                between.add(block)
         if beginning.shape[1] < shortest:
             beginning = np.concatenate([beginning, block[:, :shortest]], axis=1)
     if invalid:
         return Level(length, invalid, None, None, None)
     lufs = measure(beginning, sample_rate) if length < shortest else meter.loudness()
-    return Level(length, 0, lufs, decibels(loudest), decibels(between.found()))
+    true_peak = decibels(between.found()) if true_peaks else None
+    return Level(length, 0, lufs, decibels(loudest), true_peak)
 
 
 class _TruePeak:

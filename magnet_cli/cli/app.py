@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
@@ -28,7 +27,7 @@ from magnet_cli.errors import (
     UsageError,
     is_out_of_memory,
 )
-from magnet_cli.files import ENDINGS
+from magnet_cli.files import ENDINGS, NO_ROOM
 from magnet_cli.version import __version__
 
 ABOUT = """Text to music and sound with MAGNeT.
@@ -293,8 +292,9 @@ def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
         hint = "Use a shorter --duration, a smaller model, or --device cpu."
         _complain("There is not enough memory for this.", hint)
         return EXIT_UNEXPECTED
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        _complain("The disk is full.", "Free some space; no file was left half written.")
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        what = f"There is no room on the disk: {error.strerror}."
+        _complain(what, "Free some space; no file was left half written.")
         return EXIT_UNEXPECTED
     message = " ".join(str(error).split()) or "no message"
     _complain(

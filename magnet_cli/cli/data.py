@@ -164,12 +164,13 @@ def _incomplete(problems: Sequence[Problem]) -> int:
 
 
 def _statistics(heard: Sequence[Heard]) -> dict[str, Any]:
-    """Of the sounds that can be read: how many at which rate, lengths in seconds, levels in dBFS;
+    """Of the sounds that can be read: how many at which rate, lengths in seconds, loudness in LUFS;
     of the latter two least, median and most."""
     if not heard:
         return {}
     rates = Counter(f"{each.sample_rate} Hz, {each.channels} ch" for each in heard)
-    lengths, levels = sorted(each.seconds for each in heard), sorted(each.level for each in heard)
+    lengths = sorted(each.seconds for each in heard)
+    loudness = sorted(each.loudness for each in heard)
 
     def spread(values: list[float]) -> list[float]:
         return [round(value, 2) for value in (values[0], values[len(values) // 2], values[-1])]
@@ -178,7 +179,7 @@ def _statistics(heard: Sequence[Heard]) -> dict[str, Any]:
         "rates": dict(rates.most_common()),
         "hours": round(sum(lengths) / 3600, 4),
         "seconds": spread(lengths),
-        "levels": spread(levels),
+        "loudness": spread(loudness),
     }
 
 
@@ -186,10 +187,10 @@ def _say_statistics(voice: Talk, said: dict[str, Any]) -> None:
     if not said:
         return
     rates = "; ".join(f"{count} at {rate}" for rate, count in said["rates"].items())
-    (least, middle, most), (soft, usual, loud) = said["seconds"], said["levels"]
+    (least, middle, most), (soft, usual, loud) = said["seconds"], said["loudness"]
     voice.note(
         f"{hours_of(said['hours'])} of sound: {rates}. Lengths from {least:g} to {most:g} s, half "
-        f"of them up to {middle:g} s; levels from {soft:g} to {loud:g} dBFS, half of them up to {usual:g}."
+        f"of them up to {middle:g} s; loudness from {soft:g} to {loud:g} LUFS, half of them up to {usual:g}."
     )
 
 

@@ -41,7 +41,7 @@ from magnet_cli.training.codec_start import (
     residual_k_means,
     take_over,
 )
-from magnet_cli.training.config import CodecTrainConfig, check_codec_training
+from magnet_cli.training.config import CodecTrainConfig, check_codec_training, warmup_of
 from magnet_cli.training.levels import (
     LevelFile,
     draw_crops,
@@ -204,7 +204,8 @@ class _Run:
 
     def _train_step(self) -> float:
         config = self.config
-        share = min(1.0, (self.step + 1) / max(1, config.warmup_steps))
+        warmup = warmup_of(config.warmup_steps, config.steps)
+        share = min(1.0, (self.step + 1) / max(1, warmup))
         share *= 0.5 * (1 + math.cos(math.pi * self.step / max(1, config.steps)))
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * share
@@ -348,6 +349,7 @@ class _Run:
         free = {"data", "valid", "out", "start_from", "asked"}
         free |= {"report_every", "checkpoint_every", "threads"}
         settings = dataclasses.asdict(self.config)
+        settings["warmup_steps"] = warmup_of(self.config.warmup_steps, self.config.steps)
         return {k: v for k, v in settings.items() if k not in free} | self.origin
 
     def _save(self) -> None:

@@ -182,7 +182,7 @@ class TrainConfig:
     @property
     def warmup(self) -> int:
         """Warm-up steps: fewer in short runs, so that they reach the peak."""
-        return min(100, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
+        return warmup_of(self.warmup_steps, self.steps)
 
     @property
     def rate(self) -> float:
@@ -199,6 +199,11 @@ class TrainConfig:
         if not self.prefix_weight:
             return (0.0,) * n_q  # nothing is predicted that way
         return self.stream_weights or (1.0,) * n_q
+
+
+def warmup_of(asked: int | None, steps: int) -> int:
+    """Steps of warm-up in a run of some steps."""
+    return min(100, steps // 10) if asked is None else asked
 
 
 def check_training(config: TrainConfig) -> None:
@@ -384,7 +389,9 @@ class CodecTrainConfig:
     batch_size: int = _training("Crops per step.", 12, low=1)
     crop_frames: int = _training("Frames of codes per crop.", 64, low=1)
     learning_rate: float = _training("Peak learning rate.", 1e-3)
-    warmup_steps: int = _training("Steps of linear warm-up.", 100)
+    warmup_steps: int | None = _training(
+        "Steps of linear warm-up; default: 100, or a tenth of steps if fewer.", None, low=0
+    )
     loudness_weight: float = _training("Weight of the loss on the loudness of wide bands.", 1.0)
     motion_weight: float = _training(
         "Weight of the loss on the change of levels between spectral frames.", 1.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,11 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from magnet_cli.audio.loudness import peak_of
+from magnet_cli.audio.loudness import level_of
 from magnet_cli.audio.sound import SILENCE, Sound, heard_with, open_sound
 from magnet_cli.checkpoints.registry import hashed
 from magnet_cli.data.manifests import Clip, ClipList, Problem
@@ -69,7 +67,7 @@ class Heard:
     sample_rate: int  # Hz
     channels: int
     seconds: float
-    level: float  # mean power in dBFS; -120 for digital silence
+    loudness: float  # LUFS; -70, where the meter's range ends, for silence
 
 
 MOST_SECONDS = 7200.0  # length of a clip, which is in memory whole: 1.4 GB
@@ -94,19 +92,12 @@ def check_clips(
             with open_sound(clip.path) as sound:
                 _check_duration(sound.duration, min_duration)
                 problems += _incomplete(clip.path, sound)
-                loudest, squares, count = -math.inf, 0.0, 1
-                for block in sound.blocks():
-                    loudest = max(loudest, peak_of(block))
-                    squares += float(np.square(block, dtype=np.float64).sum())
-                    count += block.size
-                if loudest < SILENCE:
+                rate, channels = sound.sample_rate, sound.channels
+                level = level_of(sound.blocks(), channels, rate, true_peaks=False)
+                if (level.peak or 0.0) < SILENCE:
                     problems.append(Problem(str(clip.path), "it is silent", False))
-                on_sound(
-                    Heard(
-                        sound.sample_rate, sound.channels, sound.duration, _level(squares / count)
-                    )
-                )
-            same = first.setdefault(_content(clip.path), clip.path)
+                on_sound(Heard(rate, channels, sound.duration, max(level.lufs or 0.0, -70.0)))
+            same = first.setdefault(_content(clip), clip.path)
             if same != clip.path:
                 problems.append(Problem(str(clip.path), f"it is the same sound as {same}", False))
         except (AudioFileError, ValueError) as error:
@@ -207,9 +198,10 @@ class _Encoding:
     def _sounds(self) -> Iterator[_Item]:
         for clip in self.found.clips:
             key, load = partial(clip_key, clip), partial(self._audio, clip.path)
-            content = partial(_content, clip.path)
             said = clip.captions, clip.tags
-            yield _Item(clip.id, str(clip.path), key, load, *said, content, clip.weight)
+            yield _Item(
+                clip.id, str(clip.path), key, load, *said, partial(_content, clip), clip.weight
+            )
 
     def _mixtures(self, pairs: list[tuple[int, int, float]]) -> Iterator[_Item]:
         drawn: Counter[str] = Counter()
@@ -222,10 +214,11 @@ class _Encoding:
             yield _Item(
                 id_ if drawn[id_] == 1 else f"{id_}//{drawn[id_]}",
                 f"{a.path} mixed with {b.path}",
-                partial(self._mixture_key, a, b, snr),
+                partial(self._mixture_key, clip_key, a, b, snr),
                 partial(self._mixture, a, b, snr),
                 joined_captions(a, b),
                 (),
+                partial(self._mixture_key, _content, a, b, snr),
             )
 
     def _make(self, item: _Item) -> _Made:
@@ -276,8 +269,8 @@ class _Encoding:
         (one, said), (other, more) = self._audio(a.path), self._audio(b.path)
         return mix(one[:, :most], other[:, :most], snr), said + more
 
-    def _mixture_key(self, a: Clip, b: Clip, snr: float) -> str:
-        return _hash(clip_key(a), clip_key(b), snr, self.options.mix_duration)
+    def _mixture_key(self, of: Callable[[Clip], str], a: Clip, b: Clip, snr: float) -> str:
+        return _hash(of(a), of(b), snr, self.options.mix_duration)
 
 
 def in_threads(make: Callable[[_T], _R], items: Iterable[_T], workers: int) -> Iterator[_R]:
@@ -307,10 +300,6 @@ def in_threads(make: Callable[[_T], _R], items: Iterable[_T], workers: int) -> I
             torch.set_num_threads(threads)  # some libraries have one setting for all
 
 
-def _level(square: float) -> float:
-    return 10 * math.log10(max(square, 1e-12))
-
-
 def _incomplete(path: Path, sound: Sound) -> list[Problem]:
     """The problems of an incomplete file, worded without its name, which is `where`."""
     said = [remark.removeprefix(sound.name).strip(" .") for remark in sound.remarks]
@@ -328,9 +317,9 @@ def clip_key(clip: Clip) -> str:
     return _hash(stat.st_size, stat.st_mtime_ns, clip.captions, clip.tags, *weight)
 
 
-def _content(path: Path) -> str:
-    """A hash of a file's bytes, so that a copy with another name or date is not encoded again."""
-    return hashed(path).hex()[:32]
+def _content(clip: Clip) -> str:
+    """A hash of a file\'s bytes, so that a copy with another name or date is not encoded again."""
+    return hashed(clip.path).hex()[:32]
 
 
 def _hash(*facts: object) -> str:

@@ -112,14 +112,16 @@ def write_levels(
     if told != key or not whole:
         said.unlink(missing_ok=True)
         lengths = []
-        with atomic_path(path) as partial:
-            values = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
-            for index, clip in enumerate(clips):
+        # Not memory-mapped: on a full disk that ends the process (SIGBUS) without a word.
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for clip in clips:
                 levels = clip_levels(clip, codec, frames)
-                values[index, : len(levels)] = levels.half().numpy()
+                place = np.zeros(shape[1:], "<f2")
+                place[: len(levels)] = levels.half().numpy()
+                file.write(place.tobytes())
                 lengths.append(len(levels))
-            values.flush()
-            del values
         with atomic_path(said) as partial:
             partial.write_text(json.dumps({**key, "lengths": lengths}), encoding="utf-8")
     return LevelFile(np.load(path, mmap_mode="r"), tuple(lengths))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import glob
 import importlib
 import json
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import typer
 
-from magnet_cli.cli.app import COMMANDS, build_app, run
+from magnet_cli.cli.app import COMMANDS, _explain, build_app, run
 from magnet_cli.cli.loading import suit_threads
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, flags_of
 from magnet_cli.errors import (
@@ -34,6 +35,18 @@ from tests import processes
 from tests.cli.conftest import QUICK, Magnet
 from tests.cli.test_lora import make_adapter
 from tests.commands import commands, options
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_is_told_of_wherever_it_is_met(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A quota, which clusters have instead of full disks, was an unexpected error to be reported."""
+    assert _explain(OSError(number, os.strerror(number))) == EXIT_UNEXPECTED
+    said = capsys.readouterr().err
+    assert f"There is no room on the disk: {os.strerror(number)}." in said
+    assert "Free some space" in said
+
 
 NO_TORCH = """
 import sys

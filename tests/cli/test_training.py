@@ -49,7 +49,7 @@ def test_check_names_what_is_broken_and_goes_on(sounds: Path, magnet: Magnet) ->
     assert summary == {"kind": "summary", "good": 4, "incomplete": 0, "broken": 1, "merged": 0}
     assert said["rates"] == {"16000 Hz, 1 ch": 4}
     assert said["seconds"] == [1.0, 1.0, 1.0]
-    assert all(-21 < level < -19 for level in said["levels"]), "noise of deviation 0.1"
+    assert all(-19 < each < -17 for each in said["loudness"]), "noise of deviation 0.1"
     (sounds / "broken.wav").unlink()
     assert magnet("data", "check", "sounds").status == 0
 
@@ -75,7 +75,7 @@ def test_what_is_there_twice_and_what_is_silent_is_told(sounds: Path, magnet: Ma
     assert outcome.status == 0
     said = [r["what"] for r in outcome.records if r["kind"] == "problem"]
     assert said == ["it is silent", "it is the same sound as sounds/1.wav"]
-    assert outcome.records[-1]["sounds"]["levels"][0] == -120
+    assert outcome.records[-1]["sounds"]["loudness"][0] == -70
     assert "5 at 16000 Hz, 1 ch" in magnet("data", "check", "sounds").err
 
 

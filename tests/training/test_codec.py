@@ -23,6 +23,7 @@ from magnet_cli.cli.app import run
 from magnet_cli.cli.train import _stopping_well
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
+from magnet_cli.training import levels as level_files
 from magnet_cli.training.codec import train_codec
 from magnet_cli.training.codec_start import Moments, k_means, nearest, power_left, residual_k_means
 from magnet_cli.training.config import CodecTrainConfig
@@ -102,6 +103,15 @@ def test_a_killed_run_goes_on_to_the_same_codec(sounds: Path, tmp_path: Path, tr
     ]
     assert logs[0][-1] == logs[1][-1]
     assert [record["step"] for record in logs[1]] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_short_run_of_a_codec_reaches_its_rate(sounds: Path, tmp_path: Path) -> None:
+    """A warm-up of 100 steps was longer than it, as language models' was."""
+    own, asked = (
+        train_codec(settings(sounds, tmp_path / f"warm-{steps}", warmup_steps=steps))
+        for steps in (None, 1)
+    )
+    assert_equal(own.directory, asked.directory)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -266,6 +276,23 @@ def test_another_starting_codec_of_the_same_name_is_another_run(
     other.directory.rename(start.directory)
     with pytest.raises(UsageError, match="other settings"):
         train_codec(settings(sounds, tmp_path / "run", **changes))
+
+
+def test_levels_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were put into a mapped file of holes: where the disk was full, that ended the process (SIGBUS)."""
+    clips, sizes = noises(tmp_path / "noises", 1.0, 1.0), []
+    whole = level_files.clip_levels
+
+    def clip_levels(*what: Any) -> torch.Tensor:
+        sizes.append(sum(path.stat().st_size for path in tmp_path.glob(".partial-*")))
+        return whole(*what)
+
+    monkeypatch.setattr(level_files, "clip_levels", clip_levels)
+    written = write_levels(
+        tmp_path / "l.f16", clips, "noises", SpectralCodec(TINY_SPECTRAL), frames=50
+    )
+    assert len(sizes) == 2
+    assert max(sizes) < written.values.nbytes
 
 
 def test_sounds_replaced_under_their_names_are_read_again(tmp_path: Path) -> None:

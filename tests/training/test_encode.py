@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -398,6 +400,18 @@ def test_a_mixed_pair_is_made_again_when_anything_about_it_changed(
     encode(six, tokens, **settings, mix_snr=1.0)
     after = next(clip for clip in mixtures(tokens) if clip.id == before.id)
     assert after.shard != before.shard, "the mixture was made again"
+
+
+def test_mixed_pairs_of_a_copied_folder_are_not_made_again(six: Path, tmp_path: Path) -> None:
+    """Its sounds were known by their content, its mixtures, half of all items, by dates alone."""
+    tokens = tmp_path / "tokens"
+    assert encode(six, tokens, mix_share=1.0).encoded == 6 + 6
+    shutil.copytree(six, tmp_path / "copy", copy_function=shutil.copyfile)
+    for path in (tmp_path / "copy").iterdir():
+        os.utime(path, (1, 1))
+    report = encode(tmp_path / "copy", tokens, mix_share=1.0)
+    assert (report.encoded, report.kept, report.left_out) == (0, 12, 0)
+    assert encode(tmp_path / "copy", tokens, mix_share=1.0, mix_snr=1.0).encoded == 6
 
 
 def test_few_sounds_meet_again_at_other_levels(six: Path, tmp_path: Path) -> None:
