@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli.cli.help import Group
+from magnet_cli.cli.loading import loading
 from magnet_cli.cli.progress import counting
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
 from magnet_cli.cli.talk import Talk
@@ -129,7 +130,8 @@ def encode(
 
     voice = Talk(talk)
     found = _clips_of(source)
-    built = load_codec(find_codec(codec), device)
+    with loading(voice, codec) as on_download:
+        built = load_codec(find_codec(codec, progress=on_download), device)
     options = EncodeOptions(
         min_duration=min_duration, mix_share=mix, mix_snr=mix_snr, seed=seed, workers=workers
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from magnet_cli.cli.help import Group
+from magnet_cli.cli.loading import loading
 from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk, stdout_is_terminal
 from magnet_cli.config import SpectralCodecConfig
@@ -87,7 +89,9 @@ def train_lm(
             "Training needs the package accelerate.",
             "Install it with `pip install accelerate`, or magnet with its `train` extra.",
         ) from error
-    trainer = make_trainer(chosen, out, resume)
+    main = os.environ.get("RANK", "0") == "0"  # of several processes one tells of downloads
+    with loading(voice, chosen.init or str(out)) if main else nullcontext() as on_download:
+        trainer = make_trainer(chosen, out, resume, on_download)
     if launched_alone(trainer.accelerator.num_processes):
         voice.warn(
             "accelerate launch starts one process on a CPU, however many it is asked for. For two: "
@@ -113,16 +117,32 @@ def train_lm(
         trainer.run(lambda progress: _say(voice, progress, chosen.steps), on_step)
 
 
+# What the weights of a run are of: with another value they would not be read, or not fit.
+_BEGUN_WITH = ("init", "codec", "text_encoder", "lora_rank", "lora_targets", "optimizer")
+
+
 def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
-    """Refuse to resume from another model than the run began with: its weights would not be read."""
-    if asked.init is None or asked.init == began.init:
-        return
-    paths = [Path(init).expanduser() for init in (asked.init, began.init or "")]
-    if not (began.init and all(path.is_dir() for path in paths) and paths[0].samefile(paths[1])):
-        raise UsageError(
-            f"{out} began from {began.init or 'nothing'}, so it cannot go on from {asked.init}.",
-            "Leave --init out, or train into another folder without --resume.",
+    """Refuse to resume with another model, LoRA or optimizer than the run began with."""
+    for name in _BEGUN_WITH:
+        was, now = getattr(began, name), getattr(asked, name)
+        if now in (None, was) or (isinstance(was, str) and _same_folder(was, now)):
+            continue
+        flag = "--" + name.replace("_", "-")
+        before, after = (
+            f"with {flag} {' '.join(each) if isinstance(each, tuple) else each}"
+            if each
+            else f"without {flag}"
+            for each in (was, now)
         )
+        raise UsageError(
+            f"{out} began {before}, so it cannot go on {after}.",
+            f"Leave {flag} out, or train into another folder without --resume.",
+        )
+
+
+def _same_folder(one: str, other: str) -> bool:
+    paths = [Path(each).expanduser() for each in (one, other)]
+    return all(path.is_dir() for path in paths) and paths[0].samefile(paths[1])
 
 
 @contextmanager

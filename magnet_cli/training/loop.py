@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -179,7 +180,10 @@ class Trainer:
         then = state.checkpoint_record(checkpoint)
         now = {**_plain(self.config), "clips": self.clips}
         was = {**then["config"], "clips": then.get("clips", self.clips)}
-        self.changes = [
+        digest = self._data()
+        if now["clips"] == was["clips"] and then.get("data", digest) != digest:
+            self.changes = ["as many clips, but others"]
+        self.changes += [
             f"{name} was {was[name]}, is {value}"
             for name, value in now.items()
             if name in was
@@ -193,6 +197,13 @@ class Trainer:
     def clips(self) -> int:
         """Number of training clips."""
         return len(self.train.source.entries)
+
+    def _data(self) -> str:
+        """A hash that identifies the clips: their names, lengths, captions and tags."""
+        told = hashlib.sha256()
+        for _, clip in self.train.source.entries:
+            told.update(repr((clip.id, clip.frames, clip.captions, clip.tags)).encode())
+        return told.hexdigest()[:16]
 
     @own_defaults()
     def run(
@@ -434,7 +445,12 @@ class Trainer:
                 self.ema,
                 self.output.directory,
                 self.step,
-                {"config": _plain(self.config), "clips": self.clips, "folder": os.getcwd()},
+                {
+                    "config": _plain(self.config),
+                    "clips": self.clips,
+                    "data": self._data(),
+                    "folder": os.getcwd(),
+                },
                 self.config.keep_checkpoints,
             )
             self._keep_model()

@@ -11,6 +11,7 @@ import torch
 
 from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.adapters import check_base, load_adapter
+from magnet_cli.checkpoints.hub import ProgressHook
 from magnet_cli.checkpoints.load import load_codec, load_parts, load_text_encoder
 from magnet_cli.checkpoints.loras import WEIGHTS_FILE as ADAPTER_FILE
 from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder, source_of
@@ -32,8 +33,10 @@ from magnet_cli.training.output import OutputModel, board_writer, check_trackers
 
 
 @own_defaults()
-def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Trainer:
-    """Create a new run in the folder `out`, or resume one.
+def make_trainer(
+    config: TrainConfig, out: Path, resume: bool = False, progress: ProgressHook | None = None
+) -> Trainer:
+    """Create a new run in the folder `out`, or resume one. `progress`: called with the progress of downloads.
 
     Raises:
         UsageError: settings are missing or do not fit each other, or `out` exists already.
@@ -65,8 +68,8 @@ def make_trainer(config: TrainConfig, out: Path, resume: bool = False) -> Traine
     own = going_on and not config.lora_rank
     spec = config
     if own:
-        spec = dataclasses.replace(config, init=str(out.resolve()), text_encoder=None)
-    parts = parts_to_train(spec, tokens, out.resolve().name)
+        spec = dataclasses.replace(config, init=str(out.resolve()), codec=None, text_encoder=None)
+    parts = parts_to_train(spec, tokens, out.resolve().name, progress)
     if spec.init is not None:
         config = with_sizes_of(config, parts.lm.config)
     check_tokens(tokens, parts.codec)
@@ -123,17 +126,19 @@ def _place(folder: str) -> Path:
     return Path(folder).expanduser().resolve()
 
 
-def parts_to_train(config: TrainConfig, tokens: TokenFormat, name: str) -> Parts:
+def parts_to_train(
+    config: TrainConfig, tokens: TokenFormat, name: str, progress: ProgressHook | None
+) -> Parts:
     """The parts of the model to train, from a checkpoint or new."""
     if config.init is not None:
-        return _from_checkpoint(config)
+        return _from_checkpoint(config, progress)
     if config.codec is None or config.text_encoder is None:
         raise UsageError(
             "A new model needs a codec and a text encoder.",
             "Name them with --codec and --text-encoder, or fine-tune a model with --init.",
         )
-    codec = load_codec(find_codec(config.codec), "cpu")
-    text_encoder = load_text_encoder(find_text_encoder(config.text_encoder))
+    codec = load_codec(find_codec(config.codec, progress=progress), "cpu")
+    text_encoder = load_text_encoder(find_text_encoder(config.text_encoder, progress=progress))
     lm = LanguageModel(new_lm_config(config, tokens, text_encoder.width))
     initialise(lm, config.seed)
     vectors = codebooks_of(codec)
@@ -144,9 +149,9 @@ def parts_to_train(config: TrainConfig, tokens: TokenFormat, name: str) -> Parts
     return Parts(name, lm, codec, text_encoder, DecodingConfig(), text_encoder_name=t5)
 
 
-def _from_checkpoint(config: TrainConfig) -> Parts:
+def _from_checkpoint(config: TrainConfig, progress: ProgressHook | None) -> Parts:
     assert config.init is not None
-    loaded = load_parts(find_place(config.init), "cpu", "float32")
+    loaded = load_parts(find_place(config.init, progress=progress), "cpu", "float32")
     loaded.lm.requires_grad_(True)
     lm, codec, defaults = loaded.lm, loaded.codec, loaded.defaults
     if config.text_encoder is not None and not _is_text_encoder(config.text_encoder, loaded):
@@ -155,7 +160,7 @@ def _from_checkpoint(config: TrainConfig) -> Parts:
             "Leave --text-encoder out, or train a new model, without --init.",
         )
     if config.codec is not None:
-        codec = load_codec(find_codec(config.codec), "cpu")
+        codec = load_codec(find_codec(config.codec, progress=progress), "cpu")
         if config.lora_rank and (codec.n_q, codec.card) != (lm.config.n_q, lm.config.card):
             raise UsageError(
                 f"A LoRA cannot add streams to {config.init}: its weights are frozen.",

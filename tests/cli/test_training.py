@@ -17,8 +17,10 @@ import pytest
 import soundfile
 
 from magnet_cli.api import load_model
+from magnet_cli.checkpoints import hub
 from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.data.tokens import TokenFolder
+from magnet_cli.errors import ModelNotFoundError
 from magnet_cli.fields import settings_of
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.config import CodecTrainConfig, TrainConfig
@@ -265,7 +267,7 @@ def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
     assert "data was" in moved.err, "another folder, which happens to be called the same"
     other = magnet("train", "lm", "../runs/mine", "--resume", "--init", "nano")
     assert other.status == 2
-    assert "cannot go on from nano" in other.err
+    assert "cannot go on with --init nano" in other.err
 
 
 def test_what_is_wrong_around_a_run_is_said_before_it_begins(
@@ -281,6 +283,30 @@ def test_what_is_wrong_around_a_run_is_said_before_it_begins(
     assert outcome.status == 0
     assert "too little room" in outcome.err
     assert "accelerate launch starts one process on a CPU" in outcome.err
+
+
+def test_downloads_are_told_of(
+    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first word of a run came after its model was there: minutes, for one of some gigabytes."""
+    assert magnet("data", "encode", "sounds", "tokens", "--codec", SMALL).status == 4
+
+    def download(repo: str, choose: Any, revision: Any, progress: Any, again: Any) -> None:
+        progress(hub.Progress(repo, "state_dict.bin", 10**6, 3 * 10**6))
+        raise ModelNotFoundError(f"No network for {repo}.", "")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(hub, "download", download)
+    train = ("train", "lm", "mine", "--data", "tokens")
+    new = (*train, "--codec", "some/codec", "--text-encoder", SMALL)
+    for command, name in (
+        (("data", "encode", "sounds", "others", "--codec", "some/model"), "some/model"),
+        ((*train, "--init", "some/model"), "some/model"),
+        (new, "some/codec"),
+    ):
+        outcome = magnet(*command)
+        assert outcome.status == 3
+        assert f"{name}: state_dict.bin: 1 of 3 MB" in outcome.err
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -20,10 +22,12 @@ from magnet_cli.errors import CheckpointError, MagnetError, UsageError
 from magnet_cli.files import ENDINGS
 from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig
+from magnet_cli.training.encode import token_format
 from magnet_cli.training.lock import locked
 from magnet_cli.training.loop import NotANumberError, Progress, launched_alone, shared_out
 from magnet_cli.training.output import Journal
 from magnet_cli.training.setup import make_trainer
+from tests.training.conftest import tiny_codec, write_tokens
 from tests.training.test_loop import held_out, settings
 
 
@@ -256,10 +260,44 @@ def test_a_damaged_checkpoint_is_named_and_not_loaded(workshop: Path, name: str)
 
 
 def test_a_run_goes_on_from_what_it_began_with(tmp_path: Path) -> None:
-    began = TrainConfig(init="small")
+    """Another text encoder was said to be the run's now, and ignored; another rank or optimizer failed
+    in torch's words."""
+    began = TrainConfig(init="small", lora_rank=2, codec=str(tmp_path))
     _same_start(began, began, tmp_path)
-    with pytest.raises(UsageError, match="began from small, so it cannot go on from medium"):
-        _same_start(began, TrainConfig(init="medium"), tmp_path)
+    _same_start(began, TrainConfig(init="small", lora_rank=2, codec=f"{tmp_path}/."), tmp_path)
+    for change, said in {
+        "init": ("medium", "began with --init small, so it cannot go on with --init medium"),
+        "codec": ("nano", "so it cannot go on with --codec nano"),
+        "text_encoder": ("t5", "began without --text-encoder, so it cannot go on with --text-enc"),
+        "lora_rank": (0, "began with --lora-rank 2, so it cannot go on without --lora-rank"),
+        "lora_targets": (("self", "feed"), "cannot go on with --lora-targets self feed"),
+        "optimizer": ("muon", "began with --optimizer adamw, so it cannot go on with"),
+    }.items():
+        with pytest.raises(UsageError, match=said[1]):
+            _same_start(began, dataclasses.replace(began, **{change: said[0]}), tmp_path)
+
+
+def test_clips_that_were_exchanged_are_told_of(workshop: Path) -> None:
+    """Only their number was held against the one before."""
+    make_trainer(settings(workshop, steps=2), workshop / "out").run()
+    again = make_trainer(settings(workshop, steps=3), workshop / "out", resume=True)
+    assert again.changes == ["steps was 2, is 3"]
+    codec = tiny_codec()
+    codes = {f"other words {n}": torch.zeros(2, 20, dtype=torch.int64) for n in range(8)}
+    shutil.rmtree(workshop / "tokens")
+    write_tokens(workshop / "tokens", codes, token_format(codec, "tiny"))
+    again = make_trainer(settings(workshop, steps=3), workshop / "out", resume=True)
+    assert again.changes == ["as many clips, but others", "steps was 2, is 3"]
+
+
+def test_a_run_goes_on_without_what_it_was_made_of(workshop: Path) -> None:
+    """Its folder has the codec and the text encoder, and yet the ones that they came from had to be there."""
+    make_trainer(settings(workshop, steps=2), workshop / "out").run()
+    for part in ("codec", "text"):
+        (workshop / part).rename(workshop / f"{part}-gone")
+    again = make_trainer(settings(workshop, steps=3), workshop / "out", resume=True)
+    again.run()
+    assert again.step == 3
 
 
 def test_times_are_for_people() -> None:
