@@ -302,7 +302,6 @@ def clean_prompt(text: str) -> str:
     length = len(json.dumps(one_line))
     if length > LONGEST_PROMPT:
         raise UsageError(
-            f"The prompt is too long: {len(one_line)} characters.",
-            "Use a sentence or two.",
+            f"The prompt is too long: {len(one_line)} characters.", "Use a sentence or two."
         )
     return one_line

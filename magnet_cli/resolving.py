@@ -58,10 +58,7 @@ def resolve(
         # It decodes both parts itself, so settings of one apply to the other.
         config = _both_parts(given, config)
     return config.altered(
-        {
-            "decoding_steps": _steps(given, config, lm),
-            "rescore_streams": _streams(config, lm.n_q),
-        }
+        {"decoding_steps": _steps(given, config, lm), "rescore_streams": _streams(config, lm.n_q)}
     )
 
 

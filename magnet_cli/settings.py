@@ -339,10 +339,7 @@ class BarsConfig:
         high=240,
     )
     bars: int | None = _bars(
-        "Length in bars of four beats, instead of --duration.",
-        metavar="N",
-        low=1,
-        high=MOST_BARS,
+        "Length in bars of four beats, instead of --duration.", metavar="N", low=1, high=MOST_BARS
     )
     tries: int | None = _bars(
         f"Seeds to try for --bpm, or for a loop while its beat is uncertain. Default: {TRIES} for --bpm, "

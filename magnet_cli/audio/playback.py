@@ -104,10 +104,7 @@ def _by_program(command: list[str], until: Callable[[], None] | None) -> None:
 def _started(command: list[str]) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
     except OSError as error:
         raise CannotPlayError(error.strerror or str(error)) from error

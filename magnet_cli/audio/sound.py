@@ -208,8 +208,7 @@ class Sound:
 
     def _damaged(self, at: int) -> AudioFileError:
         return AudioFileError(
-            f"{self.name} is damaged at {at / self.sample_rate:.2f} s.",
-            "Give an intact file.",
+            f"{self.name} is damaged at {at / self.sample_rate:.2f} s.", "Give an intact file."
         )
 
 

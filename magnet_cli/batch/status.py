@@ -73,8 +73,7 @@ def status_of(folder: Path) -> Status:
     own = {shard: Manifest.read_one(folder, shard) for shard in (WHOLE, *shards)}
     if not shards and not own[WHOLE].path.exists():
         raise UsageError(
-            f"{folder} has no manifest of a batch.",
-            "Give the folder that -O was: --status DIR.",
+            f"{folder} has no manifest of a batch.", "Give the folder that -O was: --status DIR."
         )
     clips = _newest(everything.clips.values())
     counts = []

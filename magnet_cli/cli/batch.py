@@ -79,8 +79,7 @@ class BatchOptions:
         metavar="N",
     )
     engine: Literal["local", "ray"] = _batch(
-        "Where workers run: local processes, or actors of a Ray cluster (extra `ray`).",
-        "local",
+        "Where workers run: local processes, or actors of a Ray cluster (extra `ray`).", "local"
     )
     address: str | None = _batch(
         "Address of the Ray cluster, as `ray start` prints it, or auto. Default: RAY_ADDRESS, else a "

@@ -32,8 +32,7 @@ app = typer.Typer(
 Source = Annotated[
     Path,
     typer.Argument(
-        metavar="SOURCE",
-        help="A list of sounds (.jsonl, .csv), or a folder of captioned sounds.",
+        metavar="SOURCE", help="A list of sounds (.jsonl, .csv), or a folder of captioned sounds."
     ),
 ]
 Shortest = Annotated[

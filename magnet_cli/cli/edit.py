@@ -102,8 +102,7 @@ def edit(
     spans = [parse_region(text) for text in region]
     if not through_codec and output != OutputConfig():
         raise UsageError(
-            "Output flags need --through-codec.",
-            "Remove them: the output has the input's format.",
+            "Output flags need --through-codec.", "Remove them: the output has the input's format."
         )
     with input_sound(source, [prompt], voice) as given:
         (text,) = texts_of([prompt], voice)

@@ -92,8 +92,7 @@ def gen(
         typer.Option("--exact", help="Make the loop exactly as long as -d, whatever the beat."),
     ] = False,
     help_all: Annotated[
-        bool,
-        typer.Option("--help-all", callback=help_all, is_eager=True, help="Show every flag."),
+        bool, typer.Option("--help-all", callback=help_all, is_eager=True, help="Show every flag.")
     ] = False,
     *,
     files: CodesFileOptions,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _LICENCES = {
     "CC-BY-NC-4.0": "CC-BY-NC 4.0: no commercial use "
-    "(https://creativecommons.org/licenses/by-nc/4.0/)",
+    "(https://creativecommons.org/licenses/by-nc/4.0/)"
 }
 _PLAIN_SECONDS = 15.0  # between lines about one download without a terminal
 

@@ -42,8 +42,7 @@ def again(
         typer.Argument(metavar="FILE", help="A sound file that magnet made.", show_default=False),
     ],
     prompt: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="Another prompt.", show_default=False),
+        str | None, typer.Option(metavar="TEXT", help="Another prompt.", show_default=False)
     ] = None,
     seed: Annotated[
         str | None,

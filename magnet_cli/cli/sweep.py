@@ -115,8 +115,7 @@ def sweep(
         ),
     ],
     force: Annotated[
-        bool,
-        typer.Option("--force", "-f", help="Remake clips whose settings changed."),
+        bool, typer.Option("--force", "-f", help="Remake clips whose settings changed.")
     ] = False,
     *,
     options: SweepOptions,
@@ -150,8 +149,7 @@ def sweep(
     axes = [parse_axis(text) for text in options.vary]
     if options.preset not in (None, *SWEEP_PRESETS):
         raise UsageError(
-            f"There is no sweep preset {options.preset!r}.",
-            f"Use {', '.join(SWEEP_PRESETS)}.",
+            f"There is no sweep preset {options.preset!r}.", f"Use {', '.join(SWEEP_PRESETS)}."
         )
     if clips.seed is None and not options.dry_run:
         raise UsageError(

@@ -117,7 +117,7 @@ def train_lm(
         trainer.run(lambda progress: _say(voice, progress, chosen.steps), on_step)
 
 
-# What the weights of a run are of: with another value they would not be read, or not fit.
+# What the weights of a run are of: with other values they would not be read, or not fit.
 _BEGUN_WITH = ("init", "codec", "text_encoder", "lora_rank", "lora_targets", "optimizer")
 
 
@@ -125,24 +125,18 @@ def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
     """Refuse to resume with another model, LoRA or optimizer than the run began with."""
     for name in _BEGUN_WITH:
         was, now = getattr(began, name), getattr(asked, name)
-        if now in (None, was) or (isinstance(was, str) and _same_folder(was, now)):
+        if now in (None, was) or (isinstance(was, str) and _place(was) == _place(now)):
             continue
+        before, after = (" ".join(v) if isinstance(v, tuple) else v or "none" for v in (was, now))
         flag = "--" + name.replace("_", "-")
-        before, after = (
-            f"with {flag} {' '.join(each) if isinstance(each, tuple) else each}"
-            if each
-            else f"without {flag}"
-            for each in (was, now)
-        )
         raise UsageError(
-            f"{out} began {before}, so it cannot go on {after}.",
+            f"{flag} cannot be {after}: the run of {out} began with {before}.",
             f"Leave {flag} out, or train into another folder without --resume.",
         )
 
 
-def _same_folder(one: str, other: str) -> bool:
-    paths = [Path(each).expanduser() for each in (one, other)]
-    return all(path.is_dir() for path in paths) and paths[0].samefile(paths[1])
+def _place(name: str) -> Path:
+    return Path(name).expanduser().resolve()
 
 
 @contextmanager
@@ -162,10 +156,7 @@ def _stopping_well(
         # The launcher of several processes passes Ctrl-C on to all of them, and then SIGTERM too.
         if not several:
             restore()
-        if number not in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        ):  # SIGHUP, which the shell sends a second time
+        if number not in (signal.SIGINT, signal.SIGTERM):  # SIGHUP: the shell sends another
             signal.signal(number, signal.SIG_IGN)
         stop()
         # In a thread: a line that is just being printed here would be printed twice.

@@ -38,10 +38,7 @@ def make_generators(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def uniform_noise(
-    generators: Sequence[torch.Generator],
-    drawing: Sequence[bool],
-    count: int,
-    device: torch.device,
+    generators: Sequence[torch.Generator], drawing: Sequence[bool], count: int, device: torch.device
 ) -> Tensor:
     """float32 [B, count] in [0, 1): row b from generator b, zeros unless `drawing[b]`."""
     rows = [

@@ -68,8 +68,7 @@ def _weights(model: Pipeline) -> str:
             count += tensor.numel()
             values = tensor.detach().float()
             _expect(
-                bool(torch.isfinite(values).all()),
-                f"{part}: {name} has NaN or infinite values",
+                bool(torch.isfinite(values).all()), f"{part}: {name} has NaN or infinite values"
             )
             is_matrix = values.dim() > 1 and values.numel() > 1
             _expect(not is_matrix or bool(values.any()), f"{part}: {name} is all zero")

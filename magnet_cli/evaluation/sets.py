@@ -65,8 +65,7 @@ def read_set(folder: Path, name: str | None = None) -> ClipSet:
         items, faults = _of_sounds(folder)
     if not items:
         raise UsageError(
-            f"{folder} has no clips to measure.",
-            "Make some with magnet batch prompts.txt -O DIR.",
+            f"{folder} has no clips to measure.", "Make some with magnet batch prompts.txt -O DIR."
         )
     return ClipSet(name or folder.resolve().name, folder, tuple(items), tuple(faults))
 

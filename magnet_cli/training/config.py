@@ -42,8 +42,7 @@ class TrainConfig:
         (),
     )
     draw_by: DrawBy = _data(
-        "clip: draw all clips equally often; duration: in proportion to their length.",
-        "clip",
+        "clip: draw all clips equally often; duration: in proportion to their length.", "clip"
     )
     valid: str | None = _data("A folder of token shards that training never sees.")
     valid_share: float = _data(
@@ -331,12 +330,13 @@ def config_from(fields: dict[str, Any], where: str) -> TrainConfig:
 
 def to_toml(config: TrainConfig) -> str:
     """The settings as TOML, for the output directory; fields without a value are left out."""
-    lines = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value is not None:
-            lines.append(f"{field.name} = {_toml_value(value)}")
-    return "\n".join(lines) + "\n"
+    # JSON's values are TOML's, but for characters escaped as pairs, and DEL, which must be escaped.
+    lines = [
+        f"{name} = {json.dumps(value, ensure_ascii=False)}\n"
+        for name, value in dataclasses.asdict(config).items()
+        if value is not None
+    ]
+    return "".join(lines).replace("\x7f", "\\u007f")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -350,16 +350,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path} cannot be read: {error}.", "docs/training.md has a complete example."
         ) from error
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (tuple, list)):
-        return f"[{', '.join(_toml_value(part) for part in value)}]"
-    if isinstance(value, str):
-        return json.dumps(value)  # a JSON string is a TOML basic string
-    return repr(value)
 
 
 # ------------------------------------------------------------------------------ of a codec

@@ -178,10 +178,10 @@ class Trainer:
         self.step = state.load_checkpoint(self.accelerator, self.ema, checkpoint)
         self.best = self.output.best()
         then = state.checkpoint_record(checkpoint)
-        now = {**_plain(self.config), "clips": self.clips}
-        was = {**then["config"], "clips": then.get("clips", self.clips)}
-        digest = self._data()
-        if now["clips"] == was["clips"] and then.get("data", digest) != digest:
+        data = self._data()
+        now = {**_plain(self.config), "clips": data["clips"]}
+        was = {**then["config"], "clips": then.get("clips", now["clips"])}
+        if was["clips"] == now["clips"] and {**data, **then}["clips_hash"] != data["clips_hash"]:
             self.changes = ["as many clips, but others"]
         self.changes += [
             f"{name} was {was[name]}, is {value}"
@@ -193,17 +193,12 @@ class Trainer:
         ]
         return True
 
-    @property
-    def clips(self) -> int:
-        """Number of training clips."""
-        return len(self.train.source.entries)
-
-    def _data(self) -> str:
-        """A hash that identifies the clips: their names, lengths, captions and tags."""
-        told = hashlib.sha256()
-        for _, clip in self.train.source.entries:
+    def _data(self) -> dict[str, Any]:
+        """The number of training clips, and a hash of their names, lengths, captions and tags."""
+        clips, told = [clip for _, clip in self.train.source.entries], hashlib.sha256()
+        for clip in clips:
             told.update(repr((clip.id, clip.frames, clip.captions, clip.tags)).encode())
-        return told.hexdigest()[:16]
+        return {"clips": len(clips), "clips_hash": told.hexdigest()[:16]}
 
     @own_defaults()
     def run(
@@ -445,12 +440,7 @@ class Trainer:
                 self.ema,
                 self.output.directory,
                 self.step,
-                {
-                    "config": _plain(self.config),
-                    "clips": self.clips,
-                    "data": self._data(),
-                    "folder": os.getcwd(),
-                },
+                {"config": _plain(self.config), **self._data(), "folder": os.getcwd()},
                 self.config.keep_checkpoints,
             )
             self._keep_model()

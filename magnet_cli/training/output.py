@@ -86,7 +86,8 @@ class OutputModel:
     def write_config(self, config: TrainConfig) -> None:
         """Write the settings beside the model."""
         with atomic_path(self.directory / CONFIG_NAME) as partial:
-            partial.write_text(to_toml(config), encoding="utf-8")
+            # As bytes: a path may have a name that is not text.
+            partial.write_bytes(to_toml(config).encode(errors="surrogateescape"))
 
     def update(self, weights: Mapping[str, Tensor]) -> None:
         """Replace the language model's weights by a training module's state, named `lm.…`.

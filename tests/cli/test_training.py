@@ -267,7 +267,7 @@ def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
     assert "data was" in moved.err, "another folder, which happens to be called the same"
     other = magnet("train", "lm", "../runs/mine", "--resume", "--init", "nano")
     assert other.status == 2
-    assert "cannot go on with --init nano" in other.err
+    assert "--init cannot be nano" in other.err
 
 
 def test_what_is_wrong_around_a_run_is_said_before_it_begins(

@@ -27,7 +27,10 @@ def test_a_file_and_flags_over_it(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     config = TrainConfig(
-        data=('odd "name"\\', "ü"), sample_prompts=("a\nb",), tensorboard=True, learning_rate=3e-4
+        data=('odd "name"\\', "ü", "🎹\x7f"),
+        sample_prompts=("a\nb", "𝄞"),
+        tensorboard=True,
+        learning_rate=3e-4,
     )
     path = tmp_path / "t.toml"
     path.write_text(to_toml(config), encoding="utf-8")
