@@ -231,7 +231,7 @@ def _font(size: int = _FONT) -> ImageFont | FreeTypeFont:
     return load_default(size)
 
 
-def _shortened(title: str, longest: int = 110) -> str:
+def _shortened(title: str) -> str:
     """Shorten a title and replace characters that the font lacks (outside Latin-1)."""
     shown = title.encode("latin-1", "replace").decode("latin-1")
-    return shown if len(shown) <= longest else shown[: longest - 3] + "..."
+    return shown if len(shown) <= 110 else shown[:107] + "..."

@@ -272,10 +272,10 @@ def load_codec(directory: Path, device: torch.device | str = "cpu") -> AudioCode
     return codec
 
 
-def load_text_encoder(directory: Path, device: torch.device | str = "cpu") -> TextEncoder:
+def load_text_encoder(directory: Path) -> TextEncoder:
     """Load only the text encoder of a model, or one written by `save_part`. Raises CheckpointError: as
     `load`."""
-    encoder: TextEncoder = _load_part(directory, _TEXT, device)
+    encoder: TextEncoder = _load_part(directory, _TEXT, "cpu")
     return encoder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,18 +78,13 @@ class Comparison:
             "level": LEVEL,
         }
 
-    def markdown(self, said: Mapping[str, str] | None = None) -> str:
-        """Tables of figures and of differences, followed by the notes.
-
-        Args:
-            said: row names to show instead of sets' names.
-        """
-        said = said or {}
+    def markdown(self) -> str:
+        """Tables of figures and of differences, followed by the notes."""
         digits = {column.key: self._digits(column.key) for column in self.columns}
         heads = [column.heading for column in self.columns]
         rows = [
             [
-                said.get(line.name, line.name),
+                line.name,
                 str(self.clips[line.name]) if line.name in self.clips else ABSENT,
                 *(in_words(line.cells.get(c.key), digits[c.key]) for c in self.columns),
             ]
@@ -99,7 +94,7 @@ class Comparison:
         if self.differences:
             rows = [
                 [
-                    said.get(line.name, line.name),
+                    line.name,
                     *(
                         difference_in_words(line.cells.get(c.key), digits[c.key])
                         for c in self.columns
@@ -107,7 +102,7 @@ class Comparison:
                 ]
                 for line in self.differences
             ]
-            head = f"minus {said.get(self.baseline, self.baseline)}"
+            head = f"minus {self.baseline}"
             text.append(markdown_table([head, *heads], rows))
         notes = [*self.notes, f"In brackets: {100 * LEVEL:.0f} % intervals over clips."]
         if self.differences:

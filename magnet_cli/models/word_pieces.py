@@ -109,12 +109,12 @@ class Reader(nn.Module):
     """Attention over a text's rows: adds to each what it means in context. The output layer is initialized
     to zero, so at first nothing changes."""
 
-    def __init__(self, width: int, layers: int, heads: int = 4) -> None:
+    def __init__(self, width: int, layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width,
-                heads,
+                4,
                 2 * width,
                 dropout=0.0,
                 activation="gelu",
