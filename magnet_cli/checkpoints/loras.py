@@ -57,11 +57,8 @@ class Lora:
 
 
 def parse_lora(given: object) -> Lora:
-    """Parse a LoRA from "FILE[:SCALE]", a path, or a path and a scale.
-
-    Raises:
-        UsageError: it is none of these, or its scale is not a usable number.
-    """
+    """Parse a LoRA from "FILE[:SCALE]", a path, or a path and a scale. Raises UsageError: it is none of
+    these, or its scale is not a usable number."""
     if isinstance(given, Lora):
         return given
     file, scale = given, 1.0
@@ -86,11 +83,8 @@ def parse_lora(given: object) -> Lora:
 
 
 def parse_loras(given: object) -> tuple[Lora, ...]:
-    """Parse any number of LoRAs: None, one as for `parse_lora`, or a list of these.
-
-    Raises:
-        UsageError: as `parse_lora`.
-    """
+    """Parse any number of LoRAs: None, one as for `parse_lora`, or a list of these. Raises UsageError: as
+    `parse_lora`."""
     if given is None:
         return ()
     pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], (int, float))

@@ -39,7 +39,7 @@ Shortest = Annotated[
     float, typer.Option("--min-duration", min=0, help="Seconds; shorter clips are skipped.")
 ]
 
-_SHOWN = 20  # problems that are spelled out; --json has them all
+_SHOWN = 20  # problems to list; --json lists all
 
 
 def register(program: typer.Typer) -> None:
@@ -160,13 +160,13 @@ def encode(
 
 
 def _incomplete(problems: Sequence[Problem]) -> int:
-    """How many sounds lack a part: files that were cut off, or continue at another rate."""
+    """The number of incomplete sounds: cut off, or continuing at another sample rate."""
     return len({problem.where for problem in problems if problem.incomplete})
 
 
 def _statistics(heard: Sequence[Heard]) -> dict[str, Any]:
-    """Of the sounds that can be read: how many at which rate, lengths in seconds, loudness in LUFS;
-    of the latter two least, median and most."""
+    """Statistics of the readable sounds: counts by sample rate; minimum, median and maximum of length in
+    seconds and loudness in LUFS."""
     if not heard:
         return {}
     rates = Counter(f"{each.sample_rate} Hz, {each.channels} ch" for each in heard)
@@ -196,7 +196,7 @@ def _say_statistics(voice: Talk, said: dict[str, Any]) -> None:
 
 
 def _clips_of(source: Path) -> ClipList:
-    """What the source lists, good or broken; a source that lists nothing is a wrong one."""
+    """The clips of a source, good or broken; refuses a source without any."""
     from magnet_cli.data.manifests import ClipList, read_clips
 
     is_packed = source.suffix.lower() in _PACKED

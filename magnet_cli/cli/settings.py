@@ -262,7 +262,7 @@ def _configured(context: typer.Context, values: dict[str, Any], quiet: bool) -> 
         configuration.soften(values, is_soft)
     if values.get("profile") == configuration.NO_PROFILE:
         values["model"] = values["model"] or BUILTIN_NAMES[0]
-    elif values["model"]:  # where none is said, who chooses one reads the file, and says it
+    elif values["model"]:  # without one, who chooses it reports problems
         for problem in configuration.read().problems:
             Talk(TalkOptions(quiet=quiet)).warn(problem)
 

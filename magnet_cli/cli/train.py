@@ -89,7 +89,7 @@ def train_lm(
             "Training needs the package accelerate.",
             "Install it with `pip install accelerate`, or magnet with its `train` extra.",
         ) from error
-    main = os.environ.get("RANK", "0") == "0"  # of several processes one tells of downloads
+    main = os.environ.get("RANK", "0") == "0"  # of several processes, only one reports downloads
     with loading(voice, chosen.init or str(out)) if main else nullcontext() as on_download:
         trainer = make_trainer(chosen, out, resume, on_download)
     if launched_alone(trainer.accelerator.num_processes):
@@ -117,12 +117,12 @@ def train_lm(
         trainer.run(lambda progress: _say(voice, progress, chosen.steps), on_step)
 
 
-# What the weights of a run are of: with other values they would not be read, or not fit.
+# Settings that determine a run's weights: with other values they could not be loaded, or would not fit.
 _BEGUN_WITH = ("init", "codec", "text_encoder", "lora_rank", "lora_targets", "optimizer")
 
 
 def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
-    """Refuse to resume with another model, LoRA or optimizer than the run began with."""
+    """Refuse to resume with another model, LoRA or optimizer than the run started with."""
     for name in _BEGUN_WITH:
         was, now = getattr(began, name), getattr(asked, name)
         if now in (None, was) or (isinstance(was, str) and _place(was) == _place(now)):
@@ -143,23 +143,23 @@ def _place(name: str) -> Path:
 def _stopping_well(
     stop: Callable[[], None], note: Callable[[str], None], resume_by: str, several: bool = False
 ) -> Iterator[None]:
-    """Inside, the first Ctrl-C, SIGTERM or SIGHUP ends the run with a checkpoint; the second ends it at once.
+    """Within this context, the first Ctrl-C, SIGTERM or SIGHUP ends the run with a checkpoint, the second at
+    once.
 
-    Job queues, containers and spot machines send SIGTERM before they kill. With several processes it is
-    enough that one of them receives it.
+    Job queues, containers and spot machines send SIGTERM before they kill; one process of several suffices.
     """
     came: list[int] = []
     said: list[threading.Thread] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        # The launcher of several processes passes Ctrl-C on to all of them, and then SIGTERM too.
+        # With several processes, the launcher passes Ctrl-C on to all of them, and then sends SIGTERM, too.
         if not several:
             restore()
-        if number not in (signal.SIGINT, signal.SIGTERM):  # SIGHUP: the shell sends another
+        if number not in (signal.SIGINT, signal.SIGTERM):  # SIGHUP: the shell sends it again
             signal.signal(number, signal.SIG_IGN)
         stop()
-        # In a thread: a line that is just being printed here would be printed twice.
+        # In a thread: if a line is being printed here, it would be printed twice.
         text = "Stopping after this step, with a checkpoint. Once more stops at once."
         said.append(threading.Thread(target=note, args=(text,)))
         said[-1].start()
@@ -168,7 +168,7 @@ def _stopping_well(
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    # A signal that is ignored (Ctrl-C in the background) stays ignored.
+    # An ignored signal (Ctrl-C in the background) stays ignored.
     heard = (signal.SIGINT, *ENDINGS)
     before = {n: signal.getsignal(n) for n in heard if signal.getsignal(n) is not signal.SIG_IGN}
     for number in before:
@@ -180,19 +180,19 @@ def _stopping_well(
             each.join()
         note(resume_by)
         restore()
-        for first in came[:1]:  # as it ends without us: SIGTERM has a status of its own
+        for first in came[:1]:  # as without this handler: SIGTERM has its own exit status
             signal.raise_signal(first)
         raise
     finally:
         restore()
 
 
-_SMOOTH = 0.98  # of the loss that is shown: each step draws another stream, and so another loss
+_SMOOTH = 0.98  # smoothing of the displayed loss, as each step draws another stream
 
 
 @contextmanager
 def _bar(trainer: Trainer, voice: Talk, steps: int) -> Iterator[Callable[[int, float], None]]:
-    """On a terminal: how far the run is, the time left, and its loss, smoothed."""
+    """A progress bar on a terminal, with the time left and the smoothed loss."""
     if not (voice.live and trainer.accelerator.is_main_process):
         yield lambda step, loss: None
         return
@@ -246,7 +246,7 @@ def _say(voice: Talk, progress: Progress, steps: int) -> None:
 
 
 def _by_stream(record: dict[str, Any]) -> str:
-    """The losses of each stream: they can be compared from line to line, as steps draw other streams."""
+    """The losses by stream, which are comparable between lines although steps draw different streams."""
     said = ""
     for kind in ("masked", "following"):
         values = record[kind]
@@ -257,7 +257,7 @@ def _by_stream(record: dict[str, Any]) -> str:
 
 
 def _say_run(voice: Talk, run: dict[str, Any]) -> None:
-    """What is trained, on which data and device, and how much disk space it takes."""
+    """Report what is trained, on which data and device, and the disk space it takes."""
     of = f" of {run['parameters']:,}" if run["trained"] != run["parameters"] else ""
     in_ = "" if run["precision"] == "no" else f" ({run['precision']})"
     processes = "1 process" if run["processes"] == 1 else f"{run['processes']} processes"
@@ -280,7 +280,7 @@ def _bytes(count: float) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    """A time for people: 45 s, 12 min, 5 h 20 min, 3 d 0 h."""
+    """Format a time: 45 s, 12 min, 5 h 20 min, 3 d 0 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -337,7 +337,7 @@ def train_codec(
 
 
 def _shown(value: Any) -> str:
-    """Fractions rounded, for the eye; streams apart by slashes, as of language models."""
+    """Format a value with rounded fractions; streams are separated by slashes, as for language models."""
     if isinstance(value, (list, tuple)):
         return "/".join(map(_shown, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

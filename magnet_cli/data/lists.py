@@ -17,10 +17,10 @@ from magnet_cli.data.prompts import BadLine
 from magnet_cli.foreign import reading
 from magnet_cli.foreign.reading import ReadError
 
-_MOST_BYTES = 2_000_000_000  # a row has some hundreds
-_MOST_UNPACKED = 500_000_000  # of a packed file, which says little of how large it gets
+_MOST_BYTES = 2_000_000_000  # bytes; a row has a few hundred
+_MOST_UNPACKED = 500_000_000  # bytes after decompression, which a compressed file can exceed easily
 
-PATHS = ("path", "file_name")  # the names of the field that names a row's sound
+PATHS = ("path", "file_name")  # names of the field with a row's sound
 
 Fields = dict[str, Any]
 
@@ -40,8 +40,8 @@ def rows_of(path: Path) -> Iterator[tuple[int, Fields | ReadError]]:
 
 
 def parse(line: bytes) -> Fields:
-    """The fields of a JSON object. Raises ReadError: it is none."""
-    # What is no number stands for nothing: the fields that are read here are texts.
+    """Parse the fields of a JSON object. Raises ReadError: it is not one."""
+    # Numbers that are not finite become None: the fields read here are texts.
     fields = reading.json_of(line.removeprefix(b"\xef\xbb\xbf"), invalid=True)
     if not isinstance(fields, dict):
         raise ReadError(f"it is not a JSON object but {reading.kind_of(fields)}")

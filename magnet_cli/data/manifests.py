@@ -29,12 +29,12 @@ from magnet_cli.errors import DataError, MagnetError
 from magnet_cli.foreign import reading
 from magnet_cli.foreign.bounds import BOUNDS
 
-# What libsndfile reads, and what ffmpeg does where it is installed.
+# The formats of libsndfile, and of ffmpeg if it is installed.
 SOUND_SUFFIXES = FFMPEG_SUFFIXES | {
     *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2"),
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
 }
-MAX_CAPTION = 4096  # characters; what is longer is cut, and said
+MAX_CAPTION = 4096  # characters; longer ones are cut with a warning
 METADATA = (
     "metadata.jsonl",
     "metadata.csv",
@@ -49,11 +49,11 @@ _MUSIC = ("key", "bpm", "genre", "moods", "instrument", "keywords")
 class Clip:
     """A sound with its captions and tags."""
 
-    id: str  # its path from the manifest's folder, or the folder given: the same however it is spelled
+    id: str  # path relative to the manifest's folder or the given folder, in one spelling
     path: Path
-    captions: tuple[str, ...]  # the same in other words; one is drawn each time
+    captions: tuple[str, ...]  # paraphrases; one is drawn each time
     tags: tuple[str, ...] = ()  # "tempo: 120", "rock"; merged into the caption in training
-    weight: float = 1.0  # how often it is drawn, against others
+    weight: float = 1.0  # relative frequency in training
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Problem:
 
     where: str  # a file, or manifest:line
     what: str
-    skipped: bool = True  # False: a warning, the clip is used all the same
-    incomplete: bool = False  # of the sound, a part is missing: what is there is used
+    skipped: bool = True  # False: a warning, the clip is used anyway
+    incomplete: bool = False  # part of the sound is missing; the rest is used
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class ClipList:
 
     clips: tuple[Clip, ...]
     problems: tuple[Problem, ...]
-    merged: int = 0  # manifest lines that said more of a clip that an earlier line had named
+    merged: int = 0  # manifest lines that add to a clip of an earlier line
 
 
 def read_clips(source: str | os.PathLike[str]) -> ClipList:
-    """Clips of a list (a manifest) or a folder.
-    Raises DataError: there is no such list or folder, or it cannot be read."""
+    """Read the clips of a list (a manifest) or a folder.
+    Raises DataError: it does not exist, or cannot be read."""
     path = Path(source)
     if path.is_dir():
         return _read_folder(path)
@@ -125,10 +125,10 @@ def _name(fields: Fields) -> str:
 
 
 def _place(folder: Path, name: str, from_above: bool) -> Path:
-    """The sound that a list in `folder` names.
+    """The path of a sound in a list in `folder`.
 
     Args:
-        from_above: audiocraft's lists name sounds from where its trainings are started, which is above them.
+        from_above: audiocraft's lists have paths relative to where training is started, a parent folder.
     """
     if from_above and not (folder / name).exists():
         there = (above / name for above in folder.resolve().parents)
@@ -171,7 +171,7 @@ class _Listed:
 
     def __init__(self, folder: Path, problems: list[Problem]) -> None:
         self._folder, self._problems = folder, problems
-        self._rows: dict[str, list[tuple[str, Fields]]] = {}  # sound -> where its rows stand
+        self._rows: dict[str, list[tuple[str, Fields]]] = {}  # sound -> its rows, with their places
 
     def read(self, metadata: Path) -> None:
         """Read a list, before the sounds that it names."""
@@ -209,9 +209,9 @@ def sound_files(folder: Path) -> Iterator[Path]:
 def _sounds(
     folder: Path, problems: list[Problem], on_list: Callable[[Path], None]
 ) -> Iterator[tuple[Path, dict[str, Path]]]:
-    """Sound files under a folder, sorted, so that every machine sees the same order, each with the
-    texts of its folder by their names in small letters. What is passed over is a problem; `on_list` is
-    told of lists before the sounds at and below their place come."""
+    """Yield sound files under a folder, sorted, so that every machine sees the same order, each with the
+    texts of its folder by lower-case name. `on_list` is called for lists before the sounds at and below them.
+    """
 
     def unreadable(error: OSError) -> None:
         where = os.path.relpath(error.filename, folder)
@@ -231,7 +231,7 @@ def _sounds(
         texts = {each.name.lower(): here / each for each in seen if _is_text(each)}
         sounds = [each for each in seen if each.suffix.lower() in SOUND_SUFFIXES]
         for each in sounds:
-            # The very name comes first, where another differs only in capitals.
+            # An exact match takes precedence over one that differs in case.
             own = {name: here / name for end in _TEXTS for name in (f"{each.stem}{end}",)}
             yield here / each, texts | {k.lower(): v for k, v in own.items() if v.name in names}
         taken = {each.stem.lower() for each in sounds}
@@ -263,13 +263,13 @@ def _no_sound(name: Path, beside: list[Path]) -> str:
 
 
 def _beside(sound: Path) -> dict[str, Path]:
-    """The texts that may say something of a sound, as `_sounds` has them."""
+    """The texts that may describe a sound, as in `_sounds`."""
     texts = (sound.with_suffix(end) for end in _TEXTS)
     return {each.name.lower(): each for each in texts if each.is_file()}
 
 
 def _sidecar(sound: Path, beside: dict[str, Path]) -> Fields:
-    """The fields beside a sound: .json first, then .txt, one caption a line; else its own prompt."""
+    """The fields beside a sound: from .json, else .txt (one caption per line), else its own prompt."""
     stem = sound.stem.lower()
     described = beside.get(f"{stem}.json")
     if described is not None:
@@ -286,8 +286,8 @@ def _sidecar(sound: Path, beside: dict[str, Path]) -> Fields:
 
 
 def _prompt_in(sound: Path) -> str:
-    """The prompt that a file of ours was made from; empty where it is another's, or an edit of one: of
-    that, the prompt says but a part."""
+    """The prompt in a file made by magnet; empty for others, and for edits, whose prompt describes only a
+    part."""
     if not sound.is_file():
         return ""
     with suppress(MagnetError), open_sound(sound) as opened:
@@ -330,13 +330,13 @@ def _id(path: Path, root: Path) -> str:
 
 
 def _clip(path: Path, root: Path, fields: Fields, where: str, problems: list[Problem]) -> Clip:
-    # Several names at once are common: one caption that stands for all, and all of them.
+    # Several fields at once are common: a single caption, and a list of all.
     said = [text for name in _CAPTIONS for text in _texts(fields.get(name))]
     captions = [clean_caption(text) for text in said]
     captions = [text for text in dict.fromkeys(captions) if text]
     tags = _tags(fields.get("tags")) + _music_tags(fields)
     if not captions and tags and not said:
-        captions = [". ".join(tags)]  # as training says them where it leaves the caption out
+        captions = [". ".join(tags)]  # as training formats them when it drops the caption
     if not captions:
         raise ValueError("its caption is empty" if said else "it has no caption")
     if any(len(text) > MAX_CAPTION for text in captions):
@@ -346,7 +346,7 @@ def _clip(path: Path, root: Path, fields: Fields, where: str, problems: list[Pro
 
 
 def _weight(value: object) -> float:
-    """audiocraft's `weight`, where a list says one: as a number, or as the text of a table."""
+    """audiocraft's `weight`, if a list has one: a number, or text in a table."""
     if value is None:
         return 1.0
     with suppress(ValueError):
@@ -388,7 +388,8 @@ def _tags(tags: object) -> tuple[str, ...]:
 
 
 def _music_tags(fields: Fields) -> tuple[str, ...]:
-    """Of audiocraft's fields, which are known by a description or keywords: others have a `key`, too."""
+    """The tags among audiocraft's fields, if there is a description or keywords: other lists have a `key`,
+    too."""
     if not fields.keys() & {"description", "keywords"}:
         return ()
     return _tags({name: fields.get(name) for name in _MUSIC if fields.get(name) != []})

@@ -64,8 +64,8 @@ class PromptSource:
 
 @contextmanager
 def open_prompts(name: str) -> Iterator[PromptSource]:
-    """Open a prompt file, or stdin where the name is "-". Raises UsageError: it is a folder, is not
-    there, cannot be read, or is a stdin that is closed."""
+    """Open a prompt file, or stdin for the name "-". Raises UsageError: it is a folder, does not exist,
+    cannot be read, or is a closed stdin."""
     if name == STDIN:
         if sys.stdin is None:
             raise UsageError("stdin is closed.", "Pipe prompts in, or name a file.")
@@ -88,7 +88,7 @@ def open_prompts(name: str) -> Iterator[PromptSource]:
 
 def format_of(name: str) -> PromptFormat:
     """The format of a file by its suffix; txt if unknown.
-    Raises UsageError: .json, which is one value and not lines."""
+    Raises UsageError: .json, which is a single value instead of lines."""
     suffix = Path(name).suffix.lower()
     if suffix == ".json":
         raise UsageError(
@@ -124,7 +124,7 @@ def read_prompts(
 def _is_whole(stream: BinaryIO) -> bool:
     try:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-    except (OSError, ValueError, AttributeError):  # BytesIO and its like have no number
+    except (OSError, ValueError, AttributeError):  # BytesIO and the like have no file descriptor
         return False
 
 
@@ -160,7 +160,7 @@ def _decoded(raw: Iterator[bytes | None], what: str) -> Iterator[tuple[int, str]
             yield BadLine(number, f"It is longer than {limit}. Is this a file of prompts?")
         elif number == 1 and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             yield BadLine(number, "The file is UTF-16 text. Save it as UTF-8.")
-            return  # the lines after it are, too
+            return  # so are the lines after it
         elif b"\0" in data:
             yield BadLine(number, f"It holds a NUL.{_FOR_NULS if what == 'line' else ''}")
         else:
@@ -207,8 +207,8 @@ def _from_json(texts: Iterator[tuple[int, str] | BadLine]) -> Iterator[PromptLin
 
 
 def _json_object(text: str) -> dict[str, Any]:
-    """The fields of one JSON object.
-    Raises UsageError: it is none, or names a field that there is not, or one twice."""
+    """Parse the fields of a JSON object.
+    Raises UsageError: it is not one, or has an unknown or duplicate field."""
     try:
         parsed = reading.json_of(text)
     except reading.ReadError as error:
@@ -228,12 +228,12 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 class _Feed:
-    """Lines for the csv reader, one at a time: those that cannot be read are kept aside."""
+    """Feeds lines to the csv reader, one at a time; unreadable ones are set aside."""
 
     def __init__(self, texts: Iterator[tuple[int, str] | BadLine]) -> None:
         self._texts = texts
         self.bad: list[BadLine] = []
-        self.first: int | None = None  # number of the first line of the row that is being read
+        self.first: int | None = None  # number of the first line of the current row
 
     def __iter__(self) -> Iterator[str]:
         for item in self._texts:
@@ -249,25 +249,25 @@ class _Feed:
 def table_of(
     stream: Readable, delimiter: str, what: str = "row"
 ) -> tuple[str, Iterator[tuple[int, list[str]] | BadLine]]:
-    """The rows of a table, beginning with the column names; empty ones are left out.
+    """Read the rows of a table, starting with the column names; empty rows are skipped.
 
-    A quoted value may go over several lines.
+    A quoted value may span several lines.
 
     Args:
-        stream: as of `read_prompts`.
-        delimiter: between values; where the first line says or shows another, that.
-        what: "line" where prompts are read, who may mean another format.
+        stream: as for `read_prompts`.
+        delimiter: between values, unless the first line shows another.
+        what: the word for a row in messages; "line" for prompts, whose user may have meant another format.
 
     Returns:
         the delimiter, and each row with the number of its first line.
     """
     begun, texts = _first(_decoded(records(stream), what))
     if begun is not None and begun.strip().lower().startswith("sep=") and len(begun.strip()) == 5:
-        # A spreadsheet's way to say it; the header is on the next line.
+        # Written by some spreadsheets; the header is on the next line.
         delimiter = begun.strip()[4]
         next(texts)
     elif begun is not None and delimiter == "," and "," not in begun:
-        # Spreadsheets write a csv file with what stands between values where they are used.
+        # Spreadsheets write csv files with the separator of the user's locale.
         delimiter = next((each for each in ";\t" if each in begun), delimiter)
     return delimiter, _table(_Feed(texts), delimiter)
 

@@ -29,7 +29,7 @@ from magnet_cli.settings import (
     check_preset,
 )
 
-_NOTHING = DecodingConfig()  # one for all lines that say nothing
+_NOTHING = DecodingConfig()  # shared by all lines without settings
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class PromptLine:
     seed: int | None = None
     num: int | None = None  # variations
     duration: float | None = None  # seconds
-    negative: str | None = None  # "": none, whatever holds for the rest
+    negative: str | None = None  # "": none, whatever the command's
     preset: str | None = None
     decoding: DecodingConfig = _NOTHING
     output: Mapping[str, Any] = field(default_factory=dict)  # fields of OutputConfig
-    model: str | None = None  # another one than the rest are made by
-    lora: tuple[str, ...] | None = None  # its adapters; (): none
+    model: str | None = None  # replaces the command's
+    lora: tuple[str, ...] | None = None  # adapters; (): none
     task: LineTask = PLAIN
 
 
@@ -56,8 +56,8 @@ class BadLine:
     """A line that cannot be used."""
 
     number: int  # from 1
-    message: str  # what is wrong, and what would be right
-    num: int | None = None  # variations, where it says that in spite of all
+    message: str  # what is wrong, and what would be valid
+    num: int | None = None  # variations, if the line specifies them
 
 
 _OWN = {
@@ -69,14 +69,14 @@ _TASK = settings_of(LineTask)
 _TABLES = {**_TASK, **settings_of(DecodingConfig), **settings_of(OutputConfig)}
 _PARSERS = {"at": parse_cues, "region": parse_regions}
 COLUMNS = (*_OWN, *_TABLES)
-# The flags' short forms of the same: steps, spans, anneal, sample.
+# The flags' short forms: steps, spans, anneal, sample.
 _SHORT = {each.names[0][2:].replace("-", "_"): name for name, each in _TABLES.items()}
 ALIASES = {short: name for short, name in _SHORT.items() if short != name}
 
 
 def field_of(name: str) -> str:
     """The field of a column or key, including flags' names such as "max-cfg-coef" and "steps".
-    Raises UsageError: there is no such field; near ones are named."""
+    Raises UsageError: there is no such field; similar ones are named."""
     plain = name.strip().lower().replace("-", "_").replace(" ", "_")
     plain = ALIASES.get(plain, plain)
     if plain in COLUMNS:
@@ -92,10 +92,10 @@ def line_of(number: int, values: Mapping[str, Any], *, text: bool) -> PromptLine
 
     Args:
         number: of the line.
-        values: by the names that `field_of` gives. None, and "" where values are text, are no value.
-        text: the values are text that stands for numbers (csv), not numbers themselves (json).
+        values: by the names from `field_of`. None, and "" if values are text, count as missing.
+        text: numbers are given as text (csv), not as numbers (json).
 
-    Raises UsageError: a value cannot be used, or there is no prompt.
+    Raises UsageError: a value is invalid, or there is no prompt.
     """
     given = {
         name: _value(name, value, text)
@@ -122,7 +122,7 @@ def line_of(number: int, values: Mapping[str, Any], *, text: bool) -> PromptLine
 
 
 def num_of(values: Mapping[str, Any], *, text: bool) -> int | None:
-    """The number of variations in a bad line's values; None if missing or invalid."""
+    """The number of variations in a bad line; None if missing or invalid."""
     try:
         num = typed(int, values.get("num"), text=text)
     except NotOfTypeError:

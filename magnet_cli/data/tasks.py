@@ -19,12 +19,12 @@ from magnet_cli.fields import (
 from magnet_cli.settings import BarsConfig
 
 TaskName = Literal["gen", "loop", "extend", "edit", "vary"]
-HALF = 0.5  # the strength of a variation, if nothing is said
+HALF = 0.5  # default strength of a variation
 
 _TASK = "Task"
 _CUE = re.compile(r"(?P<time>[0-9:.]+)\s+(?P<prompt>.+)", re.DOTALL)
 _MOST_CUES = 1000
-# Which tasks take a value; what is not here goes with each.
+# The tasks that support a value; values that are not listed work with all.
 _TAKEN_BY = {
     "input": ("extend", "edit", "vary"),
     "at": ("gen", "loop", "extend"),
@@ -58,11 +58,7 @@ class LineTask(BarsConfig):
     overlap: float | None = setting(None, _TASK, "Seconds that windows share.")
 
     def __post_init__(self) -> None:
-        """Check it.
-
-        Raises:
-            UsageError: a value cannot be used, or is none of this task's.
-        """
+        """Check the values. Raises UsageError: one is invalid, or not supported by this task."""
         super().__post_init__()
         check_seconds("overlap", self.overlap)
         for name in self._said():
@@ -85,7 +81,7 @@ class LineTask(BarsConfig):
 
     @property
     def keeps_file(self) -> bool:
-        """Whether what it makes is a file like its input, all but the regions being the input's own."""
+        """Whether the output is a copy of the input with only regions replaced."""
         return self.task == "edit" and not self.through_codec
 
     @property
@@ -94,7 +90,7 @@ class LineTask(BarsConfig):
         return self.task != "gen" or bool(self.at) or self.bpm is not None
 
     def settings(self) -> dict[str, Any]:
-        """Its fields that differ from generating a clip, JSON-able."""
+        """The fields that differ from generating a clip, JSON-able."""
         said = self._said()
         for name in said.keys() & {"at", "region"}:
             said[name] = [list(pair) for pair in said[name]]
@@ -105,7 +101,7 @@ class LineTask(BarsConfig):
         return {name: value for name, value in vars(self).items() if value != table[name].default}
 
 
-PLAIN = LineTask()  # one for all lines that say nothing
+PLAIN = LineTask()  # shared by all lines without a task
 
 
 def parse_cues(value: Any) -> tuple[tuple[float, str], ...]:

@@ -42,8 +42,8 @@ FORMAT = 1
 class TokenFormat:
     """The format of codes: the codec that made them, and its sizes."""
 
-    codec: str = field(compare=False)  # a name of it, to tell the user
-    codec_hash: str  # of the codec's tensors: codes of another codec are noise to this one
+    codec: str = field(compare=False)  # its name, for messages
+    codec_hash: str  # hash of the codec's tensors: another codec's codes are noise to this one
     sample_rate: int
     frame_rate: float
     n_q: int
@@ -54,15 +54,15 @@ class TokenFormat:
 class TokenClip:
     """A clip in a shard."""
 
-    id: str  # path of the sound from its manifest's folder
-    key: str  # changes when the sound changes, or what is said of it
+    id: str  # path of the sound relative to its manifest's folder
+    key: str  # changes when the sound or its description changes
     shard: str
     offset: int  # first frame in the shard's `codes`
     frames: int
     captions: tuple[str, ...]
     tags: tuple[str, ...] = ()
-    content: str = ""  # of the sound's bytes, and how they are used; empty in older shards
-    weight: float = 1.0  # how often it is drawn, against others
+    content: str = ""  # hash of the sound and how it is used; empty in older shards
+    weight: float = 1.0  # relative frequency in training
 
 
 class TokenWriter:
@@ -77,13 +77,13 @@ class TokenWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.format = format_
         self.clips_per_shard = clips_per_shard
-        self.written: dict[str, str] = {}  # id -> key of what is safely on disk
+        self.written: dict[str, str] = {}  # id -> key of clips that are safely on disk
         self.left_out: frozenset[str] = self._left_out_before()  # ids on disk that are not used
         self._by_content: dict[str, TokenClip] = {}
         self._frames: dict[str, int] = {}  # id -> frames of its newest codes
         self._shards: dict[str, tuple[int, int]] = {}  # file -> clips, frames
         for path in sorted(self.folder.glob("shard-*.safetensors")):
-            # The index is only a summary: what counts is in the shards.
+            # The index is only a summary of the shards.
             found, clips = _read_shard(path)
             if found != format_:
                 raise DataError(
@@ -97,7 +97,7 @@ class TokenWriter:
     def _left_out_before(self) -> frozenset[str]:
         try:
             return _read_index(self.folder).left_out
-        except DataError:  # a new folder, or an index that is about to be made again
+        except DataError:  # a new folder, or an index that will be rebuilt
             return frozenset()
 
     def _note(self, shard: str, clips: Sequence[TokenClip]) -> None:
@@ -152,7 +152,7 @@ class TokenWriter:
             name = f"shard-{max(numbers, default=-1) + 1:05d}.safetensors"
             metadata = {
                 "format": json.dumps(dataclasses.asdict(self.format)),
-                # Escaped: the names of files may hold bytes that are no UTF-8.
+                # ASCII-escaped: file names may contain bytes that are not UTF-8.
                 "clips": json.dumps(self._clips),
             }
             with atomic_path(self.folder / name) as partial:
@@ -190,7 +190,7 @@ class TokenFolder:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Read the index and every shard's list of clips.
-        Raises DataError: it is no folder of token shards, or a shard is broken."""
+        Raises DataError: it is not a folder of token shards, or a shard is broken."""
         self.folder = Path(folder)
         index = _read_index(self.folder)
         self.format = index.format
@@ -214,7 +214,7 @@ class TokenFolder:
             # Kept open: the file is memory-mapped, so this holds no data.
             opened = safe_open(self.folder / clip.shard, framework="pt")
             self._open[clip.shard] = opened.get_slice("codes")
-        with torch.device("cpu"):  # a slice of it comes where a caller's default is
+        with torch.device("cpu"):  # not on the default device that the caller set
             rows = self._open[clip.shard][clip.offset + start : clip.offset + stop]
         rows = rows.to(torch.int64)
         if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < self.format.card:
@@ -286,7 +286,7 @@ def _read_shard(path: Path) -> tuple[TokenFormat, list[TokenClip]]:
     return found, clips
 
 
-_MOST_LIST = 500_000_000  # bytes of an index: a million clips that are left out take 100 million
+_MOST_LIST = 500_000_000  # bytes of an index: a million unused clips take 100 million
 
 
 def _are_texts(values: Any) -> bool:
@@ -294,7 +294,7 @@ def _are_texts(values: Any) -> bool:
 
 
 def _format(said: Any) -> TokenFormat:
-    """What codes mean, as a file says it."""
+    """The token format in a file."""
     names = [each.name for each in dataclasses.fields(TokenFormat)]
     if not isinstance(said, dict) or sorted(said) != sorted(names):
         raise ReadError("it does not say which codec made the codes")

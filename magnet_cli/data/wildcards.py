@@ -18,15 +18,15 @@ from magnet_cli.foreign import reading
 
 _NAME = re.compile(r"__(?P<name>[a-z0-9-]+(?:_[a-z0-9-]+)*)__")
 _BRACES = re.compile(r"\{(?P<options>[^{}]*)\}")  # the innermost ones
-_MOST_DRAWS = 1000  # of one prompt: lists that name each other would go on for ever
-_MOST_BYTES = 4_000_000  # of a list
+_MOST_DRAWS = 1000  # per prompt: lists that name each other would never end
+_MOST_BYTES = 4_000_000  # bytes of a list
 
 
 class Wildcards:
     """The lists of a folder, each read once, on first use."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder`: of the prompt file."""
+        """`folder`: the prompt file's."""
         self._folder = folder
         self._lists: dict[str, list[str]] = {}
 
@@ -34,16 +34,16 @@ class Wildcards:
         """Replace a prompt's wildcards.
 
         Args:
-            prompt: with or without any.
-            seed: of the clip.
+            prompt: with or without wildcards.
+            seed: the clip's.
 
         Raises:
-            UsageError: a list is not there or cannot be read, a brace is alone, there is no end to it, or
-                nothing is left.
+            UsageError: a list does not exist or cannot be read, a brace is unmatched, the replacement does
+                not end, or nothing is left.
         """
         text = prompt
         for draw in range(_MOST_DRAWS):
-            # Names first: what is put in for one may hold alternatives.
+            # Names first, because their replacements may contain alternatives.
             if found := _NAME.search(text):
                 options: Sequence[str] = self._lines(found["name"])
             elif found := _BRACES.search(text):
@@ -86,6 +86,6 @@ class Wildcards:
 
 
 def _number(prompt: str, seed: int, draw: int) -> int:
-    # Not Python's random numbers: how it chooses among several may change with its version.
+    # Not Python's random numbers, whose choices may change between versions.
     digest = hashlib.sha256(f"{seed} {draw} {prompt}".encode()).digest()
     return int.from_bytes(digest[:8], "big")

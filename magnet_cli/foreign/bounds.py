@@ -149,22 +149,16 @@ def check_bound(name: str, value: Any, where: str) -> None:
 
 
 def check_bounds(fields: Mapping[str, Any], where: str) -> None:
-    """Check all fields of a config that are in BOUNDS; others are not sizes.
-
-    Raises:
-        CheckpointError: as `check_bound`.
-    """
+    """Check all fields of a config that are in BOUNDS; others are not sizes. Raises CheckpointError: as
+    `check_bound`."""
     for name, value in fields.items():
         if name in BOUNDS and name != "ratios":
             check_bound(name, value, where)
 
 
 def check_codec(fields: Mapping[str, Any], where: str) -> None:
-    """Check the fields of a codec's config, and the sizes that follow from several of them.
-
-    Raises:
-        CheckpointError: as `check_bound`.
-    """
+    """Check the fields of a codec's config, and the sizes that follow from several of them. Raises
+    CheckpointError: as `check_bound`."""
     check_bounds(fields, where)
     if "ratios" in fields:
         ratios = fields["ratios"]
@@ -190,11 +184,8 @@ def check_codec(fields: Mapping[str, Any], where: str) -> None:
 
 
 def check_counts(counts: Mapping[str, int], tensors: int, where: str) -> None:
-    """Refuse more layers or streams than a file has tensors, as each has at least one.
-
-    Raises:
-        CheckpointError: naming the field.
-    """
+    """Refuse more layers or streams than a file has tensors, as each has at least one. Raises
+    CheckpointError: naming the field."""
     for name, count in counts.items():
         if count > tensors:
             raise CheckpointError(
