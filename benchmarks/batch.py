@@ -1,12 +1,11 @@
-"""Clips per minute by batch size, and what writing beside the generation saves.
+"""Measure clips per minute by batch size, and the time saved by writing during generation.
 
-    python benchmarks/batch.py                                   the built-in model, as it is shipped
+    python benchmarks/batch.py                                   the built-in model
     python benchmarks/batch.py --model small --device cuda --sizes 1,2,4,8,16
 
-Each size makes the same clips through the same engine as `magnet batch`, files and manifest included,
-without loading the model. The sizes take turns, so that a machine that is busy now and then treats
-them alike; the median of the rounds is printed. "In turn" is size 1 where each clip is written before
-the next is begun.
+Each size makes the same clips with the engine of `magnet batch`, including files and manifest, without the
+time to load the model. Sizes are interleaved, so that other load on the machine affects them alike, and the
+median of the rounds is printed. "In turn" is size 1 with each clip written before the next is started.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ PROMPTS = ("lofi piano", "rain on a roof", "punk rock, fast drums", "soft string
 
 
 class InTurn(Writer):
-    """A writer that is waited for: `written` is released for each clip that is over."""
+    """A writer that finishes each clip before the next; `written` is released after each."""
 
     written = threading.Semaphore(0)
 
     def submit(self, clip: Generated) -> None:
-        """Hand over a clip and wait until it is written."""
+        """Submit a clip and wait until it is written."""
         super().submit(clip)
         self.written.acquire()
 
 
 def seconds_for(fitter: Fitter, jobs: list[Job], folder: Path, size: int, in_turn: bool) -> float:
-    """Seconds to make the jobs, from nothing to the last file."""
+    """Seconds to make the jobs, up to the last file."""
     began = time.perf_counter()
 
     def over(outcome: Outcome) -> None:
@@ -87,7 +86,7 @@ def main() -> None:
                 )
                 lines = [PromptLine(i, PROMPTS[i % len(PROMPTS)]) for i in range(arguments.clips)]
                 jobs = [job for job in Planner(settings).plan(lines) if isinstance(job, Job)]
-                if round_ == 0:  # warms up
+                if round_ == 0:  # warm-up
                     jobs = jobs[:size]
                 seconds = seconds_for(fitter, jobs, folder, size, in_turn)
                 if round_:

@@ -1,11 +1,11 @@
-"""A batch that is killed -9 again and again makes what an unbroken one makes.
+"""Check that a batch that is repeatedly killed (-9) makes the same clips as an uninterrupted one.
 
     python benchmarks/batch_kill.py                                  200 clips, 10 kills
     python benchmarks/batch_kill.py --model small --clips 12 --kills 3
 
-Runs a batch once without disturbance and once with a kill at random moments and a resume after each,
-then compares the two folders: every file whole, none made twice, all with the same bytes. Prints what
-it found as one JSON line; the exit status is 1 where anything differs.
+Runs a batch once without interruption, and once with kills at random times and a resume after each, then
+compares the two folders: every file complete, none made twice, all with the same bytes. Prints the result as
+one JSON line; the exit status is 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUBJECTS = ["lofi piano", "rain on a roof", "punk rock, fast drums", "soft strin
 
 
 def command(arguments: argparse.Namespace, prompts: Path, folder: Path) -> list[str]:
-    """The command that makes, and goes on with, the batch in a folder."""
+    """The command that starts and resumes the batch in a folder."""
     model = ["--model", arguments.model] if arguments.model else []
     settings = ["--steps", arguments.steps, "--duration", str(arguments.duration), "--seed", "7"]
     size = ["--batch-size", arguments.batch_size]
@@ -37,7 +37,7 @@ def command(arguments: argparse.Namespace, prompts: Path, folder: Path) -> list[
 
 
 def noted(folder: Path) -> list[dict[str, Any]]:
-    """The manifest's lines for clips that are done; a line that a kill cut is none."""
+    """The manifest's lines for finished clips, without a line that a kill cut off."""
     found = []
     path = folder / "manifest.jsonl"
     for line in path.read_bytes().splitlines() if path.exists() else []:
@@ -53,7 +53,7 @@ def noted(folder: Path) -> list[dict[str, Any]]:
 def kill_at(
     program: list[str], folder: Path, clips: int, extra: float, patience: float = 600.0
 ) -> bool:
-    """Run until `clips` are done and `extra` seconds more, then kill -9; false where it ended before."""
+    """Run until `clips` are done and `extra` seconds more, then kill -9; false if it ended earlier."""
     process = subprocess.Popen(program)
     deadline = time.monotonic() + patience
     while len(noted(folder)) < clips and process.poll() is None:
@@ -69,7 +69,7 @@ def kill_at(
 
 
 def compare(whole: Path, killed: Path, clips: int) -> list[str]:
-    """What is not as it should be."""
+    """List the differences."""
     wrong = []
     names = sorted(path.name for path in whole.glob("*.wav"))
     if len(names) != clips:
@@ -117,7 +117,7 @@ def main() -> int:
 
         program = command(arguments, prompts, killed)
         moments = sorted(rng.sample(range(1, arguments.clips), arguments.kills))
-        moments[0] = 0  # one while the model is loading, or in the first clip
+        moments[0] = 0  # one while the model is loading, or during the first clip
         kills = [
             kill_at(program, killed, clips, rng.uniform(0, 2 * each if clips else 4.0))
             for clips in moments

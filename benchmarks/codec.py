@@ -1,10 +1,10 @@
-"""What the spectral codec costs on one core, as a share of real time.
+"""Measure the time of the spectral codec on one core, relative to real time.
 
     python benchmarks/codec.py [--codec FOLDER] [--seconds 10] [--repeats 5]
 
-Without a folder, a codec of the built-in size with random tables: the cost does not hang on them.
-Times are the process's own (CPU seconds in one thread), so that they hold on a busy machine, too; each
-figure is the median of the repeats. "phases" is the share of decoding that goes into finding phases.
+Without a folder, it uses a codec of the built-in size with random tables, which do not affect the time. Times
+are CPU seconds in one thread, so that they are valid on a busy machine, too; each is the median of the
+repeats. "phases" is the share of decoding for phase recovery.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from magnet_cli.models.spectral_codec import SpectralCodec
 
 
 def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median CPU time of one call; the first call, which sets things up, is not counted."""
+    """Median CPU time of a call, without the first call, which is warm-up."""
     work()
     times = []
     for _ in range(repeats):
@@ -48,7 +48,7 @@ def load(folder: Path | None) -> SpectralCodec:
 
 @torch.inference_mode()
 def main() -> None:
-    """Print the costs."""
+    """Print the times."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--codec", type=Path, help="a folder with a codec")
     parser.add_argument("--seconds", type=float, default=10.24, help="of sound in one call")

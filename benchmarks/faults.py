@@ -1,15 +1,14 @@
-"""What becomes of a batch whose workers, and whose driver, are killed -9, and whose disk is full.
+"""Check a batch whose workers and driver are killed (-9), and whose disk is full.
 
     python benchmarks/faults.py                        200 clips, 10 workers and 2 drivers killed
     python benchmarks/faults.py --model small --clips 24 --kills 3 --drivers 1
     python benchmarks/faults.py --engine ray           the same with actors of a local Ray cluster
 
-Makes a batch once by one process without disturbance. Then again by workers: some are killed at random
-moments, the driver is killed at others and started again, a second driver is tried beside the first, and
-one run may not write files larger than a clip is, as on a full disk (not with Ray, which would lose its own
-files). In the end both folders must be equal:
-every clip once, whole, the same bytes, and nothing else. Prints what it found as one JSON line; the exit
-status is 1 where anything is wrong.
+Makes a batch once in one process without interruption, then again with workers: some are killed at random
+times, the driver is killed at others and started again, a second driver is started beside the first, and one
+run may not write files as large as a clip, as on a full disk (not with Ray, which would lose its own files).
+In the end both folders must be equal: every clip once, complete, with the same bytes, and nothing else.
+Prints the result as one JSON line; the exit status is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _PATIENCE = 900.0  # seconds for one run
 
 
 def workers_of(driver: int) -> list[int]:
-    """The processes below a driver that have a model: its own (Linux)."""
+    """A driver's child processes that have loaded a model (Linux)."""
     below: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -57,7 +56,7 @@ def workers_of(driver: int) -> list[int]:
 
 
 def wait_for(driver: subprocess.Popen[bytes], folder: Path, clips: int) -> bool:
-    """Wait until so many clips are noted; false where the driver ended before."""
+    """Wait until so many clips are recorded; false if the driver ended earlier."""
     deadline = time.monotonic() + _PATIENCE
     while len(noted(folder)) < clips:
         if driver.poll() is not None:
@@ -70,7 +69,7 @@ def wait_for(driver: subprocess.Popen[bytes], folder: Path, clips: int) -> bool:
 
 
 def beside(driver: subprocess.Popen[bytes], program: list[str]) -> list[str]:
-    """Try a second driver beside one that is held still: it must be refused."""
+    """Start a second driver beside a stopped one; it must be refused."""
     driver.send_signal(signal.SIGSTOP)
     try:
         other = subprocess.run(program, capture_output=True, check=False)
@@ -82,7 +81,7 @@ def beside(driver: subprocess.Popen[bytes], program: list[str]) -> list[str]:
 
 
 def is_alive(process: int) -> bool:
-    """Whether it runs: one that no one has waited for is still listed, as a zombie."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -90,7 +89,7 @@ def is_alive(process: int) -> bool:
 
 
 def outliving(workers: list[int]) -> list[str]:
-    """Wait for workers whose driver was killed to end by themselves."""
+    """Wait for the workers of a killed driver to end by themselves."""
     deadline = time.monotonic() + 60
     while left := [pid for pid in workers if is_alive(pid)]:
         if time.monotonic() > deadline:
@@ -108,10 +107,10 @@ def disturbed(
     longest: float,
     rng: random.Random,
 ) -> tuple[int, int, list[str]]:
-    """Run with kills at random moments, up to `longest` seconds after a clip.
+    """Run with kills at random times, up to `longest` seconds after a clip.
 
     Returns:
-        How many workers were killed, how many drivers, and what went wrong.
+        The numbers of killed workers and drivers, and the problems.
     """
     moments = sorted(rng.sample(range(1, clips), kills + drivers))
     victims = ["worker"] * kills + ["driver"] * drivers
@@ -146,7 +145,7 @@ def disturbed(
 
 
 def without_room(program: list[str], folder: Path) -> list[str]:
-    """Run where no file may grow to a clip's size: it must stop, and leave nothing half done."""
+    """Run with a file size limit below a clip's size: it must stop without leaving anything incomplete."""
 
     def no_room() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
@@ -161,7 +160,7 @@ def without_room(program: list[str], folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Run all of it and compare."""
+    """Run everything and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", help="default: the built-in one")
     parser.add_argument("--clips", type=int, default=200)

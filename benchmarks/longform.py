@@ -1,12 +1,12 @@
-"""Pieces of any length: are time linear and memory flat in it?
+"""Measure whether time is linear and memory constant in the length of a piece.
 
     python benchmarks/longform.py -m MODEL               # 15, 30, 60, 120 and 180 seconds
     python benchmarks/longform.py -m MODEL 60 600        # other lengths
 
-Each length is made in a process of its own, as `magnet gen --duration` makes it: codes window by
-window, then codec, loudness and file as a stream. Time is the CPU's, so that other work on the
-machine does not count. Memory is the peak of the process above what it had when the model was loaded
-and one segment had been made, so weights and libraries do not count.
+Each length is made in its own process, as by `magnet gen --duration`: codes window by window, then codec,
+loudness and file as a stream. Time is CPU time, so that other work on the machine does not count. Memory is
+the peak of the process above that with a loaded model and one segment made, so weights and libraries do not
+count.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
-"""Our networks beside others' on one machine, with equal weights: equal codes, and how long each takes.
+"""Compare our networks with others on one machine, with equal weights: whether codes are equal, and the time
+of each.
 
     python -m benchmarks.peers                    # small's full shape: some minutes on two cores
     python -m benchmarks.peers --layers 2 --frames 50
 
-Two peers, each in turns with ours in one process, so that the ratio holds on a busy machine, too:
+There are two peers, each interleaved with ours in one process, so that the ratio is valid on a busy machine,
+too:
 
-autoregressive  MusicGen's network in `transformers` (pip install transformers), with its own cache, asked by
+autoregressive  MusicGen's network in `transformers` (pip install transformers), with its own cache, called by
                 our loop, so that sampling is the same; guided, both halves in one batch on both sides
 masked          a plain MAGNeT step: every head at every position, both halves in one batch, the text
-                projected anew in every step and layer, one dense mask for each head and item
+                projected again in every step and layer, one dense mask for each head and item
 
-Weights are random, of the small size (dim 1024, 24 layers, 16 heads). Ways, precisions and batches of ours
-alone are what `magnet bench` measures.
+Weights are random, of the small size (dim 1024, 24 layers, 16 heads). `magnet bench` measures our ways,
+precisions and batches alone.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ NAMES = [
 
 
 def ours_from(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a `MusicgenForCausalLM` by our names; the projection of texts is not among them."""
+    """Rename the tensors of a `MusicgenForCausalLM`, which do not include the projection of texts."""
     state: dict[str, Tensor] = {}
     for name, value in theirs.items():
         for pattern, replacement in NAMES:
@@ -69,7 +71,7 @@ def ours_from(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class TheirSession:
-    """transformers' MusicGen, as our loop asks a model (`decoding.contracts.CausalLogits`)."""
+    """transformers' MusicGen behind our loop's interface (`decoding.contracts.CausalLogits`)."""
 
     def __init__(self, network: Any, texts: Tensor) -> None:
         """`texts`: [B, L, dim]."""
@@ -77,7 +79,7 @@ class TheirSession:
         self._cache: Any = None
 
     def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
-        """Forget everything."""
+        """Clear all state."""
         from transformers import DynamicCache, EncoderDecoderCache
 
         assert with_null
@@ -100,7 +102,7 @@ class TheirSession:
 
 
 def musicgens(shape: Shape, frames: int) -> tuple[Any, LanguageModel]:
-    """transformers' MusicGen network and ours of the same random weights."""
+    """transformers' MusicGen network and ours with the same random weights."""
     from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
 
     config = lm_config(shape, "autoregressive", frames / 50)
@@ -122,7 +124,7 @@ def musicgens(shape: Shape, frames: int) -> tuple[Any, LanguageModel]:
 
 
 def write(session: CausalLogits, ours: LanguageModel, batch: int, frames: int) -> Tensor:
-    """Codes [B, K, frames], drawn alike from whichever network is asked."""
+    """Decode codes [B, K, frames] with a network; all get the same draws."""
     shape = (batch, ours.config.n_q, frames)
     decoding = Decoding(
         AUTOREGRESSIVE_DEFAULTS, ours.config.mask_id, make_generators([*range(batch)])
@@ -133,7 +135,7 @@ def write(session: CausalLogits, ours: LanguageModel, batch: int, frames: int) -
 
 @torch.inference_mode()
 def plain_step(lm: LanguageModel, codes: Tensor, stage: int, text: Tensor) -> Tensor:
-    """Guided logits of every stream at every position, as the simplest code would compute them."""
+    """Guided logits of every stream at every position, computed in the simplest way."""
     rows = codes.repeat(2, 1, 1)
     texts = torch.cat([text.expand(len(codes), -1, -1), torch.zeros(len(codes), *text.shape)])
     heads, length = lm.config.num_heads, codes.shape[-1]
@@ -162,7 +164,7 @@ def plain_step(lm: LanguageModel, codes: Tensor, stage: int, text: Tensor) -> Te
 
 
 def our_step(session: MaskedSession, codes: Tensor, stage: int) -> Tensor:
-    """The same of one stage by our session: [B * T, card]."""
+    """The same for one stage, with our session: [B * T, card]."""
     everywhere = torch.ones(codes.shape[0], codes.shape[-1], dtype=torch.bool)
     cond, null = session(codes, stage, everywhere, True)
     assert null is not None
@@ -170,7 +172,7 @@ def our_step(session: MaskedSession, codes: Tensor, stage: int) -> Tensor:
 
 
 def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """Seconds, and what came of it."""
+    """Seconds and result of a call."""
     start = time.perf_counter()
     made = work()
     return time.perf_counter() - start, made
@@ -179,7 +181,7 @@ def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
 def in_turns(
     ours: Callable[[], Tensor], theirs: Callable[[], Tensor], repeats: int
 ) -> tuple[float, float, float, bool]:
-    """Median seconds of both, the median of their ratio, and whether all that was made is equal."""
+    """Median seconds of both, the median of their ratio, and whether all results are equal."""
     pairs = [(timed(ours), timed(theirs)) for _ in range(repeats)]
     equal = all(
         torch.equal(a, b) if a.dtype == torch.long else torch.allclose(a, b, rtol=1e-3, atol=1e-3)
@@ -198,7 +200,7 @@ Rows = Iterator[tuple[str, Figures]]
 
 
 def written(shape: Shape, frames: int, batches: list[int], repeats: int) -> Rows:
-    """Clips that are written step by step."""
+    """Measure autoregressive decoding."""
     theirs, lm = musicgens(shape, frames)
     text = torch.randn(TEXT_LENGTH, shape.dim, generator=torch.Generator().manual_seed(2))
     for batch in batches:
@@ -211,7 +213,7 @@ def written(shape: Shape, frames: int, batches: list[int], repeats: int) -> Rows
 
 
 def masked(shape: Shape, frames: int, repeats: int) -> Rows:
-    """Steps that fill masks."""
+    """Measure masked steps."""
     lm = random_lm(lm_config(shape, "masked", frames / 50), "float32", CPU)
     text = torch.randn(TEXT_LENGTH, shape.dim, generator=torch.Generator().manual_seed(2))
     session = MaskedSession(lm, [text], [None])
@@ -227,7 +229,7 @@ HEAD = "| what | ours, s | theirs, s | theirs / ours | equal |\n|---|---|---|---
 
 
 def main() -> None:
-    """Read the command line."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,12 @@
-"""What a precision costs in what a model says: its logits and likelihoods beside those of float32.
+"""Measure the effect of a precision on a model's logits and likelihoods, compared with float32.
 
     python -m benchmarks.precision [--model NAME] [--sounds DIR --clips 24] [--dtypes bfloat16,int8]
 
-Clips are held-out ones that recipes.nano.compose made, or without --sounds what the model makes itself.
-Masked: of each stage half the frames, drawn once, are hidden, with all later streams. Step by step: every
-code from those before it. A row has the error of the logits (norm of the difference over that of float32),
-the mean Kullback-Leibler distance from float32, and how much less likely the true codes are than
-in float32, in nats a code, with the standard error of the mean over clips: a loss of quality is positive.
+Clips are held-out ones from recipes.nano.compose, or without --sounds the model's own. Masked: in each stage
+half of the frames, drawn once, and all later streams are masked. Autoregressive: every code from those before
+it. A row has the error of the logits (norm of the difference over that of float32), the mean Kullback-Leibler
+distance from float32, and the loss in likelihood of the true codes compared with float32, in nats per code,
+with the standard error of the mean over clips; positive is worse.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROMPTS = ("lofi piano", "funk drums", "sad solo cello", "heavy rain")
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says of a clip in one way: logits [N, card] of N codes."""
+    """A model's predictions for a clip in one way: logits [N, card] of N codes."""
 
     way: str
     logits: Tensor
@@ -60,7 +60,7 @@ def clips(model: Model, sounds: Path | None, count: int) -> list[tuple[str, Tens
 
 @torch.inference_mode()
 def said(model: Model, prompt: str, codes: Tensor, number: int) -> Iterator[Said]:
-    """What a model says of a clip, in each of its ways."""
+    """Yield a model's predictions for a clip in each of its ways."""
     if model.modeling != "autoregressive":
         logits, true = [], []
         for stage, streams in enumerate(model.lm.config.stage_streams):

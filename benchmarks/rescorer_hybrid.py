@@ -1,12 +1,12 @@
-"""Does a rescorer pay, and do autoregressive first seconds? Measured on a hybrid-trained model.
+"""Measure whether a rescorer and autoregressive first seconds help, on a hybrid-trained model.
 
     python -m benchmarks.rescorer_hybrid --sounds DIR --tagger WHEEL --results DIR [--model NAME]
 
-For every held-out caption the same seed is decoded in all ways of ROWS, one after the other, so
-that seconds per clip can be compared on a busy machine, too; the judges of recipes/nano/evaluate.py
-hear every clip. A clip is one file under --results, written whole: kill the run at any time and the
-same command goes on; `--part 1/2` and `--part 2/2` share the work between two processes. When all
-clips are there, the table of docs/rescorer-hybrid.md is printed.
+Every held-out caption is decoded with the same seed in all ways of ROWS, one after the other, so that seconds
+per clip are comparable on a busy machine, too; the judges of recipes/nano/evaluate.py judge every clip. Each
+clip is one file under --results, written atomically: an interrupted run continues with the same command, and
+`--part 1/2` and `--part 2/2` divide the work between two processes. When all clips exist, the table of
+docs/rescorer-hybrid.md is printed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ QUESTIONS = ("instrument", "drums", "tempo")
 
 
 def rows(model: Model) -> dict[str, dict[str, Any]]:
-    """What is compared: a name, and what `generate` is told, over the checkpoint's own habits."""
+    """The rows: a name, and arguments of `generate` that override the checkpoint's defaults."""
     off = {"hybrid": 0.0}
     return {
         PLAIN: off,
@@ -51,7 +51,7 @@ def rows(model: Model) -> dict[str, dict[str, Any]]:
 
 
 def held_out(sounds: Path, count: int) -> list[Case]:
-    """`count` cases, as many of them of the first split as there are."""
+    """`count` cases, as many as possible from the first split."""
     cases = [case for split in SPLITS for case in composed_cases(sounds, split, count)]
     if len(cases) < count:
         raise UsageError(
@@ -61,7 +61,7 @@ def held_out(sounds: Path, count: int) -> list[Case]:
 
 
 def fingerprint(model: Model, cases: list[Case]) -> dict[str, Any]:
-    """What all clips of a run have in common: another model or other captions make another run."""
+    """What identifies a run: its model and captions."""
     weights = hashlib.sha256()
     for name, tensor in sorted(model.lm.state_dict().items()):
         weights.update(name.encode())
@@ -77,7 +77,7 @@ def fingerprint(model: Model, cases: list[Case]) -> dict[str, Any]:
 
 
 def claim(results: Path, identity: dict[str, Any]) -> None:
-    """Say whose results these are, or refuse to mix them with those of another run."""
+    """Record a run's identity in its results, or refuse to mix them with another run's."""
     results.mkdir(parents=True, exist_ok=True)
     note = results / "run.json"
     if note.exists():
@@ -90,7 +90,7 @@ def claim(results: Path, identity: dict[str, Any]) -> None:
 
 
 def part_of(text: str) -> tuple[int, int]:
-    """ "2/3" -> (1, 3): which of how many processes."""
+    """Parse "2/3" as (1, 3): the index of a process, and their number."""
     number, _, count = text.partition("/")
     part, parts = int(number) - 1, int(count)
     if not 0 <= part < parts:
@@ -101,7 +101,7 @@ def part_of(text: str) -> tuple[int, int]:
 def make(
     model: Model, case: Case, seed: int, how: dict[str, Any], tagger: Tagger, to: Path
 ) -> None:
-    """Generate one clip, hear it, and keep codes, what was heard, and the seconds it took."""
+    """Generate and judge one clip, and save its codes, verdict and time."""
     began = time.perf_counter()
     result = model.generate([case.prompt], seeds=[seed], **how)
     seconds = time.perf_counter() - began
@@ -118,7 +118,7 @@ def make(
 
 
 def recall(file: Path) -> tuple[Heard, float]:
-    """What was heard in a clip, and the seconds that it took."""
+    """The verdict on a clip, and the seconds that it took."""
     with safe_open(file, framework="pt") as clip:
         said = clip.metadata()
         heard = Heard(

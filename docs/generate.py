@@ -1,9 +1,9 @@
-"""Write what is generated from the program: the reference in docs/cli.md; completions/, with a man page.
+"""Generate the reference in docs/cli.md, and completions/ with a man page, from the program.
 
     python docs/generate.py           write what is out of date
-    python docs/generate.py --check   only say what is, and fail
+    python docs/generate.py --check   only list what is out of date, and fail if anything is
 
-A test calls `outdated`, so that neither falls behind the program.
+A test calls `outdated`, so that they stay current.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COMPLETIONS = {"bash": "magnet.bash", "zsh": "_magnet", "fish": "magnet.fish"}
 
 
 def outdated() -> dict[Path, str]:
-    """The files that are not what the program makes of them, with what they should be."""
+    """The files that are out of date, with their new content."""
     reference = ROOT / "docs" / "cli.md"
     written = reference.read_text("utf-8").partition(MARK)[0]
     wanted = {reference: written + MARK + "\n" + reference_text()}
@@ -43,13 +43,13 @@ def outdated() -> dict[Path, str]:
 
 
 def completion_text(shell: str) -> str:
-    """The completion script of a shell, as typer makes it."""
+    """A shell's completion script, as typer generates it."""
     said = io.StringIO()
     with _environment(_MAGNET_COMPLETE=f"source_{shell}"), contextlib.redirect_stdout(said):
         run([])
-    text = said.getvalue().strip() + "\n"  # zsh looks at the first line only
+    text = said.getvalue().strip() + "\n"  # zsh reads the first line only
     if shell == "zsh":
-        # zsh runs the file at the first Tab: it has to complete, not only to say what does from then on.
+        # zsh runs the file at the first Tab, so it must also complete, not only define later completions.
         defined = "compdef _magnet_completion magnet\n"
         assert text.endswith(defined)
         text = text.removesuffix(defined) + (
@@ -110,7 +110,7 @@ def _man_options(command: Any) -> Iterator[str]:
 
 
 def _roff(text: str) -> str:
-    """Text for man(7): paragraphs apart, nothing that begins or holds a command of its own."""
+    """Format text for man(7): separate paragraphs, and no line that is or contains a macro."""
     plain = _plain(text).replace("\\", r"\e").replace("-", r"\-")
     lines = [line.strip() for line in plain.splitlines()]
     safe = [rf"\&{line}" if line.startswith((".", "'")) else line or ".PP" for line in lines]
@@ -146,7 +146,7 @@ def _command_text(command: Any, name: str) -> Iterator[str]:
 
 def _flags(option: Any) -> str:
     value = "" if option.is_flag else f" {option.metavar or option.name.upper()}"
-    value = value.replace("|", "\\|")  # in a table it ends the cell, in code too
+    value = value.replace("|", "\\|")  # it would end the table's cell, even in code
     on = ", ".join(f"`{flag}{value}`" for flag in option.opts)
     off = ", ".join(f"`{flag}`" for flag in option.secondary_opts)
     return f"{on} / {off}" if off else on

@@ -1,10 +1,10 @@
-"""Draw docs/images anew, and make docs/sounds: what README, docs/nano.md and docs/editing.md say.
+"""Draw docs/images and make docs/sounds again, for README, docs/nano.md and docs/editing.md.
 
     pip install -c constraints.txt -e '.[recipes]'     # matplotlib, for the twenty seeds
     python docs/pictures.py
 
-Minutes of two cores. Run it where the built-in model or its decoding changed, look at the pictures, and
-see that the sentences beside them are still true.
+Takes minutes on two cores. Run it when the built-in model or its decoding has changed; then look at the
+pictures and check the text about them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 
 IMAGES = Path(__file__).resolve().parent / "images"
 COLOURS = 128
-SMALL, SMALLER = (768, 390), (576, 292)  # pixels; as drawn they are 1280 wide
+SMALL, SMALLER = (768, 390), (576, 292)  # pixels; the originals are 1280 wide
 SEED = 9
 FOUR = {  # prompt -> flags
     "lofi piano": (),
@@ -50,7 +50,7 @@ def magnet(folder: Path, *words: str) -> None:
 
 
 def picture(folder: Path, sound: str) -> Image.Image:
-    """What `magnet show SOUND --spectrogram` draws."""
+    """The picture drawn by `magnet show SOUND --spectrogram`."""
     drawn = folder / f"{sound}.png"
     command = [sys.executable, "-m", "magnet_cli", "show", sound, "--spectrogram", drawn.name]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -59,13 +59,13 @@ def picture(folder: Path, sound: str) -> Image.Image:
 
 
 def save(image: Image.Image, name: str) -> None:
-    """Into docs/images, in few colours."""
+    """Save to docs/images with few colours."""
     image.quantize(COLOURS).save(IMAGES / f"{name}.png", optimize=True)
     print(f"docs/images/{name}.png", flush=True)
 
 
 def draw_editing(folder: Path) -> None:
-    """The commands of docs/editing.md, word by word."""
+    """Run the commands of docs/editing.md verbatim, and draw their results."""
     magnet(folder, "gen", "slow strings", "-d", "15", "--seed", "3", "-o", "long.wav")
     timed = ("--at", "0", "soft piano", "--at", "6", "drums enter")
     magnet(folder, "gen", *timed, "-d", "12", "--seed", "4", "-o", "timed.wav")
@@ -83,7 +83,7 @@ def draw_editing(folder: Path) -> None:
 
 
 def draw_four(folder: Path) -> None:
-    """Four prompts of docs/nano.md, two by two."""
+    """Draw the four prompts of docs/nano.md."""
     sheet = Image.new("RGB", (2 * SMALLER[0], 2 * SMALLER[1]))
     for index, (prompt, flags) in enumerate(FOUR.items()):
         sound = f"{prompt.replace(' ', '-')}.wav"
@@ -94,7 +94,7 @@ def draw_four(folder: Path) -> None:
 
 
 def make_first(folder: Path) -> None:
-    """README's two clips, side by side; as mp3 for those who want to hear them."""
+    """Draw README's two clips side by side, and save them as mp3."""
     SOUNDS.mkdir(exist_ok=True)
     sheet = Image.new("RGB", (2 * SMALLER[0], SMALLER[1]))
     for index, (prompt, seed) in enumerate(FIRST.items()):
@@ -107,7 +107,7 @@ def make_first(folder: Path) -> None:
 
 
 def draw_twenty() -> None:
-    """Twenty seeds of one prompt, linear in frequency, so that hits stand out."""
+    """Draw twenty seeds of one prompt on a linear frequency axis, which shows hits clearly."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -119,7 +119,7 @@ def draw_twenty() -> None:
     figure, axes = pyplot.subplots(10, 2, figsize=(9.9, 10.8))
     made = model.generate([TWENTY] * 20, seeds=range(20))
     for seed, (place, clip) in enumerate(zip(axes.flat, made.audio, strict=True)):
-        sound = clip.mean(0).numpy() + 1e-5 * np.sin(np.arange(clip.shape[-1]))  # no logarithm of 0
+        sound = clip.mean(0).numpy() + 1e-5 * np.sin(np.arange(clip.shape[-1]))  # no log of 0
         place.specgram(sound, NFFT=1024, noverlap=768, Fs=model.sample_rate, vmin=-130)
         place.set_ylim(0, HIGHEST)
         place.set_title(str(seed), fontsize=7, pad=2)
@@ -132,7 +132,7 @@ def draw_twenty() -> None:
 
 
 def main() -> None:
-    """All of them."""
+    """Draw everything."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_first(folder)

@@ -1,19 +1,19 @@
-"""What a caption asks for, read back with the tables that captions are written from.
+"""What a caption asks for, derived with the tables from which captions are written.
 
-A caption leaves out much of what is in its clip, and a clip that is made from it cannot be blamed for what
-the words leave open. So a judge asks for no more than this:
+A caption leaves out much of what is in its clip, and a clip generated from it cannot be blamed for what the
+words leave open. So judges ask only for:
 
-instruments  what can lead, by any of its words. Basses only accompany: "synth bass" asks for no synth.
-             Nylon and steel strings are one guitar, since both may be called no more than that.
-drums        asked for where drums, a beat, percussion or a tabla is named (`DRUM_WORDS`,
-             `DRUM_SOLO_NOUNS`); asked to be away where the words say so (`NO_DRUM_WORDS`), or where an
-             instrument is to play by itself (`ALONE`: "solo piano", "only piano"). Left open by anything
-             else: a style alone ("techno"), a use ("for dancing"), an instrument ("piano, calm").
+instruments  those that can lead, by any of their words. Basses only accompany: "synth bass" asks for no
+             synth. Nylon and steel strings are one guitar, since both may be called just that.
+drums        asked for if drums, a beat, percussion or a tabla is named (`DRUM_WORDS`,
+             `DRUM_SOLO_NOUNS`); excluded if the words say so (`NO_DRUM_WORDS`), or if an instrument
+             plays by itself (`ALONE`: "solo piano", "only piano"). Left open by anything else: a style
+             alone ("techno"), a use ("for dancing"), an instrument ("piano, calm").
 tempo        the class of a word ("mid-tempo") or of a number ("107 bpm"); a mood ("driving") or a style
              leaves it open.
 
-A sound effect is asked for none of this: "slow footsteps" name no tempo and "a quick heart beat" no drums,
-so the phrases of `EFFECTS` are taken out before anything is read.
+A sound effect is asked for none of these: "slow footsteps" give no tempo and "a quick heart beat" no drums,
+so the phrases of `EFFECTS` are removed before anything is read.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ ALONE = ("solo", "only", "alone", "nothing else")  # with an instrument: without
 
 @dataclass(frozen=True)
 class Asked:
-    """What the words of a caption ask for; None or empty where they leave it open."""
+    """What a caption asks for; None or empty if it leaves it open."""
 
-    instruments: tuple[str, ...]  # leads, in the order of their naming
+    instruments: tuple[str, ...]  # leads, in the order in which they are named
     drums: bool | None
     tempo_class: str | None  # slow | medium | fast
 
@@ -70,7 +70,7 @@ def _tempo_class(text: str) -> str | None:
 
 
 def _phrases(phrases: Iterable[str]) -> re.Pattern[str]:
-    """Any of the phrases as whole words, the longest that fits: a "synth pad" is no synth."""
+    """Any of the phrases as whole words, the longest first: a "synth pad" is not a synth."""
     longest_first = sorted(set(phrases), key=lambda phrase: (-len(phrase), phrase))
     return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.I)
 
@@ -79,16 +79,16 @@ _WORDS = {word for instrument in INSTRUMENTS.values() for word in instrument.wor
 
 
 def _is_needed(word: str, words: tuple[str, ...]) -> bool:
-    """Must the word be known besides the others of its instrument?
+    """Whether a word is needed in addition to the others of its instrument.
 
-    "grand piano" need not be, for a piano is read in it anyway, and "electronic synth" must not be: it
-    would be read in "electronic synth pad". "synth pad" must be, or it would be read as a synth and a pad.
+    "grand piano" is not, because it contains "piano", and "electronic synth" must not be: it would match
+    "electronic synth pad". "synth pad" is, or it would match as a synth and a pad.
     """
     shorter = [other for other in words if word.endswith(f" {other}")]
     return all(word.removesuffix(f" {other}") in _WORDS for other in shorter)
 
 
-# Basses are read as well, lest "synth bass" be read as a synth; they mean no lead.
+# Basses are included so that "synth bass" does not match as a synth; they ask for no lead.
 _MEANINGS = {
     word.lower(): tuple(lead.name for lead in LEADS if word in lead.words)
     for instrument in INSTRUMENTS.values()
@@ -98,7 +98,7 @@ _MEANINGS = {
 _INSTRUMENT = _phrases(_MEANINGS)
 _NO_DRUMS = _phrases(NO_DRUM_WORDS)
 _DRUMS = _phrases(
-    word.removeprefix("a ")  # which captions that are lists of tags leave out
+    word.removeprefix("a ")  # captions that are lists of tags omit it
     for words in (*DRUM_WORDS.values(), DRUM_SOLO_NOUNS)
     for word in words
 )

@@ -1,6 +1,6 @@
 """Captions: what a person might type to get this clip, in several wordings, lengths and orders.
 
-A caption never says what is not in the clip; most leave out much of what is.
+A caption never mentions what is not in the clip; most leave out much of what is.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ STYLE_WORD_LEADS = {
     "orchestral": ("strings", "cello", "trumpet", "choir"),
     "country": ("acoustic guitar", "violin"),
 }
-ENSEMBLES = ("choir", "strings", "synth pad")  # not played by someone alone
+ENSEMBLES = ("choir", "strings", "synth pad")  # not played by one person
 USES = {
     "lofi": ("to study to", "for studying", "to relax to"),
     "ambient": ("for meditation", "for sleep", "to relax to"),
@@ -85,7 +85,7 @@ USES = {
 
 
 def captions(plan: Plan) -> tuple[str, ...]:
-    """`CAPTIONS_PER_CLIP` different captions at most, the principal one first."""
+    """Up to `CAPTIONS_PER_CLIP` different captions, the principal one first."""
     rng = clip_random(plan.seed, plan.index, "captions")
     wording = {"effect": _effect, "drums": _drums}.get(plan.kind, _music)
     distinct: dict[str, None] = {}
@@ -109,7 +109,7 @@ def _listed(items: list[str]) -> str:
 
 
 class _Words:
-    """One draw of words for a musical plan."""
+    """Words drawn for a musical plan."""
 
     def __init__(self, plan: Plan, rng: Random) -> None:
         assert plan.frames_per_beat is not None
@@ -145,7 +145,7 @@ class _Words:
 
 
 def _music(plan: Plan, rng: Random, attempt: int) -> str:
-    """Principal captions are of middle length; the second is a bare two or three words."""
+    """Principal captions are of medium length; the second has only two or three words."""
     w = _Words(plan, rng)
     forms = _solo_forms(w, plan) if plan.kind == "solo" else _arrangement_forms(w, plan)
     if attempt == 0:

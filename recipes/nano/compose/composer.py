@@ -1,4 +1,4 @@
-"""From a plan to a score."""
+"""Composes a score from a plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASS_DB = -3.0
 
 
 def compose(plan: Plan) -> Score:
-    """The score of a musical plan; an effect has no score (`ValueError`)."""
+    """The score of a musical plan. Raises ValueError: the plan is a sound effect, which has none."""
     if plan.frames_per_beat is None:
         raise ValueError(f"clip {plan.index} is a sound effect and has no score")
     rng = clip_random(plan.seed, plan.index, "score")
@@ -61,7 +61,7 @@ def compose(plan: Plan) -> Score:
 
 
 def _fitted(notes: list[Note]) -> list[Note]:
-    """Notes inside the clip, in time order, no pitch struck twice at once and none held past its next."""
+    """Notes inside the clip, in order of time; no pitch is struck twice at once or held past the next."""
     ordered = sorted(notes, key=lambda n: (n.start, n.part, n.pitch, -n.end))
     following: dict[tuple[int, int], float] = {}
     fitted: list[Note] = []

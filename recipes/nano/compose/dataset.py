@@ -1,11 +1,11 @@
-"""Many clips on disk, in batches that survive a kill, and their manifests.
+"""Renders many clips in batches that survive a kill, and writes their manifests.
 
-    OUT/clips/000123.flac   the sound: mono, 32 kHz, 16 bit, `CLIP_SECONDS` long
-    OUT/notes/000123.json   what was played: [start, end, pitch, instrument] and the drum hits
-    OUT/train.jsonl ...     one manifest a split: path, caption, captions, tags, seed, split, notes
+    OUT/clips/000123.flac   the audio: mono, 32 kHz, 16 bit, `CLIP_SECONDS` long
+    OUT/notes/000123.json   the notes: [start, end, pitch, instrument] and the drum hits
+    OUT/train.jsonl ...     one manifest per split: path, caption, captions, tags, seed, split, notes
 
-Clips are rendered in the order of their index, so what is there early is a sample of all splits. A clip
-counts as done when its FLAC exists, and that is renamed into place last.
+Clips are rendered in the order of their index, so the first ones are a sample of all splits. A clip is done
+if its FLAC exists, which is renamed into place last.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH = 160
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """Where a clip's files lie, relative to the data set's folder."""
+    """The paths of a clip's files, relative to the data set's folder."""
 
     index: int
 
@@ -45,13 +45,13 @@ class ClipFiles:
 
 
 def batches(count: int) -> Iterator[range]:
-    """The clip indices in units of rendering."""
+    """The clip indices by batch."""
     for first in range(0, count, BATCH):
         yield range(first, min(first + BATCH, count))
 
 
 def render_dataset(out: Path, count: int, seed: int, report: Callable[[int], None]) -> None:
-    """Render what is missing of clips 0..count-1; `report` hears the number of clips after each batch."""
+    """Render the missing clips of 0..count-1; `report` gets the number of clips after each batch."""
     for folder in ("clips", "notes"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, object]] = []
@@ -91,7 +91,7 @@ def manifest_line(plan: Plan) -> dict[str, object]:
 
 
 def write_manifests(out: Path, count: int, seed: int) -> dict[str, int]:
-    """Write every split's manifest over the clips that exist; returns how many lines each has."""
+    """Write every split's manifest of the existing clips; returns the number of lines of each."""
     there = [index for index in range(count) if (out / ClipFiles(index).audio).exists()]
     return _write_manifests(out, [manifest_line(draw_plan(seed, index)) for index in there])
 

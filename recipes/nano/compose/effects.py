@@ -1,4 +1,5 @@
-"""The sound effects: each one's variants with the phrases people would type, and how to make it."""
+"""The sound effects: variants of each with the phrases that people would type, and the function that makes
+it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ Synthesis = Callable[[np.random.Generator, str], Array]
 
 @dataclass(frozen=True)
 class Effect:
-    """One sound: `words` name it in any variant, `variants` map a variant to its own phrases."""
+    """A sound effect: `words` apply to any variant, `variants` map a variant to its own phrases."""
 
     synthesis: Synthesis
     words: tuple[str, ...]
@@ -110,7 +111,7 @@ SECOND_GAIN = 0.7
 
 
 def synthesise(seed: int, index: int, effects: tuple[tuple[str, str], ...]) -> Array:
-    """The effects (name, variant) of clip `index`, each brought to one loudness, mixed."""
+    """The effects (name, variant) of clip `index`, normalized to one loudness and mixed."""
     digest = hashlib.sha256(f"nano/effects/{seed}/{index}".encode()).digest()
     rng = np.random.default_rng(list(digest[:16]))
     mixed = np.zeros(0)

@@ -1,7 +1,7 @@
 """Keys, chords and voicings.
 
-Eight keys only, chosen so that majors and minors share their notes (C/Am, F/Dm, G/Em): a small model
-hears every pitch often.
+Only eight keys, chosen so that major and minor keys share their notes (C/Am, F/Dm, G/Em): a small model hears
+every pitch often.
 """
 
 from __future__ import annotations

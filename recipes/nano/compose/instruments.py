@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Instrument:
-    """One voice of the repertoire.
+    """An instrument.
 
-    `program` counts from 0; `words` are caption synonyms, a repeated one being likelier; `centre` is the
-    MIDI pitch around which it plays; `textures` name functions of `textures.py`; `solo_weight` is its share
-    among solo clips; `gain_db` evens out how loud the soundfonts recorded it; `busier` is added to the
-    mood's density; `musescore_share` is the share of clips that the second soundfont plays.
+    `program` counts from 0; `words` are caption synonyms, likelier if repeated; `centre` is the MIDI pitch
+    around which it plays; `textures` name functions of `textures.py`; `solo_weight` is its share of solo
+    clips; `gain_db` equalizes the levels of the soundfonts; `busier` is added to the mood's density;
+    `musescore_share` is the share of clips that the second soundfont plays.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The few signals that sound effects are built of; all return float64 arrays of mono samples."""
+"""The basic signals of sound effects; all return float64 arrays of mono samples."""
 
 from __future__ import annotations
 

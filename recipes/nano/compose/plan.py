@@ -1,4 +1,4 @@
-"""What a clip is about, drawn from the tables before a note is written.
+"""The decisions for a clip, drawn from the tables before its notes.
 
 A plan is a pure function of (seed, index). The mix is exact over any forty consecutive clips: 16 solo
 instruments, 15 arrangements, 4 of drums alone and 5 sound effects, interleaved, so that the first clips
@@ -72,7 +72,7 @@ class Plan:
 
 
 def clip_random(seed: int, index: int, purpose: str) -> Random:
-    """The clip's own generator for one purpose, so that a new draw in one never shifts another."""
+    """The clip's generator for one purpose, so that a new draw in one does not shift another."""
     return Random(f"nano/{seed}/{index}/{purpose}")
 
 
@@ -95,7 +95,7 @@ def _soundfont(lead: str | None, rng: Random) -> str:
 
 
 def _density(lead: str, mood: str, frames_per_beat: int, rng: Random) -> int:
-    """The mood's and the lead's density, now and then moved by one; fast clips get eighths at most."""
+    """The mood's and the lead's density, occasionally changed by one; fast clips get eighths at most."""
     density = MOODS[mood].density + INSTRUMENTS[lead].busier + rng.choice((0, 0, 0, 1, -1))
     highest = 1 if tempo_class(frames_per_beat) == "fast" and mood != "energetic" else 2
     return max(0, min(highest, density))

@@ -1,4 +1,5 @@
-"""A batch of plans to finished clips: synthesised, mixed with one-shots, levelled, safe from clipping."""
+"""Renders a batch of plans to finished clips: synthesized, mixed with one-shots, normalized, without
+clipping."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from recipes.nano.compose.styles import STYLES
 
 TARGET_LUFS = -18.0
 PEAK = 0.89  # -1 dBFS
-HISS_DB = -26.0  # peak of the crackle against the music's own level
+HISS_DB = -26.0  # peak of the crackle relative to the music
 _METER = pyloudnorm.Meter(SAMPLE_RATE)
 
 
@@ -64,9 +65,9 @@ def _finished(plan: Plan, score: Score | None, notes: Array) -> Array:
 
 
 def levelled(audio: Array, lufs: float, peak: float | None = PEAK) -> Array:
-    """The audio at a loudness (ITU-R BS.1770), or as near to it as the peak allows."""
+    """Normalize audio to a loudness (ITU-R BS.1770), or as near as the peak allows."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # silence has no loudness: it is left as it is
+        warnings.simplefilter("ignore")  # silence has no loudness and is left unchanged
         loudness = _METER.integrated_loudness(audio)
     highest = float(np.abs(audio).max())
     if highest == 0.0 or not np.isfinite(loudness):

@@ -1,4 +1,4 @@
-"""Drum and bass patterns, as tables a drummer can read: sixteen sixteenths, `x` loud and `o` soft."""
+"""Drum and bass patterns as readable tables: sixteen sixteenths, `x` loud and `o` soft."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recipes.nano.compose.score import CLIP_SECONDS, Hit, Note
 from recipes.nano.compose.textures import Grid
 
 SOFT = 0.55
-EXTRA_KICKS = (None, None, 3, 6, 7, 10, 11, 14)  # steps of a kick that one drummer adds
+EXTRA_KICKS = (None, None, 3, 6, 7, 10, 11, 14)  # steps of an individual drummer's additional kick
 FEELS_WITH_EXTRA_KICK = ("lazy", "boom_bap", "rock", "funk", "light", "epic")
 FILLS = {
     "lazy": "..x.",
@@ -103,7 +103,7 @@ def drum_hits(grid: Grid, feel: str, rng: Random) -> list[Hit]:
 
 
 def _personal(beat: Beat, feel: str, rng: Random) -> Beat:
-    """The beat with one drummer's extra kick, if the feel bears one."""
+    """Add an individual drummer's kick to the beat, if the feel allows it."""
     step = rng.choice(EXTRA_KICKS)
     drum = "boom" if feel == "epic" else "kick"
     if step is None or feel not in FEELS_WITH_EXTRA_KICK:

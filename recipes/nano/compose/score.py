@@ -1,7 +1,7 @@
-"""What the composer writes and the renderer reads: notes, drum hits and the parts that play them.
+"""The score: notes, drum hits and the parts that play them.
 
-All onsets lie on a grid of 20 ms, which is one frame of a 50 Hz codec: equal musical events then fall
-on equal frame phases, and a language model over the frames meets each event in one shape, not many.
+All onsets are on a grid of 20 ms, one frame of a 50 Hz codec: equal musical events then have equal frame
+phases, and a language model over the frames meets each event in only one form.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class Part:
-    """An instrument's seat in the arrangement, `gain_db` relative to the lead."""
+    """An instrument in the arrangement, `gain_db` relative to the lead."""
 
     instrument: str
     gain_db: float = 0.0

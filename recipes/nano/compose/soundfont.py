@@ -1,8 +1,8 @@
-"""Scores to sound with FluidSynth: many clips in one run, each in its own slot of time.
+"""Renders scores with FluidSynth: many clips per run, each in its own time slot.
 
-A run of FluidSynth loads its soundfont once (seconds for a compressed one), so a batch of scores becomes one
-long MIDI file. Between two clips lies a gap in which everything is silenced and reset, long enough for the
-reverb to die away.
+FluidSynth loads its soundfont once per run (which takes seconds for a compressed one), so a batch of scores
+becomes one long MIDI file. In the gap between two clips everything is silenced and reset, long enough for the
+reverb to decay.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _FLUIDSYNTH = (
 
 
 def render_notes(scores: Sequence[Score], soundfont: str) -> list[Array]:
-    """The pitched notes and soundfont drums of each score: mono, `CLIP_SAMPLES` each, levels as they come.
+    """The pitched notes and soundfont drums of each score: mono, `CLIP_SAMPLES` each, not normalized.
 
-    Raises `RuntimeError` when FluidSynth fails and `FileNotFoundError` without it or the soundfont.
+    Raises `RuntimeError` if FluidSynth fails and `FileNotFoundError` without it or the soundfont.
     """
     font = SOUNDFONTS[soundfont]
     if not font.exists():

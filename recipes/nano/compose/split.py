@@ -1,10 +1,10 @@
-"""Where a clip belongs, decided before anything is rendered and shared by every later stage.
+"""The split of a clip, decided before rendering.
 
-Three kinds of unseen material: `valid` and `test` hold compositions that training never sees, and
-`test_combo` holds combinations that training never sees although it knows each of their words.
+There are three kinds of unseen material: `valid` and `test` have compositions that do not occur in training,
+and `test_combo` has combinations that do not occur in training although each of their words does.
 
-The nano of this package was trained with an older split, which took the set of a kit's samples for a part
-of the composition (README.md, Splits); recipes/nano/cases.py leaves out what is on both sides of that one.
+The shipped nano was trained with an older split, which took the set of a kit's samples for a part of the
+composition (README.md, Splits); recipes/nano/cases.py excludes what is on both sides of that one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ HELD_OUT_SCENES = frozenset({("rain", "clock"), ("birds", "stream")})
 
 
 def is_held_out(plan: Plan) -> bool:
-    """Is the plan's combination kept out of training?"""
+    """Whether the plan's combination is held out from training."""
     if plan.kind == "arrangement":
         return (plan.style, plan.lead, plan.drums is not None) in HELD_OUT_ARRANGEMENTS
     if plan.kind == "solo":
@@ -62,9 +62,9 @@ def is_held_out(plan: Plan) -> bool:
 def composition(score: Mapping[str, object]) -> str:
     """What two clips have in common if they are the same music: notes, drum hits and the kit.
 
-    `score` is `Score.as_json()`, or what a clip's file under notes/ holds. Which set of its samples a kit
-    is played with does not count: there are twelve numbers for one to six sets, and a pattern that was
-    learnt with one snare is not unseen with another. Nor does how loud anything is played.
+    `score` is `Score.as_json()`, or the content of a clip's file under notes/. The set of samples of a kit
+    does not count: there are twelve numbers for one to six sets, and a pattern learned with one snare is not
+    unseen with another. Nor does loudness.
     """
     return json.dumps({**score, "kit_variant": 0})
 
@@ -72,8 +72,8 @@ def composition(score: Mapping[str, object]) -> str:
 def split_of(plan: Plan) -> str:
     """One of `SPLITS`: by combination first, then by a hash of the composition.
 
-    Music is hashed by what it plays, not by its seed: should two seeds ever draw the same composition,
-    both clips fall on the same side. A sound effect is hashed by its seed.
+    Music is hashed by its notes, not by its seed: if two seeds draw the same composition, both clips are on
+    the same side. A sound effect is hashed by its seed.
     """
     if is_held_out(plan):
         return "test_combo"

@@ -1,6 +1,6 @@
-"""Styles, moods and tempi: the tables that decide what an arrangement is made of.
+"""Styles, moods and tempi: the tables that determine an arrangement.
 
-Tempi are given as codec frames (20 ms) a beat, so that eighths and sixteenths fall on whole frames.
+Tempi are given as codec frames (20 ms) per beat, so that eighths and sixteenths are whole frames.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def bpm(frames_per_beat: int) -> float:
 
 @dataclass(frozen=True)
 class Mood:
-    """What a mood does to the music: mode, tempo classes (with weights), loudness, density, register."""
+    """A mood's effect on the music: mode, tempo classes (with weights), loudness, density, register."""
 
     name: str
     words: tuple[str, ...]
@@ -75,7 +75,7 @@ class Style:
     bass_share: float = 1.0
     drums: tuple[str, str] | None = None
     drums_share: float = 0.0
-    drums_level_db: float = 0.0  # loudness of the drums against the rest
+    drums_level_db: float = 0.0  # loudness of the drums relative to the rest
     swing: float = 0.5
     reverb: int = 30
     lowpass_hz: float | None = None

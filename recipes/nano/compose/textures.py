@@ -1,7 +1,7 @@
-"""What a pitched instrument plays over the chords: one function a texture.
+"""What a pitched instrument plays over the chords, one function per texture.
 
-Each draws its pattern once and then repeats it bar by bar over the changing chords: a clip is regular,
-and what makes it that clip is heard within its first bars.
+Each draws its pattern once and repeats it bar by bar over the changing chords: clips are regular, and their
+first bars show what is characteristic of them.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def pulse(grid: Grid, voice: Voice, rng: Random) -> list[Note]:
 
 
 def drone_melody(grid: Grid, voice: Voice, rng: Random) -> list[Note]:
-    """A melody over the tonic and fifth, struck again at each bar: the sitar's way."""
+    """A melody over the tonic and fifth, struck again at each bar, as on a sitar."""
     tonic = nearest_pitch(grid.chords[0].root, voice.centre - 12)
     low = Voice(voice.part, voice.centre, round(voice.velocity * 0.7))
     notes = melody(grid, voice, rng)
@@ -288,7 +288,7 @@ _POWER_RHYTHMS = (
 
 
 def power_chords(grid: Grid, voice: Voice, rng: Random) -> list[Note]:
-    """Root, fifth and octave together, as a distorted guitar likes them."""
+    """Root, fifth and octave together, as on a distorted guitar."""
     rhythm = _POWER_RHYTHMS[0] if voice.density == 0 else rng.choice(_POWER_RHYTHMS[1:])
     notes = []
     for bar in range(grid.bars):

@@ -1,9 +1,9 @@
-"""The tagger as an embedder of `magnet eval` and `magnet sweep`: a plugin, as any package can have one.
+"""The tagger as an embedder for `magnet eval` and `magnet sweep`: a plugin, as any package can provide.
 
     pip install -e recipes                          # registers it (recipes/pyproject.toml)
     magnet eval clips --reference test --embedder musicnn=musicnn-0.1.0-py3-none-any.whl
 
-It hears music: MagnaTagATune's instruments, styles and moods. Of sound effects it knows nothing.
+It recognizes music: MagnaTagATune's instruments, styles and moods. It does not know sound effects.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TaggerEmbedder:
         self.identity = f"musicnn 1 {digest.hexdigest()}"
 
     def embed(self, windows: Sequence[Tensor]) -> Tensor:
-        """See magnet_cli.evaluation.embedders.Embedder; D = 200. What is shorter than a patch is repeated."""
+        """See magnet_cli.evaluation.embedders.Embedder; D = 200. Audio shorter than a patch is repeated."""
         whole = []
         for window in windows:
             times = -(-self.window // len(window))
@@ -43,7 +43,7 @@ class TaggerEmbedder:
 
 
 def load(argument: str | None, device: str) -> TaggerEmbedder:
-    """What the entry point gives: `argument` is the wheel.
+    """The entry point; `argument` is the wheel.
 
     Raises:
         UsageError: there is none.

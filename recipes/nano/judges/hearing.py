@@ -1,4 +1,4 @@
-"""What is heard in a clip: instrument and drums by the tagger, tempo by librosa."""
+"""Judges a clip: instrument and drums by the tagger, tempo by librosa."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from recipes.nano.compose.styles import TEMPI, bpm
 from recipes.nano.judges.tagger import SAMPLE_RATE, TAGS, Tagger
 
-# Which tags name an instrument of the repertoire. The tagger has no word for some of them; they
-# are judged by the nearest ones it has.
+# The tags for each instrument. The tagger lacks some instruments, which are judged by the nearest tags it
+# has.
 INSTRUMENT_TAGS = {
     "piano": ("piano",),
     "electric piano": ("piano", "synth"),
@@ -42,7 +42,7 @@ DRUM_TAGS = ("drums", "beat", "beats", "techno", "dance")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a prompt asks for; None where it leaves it open or nothing can be judged."""
+    """What a prompt asks for; None if it leaves it open or it cannot be judged."""
 
     instrument: str | None
     drums: bool | None
@@ -51,7 +51,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the judges say about a clip."""
+    """The judges' results for a clip."""
 
     tags: Tensor  # float [50], mean over the patches
     embeddings: Tensor  # float [patches, 200]
@@ -61,7 +61,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether what was asked for was heard; None where it was not asked."""
+    """Whether what was asked for was heard; None if it was not asked for."""
 
     instrument: bool | None
     drums: bool | None
@@ -69,8 +69,8 @@ class Verdict:
 
 
 def listen(clip: Tensor, rate: int, tagger: Tagger) -> Heard:
-    """Ask the judges about a clip [channels, samples]."""
-    import librosa  # of all that is here only this needs recipes/nano/requirements.txt
+    """Judge a clip [channels, samples]."""
+    import librosa  # only this needs recipes/nano/requirements.txt
 
     mono = soxr.resample(clip.mean(0).numpy(), rate, SAMPLE_RATE).astype(np.float32)
     patch_tags, embeddings = tagger(torch.from_numpy(mono))
@@ -89,7 +89,7 @@ def judge(heard: Heard, wanted: Wanted, drum_threshold: float) -> Verdict:
     if wanted.drums is not None:
         drums = (heard.drum_score > drum_threshold) == wanted.drums
     if wanted.tempo_class is not None:
-        # Trackers take a double or half tempo as often as the written one; listeners do, too.
+        # Trackers find double or half the written tempo as often; so do listeners.
         slow_end, fast_end = tempo_range(wanted.tempo_class)
         tempo = any(slow_end <= heard.tempo * factor <= fast_end for factor in (0.5, 1.0, 2.0))
     return Verdict(instrument, drums, tempo)
@@ -116,7 +116,7 @@ def drum_threshold(heard: Sequence[Heard], drums: Sequence[bool]) -> float:
 
 
 def rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """For each question, the share of the clips asked about that were heard right; NaN of none."""
+    """For each question, the share of clips heard right among those that ask for it; NaN if none."""
     answers = {question: _answers(verdicts, question) for question in QUESTIONS}
     return {
         question: sum(given) / len(given) if given else float("nan")
@@ -125,12 +125,13 @@ def rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
 
 
 def judged(verdicts: Sequence[Verdict]) -> dict[str, int]:
-    """For each question, how many clips were asked about: what `rates` are shares of."""
+    """For each question, the number of clips that ask for it: what `rates` are shares of."""
     return {question: len(_answers(verdicts, question)) for question in QUESTIONS}
 
 
 def percent_of(share: float, count: int) -> str:
-    """ "68 % of 41", so that nobody takes a share of a few clips for one of all; "–" of none."""
+    """Format as "68 % of 41", so that a share of few clips is not mistaken for one of all; "–" if there are
+    none."""
     return f"{100 * share:.0f} % of {count}" if count else "–"
 
 

@@ -1,4 +1,4 @@
-"""What a codec's sound is measured by: pure functions of tensors, no audio is read and no model run here."""
+"""Measures of a codec's audio, as pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 WINDOWS = (256, 512, 1024, 2048)  # samples; of the multi-resolution distance
-_SILENCE = 1e-3  # amplitude that differences fade out below
+_SILENCE = 1e-3  # amplitude below which differences fade out
 
 
 def spectral_distance(reference: Tensor, other: Tensor, windows: Sequence[int] = WINDOWS) -> float:
@@ -62,11 +62,11 @@ def note_scores(
     """Precision and recall of notes: equal pitch, and onsets within `tolerance` seconds; each counts once.
 
     Args:
-        reference: (onset in seconds, MIDI pitch) of what was played.
-        heard: the same of what was heard.
+        reference: (onset in seconds, MIDI pitch) of the notes played.
+        heard: the same for the notes heard.
 
     Returns:
-        Precision and recall; 1 where there was nothing to get wrong.
+        Precision and recall; 1 if there was nothing to get wrong.
     """
     free: dict[int, list[float]] = {}
     for onset, pitch in sorted(reference):
@@ -81,7 +81,7 @@ def note_scores(
 
 
 def modulation_depth(sound: Tensor, sample_rate: int, frequency: float) -> float:
-    """How strongly the loudness of a steady sound goes up and down at one frequency: 0 not at all, 1 fully.
+    """The modulation of a steady sound's loudness at one frequency, from 0 (none) to 1 (full).
 
     Args:
         sound: samples [N].

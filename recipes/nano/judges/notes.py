@@ -1,7 +1,7 @@
 """The note judge: basic-pitch (Bittner et al., 2022, arXiv 2203.09893; Apache-2.0) through onnxruntime.
 
-The network gives, for each of 88 piano keys and 86 frames a second, how likely a note sounds and how
-likely it begins. Notes are read off here in a plain way, the same for every sound that is compared.
+For each of 88 piano keys and 86 frames a second, the network predicts the probability that a note sounds and
+that it starts. Notes are read off in a simple way, the same for all sounds that are compared.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class NoteListener:
     """Sound -> notes, as (onset in seconds, MIDI pitch)."""
 
     def __init__(self, wheel: Path) -> None:
-        import onnxruntime  # of recipes/nano/requirements.txt, needed by nobody without the wheel
+        import onnxruntime  # in recipes/nano/requirements.txt; only needed with the wheel
 
         member = "basic_pitch/saved_models/icassp_2022/nmp.onnx"
         with zipfile.ZipFile(wheel) as archive:

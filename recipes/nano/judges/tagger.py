@@ -1,8 +1,7 @@
 """The tagger: musicnn's MagnaTagATune network (Pons & Serra, 2019, arXiv 1909.06654), run in torch.
 
-Its weights are read from the package's wheel, which `pip download musicnn --no-deps` fetches. The
-code of the wheel is ISC; the weights were trained on MagnaTagATune and are used here to judge and
-for nothing else.
+Its weights are read from the package's wheel, downloaded with `pip download musicnn --no-deps`. The wheel's
+code has the ISC licence; the weights were trained on MagnaTagATune and are only used for evaluation here.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SAMPLE_RATE = 16_000
 N_FFT = 512
 HOP = 256
 N_MELS = 96
-PATCH_FRAMES = 187  # three seconds, what the network was trained on
+PATCH_FRAMES = 187  # three seconds, as in the network's training
 TAGS = (  # noqa: SIM905
     "guitar classical slow techno strings drums electronic rock fast piano ambient beat violin "
     "vocal synth female indian opera male singing vocals no_vocals harpsichord loud quiet flute "
@@ -85,7 +84,7 @@ class Tagger(nn.Module):
         return F.relu(F.conv2d(x, kernel, self._weight(name + "bias")))
 
     def _block(self, x: Tensor, conv: int, norm: int) -> Tensor:
-        """[P, 1, frames, mels] -> [P, filters, frames]: the loudest place on the frequency axis."""
+        """[P, 1, frames, mels] -> [P, filters, frames]: the maximum over the frequency axis."""
         return self._norm(self._conv(x, conv), norm).amax(-1)
 
     def _mid(self, x: Tensor, conv: int, norm: int) -> Tensor:
@@ -95,10 +94,10 @@ class Tagger(nn.Module):
 
 
 def patches(audio: Tensor) -> Tensor:
-    """Audio [samples] at 16 kHz -> log-mel patches [P, 187, 96], one after the other, no overlap.
+    """Audio [samples] at 16 kHz -> consecutive log-mel patches [P, 187, 96] without overlap.
 
-    The network was trained on mels rounded to float16 and then scaled by 10000; only the rounding
-    is done in float16 here, since the product would overflow.
+    The network was trained on mels rounded to float16 and then scaled by 10000; only the rounding is done in
+    float16 here, since the product would overflow.
 
     Raises:
         ValueError: the audio is shorter than a patch.

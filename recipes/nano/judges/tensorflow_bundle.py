@@ -1,8 +1,8 @@
 """Read the tensors of a TensorFlow checkpoint (`.index` + `.data-00000-of-00001`) without TensorFlow.
 
-The index is a LevelDB table: a footer points to an index block, which points to data blocks of
-prefix-compressed keys; each value is a small protocol buffer (BundleEntryProto) with the dtype,
-the shape and the place of the tensor's bytes in the data file.
+The index is a LevelDB table: a footer points to an index block, which points to data blocks with
+prefix-compressed keys; each value is a small protocol buffer (BundleEntryProto) with the dtype, the shape and
+the position of the tensor's bytes in the data file.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def read_bundle(prefix: str) -> dict[str, np.ndarray]:
     """Float32 tensors of the checkpoint whose files are `<prefix>.index` and `<prefix>.data-…`, by name.
 
     Raises:
-        ValueError: a block is compressed, or the files are no such checkpoint.
+        ValueError: a block is compressed, or the files are not such a checkpoint.
     """
     table = Path(f"{prefix}.index").read_bytes()
     data = Path(f"{prefix}.data-00000-of-00001").read_bytes()
     tensors = {}
     footer = table[-_FOOTER_BYTES:]
-    _, at = _varint(footer, 0)  # the metaindex block, which holds nothing that is needed
+    _, at = _varint(footer, 0)  # the metaindex block, which is not needed
     _, at = _varint(footer, at)
     for _, handle in _block(table, footer[at:]):
         for key, value in _block(table, handle):
