@@ -6,7 +6,8 @@ The library raises them; only `cli.app` turns them into text and an exit status.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
@@ -21,15 +22,31 @@ class MagnetError(Exception):
 
     exit_status = EXIT_UNEXPECTED
 
-    def __init__(self, message: str, hint: str = "", details: Sequence[str] = ()) -> None:
-        """`details`: lines to print between the message and the hint."""
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        details: Sequence[str] = (),
+        settings: Sequence[str] = (),
+    ) -> None:
+        """`details`: lines to print between the message and the hint; `settings`: named in either."""
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.details = tuple(details)
+        self.settings = tuple(settings)
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.message, *self.details, self.hint) if part)
+
+    def rename(self, called: Callable[[str], str]) -> None:
+        """Call its settings what the user called them: flags or columns."""
+        for name in self.settings:
+            said = called(name).replace("\\", r"\\")
+            whole_name = re.compile(rf"(?<![\w-]){name}\b")
+            self.message, self.hint = (
+                whole_name.sub(said, text) for text in (self.message, self.hint)
+            )
 
 
 class UsageError(MagnetError):

@@ -161,11 +161,12 @@ def without_none(hint: Any) -> Any:
 
 def cannot_be(name: str, value: Any, takes: str) -> UsageError:
     """The error for a value that a field or flag does not take."""
+    field = () if name.startswith("-") else (name,)
     said = shown(value)
     if isinstance(value, (float, tuple)):  # as it is written: 99, not 99.0
         several = value if isinstance(value, tuple) else (value,)
         said = ",".join(f"{one}".removesuffix(".0") for one in several)
-    return UsageError(f"{name} cannot be {said[:80]}.", f"It takes {takes}.")
+    return UsageError(f"{name} cannot be {said[:80]}.", f"It takes {takes}.", settings=field)
 
 
 def check(config: Any, refuse: Callable[[str, Any, str], Exception] = cannot_be) -> None:
@@ -271,13 +272,16 @@ def parse_region(text: str) -> tuple[float, float]:
     return region
 
 
-def check_seconds(flag: str, seconds: float | None) -> None:
-    """Check a length such as `--duration`, `--to` or `--overlap`.
-    Raises UsageError: it is not between 0 and 1,000,000 seconds."""
+# Of a setting that is a length.
+SECONDS: dict[str, Any] = {
+    "above": 0, "below": 1e6, "words": "seconds above 0 and below 1,000,000"
+}  # fmt: skip
+
+
+def check_seconds(name: str, seconds: float | None) -> None:
+    """Raise UsageError unless a length is between 0 and 1,000,000 seconds, or None."""
     if seconds is not None and not 0 < seconds < 1e6:
-        raise UsageError(
-            f"--{flag} cannot be {seconds:g}.", "It takes seconds above 0 and below 1,000,000."
-        )
+        raise cannot_be(name, seconds, SECONDS["words"])
 
 
 # Characters when escaped as JSON: files store the prompt in a comment, which opus limits to 60 kB.

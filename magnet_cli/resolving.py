@@ -153,6 +153,7 @@ def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
             f"{', '.join(strangers)} cannot be used with this model: it decodes "
             f"{'autoregressively' if lm.modeling == 'autoregressive' else 'by masked generation'}.",
             "Leave it out, or choose another model.",
+            settings=strangers,
         )
 
 
@@ -162,8 +163,9 @@ def _by_scores(given: DecodingConfig, config: DecodingConfig, rescored: bool) ->
     asked += ["rescorer"] * rescored
     if asked and given.span_order == "spread":
         raise UsageError(
-            f"{' and '.join(asked)} cannot be used: --span-order spread ignores span scores.",
-            "Leave it out, or use --span-order certainty.",
+            f"{' and '.join(asked)} cannot be used: span_order spread ignores span scores.",
+            "Leave it out, or use span_order certainty.",
+            settings=[*asked, "span_order"],
         )
     return config.altered({"span_order": "certainty"}) if asked else config
 
@@ -174,6 +176,7 @@ def _streams(config: DecodingConfig, n_q: int) -> tuple[int, ...]:
         raise UsageError(
             f"rescore_streams has {max(streams)}, but the model has {n_q} streams.",
             f"Streams are 0 to {n_q - 1}.",
+            settings=["rescore_streams"],
         )
     return streams
 
@@ -247,18 +250,14 @@ def gather(
         MagnetError: raised by `load`.
     """
     modeling = asked.lm.config.modeling
-    stranded = sorted(RESCORER_ONLY & config.given().keys())
-    if rescorer is None and stranded and modeling != "autoregressive":
-        raise UsageError(
-            f"{' and '.join(stranded)} needs a rescorer, but none is named.",
-            "Name one with --rescorer MODEL"
-            + (", or --rescorer self." if modeling == "hybrid" else "."),
-        )
+    if modeling != "autoregressive":
+        check_rescorer(config, rescorer)
     for flag, other in (("rescorer", rescorer), ("hybrid_model", hybrid_model)):
         if other is not None and modeling == "autoregressive":
             raise UsageError(
                 f"{flag} cannot be used with {asked.name}: it decodes autoregressively.",
                 "Leave it out, or choose another model.",
+                settings=[flag],
             )
     if hybrid_model is asked:
         hybrid_model = None  # a hybrid-trained model is the default; a masked one is refused below
@@ -285,6 +284,17 @@ def gather(
         _fitting(asked, rescorer, "rescorer", load),
         _fitting(asked, hybrid_model, "hybrid model", load),
     )
+
+
+def check_rescorer(config: DecodingConfig, rescorer: Parts | str | None) -> None:
+    """Raise UsageError if settings for a rescorer are given without one."""
+    stranded = sorted(RESCORER_ONLY & config.given().keys())
+    if rescorer is None and stranded:
+        raise UsageError(
+            f"{' and '.join(stranded)} needs a rescorer, but none is named.",
+            "Name one with --rescorer MODEL; a hybrid-trained model can be its own: --rescorer self.",
+            settings=stranded,
+        )
 
 
 def check_length(partner: Parts, frames: int) -> None:

@@ -323,6 +323,7 @@ class OutputConfig:
 
 
 MOST_BARS = 256
+_BEAT = ("bpm", "bars")
 TRIES, LOOP_TRIES = 4, 3  # default number of seeds
 MOST_STRETCH = 0.04  # relative change of tempo; more would be audible
 
@@ -352,9 +353,11 @@ class BarsConfig:
     def __post_init__(self) -> None:
         check(self)
         if self.bpm is None and self.bars is not None:
-            raise UsageError("bars needs bpm, too.", "Give the tempo, such as bpm 120.")
+            raise UsageError(
+                "bars needs bpm, too.", "Give the tempo, such as bpm 120.", settings=_BEAT
+            )
         if self.bpm is not None and self.bars is None:
-            raise UsageError("bpm needs bars, too.", "Give the number of bars, such as 4.")
+            raise UsageError("bpm needs bars, too.", "Give both: bpm 120 bars 4.", settings=_BEAT)
 
     def check_tries(self, loop: bool) -> None:
         """Check `tries`. Raises UsageError: it is set without bpm or a `loop` that follows its beat."""
@@ -362,6 +365,7 @@ class BarsConfig:
             raise UsageError(
                 "tries applies only to bpm, and to loops that follow their beat.",
                 "Use one of them, or leave tries out.",
+                settings=("tries", "bpm"),
             )
 
     @property

@@ -7,7 +7,6 @@ written back bit for bit. libsndfile decodes, soxr resamples.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -228,13 +227,13 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
             file: Any = path
             if path.is_fifo():  # libsndfile needs to seek
                 with path.open("rb") as pipe:
-                    shutil.copyfileobj(pipe, spool)
+                    _copy(pipe, spool, name)
                 file = spool
             else:
                 check_readable(path)
         else:
             name, file = STREAM, spool
-            shutil.copyfileobj(source, spool)
+            _copy(source, spool, name)
         comment = comments.read_wav_comment(file)  # libsndfile truncates long ones
         comment = comment or comments.moved_comment(file)
         chunks, pictures = comments.kept_chunks(file), comments.id3_pictures(file)
@@ -250,6 +249,19 @@ def open_sound(source: str | os.PathLike[str] | BinaryIO) -> Iterator[Sound]:
             sound.channel_mask = mask
             sound.points = points if points is not None and points.within(sound.length) else None
             yield sound
+
+
+_MOST_PIPED = 4_500_000_000  # bytes; a wav has at most 2^32
+
+
+def _copy(pipe: BinaryIO, spool: BinaryIO, name: str) -> None:
+    """Copy a stream. Raises AudioFileError: it is too long, as if endless, or begins with zeros alone."""
+    while data := pipe.read(1_000_000):
+        is_blank = len(data) == data.count(0) == 1_000_000 and spool.tell() == 0
+        if is_blank or spool.tell() > _MOST_PIPED:
+            wrong = "is not a sound that can be read" if is_blank else "has more than 4.5 GB"
+            raise AudioFileError(f"{name} {wrong}.", "Give the name of a sound file.")
+        spool.write(data)
 
 
 @contextmanager

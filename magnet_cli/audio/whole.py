@@ -89,10 +89,14 @@ def frames_of(data: Any) -> Iterator[Frame]:
                 at, before = follows, True
                 continue
         before = False
-        found, tag = data.find(b"\xff", at + 1), data.find(b"ID3", at + 1)
+        found = data.find(b"\xff", at + 1)
+        tag = data.find(b"ID3", at + 1, end if found < 0 else found)  # not to the end for each 0xff
         if found < 0 and tag < 0:
             return
-        at = min(place for place in (found, tag) if place >= 0)
+        at = found if tag < 0 else tag
+
+
+_WITHIN = 65_536 + 4096  # bytes in which an mp3's first frame is complete
 
 
 @contextmanager
@@ -140,10 +144,12 @@ def _changed(data: Any, copy: BinaryIO, said: list[str]) -> int:
 def _mpeg(data: Any, copy: BinaryIO, said: list[str], always: bool) -> int:
     first, count, claimed, extra = None, 0, None, []
     end, junk = 0, False
+    if data[:3] != b"ID3" and next(frames_of(data[:_WITHIN]), None) is None:
+        return 0  # without reading all of a large file that is none
     for frame in frames_of(data):
         junk, end = junk or 0 < end < frame.at, frame.at + frame.size
         if first is None:
-            if frame.at > 65_536 and data[:3] != b"ID3":
+            if frame.at > _WITHIN - 4096 and data[:3] != b"ID3":
                 return 0  # not an mp3, but has similar bytes in places
             first = frame
         tag = data[frame.at + frame.tag : frame.at + frame.tag + 12]

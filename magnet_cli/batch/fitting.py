@@ -167,7 +167,7 @@ def misfits(jobs: Iterable[Job], fitter: Fits) -> list[BadLine]:
         try:
             fitter.fit(job)
         except MagnetError as error:
-            bad.setdefault(job.line, BadLine(job.line, str(error)))
+            bad.setdefault(job.line, BadLine(job.line, str(error), settings=error.settings))
     return list(bad.values())
 
 

@@ -64,6 +64,8 @@ class Standing:
     def __init__(self, manifest: Manifest, force: bool) -> None:
         """`force`: replace clips made with other settings, and files of others."""
         self._manifest, self._force = manifest, force
+        # No run has begun here, or its manifest was deleted: no file is known to be this batch's.
+        self._is_first = not (force or manifest.run or manifest.clips)
 
     def review(self, jobs: Iterable[Job]) -> Review:
         """Sort the jobs."""
@@ -71,7 +73,8 @@ class Standing:
         for job in jobs:
             changes = self.changes(job)
             if changes is None:
-                (review.foreign if self.is_foreign(job) else review.make).append(job)
+                is_foreign = self.is_foreign(job) or (self._is_first and _exists(job))
+                (review.foreign if is_foreign else review.make).append(job)
                 continue
             unsaid, smaller = self._is_unsaid(job), self._is_smaller(job)
             if self._force and (changes or unsaid or smaller):
@@ -141,6 +144,12 @@ class Standing:
         except MagnetError:
             return True
         return (kept.get("prompt"), kept.get("seed")) != (job.target.prompt, job.target.seed)
+
+
+def _exists(job: Job) -> bool:
+    """Whether one of a job's files exists; a broken link does, too."""
+    paths = (job.target.path, job.target.codes)
+    return any(path is not None and os.path.lexists(path) for path in paths)
 
 
 def check_run(manifest: Manifest, run: Mapping[str, Any], force: bool) -> bool:

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
-from magnet_cli.cli.help import Command, Group
+from magnet_cli.cli.help import Command, Group, misuse
 from magnet_cli.errors import (
     EXIT_INTERRUPTED,
     EXIT_PIPE_CLOSED,
@@ -161,7 +161,11 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _command_of(arguments: Sequence[str]) -> str:
     """The called command, for errors without a parser's context, such as a flag without a value."""
     called = _called(arguments)
-    return f"magnet {called}" if called in COMMANDS else "magnet"
+    if called not in COMMANDS:
+        return "magnet"
+    commands = getattr(typer.main.get_command(build_app(called)), "commands", {})
+    inner = getattr(commands[called], "commands", {})
+    return " ".join(["magnet", called, *[word for word in arguments if word in inner][:1]])
 
 
 # Other programs' names for our commands.
@@ -270,24 +274,23 @@ def _interrupted() -> int:
 def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
     """Print an error; returns the exit status."""
     if isinstance(error, MagnetError):
+        if error.settings:
+            from magnet_cli.cli.settings import typed_flag
+
+            error.rename(lambda name: typed_flag(name, arguments))
         _complain(error.message, error.hint, error.details)
         return error.exit_status
     if isinstance(error, typer.Abort):
         return _interrupted()
     if isinstance(error, typer.TyperException):
         # Bare `magnet` and bare groups: typer raises their help text as if it were an error.
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else _command_of(arguments)
         if type(error).__name__ == "NoArgsIsHelpError":
             if text := error.format_message():  # empty where rich has printed it
                 _say(text)
             return EXIT_USAGE
-        hint = f"See `{path} --help`."
-        other = str(getattr(error, "option_name", "")).swapcase()  # -o for -O, and the reverse
-        if context is not None and any(other in one.opts for one in context.command.params):
-            hint = f"Did you mean {other}? {hint}"
-        _complain(error.format_message(), hint)
-        return EXIT_USAGE
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else _command_of(arguments)
+        return _explain(misuse(error, path, arguments))
     if is_out_of_memory(error):
         hint = "Use a shorter --duration, a smaller model, or --device cpu."
         _complain("There is not enough memory for this.", hint)

@@ -25,7 +25,7 @@ from magnet_cli.cli.settings import (
 from magnet_cli.cli.talk import Talk
 from magnet_cli.data.prompt_files import STDIN, PromptFormat, format_of, open_prompts, read_prompts
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import check_seconds, panel
+from magnet_cli.fields import panel
 from magnet_cli.settings import OutputConfig
 from magnet_cli.targets import DEFAULT_NAME
 
@@ -181,7 +181,6 @@ def batch(
             "--wildcards reads lists from the prompt file's folder, but stdin has none.",
             "Save the prompts in a file.",
         )
-    check_seconds("duration", clips.duration)
     shard, size = shard_of(options.shard, os.environ), parse_batch_size(options.batch_size)
     workers, crew = parse_workers(options.workers), None
     is_ray = options.engine == "ray"

@@ -129,7 +129,11 @@ class BatchRun:
             # Whether other models can make their clips is known once they are loaded; if not, clips fail.
             own = [job for job in jobs if named(job) == first]
             alike = len(own) == len(jobs)
-            self._refuse_bad(name, misfits := maker.fitter.misfits(own))
+            misfits = maker.fitter.misfits(own)
+            for bad in misfits:  # of a flag of all lines, rather than of one
+                if bad.settings and {*bad.settings} <= {*self._settings.decoding.given()}:
+                    raise UsageError(bad.message, settings=bad.settings)
+            self._refuse_bad(name, misfits)
             lines = {bad.number for bad in misfits}
             jobs = [job for job in jobs if job.line not in lines]
             if not self._begin(manifest, maker, True, alike=alike):
@@ -173,8 +177,8 @@ class BatchRun:
             check_run(manifest, self._asked(), self._force)
             models, begun = self._makers.own, manifest.run
             maker = stack.enter_context(self._makers.of(models, [], None, begun, keep=True))
-            again = not self._begin(manifest, maker, False, alike=True)
             standing = Standing(manifest, self._force)
+            again = not self._begin(manifest, maker, False, alike=True)
             already, doubts = 0, Review()
 
             def wanted(job: Job) -> bool:
@@ -195,7 +199,7 @@ class BatchRun:
                 return missing
 
             is_used = False  # workers serve one group of lines
-            for other, part in itertools.groupby(self._arriving(planned), named):
+            for other, part in itertools.groupby(self._arriving(name, planned), named):
                 if is_used or other != models:
                     stack.close()
                     models = other
@@ -253,6 +257,7 @@ class BatchRun:
         for item in planned:
             if isinstance(item, BadLine):
                 bad.append(item)
+                _refuse_noise(name, len(bad), len(jobs), most=100_000)
             else:
                 jobs.append(item)
         self._refuse_bad(name, bad)
@@ -280,11 +285,15 @@ class BatchRun:
             complain(f"Line {line.number}: {line.message}")
         self._talk.data({"event": "bad", "line": line.number, "error": line.message})
 
-    def _arriving(self, planned: Planned) -> Iterator[Job]:
+    def _arriving(self, name: str, planned: Planned) -> Iterator[Job]:
+        good = 0
         for item in planned:
             if isinstance(item, BadLine):
                 self._bad(item)
-            elif self._shard.has(item.index):
+                _refuse_noise(name, self._tally.bad_lines, good, most=1000)
+                continue
+            good += 1
+            if self._shard.has(item.index):
                 yield item
 
     def _asked(self) -> dict[str, str | int]:
@@ -403,3 +412,12 @@ class BatchRun:
 
 def _nothing(name: str) -> UsageError:
     return UsageError(f"{name} has no prompts.", "Write one per line, such as: lofi piano")
+
+
+def _refuse_noise(name: str, bad: int, good: int, most: int) -> None:
+    """Raise UsageError if over `most` lines are bad and few are good; there may be no end to them."""
+    if bad > most and bad > 10 * good:
+        raise UsageError(
+            f"{bad} of the first {bad + good} lines of {name} cannot be used.",
+            "Give a file of prompts, one per line.",
+        )

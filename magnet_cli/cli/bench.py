@@ -22,7 +22,7 @@ from magnet_cli.cli.settings import (
 from magnet_cli.cli.talk import Talk
 from magnet_cli.config import PRECISIONS, no_dtype
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import check, check_seconds, panel
+from magnet_cli.fields import SECONDS, check, panel
 
 if TYPE_CHECKING:
     from magnet_cli.evaluation.bench import Supply
@@ -62,6 +62,7 @@ class BenchOptions:
         flags="--duration -d",
         metavar="SECONDS",
         parser=seconds_of,
+        **SECONDS,
     )
     steps: tuple[int, ...] | None = _what(
         "Decoding steps of each stream, or one number for all.",
@@ -133,7 +134,6 @@ def bench(
     """
     voice = Talk(talk)
     check_plot(plot)
-    check_seconds("duration", what.duration)
     dtypes = _words(what.dtype)
     for name in dtypes:
         if name not in ("auto", *PRECISIONS):

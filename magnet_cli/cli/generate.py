@@ -31,7 +31,6 @@ from magnet_cli.cli.settings import (
 )
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
-from magnet_cli.fields import check_seconds
 from magnet_cli.naming import count_of
 from magnet_cli.settings import MOST_STRETCH, BarsConfig, OutputConfig, required
 
@@ -123,7 +122,6 @@ def gen(
     if bars.bpm is not None:
         _check_bars(clips.duration, exact)
     negative = cleaned(clips.negative)
-    check_seconds("duration", clips.duration)
     texts = texts_of(prompts, voice)
     say_split(texts, pieces.at, voice)
     # With times, all prompts are of one piece, which is named after the first.

@@ -1,4 +1,5 @@
-"""Formats the help of commands: rich's tables on wide terminals, otherwise each flag above its text.
+"""Formats the help of commands, rich's tables on wide terminals, otherwise each flag above its text; and says
+what the parser refused in the words of our own errors.
 
 On narrow terminals the tables would cut the names of flags and leave one word per line for their texts.
 """
@@ -7,9 +8,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
+
+from magnet_cli.errors import UsageError
+from magnet_cli.fields import cannot_be
 
 _ROOM = 100  # minimum columns for rich's tables
 ALL_FLAGS = "magnet.help_all"  # key in the context: show all flags
@@ -102,3 +107,98 @@ def _folded(line: str, width: int) -> str:
             lines.append("       ")
         lines[-1] += f" {part}" if lines[-1] else part
     return " \\\n".join(lines)
+
+
+def misuse(error: Any, command: str, arguments: Sequence[str]) -> UsageError:
+    """What typer's parser refused, with what to do next.
+
+    Args:
+        error: a TyperException.
+        command: the called command, such as `magnet gen`.
+        arguments: of the program.
+    """
+    kind, message = type(error).__name__, error.format_message()
+    context: Any = getattr(error, "ctx", None)
+    param: Any = getattr(error, "param", None)
+    called: Any = getattr(context, "command", None)
+    see = f"`{command} {'--help-all' if isinstance(called, EverydayCommand) else '--help'}` shows"
+    if kind == "NoSuchOption":
+        flag, near = error.option_name, sorted(error.possibilities or ())
+        if any(flag.swapcase() in one.opts for one in called.params):
+            near = [flag.swapcase()]  # -o for -O, and the reverse
+        hint = f"Did you mean {_either(near)}? " if near else ""
+        hint += f"{see} all flags.{_dashed(command, called, arguments, flag)}"
+        return UsageError(f"{command} has no flag {flag}.", hint)
+    if kind == "BadOptionUsage":
+        flag = error.option_name
+        if "not take" in message:
+            return UsageError(f"{flag} takes no value.", f"Write {flag} alone.")
+        return UsageError(f"{flag} has no value.", f"Write one behind it; {see} what it takes.")
+    if kind == "MissingParameter":
+        what = param.opts[0] if param.param_type_name == "option" else param.metavar
+        example = re.search(r"^ +(magnet .*)", called.epilog or "", re.MULTILINE)
+        hint = f"Such as: {example[1]}" if example else f"{see} what it takes."
+        return UsageError(
+            f"{command} needs {what}.", _dashed(command, called, arguments, "").strip() or hint
+        )
+    if kind == "BadParameter" and param is not None:
+        flag = next(
+            (o for o in param.opts for word in arguments if word.startswith(o)), param.opts[0]
+        )
+        value, takes = _refused(error)
+        if not takes:
+            return UsageError(f"{flag} cannot be used: {error.message}", f"{see} what it takes.")
+        refused = cannot_be(flag, value, takes)
+        refused.hint += _dashed(command, called, arguments, f"{flag}{value}")
+        return refused
+    if extra := re.search(r"extra argument.*? \((.*)\)$", message, re.DOTALL):
+        quote = "Quote a text of several words; " if _takes_prompts(called) else ""
+        return UsageError(
+            f"{command} has too many arguments: {extra[1]}", f"{quote}{see} what it takes."
+        )
+    commands = [*getattr(called, "commands", ())]
+    if commands and (asked := re.search(r"('.*?')\.? *(.*)$", message, re.DOTALL)):
+        hint = f"{asked[2]} It has {_either(commands, 'and')}.".strip()
+        return UsageError(f"{command} has no command {asked[1]}.", hint)
+    return UsageError(message, f"{see} what it takes.")
+
+
+def _refused(error: Any) -> tuple[Any, str]:
+    """The refused value of a flag and what the flag takes; "" if typer does not tell."""
+    reasons = getattr(error.__cause__, "errors", None)
+    if reasons is None:
+        return None, ""
+    why = reasons()[0]
+    limits = why.get("ctx", {})
+    takes = "a whole number" if "int" in why["type"] else "a number"
+    if "ge" in limits or "le" in limits:
+        takes = f"{limits['ge']:g} or more" if "ge" in limits else f"at most {limits['le']:g}"
+    elif why["type"] == "value_error":
+        _, is_choice, choices = why["msg"].rpartition(" is not one of ")
+        takes = str(limits["error"])
+        if is_choice:
+            takes = _either(re.findall(r"'([^']*)'", choices))
+    return why["input"], takes
+
+
+def _dashed(command: str, called: Any, arguments: Sequence[str], start: str) -> str:
+    """How to give a text that begins with a dash, if one with this start was taken for a flag; start "": a
+    word that may have been."""
+    if not any(one.param_type_name == "argument" for one in called.params):
+        return ""
+    short = rf"-\w*{re.escape(start[1:])}"
+    said = (short if len(start) == 2 else re.escape(start)) if start else r"-[a-z]{3,}( |$)"
+    word = next((one for one in arguments if len(one) > 2 and re.match(said, one)), "")
+    if not word or (word.startswith("--") and not _takes_prompts(called)):
+        return ""
+    return f' What begins with a dash and is no flag goes last, behind --: {command} -- "{word}"'
+
+
+def _takes_prompts(called: Any) -> bool:
+    return any(one.metavar == "PROMPT" for one in called.params)
+
+
+def _either(names: Sequence[str], word: str = "or") -> str:
+    """ "a, b or c"."""
+    *first, last = names
+    return f"{', '.join(first)} {word} {last}" if first else last

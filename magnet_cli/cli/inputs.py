@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from magnet_cli.audio.sound import Sound
 
 STDIN = "-"
+_MOST_PIPED = 1_000_000  # bytes of a prompt
 
 # Prompts, each with the second at which it begins.
 Cues = Sequence[tuple[float, str]]
@@ -127,7 +128,13 @@ def texts_of(prompts: Sequence[str], talk: Talk) -> list[str]:
             if stdin().isatty():
                 talk.note("Type a prompt, then press Ctrl-D.")
             try:
-                prompt = stdin().buffer.read().decode("utf-8-sig")
+                data = stdin().buffer.read(_MOST_PIPED + 1)
+                if len(data) > _MOST_PIPED:
+                    raise UsageError(
+                        "stdin holds more than a prompt.",
+                        "Pipe a sentence or two in; `magnet batch -` takes one prompt a line.",
+                    )
+                prompt = data.decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 raise UsageError("stdin is not UTF-8 text.", "Pipe a text in.") from error
         texts.append(clean_prompt(as_given(prompt)))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -24,22 +24,25 @@ import typer
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import (
+    SECONDS,
     NotOfTypeError,
     Setting,
     cannot_be,
-    check_seconds,
     panel,
     parse_seconds,
     settings_of,
     typed,
 )
+from magnet_cli.resolving import check_rescorer
 from magnet_cli.settings import (
     DECODING,
     MAX_SEED,
     MOST_VARIATIONS,
     PARTNERS,
     PRESETS,
+    BarsConfig,
     DecodingConfig,
+    OutputConfig,
     check_preset,
     with_preset,
 )
@@ -337,13 +340,11 @@ class SeedOptions:
 
 
 def seconds_of(text: str | float) -> float:
-    """Parse a flag's time. Raises BadParameter if it is not valid."""
+    """Parse a flag's time. Raises NotOfTypeError if it is not valid."""
     try:
         return parse_seconds(str(text))
     except ValueError:
-        raise typer.BadParameter(
-            f"{str(text)[:80]!r} is not a time. It takes seconds or minutes: 90 or 1:30."
-        ) from None
+        raise NotOfTypeError("seconds or minutes: 90 or 1:30") from None
 
 
 @dataclass(frozen=True)
@@ -355,6 +356,7 @@ class ClipOptions(SeedOptions):
         flags="--duration -d",
         metavar="SECONDS",
         parser=seconds_of,
+        **SECONDS,
     )
 
 
@@ -400,12 +402,7 @@ class PartnerOptions:
     )
 
     def __post_init__(self) -> None:
-        given = self.config
-        if self.rescorer is None and (given.rescorer_weight is not None or given.rescore_streams):
-            raise UsageError(
-                "--rescorer-weight and --rescore-streams need a rescorer.",
-                "Name one with --rescorer MODEL.",
-            )
+        check_rescorer(self.config, self.rescorer)
 
     def refuse(self, what: str) -> None:
         """Raise UsageError if a partner or another --hybrid length was given, which `what` does not support.
@@ -447,10 +444,8 @@ class WindowOptions:
     overlap: float | None = _windows(
         "Overlap of each window with the sound before it. Default: 0.3 of the segment.",
         metavar="SECONDS",
+        **SECONDS,
     )
-
-    def __post_init__(self) -> None:
-        check_seconds("overlap", self.overlap)
 
 
 @dataclass(frozen=True)
@@ -465,6 +460,20 @@ class PieceOptions(WindowOptions):
         parser=seconds_of,
     )
     keep_partial: bool = _windows("On Ctrl-C, keep the finished part of the piece.", False)
+
+
+def typed_flag(name: str, arguments: Sequence[str]) -> str:
+    """The flag of a setting as it was typed; if it was not, its usual flag, or the name if it has none."""
+    tables = (DecodingConfig, OutputConfig, BarsConfig, ClipOptions, PieceOptions, PartnerOptions)
+    each = next((one for table in tables for one in flags_of(table) if one.name == name), None)
+    kebab = name.replace("_", "-")
+    flags = (
+        [f"--{kebab}", f"--no-{kebab}"] if each is None else each.flags.replace("/", " ").split()
+    )
+    for flag in flags if each is None else [*flags, *filter(None, each.names)]:
+        if any(word.partition("=")[0] == flag for word in arguments):
+            return flag
+    return name if each is None else each.names[0]
 
 
 @dataclass(frozen=True)

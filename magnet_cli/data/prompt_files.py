@@ -35,6 +35,7 @@ _SUFFIXES: dict[str, PromptFormat] = {
 }
 STDIN = "-"
 LONGEST_RECORD = 1_000_000  # bytes; a prompt file's line is a few hundred
+_ENDLESS = 64  # so many times that: it is no file of lines
 _CHUNK = 65_536
 _FOR_NULS = " For prompts between NULs say -0."
 
@@ -77,6 +78,9 @@ def open_prompts(name: str) -> Iterator[PromptSource]:
         if path.is_dir():
             raise UsageError(f"{name} is a folder.", "Give a file of prompts, or `-` for stdin.")
         file = path.open("rb")
+        if (path.is_char_device() or path.is_block_device()) and not file.isatty():
+            file.close()
+            raise UsageError(f"{name} is a device, not a file.", "Give a file of prompts.")
     except FileNotFoundError as error:
         raise UsageError(f"There is no file {name}.", "Check the name.") from error
     except (OSError, ValueError) as error:
@@ -135,19 +139,27 @@ def records(
 
     Yields None for a record of more than `longest` bytes, which is skipped, so that a file without newlines
     needs no memory. The rest after the last separator is a record unless it is empty.
+
+    Raises DataError: it has no separator in 64 times `longest`.
     """
-    kept, overlong = bytearray(), False
+    kept, overlong, skipped = bytearray(), False, 0
     while chunk := stream.read1(_CHUNK):
         *complete, rest = chunk.split(separator)
         for piece in complete:
             overlong = overlong or len(kept) + len(piece) > longest
             yield None if overlong else bytes(kept + piece)
             kept.clear()
-            overlong = False
+            overlong, skipped = False, 0
         kept += rest
         if len(kept) > longest:
+            skipped += len(kept)
             kept.clear()
             overlong = True
+        if skipped > _ENDLESS * longest:
+            raise DataError(
+                f"A line has more than {_ENDLESS * longest // 1_000_000} MB.",
+                "Is this a file of prompts?",
+            )
     if kept or overlong:
         yield None if overlong else bytes(kept)
 
@@ -198,16 +210,27 @@ def _from_json(texts: Iterator[tuple[int, str] | BadLine]) -> Iterator[PromptLin
         number, text = item
         if not text.strip():
             continue
-        values: dict[str, Any] = {}
         try:
-            values = _json_object(text)
-            yield line_of(number, values, text=False)
+            values, typed = _json_object(text)
         except UsageError as error:
-            yield BadLine(number, str(error), num_of(values, text=False))
+            yield BadLine(number, str(error))
+            continue
+        yield _line(number, values, typed, text=False)
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    """Parse the fields of a JSON object.
+def _line(
+    number: int, values: dict[str, Any], typed: dict[str, str], text: bool
+) -> PromptLine | BadLine:
+    """A line from its fields' values; `typed` are the names by which the file calls them."""
+    try:
+        return line_of(number, values, text=text)
+    except UsageError as error:
+        error.rename(lambda name: typed.get(name, name))
+        return BadLine(number, str(error), num_of(values, text=text))
+
+
+def _json_object(text: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a JSON object's fields, and the fields' names in it.
     Raises UsageError: it is not one, or has an unknown or duplicate field."""
     try:
         parsed = reading.json_of(text)
@@ -219,12 +242,13 @@ def _json_object(text: str) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise UsageError("It is not a JSON object.", 'Write {"prompt": "lofi piano"}.')
     values: dict[str, Any] = {}
+    typed: dict[str, str] = {}
     for name, value in parsed.items():
         known = field_of(name)  # some have two names
         if known in values:
             raise UsageError(f"{known} occurs twice.", "Leave one out.")
-        values[known] = value
-    return values
+        values[known], typed[known] = value, name.strip()
+    return values, typed
 
 
 class _Feed:
@@ -286,7 +310,7 @@ def _table(feed: _Feed, delimiter: str) -> Iterator[tuple[int, list[str]] | BadL
 def _from_table(stream: Readable, delimiter: str) -> Iterator[PromptLine | BadLine]:
     """Rows under a header with the fields' names."""
     delimiter, table = table_of(stream, delimiter, "line")
-    columns: list[str] | None = None
+    columns: dict[str, str] | None = None
     for item in table:
         if isinstance(item, BadLine):
             yield item
@@ -327,7 +351,8 @@ def _rows(feed: _Feed, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
         yield feed.first or 1, row
 
 
-def _columns(row: list[str], number: int, delimiter: str) -> list[str]:
+def _columns(row: list[str], number: int, delimiter: str) -> dict[str, str]:
+    """The fields of a table's columns, with the names that its header gives them."""
     names = "prompt,seed,duration".replace(",", delimiter)
     try:
         columns = [field_of(name) for name in row]
@@ -344,18 +369,14 @@ def _columns(row: list[str], number: int, delimiter: str) -> list[str]:
             f"Line {number} has no column named prompt.",
             f"The first line must name the columns, such as {names!r}.",
         )
-    return columns
+    return dict(zip(columns, (name.strip() for name in row), strict=True))
 
 
-def _table_line(number: int, row: list[str], columns: list[str]) -> PromptLine | BadLine:
+def _table_line(number: int, row: list[str], columns: dict[str, str]) -> PromptLine | BadLine:
     if len(row) > len(columns):
         return BadLine(
             number,
             f"It has {len(row)} values, but there are {len(columns)} columns. "
             "Put a value that holds a separator into double quotes.",
         )
-    values = dict(zip(columns, row, strict=False))
-    try:
-        return line_of(number, values, text=True)
-    except UsageError as error:
-        return BadLine(number, str(error), num_of(values, text=True))
+    return _line(number, dict(zip(columns, row, strict=False)), columns, text=True)

@@ -58,6 +58,7 @@ class BadLine:
     number: int  # from 1
     message: str  # what is wrong, and what would be valid
     num: int | None = None  # variations, if the line specifies them
+    settings: tuple[str, ...] = ()  # named in the message
 
 
 _OWN = {
@@ -139,7 +140,8 @@ def _check_own(given: Mapping[str, Any]) -> None:
     check_seconds("duration", given.get("duration"))
     check_preset(preset)
     if preset is not None and "decoding_steps" in given:
-        raise UsageError("preset and steps both set the steps.", "Leave one out.")
+        said = "preset and decoding_steps both set the steps."
+        raise UsageError(said, "Leave one out.", settings=["decoding_steps"])
     if given.get("out") == "":
         raise UsageError("out is empty.", "Name a file, or leave it out.")
 
@@ -155,6 +157,7 @@ def _check_task(task: LineTask, given: Mapping[str, Any], output: Mapping[str, A
         raise UsageError(
             f"{next(iter(output))} applies only with through_codec.",
             "Leave it out: the file has its input's format.",
+            settings=[*output],
         )
 
 
@@ -168,4 +171,5 @@ def _value(name: str, value: Any, text: bool) -> Any:
     try:
         return typed(each.kind, value, text=text, example=each.example)
     except NotOfTypeError as error:
-        raise UsageError(f"{name} cannot be {shown(value)}.", f"It takes {error}.") from None
+        message = f"{name} cannot be {shown(value)}."
+        raise UsageError(message, f"It takes {error}.", settings=[name]) from None

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from magnet_cli.audio.formats import format_of, rate_for
 from magnet_cli.audio.metadata import from_comment, to_comment
-from magnet_cli.audio.sound import Samples, resample, with_channels
+from magnet_cli.audio.sound import Samples, open_sound, resample, with_channels
 from magnet_cli.errors import AudioFileError, MagnetError
 from magnet_cli.settings import AudioFormat, OutputConfig
 from tests import sounds
@@ -208,6 +209,25 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert caught.value.exit_status == 1
     assert [path.name for path in tmp_path.iterdir()] == ["clip.wav"]
     assert old.read_bytes() == b"the old one"
+
+
+def test_noise_is_soon_no_sound(tmp_path: Path) -> None:
+    """It was searched to its end for every 255 in it: 300 MB took more than hours."""
+    path = tmp_path / "noise.wav"
+    path.write_bytes(np.random.default_rng(0).bytes(30_000_000))
+    began = time.perf_counter()
+    with pytest.raises(AudioFileError, match="not a sound"), open_sound(path):
+        pass
+    assert time.perf_counter() - began < 5
+
+
+def test_a_stream_of_zeros_is_not_copied_for_ever() -> None:
+    with (
+        open("/dev/zero", "rb") as endless,
+        pytest.raises(AudioFileError, match="not a sound"),
+        open_sound(endless),
+    ):
+        pass
 
 
 def test_resampling_keeps_pitch_and_length() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from magnet_cli.batch.jobs import Job
+from magnet_cli.batch.jobs import Job, Shard
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.resume import Standing, as_begun, check_run, differences
 from magnet_cli.data.prompts import PromptLine
@@ -167,6 +167,17 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did not make: 0001-b-101"):
         review.refuse()
     assert Standing(manifest, force=True).review([theirs]).make == [theirs]
+
+
+def test_without_a_manifest_no_file_is_the_batchs_own(tmp_path: Path) -> None:
+    """Clips of a batch whose manifest was deleted were replaced if prompt and seed were the same."""
+    mine, coded = jobs(batch(tmp_path, codes=True), "a", "b")
+    sound(mine, prompt="a", seed=mine.target.seed)
+    assert coded.target.codes is not None
+    coded.target.codes.write_bytes(b"codes")
+    manifest = Manifest.read(tmp_path, Shard())
+    assert Standing(manifest, force=False).review([mine, coded]).foreign == [mine, coded]
+    assert Standing(manifest, force=True).review([mine, coded]).make == [mine, coded]
 
 
 def test_a_batch_goes_on_as_it_began(tmp_path: Path) -> None:

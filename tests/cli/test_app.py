@@ -291,7 +291,7 @@ def test_a_flag_without_its_value_points_to_its_commands_help(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert run(["show", "--spectrogram"]) == 2
-    assert "See `magnet show --help`." in capfd.readouterr().err
+    assert "`magnet show --help` shows what it takes." in capfd.readouterr().err
 
 
 def every_help(capfd: pytest.CaptureFixture[str]) -> Iterator[str]:

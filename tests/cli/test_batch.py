@@ -544,7 +544,7 @@ def test_hostile_files_are_refused(magnet: Magnet, data: bytes, message: str) ->
         (("p.txt", "-O", "clips", "--shard", "2"), "I/N"),
         (("p.txt", "-O", "clips", "-d", "-1"), "--duration"),
         (("p.txt", "-O", "clips", "--from", "xls"), "--from"),
-        (("p.txt", "-O", "clips", "--rescorer-weight", "0.5"), "need a rescorer"),
+        (("p.txt", "-O", "clips", "--rescorer-weight", "0.5"), "needs a rescorer"),
         (("-", "-O", "clips"), "stdin has no prompts"),
     ],
 )
@@ -563,6 +563,23 @@ def test_many_bad_lines_are_counted(magnet: Magnet) -> None:
     assert outcome.status == 2
     assert "99,980 more bad lines." in outcome.err
     assert len(outcome.err.splitlines()) < 30
+
+
+@pytest.mark.parametrize(("name", "most"), [("noise.txt", 100_001), ("-", 1001)])
+def test_noise_is_not_read_to_its_end(magnet: Magnet, name: str, most: int) -> None:
+    """Each of its lines was kept, of however many gigabytes."""
+    Path("noise.txt").write_bytes(b"\xff\n" * 200_000)
+    outcome = magnet("batch", name, "-O", "out", *QUICK, stdin=b"\xff\n" * 5000)
+    assert outcome.status == 2
+    assert f"{most} of the first {most} lines of" in outcome.err
+
+
+def test_a_flag_that_does_not_fit_the_model_is_named_once(magnet: Magnet, prompts: str) -> None:
+    """It was named as a field, once for each line, which were to be repaired."""
+    outcome = magnet("batch", prompts, "-O", "out", *QUICK, "--cfg-coef", "3")
+    assert outcome.status == 2
+    assert outcome.err.count("--cfg-coef cannot be used with this model") == 1
+    assert "Line" not in outcome.err
 
 
 def test_hostile_lines_do_no_harm(magnet: Magnet, tmp_path: Path) -> None:

@@ -86,6 +86,39 @@ def test_lines_that_end_in_cr_alone_are_said() -> None:
     assert only("rain\r\n") == PromptLine(1, "rain")
 
 
+@pytest.mark.parametrize(
+    ("data", "kind", "says"),
+    [
+        ("prompt,Steps\nrain,x\n", "csv", "Steps cannot be 'x'"),
+        ("prompt,decoding-steps\nrain,0\n", "csv", "decoding-steps cannot be 0"),
+        ('{"prompt": "rain", "spans": "q"}', "jsonl", "spans cannot be 'q'"),
+        ('{"prompt": "rain", "max-limiting": 99}', "jsonl", "max-limiting cannot be 99."),
+        ('{"prompt": "rain", "duration": -1}', "jsonl", "duration cannot be -1"),
+        ('{"prompt": "rain", "preset": "fast", "steps": 3}', "jsonl", "preset and steps both"),
+    ],
+)
+def test_errors_name_the_column_as_the_file_does(data: str, kind: PromptFormat, says: str) -> None:
+    """They named the field: whoever wrote a column "steps" did not find decoding_steps in the file."""
+    assert bad(data, kind).startswith(says)
+
+
+class _Endless:
+    def read1(self, size: int = -1, /) -> bytes:
+        return bytes(size)
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "jsonl"])
+def test_a_stream_without_lines_is_not_read_for_ever(kind: PromptFormat) -> None:
+    """`magnet batch - < /dev/zero` read until it was killed."""
+    with pytest.raises(DataError, match="more than 64 MB"):
+        list(read_prompts(_Endless(), kind))
+
+
+def test_devices_are_no_files_of_prompts() -> None:
+    with pytest.raises(UsageError, match="is a device"), open_prompts("/dev/zero"):
+        pass
+
+
 def test_utf_16_is_said() -> None:
     """Once: every line after it was bad for its NULs, too."""
     (only,) = lines("lofi piano\nrain\nwind\n".encode("utf-16"))
