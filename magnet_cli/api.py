@@ -385,11 +385,8 @@ class Model(Pipeline):
 
     def check_piece(self, prompt: Prompt, seconds: float, loop: bool = False, **how: Any) -> None:
         """Check, without generating, that the model can make a piece.
-
-        Raises:
-            UsageError: the settings, the overlap or the prompts' times do not fit the model; for a loop,
-                the model is autoregressive or the loop too short.
-        """
+        Raises UsageError: the settings, the overlap or the prompts' times do not fit the model; for a
+        loop, the model is autoregressive or the loop too short."""
         direction, _ = self._direction(prompt, **how)
         frames = frames_holding(self, seconds)
         pieces.Filler(self, direction, frames)

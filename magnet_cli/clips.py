@@ -233,10 +233,7 @@ class Result(GenerationResult):
 
     def clip(self, item: int = 0, seconds: float | None = None) -> Clip:
         """One of the clips; `seconds` cuts it to another length than requested.
-
-        Raises:
-            UsageError: there is no such clip.
-        """
+        Raises UsageError: there is no such clip."""
         if not isinstance(item, int) or not 0 <= item < len(self.seeds):
             raise UsageError(
                 f"There is no clip {item!r}.", f"Clips are 0 to {len(self.seeds) - 1}."
@@ -283,10 +280,7 @@ class Edit:
         on_step: OnStep | None = None,
     ) -> SavedClip:
         """As `Clip.write`; the file has the input's format, so `output` and `on_step` are ignored.
-
-        Raises:
-            MagnetError: the file cannot be written.
-        """
+        Raises MagnetError: the file cannot be written."""
         kept = self.making.record(self.settings, 0, OUTPUT_DEFAULTS) | {"output": {}}
         opened = self.source
         with nullcontext(opened) if isinstance(opened, Sound) else open_sound(opened) as sound:

@@ -56,10 +56,7 @@ def make_request(
     partners: Partners = NONE,
 ) -> GenerationRequest:
     """Check the arguments of `Model.generate` and fill in defaults.
-
-    Raises:
-        UsageError: an argument cannot be used, or does not fit the others.
-    """
+    Raises UsageError: an argument cannot be used, or does not fit the others."""
     lm = asked.lm.config
     if isinstance(prompts, str):
         raise UsageError("prompts is one text.", "Give a list of texts: one clip for each.")
@@ -211,10 +208,7 @@ def _opens(known: Tensor, frames: int) -> bool:
 
 def frames_for(duration: float | None, lm: LMConfig, name: str) -> int | None:
     """Number of frames that hold `duration` seconds; None stands for the segment.
-
-    Raises:
-        UsageError: it is longer than the segment of the model, called `name`.
-    """
+    Raises UsageError: it is longer than the segment of the model, called `name`."""
     if duration is None:
         return None
     if duration > lm.segment_duration + 1e-6:
@@ -228,11 +222,7 @@ def frames_for(duration: float | None, lm: LMConfig, name: str) -> int | None:
 
 
 def check_hybrid(seconds: float, frames: int | None, lm: LMConfig) -> None:
-    """Check the length of the autoregressive part.
-
-    Raises:
-        UsageError: it is longer than the clip.
-    """
+    """Check the length of the autoregressive part. Raises UsageError: it is longer than the clip."""
     longest = lm.segment_frames if frames is None else frames
     if round(seconds * lm.frame_rate) > longest:
         clip = longest / lm.frame_rate
@@ -244,10 +234,7 @@ def check_hybrid(seconds: float, frames: int | None, lm: LMConfig) -> None:
 
 def check_frames(frames: int | None, config: DecodingConfig, lm: LMConfig) -> int:
     """Number of frames to decode: by default the segment, cut to whole spans without `full_length`.
-
-    Raises:
-        UsageError: there is no frame, more than a segment, or less than a span.
-    """
+    Raises UsageError: there is no frame, more than a segment, or less than a span."""
     longest = lm.segment_frames
     frames = longest if frames is None else _whole("frames", frames)
     if not 1 <= frames <= longest:

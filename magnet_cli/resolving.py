@@ -37,11 +37,8 @@ def resolve(
     given: DecodingConfig, checkpoint: DecodingConfig, lm: LMConfig, rescored: bool = False
 ) -> DecodingConfig:
     """Resolve every setting: the user's, else the checkpoint's, else the paper's.
-
-    Raises:
-        UsageError: a setting does not apply to this kind of model, or does not fit its streams, the other
-            settings or the use of a rescorer (`rescored`).
-    """
+    Raises UsageError: a setting does not apply to this kind of model, or does not fit its streams, the
+    other settings or the use of a rescorer (`rescored`)."""
     _refuse_strangers(given, lm)
     base = AUTOREGRESSIVE_DEFAULTS if lm.modeling == "autoregressive" else DECODING_DEFAULTS
     config = given.over(checkpoint.over(base.altered({"span_len": lm.span_len})))
@@ -299,10 +296,7 @@ def check_rescorer(config: DecodingConfig, rescorer: Parts | str | None) -> None
 
 def check_length(partner: Parts, frames: int) -> None:
     """Check that a clip of `frames` frames is no longer than a partner's segment.
-
-    Raises:
-        UsageError: it is longer.
-    """
+    Raises UsageError: it is longer."""
     trained_on = partner.lm.config
     if frames > trained_on.segment_frames:
         raise UsageError(

@@ -60,11 +60,8 @@ def check_targets(path: Path | None, codes: Path | None, force: bool) -> None:
 
 def check_writable(path: Path, force: bool) -> None:
     """Check that a file can be written.
-
-    Raises:
-        AudioFileError: it exists and `force` is off, is not a regular file, or its folder is missing or
-            read-only.
-    """
+    Raises AudioFileError: it exists and `force` is off, is not a regular file, or its folder is missing or
+    read-only."""
     try:
         if "\0" in str(path):
             raise ValueError("it contains a null byte")
@@ -103,10 +100,7 @@ class NameTemplate:
 
     def __init__(self, template: str, flag: str = "--name") -> None:
         """Check the template given by `flag`.
-
-        Raises:
-            UsageError: it has an unknown field, or gives names that cannot be used.
-        """
+        Raises UsageError: it has an unknown field, or gives names that cannot be used."""
         self._template = template
         try:
             fields = [
@@ -153,10 +147,7 @@ def is_template(name: str) -> bool:
 
 def check_relative(name: str) -> PurePosixPath:
     """Check a path relative to the output folder; it must be valid on every system.
-
-    Raises:
-        UsageError: it leads out of the folder, is hidden, or contains invalid characters.
-    """
+    Raises UsageError: it leads out of the folder, is hidden, or contains invalid characters."""
     path = PurePosixPath(name)
     said = shown(name)
     if path.is_absolute() or "\\" in name or ":" in name or ".." in path.parts:
@@ -189,10 +180,7 @@ def check_relative(name: str) -> PurePosixPath:
 
 def check_inside(folder: Path, parent: Path) -> None:
     """Check that `parent`, a path below `folder`, does not lead out of it through a link.
-
-    Raises:
-        UsageError: it does.
-    """
+    Raises UsageError: it does."""
     real = os.path.realpath(folder)
     if os.path.commonpath([real, os.path.realpath(parent)]) != real:
         raise UsageError(

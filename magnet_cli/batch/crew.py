@@ -99,10 +99,7 @@ class Crew:
 
     def facts(self) -> Facts:
         """Facts about the model from the first worker; waits until it is loaded.
-
-        Raises:
-            MagnetError: no worker could load it.
-        """
+        Raises MagnetError: no worker could load it."""
         self._is_ready.wait()
         self._check()
         assert self._facts is not None

@@ -98,10 +98,7 @@ class Writer:
 
     def check(self) -> None:
         """Raise Stopped if the thread has stopped, so that nothing more is generated.
-
-        Raises:
-            Stopped: the thread met an error that affects every clip.
-        """
+        Raises Stopped: the thread met an error that affects every clip."""
         if self._error is not None:
             raise Stopped
 

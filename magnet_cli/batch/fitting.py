@@ -91,11 +91,7 @@ class Fitter:
         self._known: dict[FitKey, Fit] = {}
 
     def fit(self, job: Job) -> Fit:
-        """The settings with which to decode a job.
-
-        Raises:
-            MagnetError: the model cannot do the job.
-        """
+        """The settings with which to decode a job. Raises MagnetError: the model cannot do the job."""
         key = fit_key(job)
         if key not in self._known:
             self._known[key] = self._checked(job)

@@ -85,10 +85,7 @@ class Gallery:
 
 def check_page(folder: Path, force: bool) -> str | None:
     """The id of a folder's gallery, under which browsers keep its stars; None if there is no gallery.
-
-    Raises:
-        UsageError: there is an index.html that is not a gallery, and `force` is off.
-    """
+    Raises UsageError: there is an index.html that is not a gallery, and `force` is off."""
     path = folder / PAGE
     if not os.path.lexists(path):
         return None
@@ -176,11 +173,7 @@ def _problem(file: str, why: object) -> dict[str, str]:
 
 
 def _clip(folder: Path, file: str, path: Path, tell: Tell) -> dict[str, Any]:
-    """The page's data for a clip.
-
-    Raises:
-        MagnetError: the clip cannot be read, or its picture not written.
-    """
+    """The page's data for a clip. Raises MagnetError: the clip cannot be read, or its picture not written."""
     if not path.is_file():
         raise UsageError("It is not a file.", "Remove it.")
     status = path.stat()
@@ -211,10 +204,7 @@ def _clip(folder: Path, file: str, path: Path, tell: Tell) -> dict[str, Any]:
 
 def _drawn(sound: Sound, place: Path) -> dict[str, float | None]:
     """Draw a sound, and store its loudness in the picture, as measuring takes as long as drawing.
-
-    Raises:
-        MagnetError: the sound cannot be read, or the picture cannot be written.
-    """
+    Raises MagnetError: the sound cannot be read, or the picture cannot be written."""
     portrait = Portrait(sound.length, sound.sample_rate, *SMALL)
     blocks = portrait.watched(sound.blocks(checked=False))
     level = level_of(blocks, sound.channels, sound.sample_rate)

@@ -161,11 +161,7 @@ class Planner:
     """Turns lines into jobs. The same lines give the same jobs, whichever are done."""
 
     def __init__(self, settings: BatchSettings) -> None:
-        """Set up a planner.
-
-        Raises:
-            UsageError: the name template is not valid.
-        """
+        """Set up a planner. Raises UsageError: the name template is not valid."""
         self.settings = settings
         self._template = NameTemplate(settings.name)
         self._names = Names()
@@ -196,10 +192,7 @@ class Planner:
 
     def _jobs(self, line: PromptLine) -> list[Job]:
         """One job for each variation of a line.
-
-        Raises:
-            MagnetError: the line's values do not fit the batch's, or its file name is not valid.
-        """
+        Raises MagnetError: the line's values do not fit the batch's, or its file name is not valid."""
         batch = self.settings
         output = dataclasses.replace(batch.output, **line.output) if line.output else batch.output
         duration = batch.duration if line.duration is None else line.duration

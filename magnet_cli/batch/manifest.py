@@ -50,10 +50,7 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path, shard: Shard) -> Manifest:
         """Read a folder's manifests, including those of other shards; all may be missing.
-
-        Raises:
-            MagnetError: one exists but cannot be read.
-        """
+        Raises MagnetError: one exists but cannot be read."""
         manifest = cls(folder / manifest_name(shard))
         others = sorted(set(folder.glob(f"{MANIFEST_STEM}*.jsonl")) - {manifest.path})
         for path in (*others, manifest.path):  # its own last, as that counts
@@ -78,20 +75,13 @@ class Manifest:
         return any(clip["status"] == "done" for clip in self.clips.values())
 
     def begin(self, run: Mapping[str, Any]) -> None:
-        """Record the start of this run.
-
-        Raises:
-            MagnetError: the file cannot be written.
-        """
+        """Record the start of this run. Raises MagnetError: the file cannot be written."""
         self.run = {**run, "at": now()}
         self._append({"run": self.run})
 
     def add(self, clip: Mapping[str, Any]) -> None:
         """Record a clip, with `file` and `status`, and sync it to disk.
-
-        Raises:
-            MagnetError: the file cannot be written.
-        """
+        Raises MagnetError: the file cannot be written."""
         self.clips[clip["file"]] = dict(clip)
         self._append(clip)
 

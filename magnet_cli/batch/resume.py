@@ -89,10 +89,7 @@ class Standing:
 
     def refuse(self, job: Job) -> None:
         """Check again that a job's file may be written.
-
-        Raises:
-            InTheWayError: there is a file that this batch did not make.
-        """
+        Raises InTheWayError: there is a file that this batch did not make."""
         if self.is_foreign(job):
             raise InTheWayError(
                 f"{job.file} exists, but this batch did not make it.",

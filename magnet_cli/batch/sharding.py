@@ -82,10 +82,7 @@ def _of_array(environment: Mapping[str, str], count: int | None) -> tuple[int, i
 
 def _whole(environment: Mapping[str, str], name: str) -> int | None:
     """A whole number from the environment, or None if it is not set.
-
-    Raises:
-        UsageError: it is set to something else.
-    """
+    Raises UsageError: it is set to something else."""
     text = environment.get(name)
     if text is None:
         return None

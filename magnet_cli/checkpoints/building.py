@@ -54,10 +54,7 @@ class PartKind(Generic[M]):
 
 def check_fields(table: type, said: dict[str, Any], where: str) -> None:
     """Check that a config has the fields of its dataclass, no others, and of the right types.
-
-    Raises:
-        CheckpointError: naming them.
-    """
+    Raises CheckpointError: naming them."""
     fields = {each.name: each for each in dataclasses.fields(table)}
     if more := [name for name in said if name not in fields]:
         raise CheckpointError(f"{where} has the field {shown(more[0])}, which is not known.", HINT)
@@ -220,11 +217,8 @@ class _NoInitialValues(TorchFunctionMode):
 
 def read_pickle(path: Path) -> dict[str, Any]:
     """Read a file of torch.save, memory-mapped, without ever running code from it.
-
-    Raises:
-        CheckpointError: unreadable, not a dictionary, would run code of its own, or would take more memory
-            than its size.
-    """
+    Raises CheckpointError: unreadable, not a dictionary, would run code of its own, or would take more
+    memory than its size."""
     try:
         bounds.check_pickle(path)
         try:

@@ -189,10 +189,7 @@ def _builtin(name: str) -> KnownCheckpoint | None:
 
 def described(config: dict[str, Any], name: str, directory: Path) -> KnownCheckpoint:
     """Build an entry from the config.json of a model in magnet's own format (checkpoints/native.py).
-
-    Raises:
-        ReadError: something is missing, of another type, or out of its bounds.
-    """
+    Raises ReadError: something is missing, of another type, or out of its bounds."""
 
     def said(path: str, kinds: tuple[type, ...]) -> Any:
         value: Any = config

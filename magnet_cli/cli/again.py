@@ -224,10 +224,7 @@ def _used_now(
     made: Mapping[str, Any], recorded: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The decoding settings that the clip would be made with today, given `asked`.
-
-    Raises:
-        MagnetError, TypeError, ValueError: values in the record are not valid.
-    """
+    Raises MagnetError, TypeError, ValueError: values in the record are not valid."""
     known = _known(made)
     steps, seconds = recorded.get("decoding_steps"), recorded.get("hybrid")
     modeling: Modeling = "autoregressive" if steps is None else "masked"

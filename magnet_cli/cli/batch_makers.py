@@ -80,10 +80,7 @@ class Makers:
 
     def fetch(self, models: Iterable[Named]) -> None:
         """Download missing models that are needed later, so that a failure shows now and not in hours.
-
-        Raises:
-            MagnetError: a download failed.
-        """
+        Raises MagnetError: a download failed."""
         from magnet_cli.checkpoints.place import find_place
 
         for each in models:

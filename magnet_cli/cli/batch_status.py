@@ -15,10 +15,7 @@ _HEADINGS = ("", "clips", "done", "failed", "missing", "clips/min", "last clip")
 
 def say_status(folder: Path, talk: Talk) -> None:
     """Print a row for the whole batch, for each shard that has begun and for each worker of the last run.
-
-    Raises:
-        MagnetError: the folder has no manifest, or one that cannot be read.
-    """
+    Raises MagnetError: the folder has no manifest, or one that cannot be read."""
     status = status_of(folder)
     counts = (status.whole, *status.shards, *status.workers)
     if talk.json:

@@ -263,10 +263,7 @@ _MODEL_LINE = re.compile(r"""^[ \t]*["']?model["']?[ \t]*=""")
 
 def set_default_model(name: str | None) -> None:
     """Write the default model to config.toml and keep its other lines; None removes it.
-
-    Raises:
-        MagnetError: the file cannot be read or written.
-    """
+    Raises MagnetError: the file cannot be read or written."""
     path = folder() / FILE
     try:
         text = reading.read_text(path, _MOST_BYTES)

@@ -142,10 +142,7 @@ def judges_of(
     options: JudgeOptions, place: PlaceOptions, with_reference: bool, voice: Talk
 ) -> Judges:
     """Load the judges that the flags name.
-
-    Raises:
-        MagnetError: one cannot be loaded, or a metric needs another.
-    """
+    Raises MagnetError: one cannot be loaded, or a metric needs another."""
     from magnet_cli.evaluation.embedders import MEL, find_embedder, short_name
     from magnet_cli.evaluation.hearing import user_cache
 
@@ -204,11 +201,7 @@ def draw(found: Comparison, path: Path) -> None:
 
 
 def say_faults(faults: Sequence[tuple[str, Fault]], voice: Talk) -> None:
-    """List clips that were left out.
-
-    Raises:
-        PartialFailureError: there are any.
-    """
+    """List clips that were left out. Raises PartialFailureError: there are any."""
     for where, fault in faults[:_SHOWN]:
         voice.warn(f"{where}: {fault.what}")
     if len(faults) > _SHOWN:

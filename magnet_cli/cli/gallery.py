@@ -68,10 +68,7 @@ def gallery(
 
 def write(folder: Path, voice: Talk, title: str | None = None, force: bool = False) -> Gallery:
     """Write the gallery of a folder and report it.
-
-    Raises:
-        MagnetError: it cannot be written, or there is nothing to show.
-    """
+    Raises MagnetError: it cannot be written, or there is nothing to show."""
     from magnet_cli.batch.gallery import write_gallery
 
     with counting(voice, "Drawing") as on_clip:

@@ -116,10 +116,7 @@ def named_after(source: str, what: str) -> str:
 
 def texts_of(prompts: Sequence[str], talk: Talk) -> list[str]:
     """The prompts, cleaned; `-` reads all of stdin as one prompt.
-
-    Raises:
-        UsageError: stdin is used twice, is closed or is not text, or a prompt is not valid.
-    """
+    Raises UsageError: stdin is used twice, is closed or is not text, or a prompt is not valid."""
     if prompts.count("-") > 1:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
     texts = []
@@ -162,10 +159,7 @@ def as_given(text: str) -> str:
 
 def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:
     """Pair each prompt with the time at which it begins; the first prompt's time defaults to 0.
-
-    Raises:
-        UsageError: the numbers of prompts and times do not match, or a time is not valid.
-    """
+    Raises UsageError: the numbers of prompts and times do not match, or a time is not valid."""
     times = list(at or [])
     if len(times) == len(prompts) - 1:
         times.insert(0, 0.0)
@@ -198,10 +192,7 @@ def check_cues(cues: Cues, seconds: float | None) -> None:
 
 def seeds_of(options: SeedOptions) -> range:
     """The seeds of the variations, from the given seed or a random one.
-
-    Raises:
-        UsageError: the last seed would be too large.
-    """
+    Raises UsageError: the last seed would be too large."""
     first = secrets.randbelow(2**32) if options.seed is None else options.seed
     if first + options.num - 1 > MAX_SEED:
         raise UsageError("The seeds would exceed 2^63 - 1.", "Use a smaller --seed.")
@@ -216,10 +207,7 @@ def say_seed(options: SeedOptions, seeds: range, talk: Talk) -> None:
 
 def check_stdout(destination: str | None, talk: TalkOptions, play: bool = False) -> None:
     """Check that a sound can be written to stdout, if it is to go there.
-
-    Raises:
-        UsageError: stdout is a terminal or takes JSON, or the sound is to be played.
-    """
+    Raises UsageError: stdout is a terminal or takes JSON, or the sound is to be played."""
     if destination == "-":
         if play:
             raise UsageError("--play plays a file, but -o - makes none.", "Remove one of them.")
@@ -230,10 +218,7 @@ def check_stdout(destination: str | None, talk: TalkOptions, play: bool = False)
 
 def cleaned(text: str | None) -> str | None:
     """Clean a text as a prompt; an empty one becomes None, as in a prompt file.
-
-    Raises:
-        UsageError: it is not a valid prompt.
-    """
+    Raises UsageError: it is not a valid prompt."""
     return None if text is None or not text.strip() else clean_prompt(as_given(text))
 
 
@@ -305,10 +290,7 @@ def paths_for(
 
 def _by_template(path: Path, clips: Sequence[tuple[str, int]]) -> list[Path | None]:
     """Paths for a template such as `-o x-{seed}.wav`, which works as batch's --name does.
-
-    Raises:
-        UsageError: the template has an unknown field, or gives an unusable name.
-    """
+    Raises UsageError: the template has an unknown field, or gives an unusable name."""
     template, names = NameTemplate(path.stem, "-o"), Names()
     prompts = list(dict.fromkeys(prompt for prompt, _ in clips))
     made: dict[str, int] = dict.fromkeys(prompts, 0)

@@ -36,10 +36,7 @@ _PLAIN_SECONDS = 15.0  # between lines about one download without a terminal
 
 def load(options: ModelOptions, talk: Talk) -> Model:
     """Load the model named by the options, the environment or config.toml, or the built-in one.
-
-    Raises:
-        MagnetError: there is no model, or `load_model` failed.
-    """
+    Raises MagnetError: there is no model, or `load_model` failed."""
     name = choose(options, talk)
     check_name(name)  # before torch is imported to look for it
     loras = [parse_lora(text).check() for text in options.lora]
@@ -108,10 +105,7 @@ def _is_little(name: str) -> bool:
 def choose(options: ModelOptions, talk: Talk) -> str:
     """The model's name: from --model, MAGNET_MODEL, a profile or config.toml (all read by the parser), from
     an earlier version's settings.json, or the built-in one.
-
-    Raises:
-        ModelNotFoundError: none was chosen and none is built in.
-    """
+    Raises ModelNotFoundError: none was chosen and none is built in."""
     chosen = options.model or default_model(talk.warn)
     if chosen:
         return chosen

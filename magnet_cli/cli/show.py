@@ -138,10 +138,7 @@ def _show(
     name: str, spectrogram: Path | None, voice: Talk, apart: bool, table: _Table | None
 ) -> bool:
     """Show one file, or add it to a table; `apart`: print an empty line first. Returns whether it is a loop.
-
-    Raises:
-        MagnetError: the file cannot be read, or the picture not written.
-    """
+    Raises MagnetError: the file cannot be read, or the picture not written."""
     from magnet_cli.audio import formats, loudness, pictures
 
     with _opened(name) as sound:
@@ -234,11 +231,7 @@ def _is_loop(made: Mapping[str, Any] | None) -> bool:
 
 
 def _opened(name: str) -> AbstractContextManager[Sound]:
-    """Open a file or stdin.
-
-    Raises:
-        MagnetError: it cannot be read.
-    """
+    """Open a file or stdin. Raises MagnetError: it cannot be read."""
     from magnet_cli.audio.sound import open_sound
 
     if name != STDIN:

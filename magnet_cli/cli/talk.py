@@ -47,11 +47,7 @@ class Talk:
     """
 
     def __init__(self, options: TalkOptions) -> None:
-        """Set up output.
-
-        Raises:
-            UsageError: JSON is wanted, but stdout is closed (`>&-`).
-        """
+        """Set up output. Raises UsageError: JSON is wanted, but stdout is closed (`>&-`)."""
         if options.json:
             stdout()
         self.json = options.json
@@ -86,10 +82,7 @@ class Talk:
 
     def print(self, text: str) -> None:
         """Print a line on stdout and flush it, as the reader may be waiting.
-
-        Raises:
-            MagnetError: it cannot be written: the disk is full, or stdout is closed.
-        """
+        Raises MagnetError: it cannot be written: the disk is full, or stdout is closed."""
         out = stdout()
         encoding = out.encoding or "ascii"
         try:
@@ -155,10 +148,7 @@ def complain(message: str, hint: str = "", details: Sequence[str] = ()) -> None:
 
 def write_stdout(data: bytes) -> None:
     """Write bytes to stdout; exit silently if the reader has gone.
-
-    Raises:
-        MagnetError: they cannot be written: the disk is full, or stdout is closed.
-    """
+    Raises MagnetError: they cannot be written: the disk is full, or stdout is closed."""
     out: BinaryIO = stdout().buffer
     left = memoryview(data)
     try:
@@ -182,22 +172,14 @@ def refuse_terminal(what: str) -> None:
 
 
 def stdin() -> TextIO:
-    """Standard input.
-
-    Raises:
-        UsageError: stdin is closed (`<&-`).
-    """
+    """Standard input. Raises UsageError: stdin is closed (`<&-`)."""
     if sys.stdin is None:
         raise UsageError("stdin is closed.", "Pipe something in.")
     return sys.stdin
 
 
 def stdout() -> TextIO:
-    """Standard output.
-
-    Raises:
-        UsageError: stdout is closed (`>&-`).
-    """
+    """Standard output. Raises UsageError: stdout is closed (`>&-`)."""
     if sys.stdout is None:
         raise UsageError("stdout is closed.", "Send it somewhere: > FILE, or | a program.")
     return sys.stdout
@@ -209,11 +191,7 @@ def stdout_is_terminal() -> bool:
 
 
 def pipe_closed() -> None:
-    """Exit silently, as the reader of stdout has gone (`| head`).
-
-    Raises:
-        typer.Exit: always.
-    """
+    """Exit silently, as the reader of stdout has gone (`| head`). Raises typer.Exit: always."""
     _to_nowhere(sys.stdout)
     raise typer.Exit(EXIT_PIPE_CLOSED)
 

@@ -69,11 +69,8 @@ class Piece:
 
 class Filler:
     """Fills the open codes of a piece by a direction.
-
-    Raises:
-        UsageError: the direction does not fit the model or the piece of `frames` frames, or sets `hybrid`,
-            for which windows only use the checkpoint's default.
-    """
+    Raises UsageError: the direction does not fit the model or the piece of `frames` frames, or sets
+    `hybrid`, for which windows only use the checkpoint's default."""
 
     def __init__(
         self,

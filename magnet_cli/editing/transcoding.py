@@ -62,10 +62,7 @@ def samples_at(model: Pipeline, sound: Sound, frame: int) -> int:
 
 def encode_sound(model: Pipeline, sound: Sound) -> Tensor:
     """Encode a whole sound to codes, int64 [1, K, frames_in] on the CPU.
-
-    Raises:
-        AudioFileError: it is too short, too long, silent or damaged.
-    """
+    Raises AudioFileError: it is too short, too long, silent or damaged."""
     return encode(model, hear(model, sound, 0, frames_in(model, sound)))
 
 

@@ -32,10 +32,7 @@ class Cue:
 
 def check_cues(cues: Sequence[Cue], seconds: float) -> tuple[Cue, ...]:
     """Check the cues of a piece, and sort them.
-
-    Raises:
-        UsageError: there is none, none begins at 0, two begin at once, or one is outside the piece.
-    """
+    Raises UsageError: there is none, none begins at 0, two begin at once, or one is outside the piece."""
     if not cues:
         raise UsageError("There is no prompt.", "Give at least one.")
     for cue in cues:

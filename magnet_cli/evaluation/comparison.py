@@ -61,10 +61,7 @@ class Judges:
 
     def check(self, with_reference: bool) -> None:
         """Check that the metrics can be computed.
-
-        Raises:
-            UsageError: one is unknown, or needs a judge or a reference that is missing.
-        """
+        Raises UsageError: one is unknown, or needs a judge or a reference that is missing."""
         for metric in self.metrics or ():
             if metric not in METRICS:
                 raise UsageError(

@@ -157,10 +157,7 @@ def _plugins() -> dict[str, Callable[[], Load]]:
 
 def _loaded(name: str, plugin: Callable[[], Load], argument: str | None, device: str) -> Embedder:
     """Load a plugin's embedder; errors name the plugin.
-
-    Raises:
-        CheckpointError: it does not load, or returns something else.
-    """
+    Raises CheckpointError: it does not load, or returns something else."""
     try:
         embedder = plugin()(argument, device)
     except MagnetError:

@@ -72,11 +72,7 @@ class Heard:
     """A sound file for judges: read once, resampled only for judges that have no cached rows."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file.
-
-        Raises:
-            AudioFileError: it cannot be read or is silent.
-        """
+        """Read the file. Raises AudioFileError: it cannot be read or is silent."""
         self.content = content_hash(path)
         with open_sound(path) as sound:
             self._samples, self._rate = mono_of(sound.read())[0], sound.sample_rate
@@ -96,10 +92,7 @@ class Heard:
 
 def heard_rows(windows: Sequence[Tensor], listen: Listen) -> Tensor:
     """Run a judge over windows in small batches: [windows, D].
-
-    Raises:
-        MagnetError: it returns values that are not finite, or not one row per window.
-    """
+    Raises MagnetError: it returns values that are not finite, or not one row per window."""
     parts = [listen(windows[i : i + _AT_ONCE]) for i in range(0, len(windows), _AT_ONCE)]
     rows = torch.cat(parts).float().cpu()
     if rows.dim() != 2 or len(rows) != len(windows):
@@ -113,11 +106,7 @@ def heard_rows(windows: Sequence[Tensor], listen: Listen) -> Tensor:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        AudioFileError: it cannot be read.
-    """
+    """SHA-256 of a file's content, in hexadecimal. Raises AudioFileError: it cannot be read."""
     digest: Any = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -189,10 +178,7 @@ def hear_sets(
     on_clip: OnClip | None = None,
 ) -> Hearing:
     """Run all judges over all clips; files that are silent or cannot be read are listed and left out.
-
-    Raises:
-        UsageError: fewer than two clips of a set can be used.
-    """
+    Raises UsageError: fewer than two clips of a set can be used."""
     sets = [*systems, *([reference] if reference is not None else [])]
     faults = [(one.name, fault) for one in sets for fault in one.faults]
     total, done = sum(len(one.items) for one in sets), 0

@@ -29,11 +29,7 @@ class ClapEmbedder:
     """CLAP, which embeds sound and text in one space."""
 
     def __init__(self, folder: Path, name: str, device: str) -> None:
-        """Load the model from a folder.
-
-        Raises:
-            CheckpointError: it cannot be loaded.
-        """
+        """Load the model from a folder. Raises CheckpointError: it cannot be loaded."""
         parts = _load(folder, _CLAP, ("ClapModel", "ClapFeatureExtractor", "AutoTokenizer"))
         self._model, self._extractor, self._tokenizer = parts
         self._model.to(device).eval()
@@ -73,11 +69,7 @@ class AstClassifier:
     """AST, which classifies sound."""
 
     def __init__(self, folder: Path, name: str, device: str) -> None:
-        """Load the model from a folder.
-
-        Raises:
-            CheckpointError: it cannot be loaded.
-        """
+        """Load the model from a folder. Raises CheckpointError: it cannot be loaded."""
         wanted = ("ASTForAudioClassification", "ASTFeatureExtractor")
         self._model, self._extractor = _load(folder, _AST, wanted)
         self._model.to(device).eval()
@@ -171,10 +163,7 @@ def _needed(names: Sequence[str]) -> list[str]:
 
 def _load(folder: Path, kind: str, classes: Sequence[str]) -> list[Any]:
     """Load a judge's parts, one for each transformers class name.
-
-    Raises:
-        CheckpointError: it is another kind of model, or cannot be loaded.
-    """
+    Raises CheckpointError: it is another kind of model, or cannot be loaded."""
     import transformers
 
     try:

@@ -262,10 +262,7 @@ def _by_prompt(one: ClipSet, stands: Mapping[str, str]) -> dict[str, Item]:
 
 def _heard(items: Sequence[Item], test: ListeningTest) -> list[tuple[bytes, Item]]:
     """The clips of a prompt as FLAC at equal loudness; for mushra the anchor comes last.
-
-    Raises:
-        AudioFileError: one cannot be read or is silent.
-    """
+    Raises AudioFileError: one cannot be read or is silent."""
     found = []
     for item in items:
         with open_sound(item.path) as sound:
@@ -278,11 +275,7 @@ def _heard(items: Sequence[Item], test: ListeningTest) -> list[tuple[bytes, Item
 
 
 def _flac(samples: Samples, rate: int, path: Path | None = None) -> bytes:
-    """Encode a sound as FLAC at LOUDNESS, in one or two channels.
-
-    Raises:
-        AudioFileError: it is silent.
-    """
+    """Encode a sound as FLAC at LOUDNESS, in one or two channels. Raises AudioFileError: it is silent."""
     parts: list[bytes] = []
     channels = None if samples.shape[0] <= 2 else 1
     # Equal loudness matters most, so heavy limiting is preferred to a quieter clip.

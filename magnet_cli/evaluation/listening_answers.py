@@ -26,11 +26,7 @@ class Listener:
 
 
 def read_key(path: Path) -> dict[str, Any]:
-    """Read the key that `make_study` wrote.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Read the key that `make_study` wrote. Raises DataError: it cannot be read."""
     try:
         key = reading.read_object(path)
         if key["format"] != KEY_FORMAT:
@@ -92,10 +88,7 @@ def read_answers(
 
 def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
     """Check the content of one file of answers.
-
-    Raises:
-        ValueError: it is not valid, or belongs to another study.
-    """
+    Raises ValueError: it is not valid, or belongs to another study."""
     if not isinstance(record, dict) or record.get("format") != ANSWERS_FORMAT:
         raise ValueError("it is not a file of answers")
     if record.get("study") != key["study"]:

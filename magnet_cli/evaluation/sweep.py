@@ -70,10 +70,7 @@ class SweepRow:
 
 def parse_axis(text: str) -> Axis:
     """Parse the value of `--vary`.
-
-    Raises:
-        UsageError: a setting does not exist, or a value is not valid for it.
-    """
+    Raises UsageError: a setting does not exist, or a value is not valid for it."""
     head, said, tail = text.partition("=")
     if not said or not head.strip() or not tail.strip():
         raise UsageError(
@@ -192,10 +189,7 @@ def notes_on(rows: Sequence[SweepRow]) -> list[str]:
 
 def draw_sweep(path: Path, found: Comparison, title: str) -> None:
     """Draw each row's difference from the baseline, one panel per column.
-
-    Raises:
-        AudioFileError: the file cannot be written.
-    """
+    Raises AudioFileError: the file cannot be written."""
     panels = [
         Panel(
             f"{column.heading} − {BASELINE}",

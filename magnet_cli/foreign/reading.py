@@ -82,10 +82,7 @@ LFS_HINT = "Fetch the files themselves: run `git lfs pull` in the folder that wa
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """Read a whole file as UTF-8 text, with or without a byte order mark.
-
-    Raises:
-        ReadError, OSError: as `read_bytes`; or it is not UTF-8.
-    """
+    Raises ReadError, OSError: as `read_bytes`; or it is not UTF-8."""
     try:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,20 +93,12 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> Any:
-    """Read a file's JSON value.
-
-    Raises:
-        ReadError, OSError: as `read_text` and `json_of`.
-    """
+    """Read a file's JSON value. Raises ReadError, OSError: as `read_text` and `json_of`."""
     return json_of(read_text(path, most))
 
 
 def read_object(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
-    """Read a file's JSON object.
-
-    Raises:
-        ReadError, OSError: as `read_json`; or it is another JSON value.
-    """
+    """Read a file's JSON object. Raises ReadError, OSError: as `read_json`; or it is another JSON value."""
     value = read_json(path, most)
     if not isinstance(value, dict):
         raise ReadError(f"it holds {kind_of(value)}, not values by name")
@@ -186,11 +175,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def toml_of(text: str) -> dict[str, Any]:
-    """Parse a TOML text.
-
-    Raises:
-        ReadError: it is not TOML, is too large, or is nested too deeply.
-    """
+    """Parse a TOML text. Raises ReadError: it is not TOML, is too large, or is nested too deeply."""
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
@@ -210,11 +195,7 @@ def toml_of(text: str) -> dict[str, Any]:
 
 
 def check_depth(value: Any) -> None:
-    """Check the nesting of values, without recursion.
-
-    Raises:
-        ReadError: they are nested too deeply.
-    """
+    """Check the nesting of values, without recursion. Raises ReadError: they are nested too deeply."""
     level = [value]
     for _ in range(MOST_DEPTH + 1):
         level = [

@@ -13,10 +13,7 @@ MOST_YAML = 300_000  # characters: PyYAML takes seconds for more, and released s
 
 def yaml_of(text: str) -> Any:
     """Parse a YAML value. Aliases are refused, as a few lines of them can expand beyond memory.
-
-    Raises:
-        ReadError: it is not YAML, is too large or too deep, or repeats a name.
-    """
+    Raises ReadError: it is not YAML, is too large or too deep, or repeats a name."""
     if len(text) > MOST_YAML:
         raise ReadError(f"it has more than {MOST_YAML:,} characters")
     try:

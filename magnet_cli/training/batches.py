@@ -99,10 +99,7 @@ class Source:
     def split(self, share: float) -> tuple[Source, Source]:
         """Split into clips to train on and a held-out share, of at least one clip. Adding clips moves none
         between the two, except one that was held out because the share had none.
-
-        Raises:
-            DataError: there is only one clip.
-        """
+        Raises DataError: there is only one clip."""
         places = sorted({place_of(clip) for _, clip in self.entries})
         if len(places) < 2:
             raise DataError(
