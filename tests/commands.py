@@ -31,10 +31,10 @@ ELLIPSES = ("…", "...")
 
 @functools.cache
 def program(complete: bool = True) -> Any:
-    """The program, parsing alone: its commands do nothing.
+    """The program for parsing only: its commands do nothing.
 
     Args:
-        complete: False for a program that takes a command without its arguments, as texts name it.
+        complete: False for a program that accepts a command without its arguments, as in prose.
     """
     root = typer.main.get_command(build_app())
     for _, command in commands(root):
@@ -62,11 +62,11 @@ def options(command: Any) -> list[Any]:
 
 
 def complaint(words: list[str], in_prose: bool = False) -> str | None:
-    """What the program has to say against a call: words behind its name. None: nothing.
+    """Why the program would refuse a call, given by its words after the name; None if it would not.
 
     Args:
-        in_prose: it stands in running text, where a name alone, a call without its arguments, a
-            flag without its value at the end, and `…` for whatever is left out are alright.
+        in_prose: in running text, a name alone, a call without its arguments, a flag without its value at the
+            end, and `…` for omissions are allowed.
     """
     cut = bool(words) and words[-1] in ELLIPSES
     words = [word for word in words if word not in ELLIPSES]
@@ -99,7 +99,7 @@ def complaint(words: list[str], in_prose: bool = False) -> str | None:
 
 
 def calls_in_text(text: str) -> Iterator[tuple[list[str], bool]]:
-    """The calls of the program in Markdown or in a help text: words behind its name, in prose?"""
+    """The calls of the program in Markdown or a help text: words after its name, and whether in prose."""
     prose: list[str] = []
     code: list[str] = []
     fence, language, before = "", "", ""
@@ -165,7 +165,7 @@ def _calls(line: str) -> list[list[str]]:
 
 
 def _call(words: list[str]) -> list[str] | None:
-    """The arguments of the program in a simple command that calls it."""
+    """The program's arguments in a simple command that calls it."""
     while words and ASSIGNMENT.match(words[0]):
         words = words[1:]
     for at, word in enumerate(words):

@@ -21,7 +21,7 @@ from tests.golden_cases import HUB_CACHE
 
 @pytest.fixture
 def hub_cache(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The golden hub cache is the hub cache, and nothing touches the network."""
+    """Use the golden hub cache, without network."""
     monkeypatch.setenv("HF_HUB_CACHE", str(HUB_CACHE))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return HUB_CACHE
@@ -51,7 +51,7 @@ def downloads(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def browser(downloads: Path, tmp_path: Path) -> Iterator[Any]:
-    """Chromium, driven; what it says of errors fails the test. Only tests that are marked `slow` take it."""
+    """A headless Chromium; errors in its console fail the test. Only for tests marked `slow`."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()

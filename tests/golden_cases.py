@@ -21,13 +21,13 @@ HUB_CACHE = GOLDEN / "hf_cache"
 
 @functools.cache
 def index() -> dict[str, Any]:
-    """The whole of expected/index.json."""
+    """The content of expected/index.json."""
     loaded: dict[str, Any] = json.loads((GOLDEN / "expected" / "index.json").read_text("utf-8"))
     return loaded
 
 
 def cases(section: int | None = None, prefix: str | None = None) -> list[dict[str, Any]]:
-    """The cases of a section and of ids that start with `prefix`; never an empty list."""
+    """The cases of a section with ids that start with `prefix`; never an empty list."""
     found = [
         case
         for case in index()["cases"]
@@ -40,7 +40,7 @@ def cases(section: int | None = None, prefix: str | None = None) -> list[dict[st
 
 
 def case(case_id: str) -> dict[str, Any]:
-    """The one case of this id."""
+    """The case with this id."""
     (found,) = (case for case in cases() if case["id"] == case_id)
     return found
 

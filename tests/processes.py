@@ -13,13 +13,13 @@ MAGNET = (sys.executable, "-m", "magnet_cli")
 
 
 def start(command: Sequence[str], **more: Any) -> subprocess.Popen[Any]:
-    """Start a process. Ctrl-C and a terminal that closes end it, even where they do not end the suite (one
-    started with `&`, or by nohup)."""
+    """Start a process, which Ctrl-C and a closed terminal end even if the suite ignores them (started with
+    `&` or nohup)."""
     return subprocess.Popen(command, preexec_fn=_heed_signals, **more)
 
 
 def run(command: Sequence[str], **more: Any) -> subprocess.CompletedProcess[Any]:
-    """Run a process to its end. Arguments as `start`, and those of subprocess.run."""
+    """Run a process to its end. Takes the arguments of `start` and subprocess.run."""
     return subprocess.run(command, preexec_fn=_heed_signals, **more)
 
 

@@ -32,7 +32,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
 
 
 def same_again(path: str) -> None:
-    """The command that the file's record gives makes the same file again."""
+    """The command of a file's record makes the same file again."""
     with open_sound(path) as sound:
         assert sound.metadata is not None
         command = command_for(sound.metadata, f"again-{path}")
@@ -148,7 +148,7 @@ def test_what_cannot_be_saved_is_said(model: Model) -> None:
     ],
 )
 def test_arguments_of_other_types_are_said(model: Model, wrong: dict) -> None:
-    """TypeErrors and AttributeErrors of torch came through, or a clip of another length."""
+    """TypeErrors and AttributeErrors of torch were passed on, or the clip had another length."""
     with pytest.raises(UsageError) as caught:
         model.generate(**{"prompts": ["rain"], "config": QUICK, **wrong})
     assert caught.value.hint

@@ -52,7 +52,7 @@ def clip(folder: Path) -> Made:
 
 
 def edits(folder: Path) -> Made:
-    """By the released kind, which attends in bands."""
+    """With a model of the released kind, which has banded attention."""
     model = magnet_cli.load_model("facebook/magnet-small-10secs", device="cpu", offline=True)
     sound = write(folder / "a.wav", noise(1.0, 32_000), 32_000)
     how = {"seed": 3, "config": magnet_cli.DecodingConfig(decoding_steps=(1, 1, 1, 1))}

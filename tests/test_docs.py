@@ -128,7 +128,7 @@ def test_zsh_finds_its_completion_on_the_first_line() -> None:
 
 
 def examples() -> list[str]:
-    """The lines of README's shell blocks, joined where they are continued."""
+    """The lines of README's shell blocks, with continuations joined."""
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
 
@@ -143,7 +143,7 @@ def test_readme_has_examples() -> None:
 def test_readmes_examples_work_line_by_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In order, in one folder, as a newcomer would: only the models are golden's tiny ones."""
+    """In order and in one folder, as a newcomer would run them, but with golden's tiny models."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(HUB_CACHE))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -164,7 +164,7 @@ def test_readmes_examples_work_line_by_line(
 
 
 def test_every_function_of_the_architecture_is_there() -> None:
-    """docs/architecture.md names them as module:name."""
+    """docs/architecture.md gives them as module:name."""
     said = re.findall(
         r"`(magnet_cli[\w.]*):([\w.]+)`", (ROOT / "docs/architecture.md").read_text("utf-8")
     )

@@ -25,7 +25,7 @@ CODE = re.compile(r"^(```|~~~).*?^\1\s*$|^(?: {4}|\t).*$|`[^`\n]*`", re.MULTILIN
 
 
 def anchors(text: str) -> set[str]:
-    """What a page's headings are called in links, as the public forges make it."""
+    """The anchors of a page's headings, as the public forges make them."""
     found: set[str] = set()
     for heading in re.findall(r"^#{1,6} +(.+?) *#*$", text, re.MULTILINE):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -38,7 +38,7 @@ def anchors(text: str) -> set[str]:
 
 
 def dead_links(page: Path, text: str) -> list[str]:
-    """The links of a page with this text that lead nowhere, or out of the repository."""
+    """The links of a page with this text that are broken, or lead out of the repository."""
     dead = []
     for target in LINK.findall(CODE.sub("", text)):
         if re.match(r"\w+:", target):

@@ -51,7 +51,7 @@ def test_a_full_disk_is_an_os_error_in_the_words_of_every_safetensors(said: str)
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="these are Linux's")
 def test_devices_are_never_replaced(tmp_path: Path) -> None:
-    """With --force and root's rights the link /dev/stdout became a sound, where it led to a file."""
+    """With --force and as root, the link /dev/stdout was replaced by a sound if it led to a file."""
     os.mkfifo(tmp_path / "pipe")
     for target in (Path("/dev/null"), Path("/proc/self/fd/1"), tmp_path / "pipe"):
         with pytest.raises(AudioFileError, match="not a regular file"), atomic_path(target):
@@ -128,7 +128,7 @@ def test_others_may_read_it_even_where_the_writer_replaced_the_private_file(tmp_
 def test_threads_that_mute_at_the_same_time_give_stderr_back(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Each kept what it took for stderr: the second one's was nothing already, for good."""
+    """Each saved the current stderr, which for the second was already muted, permanently."""
     inside = [threading.Event(), threading.Event()]
     leave = [threading.Event(), threading.Event()]
 

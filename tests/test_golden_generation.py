@@ -35,7 +35,7 @@ API = [c for c in cases(3, "api/") if c["id"] not in ELSEWHERE]
 
 
 def config_of(golden: dict) -> DecodingConfig:
-    """The case's settings in our words."""
+    """The case's settings under our names."""
     given = golden["settings"]
     if "cfg_coef" in given:
         return DecodingConfig(use_sampling=False, cfg_coef=given["cfg_coef"])
@@ -73,7 +73,7 @@ def test_codes_are_the_references(golden: dict) -> None:
 @pytest.mark.parametrize("golden", [c for c in GENERATIONS if c["id"] in PADDED], ids=case_id)
 @torch.inference_mode()
 def test_codes_are_the_references_with_padding_attended(golden: dict) -> None:
-    """Below the API: conditions padded with zeros that are seen, as the reference has them."""
+    """Below the API: conditions with zero padding that is attended to, as in the reference."""
     model = golden_model(golden["model"])
     conditions = list(model.encode_text(golden["inputs"]["texts"])[0])
     nulls = [None] * len(conditions)
@@ -132,7 +132,7 @@ class ReferenceNoise:
     def uniform_noise(
         self, generators: object, drawing: object, count: int, device: torch.device
     ) -> torch.Tensor:
-        """In place of noise, float [1, count]: which row of the numbers each frame draws by."""
+        """Instead of noise, float [1, count]: the row of numbers for each frame."""
         self.numbers = torch.empty(count, self.card).exponential_()
         return torch.arange(count).float()[None]
 
@@ -146,7 +146,7 @@ class ReferenceNoise:
 
 
 def draws_as_the_reference_did() -> bool:
-    """Torch promises its random numbers to no other version or processor than that of the files."""
+    """Torch does not promise equal random numbers on another version or processor than that of the files."""
     torch.manual_seed(5)
     return torch.allclose(
         torch.empty(4).exponential_(), torch.tensor([1.0273, 0.3008, 0.4476, 0.3785]), atol=1e-4
@@ -173,7 +173,7 @@ def test_sampled_codes_are_the_references_under_its_noise(
 
 @pytest.mark.parametrize("golden", SAMPLED, ids=case_id)
 def test_sampled_codes_hang_on_the_seed_and_not_on_the_global_generator(golden: dict) -> None:
-    """The reference draws from that one; ours draw from a generator for each item."""
+    """The reference uses the global generator, ours a generator per item."""
     model, before = golden_model(golden["model"]), torch.random.get_rng_state()
     one, other = (
         model.generate(

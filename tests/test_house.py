@@ -52,7 +52,7 @@ def test_the_house_stays_small() -> None:
 
 
 def test_imports_go_down_the_chain() -> None:
-    """Function-local ones and those for types alone, too."""
+    """Including function-local imports and those for types only."""
     floor = {name: number for number, line in enumerate(CHAIN) for name in line.split()}
     met: set[tuple[str, str]] = set()
     for path in FILES:
@@ -66,7 +66,7 @@ def test_imports_go_down_the_chain() -> None:
 
 
 def test_decoding_knows_no_models() -> None:
-    """The loops take a function or a session: tests hand them fixed logits."""
+    """The loops take a function or a session; tests pass fixed logits."""
     for path in (ROOT / "decoding").glob("*.py"):
         assert "models" not in imports(path), path
 
@@ -108,7 +108,7 @@ print(json.dumps({name: sorted(files) for name, files in found.items()}))
 
 @pytest.mark.process
 def test_a_command_walks_through_few_doors(tmp_path: Path) -> None:
-    """Files of the package in which a function is called: what one has to read to follow a clip."""
+    """Files of the package in which a function is called: those to read to follow a clip."""
     common = ("-m", "nano", "--preset", "fast", "--seed", "1", "-q")
     commands = [
         ["gen", "lofi piano", "-d", "1", *common, "-o", "a.wav"],

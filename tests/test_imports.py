@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
 
 
 def imports(path: Path) -> set[str]:
-    """The top-level names of ours that a file imports, wherever in the file."""
+    """The top-level names of our modules that a file imports, anywhere in the file."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -91,7 +91,7 @@ def imports(path: Path) -> set[str]:
 
 
 def home(path: Path) -> str:
-    """The package or module of the table that a file belongs to."""
+    """A file's package or module in the table."""
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
@@ -110,7 +110,7 @@ def test_imports_follow_the_table(path: Path) -> None:
 
 @pytest.mark.process
 def test_the_command_line_imports_torch_inside_its_commands_alone() -> None:
-    """Else every `--help` and every mistake would wait for it."""
+    """Otherwise every `--help` and every mistake would wait for it."""
     names = [f"magnet_cli.cli.{module.name}" for module in pkgutil.iter_modules(cli.__path__)]
     assert len(names) >= 15
     late = "{'torch', 'scipy', 'huggingface_hub'}"

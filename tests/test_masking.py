@@ -39,7 +39,7 @@ def test_masked_counts_never_exceed_what_is_there() -> None:
 
 
 def slow_stride1(scores: list[float], target: int, span_len: int) -> tuple[list[bool], int]:
-    """One item, in plain Python: bisection over the number of spans, as README item 7 tells it."""
+    """One item in plain Python: bisection over the number of spans, as in README item 7."""
     sums = [sum(scores[i : i + span_len]) for i in range(len(scores) - span_len + 1)]
     order = sorted(range(len(sums)), key=lambda i: -sums[i])
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the built wheel was unpacked into."""
+    """A folder with the unpacked wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [
         sys.executable,
@@ -92,8 +92,8 @@ def test_prompts_and_seeds_make_different_sound() -> None:
 def likelihood(model: Model, codes: torch.Tensor, prompt: str, stage: int | None) -> float:
     """Mean log probability, in nats, of a clip's codes under the model.
 
-    With a stage: of every fourth code of that stream, masked as all streams above it are. Without:
-    of all codes, each from those before it.
+    With a stage: of every fourth code of that stream, masked together with all streams above it. Without: of
+    all codes, each from those before it.
     """
     seen, hidden = codes.clone(), torch.ones_like(codes, dtype=torch.bool)
     if stage is not None:

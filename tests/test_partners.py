@@ -34,14 +34,14 @@ def magnet() -> Model:
 
 @pytest.fixture
 def musicgen(magnet: Model) -> Model:
-    """Golden's MusicGen with golden's MAGNeT's codec, as the released ones share theirs."""
+    """Golden's MusicGen with golden's MAGNeT's codec; the released models share one."""
     parts = golden_model("facebook/musicgen-small").parts
     return Model(dataclasses.replace(parts, codec=magnet.codec))
 
 
 @pytest.fixture
 def nano(magnet: Model) -> Model:
-    """A hybrid model of random weights, with MAGNeT's codec and text encoder."""
+    """A hybrid model with random weights and MAGNeT's codec and text encoder."""
     config = dataclasses.replace(
         magnet.lm.config, modeling="hybrid", delays=(0, 1, 2, 3), num_layers=2
     )
@@ -248,7 +248,7 @@ def test_settings_say_who_took_part(magnet: Model, musicgen: Model, nano: Model)
     ],
 )
 def test_what_a_result_says_makes_it_again(nano: Model, asked: dict[str, Any], frames: int) -> None:
-    """Where a habit of hybrid decoding was, or was not, is in what a result says of itself."""
+    """A result records whether a default hybrid beginning was used."""
     habit = dataclasses.replace(nano.defaults, decoding_steps=(4, 2, 2, 2), hybrid=0.2)
     model = Model(dataclasses.replace(nano.parts, defaults=habit))
     result = model.generate(["x"], DecodingConfig(**asked), [1], frames=frames)
@@ -272,7 +272,7 @@ def test_what_a_clip_of_two_models_says_makes_it_again(magnet: Model, musicgen: 
 
 
 def test_a_model_of_another_codec_is_refused(magnet: Model) -> None:
-    """Loaded by its name; golden's files, unlike the released ones, have different codecs."""
+    """Loaded by name; unlike the released files, golden's have different codecs."""
     with pytest.raises(UsageError, match="different codecs"):
         magnet.generate(["x"], SHORT, [1], frames=9, rescorer="facebook/musicgen-small")
 

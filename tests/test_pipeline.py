@@ -193,7 +193,7 @@ def test_bad_requests_are_usage_errors(model: Model, arguments: dict, says: str)
 
 
 def test_numpys_numbers_are_numbers(model: Model) -> None:
-    """Seeds from numpy ended in a TypeError of torch's, settings from it in one of json's."""
+    """Seeds from numpy ended in a TypeError of torch, settings from it in one of json."""
     config = dataclasses.replace(
         SHORT,
         decoding_steps=list(np.array([4, 2, 2, 2])),
@@ -207,7 +207,7 @@ def test_numpys_numbers_are_numbers(model: Model) -> None:
 
 
 def test_logits_are_of_as_many_items_as_there_are_prompts(model: Model) -> None:
-    """Items without a prompt were left out without a word."""
+    """Items without a prompt were silently dropped."""
     codes = torch.full((2, 4, 15), model.card)
     for bad, prompts in ((codes, ["x"]), (codes[:1], ["x", "y"]), (codes[0], ["x"] * 4)):
         with pytest.raises(UsageError, match=f"{len(prompts)} prompts"):
@@ -251,7 +251,7 @@ def test_importing_the_package_imports_no_torch() -> None:
 
 @pytest.mark.process
 def test_loading_a_model_starts_no_compiler() -> None:
-    """torch.eye on the meta device imports torch._dynamo, which takes longer than all the rest."""
+    """torch.eye on the meta device imports torch._dynamo, which takes longer than everything else."""
     code = (
         "import magnet_cli, sys; magnet_cli.load_model(None, offline=True); "
         "sys.exit('torch._dynamo' in sys.modules)"

@@ -15,7 +15,7 @@ from magnet_cli.files import atomic_path, write_error
 
 
 def test_what_is_flushed_may_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows' fsync refuses a file that is open to be read only: nothing at all was written there."""
+    """Windows' fsync refuses a file opened for reading, so nothing at all could be written there."""
     flush, flushed = os.fsync, []
 
     def windows(number: int) -> None:
@@ -41,7 +41,7 @@ def test_a_file_that_a_player_holds_open_is_said_to_be_open(number: int) -> None
 
 
 def test_a_manifest_is_written_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows' C library turns ends of lines into two characters where a file is not opened as binary."""
+    """Windows' C library turns line ends into two characters unless a file is opened as binary."""
     binary, opened, open_ = os.O_CLOEXEC, [], os.open
     monkeypatch.setattr(os, "O_BINARY", binary, raising=False)
 

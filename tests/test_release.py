@@ -75,7 +75,7 @@ def test_the_changelog_dates_this_version(build: ModuleType) -> None:
 
 
 def test_what_goes_beside_the_package_is_there() -> None:
-    """Completions and the manual page are of the wheel's data: a name that is wrong fails the build only."""
+    """Completions and the manual page are data of the wheel; a wrong name only fails the build."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     files = settings["tool"]["setuptools"]["data-files"]
     named = {name for names in files.values() for name in names}

@@ -30,7 +30,7 @@ FLOAT = OutputConfig(bit_depth="float")
 
 
 def drums(seconds: float, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """Hits over a soft pad: what makes a limiter work."""
+    """Hits over a soft pad, which need the limiter."""
     rng = np.random.default_rng(seed)
     n = round(seconds * RATE)
     pad = 0.02 * rng.standard_normal((channels, n))
@@ -129,8 +129,8 @@ def test_what_is_not_a_number_is_refused_and_leaves_nothing(tmp_path: Path) -> N
 def test_an_interrupt_at_any_moment_leaves_nothing_and_says_nothing(
     tmp_path: Path, monkeypatch, moment: str
 ) -> None:
-    """libsndfile's file was left open where Ctrl-C came right behind its opening, and closed itself
-    later on top of a closed one: six tracebacks that nothing could catch."""
+    """If Ctrl-C came right after libsndfile opened its file, the file stayed open and was closed twice later,
+    with six tracebacks that nothing could catch."""
 
     class Interrupted(soundfile.SoundFile):
         def __init__(self, *args, **more) -> None:

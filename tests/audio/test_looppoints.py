@@ -51,7 +51,8 @@ def test_without_a_loop_nothing_is_said(tmp_path: Path) -> None:
 
 
 def test_the_chunk_of_a_wav_file_is_as_its_readers_expect(tmp_path: Path) -> None:
-    """Godot's and Unity's importers: 36 bytes, then loops of 24, whose end is the last sample heard."""
+    """For the importers of Godot and Unity: 36 bytes, then loops of 24 bytes, whose end is the last sample
+    played."""
     data = written(tmp_path / "loop.wav", "wav", loop=True).read_bytes()
     at = data.index(b"smpl")
     assert struct.unpack_from("<I", data, at + 4)[0] == 60
@@ -60,7 +61,7 @@ def test_the_chunk_of_a_wav_file_is_as_its_readers_expect(tmp_path: Path) -> Non
 
 
 def test_every_page_of_an_ogg_file_has_its_checksum(tmp_path: Path) -> None:
-    """By the slow way, bit for bit: players throw a page away whose checksum is wrong."""
+    """Compared bit by bit with a slow version: players drop pages with a wrong checksum."""
     data = written(tmp_path / "loop.ogg", "ogg", loop=True, bpm=125).read_bytes()
     assert b"LOOPSTART=0" in data
     at, pages = 0, 0
@@ -88,7 +89,7 @@ def test_an_edit_keeps_them(tmp_path: Path) -> None:
 
 
 def test_what_others_wrote_is_read_or_passed_over() -> None:
-    """RPG Maker's tags in small letters; and headers that lie."""
+    """RPG Maker's lower-case tags, and wrong headers."""
 
     def flac(*tags: bytes, count: int | None = None, vendor: int = 1) -> io.BytesIO:
         fields = b"".join(struct.pack("<I", len(tag)) + tag for tag in tags)

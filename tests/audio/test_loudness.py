@@ -70,7 +70,7 @@ def noise(seconds: float, level: float = 0.1, channels: int = 1, seed: int = 0) 
 
 
 def hits(decay: float, seconds: float = 6.0) -> Samples:
-    """Bursts of noise twice a second: drums, as far as a meter can tell."""
+    """Bursts of noise twice a second, which a meter cannot distinguish from drums."""
     samples = noise(seconds, 0.5)
     since = np.arange(samples.shape[1]) % (RATE // 2) / RATE
     return (samples * np.exp(-since / decay)).astype(np.float32)
@@ -108,7 +108,8 @@ def test_hard_work_is_told() -> None:
 
 
 def test_the_limiter_gives_no_more_than_it_may() -> None:
-    """Drums came out squashed by 7 to 18 dB to be as loud as a pad, and it sounded like the user's fault."""
+    """Drums were limited by 7 to 18 dB to be as loud as a pad, and the warning sounded like the user's
+    mistake."""
     louder, said = normalize(hits(0.03), RATE, -14.0, -1.0, 4.0)
     assert said.reduction == pytest.approx(4.0, abs=0.01)
     assert said.after < -15
@@ -127,7 +128,7 @@ def test_the_limiter_gives_no_more_than_it_may() -> None:
 
 @pytest.mark.parametrize("rate", [8000, RATE])
 def test_true_peaks_are_held_under_the_ceiling(rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tone at a quarter of the rate, sampled beside its crests, is 3 dB higher between its samples."""
+    """A tone at a quarter of the rate, sampled off its crests, is 3 dB higher between its samples."""
     monkeypatch.setattr("magnet_cli.audio.finish.BLOCK", 5000)
     times = np.arange(2 * rate)
     tone = np.sin(np.pi / 2 * times + np.pi / 4) * np.exp(-(times % (rate // 2)) / rate * 12)
@@ -172,7 +173,7 @@ def test_true_peaks_are_held_in_lossy_files_alone_unless_asked_for() -> None:
 
 
 def test_loudness_is_given_up_before_the_sound_is() -> None:
-    """A lone click cannot be as loud as music: the limiter stops at its most."""
+    """A single click cannot be as loud as music: the limiter stops at its maximum."""
     click = np.zeros((1, 3 * RATE), np.float32)
     click[0, RATE] = 1.0
     louder, said = normalize(click, RATE, -14.0, -1.0)
@@ -208,7 +209,7 @@ def test_the_meter_agrees_with_the_standard() -> None:
 @pytest.mark.parametrize("rate", [8000, 22_050, 32_000, 44_100, 96_000])
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_the_meter_agrees_with_pyloudnorm(rate: int, channels: int) -> None:
-    """Ours imports no scipy.signal, which takes a second: theirs is the judge."""
+    """Ours does not import scipy.signal, which takes a second; pyloudnorm is the reference."""
     draw = np.random.default_rng(rate + channels)
     for length in (round(0.4 * rate) + 1, 2 * rate + 17):
         since = np.arange(length) % (rate // 2) / rate
@@ -284,7 +285,7 @@ def test_no_sample_passes_the_ceiling(
 
 
 def test_the_limiter_does_the_work_not_the_clip_behind_it() -> None:
-    """Smooth gain alone holds the ceiling: what the final clip takes off is rounding."""
+    """The smooth gain alone keeps the ceiling; the final clipping only removes rounding."""
     from unittest import mock
 
     samples = hits(0.02) * 8

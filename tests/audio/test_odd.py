@@ -24,7 +24,7 @@ RATE = 44_100
 
 
 def tone(seconds: float = 6.03, channels: int = 1, rate: int = RATE) -> np.ndarray:
-    """[samples, channels]: louder and louder noise over a tone, so that its bit rate varies."""
+    """[samples, channels]: noise of increasing level over a tone, so that the bit rate varies."""
     rng, count = np.random.default_rng(0), round(seconds * rate)
     ramp = np.linspace(0, 0.3, count) ** 2
     wave = 0.3 * np.sin(2 * np.pi * 440 * np.arange(count) / rate) + ramp * rng.standard_normal(
@@ -39,7 +39,7 @@ def mp3(path: Path, seconds: float = 6.03, rate: int = RATE) -> bytes:
 
 
 def without_xing(data: bytes) -> bytes:
-    """The frames alone, without the one that says how many there are."""
+    """Only the frames, without the one that gives their number."""
     frames = list(whole.frames_of(data))
     first = frames[0]
     assert data[first.at + first.tag : first.at + first.tag + 4] in (b"Xing", b"Info")
@@ -247,7 +247,7 @@ def test_alac_is_exact(tmp_path) -> None:
 
 @pytest.mark.process  # ffmpeg, where libsndfile does not open it
 def test_what_libsndfile_prints_of_a_damaged_file_is_not_on_stdout(tmp_path, capfd) -> None:
-    """It says there what it finds odd in ALAC's table of packets: in a pipe that was part of the data."""
+    """It prints problems of ALAC's packet table there, which in a pipe became part of the data."""
     path = tmp_path / "a.caf"
     soundfile.write(path, tone(1.0), RATE, format="CAF", subtype="ALAC_16")
     data = bytearray(path.read_bytes())
@@ -296,7 +296,7 @@ def test_what_a_wav_header_cannot_say_is_rf64(tmp_path) -> None:
 
 
 def test_a_mask_of_channels_stays(tmp_path) -> None:
-    """Four channels are front and centre and back here (4.0), where libsndfile takes them for quad."""
+    """Four channels are front, centre and back here (4.0), which libsndfile reads as quad."""
     path, mask = tmp_path / "a.wav", struct.pack("<I", 0x107)
     soundfile.write(path, tone(0.2, channels=4), RATE, format="WAVEX", subtype="PCM_16")
     data = path.read_bytes()

@@ -21,7 +21,7 @@ from magnet_cli.errors import AudioFileError
 
 
 def wav(path: Path, subtype: str = "PCM_16", samples: int = 5000, channels: int = 1) -> Path:
-    """A file with every kind of number in it."""
+    """A file with every sample format."""
     rng = np.random.default_rng(0)
     data = rng.integers(-(2**31), 2**31 - 1, (samples, channels)).astype(np.int32)
     soundfile.write(path, data, 8000, subtype=subtype)
@@ -178,7 +178,7 @@ def test_a_failed_write_leaves_nothing(tmp_path) -> None:
 def test_a_rate_that_the_format_cannot_hold_is_refused_before_anything_is_made(
     tmp_path, rate, name, takes
 ) -> None:
-    """`edit` found out when the regions were made, in seconds to minutes of work."""
+    """`edit` found out only after making the regions, seconds to minutes later."""
     soundfile.write(tmp_path / "a.wav", np.zeros(100, np.int16), rate)
     with open_sound(tmp_path / "a.wav") as sound:
         with pytest.raises(AudioFileError, match=f"which {name[2:]} cannot hold; .*{takes}"):
@@ -194,7 +194,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 @pytest.fixture
 def sampler_loop(tmp_path) -> Path:
-    """A wav as a sampler's library has it: tags, loop points, a cue point with its label."""
+    """A wav as in a sample library: tags, loop points, a labelled cue point."""
     path = tmp_path / "a.wav"
     with soundfile.SoundFile(path, "w", 8000, 1, "PCM_16") as file:
         file.title, file.artist, file.comment = "Riff", "Ann", "mine"
@@ -210,7 +210,7 @@ def sampler_loop(tmp_path) -> Path:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_edit_keeps_tags_and_loop_points(tmp_path, sampler_loop, stream) -> None:
-    """A sampler's loop came back without its loop, and a song without its title."""
+    """A sampler's loop lost its loop points, and a song its title."""
     source = io.BytesIO(sampler_loop.read_bytes()) if stream else sampler_loop
     with open_sound(source) as sound:
         encoding = encoding_for(sound, Path("b.wav"))

@@ -20,7 +20,7 @@ def sine(hertz: float, rate: int = 32_000, seconds: float = 1.0) -> np.ndarray:
 def portrait(
     mono: np.ndarray, rate: int, columns: int = 1100, rows: int = 420, block: int = 5000
 ) -> Portrait:
-    """Of a sound that comes in blocks."""
+    """The portrait of a sound that arrives in blocks."""
     made = Portrait(len(mono), rate, columns, rows)
     parts = (mono[None, at : at + block].astype(np.float32) for at in range(0, len(mono), block))
     assert sum(part.shape[1] for part in made.watched(parts)) == len(mono)
@@ -32,7 +32,7 @@ def spectrogram(mono: np.ndarray, rate: int, columns: int, rows: int) -> np.ndar
 
 
 def slow(mono: np.ndarray, rate: int, columns: int, rows: int) -> np.ndarray:
-    """All of it at once: four spectra a column, 2048 samples each, around evenly spaced places."""
+    """All at once: four spectra per column, 2048 samples each, around evenly spaced positions."""
     centres = np.linspace(0, len(mono), 4 * columns, endpoint=False) + len(mono) / columns / 8
     padded = np.pad(mono, 2048)
     found = np.zeros((columns, 1025))

@@ -34,7 +34,7 @@ def test_a_stretch_of_silence_is_told_with_its_times() -> None:
 
 
 def test_what_keeps_a_model_from_hanging_is_named_where_it_writes_step_by_step() -> None:
-    """nano is silent from the first second on where "alarm" is asked for, and a flag ends that."""
+    """For "alarm", nano is silent from the first second on; a flag prevents that."""
     output = OutputConfig()
     gap, silence = finished(output, tone(8, (1.0, 8.0))), finished(output, 0 * tone(1))
     for loudness in (gap, silence):

@@ -115,7 +115,7 @@ def test_the_same_sound_makes_the_same_bytes(name: AudioFormat, output: OutputCo
 
 
 def test_no_time_of_day_is_kept() -> None:
-    """libsndfile notes the time in the PEAK chunk of float wav files."""
+    """libsndfile writes the time to the PEAK chunk of float wav files."""
     data = sounds.encode(tone(), 32_000, "wav", OutputConfig(bit_depth="float"), METADATA)
     at = data.index(b"PEAK")
     assert data[at + 12 : at + 16] == bytes(4)
@@ -271,7 +271,7 @@ def test_rates_that_a_format_cannot_hold() -> None:
 
 
 def test_ogg_is_not_asked_for_a_rate_that_crashes_it() -> None:
-    """libsndfile ended the process, and a batch with such a line ended at it for good."""
+    """libsndfile crashed the process, and a batch with such a line could never finish."""
     assert rate_for("ogg", OutputConfig(sample_rate=200_000), 32_000) == 200_000
     with pytest.raises(AudioFileError, match=r"ogg cannot hold 200001 Hz.*up to 200000"):
         rate_for("ogg", OutputConfig(sample_rate=200_001), 32_000)

@@ -37,7 +37,7 @@ def test_what_is_right_already_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize("ratio", [0.96, 1.03])
 def test_a_loop_that_is_stretched_has_no_seam(ratio: float) -> None:
-    """Its partials come round in another phase than they began with: a click, were it only cut."""
+    """Its partials end in another phase than they started with, which would click if it were only cut."""
     turns = [tone(hertz, 4 * RATE) for hertz in (220, 331, 447.5, 600.25)]  # whole turns in 4 s
     loop = sum(turns)[None]  # type: ignore[index]
     length = round(loop.shape[1] * ratio)

@@ -14,7 +14,8 @@ RATE = 24_000
 def clicks(
     bpm: float, seconds: float = 8.0, late: float = 0.0, between: float = 0.0
 ) -> npt.NDArray[np.float32]:
-    """A burst of noise on every beat, from `late` seconds on; `between`: how strong one is between two."""
+    """A burst of noise on every beat, from `late` seconds on; `between`: the level of one between two
+    beats."""
     draw = np.random.default_rng(0)
     made = 0.001 * draw.standard_normal(round(seconds * RATE))
     hit = draw.standard_normal(1200) * np.exp(-np.arange(1200) / 250)
@@ -47,7 +48,7 @@ def test_what_has_no_beat_has_no_tempo() -> None:
 
 @pytest.mark.parametrize("bpm", [75.5, 100, 120, 127.3])
 def test_a_loop_of_clicks_is_cut_on_the_beat(bpm: float) -> None:
-    """To half a frame of 40 ms, and never half a beat away."""
+    """Within half a frame of 40 ms, and never half a beat off."""
     cut = cut_on_beat(hear(clicks(bpm, 10.0, late=0.1), RATE), 8.0, 25.0)
     assert cut is not None
     assert abs(cut.frames / 25 - cut.beats * 60 / bpm) <= 0.021
@@ -65,7 +66,7 @@ def test_an_end_that_has_lost_the_beat_is_not_on_it() -> None:
 
 @pytest.mark.parametrize(("bpm", "asked"), [(118, 120), (59, 120), (174, 170), (101, 98)])
 def test_as_many_beats_as_are_asked_for(bpm: float, asked: float) -> None:
-    """Whoever plays at half the tempo plays at the tempo."""
+    """Half the tempo counts as the tempo."""
     cut = cut_on_beat(hear(clicks(bpm, 10.0, late=0.1), RATE), 16 * 60 / asked, 25.0, 16)
     assert cut is not None
     assert cut.beats == 16
@@ -75,7 +76,7 @@ def test_as_many_beats_as_are_asked_for(bpm: float, asked: float) -> None:
 
 @pytest.mark.parametrize("bpm", [140, 145, 150, 175])
 def test_two_thirds_of_a_tempo_are_not_taken_for_it(bpm: float) -> None:
-    """With weaker clicks between them, three of which are as long as two beats: half a beat off."""
+    """Three intervals of the weaker clicks between beats are as long as two beats: half a beat off."""
     cut = cut_on_beat(hear(clicks(bpm, 10.0, late=0.2, between=0.4), RATE), 8.0, 25.0)
     assert cut is not None
     beats = cut.frames / 25 * bpm / 60
@@ -84,7 +85,7 @@ def test_two_thirds_of_a_tempo_are_not_taken_for_it(bpm: float) -> None:
 
 @pytest.mark.parametrize("bpm", [65, 100])
 def test_beats_that_take_turns_are_an_even_number(bpm: float) -> None:
-    """At 65 bpm weak clicks between the beats were taken for beats, and the loop was half a beat off."""
+    """At 65 bpm weak clicks between the beats were counted as beats, and the loop was half a beat off."""
     cut = cut_on_beat(hear(clicks(bpm, 10.0, late=0.2, between=0.4), RATE), 8.0, 25.0)
     assert cut is not None
     beats = cut.frames / 25 * bpm / 60

@@ -26,7 +26,7 @@ from magnet_cli.settings import AudioFormat, OutputConfig
 def finish(
     samples: Samples, sample_rate: int, name: AudioFormat, output: OutputConfig
 ) -> tuple[Samples, int, Loudness]:
-    """Make decoded audio ready to be written."""
+    """Prepare decoded audio for writing."""
     rate = rate_for(name, output, sample_rate)
     samples = resample(samples, sample_rate, rate)
     if output.channels is not None:
@@ -50,7 +50,7 @@ def finish_loop(
 
 
 def normalize(samples: Samples, sample_rate: int, output: OutputConfig) -> tuple[Samples, Loudness]:
-    """Bring a sound to a loudness with no sample above a ceiling."""
+    """Normalize a sound to a loudness, with no sample above a ceiling."""
     peak = output.peak
     before = measure(samples, sample_rate)
     if peak_of(samples) < SILENCE or not math.isfinite(before):
@@ -70,7 +70,7 @@ def normalize(samples: Samples, sample_rate: int, output: OutputConfig) -> tuple
 
 
 def limit(samples: Samples, sample_rate: int, peak: float, release: float) -> tuple[Samples, float]:
-    """Hold a sound under a ceiling by a smooth gain, the same for all channels."""
+    """Keep a sound below a ceiling by a smooth gain, the same for all channels."""
     needed = reduction_needed(levels(samples), peak)
     most = float(needed.max(initial=0.0))
     if most == 0:
@@ -80,7 +80,7 @@ def limit(samples: Samples, sample_rate: int, peak: float, release: float) -> tu
 
 
 def fade(samples: Samples, sample_rate: int, seconds: float) -> Samples:
-    """Fade [C, N] in and out over `seconds` each, or half of the sound where that is shorter."""
+    """Fade [C, N] in and out over `seconds` each, or half of the sound if that is shorter."""
     length = min(round(seconds * sample_rate), samples.shape[1] // 2)
     if length == 0:
         return samples

@@ -14,13 +14,13 @@ QUICK = DecodingConfig(decoding_steps=(1,))
 
 
 def batch(folder: Path, **more: Any) -> BatchSettings:
-    """Quick clips of 0.2 s with seeds from 100."""
+    """Settings for quick clips of 0.2 s with seeds from 100."""
     values = {"seed": 100, "duration": 0.2, "decoding": QUICK, **more}
     return BatchSettings(folder=folder, **values)
 
 
 def planned(settings: BatchSettings, *lines: PromptLine | BadLine | str) -> list[Job | BadLine]:
-    """What lines are planned as; a text is a line that says no more."""
+    """The jobs of lines; a text is a line with only a prompt."""
     numbered = [
         PromptLine(number, line) if isinstance(line, str) else line
         for number, line in enumerate(lines, start=1)
@@ -29,7 +29,7 @@ def planned(settings: BatchSettings, *lines: PromptLine | BadLine | str) -> list
 
 
 def jobs(settings: BatchSettings, *lines: PromptLine | str) -> list[Job]:
-    """The same where all lines are good."""
+    """The same if all lines are good."""
     found = [item for item in planned(settings, *lines) if isinstance(item, Job)]
     assert len(found) >= len(lines)
     return found

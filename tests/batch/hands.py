@@ -70,7 +70,7 @@ class ThreadHand(Hand):
         self._say("ended", "was killed")
 
     def facts(self, worker: Worker) -> Any:
-        """What it says of its model."""
+        """The facts about its model."""
         return worker.facts
 
     def _send(self, message: Any) -> None:
@@ -99,7 +99,7 @@ def hires(
     trouble: Callable[[int, str], None] = lambda worker, prompt: None,
     strange: frozenset[int] = frozenset(),
 ) -> Hire:
-    """What starts such workers; those whose numbers are `strange` have other weights."""
+    """Starts such workers; those with numbers in `strange` have other weights."""
 
     def hire(number: int, tell: Tell) -> Hand:
         kind = StrangeHand if number in strange else ThreadHand

@@ -99,7 +99,7 @@ def test_what_ends_every_worker_fails_alone(hub_cache: Path, tmp_path: Path) -> 
 
 
 def test_a_worker_with_other_weights_is_left_out(hub_cache: Path, tmp_path: Path) -> None:
-    """Its clips would be noted with the id of the first one's model."""
+    """Its clips would be recorded with the id of the first worker's model."""
     ready = threading.Event()
 
     def trouble(number: int, prompt: str) -> None:
@@ -217,7 +217,7 @@ def test_a_model_that_cannot_be_loaded_is_told(hub_cache: Path, tmp_path: Path) 
 def test_a_worker_loads_all_that_takes_part(
     hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Adapters, which a worker could forget without anyone noticing, and partners."""
+    """Including partners and adapters, which a worker could silently omit."""
     asked: list[tuple[str, object]] = []
 
     def load(name: str, *, lora: object = None, **more: object) -> object:

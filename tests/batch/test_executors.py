@@ -45,7 +45,7 @@ def run(
     wanted: Callable[[Job], bool] = lambda job: True,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> tuple[Manifest, list[int]]:
-    """The manifest afterwards, and the sizes that the memory was said to hold."""
+    """The manifest afterwards, and the batch sizes for which memory sufficed."""
     less: list[int] = []
     with (
         open_manifest(folder, WHOLE) as manifest,
@@ -60,7 +60,7 @@ def statuses(manifest: Manifest) -> dict[str, str]:
 
 
 class Calls:
-    """Stands before `model.generate`: what it was asked for, and what goes wrong."""
+    """Replaces `model.generate`: records calls and raises errors."""
 
     def __init__(
         self, model: Model, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[list[str]], None]
@@ -234,7 +234,7 @@ def test_a_link_that_leads_out_by_the_time_of_writing(model: Model, tmp_path: Pa
 def test_a_full_disk_stops_the_run(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever comes after would fail, too: no use in computing it."""
+    """The following clips would fail, too, so computing them would be useless."""
 
     def full(path: Path, *_: object, **more: object) -> None:
         raise write_error(path, OSError(errno.ENOSPC, "No space left on device"))
@@ -247,7 +247,7 @@ def test_a_full_disk_stops_the_run(
 
 
 def test_a_file_that_appears_during_the_run_is_not_replaced(model: Model, tmp_path: Path) -> None:
-    """Hours may pass between a batch's plan and a clip: only the plan looked at what was there."""
+    """Hours may pass between a batch's plan and a clip, and only the plan checked existing files."""
     made = jobs(batch(tmp_path), "rain", "wind")
     path = made[1].target.path
     assert path is not None

@@ -24,7 +24,7 @@ HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> \
 
 
 def clip(path: Path, prompt: str = "", level: float = 0.3, seconds: float = 0.6) -> None:
-    """A tone, with a record where there is a prompt."""
+    """A tone, with a record if there is a prompt."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tone = np.sin(np.arange(int(RATE * seconds)) * 0.3)[None].astype(np.float32) * level
     sounds.write(path, tone, RATE, "wav", PLAIN, {"prompt": prompt} if prompt else None)
@@ -41,7 +41,7 @@ def note(folder: Path, *clips: Mapping[str, Any]) -> None:
 
 
 def shown(gallery: Gallery) -> Any:
-    """The data of a page, as its script reads them."""
+    """A page's data as its script reads it."""
     text = gallery.page.read_text("utf-8")
     (inside,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
     return json.loads(inside)
@@ -73,7 +73,7 @@ def test_clips_stand_in_the_order_of_the_manifest(tmp_path: Path) -> None:
 
 
 def test_lines_of_several_models_say_theirs(tmp_path: Path) -> None:
-    """All were made by the one that the next command named."""
+    """All were made by the model of the next command."""
     for name in "ab":
         clip(tmp_path / f"{name}.wav", name)
 
@@ -143,7 +143,7 @@ def test_pictures_of_clips_that_are_gone_go(
 
 
 def test_stars_stay_when_it_is_written_again(tmp_path: Path) -> None:
-    """Browsers keep them by the gallery's identity."""
+    """Browsers keep them by the gallery's id."""
     clip(tmp_path / "a.wav")
     first = shown(write_gallery(tmp_path, tell))["id"]
     clip(tmp_path / "b.wav")

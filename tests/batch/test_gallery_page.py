@@ -39,7 +39,7 @@ PROMPTS = [
 def filled(
     folder: Path, count: int = 6, seconds: float = 0.5, models: Sequence[str] = ("nano",)
 ) -> Path:
-    """A folder of clips, the later the louder, with a page."""
+    """A folder of clips of increasing loudness, with a page."""
     names = {f"{i:04d}.wav": i for i in range(count)}
     clip(folder / "0000.wav", "x", 0.05, seconds)
     for name, i in names.items():
@@ -62,7 +62,7 @@ def filled(
 
 
 class Visit:
-    """Somebody at the page."""
+    """A visitor of the page."""
 
     def __init__(self, browser: Any, address: str) -> None:
         self.browser = browser
@@ -85,7 +85,8 @@ class Visit:
         self.one("body").send_keys(*keys)
 
     def click(self, what: Any) -> None:
-        """In the middle of the window, where neither header nor player lies over it, once it stands still."""
+        """In the middle of the window, not covered by header or player, once the page has stopped
+        scrolling."""
         from selenium.common.exceptions import ElementClickInterceptedException
 
         def clicked() -> bool:
@@ -111,14 +112,14 @@ class Visit:
         return found
 
     def picture(self, name: str) -> None:
-        """Kept where MAGNET_PICTURES says, to be looked at."""
+        """Saved in the folder MAGNET_PICTURES, for inspection."""
         if folder := os.environ.get("MAGNET_PICTURES"):
             self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[str]:
-    """A static host of the test's folder."""
+    """A static web server for the test's folder."""
 
     class Silent(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:

@@ -86,7 +86,7 @@ def test_shards_know_what_the_others_have_made_and_write_their_own(tmp_path: Pat
 
 
 def test_between_shards_the_newest_line_holds(tmp_path: Path) -> None:
-    """The whole run's manifest was believed, though a shard had made the clip since."""
+    """The whole run's manifest was used although a shard had made the clip since."""
     old, new = "2026-01-01T00:00:00.000+00:00", "2026-01-02T00:00:00.000+00:00"
     for ours, theirs, holds in ((old, new, "done"), (new, old, "failed"), (None, new, "failed")):
         mine = clip("a.wav", "failed") | ({"at": ours} if ours else {})
@@ -137,7 +137,7 @@ def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
 
 
 def test_old_partial_files_of_this_folder_are_removed(tmp_path: Path) -> None:
-    """And no others: any `.partial-*` below the folder went, whosever it was."""
+    """Only those: any `.partial-*` below the folder was removed, whoever made it."""
     mark = mark_of(tmp_path / "manifest.jsonl")
     old, new = tmp_path / "a" / f".partial-{mark}-x.wav", tmp_path / f".partial-{mark}-y.wav"
     foreign = tmp_path / "a" / ".partial-z.wav"
@@ -164,7 +164,7 @@ def test_what_a_run_leaves_bears_its_mark(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["manifest.jsonl", ".manifest.jsonl.lock"])
 def test_a_link_is_no_manifest(tmp_path: Path, name: str) -> None:
-    """The file behind it was written to, and its last line cut."""
+    """The target of the link was written to, and its last line removed."""
     folder, precious = tmp_path / "clips", tmp_path / "precious.txt"
     folder.mkdir()
     precious.write_text("a letter without an end")

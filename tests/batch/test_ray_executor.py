@@ -37,7 +37,7 @@ class SlowError(LostError):
 
 
 class Threads:
-    """What is used of Ray's module: actors are here, and each call of theirs is a thread."""
+    """The part of Ray's module that is used; actors are local, and each of their calls is a thread."""
 
     exceptions = SimpleNamespace(RayError=LostError, GetTimeoutError=SlowError)
 
@@ -70,7 +70,7 @@ class Threads:
 
 
 class Handle:
-    """An actor, as its driver has it."""
+    """The driver's handle of an actor."""
 
     def __init__(self, ray: Threads, actor: Actor) -> None:
         self._ray, self._actor = ray, actor
@@ -150,7 +150,7 @@ def test_a_full_disk_here_ends_the_run(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_node_that_sees_another_folder_is_told_of(folder: Path) -> None:
-    """Its clips would be noted as done, and be nowhere that the driver can see."""
+    """Its clips would be marked as done, but be nowhere that the driver can see."""
     folder.mkdir()
     actor = Actor(1, setup_of(folder), Place(str(folder), folder / "token"))
     kind, error = actor.take()

@@ -47,7 +47,7 @@ def test_done_missing_failed(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_no_clip_and_nobody_elses(tmp_path: Path) -> None:
-    """A copy that was cut off, or a quota, leaves one; it counted as done."""
+    """An interrupted copy or a quota leaves one; it counted as done."""
     made = jobs(batch(tmp_path), "a", "b")
     sound(made[0])
     assert made[1].target.path is not None
@@ -117,7 +117,7 @@ def test_changed_settings_are_named(tmp_path: Path) -> None:
 
 
 def test_the_weights_decide_and_not_how_they_are_named(tmp_path: Path) -> None:
-    """A model that was replaced under its name was not noticed; another spelling of it was."""
+    """A model replaced under its name was not noticed, but another spelling of a name was."""
 
     def made_by(model: str, identity: str | None) -> Job:
         models = {"model": model} | ({"model_id": identity} if identity is not None else {})
@@ -140,7 +140,7 @@ def test_the_weights_decide_and_not_how_they_are_named(tmp_path: Path) -> None:
 
 
 def test_clips_of_an_earlier_version_stay_done_and_are_counted(tmp_path: Path) -> None:
-    """It noted no ids: the clips may be of any weights that had the model's name."""
+    """It recorded no ids, so the clips may be of any weights with the model's name."""
     (old,) = jobs(batch(tmp_path, models={"model": "m"}), "a")
     (now,) = jobs(batch(tmp_path, models={"model": "m", "model_id": "sha256:01"}), "a")
     sound(old)

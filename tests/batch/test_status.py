@@ -69,7 +69,7 @@ def test_shards_are_told_apart_and_what_has_not_begun(tmp_path: Path) -> None:
 
 
 def test_a_clip_counts_once_whatever_its_file_was_called(tmp_path: Path) -> None:
-    """A line that was put in gives the clips behind it other names: the old ones are not counted beside."""
+    """An inserted line changes the names of the clips after it; the old files are not counted as well."""
     run = {"run": {"at": at(0), "clips": 2, "part": 2}}
     old = clip(tmp_path, 0, 1), clip(tmp_path, 1, 2, name="old.wav")
     note(tmp_path, "", run, *old, clip(tmp_path, 1, 3, name="new.wav"))
@@ -77,7 +77,8 @@ def test_a_clip_counts_once_whatever_its_file_was_called(tmp_path: Path) -> None
 
 
 def test_what_is_not_known_is_not_said(tmp_path: Path) -> None:
-    """Runs of earlier versions, and of pipes, note no number of clips; others' files hold anything."""
+    """Runs of earlier versions, and of pipes, have no number of clips; other programs' files contain
+    anything."""
     note(tmp_path, "", {"run": {"clips": True, "at": 5}}, clip(tmp_path, 0, 1), {"x": 1})
     status = status_of(tmp_path)
     assert (status.whole.clips, status.whole.missing, status.whole.rate) == (None, None, None)

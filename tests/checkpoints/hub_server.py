@@ -15,7 +15,7 @@ from pathlib import Path
 
 @dataclass
 class Hub:
-    """What the server has, how it behaves, and what it was asked."""
+    """The server's content, its behaviour, and the requests that it got."""
 
     repos: dict[str, tuple[str, Path]] = field(default_factory=dict)  # commit, folder
     token: str | None = None  # without it, repositories are not there (401), as on the hub
@@ -29,14 +29,14 @@ class Hub:
     url: str = ""
 
     def files(self) -> list[str]:
-        """The files that were sent, by name, in order."""
+        """The names of the files sent, in order."""
         sent = [r.rpartition("/")[2] for r in self.requests if re.match(r"GET /.+/resolve/", r)]
         return sent
 
 
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
-    """Run `hub` on a free port for as long as the block lasts; its `url` is set."""
+    """Run `hub` on a free port within this context, and set its `url`."""
     released = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

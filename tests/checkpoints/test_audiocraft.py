@@ -155,7 +155,7 @@ def test_a_key_that_is_missing_left_over_or_misshapen_is_named(
 
 
 class Payload:
-    """What an attacker would put into a checkpoint."""
+    """Code that an attacker would put into a checkpoint."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -200,7 +200,7 @@ def test_a_file_that_is_cut_short_is_damaged(tmp_path: Path, kept: int) -> None:
 def test_whatever_torch_says_of_a_damaged_pickle_is_said_as_one(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Single changed bytes made torch call its own functions with anything."""
+    """Single changed bytes made torch call its own functions with any arguments."""
 
     def load(*args: object, **kwargs: object) -> None:
         raise error
@@ -212,7 +212,7 @@ def test_whatever_torch_says_of_a_damaged_pickle_is_said_as_one(
 
 @pytest.mark.parametrize("byte", [b"s\x07", b"t"])
 def test_single_bytes_of_a_pickle_changed(tmp_path: Path, byte: bytes) -> None:
-    """The same with real files: no error of torch's own comes through, whichever byte it is."""
+    """The same with real files: no error of torch is passed on, whichever byte is changed."""
     whole = SMALL.read_bytes()
     path = tmp_path / LM_FILE
     start = whole.index(b"best_state")
@@ -326,7 +326,7 @@ def test_written_and_read_again_it_is_the_same(tmp_path: Path, path: Path) -> No
 
 
 def test_the_written_settings_hold_what_audiocraft_reads(tmp_path: Path) -> None:
-    """Every key of the released xp.cfg that its model builders look up is in ours, and equal."""
+    """Every key of the released xp.cfg that its model builders use is in ours, and equal."""
     read = [
         "lm_model",
         "sample_rate",

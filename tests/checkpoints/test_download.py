@@ -183,7 +183,7 @@ def test_an_interrupted_download_leaves_nothing_that_looks_whole(
 
 
 def test_a_model_of_ours_that_lacks_its_last_file_is_completed(server: Hub, tmp_path: Path) -> None:
-    """Stopped before tokenizer.json, it counted as whole, could not be loaded, and stayed so."""
+    """Interrupted before tokenizer.json, it counted as complete, could not be loaded, and stayed so."""
     import_checkpoint(find_place(SMALL_30), tmp_path / "ours")
     server.repos["me/ours"] = ("ab" * 20, tmp_path / "ours")
 
@@ -219,7 +219,7 @@ def damage(path: Path, how: str) -> bytes:
     ],
 )
 def test_a_damaged_file_is_fetched_again(server: Hub, of: str, name: str, how: str) -> None:
-    """The advice was to delete it and pull: the hub's library linked to the same damaged file."""
+    """The hint was to delete it and pull, but the hub's library linked to the same damaged file."""
     find_place(SMALL_30)
     here = hub.cached(of)
     assert here is not None
@@ -257,7 +257,7 @@ def test_what_is_damaged_says_how_to_have_it_again(server: Hub, tmp_path: Path) 
 
 
 def test_a_repair_that_was_interrupted_is_begun_again(server: Hub) -> None:
-    """A blob left behind is linked to as if it were whole."""
+    """A blob left behind would be linked to as if it were complete."""
     resolved = find_place(SMALL_30)
     whole = damage(resolved.directory / "state_dict.bin", "flipped")
 
@@ -284,7 +284,7 @@ def test_a_repair_needs_the_network_and_takes_nothing_away_before(
 
 @pytest.mark.parametrize("name", ["state_dict.bin", "compression_state_dict.bin"])
 def test_a_cache_without_links_is_repaired(server: Hub, tmp_path: Path, name: str) -> None:
-    """As on Windows: the snapshot holds the files themselves, and no checksum of them is known."""
+    """As on Windows: the snapshot has the files themselves, without checksums."""
     directory = find_place(SMALL_30).directory
     for path in list(directory.iterdir()):
         path.resolve().rename(tmp_path / "moved")

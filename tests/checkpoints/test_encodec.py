@@ -32,7 +32,7 @@ def saved(folder, content):
 
 
 def changed(folder, path: str, value, model: str = HALF):
-    """The released file with one setting of xp.cfg changed; None takes it out."""
+    """The released file with one setting of xp.cfg changed; None removes it."""
     content = package(model)
     settings = yaml.safe_load(content["xp.cfg"])
     *folders, name = path.split(".")
@@ -166,7 +166,7 @@ def test_settings_survive_the_export(tmp_path):
 
 
 def test_a_filter_of_zeros_survives(tmp_path):
-    """v / ‖v‖ is no number where a filter is all zeros, and one NaN spreads to all of the sound."""
+    """v / ‖v‖ is NaN for a filter of zeros, and one NaN spreads to all of the audio."""
     config, state = encodec.read_released(snapshot(HALF) / FILE)
     state["encoder.layers.3.conv.weight"][1] = 0
     encodec.write_released(tmp_path / FILE, config, state)

@@ -45,7 +45,7 @@ def loaded(spec: str, dtype: str = "float32") -> Parts:
 def test_imported_and_exported_it_makes_the_same(
     hub_cache: Path, tmp_path: Path, name: str
 ) -> None:
-    """Released -> ours -> released: every tensor equal, and so is what comes out."""
+    """Released -> ours -> released: all tensors and outputs are equal."""
     original = loaded(name)
     import_checkpoint(find_place(name), tmp_path / "ours")
     ours = loaded(str(tmp_path / "ours"))
@@ -82,7 +82,7 @@ def test_imported_and_exported_it_makes_the_same(
 def test_export_keeps_what_the_released_layout_has_no_place_for(
     hub_cache: Path, tmp_path: Path, name: str, kind: str | None
 ) -> None:
-    """Guidance 5 came back as 3, guidance 0 too, and the licence was gone."""
+    """Guidance 5 came back as 3, guidance 0 too, and the licence was lost."""
     original = loaded(name)
     defaults = DecodingConfig(
         temperature=2.5,
@@ -158,7 +158,7 @@ def test_a_directory_takes_its_defaults_from_the_file(hub_cache: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_dtypes(hub_cache: Path, dtype: str) -> None:
-    """Only the language model is in the dtype that was asked for."""
+    """Only the language model has the requested dtype."""
     model = loaded(SMALL, dtype)
     assert {p.dtype for p in model.lm.parameters()} == {getattr(torch, dtype)}
     for part in (model.codec, model.text_encoder):
@@ -206,7 +206,7 @@ def test_a_codec_alone_is_that_of_the_model(hub_cache: Path, tmp_path: Path, spe
 
 
 def test_weights_can_be_trained_without_touching_the_file(hub_cache: Path, tmp_path: Path) -> None:
-    """Tensors of the right dtype are mapped from the file: writing to them must not write there."""
+    """Tensors of the right dtype are mapped from the file; writing to them must not change it."""
     import_checkpoint(find_place(SMALL), tmp_path / "ours")
     path = tmp_path / "ours" / native.LM_FILE
     before = path.read_bytes()
@@ -275,7 +275,7 @@ def test_native_tensors_are_held_against_the_config(
 
 
 def test_models_are_built_without_drawing_initial_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On tensors without memory that made torch import its compiler: two seconds a run."""
+    """On meta tensors, initialization made torch import its compiler: two seconds per run."""
 
     def draw(*arguments: object, **more: object) -> None:
         raise AssertionError("an initial value was drawn")

@@ -181,7 +181,7 @@ def test_a_config_that_is_wrong_says_where(written: Path, change: dict, words: s
 def test_sizes_that_cannot_be_built_are_a_damaged_config(
     written: Path, field: str, value: object
 ) -> None:
-    """They ended in a TypeError or RuntimeError of torch's."""
+    """They ended in a TypeError or RuntimeError of torch."""
     path = written / native.CONFIG_FILE
     config = json.loads(path.read_text())
     config["lm"][field] = value

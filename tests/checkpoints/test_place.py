@@ -26,7 +26,7 @@ SMALL_30 = "facebook/magnet-small-30secs"
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that would reach for the network fails."""
+    """Any use of the network fails the test."""
 
     def refuse(*args: object) -> NoReturn:
         raise AssertionError("the network was touched")
@@ -213,7 +213,7 @@ def test_a_partial_cache_names_what_is_missing(copied_cache: Path) -> None:
 
 
 def test_a_broken_link_in_the_cache_counts_as_missing(copied_cache: Path) -> None:
-    """Snapshots are links to blobs; a blob that was cleaned away leaves a link to nothing."""
+    """Snapshots are links to blobs; if a blob is deleted, its link is broken."""
     file = copied_cache / snapshot(SMALL).relative_to(HUB_CACHE) / "state_dict.bin"
     file.unlink()
     file.symlink_to("../../blobs/gone")
@@ -223,7 +223,7 @@ def test_a_broken_link_in_the_cache_counts_as_missing(copied_cache: Path) -> Non
 
 @pytest.mark.parametrize("name", ["t5-base", "google-t5/t5-base"])
 def test_both_names_of_the_text_encoder(copied_cache: Path, name: str) -> None:
-    """Whichever of them is in the cache is used."""
+    """Either is used if it is in the cache."""
     for entry in copied_cache.glob("models--*t5-base"):
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     folder = copied_cache / f"models--{name.replace('/', '--')}"
@@ -248,7 +248,7 @@ def test_a_read_only_cache(copied_cache: Path) -> None:
 def test_a_cache_that_may_not_be_searched(
     hub_cache: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """Another user's cache, for instance: a PermissionError came through."""
+    """For example another user's cache: a PermissionError was passed on."""
     real = getattr(Path, call)
 
     def refuse(path: Path) -> object:

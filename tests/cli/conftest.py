@@ -20,7 +20,7 @@ QUICK = ("-m", SMALL, "--steps", "1", "-d", "0.2", "--seed", "5")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """The result of a run."""
 
     status: int
     stdout: bytes

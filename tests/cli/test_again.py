@@ -68,7 +68,7 @@ def test_what_cannot_be_made_again_is_said(magnet: Magnet, home: Path) -> None:
 
 
 class Device(SimpleNamespace):
-    """Stands for sounddevice."""
+    """Replaces sounddevice."""
 
     class PortAudioError(Exception):
         pass

@@ -41,7 +41,7 @@ from tests.commands import commands, options
 def test_no_room_is_told_of_wherever_it_is_met(
     number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A quota, which clusters have instead of full disks, was an unexpected error to be reported."""
+    """A quota, which clusters have instead of full disks, was reported as an unexpected error."""
     assert _explain(OSError(number, os.strerror(number))) == EXIT_UNEXPECTED
     said = capsys.readouterr().err
     assert f"There is no room on the disk: {os.strerror(number)}." in said
@@ -103,7 +103,7 @@ def test_completion_never_imports_torch_and_knows_models(home: Path) -> None:
 
 
 def seconds_of(*command: str) -> float:
-    """Processor time of a command: the least of several, as other programs disturb it."""
+    """Processor time of a command: the minimum of several runs, because other programs disturb it."""
 
     def spent() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -125,7 +125,7 @@ def test_help_is_as_fast_as_its_libraries(home: Path) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_line_of_each_command_is_its_own(name: str) -> None:
-    """`magnet --help` shows commands that it has not imported: their lines are written twice."""
+    """`magnet --help` shows commands that it has not imported, so their lines are written twice."""
     module, about = COMMANDS[name]
     program = typer.Typer()
     importlib.import_module(module).register(program)
@@ -155,7 +155,7 @@ def test_bare_magnet_shows_its_help(magnet: Magnet) -> None:
 
 
 def help_rows(text: str) -> dict[str, str]:
-    """What a wide help text says of each flag, by the first of its names."""
+    """The help text of each flag, by its first name."""
     rows: dict[str, str] = {}
     flag = ""
     for line in text.splitlines():
@@ -213,7 +213,7 @@ def examples() -> list[str]:
 def test_examples_of_gen_reach_the_model(
     magnet: Magnet, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    """Every flag and value of them is good: the run gets as far as loading the model."""
+    """All flags and values are valid: the run reaches loading the model."""
 
     def stop(*arguments: object, **more: object) -> None:
         raise PartialFailureError("Loading.", "So far so good.")
@@ -238,7 +238,7 @@ def test_examples_of_models_and_show_work(home: Path, magnet: Magnet) -> None:
 
 
 def test_every_setting_has_a_flag_in_one_group() -> None:
-    """A setting whose panel no group has would be a field that no flag reaches."""
+    """A setting whose panel is in no group would have no flag."""
     flags = [each.name for group in (DecodingOptions, PartnerOptions) for each in flags_of(group)]
     assert set(flags) == {
         *(field.name for field in dataclasses.fields(DecodingConfig)),
@@ -323,7 +323,7 @@ def test_help_fits_the_terminal_and_is_not_pythons(
 def test_help_of_gen_shows_the_flags_of_every_day(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its sixty flags hid those that are looked for."""
+    """Its sixty flags hid the common ones."""
     monkeypatch.setenv("COLUMNS", "120")
     assert run(["gen", "--help"]) == 0
     short = capfd.readouterr().out
@@ -355,7 +355,8 @@ def test_threads_suit_the_model_unless_the_user_says(
     given: dict[str, str],
     expected: dict[str, str],
 ) -> None:
-    """Beside six busy processes a clip of nano took 100 s, its threads spinning: 12 s where they sleep."""
+    """Beside six busy processes a clip of nano took 100 s with spinning threads, and 12 s with sleeping
+    ones."""
     variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     for variable in variables:
         monkeypatch.setenv(variable, given.get(variable, ""))  # undone afterwards

@@ -19,7 +19,7 @@ REPO = "facebook/magnet-small-10secs"
 
 @dataclass(frozen=True)
 class Case:
-    """Arguments, and what must come of them."""
+    """Arguments and the expected result."""
 
     name: str
     arguments: tuple[str, ...]
@@ -209,7 +209,7 @@ CASES = [
 
 @pytest.fixture
 def clutter(home: Path) -> Path:
-    """Things in the way."""
+    """Obstacles: existing files and folders."""
     (home / "folder.wav").mkdir()
     (home / "folder.npz").mkdir()
     (home / "file.txt").write_text("text " * 1000)
@@ -223,7 +223,7 @@ def clutter(home: Path) -> Path:
 
 @pytest.fixture
 def locked(clutter: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that cannot be written to, for root as well."""
+    """A folder that cannot be written to, not even by root."""
     folder = clutter / "locked"
     folder.mkdir()
     access = os.access
@@ -263,7 +263,7 @@ def test_a_closed_stdin_is_said(
     monkeypatch: pytest.MonkeyPatch,
     words: tuple[str, ...],
 ) -> None:
-    """magnet gen - <&-: it was an unexpected AttributeError, worth a bug report."""
+    """magnet gen - <&-: it ended in an unexpected AttributeError."""
     monkeypatch.setattr(sys, "stdin", None)
     status = run([*words])
     said = capfdbinary.readouterr()
@@ -289,7 +289,7 @@ def test_a_closed_stdout_is_said_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch,
     words: tuple[str, ...],
 ) -> None:
-    """magnet gen rain --json >&-: it failed when the clip was made, by an AttributeError."""
+    """magnet gen rain --json >&-: it failed after the clip was made, with an AttributeError."""
     Path("prompts.txt").write_text("rain\n")
     monkeypatch.setattr(sys, "stdout", None)
     status = run([*words])
@@ -302,7 +302,7 @@ def test_a_closed_stdout_is_said_before_anything_is_made(
 
 
 def check_manners(outcome: Outcome) -> None:
-    """One error with a hint, nothing on stdout, no traceback, nothing that moves the cursor."""
+    """One error with a hint, nothing on stdout, no traceback, no cursor movement."""
     assert outcome.stdout == b""
     assert outcome.err.count("Error: ") == 1
     message, _, hint = outcome.err.partition("Error: ")[2].partition("\n")

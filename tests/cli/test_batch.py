@@ -46,7 +46,7 @@ def test_a_file_becomes_a_folder_of_clips_that_equal_gens(magnet: Magnet, prompt
 def test_a_batch_keeps_the_precision_that_it_was_begun_with(
     magnet: Magnet, prompts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the next machine `auto` may be another one, and shards of one batch run on several."""
+    """`auto` may differ on the next machine, and shards of one batch run on several."""
     both = ("batch", prompts, "-O", "clips", *QUICK)
     assert magnet(*both, "--shard", "1/2").status == 0
     monkeypatch.setattr(precision, "_LARGE", 1.0)
@@ -73,7 +73,7 @@ def test_a_batch_keeps_the_precision_that_it_was_begun_with(
 
 
 def test_the_same_command_makes_what_is_missing(magnet: Magnet, prompts: str) -> None:
-    """Without --seed, too: the drawn one is kept in the manifest."""
+    """Also without --seed: the random seed is kept in the manifest."""
     command = ("batch", prompts, "-O", "clips", *FAST)
     assert magnet(*command).status == 0
     made = names()
@@ -113,7 +113,7 @@ def test_an_inserted_line_and_a_cut_file_are_said(magnet: Magnet, prompts: str) 
 def test_another_batch_size_is_said_where_mates_round(
     magnet: Magnet, prompts: str, model: str, said: bool
 ) -> None:
-    """Masked decoding on a CPU computes item by item: there it changes nothing."""
+    """Masked decoding on a CPU computes item by item, so there it makes no difference."""
     common = ("batch", prompts, "-O", "clips", "-m", model, "-d", "0.2", "--seed", "5")
     assert magnet(*common, "--steps", "1", "--batch-size", "3").status == 0
     Path("clips/0001-wind-6.wav").unlink()
@@ -170,7 +170,7 @@ def test_a_changed_setting_is_noticed_and_named(magnet: Magnet, prompts: str) ->
 
 
 def test_another_revision_of_the_model_is_noticed(magnet: Magnet, prompts: str) -> None:
-    """It was noticed only where a clip was missing, once the model was loaded."""
+    """It was noticed only if a clip was missing, after loading the model."""
     command = ("batch", prompts, "-O", "clips", *QUICK)
     assert magnet(*command).status == 0
     assert "3 of 3 clips are done" in magnet(*command, "-m", "magnet-small-10secs").err
@@ -189,7 +189,7 @@ def test_another_revision_of_the_model_is_noticed(magnet: Magnet, prompts: str) 
 
 
 def test_what_an_earlier_version_noted_of_a_model_is_heeded(magnet: Magnet, prompts: str) -> None:
-    """Its clips have no ids; its runs have the hub's revision."""
+    """Its clips have no ids, but its runs have the hub's revision."""
     command = ("batch", prompts, "-O", "clips", *QUICK)
     assert magnet(*command).status == 0
     without_ids()
@@ -211,7 +211,7 @@ def test_what_an_earlier_version_noted_of_a_model_is_heeded(magnet: Magnet, prom
 
 
 def without_ids() -> None:
-    """The manifest as it was before it kept the ids of models."""
+    """The manifest as it was before it had the ids of models."""
     manifest = Path("clips/manifest.jsonl")
     records = [json.loads(line) for line in manifest.read_text().splitlines()]
     for record in records:
@@ -234,7 +234,7 @@ def retrained(model: Path) -> None:
 
 
 def test_a_replaced_model_is_noticed(magnet: Magnet, prompts: str, folder_model: Path) -> None:
-    """A model that was trained further in its folder: old clips counted as done, new ones joined them."""
+    """After further training in a model's folder, old clips counted as done and new ones were mixed in."""
     command = ("batch", prompts, "-O", "clips", *QUICK[2:])
     assert magnet(*command, "-m", "./m").status == 0
     assert "3 of 3 clips are done" in magnet(*command, "-m", "m").err
@@ -253,7 +253,7 @@ def test_a_replaced_model_is_noticed(magnet: Magnet, prompts: str, folder_model:
 def test_a_forced_run_that_was_interrupted_is_gone_on_with(
     magnet: Magnet, prompts: str, folder_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new run was noted first, and then the old model's other clips counted as done."""
+    """The new run was recorded first, and then the old model's other clips counted as done."""
     command = ("batch", prompts, "-O", "clips", *QUICK[2:], "-m", "./m")
     assert magnet(*command).status == 0
     retrained(folder_model)
@@ -301,7 +301,7 @@ def test_status_tells_how_far_it_is(magnet: Magnet, prompts: str) -> None:
 def test_workers_make_what_one_process_makes(
     magnet: Magnet, prompts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here workers are threads: their processes are test_batch_kill's."""
+    """Workers are threads here; for processes see test_batch_kill."""
     monkeypatch.setattr(
         "magnet_cli.batch.processes.hire_processes", lambda setup, where: hires(setup)
     )
@@ -470,7 +470,7 @@ def test_a_dry_run_lists_and_makes_nothing(magnet: Magnet, prompts: str) -> None
 
 
 def test_a_dry_run_says_the_seed_that_makes_what_it_lists(magnet: Magnet, prompts: str) -> None:
-    """Each run without --seed draws its own: the names that were listed were never made."""
+    """Each run without --seed draws its own, so the listed names were never made."""
     dry = magnet("batch", prompts, "-O", "clips", *FAST, "--dry-run", "--json")
     listed = [record["file"] for record in dry.records if record["event"] == "plan"]
     seed = dry.records[-1]["seed"]
@@ -646,7 +646,7 @@ def test_a_reader_that_leaves_ends_the_run(home: Path) -> None:
 
 
 def test_a_file_is_no_folder_of_a_batch(magnet: Magnet, home: Path) -> None:
-    """It advised to move the manifest away that would be in it; the file may be the prompts."""
+    """The hint was to move its manifest away, although the file may be the prompts."""
     Path("prompts.txt").write_text("rain\n")
     outcome = magnet("batch", "prompts.txt", "-O", "prompts.txt", *QUICK)
     assert outcome.status == 2

@@ -33,13 +33,13 @@ def test_killed_at_random_moments(home: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a dozen processes, each with its torch
 def test_workers_and_their_driver_are_killed(home: Path) -> None:
-    """A full disk and a second driver, too: a small benchmarks/faults."""
+    """Including a full disk and a second driver: a small benchmarks/faults."""
     report = killed_and_compared("--kills", "3", "--drivers", "1")
     assert report["workers_killed"] + report["drivers_killed"] >= 1
 
 
 def killed_and_compared(*more: str) -> dict[str, Any]:
-    """What benchmarks/faults reports of a small batch: nothing is wrong."""
+    """Run benchmarks/faults on a small batch; nothing is wrong."""
     small = ("--model", SMALL, "--clips", "24", "--steps", "4", "--duration", "2")
     outcome = processes.run(
         [sys.executable, str(BENCHMARKS / "faults.py"), *small, *more],

@@ -29,7 +29,7 @@ def equal(one: str, other: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a cluster's processes, and a torch for each actor
 def test_a_run_goes_from_one_process_to_a_cluster_and_back(magnet: Magnet, home: Path) -> None:
-    """By a common disk and by files that are sent; nothing is left of the cluster."""
+    """With a shared disk and with files that are sent; nothing is left of the cluster."""
     (home / "p.txt").write_text(PROMPTS)
     (home / "some.txt").write_text("rain\nwind\n")
     one = (*QUICK, "--threads", "1")
@@ -64,7 +64,7 @@ def test_actors_and_their_driver_are_killed(home: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_node_leaves_the_cluster(magnet: Magnet, home: Path) -> None:
-    """Its actor's clip is made by the other node's, and the run ends as if nothing had been."""
+    """Its actor's clip is made by the other node, and the run finishes normally."""
     from ray.cluster_utils import Cluster
 
     (home / "p.txt").write_text(PROMPTS * 20)  # enough that both are ready before the end

@@ -168,7 +168,7 @@ def test_another_sound_under_the_inputs_name_is_noticed(magnet: Magnet, riff: st
 def test_lines_that_ask_for_what_cannot_be(
     magnet: Magnet, riff: str, line: dict[str, Any], message: str
 ) -> None:
-    """All of it is found before a model is loaded."""
+    """All of them are found before a model is loaded."""
     write("p.jsonl", {"prompt": "rain", **line})
     outcome = magnet("batch", "p.jsonl", "-O", "clips", *FAST, "--dry-run")
     assert outcome.status == 2

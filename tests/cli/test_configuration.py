@@ -131,7 +131,7 @@ def test_what_cannot_be_used_is_said_and_stops_nothing(
 
 
 def test_profile_none_ignores_the_model_too(magnet: Magnet, config: Path) -> None:
-    """It ignored all but that."""
+    """It ignored everything except the model."""
     config.write_text('model = "nothing"\nlufs = "loud"\n')
     call = ("gen", "rain", "--preset", "fast", "-d", "0.2", "--seed", "1")
     outcome = magnet(*call, "-o", "a.wav", "--profile", "none")

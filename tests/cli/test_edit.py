@@ -37,7 +37,7 @@ def loaded(name: str) -> api.Model:
 
 @pytest.fixture(autouse=True)
 def _load_each_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading is tested elsewhere, and is most of what these tests would take."""
+    """Loading is tested elsewhere, and would take most of the time of these tests."""
     monkeypatch.setattr(api, "load_model", lambda name, **_: loaded(name))
 
 
@@ -99,7 +99,7 @@ def test_a_loop_has_no_seam(magnet: Magnet) -> None:
 def test_no_beginning_step_by_step_can_be_asked_of_pieces_too(
     magnet: Magnet, kind: tuple[str, ...]
 ) -> None:
-    """`--hybrid 0` asks for less than one model does by itself, and was refused as asking for more."""
+    """`--hybrid 0` turns off a model's default, but was refused as a request."""
     made = magnet("gen", "lofi", *kind, "--hybrid", "0", *FAST, "-o", "a.wav")
     assert made.status == 0, made.err
     more = magnet("gen", "lofi", *kind, "--hybrid", "1", *FAST, "-o", "b.wav")
@@ -121,7 +121,7 @@ def test_a_loop_as_opus_is_warned_of(magnet: Magnet) -> None:
 
 
 def test_bars_have_their_length_where_there_is_no_beat(magnet: Magnet) -> None:
-    """As what a model of random weights makes."""
+    """As in the output of a model with random weights."""
     how = ("--bpm", "130", "--bars", "1", "--tries", "2", *FAST)
     outcome = magnet("gen", "techno, 95 bpm", *how, "-o", "a.flac")
     assert outcome.status == 0, outcome.err
@@ -158,7 +158,7 @@ def test_what_came_of_a_tempo_is_said_and_kept(
 
 
 def test_a_loop_of_whole_frames_says_how_long_it_came_to_be(magnet: Magnet) -> None:
-    """Two bars of a tempo are seldom whole frames, and a loop that is off drifts."""
+    """Two bars at a tempo are seldom whole frames, and a loop of another length drifts."""
     outcome = magnet("gen", "techno", *FAST, "-d", "1.005", "--loop", "--exact", "-o", "loop.wav")
     assert outcome.status == 0
     assert sounds.read("loop.wav").samples.shape[1] == round(1.02 * 32_000)
@@ -212,7 +212,7 @@ def test_tries_are_refused_where_nothing_is_tried(magnet: Magnet, words: tuple[s
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-    """Press Ctrl-C in the middle of the window behind the first `calls` windows."""
+    """Press Ctrl-C in the middle of the window after the first `calls` windows."""
     count = itertools.count(1)
     decode = iterative.decode
 
@@ -593,7 +593,7 @@ def test_what_does_not_fit_the_model_is_said_once(
     ids=lambda words: words[0],
 )
 def test_channels_that_cancel_each_other_are_said(magnet: Magnet, words: tuple[str, ...]) -> None:
-    """Their mean is silence, which an edit was refused for, or went on from."""
+    """Their mean is silence, which an edit was refused for, or continued from."""
     one = noise(2.0, 32_000, 1)
     command, *flags = words
     for other, said in ((-one, True), (one, False)):
@@ -604,7 +604,7 @@ def test_channels_that_cancel_each_other_are_said(magnet: Magnet, words: tuple[s
 
 
 def test_times_are_taken_as_minutes_too(magnet: Magnet, riff: Path) -> None:
-    """As --region takes them: 1:30 was no number."""
+    """As in --region: 1:30 was refused."""
     assert magnet("gen", "rain", *FAST, "-d", "0:00.4", "-o", "a.wav").status == 0
     assert sounds.read("a.wav").samples.shape[1] == 12_800
     words = ("soft piano", "--at", "0:01", "drums enter")

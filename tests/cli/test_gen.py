@@ -190,7 +190,7 @@ def someone_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_that_appears_while_a_clip_is_made_is_left_alone(
     magnet: Magnet, home: Path, someone_writes: None, more: tuple[str, ...]
 ) -> None:
-    """It was lost: only the plan, minutes before, looked at what was there."""
+    """It was lost: only the plan, minutes before, checked existing files."""
     asked = ("gen", "rain", "-m", SMALL, "--steps", "1", "--seed", "5", *more)
     asked = (*asked, "-o", "a.wav", "--codes", "a.npz", "--json", "-q")
     outcome = magnet(*asked)
@@ -222,7 +222,7 @@ def test_a_file_that_appears_while_a_sound_is_edited_is_left_alone(
 
 
 def test_a_link_to_nothing_is_not_replaced(magnet: Magnet, home: Path) -> None:
-    """The disk that it leads to may be away for the moment."""
+    """Its disk may be temporarily unavailable."""
     Path("a.wav").symlink_to(home / "not-mounted" / "a.wav")
     outcome = magnet("gen", "rain", *QUICK, "-o", "a.wav")
     assert outcome.status == 2
@@ -293,7 +293,7 @@ def test_one_failure_does_not_stop_the_others(
 def test_a_full_disk_stops_the_others(
     magnet: Magnet, home: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    """Every one of them was generated, for hours, and then could not be written."""
+    """All of them were generated, for hours, and then could not be written."""
     write, tried = clips.write_sound, []
 
     def full(path: Path, *arguments: Any, **more: Any) -> Written:
@@ -337,7 +337,7 @@ def test_plain_lines_where_stderr_is_no_terminal(magnet: Magnet) -> None:
 
 
 def test_a_line_a_clip_where_nothing_is_watched(magnet: Magnet) -> None:
-    """A log had fifteen lines for each clip of nano."""
+    """A log had fifteen lines per clip of nano."""
     outcome = magnet("gen", "rain", *QUICK, "-n", "2", "-o", "a.wav", "--lufs", "-30")
     lines = [line for line in outcome.err.splitlines() if not line.startswith("The weights")]
     assert [line[:12] for line in lines] == ["Saved a-1.wa", "Saved a-2.wa"]
@@ -366,7 +366,7 @@ def test_names_of_files_have_the_fields_of_batch(magnet: Magnet) -> None:
 
 
 def test_an_empty_negative_prompt_is_none(magnet: Magnet) -> None:
-    """A script that has none for a prompt passes "": it was refused."""
+    """A script without one for a prompt passes "", which was refused."""
     for number, more in enumerate([(), ("--negative", ""), ("--negative", " ")]):
         assert magnet("gen", "rain", *QUICK, *more, "-o", f"{number}.wav").status == 0
     plain, empty, blank = (sounds.read(Path(f"{number}.wav")) for number in range(3))
@@ -379,7 +379,7 @@ def test_an_empty_negative_prompt_is_none(magnet: Magnet) -> None:
 def test_a_prompt_of_which_the_model_knows_no_word_is_named(
     magnet: Magnet, words: tuple[str, ...]
 ) -> None:
-    """nano made something of it without a word, as if nothing had been asked."""
+    """nano generated something without a warning, as for an empty prompt."""
     nano = ("-m", "nano", "-d", "0.2", "--preset", "fast", "--seed", "1", "-o", "clips/", "--force")
     outcome = magnet("gen", *words, *nano)
     assert outcome.status == 0, outcome.err

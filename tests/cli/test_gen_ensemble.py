@@ -18,7 +18,7 @@ MUSICGEN = "facebook/musicgen-small"
 
 @pytest.fixture
 def twin(home: Path) -> str:
-    """A folder with golden's MusicGen and golden's MAGNeT's codec: the released ones share theirs."""
+    """A folder with golden's MusicGen and golden's MAGNeT's codec; the released models share one."""
     folder = home / "twin"
     folder.mkdir()
     shutil.copy(snapshot(MUSICGEN) / "state_dict.bin", folder)

@@ -31,7 +31,7 @@ NANO = ("-m", "nano", "--preset", "fast", "-d", "0.2", "--seed", "1", "-q")
 
 
 def made(path: str, comment: str | None = None, **said: object) -> str:
-    """A wav whose comment says that it was made so."""
+    """A wav with this record in its comment."""
     soundfile.write(path, 0.3 * np.sin(np.arange(12_000) / 9), 24_000)
     weights = builtin_weights("nano")
     record = {"model": "nano", "weights": weights, "prompt": "rain", "seed": 1, **said}
@@ -180,7 +180,7 @@ def test_import_onto_a_link_leaves_nothing(magnet: Magnet) -> None:
 
 
 def test_prompts_are_bounded_in_tokens(magnet: Magnet) -> None:
-    """Attention over a text takes memory by the square of its length."""
+    """The memory of attention over a text grows with the square of its length."""
     outcome = magnet("gen", "a " * 9000, *QUICK, "-o", "a.wav")
     assert outcome.status == 2
     assert "too long for this model" in outcome.err
@@ -241,8 +241,8 @@ sys.exit(run(sys.argv[1:]))
 def test_a_signal_while_a_sound_is_written(
     home: Path, sent: signal.Signals, status: int, said: str
 ) -> None:
-    """libsndfile lost the exception, and an AssertionError ended the program; SIGTERM left a part, and
-    later SIGHUP did, of a terminal that closed."""
+    """libsndfile lost the exception, and an AssertionError ended the program; SIGTERM, and later a closed
+    terminal's SIGHUP, left a partial file."""
     process = processes.start(
         [sys.executable, "-c", SLOW, "gen", "rain", *NANO, "-o", "a.flac"],
         stdout=-1,

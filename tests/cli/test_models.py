@@ -20,7 +20,7 @@ from tests.golden_cases import HUB_CACHE, snapshot
 
 @pytest.fixture
 def own_cache(magnet: Magnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache that a test may change."""
+    """A cache that tests may change."""
     cache = tmp_path / "cache"
     shutil.copytree(HUB_CACHE, cache, symlinks=True)
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
@@ -105,7 +105,7 @@ def test_int8_is_kept_in_a_folder_and_shown_in_the_command(magnet: Magnet) -> No
 
 
 def test_import_replaces_a_model_and_nothing_else(magnet: Magnet) -> None:
-    """--force deleted the folder of a training run, log, samples and all, or of any project."""
+    """--force deleted the folder of a training run with log and samples, or of any project."""
     magnet("models", "import", "small", "mine")
     assert magnet("models", "import", "small", "mine").status == 2
     assert magnet("models", "import", "small", "mine", "--force").status == 0
@@ -148,7 +148,7 @@ def test_use_sets_the_default_and_others_go_before_it(
 
 
 def starred(magnet: Magnet) -> list[str]:
-    """The models that `list` marks, which are those that its JSON calls the default."""
+    """The models marked by `list`, which are the defaults in its JSON."""
     rows = [line.split()[1] for line in magnet("models", "list").out.splitlines() if "*" in line]
     records = magnet("models", "list", "--json").records
     assert rows == [record["name"] for record in records if record["default"]]
@@ -158,7 +158,7 @@ def starred(magnet: Magnet) -> list[str]:
 def test_list_marks_what_would_be_taken(
     magnet: Magnet, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing was marked where nothing was set, and a folder that was set stood nowhere."""
+    """Nothing was marked if nothing was set, and a default folder was not listed."""
     assert starred(magnet) == ["nano"]
     magnet("models", "import", "small", "mine")
     magnet("models", "use", "mine")
@@ -177,7 +177,7 @@ def test_list_marks_what_would_be_taken(
 
 
 def test_info_reads_what_a_folder_says_of_itself(magnet: Magnet) -> None:
-    """Of one's own model nothing was known but its size, and it was called cached."""
+    """For one's own model it showed only the size, and called it cached."""
     magnet("models", "import", "small", "models/mine")
     record = magnet("models", "info", "./models/mine", "--json").records[0]
     known = magnet("models", "info", "small", "--json").records[0]
@@ -207,7 +207,7 @@ def test_use_keeps_folders_by_their_full_path(magnet: Magnet, home: Path, tmp_pa
 def test_without_a_choice_the_built_in_model_is_taken(
     magnet: Magnet, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the package will be: a model in assets/nano."""
+    """As in the installed package: a model in assets/nano."""
     magnet("models", "import", "small", str(tmp_path / "assets" / "nano"))
     monkeypatch.setattr(registry, "ASSETS", tmp_path / "assets")
     outcome = magnet("gen", "rain", "--steps", "1", "-d", "0.1", "-o", "a.wav")
@@ -233,7 +233,7 @@ def test_remove_deletes_a_model_and_nothing_else(magnet: Magnet, own_cache: Path
 
 @pytest.fixture
 def server(magnet: Magnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub on this machine with the small model and its text encoder, and an empty cache."""
+    """A local hub with the small model and its text encoder, and an empty cache."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -88,7 +88,7 @@ Path("statuses").write_text(json.dumps([run(words) for words in json.loads(sys.a
 
 
 def in_shell(command: str, *words: str) -> int:
-    """The status of magnet in a shell, at the head of a pipe."""
+    """The exit status of magnet in a shell, at the start of a pipe."""
     return _in_shell(command, [*processes.MAGNET, *words])
 
 
@@ -102,7 +102,7 @@ def _in_shell(command: str, words: Sequence[str]) -> int:
 @pytest.mark.process
 @pytest.mark.parametrize("way", DEAF)
 def test_work_goes_on_where_nobody_hears_of_it(home: Path, way: str) -> None:
-    """magnet gen ... 2>&1 | head -n 1, or a log on a full disk: it ended without a file or a word."""
+    """magnet gen ... 2>&1 | head -n 1, or a log on a full disk: it ended without a file or a message."""
     if "/dev/full" in DEAF[way] and not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     Path("prompts.txt").write_text("rain\nwind\n")

@@ -57,13 +57,13 @@ def test_a_bar_for_each_clip_with_what_the_loop_says() -> None:
 
 
 def shown(display: ClipDisplay) -> list[tuple[str, float, float | None, str]]:
-    """The rows: what each is called, how far it is, of how much, and what it says."""
+    """The rows: label, position, total and text."""
     assert display._bars is not None
     return [(t.description, t.completed, t.total, t.fields["detail"]) for t in display._bars.tasks]
 
 
 def test_every_step_of_every_stream_moves_the_one_bar() -> None:
-    """nano's thirteen bars flashed by."""
+    """nano's thirteen bars were too quick to read."""
     made = talk(terminal=True)
     with ClipDisplay(made) as display:
         on_step = display.begin("rain", 1)

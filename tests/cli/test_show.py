@@ -126,7 +126,7 @@ def test_the_command_is_quoted_for_a_shell() -> None:
 
 
 def test_several_files_are_shown_and_unreadable_ones_said(magnet: Magnet) -> None:
-    """`magnet show clips/*.wav`, what a shell makes of it, was refused as too many arguments."""
+    """`magnet show clips/*.wav`, expanded by a shell, was refused as too many arguments."""
     magnet("gen", "lofi piano", "rain", *QUICK, "-o", "clips/")
     files = sorted(map(str, Path("clips").iterdir()))
     shown = magnet("show", *files)
@@ -160,7 +160,7 @@ def test_one_picture_is_of_one_file(magnet: Magnet) -> None:
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "opus", "mp3"])
 def test_a_sound_from_a_pipe_is_shown(magnet: Magnet, kind: str) -> None:
-    """A long prompt, too: libsndfile alone loses the end of a wav file's comment."""
+    """With a long prompt, too: libsndfile alone loses the end of a wav file's comment."""
     prompt = "lofi piano " * 250
     made = magnet("gen", prompt, *QUICK, "-o", "-", "--format", kind)
     shown = magnet("show", "-", "--json", stdin=made.stdout)
@@ -191,7 +191,7 @@ def test_stdin_is_shown_once(magnet: Magnet) -> None:
 def test_a_name_without_a_suffix_is_made_again_in_its_format(
     magnet: Magnet, words: tuple[str, ...]
 ) -> None:
-    """The command was refused: `-o b` says no format."""
+    """The command was refused, because `-o b` gives no format."""
     assert magnet("gen", "rain", *QUICK, *words).status == 0
     shown = magnet("show", words[1], "--json").records[0]
     first = sounds.read(words[1])
@@ -203,7 +203,7 @@ def test_a_name_without_a_suffix_is_made_again_in_its_format(
 
 
 def test_an_edit_without_a_suffix_is_made_again_under_one(magnet: Magnet) -> None:
-    """It takes no --format: its format is that of its input, or of its name."""
+    """It has no --format: its format is that of its input or its name."""
     magnet("gen", "rain", *QUICK, "-o", "a.flac")
     words = ("edit", "a.flac", "wind", "-m", SMALL, "--steps", "1", "--region", "0-0.1")
     piped = magnet(*words, "-o", "-")
@@ -281,7 +281,7 @@ def test_what_is_no_number_is_not_called_silence(magnet: Magnet, value: float) -
 def test_a_long_sound_is_shown_in_the_memory_of_a_block(
     magnet: Magnet, words: tuple[str, ...]
 ) -> None:
-    """It took twelve times the file, all of it as float32 and as float64 at once."""
+    """It took twelve times the file's size, all of it as float32 and float64 at once."""
     soundfile.write("a.wav", np.full(8000, 0.25), 16_000)
     assert magnet("show", "a.wav", *words).status == 0  # what is imported is so
     most = []
@@ -297,7 +297,7 @@ def test_a_long_sound_is_shown_in_the_memory_of_a_block(
 
 
 def test_a_sound_of_another_name_is_what_its_header_says(magnet: Magnet) -> None:
-    """soundfile asks what samples a .raw holds, though this one says it; a real one has none to say."""
+    """soundfile asks for the sample format of a .raw, although this one has a header."""
     soundfile.write("a.wav", np.full(8000, 0.25), 16_000)
     Path("a.wav").rename("A.RAW")
     assert magnet("show", "A.RAW", "--json").records[0]["duration"] == 0.5
@@ -307,7 +307,7 @@ def test_a_sound_of_another_name_is_what_its_header_says(magnet: Magnet) -> None
 
 
 def test_many_files_are_a_table(magnet: Magnet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve clips were twelve pages. A terminal gets no line that it would wrap."""
+    """Twelve clips were twelve pages. On a terminal no line is wrapped."""
     silence = np.zeros((1, 8000), np.float32)
     files = [f"{'a' * 50}-{number}.wav" for number in range(4)]
     for name in files:
@@ -330,7 +330,7 @@ def test_many_files_are_a_table(magnet: Magnet, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_tempo_that_a_clip_was_held_to_is_shown(magnet: Magnet) -> None:
-    """The prompt's, where bars are repeated; and the command makes the same again."""
+    """The prompt's, if bars are repeated; and the command makes the same again."""
     held = magnet("gen", "techno, 100 bpm", *QUICK, "--bar-repeat", "2", "-o", "held.wav")
     free = magnet("gen", "techno, 100 bpm", *QUICK, "-o", "free.wav")
     assert (held.status, free.status) == (0, 0), held.err + free.err

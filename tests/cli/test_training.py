@@ -67,7 +67,7 @@ def test_one_line_for_each_caption_is_no_mistake(sounds: Path, magnet: Magnet) -
 
 
 def test_what_is_there_twice_and_what_is_silent_is_told(sounds: Path, magnet: Magnet) -> None:
-    """Copies weigh more than they should, and a file's header does not say that it holds nothing."""
+    """Copies have too large a weight, and a header does not show that a file is silent."""
     (sounds / "broken.wav").unlink()
     (sounds / "broken.txt").unlink()
     (sounds / "copy.wav").write_bytes((sounds / "1.wav").read_bytes())
@@ -273,7 +273,7 @@ def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
 def test_what_is_wrong_around_a_run_is_said_before_it_begins(
     sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too little room on the disk, and one process where a launcher was asked for two."""
+    """Too little disk space, and one process although a launcher was to start two."""
     magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
     usage = shutil.disk_usage(".")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
@@ -288,7 +288,7 @@ def test_what_is_wrong_around_a_run_is_said_before_it_begins(
 def test_downloads_are_told_of(
     sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first word of a run came after its model was there: minutes, for one of some gigabytes."""
+    """A run printed nothing until its model was downloaded, minutes for some gigabytes."""
     assert magnet("data", "encode", "sounds", "tokens", "--codec", SMALL).status == 4
 
     def download(repo: str, choose: Any, revision: Any, progress: Any, again: Any) -> None:
@@ -320,7 +320,7 @@ def usual() -> Iterator[Any]:
 def test_ctrl_c_ends_with_a_checkpoint(
     sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch, usual: Any
 ) -> None:
-    """README's 200 steps end before the first checkpoint is due: interrupted, all was lost."""
+    """README's 200 steps end before the first checkpoint: an interrupt lost everything."""
     magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
     from magnet_cli.training.loop import Trainer
 
@@ -410,7 +410,7 @@ def readme_commands() -> list[list[str]]:
 
 
 def test_readmes_fine_tuning_changes_what_a_model_makes(home: Path, magnet: Magnet) -> None:
-    """Twenty clips of one tone, 200 steps: the tone's codes come out where noise came before."""
+    """Twenty clips of one tone, 200 steps: the model then generates the tone's codes instead of noise."""
     (home / "sounds").mkdir()
     time = np.arange(16_000) / 16_000
     for number in range(20):

@@ -52,7 +52,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """All of them; names are theirs alone."""
+    """All cases, with unique names."""
     found = [
         *_configs(),
         *_weights(),
@@ -76,7 +76,7 @@ def cases() -> list[Case]:
 
 
 def model(folder: Path) -> Path:
-    """A copy of the built-in model, whose weights are links."""
+    """A copy of the built-in model, with links to its weights."""
     made = folder / "model"
     made.mkdir()
     for path in NANO.iterdir():
@@ -92,7 +92,7 @@ def gen(name: str = "./model") -> list[str]:
 
 
 def _changed(where: str, value: Any) -> Make:
-    """Nano with another value at a dotted path of its config.json."""
+    """nano with another value at a dotted path of its config.json."""
 
     def make(folder: Path) -> list[str]:
         path = model(folder) / "config.json"
@@ -214,7 +214,7 @@ def _configs() -> Iterator[Case]:
 
 
 def _with(name: str, write: Callable[[Path], object], says: str = "") -> Case:
-    """Nano with another file of weights."""
+    """nano with another weights file."""
 
     def make(folder: Path) -> list[str]:
         path = model(folder) / name

@@ -30,7 +30,7 @@ MOST_MEGABYTES = 1000.0  # of a command, the modules it has imported among them
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of a command."""
+    """The result of a command."""
 
     status: int  # -9: killed after MOST_SECONDS
     out: str
@@ -40,7 +40,7 @@ class Ran:
 
 
 class Worker:
-    """The process that forks. A context manager."""
+    """The process that forks; a context manager."""
 
     def __enter__(self) -> Worker:
         self._process = processes.start(
@@ -90,7 +90,7 @@ def _serve() -> None:
 
 
 def _keep_nano() -> None:
-    """The built-in model is loaded once, for all: loading it is tested elsewhere."""
+    """Load the built-in model once for all; loading is tested elsewhere."""
     from magnet_cli import api
 
     load, nano = api.load_model, api.load_model("nano", device="cpu")

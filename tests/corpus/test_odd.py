@@ -29,7 +29,7 @@ QUICK = ("-m", "nano", "--preset", "fast", "--seed", "1", "-q")
 
 
 def run(worker: Worker, folder: Path, *arguments: str) -> Ran:
-    """A command that has to work, in bounds."""
+    """Run a command that must succeed, within limits."""
     home = {"XDG_CONFIG_HOME": str(folder.parent / "config"), "HF_HUB_OFFLINE": "1"}
     ran = worker.run(arguments, folder, b"", home)
     assert ran.status == 0, ran.err
@@ -77,7 +77,7 @@ def test_odd_is_heard(case: Odd, words: tuple[str, ...], worker: Worker, tmp_pat
 
 
 def bad(folder: Path) -> None:
-    """Sounds that surprise, some of which no clip can be made of."""
+    """Unusual sounds, some of which cannot be made into clips."""
 
     def put(name: str, samples: np.ndarray, rate: int = 24_000, **how: str) -> Path:
         path = folder / name
@@ -105,7 +105,7 @@ def bad(folder: Path) -> None:
 
 
 def test_what_check_calls_good_is_encoded(tmp_path: Path) -> None:
-    """It read headers alone: what it called good was left out hours later."""
+    """It read only headers: clips that it called good were skipped hours later."""
     sounds = tmp_path / "sounds"
     sounds.mkdir()
     for number, case in enumerate(ALL):

@@ -27,7 +27,7 @@ def problems(source: Path) -> dict[str, str]:
 
 
 def test_an_audiofolder_is_read_as_it_is(tmp_path: Path) -> None:
-    """Its captions are in metadata.csv or metadata.jsonl, relative to their own folder."""
+    """Its captions are in metadata.csv or metadata.jsonl, relative to their folder."""
     sounds(tmp_path, "train/a.wav", "train/deep/b.wav", "train/c.wav", "test/d.wav", "test/e.wav")
     (tmp_path / "train/metadata.csv").write_text(
         'file_name,text\na.wav,"rain, and wind"\ndeep/b.wav,a storm\nb.wav,nothing\na.wav,weather\n'
@@ -55,7 +55,7 @@ def test_an_audiofolder_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 def test_audiocrafts_lists_and_what_is_beside_its_sounds(tmp_path: Path) -> None:
-    """Its paths are from where training is started, and its words are beside the sounds."""
+    """Its paths are relative to where training is started, and its captions are beside the sounds."""
     sounds(tmp_path, "dataset/a.mp3", "dataset/b.mp3", "dataset/c.mp3", "dataset/d.mp3")
     about = {"title": "x", "artist": "y", "key": None, "bpm": 120.0, "moods": ["calm", "warm"]}
     sidecars = {
@@ -95,7 +95,7 @@ def test_a_packed_list_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def test_a_packed_list_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of 2 MB can unpack to as many GB."""
+    """A file of 2 MB can decompress to as many GB."""
     from magnet_cli.data import lists
 
     monkeypatch.setattr(lists, "_MOST_UNPACKED", 1000)
@@ -130,7 +130,7 @@ def test_a_spreadsheets_table_is_a_list(tmp_path: Path) -> None:
 
 
 def test_a_list_says_how_often_a_sound_is_drawn(tmp_path: Path) -> None:
-    """audiocraft's `weight`, null where none is meant."""
+    """audiocraft's `weight`, null if unset."""
     names = "abcdefg"
     said = (3, 0.5, None, 0, "x", True, [3])
     lines = [{"path": n, "caption": n, "weight": w} for n, w in zip(names, said, strict=True)]

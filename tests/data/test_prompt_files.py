@@ -70,7 +70,7 @@ def test_bad_lines_are_numbered_and_the_rest_is_read() -> None:
     [("3", 3), ("0", None), ("-1", None), ("10001", None), ("x", None), ("", None)],
 )
 def test_a_bad_line_still_says_for_how_many_clips_it_stands(said: str, num: int | None) -> None:
-    """What is behind it keeps its numbers and seeds when the line is repaired."""
+    """Clips after it keep their indices and seeds when the line is repaired."""
     value = said if said.lstrip("-").isdigit() else f'"{said}"'
     for line in (
         only(f"prompt,num,seed\nrain,{said},x\n", "csv"),
@@ -81,7 +81,7 @@ def test_a_bad_line_still_says_for_how_many_clips_it_stands(said: str, num: int 
 
 
 def test_lines_that_end_in_cr_alone_are_said() -> None:
-    """They were one prompt, of all of them."""
+    """All of them were read as one prompt."""
     assert "CR alone" in bad("rain\rwind\r")
     assert only("rain\r\n") == PromptLine(1, "rain")
 
@@ -120,7 +120,7 @@ def test_devices_are_no_files_of_prompts() -> None:
 
 
 def test_utf_16_is_said() -> None:
-    """Once: every line after it was bad for its NULs, too."""
+    """Once: every line after it was also bad because of its NULs."""
     (only,) = lines("lofi piano\nrain\nwind\n".encode("utf-16"))
     assert isinstance(only, BadLine)
     assert "UTF-16" in only.message

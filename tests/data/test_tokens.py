@@ -96,7 +96,7 @@ def test_a_folder_of_an_older_version_is_used_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_name_that_is_no_utf8_does_not_stop_the_shard(tmp_path: Path) -> None:
-    """The shard could not be written, and with it no clip beside that one."""
+    """The shard could not be written, which lost all clips in it."""
     writer = TokenWriter(tmp_path, FORMAT)
     writer.add("caf\udce9.wav", "k", codes(0, 5), ("x",), ())
     writer.use_only({"caf\udce9.wav"})
@@ -177,7 +177,7 @@ def test_the_same_codec_by_another_name_is_the_same(tmp_path: Path) -> None:
 
 
 def test_codes_out_of_range_are_refused_when_they_are_read(tmp_path: Path) -> None:
-    """They failed in an embedding, or trained on other rows."""
+    """They failed in an embedding, or trained the wrong rows."""
     write(tmp_path, 1, dataclasses.replace(FORMAT, card=64))
     index = json.loads((tmp_path / "index.json").read_text())
     index["codec"]["card"] = 16

@@ -27,7 +27,7 @@ def test_alternatives_and_lists_are_drawn_by_the_seed(tmp_path: Path) -> None:
 
 
 def test_what_is_drawn_is_the_same_on_every_machine(tmp_path: Path) -> None:
-    """Python's own choice of several may change with its version; clips would change with it."""
+    """Choices of Python's generator may change between versions, and clips with them."""
     moods = [Wildcards(tmp_path).drawn("{a|b|c|d|e}", seed) for seed in range(8)]
     assert "".join(moods) == "bbaceaae"
 

@@ -53,7 +53,7 @@ def written(
 @pytest.mark.parametrize("text", [True, False])
 @torch.inference_mode()
 def test_each_code_is_what_whole_passes_make_likeliest(known: int, text: bool) -> None:
-    """Teacher-forced over what was written: no cache, no shared batch, a dense mask."""
+    """Teacher-forced over the decoded codes: no cache, no shared batch, a dense mask."""
     codes = written(GREEDY, known, text=text)
     lm = tiny_lm("autoregressive")
     condition = torch.randn(3, lm.config.dim, generator=torch.Generator().manual_seed(0))

@@ -22,10 +22,10 @@ GREEDY = dataclasses.replace(AUTOREGRESSIVE_DEFAULTS, use_sampling=False, cfg_co
 
 
 class Stubborn:
-    """A model that always finds code 0 likeliest, and each further code one nat less so."""
+    """A model for which code 0 is always the likeliest, and each further code one nat less."""
 
     def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
-        """Nothing to forget."""
+        """There is no state."""
 
     def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         return -torch.arange(CARD).float().expand(*tokens.shape[:2], CARD), None, None

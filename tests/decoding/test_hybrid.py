@@ -30,7 +30,7 @@ PREFIX_CONFIG = dataclasses.replace(AUTOREGRESSIVE_DEFAULTS, cfg_coef=2.0)
 
 
 class Masked(MaskedSession):
-    """Writes down what it is asked, and what it answers."""
+    """Records its inputs and outputs."""
 
     calls: tuple[tuple[Tensor, int, Tensor, Tensor], ...] = ()
 
@@ -43,7 +43,7 @@ class Masked(MaskedSession):
 
 
 class Causal(CausalSession):
-    """Keeps the conditional logits of every step it takes."""
+    """Keeps the conditional logits of every step."""
 
     def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
         super().reset(steps, with_null, short_context)
@@ -147,7 +147,7 @@ def test_known_codes_stay_inside_the_prefix_and_behind_it() -> None:
 
 @pytest.mark.parametrize("prefix_frames", [0, 1, 5, 10])
 def test_training_and_decoding_see_the_same(prefix_frames: int) -> None:
-    """Inputs, masked positions and logits of a stage's first step, exactly as training makes them."""
+    """Inputs, masked positions and logits of a stage's first step are exactly those of training."""
     lm = tiny_lm("hybrid")
     if prefix_frames:
         prefix = Prefix(PATTERN, prefix_frames, diagonal=True)

@@ -119,7 +119,7 @@ def test_the_least_certain_spans_are_masked_again() -> None:
 @pytest.mark.parametrize("score_noise", [0.0, 2.0])
 @pytest.mark.parametrize("arrangement", ["nonoverlap", "stride1"])
 def test_an_item_does_not_depend_on_its_batch_mates(arrangement: str, score_noise: float) -> None:
-    """One mate has a stream that is all known: it must not shift the other's noise, nor its own."""
+    """One stream of another item is entirely known, which must not shift anyone's noise."""
     config = dataclasses.replace(CONFIG, span_arrangement=arrangement, score_noise=score_noise)
     model = FixedLogits(3, 17)
     codes, mask = nothing_known(3, 17)

@@ -23,7 +23,7 @@ MASKED = dataclasses.replace(
 
 
 def by_hand(codes: Tensor, asked: Tensor, bars: list[float], nats: float) -> Tensor:
-    """What is added to the logits of the streams 0 and 1, [N, 2, CARD], one code at a time."""
+    """The increments of the logits of streams 0 and 1, [N, 2, CARD], code by code."""
     rows = []
     for item, frame in asked.nonzero().tolist():
         added = torch.zeros(2, CARD)
@@ -73,17 +73,17 @@ def test_the_next_step_is_raised_by_what_lies_behind_alone(
 
 
 class Even:
-    """A causal model that finds every code as likely."""
+    """A causal model with equal probabilities."""
 
     def reset(self, steps: int, with_null: bool, short_context: int = 0) -> None:
-        """Nothing to forget."""
+        """There is no state."""
 
     def step(self, tokens: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         return torch.zeros(*tokens.shape[:2], CARD), None, None
 
 
 def even(codes: Tensor, stage: int, positions: Tensor, with_null: bool) -> tuple[Tensor, None]:
-    """The same of a masked one."""
+    """A masked model with equal probabilities."""
     return torch.zeros(int(positions.sum()), CARD), None
 
 

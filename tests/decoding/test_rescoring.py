@@ -21,7 +21,7 @@ CONFIG = dataclasses.replace(DECODING_DEFAULTS, decoding_steps=STEPS, span_len=3
 
 
 class Opinion:
-    """A rescorer with the same probabilities for each stream; it writes down what it was shown."""
+    """A rescorer with the same probabilities for each stream, which records its calls."""
 
     def __init__(self, probs: Tensor) -> None:
         self.probs = probs
@@ -34,7 +34,7 @@ class Opinion:
 
 
 def masks(rescore: Rescore | None, config: DecodingConfig = CONFIG) -> list[Tensor]:
-    """What is masked [1, T] at each step, over logits that are more certain of later frames."""
+    """The masks [1, T] of each step, for logits that are more certain of later frames."""
     asked: list[Tensor] = []
     scale = torch.linspace(0.5, 4, FRAMES)[:, None]
     fixed = scale * torch.randn(FRAMES, CARD, generator=torch.Generator().manual_seed(0))
@@ -103,7 +103,7 @@ def test_rescorer_sees_complete_streams_and_is_not_asked_at_their_last_step() ->
 
 
 def test_codes_that_the_rescorer_holds_impossible_keep_finite_scores() -> None:
-    """A score of infinity outweighs the penalty that keeps decided frames out of stride1's spans."""
+    """An infinite score would outweigh the penalty that keeps decided frames out of stride1's spans."""
     hook = rescoring(Opinion(torch.zeros(1, FRAMES)), 0.0, (0,))
     assert hook is not None
     mixed = hook(torch.zeros(1, 2, FRAMES, dtype=torch.int64), [0], torch.ones(1, FRAMES, 1))

@@ -28,7 +28,7 @@ def asked_at_each_step(
     stages: tuple[tuple[int, ...], ...] = (),
     on_step: OnStep | None = None,
 ) -> list[tuple[int, Tensor]]:
-    """(stage, positions bool [B, T]) of every call, over logits that are equal everywhere."""
+    """(stage, positions bool [B, T]) of every call, for constant logits."""
     calls: list[tuple[int, Tensor]] = []
 
     def logits(codes: Tensor, stage: int, at: Tensor, with_null: bool) -> tuple[Tensor, None]:

@@ -9,7 +9,7 @@ import soundfile
 
 
 def noise(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> np.ndarray:
-    """Noise that swells, float64 [samples, channels], its peak below 0.9."""
+    """Noise of increasing level, float64 [samples, channels], with a peak below 0.9."""
     rng = np.random.default_rng(seed)
     n = round(seconds * rate)
     swell = 0.55 + 0.45 * np.sin(np.arange(n) * 2 * np.pi / rate)
@@ -17,11 +17,11 @@ def noise(seconds: float, rate: int, channels: int = 1, seed: int = 0) -> np.nda
 
 
 def write(path: Path, samples: np.ndarray, rate: int, subtype: str | None = None) -> Path:
-    """A file at `path`, which is returned."""
+    """Write a file; returns its path."""
     soundfile.write(path, samples, rate, subtype=subtype)
     return path
 
 
 def numbers(path: Path, dtype: str) -> np.ndarray:
-    """What a file stores, [samples, channels]."""
+    """The stored samples of a file, [samples, channels]."""
     return soundfile.read(path, dtype=dtype, always_2d=True)[0]

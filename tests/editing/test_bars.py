@@ -72,7 +72,7 @@ def test_what_is_further_off_stays_as_it_was_made(
 
 
 def test_four_hundredths_of_the_tempo_are_not_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    """125 bpm is played at 120: 16 beats of 7.68 s in 8."""
+    """125 bpm is stretched to 120: 16 beats of 7.68 s in 8 s."""
     monkeypatch.setattr(bars, "cut_on_beat", lambda *asked: cut(96))
     made = make_bars(tiny_model(), DRUMS, BarsConfig(bpm=120, bars=1, tries=1))
     assert made.audio.shape == (1, 2 * SAMPLE_RATE)
@@ -88,7 +88,7 @@ def test_without_a_beat_the_length_is_right(monkeypatch: pytest.MonkeyPatch, loo
 
 
 def test_of_loops_the_seam_counts_as_well_as_the_tempo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of what can be stretched: a little more stretching is better than a seam that is off."""
+    """Among clips that can be stretched, a little more stretching is better than a bad seam."""
     off, on = Cut(93, 4, 129.0, 0.04), Cut(94, 4, 127.7, 0.0)
     for loop, tried in ((True, 2), (False, 1)):
         assert made_of(monkeypatch, off, on, loop=loop).tried == tried

@@ -39,7 +39,7 @@ def test_only_the_seam_is_decoded_anew(frames) -> None:
 
 
 def test_the_end_goes_on_into_the_beginning() -> None:
-    """Turned by half, the loop decodes to the same sound: nothing tells where it is cut."""
+    """Rotated by half, the loop decodes to the same sound, so its cut cannot be detected."""
     model, codes = tiny_model(), codes_of(100)
     audio = decode_around(model, codes)
     turned = decode_around(model, codes.roll(50, -1))
@@ -94,7 +94,7 @@ def test_more_passes_are_made_with_wider_seams_and_other_seeds() -> None:
 def test_the_best_pass_is_kept(
     monkeypatch: pytest.MonkeyPatch, passes: list[tuple[float, float]], kept: int
 ) -> None:
-    """Of passes with the flux at the seam and in the body that is written above."""
+    """Of passes with the above flux at the seam and in the body."""
     made = [Loop(codes_of(60, n), torch.zeros(1), *flux, {}) for n, flux in enumerate(passes)]
     monkeypatch.setattr(looping, "loops", lambda *arguments, **more: iter(made))
     assert close_loop(tiny_model(), PIANO, codes_of(60)) is made[kept]
@@ -117,7 +117,7 @@ def test_what_cannot_be_a_loop_is_refused() -> None:
 
 
 def takes_of(monkeypatch: pytest.MonkeyPatch, *heard: Cut | float | None) -> list[Direction]:
-    """Let takes have a beat, so much of a pulse, or no hits, in turn; the directions that are tried."""
+    """Give takes a beat, a pulse of this strength, or no hits, in turn; returns the directions tried."""
     asked: list[Direction] = []
 
     def extend(model: object, direction: Direction, frames: int) -> Piece:
@@ -139,7 +139,7 @@ def takes_of(monkeypatch: pytest.MonkeyPatch, *heard: Cut | float | None) -> lis
 
 
 def test_a_loop_is_a_whole_number_of_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seam was smooth and in the wrong place: it missed the beat by up to 41 % of one."""
+    """The seam was smooth but in the wrong place: it missed the beat by up to 41 % of one."""
     model = tiny_model()
     takes_of(monkeypatch, Cut(101, 9, 133.66, 0.018))
     take = looping.best_take(model, PIANO, 100)

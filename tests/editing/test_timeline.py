@@ -135,7 +135,7 @@ def test_the_second_prompt_changes_nothing_before_its_time(modeling) -> None:
 
 
 def test_a_checkpoints_habit_of_writing_onward_holds_for_prompts_by_time() -> None:
-    """nano's windows died out: with two prompts they were masked decoding alone."""
+    """nano's windows faded to silence, because with two prompts they used masked decoding only."""
     plain = tiny_model("hybrid")
     habit = DecodingConfig(hybrid=0.4)  # 20 of the window's 50 frames
     model = Model(dataclasses.replace(plain.parts, defaults=habit))

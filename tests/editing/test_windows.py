@@ -28,7 +28,7 @@ SIZES = st.integers(2, 60).flatmap(
 
 
 def filled(windows: list[Window]) -> list[int]:
-    """Every frame that the windows fill, as often as they do."""
+    """Every frame that the windows fill, as often as they fill it."""
     return [frame for w in windows for region in w.fill for frame in range(*region)]
 
 

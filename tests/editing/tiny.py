@@ -22,7 +22,7 @@ FAST = DecodingConfig(decoding_steps=(3, 2, 2, 2))
 
 
 class Letters(TextEncoder):
-    """One row for each letter, drawn once."""
+    """A text encoder with one random row per letter."""
 
     width = 8
 

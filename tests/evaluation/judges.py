@@ -13,7 +13,7 @@ RATE = 16_000
 
 
 def save_clap(folder: Path, fusion: bool = False, seconds: int = 1) -> Path:
-    """A CLAP of one layer a stage, of random weights, with its extractor and a tokenizer of letters."""
+    """A CLAP with one layer per stage and random weights, with its extractor and a tokenizer of letters."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -53,7 +53,7 @@ def save_clap(folder: Path, fusion: bool = False, seconds: int = 1) -> Path:
 
 
 def save_ast(folder: Path, frames: int = 100) -> Path:
-    """An AST of one layer, of random weights, that hears so many frames of 10 ms."""
+    """An AST with one layer and random weights, for so many frames of 10 ms."""
     import transformers
 
     torch.manual_seed(0)
@@ -86,7 +86,7 @@ def folder_of(
     seed: int = 0,
     seconds: float = 1.0,
 ) -> Path:
-    """A sound and its caption for each prompt; the pitch is the prompt's, raised by `shift`."""
+    """A sound and its caption for each prompt; the pitch depends on the prompt, raised by `shift`."""
     folder.mkdir(parents=True)
     for i, prompt in enumerate(prompts):
         pitch = 200 + 37 * (i % 20) + shift

@@ -25,7 +25,7 @@ SECONDS = 0.2
 
 
 def parts(modeling: Modeling) -> Parts:
-    """A tiny model with golden's codec, and texts that are noise."""
+    """A tiny model with golden's codec, and random vectors for texts."""
     codec = golden_model(SMALL).codec
     lm = tiny_lm(modeling)
     lm.config = dataclasses.replace(lm.config, card=codec.card)
@@ -95,7 +95,7 @@ def test_a_sample_counts_as_many_passes_and_leaves_the_model_as_it_was() -> None
 
 @pytest.mark.usefixtures("hub_cache")
 def test_a_sample_of_a_sequence_is_spread_over_it() -> None:
-    """A later step sees more, so the first few would be too fast."""
+    """Later steps see more, so the first few would be too fast."""
     model = parts("autoregressive")
     watch = Watch(4, torch.device("cpu"))
     timed: list[int] = []

@@ -163,7 +163,7 @@ def test_fad_of_too_few_clips_is_refused_with_the_number_and_kad_offered(
 
 
 class Points:
-    """A judge whose points are drawn: it hears nothing."""
+    """A judge with random embeddings."""
 
     name, identity, sample_rate, window = "points", "points", RATE, RATE // 40
 

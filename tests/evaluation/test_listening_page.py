@@ -28,7 +28,7 @@ PROMPTS = [
 
 
 class Session:
-    """A listener at the page."""
+    """A listener's session on the page."""
 
     def __init__(self, browser: Any, page: Path) -> None:
         self.browser, self.page = browser, page
@@ -57,7 +57,7 @@ class Session:
                 time.sleep(0.02)
 
     def rate(self, values: dict[str, int]) -> None:
-        """Every slider: by the token of its clip."""
+        """Set every slider, by the token of its clip."""
         for i, slider in enumerate(self.find("input[type=range]")):
             token = slider.get_attribute("id").split("/")[1]
             value = values[token] - i % 2
@@ -86,7 +86,7 @@ class Session:
             time.sleep(0.05)
 
     def picture(self, name: str) -> None:
-        """Kept where MAGNET_PICTURES says, to be looked at."""
+        """Saved in the folder MAGNET_PICTURES, for inspection."""
         if folder := os.environ.get("MAGNET_PICTURES"):
             self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 

@@ -19,7 +19,7 @@ from magnet_cli.models.word_pieces import WordPieceConfig
     "table", [LMConfig, CodecConfig, SpectralCodecConfig, T5Config, WordPieceConfig]
 )
 def test_every_number_of_a_config_has_a_bound(table: type) -> None:
-    """A new field cannot be without one."""
+    """Nor can a new field lack one."""
     for each in dataclasses.fields(table):
         if str(each.type) in ("int", "float"):
             assert each.name in BOUNDS, f"{table.__name__}.{each.name}"

@@ -127,7 +127,7 @@ def run(*arguments: str) -> int:
 
 
 def sounds(out: Path) -> None:
-    """The sound files, beside the input of those that begin from one, and a hybrid pair's model."""
+    """The sound files, the inputs of edits, and a hybrid pair's model."""
     twin(Path("twin"))
     assert run("gen", "a beginning", "-m", SOUND, "-d", "1", "--seed", "40", "-o", "input.wav") == 0
     for name, arguments in SOUNDS.items():
@@ -136,7 +136,7 @@ def sounds(out: Path) -> None:
 
 
 def twin(folder: Path) -> None:
-    """A folder with golden's MusicGen and golden's MAGNeT's codec: the released ones share theirs."""
+    """A folder with golden's MusicGen and golden's MAGNeT's codec; the released models share one."""
     (music,) = (GOLDEN / "hf_cache/models--facebook--musicgen-small/snapshots").iterdir()
     (small,) = (GOLDEN / "hf_cache/models--facebook--magnet-small-10secs/snapshots").iterdir()
     folder.mkdir()
@@ -145,7 +145,7 @@ def twin(folder: Path) -> None:
 
 
 def batch(out: Path) -> None:
-    """A batch that failed in one clip, lost another, and was stopped before its last."""
+    """A batch with one failed and one lost clip, stopped before its last."""
     from magnet_cli.pipeline import Model
 
     out.mkdir()
@@ -230,7 +230,7 @@ def training(out: Path) -> None:
 
 
 def codec_training(out: Path) -> None:
-    """A spectral codec's training, stopped behind its first checkpoint, and what it would have been."""
+    """A spectral codec's training, stopped after its first checkpoint, and its uninterrupted result."""
     from magnet_cli.training.codec import train_codec
     from tests.training.test_codec import settings
 

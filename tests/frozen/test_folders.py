@@ -76,7 +76,7 @@ def training(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_training_that_was_begun_comes_to_the_same_weights(
     training: Path, magnet: Magnet
 ) -> None:
-    """It was killed behind its third step of six, one behind its checkpoint."""
+    """It was killed after its third step of six, one after its checkpoint."""
     assert magnet("train", "lm", "model", "--resume").status == 0
     old, new = load_file("whole/lm.safetensors"), load_file("model/lm.safetensors")
     assert old.keys() == new.keys()

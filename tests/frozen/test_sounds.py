@@ -60,7 +60,7 @@ def test_every_example_is_here() -> None:
 
 @pytest.fixture
 def work(home: Path) -> Path:
-    """A folder with what the examples were made from."""
+    """A folder with the inputs of the examples."""
     twin(home / "twin")
     shutil.copy(HERE / "sounds" / "input.wav", home)
     return home
@@ -135,7 +135,7 @@ def spoken(made: dict[str, Any]) -> str:
 def test_a_setting_that_is_younger_than_a_file_is_said_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The file cannot say that there was no noise; a default that has some must not get into it."""
+    """The file cannot record that there was no noise; a later default must not add any."""
     made = record("masked.wav")
     del made["decoding"]["score_noise"]
     plain = spoken(made)

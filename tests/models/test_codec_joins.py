@@ -16,7 +16,7 @@ RATE, HOP, FRAMES = 8000, 160, 60
 
 
 def chord(frames: int = FRAMES) -> Tensor:
-    """Three steady tones, [1, 1, samples]; whole periods fit into a second."""
+    """Three steady tones, [1, 1, samples], with whole periods in a second."""
     seconds = torch.arange(frames * HOP) / RATE
     tones = [0.2 * torch.sin(2 * math.pi * f * seconds + f) for f in (210.0, 530.0, 1490.0)]
     return torch.stack(tones).sum(0)[None, None]
@@ -24,7 +24,7 @@ def chord(frames: int = FRAMES) -> Tensor:
 
 @pytest.fixture(scope="module")
 def codec() -> SpectralCodec:
-    """A codec that knows the chord's every frame: what it loses are the phases."""
+    """A codec that encodes the chord's frames exactly, except for phases."""
     config = SpectralCodecConfig(
         sample_rate=RATE,
         spectral_hop=80,
@@ -81,7 +81,7 @@ def test_a_loop_goes_on_in_phase(codec: SpectralCodec) -> None:
     assert loop.shape == cut.shape == (50 * HOP,)
 
     def bend(samples: Tensor) -> float:
-        """How sharply the waveform bends at the seam, against its sharpest bend in the middle."""
+        """The sharpest bend of the waveform at the seam, relative to that in the middle."""
         across = torch.cat([samples[-40:], samples[:40]])
         inside = samples[20 * HOP : 30 * HOP]
         return float(across.diff(n=2).abs().max() / inside.diff(n=2).abs().max())

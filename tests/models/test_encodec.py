@@ -78,7 +78,7 @@ TRANSFORMERS_SETTINGS = {
 
 
 def in_transformers(**changes) -> transformers.EncodecModel:
-    """Their EnCodec of a tiny size, all weights random."""
+    """transformers' EnCodec at a tiny size with random weights."""
     config = transformers.EncodecConfig(
         **{
             "sampling_rate": 1600,
@@ -132,7 +132,7 @@ def test_equal_to_transformers(changes, tmp_path):
 
 @torch.no_grad()
 def test_without_lstm(tmp_path):
-    """transformers cannot build one; but an LSTM of zeros adds nothing to its skip connection."""
+    """transformers cannot build one, but an LSTM of zeros adds nothing to its skip connection."""
     theirs = in_transformers(num_lstm_layers=1, use_causal_conv=False)
     for name, values in theirs.state_dict().items():
         if ".lstm." in name:

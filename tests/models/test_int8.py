@@ -34,7 +34,7 @@ def layer(weight: Tensor, cut: int | None = None) -> Int8Linear:
 
 
 def slow(x: Tensor, weight: Tensor, reach: int) -> Tensor:
-    """The same in whole numbers and float64, token by token."""
+    """The same with integers and float64, token by token."""
     whole, scale = quantize(weight)
     out = []
     for token in x.reshape(-1, x.shape[-1]):
@@ -66,7 +66,7 @@ def test_it_is_the_slow_form_and_near_the_layer(
 def test_a_loud_mate_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, way: tuple[int, bool]
 ) -> None:
-    """One scale for all tokens, torch's dynamic int8, would leave the quiet ones three bits."""
+    """One scale for all tokens, as in torch's dynamic int8, would leave three bits for quiet ones."""
     monkeypatch.setattr(int8, "_way", lambda: way)
     one = layer(drawn(24, 64))
     x = drawn(2, 7, 64, seed=1)
@@ -77,7 +77,7 @@ def test_a_loud_mate_changes_nothing(
 
 
 def test_extremes_are_exact() -> None:
-    """Processors without VNNI cut sums of full bytes off at 16 bits: fewer bits are used there."""
+    """Processors without VNNI saturate sums of full bytes at 16 bits, so fewer bits are used there."""
     for sign in (1, -1):
         made = layer(sign * torch.ones(64, 256))(torch.ones(4, 256))
         torch.testing.assert_close(made, torch.full((4, 64), sign * 256.0))
@@ -87,7 +87,7 @@ def test_extremes_are_exact() -> None:
 
 
 def test_sums_that_are_cut_off_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`torch._int_mm`, which was believed unasked, cuts them off where there is no VNNI."""
+    """`torch._int_mm`, which was used without a check, saturates them without VNNI."""
     monkeypatch.setattr(
         torch, "_int_mm", lambda a, b: (a.int() @ b.int()).clamp(-(2**15), 2**15 - 1)
     )

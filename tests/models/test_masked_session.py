@@ -17,14 +17,14 @@ FRAMES, ROWS = 14, 9
 
 
 def hybrid(context: int) -> LanguageModel:
-    """The tiny hybrid model, with so many frames of context for streams above the first."""
+    """The tiny hybrid model with this context for streams above the first."""
     lm = tiny_lm("hybrid")
     lm.config = dataclasses.replace(lm.config, subcodes_context=context)
     return lm
 
 
 def codes_at(lm: LanguageModel, stage: int, seed: int = 3) -> Tensor:
-    """Codes [2, K, T] as a stage finds them: a prefix, streams below whole, some of it masked."""
+    """Codes [2, K, T] as at the start of a stage: a prefix, complete streams below, some of it masked."""
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, 16, (2, 4, FRAMES), generator=generator)
     prefix = lm.pattern.rows_within(ROWS, FRAMES)

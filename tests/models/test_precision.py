@@ -22,7 +22,7 @@ SMALL = "facebook/magnet-small-10secs"
 
 @pytest.fixture
 def processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """What torch says of the processor, and whether it has its newer way to say it."""
+    """torch's information about the processor, with or without its newer API."""
 
     def says(*has: str, newer: bool = True) -> None:
         precision.multiplies_bfloat16.cache_clear()

@@ -31,9 +31,9 @@ def texts() -> list[Tensor | None]:
 
 @torch.inference_mode()
 def token_by_token(lm: LanguageModel, codes: Tensor, text: Tensor | None, stage: int) -> Tensor:
-    """float32 [T]: the probability of each code of a stream, written plainly.
+    """float32 [T]: the probability of each code of a stream, computed in a plain way.
 
-    Streams above the stage are not there: their place in every row holds the special token.
+    Streams above the stage are missing: the special token takes their place in every row.
     """
     special, delay = lm.config.mask_id, lm.config.delays[stage]
     cross = lm.cross_keys([text])
@@ -97,7 +97,7 @@ def test_an_item_alone_is_the_item_in_a_batch() -> None:
 
 
 def test_all_items_in_one_pass_are_the_same() -> None:
-    """What other devices than the CPU do."""
+    """As on devices other than the CPU."""
     lm, codes = tiny_lm("autoregressive"), some_codes(3)
     one_by_one = RescorerSession(lm, texts())
     batched = RescorerSession(lm, texts())

@@ -59,7 +59,7 @@ def test_one_codebook_row_is_enough(hub_cache: Path) -> None:
 
 
 def test_another_codec_of_the_same_sizes_differs(hub_cache: Path) -> None:
-    """Sizes say nothing: the golden models' 32 kHz codecs have the same streams and cards."""
+    """Sizes are not enough: the golden models' 32 kHz codecs have the same streams and cards."""
     other = golden_model("facebook/musicgen-small").codec
     result = same_codec(music_codec(), other)
     assert not result
@@ -74,7 +74,7 @@ def test_nan_is_a_difference(hub_cache: Path) -> None:
 
 
 def with_settings(codec: EnCodec | SpectralCodec, **settings: Any) -> EnCodec | SpectralCodec:
-    """The same tensors under other settings."""
+    """The same tensors with other settings."""
     other = copy.deepcopy(codec)
     other.config = dataclasses.replace(codec.config, **settings)
     return other
@@ -96,7 +96,7 @@ def spectral_codec() -> SpectralCodec:
     ids=lambda setting: next(iter(setting)),
 )
 def test_settings_of_the_spectral_codec_that_change_the_sound(setting: dict[str, Any]) -> None:
-    """The tensors were equal, so that codes were read by levels a hundred times too loud."""
+    """With equal tensors, codes were decoded with levels a hundred times too loud."""
     codec = spectral_codec()
     result = same_codec(codec, with_settings(codec, **setting))
     (difference,) = result.differences
@@ -131,7 +131,7 @@ def test_matters_of_taste_do_not_matter(setting: dict[str, Any]) -> None:
 def test_the_files_of_magnet_and_musicgen_hold_one_codec(
     hub_cache: Path, setting: dict[str, Any]
 ) -> None:
-    """One says that it pads with zeros, the other that it mirrors: of the same tensors."""
+    """One is set to zero padding and the other to reflection, with the same tensors."""
     magnet, musicgen = music_codec(), golden_model("facebook/musicgen-small").codec
     assert isinstance(musicgen, EnCodec)
     assert (magnet.config.pad_mode, musicgen.config.pad_mode) == ("constant", "reflect")

@@ -30,7 +30,7 @@ configs = st.builds(
 
 
 def whole(net: seanet.SEANet, x: torch.Tensor) -> torch.Tensor:
-    """One pass."""
+    """In one pass."""
     (y,) = net.pieces(lambda part: x[..., part.start : part.stop], x.shape[-1], 10**9)
     return y
 
@@ -89,7 +89,7 @@ def test_a_window_is_all_that_a_range_hangs_on(config, frames, data):
 
 @torch.no_grad()
 def test_windows_hold_no_more_than_the_receptive_field():
-    """A position in the middle of the input changes just the outputs whose windows hold it."""
+    """A position in the middle of the input changes exactly the outputs whose windows contain it."""
     torch.manual_seed(0)
     net = seanet.decoder(dataclasses.replace(TINY, lstm_layers=0, kernel_size=1)).double()
     chain = seanet.Chain(list(net.layers))

@@ -16,7 +16,7 @@ FLOOR = 1e-3
 
 
 def slow(amplitudes: Tensor, tolerance: float) -> Tensor:
-    """As the docstring says it: frame by frame, band by band."""
+    """As in the docstring: frame by frame, band by band."""
     frames, bands = amplitudes.shape
     levels = torch.log1p(amplitudes / FLOOR)
     out = torch.zeros_like(amplitudes)

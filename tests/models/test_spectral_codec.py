@@ -29,7 +29,7 @@ TINY = dataclasses.replace(TINY_SPECTRAL, encoder_blocks=1, phase_iterations=6)
 
 @pytest.fixture(scope="module")
 def codec() -> SpectralCodec:
-    """Random everywhere, the zero branches too, so that every part shows in the result."""
+    """Random weights, also in the zero branches, so that every part affects the result."""
     return random_codec(TINY)
 
 
@@ -162,7 +162,7 @@ def test_bands_partition_the_bins_and_gains_set_their_amplitudes(
 
 
 def test_the_quantizer_takes_the_nearest_rows_group_by_group() -> None:
-    """Against the slow, obvious version."""
+    """Compared with a slow, obvious version."""
     quantizer = GroupQuantizer(groups=2, n_q=4, card=5, dimension=3)
     generator = torch.Generator().manual_seed(0)
     for rows in quantizer.codebooks:
@@ -194,7 +194,7 @@ def test_fresh_branches_leave_the_linear_path_alone() -> None:
 
 
 def test_a_tone_comes_back_in_tune_when_nothing_is_quantized_away() -> None:
-    """Levels through `amplitudes` and phase recovery: the spectrum's peak stays where it was."""
+    """Levels through `amplitudes` and phase recovery: the spectral peak stays in place."""
     made = SpectralCodec(dataclasses.replace(TINY, linear_hz=800, high_bands=1))
     tone = 0.5 * torch.sin(2 * math.pi * 237 * torch.arange(1600 + 48) / 1600)
     levels = made.levels(tone[None])
@@ -209,7 +209,7 @@ GPU = "meta"  # stands for a device that is neither the CPU nor CUDA
 
 
 class AppleGPU(TorchDispatchMode):
-    """Refuses what torch refuses on an Apple GPU: float64, also on its way from there."""
+    """Refuses what torch refuses on an Apple GPU: float64, also when copying from there."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

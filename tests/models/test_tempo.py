@@ -59,7 +59,7 @@ def bars(
 
 
 def test_the_built_in_model_draws_one_for_music(nano: Model) -> None:
-    """Frames a bar: 25 a second, and four beats."""
+    """Frames per bar, at 25 a second and four beats."""
     techno, said, rain, nothing, empty = bars(
         nano, "techno with drums", "techno, 100 bpm", "heavy rain", None, ""
     )

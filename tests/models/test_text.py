@@ -44,7 +44,7 @@ CONDITIONS = [*cases(1, "t5/t5base/"), *cases(1, "t5/t5large/"), *cases(1, "t5/p
 
 @pytest.mark.parametrize("golden", CONDITIONS, ids=case_id)
 def test_conditions_are_the_references(golden: dict, hub_cache: Path) -> None:
-    """The reference pads a batch and zeroes what it padded; ours has only the valid positions."""
+    """The reference pads a batch and zeroes the padding; ours has only the valid positions."""
     model = golden_model(golden["model"])
     outputs = golden["outputs"]
     embeddings = tensor(outputs["embeddings"])
@@ -69,7 +69,7 @@ def test_the_empty_text_is_nothing_and_a_space_is_not(t5_base: T5Encoder) -> Non
 @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
 @pytest.mark.parametrize("pickled", [False, True])
 def test_equal_to_transformers(tmp_path: Path, feed_forward: str, pickled: bool) -> None:
-    """A whole T5 as it is released, decoder and tied copies included, texts beyond 512 tokens too."""
+    """A whole T5 as released, including decoder, tied copies and texts beyond 512 tokens."""
     theirs = write_transformers_t5(tmp_path, feed_forward, pickled)
     ours = load_t5(tmp_path)
     for text in ("slow piano and strings", "x", "drums, " * 200):
@@ -157,7 +157,7 @@ def test_an_activation_that_we_do_not_have_is_refused(tmp_path: Path) -> None:
 def write_transformers_t5(
     directory: Path, feed_forward: str, pickled: bool
 ) -> transformers.T5ForConditionalGeneration:
-    """A tiny random T5 in the files that the released ones have: encoder, decoder, tied copies."""
+    """A tiny random T5 in the released files: encoder, decoder, tied copies."""
     config = transformers.T5Config(
         vocab_size=80,
         d_model=24,

@@ -80,7 +80,7 @@ def test_a_short_context_is_the_last_positions() -> None:
 def test_items_of_a_short_context_step_beside_the_others(
     chunks: list[int], context: int, short: int
 ) -> None:
-    """One batch, two rules: each item as in one whole pass by its own rule."""
+    """One batch with two rules: each item equals a whole pass by its own rule."""
     model, length = tiny(), sum(chunks)
     x = torch.randn(3, length, 32, generator=torch.Generator().manual_seed(length))
     cache = model.new_cache(3, length, like=x)
@@ -112,7 +112,7 @@ def test_cross_attention_sees_each_items_own_keys() -> None:
 
 @torch.inference_mode()
 def test_skipping_the_null_condition_equals_attending_zeros() -> None:
-    """The reference attends to a text of zeros; without biases that adds exactly zero."""
+    """The reference attends to a text of zeros, which without biases adds exactly zero."""
     model = tiny()
     x = torch.randn(2, 9, 32, generator=torch.Generator().manual_seed(3))
     text = torch.randn(4, 32, generator=torch.Generator().manual_seed(4))

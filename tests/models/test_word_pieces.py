@@ -19,7 +19,7 @@ from tests.training.conftest import tiny_text_encoder
 
 
 def load_nano_text() -> WordPieceEncoder:
-    """nano's own, by its files alone."""
+    """nano's text encoder, loaded alone."""
     folder = ASSETS / "nano"
     said = json.loads((folder / "config.json").read_text())["text"]["config"]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -38,7 +38,7 @@ def golden_model(repo: str) -> Model:
 
 
 def tiny_lm(modeling: Modeling, seed: int = 0) -> LanguageModel:
-    """A language model of 2 layers with weights large enough that its predictions differ."""
+    """A language model of 2 layers with weights large enough for different predictions."""
     config = LMConfig(
         dim=32,
         num_heads=4,

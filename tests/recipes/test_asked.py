@@ -37,7 +37,7 @@ def test_a_caption_asks_for_nothing_that_its_plan_denies(plans: list[Plan]) -> N
 
 
 def test_what_a_caption_states_is_read_and_no_more(plans: list[Plan]) -> None:
-    """The tempo was judged in 141 of 170 clips, and 66 of their prompts named one."""
+    """The tempo was judged in 141 of 170 clips, although only 66 prompts name one."""
     tempi = [word for words in TEMPO_WORDS.values() for word in words]
     drums = ("drum", "beat", "percussion", "tabla", "kick", "cymbal", "solo", "only")
     open_tempi = open_drums = 0

@@ -12,7 +12,7 @@ RATE = 24_000
 
 
 def clicks(at: list[float]) -> Tensor:
-    """Ten seconds of decaying noise bursts at these seconds."""
+    """Ten seconds of decaying noise bursts at these times."""
     generator = torch.Generator().manual_seed(0)
     sound = 1e-4 * torch.randn(10 * RATE, generator=generator)
     length = RATE // 20

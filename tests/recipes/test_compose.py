@@ -59,7 +59,7 @@ def plans() -> list[Plan]:
 
 
 def test_a_clip_of_a_seed_is_always_the_same() -> None:
-    """Plan, score, captions and split of the first clips, pinned: a change here makes another data set."""
+    """Plan, score, captions and split of the first clips are pinned: a change here makes another data set."""
     described = [dataset.manifest_line(draw_plan(SEED, index)) for index in range(40)]
     letters = {"train": "-", "test": "t", "test_combo": "c"}
     assert "".join(letters[str(line.pop("split"))] for line in described) == PINNED_SPLITS
@@ -102,7 +102,7 @@ def test_no_pitch_is_struck_while_it_still_sounds(plans: list[Plan]) -> None:
 
 
 def test_onsets_lie_on_codec_frames(plans: list[Plan]) -> None:
-    """Straight music starts on frames of 20 ms; only strummed strings follow each other faster."""
+    """Straight music starts on frames of 20 ms; only strummed strings are closer."""
     for plan in plans[:200]:
         if plan.kind == "effect" or "strum" in (plan.texture, plan.backing and plan.backing[1]):
             continue

@@ -41,14 +41,14 @@ def write(sounds: Path, split: str, scores: list[dict[str, Any] | None]) -> Path
 
 
 def beat(number: int, variant: int = 0) -> dict[str, Any]:
-    """A drum pattern by its number, as compose writes it."""
+    """A drum pattern by number, as composed."""
     hits = [[0.1 * number, "kick"], [0.5, "snare"]]
     score = {"duration": 10.24, "notes": [], "hits": hits, "kit": "lofi"}
     return {**score, "kit_variant": variant}
 
 
 def test_a_prompt_is_judged_by_its_words_and_not_by_all_that_is_known_of_its_clip() -> None:
-    """Every clip of music was judged for tempo and drums, whether its caption named them or not."""
+    """Every clip of music was judged for tempo and drums, whether or not its caption named them."""
     assert wanted_of("sad piano", TAGS) == Wanted("piano", None, None)
     assert wanted_of("slow piano with a mellow beat", TAGS) == Wanted("piano", True, "slow")
     assert wanted_of("strings, lofi, piano", TAGS) == Wanted("piano", None, None)
@@ -58,7 +58,8 @@ def test_a_prompt_is_judged_by_its_words_and_not_by_all_that_is_known_of_its_cli
 
 
 def test_what_training_has_played_is_passed_over(tmp_path: Path) -> None:
-    """33 of the 39 clips of drums alone in `test` had hits and kit of a training clip, 6 its very samples."""
+    """Of 39 clips of drums alone in `test`, 33 had hits and kit of a training clip, 6 of them its exact
+    samples."""
     train = write(tmp_path, "train", [beat(1, variant=3), beat(2), None])
     write(tmp_path, "test", [beat(number, variant=7) for number in range(5)] + [None])
     more = write(tmp_path / "sounds2", "train", [beat(4)])
@@ -76,7 +77,7 @@ def test_what_training_has_played_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_clips_notes_on_disk_say_the_same_as_its_score(tmp_path: Path) -> None:
-    """Compositions are read back from JSON: a rounding that changed on the way would pass nothing over."""
+    """Compositions are read back from JSON: if that changed the rounding, no clip would be skipped."""
     plans = [plan for index in range(40) if (plan := draw_plan(1, index)).kind != "effect"]
     scores = [compose(plan).as_json() for plan in plans]
     manifest = write(tmp_path, "train", [json.loads(json.dumps(score)) for score in scores])
@@ -119,7 +120,7 @@ def test_people_s_prompts_are_all_judged() -> None:
 def test_a_codecs_settings_can_be_chosen_without_the_test_clips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There was no way but all three splits, so the shipped codec's were chosen on test clips, too."""
+    """All three splits were always used, so the shipped codec's settings were chosen on test clips, too."""
     for split in judge_codec.SPLITS:
         write(tmp_path, split, [beat(number) for number in range(3)])
     heard: list[str] = []

@@ -11,7 +11,7 @@ RATE = loops._RATE / loops._HOP  # onset values a second
 
 
 def onsets(beats: float, bpm: float) -> np.ndarray:
-    """Of a loop that is so many beats long, played three times."""
+    """The onsets of a loop of this many beats, played three times."""
     length = round(beats * 60 / bpm * RATE)
     one = np.zeros(length)
     for place in np.arange(0.1, beats * 60 / bpm - 0.02, 60 / bpm):
@@ -27,7 +27,8 @@ def test_the_pulse_of_a_loop_is_found() -> None:
 
 @pytest.mark.parametrize("off", [0.0, 0.1, 0.25, 0.5])
 def test_what_a_seam_misses_is_measured(off: float) -> None:
-    """A loop that is a part of a beat too long misses the beat by that, and its middle by nothing."""
+    """A loop that is a fraction of a beat too long misses the beat by that at the seam, and by nothing in the
+    middle."""
     strength = onsets(16 + off, 120)
     length = len(strength) / 3 / RATE
     assert loops.missed(strength, length, 2.0, 4.0) == pytest.approx(off, abs=0.02)

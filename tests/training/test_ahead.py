@@ -27,7 +27,7 @@ from tests.training.test_loop import held_out, settings, weights
 
 
 def test_the_next_step_is_drawn_in_a_thread_of_its_own() -> None:
-    """A caption took 0.2 to 0.5 s in the thread that trains, which waited."""
+    """Encoding a caption took 0.2 to 0.5 s in the training thread."""
     drawn: list[tuple[int, bool]] = []
 
     def draw(step: int) -> Any:
@@ -54,7 +54,7 @@ def test_what_goes_wrong_in_drawing_is_heard() -> None:
 
 
 class Listening(T5Encoder):
-    """Hears what it is asked for together."""
+    """Records which texts are encoded together."""
 
     def encode_all(self, texts: Sequence[str]) -> list[Tensor]:
         self.asked = [*getattr(self, "asked", []), list(texts)]
@@ -144,7 +144,7 @@ def test_validation_is_shared_out(workshop: Path, processes: int) -> None:
 def test_samples_are_made_on_the_device_one_at_a_time(
     workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them were made on the CPU, while the other processes waited for more than they could."""
+    """All were made on the CPU, while the other processes waited until their time-out."""
     chosen = settings(workshop, steps=2, sample_every=2, sample_prompts=("rain", "piano", "x"))
     trainer = make_trainer(chosen, workshop / "out")
     told: list[str] = []

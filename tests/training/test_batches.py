@@ -75,7 +75,7 @@ def test_every_clip_is_seen_once_a_round(tmp_path: Path) -> None:
 
 
 def test_clips_come_as_often_as_their_weights_say(tmp_path: Path) -> None:
-    """A track of an hour was heard as often as a loop of a second."""
+    """A track of an hour was drawn as often as a loop of a second."""
     many = source(tmp_path / "many", (10, 20, 30, 40)).folders[0]
     few = source(tmp_path / "few", (20, 20)).folders[0]
 

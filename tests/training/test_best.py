@@ -26,7 +26,7 @@ from tests.training.test_loop import held_out, run, settings
 def test_disk_and_time_are_told_as_they_are(
     workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole model's files were not counted, which are most of a LoRA's; validation's seconds were."""
+    """The whole model's files, most of a LoRA's disk space, were not counted; validation's seconds were."""
     now = [0.0]
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -51,7 +51,7 @@ def test_disk_and_time_are_told_as_they_are(
 
 
 def losses_are(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
-    """What validations find, one after the other."""
+    """The losses of successive validations."""
     left: Iterator[float] = iter(values)
     monkeypatch.setattr(loop, "validate", lambda *_: ValidationLoss([next(left)], [None]))
 

@@ -78,7 +78,7 @@ def assert_equal(one: Path, two: Path) -> None:
 
 
 class KilledError(Exception):
-    """Stands for kill -9: nothing after it is written."""
+    """Replaces kill -9: nothing is written after it."""
 
 
 @pytest.mark.parametrize("trains", ["decoder", "all"])
@@ -118,7 +118,7 @@ def test_a_short_run_of_a_codec_reaches_its_rate(sounds: Path, tmp_path: Path) -
 def test_both_signals_end_a_run_with_what_it_has(
     sounds: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Only the last checkpoint was kept, up to 500 steps before."""
+    """Only the last checkpoint was kept, up to 500 steps earlier."""
     whole = train_codec(settings(sounds, tmp_path / "whole"))
     heard: list[int] = []
     said: list[str] = []
@@ -140,7 +140,7 @@ def test_both_signals_end_a_run_with_what_it_has(
 
 
 def test_a_folder_takes_one_run_at_a_time(sounds: Path, tmp_path: Path) -> None:
-    """Only language models' folders had a lock."""
+    """Only folders of language models had a lock."""
     (out := tmp_path / "run").mkdir()
     with locked(out), pytest.raises(UsageError, match="Another run is writing"):
         train_codec(settings(sounds, out))
@@ -150,7 +150,7 @@ def test_a_folder_takes_one_run_at_a_time(sounds: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_ends_the_run_and_is_not_saved(
     sounds: Path, tmp_path: Path
 ) -> None:
-    """It went on to its end, and kept a codec of nothing but NaN."""
+    """It continued to the end, and saved a codec of NaN."""
     with pytest.raises(NotANumberError, match="NaN or infinite at step"):
         train_codec(settings(sounds, tmp_path / "run", learning_rate=1e30, checkpoint_every=2))
     assert not (tmp_path / "run" / "codec").exists()
@@ -201,7 +201,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(sounds: Path, tmp_path: P
 
 
 def test_silence_behind_short_clips_is_not_learned(sounds: Path, tmp_path: Path) -> None:
-    """Clips were padded to the segment, and the padding was trained on: nine tenths of it for some."""
+    """Clips were padded to the segment and the padding was trained on: nine tenths of some."""
     fitting = train_codec(settings(sounds, tmp_path / "fitting", valid=str(sounds)))
     # Four times, so that what each clip weighs in the means is a power of two, and nothing is rounded.
     short = settings(sounds, tmp_path / "short", valid=str(sounds), segment_duration=4.0)
@@ -214,7 +214,7 @@ def test_silence_behind_short_clips_is_not_learned(sounds: Path, tmp_path: Path)
 
 
 def noises(folder: Path, *seconds: float) -> list[Path]:
-    """Noise without a silent moment; and a caption beside each."""
+    """Noise without a silent moment, each with a caption."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     for index, length in enumerate(seconds):
@@ -453,7 +453,7 @@ def test_convolutions_before_the_quantizer_do_not_grow(sounds: Path, tmp_path: P
 
 
 def test_new_streams_leave_a_trained_codec_as_it_is(sounds: Path, tmp_path: Path) -> None:
-    """Old codes were moved by k-means, and the trained convolutions dropped."""
+    """Old codes were changed by k-means, and the trained convolutions dropped."""
     small = train_codec(settings(sounds, tmp_path / "small", learning_rate=1e-2))
     changes = {
         "start_from": str(small.directory),
@@ -484,7 +484,7 @@ def test_new_streams_leave_a_trained_codec_as_it_is(sounds: Path, tmp_path: Path
 def test_a_codec_does_not_start_from_one_of_other_sizes(
     sounds: Path, tmp_path: Path, changes: dict[str, int], says: str
 ) -> None:
-    """The sizes that were asked for were left out of account without a word."""
+    """The requested sizes were silently ignored."""
     small = train_codec(settings(sounds, tmp_path / "small", steps=0))
     codec = dataclasses.replace(TINY_SPECTRAL, **changes)
     with pytest.raises(UsageError, match=says):

@@ -48,7 +48,7 @@ def encode(sounds: Path, tokens: Path, **options: object) -> EncodeReport:
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """Five good sounds, and as many that are not."""
+    """Five good sounds, and as many bad ones."""
     folder = tmp_path / "sounds"
     folder.mkdir()
     tone(folder, "a.wav", 3.0)
@@ -138,7 +138,7 @@ def six(tmp_path: Path) -> Path:
 
 
 def in_use(tokens: Path) -> set[str]:
-    """What training on the folder would see."""
+    """The clips that training on the folder would see."""
     return {clip.id for clip in TokenFolder(tokens).clips}
 
 
@@ -156,7 +156,7 @@ def test_every_line_of_a_path_is_a_caption_of_its_clip(tmp_path: Path) -> None:
 
 
 def test_what_the_source_no_longer_has_is_left_out(six: Path, tmp_path: Path) -> None:
-    """Sounds taken away on purpose, to be tested on, stayed in training."""
+    """Sounds that were deliberately removed, to be tested on, stayed in training."""
     tokens = tmp_path / "tokens"
     assert encode(six, tokens).left_out == 0
     away = tmp_path / "test"
@@ -176,7 +176,7 @@ def test_what_the_source_no_longer_has_is_left_out(six: Path, tmp_path: Path) ->
 def test_a_folder_spelled_otherwise_is_the_same_folder(
     six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every clip was there twice."""
+    """Every clip was in it twice."""
     tokens = tmp_path / "tokens"
     encode(six, tokens)
     monkeypatch.chdir(tmp_path)
@@ -186,7 +186,7 @@ def test_a_folder_spelled_otherwise_is_the_same_folder(
 
 
 def test_a_folder_whose_ids_are_paths_as_spelled_is_taken_over(six: Path, tmp_path: Path) -> None:
-    """As an earlier version wrote them: it loads, and the next run has each clip once."""
+    """As written by an earlier version: it loads, and the next run has each clip once."""
     tokens, codec = tmp_path / "tokens", tiny_codec()
     writer = TokenWriter(tokens, token_format(codec, "tiny"))
     for n in range(6):
@@ -364,7 +364,7 @@ def mixtures(tokens: Path) -> list[TokenClip]:
 
 
 def test_mixed_pairs_of_earlier_runs_are_left_out(six: Path, tmp_path: Path) -> None:
-    """Sounds that were added, or another seed, made other pairs; the earlier ones stayed."""
+    """Added sounds, or another seed, made other pairs, and the earlier ones stayed."""
     tokens = tmp_path / "tokens"
     encode(six, tokens, mix_share=0.5)
     first = {clip.id for clip in mixtures(tokens)}
@@ -384,7 +384,7 @@ def test_mixed_pairs_of_earlier_runs_are_left_out(six: Path, tmp_path: Path) -> 
 def test_a_mixed_pair_is_made_again_when_anything_about_it_changed(
     six: Path, tmp_path: Path
 ) -> None:
-    """Only the first sound and the captions counted: the second could be replaced unnoticed."""
+    """Only the first sound and the captions counted, so the second could be replaced unnoticed."""
     tokens, settings = tmp_path / "tokens", {"mix_share": 0.3, "mix_duration": 2.0}
     assert encode(six, tokens, **settings).encoded == 6 + 2
     assert encode(six, tokens, **settings).encoded == 0

@@ -22,7 +22,7 @@ from tests.training.test_loop import run, settings, weights
 
 
 def wide_codec() -> EnCodec:
-    """The tiny codec with two streams more."""
+    """The tiny codec with two more streams."""
     codec = EnCodec(dataclasses.replace(tiny_codec().config, n_q=4))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -45,7 +45,7 @@ def lm() -> LanguageModel:
 
 
 class Watched:
-    """Notes what goes into the transformer, and what comes out of it."""
+    """Records inputs and outputs of the transformer."""
 
     def __init__(self, lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[Tensor, Attention, Tensor]] = []
@@ -81,7 +81,7 @@ def decoded(lm: LanguageModel) -> Tensor:
 
 
 def trained_on(codes: Tensor, stage: int, prefix_rows: int) -> Batch:
-    """The training batch with everything behind the prefix masked, as at a stage's first step."""
+    """The training batch with everything after the prefix masked, as in a stage's first step."""
     draws = Draws(stage, torch.zeros(1), torch.rand(1, FRAMES), prefix_rows)
     return mask_batch(codes, torch.ones(1, FRAMES, dtype=torch.bool), draws, CONFIG)
 
@@ -118,7 +118,7 @@ def test_training_and_decoding_feed_the_transformer_alike(
 def test_the_prefix_is_written_by_what_its_loss_trains(
     lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Step-by-step decoding and one training pass give the prefix rows the same hidden states."""
+    """Autoregressive decoding and one training pass give the prefix rows the same hidden states."""
     watched = Watched(lm, monkeypatch)
     codes = decoded(lm)
     steps = torch.cat([call[2] for call in watched.calls if call[1].kind == "causal"], dim=1)
@@ -180,8 +180,8 @@ def test_streams_weigh_against_each_other_and_a_prefix_without_weight_is_not_com
 
 
 def test_how_long_prefixes_are_does_not_decide_how_much_masks_count(lm: LanguageModel) -> None:
-    """A whole prefix asks for all codes of its items and a stage for some: pooled over one count,
-    one autoregressive micro-batch left the masked loss of the step a tenth of its weight."""
+    """A whole prefix predicts all codes of its items and a stage some of them: averaged over a common count,
+    one autoregressive micro-batch left the step's masked loss a tenth of its weight."""
     codes = torch.randint(0, CONFIG.card, (1, 3, FRAMES))
     masked = trained_on(codes, 1, 1)
     whole = trained_on(codes, 0, lm.pattern.steps(FRAMES))

@@ -45,7 +45,7 @@ def settings(workshop: Path, **more: Any) -> TrainConfig:
 
 
 def held_out(workshop: Path) -> str:
-    """The same clips in a folder of their own."""
+    """The same clips in a second folder."""
     return str(shutil.copytree(workshop / "tokens", workshop / "held-out"))
 
 
@@ -125,7 +125,7 @@ def test_what_a_run_keeps_is_its_averages_and_validation_speaks_of_them(workshop
 
 
 def test_a_run_too_short_for_averages_keeps_what_it_learned(workshop: Path) -> None:
-    """With fewer steps than --ema-every it kept, and validated, the weights that it began with."""
+    """With fewer steps than --ema-every it saved, and validated, its initial weights."""
     trainer, _ = run(workshop, "short", steps=3, ema_every=10)
     for name, tensor in load_file(workshop / "short" / "lm.safetensors").items():
         assert torch.equal(tensor, weights(trainer)[name]), name
@@ -134,7 +134,7 @@ def test_a_run_too_short_for_averages_keeps_what_it_learned(workshop: Path) -> N
 def test_a_run_killed_between_samples_and_its_first_checkpoint_goes_on_as_it_was(
     workshop: Path,
 ) -> None:
-    """Samples replace the model's file, from which a run without a checkpoint would begin again."""
+    """Samples replaced the model's file, from which a run without a checkpoint would start again."""
     more = {"sample_every": 2, "checkpoint_every": 6, "sample_prompts": ("rain",)}
     run(workshop, "whole", **more)
 
@@ -153,7 +153,7 @@ def test_a_run_killed_between_samples_and_its_first_checkpoint_goes_on_as_it_was
 
 
 def test_validation_reads_no_more_padding_than_training_does(workshop: Path) -> None:
-    """Clips of a fifth of a segment were validated among four fifths of masks, and looked worse."""
+    """Clips of a fifth of a segment were validated with four fifths of masks, and looked worse."""
     trainer = make_trainer(settings(workshop, segment_duration=12.0), workshop / "padded")
     longest = max(clip.frames for _, clip in trainer.train.source.entries)
     assert longest < trainer.train.frames
@@ -196,7 +196,7 @@ def test_the_micro_batches_of_a_step_add_up_to_one_batch(workshop: Path) -> None
 def test_a_loss_that_is_not_a_number_names_step_batch_and_checkpoint(
     workshop: Path, kind: str, good: int
 ) -> None:
-    """A checkpoint whose own weights gave it was called good: going on from it gave the same again."""
+    """A checkpoint whose own weights caused it was called good; resuming from it gave the same again."""
 
     def poison(progress: Progress) -> None:
         if progress.kind == kind and progress.step == (4 if kind == "checkpoint" else 5):
@@ -241,7 +241,7 @@ def test_a_loss_that_is_no_number_at_once_does_not_advise_to_resume(workshop: Pa
     ],
 )
 def test_a_damaged_state_is_named(workshop: Path, name: str, data: bytes) -> None:
-    """Errors of torch, pickle and json came through."""
+    """Errors of torch, pickle and json were passed on."""
     make_trainer(settings(workshop), workshop / "out").run()
     latest = sorted((workshop / "out" / "checkpoints").iterdir())[-1]
     (latest / name).write_bytes(data)
@@ -387,7 +387,7 @@ def test_tokens_of_another_codec_are_refused(workshop: Path) -> None:
 
 
 def test_attention_spelled_out_is_attention() -> None:
-    """The bfloat16 path of training on a CPU against torch's own in float32."""
+    """The bfloat16 path for training on a CPU, compared with torch's in float32."""
     from magnet_cli.models.transformer import Attention, attend_bfloat16
 
     generator = torch.Generator().manual_seed(0)

@@ -40,7 +40,7 @@ def lora(workshop: Path, out: str, **more: Any) -> Trainer:
 
 
 def test_a_new_adapter_changes_nothing_and_a_trained_one_merges(workshop: Path) -> None:
-    """Merged weights say what the adapter says beside them, in all of its places."""
+    """Merged weights have the same outputs as the unmerged adapter, in all of its places."""
     trainer = lora(workshop, "out")
     lm = trainer.output.lm
     base = LanguageModel(lm.config).eval()
@@ -131,7 +131,7 @@ def test_a_base_in_bfloat16_changes_no_bit_of_a_run_in_it(workshop: Path) -> Non
 
 
 def test_updates_by_hand_are_the_plain_sum() -> None:
-    """What is added in one pass with its product, forward and backward, against the sums spelled out."""
+    """The fused update, forward and backward, compared with the plain sums."""
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> torch.Tensor:
@@ -254,7 +254,7 @@ def test_a_lora_adds_no_streams(workshop: Path) -> None:
 
 
 def test_another_text_encoder_is_refused(workshop: Path) -> None:
-    """It was ignored in silence."""
+    """It was silently ignored."""
     from magnet_cli.checkpoints import native
 
     run(workshop, "base", steps=1)

@@ -24,7 +24,7 @@ RATES = {0: (1e-3, 3e-3), 8: (1e-2, 2e-2)}  # of all weights, and of rank 8
 
 
 def lost(folder: Path, out: str, init: str, steps: int = 40, **more: object) -> float:
-    """The validation loss at the end of a run, nats."""
+    """The validation loss at the end of a run, in nats."""
     asked = {
         "data": (str(folder / "train"),),
         "valid": str(folder / "valid"),
@@ -39,7 +39,7 @@ def lost(folder: Path, out: str, init: str, steps: int = 40, **more: object) -> 
 
 
 def share_of_the_gain(folder: Path, init: str) -> float:
-    """Of how much validation loss falls with all weights, how much it falls with a LoRA."""
+    """The reduction of the validation loss with a LoRA, relative to that with all weights."""
     base = lost(folder, "as-it-is", init, steps=1, learning_rate=1e-9)
     whole, lora = (
         min(
@@ -61,7 +61,7 @@ def tokens(folder: Path, codec: AudioCodec, codes: dict[str, list[torch.Tensor]]
 
 
 def squares(seed: int) -> torch.Tensor:
-    """Two seconds of a melody of square waves at 32 kHz, far from what nano makes: [1, 1, N]."""
+    """Two seconds of a melody of square waves at 32 kHz, far from nano's clips: [1, 1, N]."""
     chance = np.random.default_rng(seed)
     notes = []
     for _ in range(8):
@@ -81,7 +81,7 @@ def test_on_nano(tmp_path: Path) -> None:
 
 
 def test_on_a_checkpoint_of_the_released_layout(tmp_path: Path, hub_cache: Path) -> None:
-    """Random weights that have learned melodies of some notes are taught others."""
+    """A model with random weights, trained on melodies of some notes, is fine-tuned on others."""
     parts = load_parts(find_place(SMALL), "cpu", "float32")
     config = parts.lm.config
 

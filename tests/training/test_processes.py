@@ -74,7 +74,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one(workshop: Path) -> Non
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_averaged_weights_are_what_is_kept(workshop: Path, processes: int) -> None:
-    """They were read while the model had them, and written when it had its own again."""
+    """They were read while the model had them, but written when it had its own again."""
     run = take_step(workshop, workshop / "kept", processes)[0]
     kept = load_file(workshop / "kept" / "model" / "lm.safetensors")
     for name, weight in kept.items():

@@ -50,8 +50,8 @@ def signals_noted(heard: list[int]) -> Iterator[None]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *ENDINGS])
 def test_both_signals_end_a_run_with_a_checkpoint(workshop: Path, number: signal.Signals) -> None:
-    """SIGTERM, which queues and containers send, saved nothing at all; and then ended as Ctrl-C does. Nor
-    did SIGHUP, which comes when a terminal closes, and from its shell once more."""
+    """SIGTERM, which queues and containers send, saved nothing, and later ended with Ctrl-C's status. SIGHUP,
+    which a closed terminal sends, also saved nothing, and comes twice."""
     heard: list[int] = []
     said: list[str] = []
     in_main: list[bool] = []
@@ -81,7 +81,7 @@ def test_both_signals_end_a_run_with_a_checkpoint(workshop: Path, number: signal
 
 
 def test_a_process_ends_when_another_is_asked_to(workshop: Path) -> None:
-    """Ctrl-C with several processes was left to kill them all, and nothing was saved."""
+    """Ctrl-C with several processes killed them all, and nothing was saved."""
     trainer = make_trainer(settings(workshop), workshop / "out")
 
     class Two:
@@ -95,7 +95,7 @@ def test_a_process_ends_when_another_is_asked_to(workshop: Path) -> None:
 
 
 def test_a_launcher_that_starts_one_of_several_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`accelerate launch --cpu --num_processes 2` sets these, and runs one process without a word."""
+    """`accelerate launch --cpu --num_processes 2` sets these, and silently runs one process."""
     for name in ("ACCELERATE_MIXED_PRECISION", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
@@ -118,7 +118,7 @@ def test_a_folder_takes_one_run_at_a_time(workshop: Path) -> None:
 
 
 def test_gradients_that_are_not_numbers_change_no_weights(workshop: Path) -> None:
-    """The loss was a number, the weights were not any more, and the checkpoint was called good."""
+    """The loss was a number but the weights no longer were, and the checkpoint was called good."""
     trainer = make_trainer(settings(workshop), workshop / "out")
     trainer.take_step()
     weight = trainer.output.lm.out_norm.weight
@@ -152,7 +152,7 @@ def test_processes_share_a_batch_without_being_told_how() -> None:
 def test_what_torch_compile_names_is_kept_under_the_models_own_names(
     workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model's file had `_orig_mod.` before every name, and nothing could load it."""
+    """Every name in the model's file had `_orig_mod.` before it, and nothing could load it."""
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "eager")
     trainer = make_trainer(settings(workshop, steps=2), workshop / "out")
     assert not [name for name in trainer.ema.names if "_orig_mod" in name]
@@ -164,7 +164,7 @@ def test_what_torch_compile_names_is_kept_under_the_models_own_names(
 
 @contextmanager
 def most_bytes(count: int) -> Iterator[None]:
-    """Inside, no file of this process gets larger: writing fails as on a full disk."""
+    """Within this context, no file of this process may exceed a size, so writing fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
     try:
@@ -174,7 +174,7 @@ def most_bytes(count: int) -> Iterator[None]:
 
 
 def test_a_full_disk_is_told_without_the_insides_of_libraries(workshop: Path) -> None:
-    """torch's words came through, and of safetensors, whose exceptions are no OSError, a traceback."""
+    """It printed torch's message, and a traceback for safetensors, whose exceptions are not OSErrors."""
     trainer = make_trainer(settings(workshop, steps=1), workshop / "out")
     trainer.take_step()
     weights = (workshop / "out" / "lm.safetensors").stat().st_size
@@ -201,7 +201,7 @@ def test_a_short_run_reaches_its_rate() -> None:
 
 
 def test_half_precision_on_a_cpu_is_refused(workshop: Path) -> None:
-    """It was float32 in silence."""
+    """It silently used float32."""
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
         make_trainer(settings(workshop, mixed_precision="fp16"), workshop / "out")
     assert not (workshop / "out").exists()
