@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +117,24 @@ def test_every_command_that_decodes_takes_it(home: Path, magnet: Magnet) -> None
     assert swept.status == 0, swept.err
     clips = (home / "rows" / "baseline").glob("*.wav")
     assert [magnet("show", str(clip), "--json").records[0]["settings"]["lora"] for clip in clips]
+
+
+def test_a_bench_measures_a_model_with_them(
+    home: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_adapter(home / "rain")
+    merged = []
+
+    def load(*what: Any, **how: Any) -> Any:
+        merged.append(load_model(*what, **how))
+        return merged[-1]
+
+    monkeypatch.setattr("magnet_cli.api.load_model", load)
+    asked = ("bench", "-m", SMALL, "-d", "0.1", "--steps", "1", "--repeats", "1")
+    outcome = magnet(*asked, "--dtype", "float32", "--lora", "rain:0.5", "--lora", "rain:0.2")
+    assert outcome.status == 0, outcome.err
+    assert [[one["scale"] for one in model.parts.loras] for model in merged] == [[0.5, 0.2]]
+    assert magnet(*asked, "--lora", "nowhere").status == 3
 
 
 def test_a_batch_knows_its_loras(home: Path, magnet: Magnet) -> None:

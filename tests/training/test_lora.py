@@ -10,23 +10,29 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from magnet_cli.checkpoints.adapters import check_base, load_adapter, marks_of
 from magnet_cli.checkpoints.load import load_parts
 from magnet_cli.checkpoints.place import find_place
+from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.lora import (
     LowRank,
     PackedUpdates,
     adapters,
+    add_adapters,
     frozen_in_bfloat16,
     merged,
     plain_state,
     updates_of,
 )
 from magnet_cli.models.transformer import Attention
-from magnet_cli.training.loop import Trainer
+from magnet_cli.models.word_pieces import WordPieceEncoder
+from magnet_cli.training import setup
+from magnet_cli.training.config import LORA_TARGETS, TrainConfig
+from magnet_cli.training.loop import Trainer, make_accelerator
 from magnet_cli.training.setup import make_trainer
 from tests.training.conftest import tiny_codec, tiny_text_encoder
 from tests.training.test_loop import losses, run, settings
@@ -156,6 +162,63 @@ def test_updates_by_hand_are_the_plain_sum() -> None:
         half = packed(x, weight, "qkv")
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), plain, rtol=0.05, atol=0.1)
+
+
+def flops(rank: int) -> int:
+    """Of a forward and a backward pass over a model of small's proportions."""
+    config = LMConfig(
+        modeling="masked", dim=256, num_heads=4, num_layers=2, n_q=4, card=512, text_dim=192,
+        frame_rate=50.0, segment_duration=2.5,
+    )  # fmt: skip
+    lm = LanguageModel(config)
+    if rank:
+        add_adapters(lm, rank, float(rank), LORA_TARGETS, seed=1)
+    ids = torch.randint(0, config.card, (1, config.n_q, 125))
+    with FlopCounterMode(display=False) as counter:
+        text = lm.project_text(torch.randn(12, config.text_dim))
+        lm(ids, lm.cross_keys([text]), Attention.full()).sum().backward()
+    return counter.get_total_flops()
+
+
+def test_no_gradient_of_a_whole_matrix_is_computed() -> None:
+    """They are a third of what training computes; at small's width time is docs/training.md's."""
+    assert flops(4) < 0.7 * flops(0)
+
+
+def test_the_optimizer_remembers_what_is_trained_alone(workshop: Path) -> None:
+    trainer = lora(workshop, "out")
+    trainer.take_step()
+    (optimizer,) = trainer.optimizers
+    moments = [t for s in optimizer.state.values() for t in s.values() if t.ndim]
+    trained = sum(p.numel() for p in trainer.output.lm.parameters() if p.requires_grad)
+    whole = sum(tensor.numel() for tensor in plain_state(trainer.output.lm).values())
+    assert sum(moment.numel() for moment in moments) == 2 * trained
+    assert trained < whole / 2
+
+
+def test_a_gpu_has_the_base_in_bfloat16(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where autocast multiplies in it; what is kept is the base as it was read."""
+    run(workshop, "base", steps=2)
+
+    class OnGpu:
+        device, mixed_precision = torch.device("cuda"), "bf16"
+
+        def __init__(self, config: TrainConfig, out: Path) -> None:
+            self.real = make_accelerator(config, out)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.real, name)
+
+    monkeypatch.setattr(setup, "make_accelerator", OnGpu)
+    monkeypatch.setattr(WordPieceEncoder, "to", lambda self, place: None)
+    for precision, dtype in (("bf16", torch.bfloat16), ("no", torch.float32)):
+        monkeypatch.setattr(OnGpu, "mixed_precision", precision)
+        trainer = lora(workshop, precision)
+        layer = trainer.output.lm.transformer.layers[0]
+        assert layer.self_attn.in_proj_weight.dtype == layer.linear1.weight.dtype == dtype
+        kept = load_file(workshop / precision / "lm.safetensors")
+        base = load_file(workshop / "base" / "lm.safetensors")
+        assert all(torch.equal(kept[name], tensor) for name, tensor in base.items())
 
 
 def test_targets_are_what_is_updated(workshop: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from magnet_cli.training import state
 from tests import processes
 
 pytestmark = pytest.mark.slow  # each run is a process with its torch
@@ -20,8 +25,8 @@ pytestmark = pytest.mark.slow  # each run is a process with its torch
 ROOT = Path(__file__).parents[2]
 
 
-def take_step(workshop: Path, out: Path, count: int) -> list[dict[str, Any]]:
-    out.mkdir(exist_ok=True)
+def started(command: Sequence[object], count: int) -> list[subprocess.Popen[str]]:
+    """A module with its arguments, in processes that find each other as a launcher has it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -38,7 +43,7 @@ def take_step(workshop: Path, out: Path, count: int) -> list[dict[str, Any]]:
             }
         running.append(
             processes.start(
-                [sys.executable, "-m", "tests.training.one_step", str(workshop), str(out)],
+                [sys.executable, "-m", *map(str, command)],
                 cwd=ROOT,
                 env={**os.environ, **place, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
@@ -46,10 +51,44 @@ def take_step(workshop: Path, out: Path, count: int) -> list[dict[str, Any]]:
                 text=True,
             )
         )
-    for process in running:
+    return running
+
+
+def take_step(workshop: Path, out: Path, count: int) -> list[dict[str, Any]]:
+    out.mkdir(exist_ok=True)
+    for process in started(["tests.training.one_step", workshop, out], count):
         said, _ = process.communicate(timeout=240)
         assert process.returncode == 0, said[-3000:]
     return [torch.load(out / f"step-{rank}.pt", weights_only=True) for rank in range(count)]
+
+
+def test_two_processes_share_a_run_and_end_it_together(workshop: Path) -> None:
+    """With the defaults it did not begin ("1 micro-batches"), and a signal to one of them saved nothing."""
+    sizes = ("--dim", 16, "--num-heads", 2, "--num-layers", 1, "--segment-duration", 2.4)
+    out, often = workshop / "out", ("--valid-every", 2, "--sample-every", 2, "--log-every", 1)
+    command = (
+        *("magnet_cli", "train", "lm", out, "--data", workshop / "tokens", "--valid-share", 0.3),
+        *("--codec", workshop / "codec", "--text-encoder", workshop / "text", "--steps", 100_000),
+        *("--sample-prompts", "rain", "--sample-prompts", "piano", *sizes, *often),
+    )
+    first, second = started(command, 2)
+    until = time.monotonic() + 120
+    while not (out / "samples/step-00000002/01.wav").is_file() and time.monotonic() < until:
+        assert first.poll() is second.poll() is None, first.communicate()[0][-3000:]
+        time.sleep(0.1)
+    second.send_signal(signal.SIGTERM)  # of a queue, to whichever it likes
+    said = first.communicate(timeout=60)[0]
+    second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (130, 143), said[-3000:]
+    assert "in 2 processes" in said
+    assert said.count("\nvalidation  ") >= 1, "shared out, and told by one"
+    kept = state.latest_checkpoint(out)
+    assert kept is not None
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if line["kind"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))
+    assert state.checkpoint_record(kept)["step"] == steps[-1]
+    assert (out / "best" / "lm.safetensors").is_file()
 
 
 def test_two_processes_give_the_loss_and_gradients_of_one(workshop: Path) -> None:
