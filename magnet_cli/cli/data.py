@@ -134,8 +134,13 @@ def encode(
     options = EncodeOptions(
         min_duration=min_duration, mix_share=mix, mix_snr=mix_snr, seed=seed, workers=workers
     )
-    with counting(voice, "Encoding") as on_clip:
-        report = encode_clips(found, built, token_format(built, codec), folder, options, on_clip)
+    try:
+        with counting(voice, "Encoding") as on_clip:
+            format_ = token_format(built, codec)
+            report = encode_clips(found, built, format_, folder, options, on_clip)
+    except KeyboardInterrupt:
+        voice.note("Run the same command again to continue.")
+        raise
     _tell(voice, report.problems)
     incomplete, skipped = _incomplete(report.problems), sum(p.skipped for p in report.problems)
     said = {**asdict(report), "seconds": round(report.seconds, 3)}

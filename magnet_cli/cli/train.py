@@ -125,7 +125,8 @@ def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
     """Refuse to resume with another model, LoRA or optimizer than the run started with."""
     for name in _BEGUN_WITH:
         was, now = getattr(began, name), getattr(asked, name)
-        if now in (None, was) or (isinstance(was, str) and _place(was) == _place(now)):
+        places = [os.path.realpath(os.path.expanduser(str(value))) for value in (was, now)]
+        if now is None or places[0] == places[1]:
             continue
         before, after = (" ".join(v) if isinstance(v, tuple) else v or "none" for v in (was, now))
         flag = "--" + name.replace("_", "-")
@@ -133,10 +134,6 @@ def _same_start(began: TrainConfig, asked: TrainConfig, out: Path) -> None:
             f"{flag} cannot be {after}: the run of {out} began with {before}.",
             f"Leave {flag} out, or train into another folder without --resume.",
         )
-
-
-def _place(name: str) -> Path:
-    return Path(name).expanduser().resolve()
 
 
 @contextmanager

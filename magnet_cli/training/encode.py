@@ -198,10 +198,8 @@ class _Encoding:
     def _sounds(self) -> Iterator[_Item]:
         for clip in self.found.clips:
             key, load = partial(clip_key, clip), partial(self._audio, clip.path)
-            said = clip.captions, clip.tags
-            yield _Item(
-                clip.id, str(clip.path), key, load, *said, partial(_content, clip), clip.weight
-            )
+            said = clip.captions, clip.tags, partial(_content, clip), clip.weight
+            yield _Item(clip.id, str(clip.path), key, load, *said)
 
     def _mixtures(self, pairs: list[tuple[int, int, float]]) -> Iterator[_Item]:
         drawn: Counter[str] = Counter()

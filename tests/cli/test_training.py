@@ -125,6 +125,20 @@ def test_a_copied_folder_is_not_encoded_again(
         assert before.codes(old).equal(after.codes(new))
 
 
+def test_an_interrupted_encoding_says_how_to_go_on(
+    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from magnet_cli.training import encode
+
+    def interrupted(*what: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(encode, "encode_clips", interrupted)
+    outcome = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL)
+    assert outcome.status == 130
+    assert "Run the same command again to continue." in outcome.err
+
+
 def test_a_source_that_lists_nothing_is_a_mistake(home: Path, magnet: Magnet) -> None:
     """`data check` reported no problem."""
     (home / "empty").mkdir()

@@ -175,8 +175,17 @@ def test_drawing_ahead_changes_nothing(workshop: Path, monkeypatch: pytest.Monke
     ahead = make_trainer(settings(workshop, steps=3), workshop / "ahead")
     fast: list[torch.device] = []
     monkeypatch.setattr(loop, "tf32", lambda device: fast.append(device) or nullcontext())
+    drawn: list[tuple[int, bool]] = []
+    draw = ahead._draw
+
+    def noted(step: int) -> Any:
+        drawn.append((step, threading.current_thread() is threading.main_thread()))
+        return draw(step)
+
+    monkeypatch.setattr(ahead, "_draw", noted)
     ahead.run()
     assert fast == [ahead.accelerator.device]
+    assert drawn == [(0, True), (1, False), (2, False)]
     alone = make_trainer(settings(workshop, steps=3), workshop / "alone")
     for _ in range(3):
         alone.take_step()
