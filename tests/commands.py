@@ -19,12 +19,12 @@ from magnet_cli.errors import MagnetError
 
 SHELLS = ("sh", "bash", "console", "shell", "zsh")
 
-# Programs that call the one that follows them, and words of the shell that stand before a command.
+# Programs that call the next word, and shell words that may come before a command.
 CALLERS = {"parallel", "xargs", "time", "nohup", "env", "exec", "nice", "do", "then", "else", "!"}
 BREAKS = re.compile(r"[();|&\n]+")  # what ends a simple command
 REDIRECTS = re.compile(r"[<>&|]*[<>][<>&|]*")
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-# What stands for a value: a variable, a substitution, a placeholder of parallel or of the reader.
+# Placeholders for a value: a variable, a substitution, a placeholder of parallel or for the reader.
 OPEN = re.compile(r".*(\$[\w{@*]|SUBSTITUTED|\{\}).*|[A-Z][A-Z_-]*")
 ELLIPSES = ("…", "...")
 
@@ -133,7 +133,7 @@ def calls(shell: str) -> Iterator[list[str]]:
         pending = f"{pending}\n{line}" if pending else line
         try:
             yield from _calls(pending)
-        except ValueError:  # a quotation that goes on in the next line
+        except ValueError:  # a quotation that continues on the next line
             continue
         pending = ""
     if pending and "magnet" in pending:

@@ -27,7 +27,7 @@ def generator() -> ModuleType:
     return script("docs/generate.py")
 
 
-@pytest.mark.process  # the shell's own part of completion asks bash for its version
+@pytest.mark.process  # typer's completion asks bash for its version
 def test_reference_and_completions_are_current() -> None:
     stale = [str(path.relative_to(ROOT)) for path in generator().outdated()]
     assert stale == [], "run: python docs/generate.py"

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HELP = (
     "If it is a part of a call, end it with `…`; if it is not meant as a call, write it otherwise."
 )
-# Documents, and how many calls they have at least, so that none is passed over unread.
+# Documents, and their minimum numbers of calls, so that none is silently skipped.
 DOCUMENTS = {
     "README.md": 15,
     "CHANGELOG.md": 5,

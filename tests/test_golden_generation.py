@@ -15,7 +15,7 @@ from tests.models.tiny import golden_model
 
 pytestmark = pytest.mark.usefixtures("hub_cache")
 
-# Texts of unequal token length, where the reference lets padding into cross-attention.
+# Texts of unequal token length, for which the reference's cross-attention sees padding.
 PADDED = {
     "gen/batch2_unequal",
     "gen/batch2_stride1_prompt",

@@ -30,7 +30,7 @@ BASE = {
 }  # may be imported by all
 SHARED = {"masking"}  # torch, but nothing of ours except BASE
 
-# package or module -> what it may import beside itself, BASE and SHARED
+# package or module -> what it may import besides itself, BASE and SHARED
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "version": set(),
@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
         *("checkpoints", "models", "decoding", "resolving", "pipeline", "request", "editing"),
         *("clips", "audio"),
     },
-    # one clip, from a result to its file: what the commands and batches share
+    # one clip, from a result to its file: shared by commands and batches
     "targets": {"naming"},
     "clips": {"pipeline", "decoding", "editing", "audio", "targets", "checkpoints"},
     "batch": {
@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"models", "checkpoints", "decoding", "api", "data", "audio", "naming"},
     "evaluation": {
         *("pipeline", "request", "data", "audio", "batch", "checkpoints", "naming", "targets"),
-        *("models", "resolving"),  # a bench builds models of random weights, and their partners
+        *("models", "resolving"),  # a bench builds models with random weights, and their partners
     },
     "__init__": {"api", "clips"},
     "__main__": {"cli"},
@@ -96,7 +96,7 @@ def home(path: Path) -> str:
 
 
 FILES = sorted(ROOT.rglob("*.py"))
-IN_TABLE = [path for path in FILES if home(path) != "cli"]  # the command line may import all
+IN_TABLE = [path for path in FILES if home(path) != "cli"]  # the command line may import everything
 
 
 @pytest.mark.parametrize("path", IN_TABLE, ids=lambda p: str(p.relative_to(ROOT)))

@@ -73,7 +73,7 @@ def slow_stride1(scores: list[float], target: int, span_len: int) -> tuple[list[
 def test_stride1_search_equals_the_slow_one_item_by_item(
     frames: int, span_len: int, seed: int, shares: list[float]
 ) -> None:
-    # Whole numbers, so that sums are exact and the order of spans cannot hinge on rounding.
+    # Integers, so that sums are exact and the order of spans cannot depend on rounding.
     generator = torch.Generator().manual_seed(seed)
     scores = torch.stack(
         [torch.randperm(4096, generator=generator)[:frames].float() for _ in shares]

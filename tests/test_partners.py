@@ -155,7 +155,7 @@ def test_a_checkpoints_habit_of_hybrid_is_for_clips_from_nothing(nano: Model) ->
     assert not writes_on(hybrid=0.0)
     assert not writes_on(known_codes=known, known_mask=mask)
     assert writes_on(known_codes=known, known_mask=mask, hybrid=0.2)
-    for begun, going_on in ((5, True), (10, False)):  # the habit is ten frames
+    for begun, going_on in ((5, True), (10, False)):  # the default is ten frames
         first = torch.zeros_like(mask)
         first[..., :begun] = True
         assert writes_on(known_codes=known, known_mask=first) == going_on
@@ -174,17 +174,17 @@ def test_a_piece_begins_as_the_clip_of_its_seed_does(nano: Model) -> None:
     piece = extend(model, Direction.of("x", 1, config=config), FRAMES)
     assert torch.equal(piece.codes, model.generate(["x"], config, [1], frames=FRAMES).codes)
     assert not torch.equal(piece.codes, nano.generate(["x"], config, [1], frames=FRAMES).codes)
-    # What goes on from it does so step by step where less is known than the habit covers.
+    # A continuation is decoded autoregressively as far as the default exceeds what is known.
     begun = piece.codes[..., :5]
     longer = extend(model, Direction.of("x", 1, config=config), FRAMES, beginning=begun)
     plain = extend(nano, Direction.of("x", 1, config=config), FRAMES, beginning=begun)
     assert torch.equal(longer.codes[..., :5], begun)
     assert not torch.equal(longer.codes[..., 5:10], plain.codes[..., 5:10])
-    # So do prompts by time; only an explicit 0 is masked decoding alone.
+    # So are prompts by time; only an explicit 0 is masked decoding alone.
     cues = (Cue(0.0, "x"), Cue(0.3, "y"))
     timed = extend(model, Direction(cues, seed=1, config=config), FRAMES)
     assert timed.settings["decoding"]["hybrid"] == 0.2
-    # A first window that is known has none of the habit, which says nothing of those behind it.
+    # If the first window is known it does not use the default, but later ones do.
     known = extend(
         model, Direction.of("x", 1, config=config), FRAMES, beginning=piece.codes[..., :20]
     )
@@ -234,11 +234,11 @@ def test_settings_say_who_took_part(magnet: Model, musicgen: Model, nano: Model)
     assert json.loads(json.dumps(both)) == both
 
 
-@pytest.mark.parametrize("frames", [8, FRAMES])  # shorter than the habit of ten, and longer
+@pytest.mark.parametrize("frames", [8, FRAMES])  # shorter and longer than the default of ten
 @pytest.mark.parametrize(
     "asked",
     [
-        {},  # its first seconds have a temperature that no default says
+        {},  # its first seconds have a temperature that is no default
         {"hybrid": 0.0},
         {"hybrid": 0.1},
         {"top_k": 5},

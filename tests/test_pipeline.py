@@ -222,7 +222,7 @@ def test_a_path_is_a_model_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise ModelNotFoundError("No.", "No.")
 
     monkeypatch.setattr(api, "find_place", found)
-    for given in (tmp_path, Path("mine")):  # by itself, `mine` would be looked for among names
+    for given in (tmp_path, Path("mine")):  # without it, `mine` would be taken for a name
         with pytest.raises(ModelNotFoundError):
             magnet_cli.load_model(given)
     assert seen == [str(tmp_path), "./mine"]

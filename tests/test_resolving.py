@@ -23,8 +23,8 @@ def test_the_user_wins_over_the_checkpoint_over_the_paper() -> None:
     config = resolve(DecodingConfig(temperature=1.0), checkpoint, MASKED)
     assert (config.temperature, config.top_p, config.max_cfg_coef) == (1.0, 0.8, 10.0)
     assert config.span_len == MASKED.span_len
-    # Whose temperature writes the first seconds is open until the writer is known; so is the context,
-    # which is then the model's.
+    # The temperature of the first seconds is unknown until the writing model is; so is the context, which is
+    # then that model's.
     open_ = [name for name, value in vars(config).items() if value is None]
     writers = ["hybrid_temperature", "hybrid_top_p", "hybrid_top_k"]
     assert open_ == ["subcodes_context", *writers]
@@ -51,7 +51,7 @@ def test_the_first_seconds_have_the_writers_temperature_unless_theirs_is_said() 
 def test_a_hybrid_trained_models_first_seconds_follow_what_is_asked_of_the_rest() -> None:
     habit = DecodingConfig(temperature=0.7, top_p=0.9, hybrid_temperature=0.8)
     plain = for_prefix(resolve(DecodingConfig(), habit, HYBRID), DecodingConfig())
-    assert (plain.temperature, plain.top_p, plain.top_k) == (0.8, 0.0, 250)  # a habit of one part
+    assert (plain.temperature, plain.top_p, plain.top_k) == (0.8, 0.0, 250)  # its own default
     asked = resolve(DecodingConfig(temperature=1.2, top_p=0.5), habit, HYBRID)
     prefix = for_prefix(asked, DecodingConfig())
     assert (prefix.temperature, prefix.top_p, prefix.top_k) == (1.2, 0.5, 0)
@@ -64,9 +64,9 @@ def test_a_hybrid_trained_models_first_seconds_follow_what_is_asked_of_the_rest(
     ("asked", "top_p", "top_k"),
     [
         ({}, 0.8, 0),
-        ({"top_k": 1}, 0.0, 1),  # it changed the last second alone
+        ({"top_k": 1}, 0.0, 1),  # it affected only the last second
         ({"top_p": 0.5}, 0.5, 0),
-        ({"top_p": 0.0}, 0.0, 0),  # off; it switched the 250 likeliest on
+        ({"top_p": 0.0}, 0.0, 0),  # off; it turned on the 250 likeliest
         ({"top_k": 0}, 0.8, 0),
         ({"top_k": 5, "top_p": 0.5}, 0.5, 5),
         ({"hybrid_top_k": 7}, 0.0, 7),

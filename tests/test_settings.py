@@ -18,7 +18,7 @@ from tests.models.tiny import tiny_lm
 
 ROOT = Path(__file__).parent.parent
 
-# The field that CONTRIBUTING.md's newcomer would write, into a copy of settings.py.
+# The field that a newcomer adds by CONTRIBUTING.md, in a copy of settings.py.
 FIELD = """
     swing: float | None = _decoding(
         "How late every second beat is.", flags="--swing-by", metavar="X", low=0, high=1, usual=0.25,

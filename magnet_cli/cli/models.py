@@ -47,6 +47,7 @@ Name = Annotated[
     typer.Argument(metavar="NAME", help="Name, hub id or folder.", autocompletion=complete_model),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a model in the folder.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 
 
@@ -151,9 +152,7 @@ def pull(name: Name, *, talk: TalkOptions) -> None:
 def import_model(
     name: Name,
     folder: Folder,
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace a model in the folder.")
-    ] = False,
+    force: Force = False,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -184,9 +183,7 @@ def import_model(
 def merge(
     name: Name,
     folder: Folder,
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace a model in the folder.")
-    ] = False,
+    force: Force = False,
     offline: Offline = False,
     *,
     merged: MergeOptions,

@@ -19,7 +19,7 @@ NOISE = np.random.default_rng(0).normal(0, 0.1, (1, 24_000)).astype(np.float32)
 
 
 def written(path: Path, kind: AudioFormat, **how: object) -> Path:
-    told = {"prompt": "a" * 9000}  # longer than a page of ogg usually is
+    told = {"prompt": "a" * 9000}  # longer than a typical ogg page
     finish.write_sound(path, [NOISE], 24_000, kind, OutputConfig(), told, **how)  # type: ignore[arg-type]
     return path
 
@@ -28,7 +28,7 @@ def written(path: Path, kind: AudioFormat, **how: object) -> Path:
 def test_a_loop_says_where_it_goes_round(kind: AudioFormat, tmp_path: Path) -> None:
     path = written(tmp_path / f"loop.{kind}", kind, loop=True, bpm=125.004)
     with open_sound(path) as sound:
-        # A wav file has no place for the tempo.
+        # wav has no tag for the tempo.
         tempo = None if kind == "wav" else 125.0
         assert sound.points == LoopPoints(0, sound.length, tempo)
         assert sound.metadata == {"prompt": "a" * 9000}

@@ -119,7 +119,7 @@ def test_the_limiter_gives_no_more_than_it_may() -> None:
     pad, said = normalize(noise(3), RATE, -14.0, -1.0, 4.0)
     assert measure(pad, RATE) == pytest.approx(-14.0, abs=TOLERANCE + 0.01)
     assert not is_held_back(said, OutputConfig())
-    # A click that the meter's gate leaves out: batches said "at -inf LUFS".
+    # A click below the meter's gate: batches reported "at -inf LUFS".
     assert not is_held_back(dataclasses.replace(said, after=-math.inf), OutputConfig())
     untouched, said = normalize(hits(0.03), RATE, -14.0, -1.0, 0.0)
     assert said.reduction == 0.0
@@ -269,7 +269,7 @@ def test_no_sample_passes_the_ceiling(
     seed: int, channels: int, length: int, gain: float, peak: float, rate: int, release: float
 ) -> None:
     draw = np.random.default_rng(seed)
-    # Sparse spikes over a bed: what a limiter finds hardest.
+    # Sparse spikes over a quiet bed: the hardest input for a limiter.
     samples = draw.standard_normal((channels, length)) * (draw.random((channels, length)) < 0.05)
     samples = (gain * (samples + 0.01 * draw.standard_normal((channels, length)))).astype("float32")
     held, reduction = limit(samples, rate, peak, release)

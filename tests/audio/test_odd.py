@@ -245,7 +245,7 @@ def test_alac_is_exact(tmp_path) -> None:
                 assert np.array_equal(copy.numbers(0, copy.length), before)
 
 
-@pytest.mark.process  # ffmpeg, where libsndfile does not open it
+@pytest.mark.process  # ffmpeg, if libsndfile does not open it
 def test_what_libsndfile_prints_of_a_damaged_file_is_not_on_stdout(tmp_path, capfd) -> None:
     """It prints problems of ALAC's packet table there, which in a pipe became part of the data."""
     path = tmp_path / "a.caf"
@@ -256,12 +256,12 @@ def test_what_libsndfile_prints_of_a_damaged_file_is_not_on_stdout(tmp_path, cap
     path.write_bytes(data)
     with contextlib.suppress(AudioFileError), open_sound(path) as sound:
         sound.read()
-    ctypes.CDLL(None).fflush(None)  # C keeps what is written to a pipe
+    ctypes.CDLL(None).fflush(None)  # C buffers what is written to a pipe
     assert capfd.readouterr() == ("", "")
     os.write(1, b"ours")
     ctypes.CDLL(None).puts(b"")
     ctypes.CDLL(None).fflush(None)
-    assert capfd.readouterr().out == "ours\n"  # and C has its stdout again
+    assert capfd.readouterr().out == "ours\n"  # and C's stdout is restored
 
 
 def test_channels_that_cancel_each_other_are_noticed(tmp_path) -> None:

@@ -37,7 +37,7 @@ def test_numbers_survive_a_copy_and_a_change_of_type(tmp_path, monkeypatch, subt
     with open_sound(path) as sound:
         write_patched(sound, [], tmp_path / "b.wav", encoding_for(sound, tmp_path / "b.wav"))
         before = sound.numbers(0, sound.length)
-        if subtype not in ("PCM_32", "DOUBLE", "ULAW", "ALAW"):  # more than float32, or less, holds
+        if subtype not in ("PCM_32", "DOUBLE", "ULAW", "ALAW"):  # not float32's range
             assert np.array_equal(sound.stored(sound.samples(0, sound.length)), before)
     with open_sound(tmp_path / "b.wav") as copy:
         assert copy.subtype == subtype
@@ -227,7 +227,7 @@ def test_an_edit_keeps_tags_and_loop_points(tmp_path, sampler_loop, stream) -> N
         assert "comment" not in copy.tags
         assert copy.metadata == {"made": "here"}
         assert copy.numbers(0, 5001)[:, 0].tolist() == [*range(5001)]
-        # The copy of a copy is the same file: nothing piles up.
+        # A copy of a copy is the same file: nothing accumulates.
         write_patched(copy, [], tmp_path / "c.wav", encoding, {"made": "here"})
     assert (tmp_path / "c.wav").read_bytes() == body
 

@@ -150,7 +150,7 @@ def test_a_wav_file_with_nonsense_chunks_is_read(tmp_path: Path) -> None:
     assert sound.samples.shape == (1, 32_000)
 
 
-@pytest.mark.process  # what begins as a webm does is handed to ffmpeg
+@pytest.mark.process  # what starts like a webm is handed to ffmpeg
 @settings(max_examples=40, deadline=None)
 @given(data=st.binary(max_size=300), cut=st.integers(0, 400))
 def test_broken_files_are_refused_kindly(
@@ -260,7 +260,7 @@ def test_the_format_is_the_suffixs_or_the_one_asked_for() -> None:
 
 def test_rates_that_a_format_cannot_hold() -> None:
     assert rate_for("opus", OutputConfig(), 32_000) == 48_000
-    # The built-in model's rate is one that opus knows, too: its files were no 48 kHz, as was said.
+    # opus also supports the built-in model's rate, so its files were not at 48 kHz as documented.
     assert rate_for("opus", OutputConfig(), 16_000) == 48_000
     assert rate_for("opus", OutputConfig(), 24_000) == 48_000
     assert rate_for("opus", OutputConfig(sample_rate=24_000), 32_000) == 24_000

@@ -136,7 +136,7 @@ def test_a_resumed_group_is_computed_whole_where_mates_matter(
     manifest, _ = run(causal, tmp_path, made, 2, lambda job: job.index in lost)
     assert calls.prompts == [["a", "b"], ["e"]]
     assert {job.file: (tmp_path / job.file).read_bytes() for job in made} == before
-    assert len(manifest.path.read_bytes().splitlines()) == 7  # a was thrown away, not noted again
+    assert len(manifest.path.read_bytes().splitlines()) == 7  # a was discarded, not recorded again
 
 
 def test_on_a_cpu_only_what_is_missing_is_computed(
@@ -259,7 +259,7 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(model: Model, tmp_pa
     manifest, _ = run(model, tmp_path, made, on_outcome=someone_writes)
     assert statuses(manifest) == {"rain": "done", "wind": "failed"}
     assert path.read_bytes() == b"precious"
-    # Nor is it this batch's own the next time, though the batch has noted its name.
+    # It is not this batch's file the next time either, although the batch recorded its name.
     assert Standing(manifest, force=False).review(made).foreign == [made[1]]
     path.unlink()
     path.symlink_to(tmp_path / "nowhere")

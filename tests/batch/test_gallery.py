@@ -50,7 +50,7 @@ def shown(gallery: Gallery) -> Any:
 def test_clips_stand_in_the_order_of_the_manifest(tmp_path: Path) -> None:
     clip(tmp_path / "b" / "late one.wav", "rain")
     clip(tmp_path / "z.wav", "wind")
-    clip(tmp_path / "a.wav")  # by someone else
+    clip(tmp_path / "a.wav")  # by another program
     note(
         tmp_path,
         {"file": "z.wav", "index": 0},
@@ -115,7 +115,7 @@ def test_pictures_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from magnet_cli.batch import gallery
 
     data = shown(first)
-    monkeypatch.setattr(gallery, "thumbnail", None)  # whoever draws fails
+    monkeypatch.setattr(gallery, "thumbnail", None)  # drawing fails
     assert shown(write_gallery(tmp_path, tell)) == data
     monkeypatch.undo()
     clip(tmp_path / "a.wav", "a", level=0.1)
@@ -134,7 +134,7 @@ def test_pictures_of_clips_that_are_gone_go(
     (tmp_path / PICTURES / "mine.png").write_bytes(b"")
     (tmp_path / "a.wav").unlink()
     write_gallery(tmp_path, tell)
-    assert len(list((tmp_path / PICTURES).iterdir())) == 3  # it may be another process's
+    assert len(list((tmp_path / PICTURES).iterdir())) == 3  # it may belong to another process
     monkeypatch.setattr("magnet_cli.batch.gallery._STALE_SECONDS", -1.0)
     write_gallery(tmp_path, tell)
     left = [path.name for path in (tmp_path / PICTURES).iterdir()]

@@ -29,7 +29,7 @@ pytestmark = [
 PROMPTS = [
     "lofi piano",
     "Regen auf dem Dach",
-    HOSTILE[:-2],  # half of a pair, which no driver can be told of, left out
+    HOSTILE[:-2],  # without halves of surrogate pairs, which the driver cannot send
     "a kick, " + "very " * 40 + "long",
     "ピアノ",
     "rain",
@@ -142,9 +142,9 @@ def test_a_night_is_looked_through(tmp_path: Path, browser: Any, downloads: Path
     images = visit.find("article img")
     visit.wait(lambda: all(image.get_property("naturalWidth") > 300 for image in images))
     visit.picture("gallery-desktop")
-    for tools in visit.find(".tools"):  # all of a card is in it, at any width
+    for tools in visit.find(".tools"):  # a card shows everything at any width
         assert tools.get_property("scrollWidth") <= tools.get_property("clientWidth")
-    # Played, to its end, then the next by a key; a click on a picture goes there.
+    # Play to the end, then the next by key; a click on a picture seeks.
     first, second = visit.find("button.play")[:2]
     visit.click(first)
     visit.wait(lambda: visit.script("return audio.ended"))
@@ -159,7 +159,7 @@ def test_a_night_is_looked_through(tmp_path: Path, browser: Any, downloads: Path
     visit.keys(" ")
     assert visit.script("return audio.paused")
     assert second.text == "▶"
-    # Searched and sorted.
+    # Search and sort.
     search = visit.one("#search")
     search.send_keys("REGEN dach")
     visit.wait(lambda: visit.one("#count").text == "1 of 6 clips")
@@ -171,7 +171,7 @@ def test_a_night_is_looked_through(tmp_path: Path, browser: Any, downloads: Path
     visit.wait(lambda: visit.one("#count").text == "6 clips")
     visit.choose("#sort", "loudest first")
     assert (visit.prompts()[0], visit.prompts()[-1]) == ("rain", "lofi piano")
-    # Starred: kept over a reload, and saved for the next batch.
+    # Star: kept over a reload, and saved for the next batch.
     for star in visit.find("button.star")[:3]:
         visit.click(star)
     browser.refresh()
@@ -221,7 +221,7 @@ def test_on_a_phone_from_a_host(tmp_path: Path, browser: Any, host: str, downloa
     visit.picture("gallery-phone")
     assert visit.script("return document.documentElement.scrollWidth <= innerWidth")
     assert visit.find(".facts")[1].text.endswith("LUFS · small · loop")
-    # Of several models, lines say theirs.
+    # With several models, lines include theirs.
     for star in visit.find("button.star")[:2]:
         visit.click(star)
     for how in ("new", "vary"):
@@ -232,7 +232,7 @@ def test_on_a_phone_from_a_host(tmp_path: Path, browser: Any, host: str, downloa
         lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         assert [line["model"] for line in lines] == ["nano", "small"]
         file.unlink()
-    # The clipboard, read back into the search.
+    # The clipboard, pasted into the search.
     from selenium.webdriver.common.keys import Keys
 
     visit.click(visit.find(".tools button")[1])

@@ -38,7 +38,7 @@ def test_a_bad_line_takes_an_index_so_that_repairing_it_moves_nothing() -> None:
     assert broken[2] == repaired[2]
     refused = planned(batch(HERE), "rain", PromptLine(2, "wind", out="../x.wav"), "fire")
     assert refused[2] == repaired[2]
-    # With -n 2 a bad line stands for two clips; it took one index, and all behind it moved.
+    # With -n 2 a bad line stands for two clips; it took one index, which shifted all clips after it.
     broken = planned(batch(HERE, num=2), "rain", BadLine(2, "?"), "fire")
     assert broken[3:] == planned(batch(HERE, num=2), "rain", "wind", "fire")[4:]
     broken = planned(batch(HERE), "rain", BadLine(2, "?", num=3), "fire")

@@ -122,7 +122,7 @@ def test_files_are_the_same_by_a_disk_and_by_bytes(folder: Path) -> None:
     assert not list(folder.parent.rglob(f"{PARTIAL}*"))
     assert sorted(path.name for path in folder.parent.iterdir()) == ["clips", "sent"]
     assert ray.asked[0] == {"num_cpus": 1, "num_gpus": 0, "max_concurrency": 4, "max_restarts": 0}
-    assert len(ray.killed) == 4  # what an actor holds of the cluster is given back
+    assert len(ray.killed) == 4  # an actor's resources in the cluster are released
 
 
 def test_a_file_that_came_meanwhile_is_not_replaced_by_one_that_is_sent(folder: Path) -> None:
@@ -200,7 +200,7 @@ def test_shares() -> None:
     assert ray_cluster.share_of(Threads(CPU=8.0), "auto", None) == Share(1, 0)
     assert ray_cluster.share_of(Threads(CPU=8.0, GPU=2.0), "auto", 4) == Share(4, 1)
     assert ray_cluster.share_of(Threads(CPU=8.0, GPU=2.0), "cpu", None) == Share(1, 0)
-    # None is there yet: asked for, a cluster that grows gets one.
+    # There is none yet; if requested, a growing cluster adds one.
     assert ray_cluster.share_of(Threads(CPU=8.0), "cuda", None) == Share(1, 1)
     growing = Threads(CPU=8.0)
     count = ray_cluster.counted(growing, Share(4, 0), "auto", 5)

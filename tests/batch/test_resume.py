@@ -39,7 +39,7 @@ def test_done_missing_failed(tmp_path: Path) -> None:
     manifest = noted(tmp_path, made[:2])
     manifest.clips |= noted(tmp_path, made[2:3], "failed").clips
     sound(made[0])
-    sound(made[2])  # a file that a failed clip left from an earlier run is no reason to stop
+    sound(made[2])  # a file that a failed clip left in an earlier run does not stop this one
     review = Standing(manifest, force=False).review(made)
     assert review.done == made[:1]
     assert review.make == made[1:]
@@ -67,9 +67,9 @@ def test_a_file_that_was_cut_is_told_of_and_made_again_by_force(tmp_path: Path) 
     job.target.path.write_bytes(job.target.path.read_bytes()[:-1])
     review = Standing(manifest, force=False).review([job])
     assert (review.done, review.smaller, review.make) == ([job], [job], [])
-    review.refuse()  # it may be an edit of the user's
+    review.refuse()  # it may be the user's edit
     assert Standing(manifest, force=True).review([job]).make == [job]
-    del manifest.clips[job.file]["bytes"]  # as earlier versions noted it
+    del manifest.clips[job.file]["bytes"]  # as recorded by earlier versions
     assert Standing(manifest, force=False).review([job]).smaller == []
 
 
@@ -153,7 +153,7 @@ def test_clips_of_an_earlier_version_stay_done_and_are_counted(tmp_path: Path) -
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     mine, theirs, folder, noise = jobs(batch(tmp_path), "a", "b", "c", "d")
-    # A run that was killed between writing and noting leaves a file that says whose it is.
+    # A run killed between writing and recording leaves a file whose owner can be identified.
     sound(mine, prompt="a", seed=mine.target.seed)
     sound(theirs, prompt="b", seed=1)
     assert folder.target.path is not None

@@ -18,14 +18,14 @@ def array(index: int, first: int, last: int, count: int) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("text", "environment", "shard"),
     [
-        ("2/8", array(1, 1, 4, 4), (2, 8)),  # what is said holds
+        ("2/8", array(1, 1, 4, 4), (2, 8)),  # an explicit value takes precedence
         ("auto", array(1, 1, 4, 4), (1, 4)),
         ("auto", array(0, 0, 3, 4), (1, 4)),
         ("auto", array(3, 0, 3, 4), (4, 4)),
         ("auto", array(7, 1, 10, 4), (3, 4)),  # --array=1-10:3
         ("auto", array(8, 4, 8, 2), (2, 2)),  # --array=4,8
         ("auto", array(5, 5, 5, 1), (1, 1)),
-        ("auto/8", array(3, 3, 7, 2), (3, 8)),  # two tasks of eight, again
+        ("auto/8", array(3, 3, 7, 2), (3, 8)),  # two of eight tasks, again
         ("auto/8", array(0, 0, 7, 8), (1, 8)),
         ("auto/8", array(7, 0, 7, 8), (8, 8)),
         ("auto/8", {"SLURM_ARRAY_TASK_ID": "8"}, (8, 8)),

@@ -18,10 +18,10 @@ class Hub:
     """The server's content, its behaviour, and the requests that it got."""
 
     repos: dict[str, tuple[str, Path]] = field(default_factory=dict)  # commit, folder
-    token: str | None = None  # without it, repositories are not there (401), as on the hub
+    token: str | None = None  # without it, repositories do not exist (401), as on the hub
     gated: bool = False  # with a token, still 403
     broken: int | None = None  # answer everything with this status
-    silent: bool = False  # take every connection and never answer
+    silent: bool = False  # accept every connection and never answer
     cut_after: int = 0  # bytes of a file after which the connection breaks, for the first `cuts`
     cuts: int = 0
     requests: list[str] = field(default_factory=list)  # "GET /path", in order
@@ -55,7 +55,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
             path = self.path.partition("?")[0]
             hub.requests.append(f"{self.command} {path}")
             if hub.silent:
-                # Not quite never: a client that waits without end is to fail its test, not to hang.
+                # Not quite never: a client that waits forever should fail its test, not hang it.
                 released.wait(10)
                 self.close_connection = True
                 return None

@@ -369,7 +369,7 @@ def test_the_written_settings_hold_what_audiocraft_reads(tmp_path: Path) -> None
 def test_no_restriction_of_context_is_written_and_read_as_the_reference_has_it(
     tmp_path: Path,
 ) -> None:
-    # The paper's ablation of context: such a checkpoint was called damaged.
+    # From the paper's ablation of context: such a checkpoint was called damaged.
     file = open_lm(SMALL)
     config = dataclasses.replace(audiocraft.lm_config(file, 50), subcodes_context=-1)
     state, path = audiocraft.lm_state(file), tmp_path / LM_FILE

@@ -61,7 +61,7 @@ def test_imported_and_exported_it_makes_the_same(
             found = getattr(other, part).state_dict()
             assert expected.keys() == found.keys()
             for key in expected:
-                atol = 1e-7 if part == "codec" else 0  # weight norm is made anew on export
+                atol = 1e-7 if part == "codec" else 0  # weight norm is recomputed on export
                 torch.testing.assert_close(found[key], expected[key], rtol=0, atol=atol)
     assert (ours.name, ours.licence, ours.kind) == (
         original.name,
@@ -145,7 +145,7 @@ def test_defaults_differ_by_checkpoint(hub_cache: Path) -> None:
             "hybrid_temperature",
             "hybrid_top_p",
             "hybrid_top_k",
-        ]  # the model's own, and the writing model's, whichever that is
+        ]  # the model's own, and that of whichever model writes
 
 
 def test_a_directory_takes_its_defaults_from_the_file(hub_cache: Path) -> None:

@@ -60,7 +60,7 @@ FROZEN = Path(__file__).parents[1] / "frozen" / "sounds"
 
 MISTAKES = [(["-m", "smal"], 3), (["-o", "a.xyz"], 2), (["--steps", "x"], 2)]
 
-# One process for many calls: what one of them imports is told of it, and of all behind it.
+# One process for many calls: an import is reported for its call, and for all after it.
 NO_TORCH_IN_ANY = """
 import json, sys
 from magnet_cli.cli.app import run
@@ -78,7 +78,7 @@ def test_help_lists_and_mistakes_never_import_torch(home: Path) -> None:
     helps = ["--help", "--version", "gen --help", "batch --help", "show --help", "models list"]
     calls = [(call.split(), 0) for call in helps]
     calls += [(["gen", "rain", *words], status) for words, status in MISTAKES]
-    calls.append((["show", str(FROZEN / "extended.wav")], 0))  # a second, were its meter scipy's
+    calls.append((["show", str(FROZEN / "extended.wav")], 0))  # a second, with scipy's meter
     command = [sys.executable, "-c", NO_TORCH_IN_ANY, json.dumps(calls)]
     outcome = processes.run(command, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stderr
@@ -230,7 +230,7 @@ def test_examples_of_models_and_show_work(home: Path, magnet: Magnet) -> None:
     assert magnet("models", "import", "small", "models/mine").status == 0
     assert magnet("gen", "rain", *QUICK, "-n", "2", "-o", "clips/").status == 0
     for line in examples():
-        words = shlex.split(line.partition("|")[0])[1:]  # and what a shell does to them
+        words = shlex.split(line.partition("|")[0])[1:]  # and as a shell expands them
         arguments = [name for word in words for name in sorted(glob.glob(word)) or [word]]
         if arguments[0] in ("show", "models") and arguments[1] != "remove":
             outcome = magnet(*arguments)

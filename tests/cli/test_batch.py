@@ -57,16 +57,16 @@ def test_a_batch_keeps_the_precision_that_it_was_begun_with(
     assert {
         sounds.read(f"clips/{name}").metadata["dtype"] for name in names() if "wav" in name
     } == {"float32"}
-    # A new one is in what this processor is best at, says so once, and its files say how to make them again.
+    # A new batch uses this processor's best dtype, reports it once, and its files record it.
     outcome = magnet("batch", prompts, "-O", "new", *QUICK)
     assert outcome.err.count("runs in bfloat16") == 1
     made = magnet("show", "new/0000-rain-5.wav", "--json").records[0]
     assert "--dtype bfloat16" in made["command"]
-    # And of the first ones, which were made where float32 was.
+    # So do the first clips, which were made in float32.
     assert (
         "--dtype float32" in magnet("show", "clips/0000-rain-5.wav", "--json").records[0]["command"]
     )
-    # Another one is noticed.
+    # Another dtype is noticed.
     Path("new/0002-fire-7.wav").unlink()
     outcome = magnet("batch", prompts, "-O", "new", *QUICK, "--dtype", "float32")
     assert "The dtype was bfloat16, is float32" in outcome.err
@@ -127,7 +127,7 @@ def test_wildcards_stand_drawn_in_names_files_and_the_manifest(magnet: Magnet, h
     (home / "prompts" / "moods.txt").write_text("sad\nhappy\n")
     (home / "prompts" / "p.txt").write_text("__moods__ {piano|harp}\n")
     command = ("batch", "prompts/p.txt", "-O", "clips", "-n", "3", *QUICK)
-    plain = magnet(*command, "--dry-run")  # braces are plain text unless it is asked for
+    plain = magnet(*command, "--dry-run")  # braces are plain text unless the flag is given
     assert "0000-moods-piano-harp-5.wav  (seed 5)  __moods__ {piano|harp}" in plain.out
     outcome = magnet(*command, "--wildcards")
     assert outcome.status == 0
@@ -315,7 +315,7 @@ def test_workers_make_what_one_process_makes(
     assert names("two") == names("one")
     for name in names("one")[:3]:
         assert (Path("two") / name).read_bytes() == (Path("one") / name).read_bytes()
-    # What one began, the other goes on with.
+    # A run started in one way can be finished in the other.
     Path("one/0001-wind-6.wav").unlink()
     outcome = magnet(*command, "-O", "one")
     assert outcome.status == 0
@@ -323,7 +323,7 @@ def test_workers_make_what_one_process_makes(
     assert names("two") == names("one")
     rows = magnet("batch", "--status", "one", "--json").records
     assert [(row["name"], row["done"]) for row in rows] == [("all", 3), ("worker 1", 1)]
-    # Lines from a pipe, and what the model cannot do.
+    # Lines from a pipe, and unsupported lines.
     outcome = magnet("batch", "-", "-O", "three", *QUICK, "--workers", "2", stdin=b"rain\nwind\n")
     assert outcome.status == 0
     assert len(names("three")) == 3

@@ -43,7 +43,7 @@ def test_a_run_goes_from_one_process_to_a_cluster_and_back(magnet: Magnet, home:
     ):
         done = processes.run([*command, *more], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert " is ready, on cpu of " in done.stderr  # either may make all before the other is
+        assert " is ready, on cpu of " in done.stderr  # one may make all clips alone
         assert done.stdout == ""
         assert equal("one", "two")
         Path("two", lost).unlink()
@@ -90,7 +90,7 @@ def test_a_node_leaves_the_cluster(magnet: Magnet, home: Path) -> None:
         nodes.shutdown()
     assert run.returncode == 0, said
     assert "was lost" in said
-    assert all(json.loads(line) for line in out.splitlines())  # Ray's words came between
+    assert all(json.loads(line) for line in out.splitlines())  # Ray's own output came in between
     assert equal("one", "two")
 
 

@@ -86,7 +86,7 @@ def test_a_line_makes_what_the_command_of_its_task_makes(magnet: Magnet, riff: s
         assert Path(f"clips/{name}.wav").read_bytes() == Path("alone.wav").read_bytes(), name
     assert f"{len(TASKS)} of {len(TASKS)} clips are done" in magnet(*command).err
     assert "magnet extend riff.wav" in magnet("show", "clips/extend.wav").out
-    # The gallery's stars: a line of each makes it again.
+    # The gallery's stars: the line of each makes it again.
     assert magnet("gallery", "clips").status == 0
     page = Path("clips/index.html").read_text("utf-8")
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
@@ -229,7 +229,7 @@ def test_each_model_is_loaded_once_in_the_order_of_first_need(
     loaded.clear()
     next(Path("clips").glob("*-d-*")).unlink()
     assert magnet(*command).status == 0
-    assert loaded == [small]  # what is not needed is not loaded
+    assert loaded == [small]  # models that are not needed are not loaded
     loaded.clear()
     text = Path("p.jsonl").read_bytes()
     piped = ("batch", "-", "--from", "jsonl", "-O", "piped", *FAST, "-d", "0.2")

@@ -177,7 +177,7 @@ def test_config_shows_what_holds_and_from_where(
     rows = [line.split() for line in magnet("config", "--profile", "game-loop").out.splitlines()]
     assert ["model", "small", "MAGNET_MODEL"] in rows
     assert ["lufs", "-18.0", "profile", "game-loop"] in rows
-    assert ["game-loop", "lufs", "-18.0"] in rows  # it goes before the shipped one
+    assert ["game-loop", "lufs", "-18.0"] in rows  # it takes precedence over the built-in one
     config.write_text('lora = ["rain:0.7", "wind"]\nsteps = [20, 10]\n')
     out = magnet("config").out
     assert "rain:0.7,wind" in out

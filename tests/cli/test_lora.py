@@ -66,7 +66,7 @@ def test_a_lora_changes_a_clip_and_show_makes_it_again(home: Path, magnet: Magne
     assert magnet(*words[1:], "--force").status == 0
     assert np.array_equal(samples("half.wav"), half)
     assert "rain:0.5" in magnet("show", "half.wav").out
-    # A LoRA that was trained further is another one.
+    # A LoRA that was trained further counts as another one.
     settings = json.loads((home / "rain" / "adapter_config.json").read_text())
     (home / "rain" / "adapter_config.json").write_text(json.dumps({**settings, "lora_alpha": 4.0}))
     again = magnet("show", "half.wav", "--json").records[0]
@@ -84,7 +84,7 @@ def test_a_merged_model_plays_as_its_parts_do(home: Path, magnet: Magnet) -> Non
     said = json.loads((home / "models" / "rainy" / "config.json").read_text())
     assert said["name"] == "rainy"
     assert said["provenance"]["lora"][0]["scale"] == 0.7
-    # Merged once more it would be another model's.
+    # Merged again, it would be for another model.
     refused = magnet("gen", "x", *here, "--lora", "rain")
     assert refused.status == 3
     assert "the weights are others" in refused.err

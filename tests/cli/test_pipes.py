@@ -18,7 +18,7 @@ import pytest
 from tests import processes, sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
 
-WHOLE = ("-m", SMALL, "--steps", "1", "--seed", "1")  # ten seconds: more than a pipe holds
+WHOLE = ("-m", SMALL, "--steps", "1", "--seed", "1")  # ten seconds: larger than a pipe's buffer
 
 READ_WAVE = """
 import sys, wave
@@ -70,7 +70,7 @@ def test_a_reader_that_leaves_is_no_error(home: Path, monkeypatch: pytest.Monkey
     assert maker.wait() == 141
 
 
-# Who reads stderr, or where it goes: each is a way for it to fail at the first word.
+# Ways in which stderr can fail at the first message.
 DEAF = {
     "a reader that left": "2>&1 | true",
     "a full log disk": "2> /dev/full",
@@ -78,7 +78,7 @@ DEAF = {
 }
 
 
-# Several calls in one process, and what each came to.
+# Several calls in one process, and their results.
 SEVERAL = """
 import json, sys
 from pathlib import Path
@@ -109,7 +109,7 @@ def test_work_goes_on_where_nobody_hears_of_it(home: Path, way: str) -> None:
     calls = [
         ("gen", "rain", *QUICK, "-o", "a.wav"),
         ("batch", "prompts.txt", "-O", "clips", *QUICK),
-        # What is wrong is still told by the status.
+        # Errors still show in the status.
         ("gen", "rain", "--debug", "-m", "smal"),
         ("gen",),
     ]
@@ -225,7 +225,7 @@ def test_progress_on_a_terminal_keeps_stdout_clean(home: Path) -> None:
     while True:
         try:
             piece = os.read(leader, 65_536)
-        except OSError:  # Linux says so at a terminal's end
+        except OSError:  # Linux reports this at a terminal's end
             break
         if not piece:
             break
@@ -238,7 +238,7 @@ def test_progress_on_a_terminal_keeps_stdout_clean(home: Path) -> None:
     text = drawn.decode()
     for words in (
         "Loading",
-        "codec",  # the steps of this model are over before a bar is drawn
+        "codec",  # this model's steps are over before a bar is drawn
         "Saved a-2.wav",
     ):
         assert words in text

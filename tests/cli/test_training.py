@@ -238,7 +238,7 @@ def test_a_lora_is_trained_by_flags_and_its_folder_plays(sounds: Path, magnet: M
     trained = magnet(*run, "--lora-targets", "self", "--lora-targets", "cross")
     assert trained.status == 0, trained.err
     assert 'lora_targets = ["self", "cross"]' in Path("mine/train.toml").read_text()
-    # What it says at the end is what makes a sound with the LoRA, also with more or less of it.
+    # The command printed at the end makes a sound with the LoRA, also at another scale.
     said = trained.err.splitlines()[-1]
     assert said == f'Try it: magnet gen "a prompt" -m {SMALL} --lora mine'
     tried = magnet(*shlex.split(said)[3:], "-o", "tried.wav", "-d", "1")
@@ -347,7 +347,7 @@ def test_ctrl_c_ends_with_a_checkpoint(
 
     monkeypatch.setattr(Trainer, "take_step", interrupted)
     run = ("train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--batch-size", "1")
-    # In the background (nohup, &) it is not meant for us.
+    # In the background (nohup, &) the signal is not for us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ignored = magnet(*run[:2], "other", *run[3:], "--steps", "2")
     assert (ignored.status, "Stopping" in ignored.err) == (0, False), ignored.err

@@ -46,7 +46,7 @@ class Case:
     make: Make  # (empty folder) -> arguments of `magnet`
     statuses: tuple[int, ...]
     says: str = ""  # a regular expression, of stdout and stderr
-    never: str = ""  # likewise, of what may not be said
+    never: str = ""  # the same, for what must not be printed
     stdin: bytes = b""
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -124,7 +124,7 @@ def _configs() -> Iterator[Case]:
                 if word == "a text" and name not in ("dim", "n_q", "layers", "stack"):
                     continue
                 if name == "subcodes_context" and word == "negative":
-                    value = -2  # -1 restricts nothing
+                    value = -2  # -1: unrestricted
                 yield Case(f"{part}.{name} is {word}", _changed(f"{part}.{name}", value), (3,))
     for name in ("frame_rate", "segment_duration"):
         for value in (1e300, -1.0, 0, True, None, [], "fast"):
@@ -946,7 +946,7 @@ def _sounds() -> Iterator[Case]:
         return Case(f"a sound for {use}: {words}", make, (0, 1, 2, 3, 4))
 
     for number, (words, data) in enumerate(hostile_sounds().items()):
-        for turn, use in enumerate(USES):  # all are shown, and meet two of the other commands each
+        for turn, use in enumerate(USES):  # shown, and tried on two more commands
             if turn == 0 or (turn + number) % 5 < 2:
                 yield case(words, data, use)
 

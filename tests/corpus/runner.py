@@ -64,7 +64,7 @@ class Worker:
     ) -> Ran:
         """Run `magnet` with these arguments in a folder, with this on stdin."""
         asked = {
-            # Arguments may be bytes that are no UTF-8.
+            # Arguments may be bytes that are not UTF-8.
             "arguments": [os.fsencode(word).decode("latin-1") for word in arguments],
             "folder": str(folder),
             "stdin": stdin.decode("latin-1"),

@@ -54,7 +54,7 @@ def test_odd(case: Odd, worker: Worker, tmp_path: Path) -> None:
         assert after.length == before.length
         # Whole frames of 40 ms, and crossfades of 20 ms around them.
         early, late = round(0.17 * case.rate), round(0.35 * case.rate)
-        # An mp3's decoder keeps a little of what it had decoded before it was sent back.
+        # An mp3 decoder keeps some state from before a seek.
         tolerance = 1e-3 if before.kind == "MP3" else 0.0
         same = np.isclose(before.read(), after.read(), rtol=0, atol=tolerance)
         assert same[:, :early].all()

@@ -81,7 +81,7 @@ def test_audiocrafts_lists_and_what_is_beside_its_sounds(tmp_path: Path) -> None
     assert found.clips[0].path.samefile(tmp_path / "dataset/a.mp3")
     assert [problem.where for problem in found.problems] == ["data.jsonl.gz:4"]
     assert captions(tmp_path / "dataset").keys() == {"a.mp3", "b.mp3", "c.mp3"}
-    # Only audiocraft's own lists are looked up from above: another sound of the name is another sound.
+    # Only paths in audiocraft's own lists are tried from parent folders: elsewhere it would be another sound.
     plain = tmp_path / "egs" / "mine.jsonl"
     plain.write_text(json.dumps({"path": "dataset/a.mp3", "caption": "x"}))
     assert captions(plain).keys() == {"dataset/a.mp3"}
@@ -120,7 +120,7 @@ def test_a_spreadsheets_table_is_a_list(tmp_path: Path) -> None:
         ("list.csv:6", "it has no path"),
         ("list.csv:7", "it has no caption: neither d.txt nor d.json is beside it"),
     ]
-    # Without names of columns it listed no sounds, or one less, and nothing said why.
+    # Without column names it listed no sounds, or one too few, without a message.
     (tmp_path / "bare.csv").write_text("a.wav,rain\nb.wav,storm\n")
     (problem,) = read_clips(tmp_path / "bare.csv").problems
     assert problem.where == "bare.csv:1"

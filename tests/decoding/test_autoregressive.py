@@ -74,7 +74,7 @@ def test_each_code_is_what_whole_passes_make_likeliest(known: int, text: bool) -
             code = int(codes[0, stream, frame])
             assert float(boosted[code]) > float(boosted.max()) - 1e-3
             differs += code != int(guided.argmax())
-    assert differs > 0  # or the boost would not have been tried
+    assert differs > 0  # otherwise the boost would not be tested
 
 
 def test_without_a_boost_no_short_context_is_asked_for() -> None:

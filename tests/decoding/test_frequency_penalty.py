@@ -67,15 +67,15 @@ def test_a_held_code_gives_way_and_may_come_back(known: int) -> None:
     """Known codes count, too: a continuation does not start counting at zero."""
     config = dataclasses.replace(GREEDY, frequency_penalty=0.3)
     codes = written(config, known=known)
-    # 0.3 for each time above 30: the 35th is the first to cost more than the nat between 0 and 1.
+    # 0.3 for each occurrence above 30: the 35th is the first to cost more than the nat between 0 and 1.
     first = PENALTY_FREE + 4
     for stream in codes[0]:
         assert not stream[:first].any()
         assert stream[first] == 1
         for end in range(PENALTY_WINDOW, len(stream)):
             counts = stream[end - PENALTY_WINDOW : end].bincount(minlength=CARD)
-            assert counts[:2].sum() == PENALTY_WINDOW  # the next best, never a third: it costs more
-            assert first - 1 <= counts[0] <= first  # no more than it may, and soon again
+            assert counts[:2].sum() == PENALTY_WINDOW  # the next best, never a third code
+            assert first - 1 <= counts[0] <= first  # no more than allowed, and soon again
 
 
 def test_a_clip_is_the_same_alone_and_in_a_batch() -> None:

@@ -22,7 +22,7 @@ from tests.models.tiny import tiny_lm
 
 PATTERN = DelayPattern((0, 1, 2, 3))
 FRAMES = 12
-# One-frame spans: at the full rate training masks every frame, as a stage's first step does.
+# One-frame spans: at the full rate training masks every frame, as in a stage's first step.
 CONFIG = dataclasses.replace(
     DECODING_DEFAULTS, decoding_steps=(3, 2, 2, 2), span_len=1, temperature=1.5
 )
@@ -100,7 +100,7 @@ def test_a_prefix_holds_its_whole_frames(
     diagonal = Prefix(pattern, count, diagonal=True)
     kept = diagonal.kept(frames)
     assert bool((whole <= kept).all())
-    # Every code that stands in the prefix's rows, and no other.
+    # Exactly the codes in the prefix's rows.
     standing = pattern.apply(torch.ones(1, len(delays), frames), 0)[..., : diagonal.rows]
     assert int(kept.sum()) == int(standing.sum())
 
@@ -141,7 +141,7 @@ def test_known_codes_stay_inside_the_prefix_and_behind_it() -> None:
     got, _, _ = run(lm, Prefix(PATTERN, 6, diagonal=True), (codes, mask))
     assert torch.equal(got[mask], codes[mask])
     free, _, _ = run(lm, Prefix(PATTERN, 6, diagonal=True))
-    assert torch.equal(got[..., 0], free[..., 0])  # written before the known codes come
+    assert torch.equal(got[..., 0], free[..., 0])  # decoded before the known codes start
     assert not torch.equal(got[..., 4:9], free[..., 4:9])
 
 
@@ -154,7 +154,7 @@ def test_training_and_decoding_see_the_same(prefix_frames: int) -> None:
         rows, kept = prefix.rows, int(prefix.kept(FRAMES).sum())
         codes, causal, masked = run(lm, prefix)
         steps = causal.logits
-    else:  # purely masked decoding of a hybrid model: the special row alone is causal
+    else:  # purely masked decoding of a hybrid model: only the special row is causal
         rows, kept, steps = 1, 0, []
         masked = Masked(lm, [text()], [None])
         codes = iterative.decode(
@@ -178,7 +178,7 @@ def test_training_and_decoding_see_the_same(prefix_frames: int) -> None:
         late = PATTERN.delays[stage]
         here = hidden[:, late + 1 : late + 1 + FRAMES]
         assert torch.allclose(lm.head(here[batch.masked[:, 0]], stage), logits, atol=1e-5)
-        # And the prefix: what row s says of step s + 1, for every code that training asks.
+        # And in the prefix: row s predicts step s + 1, for every code that training predicts.
         for step, said in enumerate(steps):
             for k, delay in enumerate(PATTERN.delays):
                 frame = step - delay

@@ -87,7 +87,7 @@ def test_known_codes_stay_and_everything_is_decided(
     assert int(done.min()) >= 0
     assert int(done.max()) < CARD
     for stage, seen, _, _ in model.calls:
-        # Known codes are seen from the first step on, in every stream; later streams are masked.
+        # Known codes are visible from the first step on, in every stream; later streams are masked.
         assert torch.equal(seen[mask], codes[mask])
         later = ~mask[:, stage + 1 :]
         assert bool((seen[:, stage + 1 :][later] == CARD).all())
@@ -183,7 +183,7 @@ def masked_again(score_noise: float, seed: int = 0) -> Tensor:
 
 def test_score_noise_leaves_the_choice_of_spans_to_chance_and_their_number_as_it_was() -> None:
     sure = masked_again(0.0)
-    assert torch.equal(masked_again(0.0, seed=1), sure)  # greedy: nothing is left to chance
+    assert torch.equal(masked_again(0.0, seed=1), sure)  # greedy: nothing is random
     chosen = [masked_again(4.0, seed) for seed in range(4)]
     assert len({tuple(mask.tolist()) for mask in [sure, *chosen]}) == 5
     assert {int(mask.sum()) for mask in chosen} == {int(sure.sum())}

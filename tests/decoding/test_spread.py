@@ -62,7 +62,7 @@ def test_every_open_frame_is_decided_once(
         assert bool(known.all())
         return
     asked = torch.stack([at for _, at in calls]).sum(0)
-    assert torch.equal(asked, (~known[:, 0]).long())  # once each, and nothing that is known
+    assert torch.equal(asked, (~known[:, 0]).long())  # once each, without known ones
     assert len(calls) <= steps
 
 
@@ -118,7 +118,7 @@ def test_every_beginning_of_the_order_lies_evenly(places: int, turn: float) -> N
     ranks = spread_ranks(torch.ones(1, places, dtype=torch.bool), torch.tensor([turn]))[0]
     for decided in range(2, places):
         at = (ranks < decided).nonzero()[:, 0]
-        round_ = torch.cat([at, at[:1] + places])  # the order is turned: ends meet
+        round_ = torch.cat([at, at[:1] + places])  # the order is circular: its ends meet
         assert int(round_.diff().max()) <= 3 * places / decided + 1
 
 

@@ -47,7 +47,7 @@ def test_the_nearest_is_stretched_to_the_sample(
     seed = derived_seed(4, "try 2")
     assert made.settings["seeds"] == [seed]
     assert made.tried == 4
-    # Its own seed makes it at once.
+    # Its own seed makes it directly.
     monkeypatch.setattr(bars, "cut_on_beat", lambda *asked: cut(95))
     once = BarsConfig(bpm=130, bars=1, tries=1)
     again = make_bars(tiny_model(), Direction.of("drums", seed, config=FAST), once, loop)
@@ -95,7 +95,7 @@ def test_of_loops_the_seam_counts_as_well_as_the_tempo(monkeypatch: pytest.Monke
         assert (
             made_of(monkeypatch, off, on, tries=2, loop=loop).codes.shape[-1] == (94, 93)[tried % 2]
         )
-    # Without a beat, that whose pulse comes nearest.
+    # Without a beat, the one whose pulse is closest.
     missed = iter([0.3, 0.1, 0.2])
     monkeypatch.setattr(bars, "missed_at", lambda *asked: next(missed))
     made = made_of(monkeypatch, None, None, None, loop=True)

@@ -43,7 +43,7 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         status = run(shlex.split(f"{line} {QUICK}")[1:])
         assert status == 0, line
     lengths = {path.name: round(sounds.read(path).duration, 2) for path in tmp_path.glob("*.*")}
-    # A loop is a whole number of beats, where there are any: near what was asked for.
+    # A loop with a beat is a whole number of beats, close to the requested length.
     assert lengths.pop("loop.wav") == pytest.approx(8, abs=0.5)
     assert lengths == {
         "long.wav": 15,

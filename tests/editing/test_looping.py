@@ -88,7 +88,7 @@ def test_more_passes_are_made_with_wider_seams_and_other_seeds() -> None:
     [
         ([(3.0, 1.0), (2.0, 1.5), (1.9, 1.0), (9.0, 1.0)], 1),  # by how far the seam stands out
         ([(3.0, 1.0), (9.0, 1.0), (8.0, 1.0), (2.5, 1.0)], 3),
-        ([(2.0, 1.0), (1.0, 1.0), (0.5, 1.0)], 1),  # nothing stands out: no more are made
+        ([(2.0, 1.0), (1.0, 1.0), (0.5, 1.0)], 1),  # nothing stands out, so no more are made
     ],
 )
 def test_the_best_pass_is_kept(
@@ -157,10 +157,10 @@ def test_a_loop_is_a_whole_number_of_beats(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("heard", "tries", "tried", "taken"),
     [
-        ([0.1, Cut(101, 9, 133.66, 0.018)], None, 2, 1),  # a beat that can be told ends it
-        ([0.1, 0.3], None, 2, 1),  # so does a pulse that is sure
-        ([0.1, 0.2, 0.15], None, 3, 1),  # else the surest of three
-        ([0.1, None, 0.05], None, 3, 0),  # what has no hits is no better
+        ([0.1, Cut(101, 9, 133.66, 0.018)], None, 2, 1),  # a clear beat ends the search
+        ([0.1, 0.3], None, 2, 1),  # so does a clear pulse
+        ([0.1, 0.2, 0.15], None, 3, 1),  # otherwise the clearest of three
+        ([0.1, None, 0.05], None, 3, 0),  # one without hits is no better
         ([None], None, 1, 0),  # rain is not tried again
         ([0.1], 1, 1, 0),
         ([0.1, 0.2, 0.1, 0.24, 0.1], 5, 5, 3),
@@ -179,7 +179,7 @@ def test_another_seed_is_tried_where_there_are_hits_and_no_sure_beat(
     assert take.direction is asked[taken]
     assert len({one.seed for one in asked}) == tried
     assert asked[0].seed == PIANO.seed
-    # The seed that was taken makes it at once.
+    # The chosen seed makes it directly.
     takes_of(monkeypatch, heard[taken])
     alone = looping.best_take(tiny_model(), take.direction, 100, tries=1)
     assert (alone.direction, alone.tried) == (take.direction, 1)

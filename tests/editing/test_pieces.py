@@ -32,7 +32,7 @@ def test_windows_join_and_the_beginning_stays() -> None:
     piece = extend(model, PIANO, 173, beginning)
     assert piece.codes.shape == (1, 4, 173)
     assert torch.equal(piece.codes[..., :70], beginning)
-    # Each window is the model's answer to the codes before it, with the window's own seed.
+    # Each window is the model's output for the codes before it, with the window's own seed.
     first = model.generate(["piano"], FAST, seeds=[4], prompt_codes=piece.codes[..., 55:70])
     assert torch.equal(piece.codes[..., 55:105], first.codes)
     assert piece.settings["frames"] == 173
@@ -118,7 +118,7 @@ def test_only_the_regions_change(spans, modeling) -> None:
         inside[start:stop] = True
     assert torch.equal(piece.codes[..., ~inside], codes[..., ~inside])
     assert int(piece.codes.max()) < 16  # no mask is left over
-    assert torch.equal(codes, codes_of(130))  # the caller's codes are the caller's
+    assert torch.equal(codes, codes_of(130))  # the caller's codes are not changed
 
 
 def test_a_region_is_filled_with_both_sides_known() -> None:
@@ -178,8 +178,8 @@ def test_kept_codes_are_nested(frames, span_len, one, other, seed) -> None:
     less = kept_codes(4, frames, span_len, high, torch.Generator().manual_seed(seed))
     more = kept_codes(4, frames, span_len, low, torch.Generator().manual_seed(seed))
     assert less.shape == (4, frames)
-    assert bool((less <= more).all())  # a higher strength keeps a part of what a lower one does
-    assert bool((more[1:] <= more[:-1]).all())  # and a finer stream of what a coarser one does
+    assert bool((less <= more).all())  # a higher strength keeps a subset of what a lower one keeps
+    assert bool((more[1:] <= more[:-1]).all())  # and a finer stream a subset of a coarser one's
     spans = more[0][::span_len]
     assert abs(int(spans.sum()) - (1 - low) * len(spans)) <= 1
     grid = more[:, ::span_len].repeat_interleave(span_len, -1)[:, :frames]

@@ -42,7 +42,7 @@ def test_a_prompt_gives_way_around_the_next_ones_start() -> None:
     assert bool((weights[1, 125:] == 1).all())
     assert abs(float(weights[1, 99:101].mean()) - 0.5) < 1e-6
     assert bool((weights[1].diff() >= 0).all())
-    # Windows see the same weights wherever they begin.
+    # Windows see the same weights wherever they start.
     later = cue_weights([Cue(0, "a"), Cue(2, "b")], 90, 140, 50.0, crossfade=1.0)
     assert torch.equal(later, weights[:, 90:140])
 
@@ -101,7 +101,7 @@ def test_a_prompt_that_counts_nowhere_is_not_asked() -> None:
 
 
 def test_guidance_between_a_text_and_no_text_is_that_of_the_mixture() -> None:
-    # Where the first prompt is the null condition, its session has no other half to give.
+    # If the first prompt is the null condition, its session has no second half.
     weights = torch.tensor([[0.5], [0.5]])
     mixed = MixedLogits([Fixed(0.0, guided=False), Fixed(8.0)], weights)
     cond, null = mixed(
@@ -148,7 +148,7 @@ def test_a_checkpoints_habit_of_writing_onward_holds_for_prompts_by_time() -> No
 
     timed, two = first_window(model, Direction(cues, 3, config=FAST))
     once, one = first_window(model, Direction.of("piano", 3, config=FAST))
-    # Where the second prompt weighs nothing, the mixture is the first one, bit for bit.
+    # Where the second prompt has no weight, the mixture equals the first one, bit for bit.
     assert timed == once
     assert "autoregressive" in timed
     assert torch.equal(one, two)

@@ -43,7 +43,7 @@ def test_onward_fills_each_frame_once_and_leans_on_what_is_there(sizes, data) ->
     for window in windows:
         assert window.stop - window.start == min(segment, total)
         assert 0 <= window.start <= done < window.stop <= total
-        # As much context as was asked for, or all there is.
+        # As much context as requested, or all there is.
         assert done - window.start >= min(overlap, done)
         done = window.stop
 
@@ -83,7 +83,7 @@ def test_a_long_region_is_filled_from_its_start_until_the_rest_fits() -> None:
         (Region(270, 340),),
         (Region(340, 400),),
     ]
-    assert windows[-1].stop > 400  # what follows the region is seen when its end is made
+    assert windows[-1].stop > 400  # what follows the region is visible when its end is decoded
 
 
 def test_regions_snap_outwards_to_frames_and_join() -> None:
@@ -124,5 +124,5 @@ def test_seeds_of_windows_differ_and_are_fixed() -> None:
     seeds = {window_seed(seed, index) for seed in range(20) for index in range(20)}
     assert len(seeds) == 400
     assert all(0 <= seed < 2**63 for seed in seeds)
-    # Written down: a piece made today is made again by every later version.
+    # Pinned: later versions must make today's pieces again.
     assert derived_seed(7, "window 1") == window_seed(7, 1) == 7617331164683942651

@@ -17,7 +17,7 @@ from tests.models.tiny import tiny_lm
 
 SAMPLE_RATE, HOP, FRAME_RATE, SEGMENT = 8000, 160, 50.0, 50
 
-# Few steps: what these tests hold does not depend on them.
+# Few steps, on which these tests do not depend.
 FAST = DecodingConfig(decoding_steps=(3, 2, 2, 2))
 
 

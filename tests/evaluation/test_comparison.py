@@ -93,7 +93,7 @@ def test_every_metric_with_learned_judges_and_both_ends(
     kept = sorted((tmp_path / "cache").rglob("*.npy"))
     assert len(kept) == 2 * (3 * 24 + 1)
 
-    # Measured again, nothing is heard again.
+    # Measured again, nothing is embedded again.
     def deaf(windows: object) -> None:
         raise AssertionError("it was heard again")
 

@@ -64,7 +64,7 @@ def test_draws_of_one_distribution_are_at_no_distance_in_mean() -> None:
         [kad(drawn(100, 8, seed=2 * i), drawn(100, 8, seed=2 * i + 1), 4.0) for i in range(200)]
     )
     assert abs(float(found.mean())) < 3 * float(found.std()) / math.sqrt(200)
-    assert (found < 0).any()  # unbiased, so now and then below zero
+    assert (found < 0).any()  # unbiased, so occasionally below zero
 
 
 def test_clips_cut_into_windows_and_answers_to_one_prompt_do_not_bias_it() -> None:

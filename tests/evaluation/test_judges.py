@@ -63,7 +63,7 @@ def test_clap_hears_sound_and_reads_text_into_one_space(clap: Path) -> None:
 
 @pytest.mark.parametrize("fusion", [False, True])
 def test_clap_says_the_same_every_time_also_with_fusion(tmp_path: Path, fusion: bool) -> None:
-    # Of a batch that all fits, transformers calls one sound drawn by chance longer than the window.
+    # If all sounds of a batch fit, transformers marks a random one as longer than the window.
     embedder = judges.load_clap(str(save_clap(tmp_path / "clap", fusion)))
     windows = [sound(48_000, seed) for seed in range(3)]
     first = embedder.embed(windows)
@@ -155,7 +155,7 @@ def test_of_a_hubs_repository_what_is_needed_is_fetched_once(
         assert told
         assert sorted(set(files)) == sorted(path.name for path in clap.iterdir())
         assert find_embedder("laion/tiny").identity == embedder.identity
-        assert up.files() == files  # what is here is not asked for again
+        assert up.files() == files  # what is cached is not requested again
         huggingface_hub.close_session()
 
 

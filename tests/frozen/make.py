@@ -107,7 +107,7 @@ SOUNDS = {
     ],
 }  # fmt: skip
 
-TIME = 10**18  # of a codec's sounds, in nanoseconds: its training knows them by it
+TIME = 10**18  # times of a codec's sounds, in nanoseconds, by which its training identifies them
 
 PROMPTS = [
     {"prompt": "rain"},
@@ -195,7 +195,7 @@ def training(out: Path) -> None:
     assert run("data", "encode", "sounds", "tokens", "--codec", "./codec") == 0
     shutil.copytree(
         "tokens", "held-out"
-    )  # what is trained on is no validation set under its own name
+    )  # what is trained on is not a validation set under its own name
     torch.manual_seed(0)
     common = (
         "--data", "tokens", "--codec", "./codec", "--text-encoder", "./text", "--modeling",
@@ -218,7 +218,7 @@ def training(out: Path) -> None:
     assert run("train", "lm", "model", *common, "--steps", "6") == 130
     Trainer.take_step = step
     os.chdir("..")
-    # What an unbroken run came to.
+    # The result of an uninterrupted run.
     shutil.copytree(out, "whole")
     os.chdir("whole")
     shutil.rmtree("model")

@@ -22,7 +22,7 @@ from tests.frozen.make import TIME
 from tests.training.test_codec import settings
 
 HERE = Path(__file__).parent
-# The folder was made by torch 2.13, whose multinomial draws other stages of a seed than 2.5's does.
+# The folder was made with torch 2.13, whose multinomial draws other stages from a seed than 2.5's.
 SAME_DRAWS = int(version("torch").split(".")[1]) >= 13
 BATCH = ("-m", SMALL, "--steps", "1", "-d", "0.2", "--seed", "5", "--batch-size", "1")
 
@@ -90,7 +90,7 @@ def test_a_training_that_was_begun_comes_to_the_same_weights(
             (line["step"], line["kind"], line.get("loss", line.get("mean"))) for line in steps
         ]
     assert [line[:2] for line in lines["model"]] == [line[:2] for line in lines["whole"]]
-    begun = None if SAME_DRAWS else 2  # steps that the folder holds were made by the frozen torch
+    begun = None if SAME_DRAWS else 2  # the steps in the folder were made with the frozen torch
     np.testing.assert_allclose(
         [line[2] for line in lines["model"][:begun]],
         [line[2] for line in lines["whole"][:begun]],

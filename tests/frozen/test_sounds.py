@@ -26,7 +26,7 @@ from tests.frozen.make import SOUNDS, twin
 HERE = Path(__file__).parent
 FILES = sorted(path.name for path in (HERE / "sounds").iterdir())
 
-# Defaults that no version had, each far from the one that held when the files were made.
+# Defaults that no version had, each far from the one in effect when the files were made.
 DECODING = {
     "temperature": 1.0,
     "decoding_steps": (3, 3, 3, 3),
@@ -157,7 +157,7 @@ def test_a_changed_default_of_the_sound_file_is_said_as_it_was(
     command = spoken(record("masked.wav"))
     for words in ("--lufs -14", "--peak -1", "--fade 0"):
         assert words in command
-    # Nothing can ask for "as the model has it", now that two channels are the default.
+    # No flag means "as the model has it" now that two channels are the default.
     assert differences(record("masked.wav")) == ["no flag sets bit_depth, channels as it was"]
 
 
@@ -187,7 +187,7 @@ def test_what_was_used_by_default_is_not_said_twice() -> None:
     made = record("masked.wav") | {"repo": "someone/else", "output": {"max_limiting": 4.0}}
     assert (
         spoken(made).count("--") == 3
-    )  # seed, duration, and the precision, which is a processor's own
+    )  # seed, duration, and the precision, which depends on the processor
 
 
 def test_every_setting_has_its_meaning_where_a_file_does_not_say_it() -> None:
@@ -198,7 +198,7 @@ def test_every_setting_has_its_meaning_where_a_file_does_not_say_it() -> None:
         "full_length", "rescorer_weight", "rescore_streams", "hybrid", "hybrid_temperature",
         "hybrid_top_p", "hybrid_top_k",
     }  # fmt: skip
-    models_own = {"subcodes_context"}  # None is what held: the model's, which no default changes
+    models_own = {"subcodes_context"}  # None was in effect: the model's, which no default changes
     names = {field.name for field in dataclasses.fields(DecodingConfig)}
     assert names == first | models_own | settings.UNRECORDED_DECODING.keys()
     DecodingConfig(**settings.UNRECORDED_DECODING)
@@ -207,7 +207,7 @@ def test_every_setting_has_its_meaning_where_a_file_does_not_say_it() -> None:
     OutputConfig(**settings.UNRECORDED_OUTPUT)
 
 
-# What nano's files say, as far as it matters here.
+# What nano's files record, as far as it matters here.
 NANO = {
     "prompt": "lofi piano", "model": "nano", "repo": None, "revision": None, "source": None,
     "seed": 1, "duration": None, "frames": 250, "given": {}, "output": {"max_limiting": 4.0},
@@ -221,7 +221,7 @@ NANO = {
         "hybrid_temperature": 0.95, "hybrid_top_p": 0.9, "hybrid_top_k": 0,
     },
 }  # fmt: skip
-# And what they say since it holds its bars.
+# And what they record since bars are repeated.
 TODAY = NANO | {
     "decoding": NANO["decoding"] | {  # type: ignore[operator]
         "decoding_steps": [20, 12, 12, 12, 1, 1, 1, 1, 1, 1, 1, 1], "max_cfg_coef": 4.0,
@@ -262,7 +262,7 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     )
     assert "--hybrid 2" in spoken(short)
     assert differences(TODAY) == []
-    # What goes on from a beginning has the checkpoint's habit, for which `extend` has no flag.
+    # A piece continued from a beginning has the checkpoint's default, for which `extend` has no flag.
     edit = {"command": "extend", "input": "a.wav", "flags": {"to": 20.0}, "overlap": 3.0}
     assert differences(TODAY | {"edit": edit}) == [
         "no flag sets hybrid, hybrid_temperature, hybrid_top_p as it was"
@@ -274,7 +274,7 @@ def test_other_weights_of_the_built_in_model_are_said(
 ) -> None:
     samples = np.full((1, 8000), 0.1, np.float32)
     sounds.write(Path("today.wav"), samples, 8000, "wav", OutputConfig(), TODAY)
-    # Files from before weights were recorded are of those that nano had then.
+    # Files from before weights were recorded are by nano's weights of that time.
     sounds.write(Path("old.wav"), samples, 8000, "wav", OutputConfig(), NANO)
     made = NANO | {"weights": "sha256:" + "0" * 64}
     sounds.write(Path("other.wav"), samples, 8000, "wav", OutputConfig(), made)
@@ -292,7 +292,7 @@ def test_other_weights_of_the_built_in_model_are_said(
     said = magnet("show", "other.wav").out
     assert "To make an approximation of it (the weights of nano have changed since):" in said
     assert "To make it again:" in magnet("show", "today.wav").out
-    # A folder of the user's that is called so is not the built-in one.
+    # A user's folder of that name is not the built-in model.
     folder = made | {"source": "nano"}
     assert differences(folder) == []
 

@@ -43,7 +43,7 @@ def slow(x: Tensor, weight: Tensor, reach: int) -> Tensor:
     return torch.stack(out).reshape(*x.shape[:-1], -1)
 
 
-# Full bytes, where the processor adds them whole; less; another operator, which without VNNI cuts sums off.
+# Full bytes, if the processor adds them exactly; fewer bits; another operator, which saturates without VNNI.
 WAYS = [way for way in ((127, True), (63, True), (127, False)) if int8._is_exact(*way)]
 
 
@@ -57,7 +57,7 @@ def test_it_is_the_slow_form_and_near_the_layer(
     made = layer(weight)(x)
     torch.testing.assert_close(made.double(), slow(x, weight, reach), rtol=1e-5, atol=1e-5)
     exact = x @ weight.t()
-    # Of each channel by itself: one scale for all would lose the small ones.
+    # Per channel: a single scale would lose the small ones.
     error = (made - exact).norm(dim=(0, 1)) / exact.norm(dim=(0, 1))
     assert error.max() < (0.04 if reach == 63 else 0.02)
 

@@ -38,7 +38,7 @@ def test_logits_are_the_references(golden: dict, hub_cache: object) -> None:
 def test_teacher_forced_logits_are_the_references(hub_cache: object) -> None:
     golden = case("musicgen/predictions")
     lm = golden_model(golden["model"]).lm
-    # Run below the API: the reference lets the padding of the shorter text into cross-attention.
+    # Below the API: the reference lets cross-attention see the padding of the shorter text.
     cross = lm.cross_keys(list(tensor(golden["inputs"]["condition"])))
     logits = lm.teacher_forced(tensor(golden["inputs"]["codes"]), cross)
     valid = tensor(golden["outputs"]["mask"]).bool()

@@ -51,8 +51,8 @@ def test_held_rows_change_nothing(context: int, one_by_one: bool) -> None:
         held.only_cond = lm.cross_keys(texts())
     for stage in (0, 1, 3, 1):
         codes = codes_at(lm, stage)
-        # A span at the seam begins inside the prefix, and its score takes all of its frames. Zeros
-        # stood there, as if every code were equally likely.
+        # A span at the seam starts inside the prefix, and its score uses all of its frames. Those were zeros,
+        # as if every code were equally likely.
         positions = codes[:, stage] == lm.config.mask_id
         positions |= F.max_pool1d(positions[:, None].float(), 5, 1, 2)[:, 0] > 0
         for with_null in (True, False):

@@ -122,7 +122,7 @@ def test_what_the_peers_benchmark_compares_is_equal() -> None:
     said = [*peers.written(tiny, 12, [1, 2], 1), *peers.masked(tiny, 12, 1)]
     assert [what.split(",")[0] for what, _ in said] == ["MusicGen"] * 2 + ["MAGNeT"] * 2
     assert all(equal for _, (*_, equal) in said)
-    # Other weights are found out.
+    # Other weights are detected.
     theirs, ours = peers.musicgens(tiny, 12)
     ours.linears[0].weight.data.neg_()
     text = torch.randn(1, 5, 32)

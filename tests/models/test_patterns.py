@@ -45,7 +45,7 @@ def test_apply_and_revert_are_inverse(delays: list[int], frames: int, rows: int)
     sequence = pattern.apply(codes, -1)
     assert torch.equal(pattern.revert(sequence, frames), codes)
     assert torch.equal(sequence[0] >= 0, pattern.valid(frames))
-    # What stands within the first rows is what is left when the rest is cut off.
+    # The codes within the first rows are those left when the rest is cut off.
     cut = sequence.clone()
     cut[:, :, rows:] = -1
     assert torch.equal(pattern.revert(cut, frames)[0] >= 0, pattern.rows_within(rows, frames))

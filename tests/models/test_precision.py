@@ -54,11 +54,11 @@ def test_auto_is_bfloat16_for_large_models_where_the_processor_multiplies_it(
     for feature in ("avx512_bf16", "amx_tile"):
         processor(feature, newer=False)
         assert pick_dtype("auto", cpu, large) == torch.bfloat16
-    # Without: every product would be converted, which is slower than float32.
+    # Without them every product would be converted, which is slower than float32.
     for newer in (True, False):
         processor("avx2", "avx512_f", "avx512_vnni", newer=newer)
         assert pick_dtype("auto", cpu, large) == torch.float32
-    # The user tells oneDNN to leave those instructions alone.
+    # The user tells oneDNN not to use those instructions.
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     processor("avx512_bf16")
     assert pick_dtype("auto", cpu, large) == torch.float32
@@ -81,7 +81,7 @@ def test_parameters_and_their_bytes_are_counted(modeling: Modeling) -> None:
     whole = lm.config.parameters
     assert precision.weight_bytes(lm.config, "bfloat16") == 2 * whole
     make_int8(lm)
-    # Scales, a number a row, are left out of the count.
+    # Scales, one number per row, are not counted.
     held = sum(
         each.numel() * each.element_size()
         for name, each in lm.state_dict().items()
@@ -116,11 +116,11 @@ def test_what_does_not_fit_is_refused_with_the_precision_that_would(
     assert hint("float32", room["bfloat16"]).startswith("Take --dtype int8: ")
     monkeypatch.setattr(precision, "free_memory", lambda device: room["float32"])
     precision.check_room("medium", config, "float32", torch.device("cpu"))
-    # Whoever loads asks.
+    # Loading a model checks.
     monkeypatch.setattr(precision, "free_memory", lambda device: 1000)
     with pytest.raises(UsageError, match="memory"):
         load_parts(find_place(SMALL), "cpu")
-    # Whoever only converts it does not: its weights stay mapped to their file.
+    # Converting it does not: its weights stay memory-mapped.
     import_checkpoint(find_place(SMALL), tmp_path / "mine")
     export_checkpoint(find_place(SMALL), tmp_path / "theirs")
 

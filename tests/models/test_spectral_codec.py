@@ -121,7 +121,7 @@ def test_a_held_past_stays_and_the_sound_goes_on_from_it() -> None:
     past = tone[:200]
     made = spectrum.recover(bands, amplitudes, 200, past)
     assert torch.equal(made[:200], past)
-    # The phase is the past's: what follows is the tone itself, not the tone at some other phase.
+    # The phase is that of the past: the continuation is the tone itself, not the tone at another phase.
     assert torch.cosine_similarity(made[200:264], tone[200:264], dim=0) > 0.95
     free = spectrum.recover(bands, amplitudes, 200)
     assert torch.cosine_similarity(free[200:264], tone[200:264], dim=0) < 0.9
@@ -205,7 +205,7 @@ def test_a_tone_comes_back_in_tune_when_nothing_is_quantized_away() -> None:
         assert abs(int(torch.fft.rfft(back * window).abs().argmax()) - 237) <= 1
 
 
-GPU = "meta"  # stands for a device that is neither the CPU nor CUDA
+GPU = "meta"  # represents a device that is neither the CPU nor CUDA
 
 
 class AppleGPU(TorchDispatchMode):

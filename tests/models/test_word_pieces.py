@@ -102,7 +102,7 @@ def test_a_reader_tells_a_word_among_others_and_is_stored(
     read = grown(encoder, 2, 0)
     assert read.reader is not None
     torch.nn.init.eye_(read.reader.out.weight)
-    # The first row of a table knows no order; what is read of it does.
+    # The first row of the table is independent of order; the attention layers' output is not.
     assert torch.equal(read.rows("slow piano")[0], read.rows("piano slow")[0])
     assert not torch.equal(read.encode("slow piano")[0], read.encode("piano slow")[0])
     assert read.encode(" ").shape == (0, read.width)

@@ -32,7 +32,7 @@ def test_a_caption_asks_for_nothing_that_its_plan_denies(plans: list[Plan]) -> N
             assert found.drums in (None, plan.drums is not None), caption
             assert found.tempo_class in (None, tempo_class(plan.frames_per_beat)), caption
             assert plan.lead is None or plan.lead in found.instruments, caption
-            # "guitar" may be either of two: whatever else is read is called what the plan's are called.
+            # "guitar" may be either of two; any other instrument has the same name as in the plan.
             assert all(set(INSTRUMENTS[name].words) & words for name in found.instruments), caption
 
 

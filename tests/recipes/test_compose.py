@@ -170,7 +170,7 @@ def test_the_same_composition_never_falls_on_both_sides() -> None:
             score = compose(plan).as_json()
             heard = json.dumps([score["hits"], score["kit"]])
             sides.setdefault(heard, set()).add(split_of(plan))
-    assert len(sides) < 0.7 * clips  # otherwise there was nothing to be told apart
+    assert len(sides) < 0.7 * clips  # otherwise nothing would be distinguished
     assert set().union(*sides.values()) == {"train", "valid", "test"}
     assert all(len(side) == 1 for side in sides.values())
 

@@ -70,7 +70,7 @@ def test_what_training_has_played_is_passed_over(tmp_path: Path) -> None:
     assert {case.sound.name for case in unseen if case.sound} == {
         "test0.flac", "test3.flac", "test5.flac",
     }  # fmt: skip
-    # Whoever stays keeps its caption: figures with and without those that go can be compared.
+    # The remaining clips keep their captions, so figures with and without the others are comparable.
     assert set(unseen) < set(everything)
     assert unseen == [case for case in everything if case in unseen]
     assert composed_cases(tmp_path, "test", 2, trained=trained) == unseen[:2]

@@ -105,7 +105,7 @@ def test_pieces_make_the_same_model_as_one_and_as_the_usual_trainer(
 ) -> None:
     on_gpu.pack([tokens], tmp_path / "packed" / on_gpu.TRAIN, 1.0)
     on_gpu.pack([tokens], tmp_path / "packed" / on_gpu.VALID, 1.0)
-    # No time at all: each piece stops after the first step that it tells of.
+    # No time at all: each part stops after the first step that it reports.
     pieces = trained(tmp_path, model, "pieces", [0.0] * CONFIG.steps)
     one = trained(tmp_path, model, "one", [10.0])
     here, there = native.load(pieces), native.load(one)

@@ -17,7 +17,7 @@ from magnet_cli.models.encodec import EnCodec
 from magnet_cli.models.word_pieces import WordPieceConfig, WordPieceEncoder
 from magnet_cli.training.encode import token_format
 
-# The lowest torch that pyproject.toml allows has none, and `--optimizer muon` says so.
+# The lowest torch that pyproject.toml allows lacks it, and `--optimizer muon` reports that.
 needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch 2.9 brought Muon")
 
 WORDS = ["[UNK]", "rain", "piano", "slow", "fast", "on", "a", "roof", *"defghijklmnopqrstuvwxyz"]

@@ -141,7 +141,7 @@ def test_crops_are_anywhere_and_padding_is_never_asked(tmp_path: Path) -> None:
 def test_prefixes_come_as_often_as_asked(tmp_path: Path) -> None:
     drawer = drawer_of(tmp_path, no_prefix_share=0.4, full_prefix_share=0.3)
     batches = [drawer.batch(step, 0) for step in range(300)]
-    # Two short clips make a short segment; what is drawn for them is cut at another length.
+    # Two short clips make a short segment; drawn clips are cut at another length.
     rows = [batch.prefix_rows for batch in batches if batch.codes.shape[-1] == 8]
     steps = 8 + 1 + 1
     assert min(rows) == 1

@@ -100,7 +100,7 @@ def test_a_share_of_the_clips_is_held_out_and_stays_so(workshop: Path) -> None:
     assert not trained & held
     assert len(trained | held) == 8
     assert "valid" in [progress.kind for progress in heard]
-    # A clip's own name decides: further clips move none from one side to the other.
+    # A clip's own name decides, so further clips do not move any.
     assert {clip.id for _, clip in whole(workshop).entries if place_of(clip) < 0.3} == held
 
 

@@ -203,7 +203,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(sounds: Path, tmp_path: P
 def test_silence_behind_short_clips_is_not_learned(sounds: Path, tmp_path: Path) -> None:
     """Clips were padded to the segment and the padding was trained on: nine tenths of some."""
     fitting = train_codec(settings(sounds, tmp_path / "fitting", valid=str(sounds)))
-    # Four times, so that what each clip weighs in the means is a power of two, and nothing is rounded.
+    # Four times, so that each clip's weight in the means is a power of two, and nothing is rounded.
     short = settings(sounds, tmp_path / "short", valid=str(sounds), segment_duration=4.0)
     padded = train_codec(short)
     assert_equal(fitting.directory, padded.directory)
@@ -364,7 +364,7 @@ def test_k_means_finds_clusters_and_revives_dead_centres() -> None:
     index, distance = nearest(rows, centres)
     assert len(set(index.tolist())) == 8
     assert float(distance.max()) < 1
-    # Fewer different rows than centres: the spare ones do no harm.
+    # Fewer different rows than centres: the spare centres do no harm.
     few = k_means(torch.zeros(9, 2), 8, 3, torch.Generator().manual_seed(1))
     assert torch.isfinite(few).all()
 
@@ -415,12 +415,12 @@ def test_a_codec_grows_and_keeps_what_it_had(sounds: Path, tmp_path: Path) -> No
         eye = torch.eye(columns.shape[1])
         torch.testing.assert_close(columns.T @ columns, eye, atol=5e-3, rtol=0)
     assert grown.basis_share > small.basis_share
-    # Powers are of each codec's own components; what is left of the levels is what counts.
+    # Powers are relative to each codec's components; what matters is what is left of the levels.
     assert grown.loss < 0.9 * small.loss
     assert len(grown.start_left) == 6
     sound = torch.randn(1, 1, 3200, generator=torch.Generator().manual_seed(0)) * 0.1
     same = (old.encode(sound) == new.encode(sound)[:, :4]).float().mean()
-    assert same > 0.5  # of 8 codes each; by chance an eighth would be
+    assert same > 0.5  # 8 codes each; by chance an eighth would be equal
 
 
 def test_growing_is_deterministic_and_resumes(sounds: Path, tmp_path: Path) -> None:
@@ -508,7 +508,7 @@ def test_flags_at_their_defaults_ask_for_no_size(
     assert isinstance(same, SpectralCodec)
     assert (same.n_q, same.card, same.config.dimension, same.config.groups) == (4, 8, 6, 2)
     capsys.readouterr()
-    assert train("card", "--card", "1024") == 2  # the default, and given all the same
+    assert train("card", "--card", "1024") == 2  # the default, given explicitly
     assert "--card cannot be 1024" in capsys.readouterr().err
     assert train("more", "--n-q", "8") == 0
     more = native.load_codec(tmp_path / "more" / "codec")

@@ -32,7 +32,7 @@ CONFIG = LMConfig(
     frame_rate=10.0,
     segment_duration=1.7,
     subcodes_context=2,
-    span_len=1,  # so that a mask rate of 1 masks everything: spans miss a frame now and then
+    span_len=1,  # so that a mask rate of 1 masks everything: spans can miss a frame
     delays=(0, 1, 2),
 )
 
@@ -95,7 +95,7 @@ def test_training_and_decoding_feed_the_transformer_alike(
     assert len(masked) == 4 + 3 + 3
     firsts = [masked[0], masked[4], masked[7]]  # of each stage
     rows = Prefix(lm.pattern, PREFIX_FRAMES, diagonal=True).rows
-    # The prefix goes in once, before the first masked step, and the rows behind it at every step.
+    # The prefix is computed once, before the first masked step, and the rows after it at every step.
     first_masked = next(n for n, call in enumerate(watched.calls) if call[1].kind == "prefix")
     prefix, prefix_attention, _ = watched.calls[first_masked - 1]
     assert prefix_attention.kind == "causal"
@@ -127,7 +127,7 @@ def test_the_prefix_is_written_by_what_its_loss_trains(
         watched.calls.clear()
         batch_losses(lm, trained_on(codes, stage, rows))
         hidden = watched.calls[0][2]
-        # Row s writes step s + 1: the last row of the prefix is never asked.
+        # Row s predicts step s + 1, so the last row of the prefix is not used.
         torch.testing.assert_close(hidden[:, : rows - 1], steps[:, : rows - 1], atol=1e-5, rtol=0)
 
 
@@ -164,7 +164,7 @@ def test_stream_weights_and_prefix_weight_decide_the_sum(lm: LanguageModel) -> N
     heard = float((weights * whole.following).sum())
     assert whole.total.tolist() == pytest.approx([masked, float(whole.following.sum())], rel=1e-5)
     assert some.total.tolist() == pytest.approx([masked, heard], rel=1e-5)
-    assert some.following_count[2] == 0  # a head that counts nothing is not asked
+    assert some.following_count[2] == 0  # a head without targets is not computed
     counts = batch.counts(weights.tolist())
     weighed = float((weights * whole.following_count).sum())
     assert counts.tolist() == [float(whole.masked_count.sum()), weighed]

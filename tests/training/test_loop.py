@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(workshop: Path) -> None:
     with pytest.raises(Killed):
         broken.run(kill)
     out = workshop / "killed"
-    # What a kill can leave behind: half a checkpoint, half a line of the log, half a file.
+    # What a kill can leave: an incomplete checkpoint, line of the log or file.
     (out / "checkpoints" / ".partial-6").mkdir()
     (out / "checkpoints" / ".partial-6" / "model.safetensors").write_bytes(b"half")
     (out / "checkpoints" / "step-00000006").mkdir()

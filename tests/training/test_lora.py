@@ -246,11 +246,11 @@ def test_a_base_of_equal_sizes_is_told_by_its_weights(workshop: Path) -> None:
     for dtype in (torch.float16, torch.bfloat16):
         state = {name: tensor.to(dtype) for name, tensor in base.state_dict().items()}
         check_base(adapter, base.config, state, "base")
-    # What was trained is another model, though it began as this one.
+    # The trained model is another one, although it started as this one.
     other = load_parts(find_place(str(workshop / "out")), "cpu", "float32").lm
     with pytest.raises(CheckpointError, match="sizes are the same, the weights are others"):
         check_base(adapter, other.config, other.state_dict(), "out")
-    # And a run does not go on from another base.
+    # And a run does not resume with another base.
     (workshop / "base" / "lm.safetensors").write_bytes(
         (workshop / "out" / "lm.safetensors").read_bytes()
     )
@@ -288,7 +288,7 @@ def test_a_damaged_adapter_is_refused(workshop: Path) -> None:
     file = workshop / "out" / "adapter_model.safetensors"
     whole = {
         name: t.clone() for name, t in load_file(file).items()
-    }  # not mapped: its file is written over
+    }  # not mapped: its file is overwritten
     save_file({name: t for name, t in whole.items() if "fc1.lora_B" not in name}, file)
     with pytest.raises(CheckpointError, match="fc1 of layer 0 is not a pair"):
         load_adapter(workshop / "out")

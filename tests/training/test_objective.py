@@ -37,7 +37,7 @@ def test_loss_and_gradients_are_the_references(case: dict[str, Any]) -> None:
     assert torch.equal(batch.inputs, tensor(case["outputs"]["input_tokens"]))
 
     batch = mask_batch(given["codes"], valid, draws, lm.config)
-    # The golden condition is behind the projection already.
+    # The golden condition is after the projection already.
     lm.project_text = lambda hidden: hidden  # type: ignore[method-assign]
 
     batch = replace(batch, conditions=tuple(given["condition"]))
@@ -75,10 +75,10 @@ def test_code_noise_changes_what_is_read_and_nothing_else() -> None:
     assert float(changed.mean()) == pytest.approx(0.9 * 0.2, abs=0.03)
     assert float(changed.min()) < 0.05
     assert 0.25 < float(changed.max()) < 0.45
-    # What pads a short clip is the mask's id, and stands in for nothing.
+    # A short clip is padded with the mask id, which is never a replacement.
     short = clean.codes.masked_fill(torch.arange(200) >= 100, config.mask_id)
     padded = replace(clean, codes=short)
     kept_masks = with_code_noise(padded, 0.4, config.mask_id, torch.Generator().manual_seed(0))
     assert torch.equal(kept_masks.inputs == config.mask_id, masks)
-    # What stands in is a code of its own stream.
+    # Replacements are codes of the same stream.
     assert torch.equal((noisy.inputs // 10)[~masks], (codes // 10)[~masks])

@@ -179,7 +179,7 @@ def test_a_full_disk_is_told_without_the_insides_of_libraries(workshop: Path) ->
     trainer.take_step()
     weights = (workshop / "out" / "lm.safetensors").stat().st_size
     reasons = []
-    # Weights are cut short; then what the optimizer has of them, twice as much, in the middle and at its end.
+    # The weights are truncated; then the optimizer's state, twice as large, in the middle and at its end.
     for count in (100, weights + 2000, 2 * weights + 100):
         with most_bytes(count), pytest.raises(MagnetError) as caught:
             trainer.checkpoint()
