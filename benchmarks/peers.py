@@ -208,7 +208,7 @@ def written(shape: Shape, frames: int, batches: list[int], repeats: int) -> Rows
         other = TheirSession(theirs, text.expand(batch, -1, -1))
         sessions: list[CausalLogits] = [own, other]
         mine, peers = (functools.partial(write, each, lm, batch, frames) for each in sessions)
-        what = f"MusicGen, {frames} frames step by step, batch {batch}"
+        what = f"MusicGen, {frames} frames autoregressively, batch {batch}"
         yield what, in_turns(mine, peers, repeats)
 
 

@@ -78,7 +78,7 @@ def said(model: Model, prompt: str, codes: Tensor, number: int) -> Iterator[Said
         yield Said("masked", torch.cat(logits), torch.cat(true))
     if model.modeling != "masked":
         logits = model.logits(codes, [prompt])[0]  # [K, T, card]
-        yield Said("step by step", logits.flatten(0, 1), codes[0].flatten())
+        yield Said("autoregressive", logits.flatten(0, 1), codes[0].flatten())
 
 
 def main() -> None:

@@ -157,7 +157,7 @@ class Teacher:
         def coarse(loss: Tensor) -> str:
             return " ".join(f"{one:.3f}" for one in loss[:4].tolist())
 
-        return f"masked {coarse(masked)}, step by step {coarse(following)}"
+        return f"masked {coarse(masked)}, autoregressive {coarse(following)}"
 
     def keep(self) -> None:
         """Save what a later run needs to continue."""
