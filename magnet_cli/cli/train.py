@@ -106,11 +106,10 @@ def train_lm(
             voice.warn(f"Changed since the last checkpoint: {'; '.join(trainer.changes)}.")
     elif resume:
         voice.note("There is no checkpoint yet: starting from step 0.")
-    resume_by = f"Resume it with: magnet train lm {shlex.quote(str(out))} --resume"
     stopping = _stopping_well(
         trainer.stop,
         voice.note if trainer.accelerator.is_main_process else lambda text: None,
-        resume_by,
+        f"Resume it with: magnet train lm {shlex.quote(str(out))} --resume",
         several=trainer.accelerator.num_processes > 1,
     )
     with stopping, _bar(trainer, voice, chosen.steps) as on_step:
@@ -157,7 +156,8 @@ def _stopping_well(
             signal.signal(number, signal.SIG_IGN)
         stop()
         # In a thread: if a line is being printed here, it would be printed twice.
-        text = "Stopping after this step, with a checkpoint. Once more stops at once."
+        more = "" if several else " Once more stops at once."
+        text = f"Stopping after this step, with a checkpoint.{more}"
         said.append(threading.Thread(target=note, args=(text,)))
         said[-1].start()
 

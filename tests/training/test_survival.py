@@ -80,6 +80,24 @@ def test_both_signals_end_a_run_with_a_checkpoint(workshop: Path, number: signal
     assert in_main == [False, True], "said by a handler, a line that is being printed comes twice"
 
 
+def test_with_several_processes_a_second_signal_does_not_end_them_at_once() -> None:
+    """Their launcher passes it on and sends one of its own; and yet once more was said to stop at once."""
+    heard: list[int] = []
+    said: list[str] = []
+    stops: list[None] = []
+
+    def both() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    well = _stopping_well(lambda: stops.append(None), said.append, "Resume it", several=True)
+    with signals_noted(heard), pytest.raises(KeyboardInterrupt), well:
+        both()
+    assert (len(stops), heard) == (2, [signal.SIGINT])
+    assert set(said) == {"Stopping after this step, with a checkpoint.", "Resume it"}
+
+
 def test_a_process_ends_when_another_is_asked_to(workshop: Path) -> None:
     """Ctrl-C with several processes killed them all, and nothing was saved."""
     trainer = make_trainer(settings(workshop), workshop / "out")
