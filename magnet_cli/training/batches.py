@@ -56,7 +56,7 @@ class Source:
     """All clips of some token folders, as one list."""
 
     folders: tuple[TokenFolder, ...]
-    low: float = 0.0  # only clips whose `place_of` is at least this
+    low: float = 0.0  # only clips all of whose `places_of` are at least this
     high: float = 1.0  # and below this: clips that are held out share no place with the others
     weights: tuple[float, ...] = ()  # per folder: how often its clips are drawn; (): equally
     by_duration: bool = False  # draw clips in proportion to their frames
@@ -81,7 +81,7 @@ class Source:
             (folder, clip)
             for folder in self.folders
             for clip in folder.clips
-            if clip.frames and (self.high - self.low == 1 or self.low <= place_of(clip) < self.high)
+            if clip.frames and all(self.low <= place < self.high for place in places_of(clip))
         ]
 
     @functools.cached_property
@@ -100,7 +100,7 @@ class Source:
         """Split into clips to train on and a held-out share, of at least one clip. Adding clips moves none
         between the two, except one that was held out because the share had none.
         Raises DataError: there is only one clip."""
-        places = sorted({place_of(clip) for _, clip in self.entries})
+        places = sorted({place for _, clip in self.entries for place in places_of(clip)})
         if len(places) < 2:
             raise DataError(
                 "There is only one clip, so none can be held out for validation.",
@@ -123,10 +123,11 @@ class Source:
         return self.entries[number]
 
 
-def place_of(clip: TokenClip) -> float:
-    """A number in 0..1 that depends only on a clip's name."""
-    digest = hashlib.sha256(clip.id.encode(errors="surrogateescape")).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+def places_of(clip: TokenClip) -> list[float]:
+    """A number in 0..1 that depends only on a clip's name; of a mixed pair both sounds' numbers, so that a
+    pair of one that is held out and one that is not is on neither side."""
+    each = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in clip.sounds]
+    return [int.from_bytes(digest[:6], "big") / 2**48 for digest in each]
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from magnet_cli.checkpoints.place import find_place
 from magnet_cli.data.tokens import TokenFolder
 from magnet_cli.errors import DataError, UsageError
 from magnet_cli.training import loop, state
-from magnet_cli.training.batches import Source, place_of
+from magnet_cli.training.batches import Source, places_of
 from magnet_cli.training.loop import Progress
 from magnet_cli.training.losses import ValidationLoss
 from magnet_cli.training.setup import make_trainer
@@ -101,7 +102,28 @@ def test_a_share_of_the_clips_is_held_out_and_stays_so(workshop: Path) -> None:
     assert len(trained | held) == 8
     assert "valid" in [progress.kind for progress in heard]
     # A clip's own name decides, so further clips do not move any.
-    assert {clip.id for _, clip in whole(workshop).entries if place_of(clip) < 0.3} == held
+    assert {clip.id for _, clip in whole(workshop).entries if places_of(clip)[0] < 0.3} == held
+
+
+def test_a_pair_of_which_one_is_held_out_is_on_neither_side(workshop: Path) -> None:
+    """A pair had a place of its own, so that what was held out was heard in training, mixed."""
+    source = whole(workshop)
+    (folder,) = source.folders
+    first, *others = folder.clips
+    folder.clips += tuple(
+        dataclasses.replace(one, id=f"mix//{one.id}//{other.id}")
+        for one in (first, *others)
+        for other in (first, *others)
+    )
+    train, held = (
+        {name for _, clip in part.entries for name in clip.sounds}
+        for part in Source((folder,)).split(0.3)
+    )
+    assert train
+    assert held
+    assert not train & held
+    count = sum(len(part.entries) for part in Source((folder,)).split(0.3))
+    assert count == 8 + len(train) ** 2 + len(held) ** 2
 
 
 def test_of_few_clips_one_at_least_is_on_each_side(workshop: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from magnet_cli.audio.sound import open_sound
 from magnet_cli.data.manifests import read_clips
 from magnet_cli.data.tokens import TokenClip, TokenFolder, TokenWriter
 from magnet_cli.errors import DataError, MagnetError, UsageError
+from magnet_cli.training import encode as encoding
 from magnet_cli.training.encode import (
     EncodeOptions,
     EncodeReport,
@@ -285,6 +288,19 @@ def test_workers_make_what_one_makes_in_the_same_order(hostile: Path, tmp_path: 
     assert a.clips == b.clips
     assert all(a.codes(clip).equal(b.codes(clip)) for clip in a.clips)
     assert encode(hostile, many, mix_share=1.0, workers=3).encoded == 0
+
+
+def test_workers_work_at_the_same_time(
+    six: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meeting, whole = threading.Barrier(3), encoding._Encoding._audio
+
+    def audio(*what: Any) -> Any:
+        meeting.wait(timeout=20)
+        return whole(*what)
+
+    monkeypatch.setattr(encoding._Encoding, "_audio", audio)
+    assert encode(six, tmp_path / "tokens", workers=3).encoded == 6
 
 
 def test_workers_that_are_interrupted_leave_whole_shards(six: Path, tmp_path: Path) -> None:
