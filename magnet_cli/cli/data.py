@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -175,17 +175,16 @@ def _statistics(heard: Sequence[Heard]) -> dict[str, Any]:
     if not heard:
         return {}
     rates = Counter(f"{each.sample_rate} Hz, {each.channels} ch" for each in heard)
-    lengths = sorted(each.seconds for each in heard)
-    loudness = sorted(each.loudness for each in heard)
 
-    def spread(values: list[float]) -> list[float]:
-        return [round(value, 2) for value in (values[0], values[len(values) // 2], values[-1])]
+    def spread(values: Iterable[float]) -> list[float]:
+        ranked = sorted(values)
+        return [round(value, 2) for value in (ranked[0], ranked[len(ranked) // 2], ranked[-1])]
 
     return {
         "rates": dict(rates.most_common()),
-        "hours": round(sum(lengths) / 3600, 4),
-        "seconds": spread(lengths),
-        "loudness": spread(loudness),
+        "hours": round(sum(each.seconds for each in heard) / 3600, 4),
+        "seconds": spread(each.seconds for each in heard),
+        "loudness": spread(each.loudness for each in heard),
     }
 
 

@@ -64,11 +64,6 @@ class TokenClip:
     content: str = ""  # hash of the sound and how it is used; empty in older shards
     weight: float = 1.0  # relative frequency in training
 
-    @property
-    def sounds(self) -> list[str]:
-        """The ids of its sounds: two of a mixed pair, `mix//one//other`."""
-        return self.id.split("//")[1:3] if self.id.startswith("mix//") else [self.id]
-
 
 class TokenWriter:
     """Collects clips and writes a shard for every `clips_per_shard` of them."""

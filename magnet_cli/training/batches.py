@@ -126,7 +126,8 @@ class Source:
 def places_of(clip: TokenClip) -> list[float]:
     """A number in 0..1 that depends only on a clip's name; of a mixed pair both sounds' numbers, so that a
     pair of one that is held out and one that is not is on neither side."""
-    each = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in clip.sounds]
+    names = clip.id.split("//")[1:3] if clip.id.startswith("mix//") else [clip.id]
+    each = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in names]
     return [int.from_bytes(digest[:6], "big") / 2**48 for digest in each]
 
 

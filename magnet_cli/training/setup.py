@@ -80,8 +80,7 @@ def make_trainer(
             )
         alpha = config.lora_alpha or float(config.lora_rank)
         add_adapters(parts.lm, config.lora_rank, alpha, config.lora_targets, config.seed)
-    counts = {"stage": len(parts.lm.config.stage_streams), "stream": tokens.n_q}
-    for part, count in counts.items():
+    for part, count in (("stage", len(parts.lm.config.stage_streams)), ("stream", tokens.n_q)):
         given = len(getattr(config, f"{part}_weights"))
         if given not in (0, count):
             raise UsageError(
