@@ -96,9 +96,9 @@ def format_of(path: Path | None, output: OutputConfig) -> AudioFormat:
         return by_suffix
     if path is None:
         return "wav"
-    what = f"the suffix .{suffix}" if suffix else "no suffix"
+    what = f"the suffix .{suffix}, which cannot be written" if suffix else "no suffix"
     raise AudioFileError(
-        f"{path} has {what}, which is not a format that can be written.",
+        f"{path} has {what}.",
         f"End the name in one of {known}, or use --format.",
     )
 

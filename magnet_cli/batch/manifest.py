@@ -38,12 +38,14 @@ class Manifest:
         path: the manifest's file.
         clips: the last record of each clip, by its file in the folder.
         run: the last run's record; empty if there was no run.
+        begun: when the first run began, in seconds since the epoch; 0: unknown.
         damaged: number of lines that could not be read, such as one cut by a crash.
     """
 
     path: Path
     clips: dict[str, dict[str, Any]] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    begun: float = 0.0
     damaged: int = 0
     _file: BinaryIO | None = None
 
@@ -76,7 +78,9 @@ class Manifest:
 
     def begin(self, run: Mapping[str, Any]) -> None:
         """Record the start of this run. Raises MagnetError: the file cannot be written."""
-        self.run = {**run, "at": now()}
+        at = now()
+        self.begun = self.begun if self.run else _epoch(at)
+        self.run = {**run, "at": at}
         self._append({"run": self.run})
 
     def add(self, clip: Mapping[str, Any]) -> None:
@@ -104,6 +108,8 @@ class Manifest:
     def _take(self, line: bytes) -> None:
         record = _parsed(line)
         if record is not None and isinstance(record.get("run"), dict):
+            began = _epoch(record["run"].get("at"))
+            self.begun = min(self.begun, began) if self.run else began
             if not _is_older(record["run"], self.run):
                 self.run = record["run"]
         elif record is not None and _is_clip(record):
@@ -214,6 +220,14 @@ def _unreadable(path: Path, error: Exception) -> UsageError:
 def mark_of(manifest: Path) -> str:
     """The mark of a folder's unfinished files, different for batches in parent and subfolders."""
     return hashlib.sha256(os.fsencode(os.path.realpath(manifest))).hexdigest()[:12]
+
+
+def _epoch(at: Any) -> float:
+    """A recorded time in seconds since the epoch; 0 if there is none."""
+    try:
+        return datetime.fromisoformat(at).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return 0.0
 
 
 def _is_older(record: Mapping[str, Any], known: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -64,8 +65,6 @@ class Standing:
     def __init__(self, manifest: Manifest, force: bool) -> None:
         """`force`: replace clips made with other settings, and files of others."""
         self._manifest, self._force = manifest, force
-        # No run has begun here, or its manifest was deleted: no file is known to be this batch's.
-        self._is_first = not (force or manifest.run or manifest.clips)
 
     def review(self, jobs: Iterable[Job]) -> Review:
         """Sort the jobs."""
@@ -73,7 +72,7 @@ class Standing:
         for job in jobs:
             changes = self.changes(job)
             if changes is None:
-                is_foreign = self.is_foreign(job) or (self._is_first and _exists(job))
+                is_foreign = self.is_foreign(job) or self._is_older(job)
                 (review.foreign if is_foreign else review.make).append(job)
                 continue
             unsaid, smaller = self._is_unsaid(job), self._is_smaller(job)
@@ -142,11 +141,13 @@ class Standing:
             return True
         return (kept.get("prompt"), kept.get("seed")) != (job.target.prompt, job.target.seed)
 
-
-def _exists(job: Job) -> bool:
-    """Whether one of a job's files exists; a broken link does, too."""
-    paths = (job.target.path, job.target.codes)
-    return any(path is not None and os.path.lexists(path) for path in paths)
+    def _is_older(self, job: Job) -> bool:
+        """Whether one of a job's files was there before the batch began, or its manifest was deleted."""
+        if self._force or job.file in self._manifest.clips:
+            return False
+        begun = self._manifest.begun if self._manifest.run or self._manifest.clips else math.inf
+        paths = [path for path in (job.target.path, job.target.codes) if path is not None]
+        return any(os.path.lexists(path) and path.lstat().st_mtime < begun for path in paths)
 
 
 def check_run(manifest: Manifest, run: Mapping[str, Any], force: bool) -> bool:

@@ -21,7 +21,7 @@ from magnet_cli.data.prompts import field_of
 from magnet_cli.errors import UsageError
 from magnet_cli.evaluation.plots import Panel, draw_intervals
 from magnet_cli.evaluation.table import Comparison
-from magnet_cli.fields import NotOfTypeError, settings_of, typed
+from magnet_cli.fields import NotOfTypeError, cannot_be, settings_of, typed
 from magnet_cli.naming import Names, slug
 from magnet_cli.settings import DecodingConfig
 
@@ -77,7 +77,8 @@ def parse_axis(text: str) -> Axis:
             f"--vary cannot be {text[:80]!r}.",
             'It takes SETTING=VALUE;VALUE, such as "span_len=1;3;5".',
         )
-    names = [_setting(name) for name in head.split(":")]
+    typed_names = {_setting(name): f"--vary {name.strip()}" for name in head.split(":")}
+    names = [*typed_names]
     points = []
     for words in (part.strip() for part in tail.split(";")):
         values = words.split(":")
@@ -86,8 +87,13 @@ def parse_axis(text: str) -> Axis:
                 f"--vary {head} has {len(names)} settings, but {words[:40]!r} has {len(values)} values.",
                 "Separate values with `:` as the settings are: max_cfg_coef:min_cfg_coef=10:1;3:3.",
             )
-        point = {name: _value(name, value) for name, value in zip(names, values, strict=True)}
-        DecodingConfig(**point)  # checks it
+        try:
+            point = {name: _value(name, value) for name, value in zip(names, values, strict=True)}
+            DecodingConfig(**point)  # checks it
+        except UsageError as error:
+            error.rename(lambda name: typed_names[name])
+            error.settings = ()
+            raise
         points.append((f"{':'.join(names)}={words}", point))
     return Axis(tuple(points))
 
@@ -220,7 +226,7 @@ def _value(name: str, words: str) -> Any:
     try:
         return typed(each.kind, words, text=True, example=each.example)
     except NotOfTypeError as error:
-        raise UsageError(f"{name} cannot be {words[:80]!r}.", f"It takes {error}.") from error
+        raise cannot_be(name, words[:80], str(error)) from error
 
 
 def _folder(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +180,16 @@ def test_without_a_manifest_no_file_is_the_batchs_own(tmp_path: Path) -> None:
     manifest = Manifest.read(tmp_path, Shard())
     assert Standing(manifest, force=False).review([mine, coded]).foreign == [mine, coded]
     assert Standing(manifest, force=True).review([mine, coded]).make == [mine, coded]
+    # Nor once a run has begun that was refused them; what came since then is a killed run's.
+    manifest.begin({"seed": 100})
+    manifest.close()
+    manifest = Manifest.read(tmp_path, Shard())
+    for before in (True, False):
+        for path in (mine.target.path, coded.target.codes):
+            assert path is not None
+            os.utime(path, (time.time() + (-60 if before else 60),) * 2)
+        review = Standing(manifest, force=False).review([mine, coded])
+        assert (review.foreign if before else review.make) == [mine, coded]
 
 
 def test_a_batch_goes_on_as_it_began(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def test_an_autoregressive_model_works_like_any(magnet: Magnet) -> None:
     [
         (("-m", SMALL, "--rescorer", MUSICGEN), "different codecs"),
         (("-m", SMALL, "--rescorer", "self"), "cannot be its own rescorer"),
-        (("-m", SMALL, "--rescorer-weight", "0.5"), "need a rescorer"),
-        (("-m", SMALL, "--rescore-streams", "0"), "need a rescorer"),
+        (("-m", SMALL, "--rescorer-weight", "0.5"), "needs a rescorer"),
+        (("-m", SMALL, "--rescore-streams", "0"), "needs a rescorer"),
         (("-m", SMALL, "--rescorer", "twin", "--rescorer-weight", "1.5"), "from 0"),
         (("-m", SMALL, "--rescorer", "twin", "--rescorer-weight", "nan"), "from 0"),
         (("-m", SMALL, "--rescorer", "twin", "--rescore-streams", "4"), "has 4 streams"),

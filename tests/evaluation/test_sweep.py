@@ -74,7 +74,8 @@ def test_models_are_rows_and_folders_are_told_apart() -> None:
         ("span_len=0", "span_len cannot be 0"),
         ("span_scoring=mean", "span_scoring cannot be 'mean'"),
         ("max_cfg_coef:min_cfg_coef=10", "has 2 settings, but '10' has 1 values"),
-        ("decoding_steps=20,,10", "decoding_steps cannot be"),
+        ("decoding_steps=20,,10", "--vary decoding_steps cannot be"),
+        ("steps=0", "--vary steps cannot be 0"),
     ],
 )
 def test_what_cannot_vary_is_refused(text: str, said: str) -> None:
