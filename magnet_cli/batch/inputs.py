@@ -35,11 +35,7 @@ class Inputs:
 
     def of(self, name: str) -> Input:
         """Facts about the sound that a line names.
-
-        Raises:
-            UsageError: there is no such file.
-            AudioFileError: it cannot be read.
-        """
+        Raises UsageError: there is no such file; AudioFileError: it cannot be read."""
         if name not in self._known:
             if not os.path.isfile(name):
                 raise UsageError(

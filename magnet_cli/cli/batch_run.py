@@ -90,11 +90,8 @@ class BatchRun:
 
     def whole(self, name: str, planned: Planned) -> None:
         """Check all lines of a file, then make their clips.
-
-        Raises:
-            UsageError: a line is bad and not to be skipped, or a file would be replaced.
-            PartialFailureError: lines were skipped, or clips failed.
-        """
+        Raises UsageError: a line is bad and not to be skipped, or a file would be replaced;
+        PartialFailureError: lines were skipped, or clips failed."""
         everything, jobs = self._checked(name, planned)
         part = len(jobs)
         with open_manifest(self._settings.folder, self._shard) as manifest:
@@ -164,11 +161,8 @@ class BatchRun:
 
     def stream(self, name: str, planned: Planned) -> None:
         """Make clips as their lines arrive; bad lines are reported and skipped.
-
-        Raises:
-            UsageError: there was no line, or the folder holds another batch.
-            PartialFailureError: lines were bad, or clips failed.
-        """
+        Raises UsageError: there was no line, or the folder holds another batch; PartialFailureError: lines
+        were bad, or clips failed."""
         with (
             open_manifest(self._settings.folder, self._shard) as manifest,
             contextlib.ExitStack() as stack,
@@ -373,11 +367,7 @@ class BatchRun:
 
     def _end(self) -> None:
         """Report the results.
-
-        Raises:
-            PartialFailureError: not all clips were made.
-            MagnetError: the gallery could not be written.
-        """
+        Raises PartialFailureError: not all clips were made; MagnetError: the gallery could not be written."""
         tally = self._tally
         problem = self._write_gallery() if self._gallery else None
         self._talk.data(

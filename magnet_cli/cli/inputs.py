@@ -44,11 +44,8 @@ Source = Annotated[
 @contextmanager
 def input_sound(name: str, prompts: Sequence[str], talk: Talk | None = None) -> Iterator[Sound]:
     """Open a command's input sound: a file, or `-` for stdin.
-
-    Raises:
-        UsageError: a prompt is also read from stdin, or stdin is closed or a terminal.
-        AudioFileError: it cannot be read.
-    """
+    Raises UsageError: a prompt is also read from stdin, or stdin is closed or a terminal; AudioFileError:
+    it cannot be read."""
     from magnet_cli.audio.sound import open_sound
 
     if name == STDIN and STDIN in prompts:

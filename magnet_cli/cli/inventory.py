@@ -95,11 +95,8 @@ def entry_of(known: KnownCheckpoint) -> Entry:
 
 def in_folder(name: str) -> Entry:
     """The entry of a model in a folder.
-
-    Raises:
-        ModelNotFoundError: there is no such folder.
-        CheckpointError: it lacks files of a model, or its config.json is damaged.
-    """
+    Raises ModelNotFoundError: there is no such folder; CheckpointError: it lacks files of a model, or its
+    config.json is damaged."""
     from magnet_cli.checkpoints.place import find_place
 
     resolved = find_place(name, offline=True)

@@ -248,10 +248,7 @@ def plain_state(lm: LanguageModel) -> dict[str, Tensor]:
 
 def combined(several: Sequence[tuple[Mapping[Place, Update], float]]) -> dict[Place, Update]:
     """Combine adapters, each scaled by its factor, into one: ranks add up, and the sum is rounded once.
-
-    Raises:
-        ValueError: they update matrices of different shapes.
-    """
+    Raises ValueError: they update matrices of different shapes."""
     found: dict[Place, list[tuple[Tensor, Tensor]]] = {}
     for updates, factor in several:
         for place, update in updates.items():

@@ -76,10 +76,7 @@ def weight_bytes(config: LMConfig, dtype: str) -> int:
 
 def check_room(name: str, config: LMConfig, dtype: str, device: torch.device) -> None:
     """Check that a language model fits into free memory.
-
-    Raises:
-        UsageError: it does not; the hint names a precision in which it would, if there is one.
-    """
+    Raises UsageError: it does not; the hint names a precision in which it would, if there is one."""
     free = free_memory(device)
     needed = weight_bytes(config, dtype)
     if free is None or needed <= free:
@@ -199,10 +196,7 @@ def _multiply(
 @functools.cache
 def _way() -> tuple[int, bool]:
     """The largest value that a token is quantised to, and whether oneDNN's operator is used.
-
-    Raises:
-        UsageError: no operator of this torch multiplies int8 exactly.
-    """
+    Raises UsageError: no operator of this torch multiplies int8 exactly."""
     for way in ((127, True), (63, True), (127, False)):
         if _is_exact(*way):
             return way
