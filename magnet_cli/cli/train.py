@@ -8,7 +8,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,9 +89,11 @@ def train_lm(
             "Training needs the package accelerate.",
             "Install it with `pip install accelerate`, or magnet with its `train` extra.",
         ) from error
-    main = os.environ.get("RANK", "0") == "0"  # of several processes, only one reports downloads
-    with loading(voice, chosen.init or str(out)) if main else nullcontext() as on_download:
+    # Of several processes, only one talks; without a launcher's variable this is known later.
+    voice.quiet |= os.environ.get("RANK", "0") != "0"
+    with loading(voice, chosen.init or str(out)) as on_download:
         trainer = make_trainer(chosen, out, resume, on_download)
+    voice.quiet |= not trainer.accelerator.is_main_process
     if launched_alone(trainer.accelerator.num_processes):
         voice.warn(
             "accelerate launch starts one process on a CPU, however many it is asked for. For two: "
@@ -106,12 +108,9 @@ def train_lm(
             voice.warn(f"Changed since the last checkpoint: {'; '.join(trainer.changes)}.")
     elif resume:
         voice.note("There is no checkpoint yet: starting from step 0.")
-    stopping = _stopping_well(
-        trainer.stop,
-        voice.note if trainer.accelerator.is_main_process else lambda text: None,
-        f"Resume it with: magnet train lm {shlex.quote(str(out))} --resume",
-        several=trainer.accelerator.num_processes > 1,
-    )
+    several = trainer.accelerator.num_processes > 1
+    resume_by = f"Resume it with: magnet train lm {shlex.quote(str(out))} --resume"
+    stopping = _stopping_well(trainer.stop, voice.note, resume_by, several)
     with stopping, _bar(trainer, voice, chosen.steps) as on_step:
         trainer.run(lambda progress: _say(voice, progress, chosen.steps), on_step)
 
@@ -190,7 +189,7 @@ _SMOOTH = 0.98  # smoothing of the displayed loss, as each step draws another st
 @contextmanager
 def _bar(trainer: Trainer, voice: Talk, steps: int) -> Iterator[Callable[[int, float], None]]:
     """A progress bar on a terminal, with the time left and the smoothed loss."""
-    if not (voice.live and trainer.accelerator.is_main_process):
+    if not voice.live:
         yield lambda step, loss: None
         return
     from rich import progress as rich

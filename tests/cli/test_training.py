@@ -199,7 +199,9 @@ def test_clips_that_are_left_out_are_told(sounds: Path, magnet: Magnet) -> None:
     assert [clip.id for clip in TokenFolder("tokens").clips] == ["0.wav", "3.wav"]
 
 
-def test_from_a_folder_to_a_fine_tuned_model_that_plays(sounds: Path, magnet: Magnet) -> None:
+def test_from_a_folder_to_a_fine_tuned_model_that_plays(
+    sounds: Path, magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outcome = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")
     assert outcome.status == 4, "one was skipped"
     assert outcome.records[-1]["encoded"] == 4
@@ -217,6 +219,11 @@ def test_from_a_folder_to_a_fine_tuned_model_that_plays(sounds: Path, magnet: Ma
     gone_on = magnet("train", "lm", "mine", "--resume", "--steps", "3")
     assert gone_on.status == 0, gone_on.err
     assert "Resuming after step 2 of 3" in gone_on.err
+    # Of several processes one talks: each said what had changed.
+    monkeypatch.setenv("RANK", "1")
+    other = magnet("train", "lm", "mine", "--resume")
+    assert (other.status, other.err) == (0, "")
+    monkeypatch.delenv("RANK")
 
     asked = ("--seed", "3", "--steps", "2", "-d", "1")
     before = magnet("gen", "rain", "-m", SMALL, "-o", "before.wav", *asked)
