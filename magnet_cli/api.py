@@ -309,15 +309,15 @@ class Model(Pipeline):
             asked = self.segment_duration if seconds is None else _length("seconds", seconds)
             frames = frames_holding(self, asked)
             looping.check_loop(self, frames)
-            command = _gen(direction, loop=True, exact=exact)
+            once = {} if exact else {"tries": 1}  # for the seed that is taken
+            command = _gen(direction, loop=True, exact=exact, **once)
+            making = self._making(direction, command, asked)
             if exact:
                 codes = pieces.extend(self, direction, frames, **hooks).codes
             else:
+                direction = looping.steadied(self, direction)
                 take = looping.best_take(self, direction, frames, tries, **hooks)
                 codes, beat, tried, direction = take.codes, take.beat, take.tried, take.direction
-                # Of the seed that was taken.
-                command = _gen(direction, loop=True, exact=False, tries=1)
-            making = self._making(direction, command, asked)
         elif seconds is None:
             heard = self.hear(source, whole=True)
             codes, direction = heard.codes, replace(direction, bpm=heard.bpm)

@@ -16,9 +16,8 @@ from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
 from magnet_cli.models.parts import Parts
 from magnet_cli.models.session import RescorerSession, TextSessions, conditions_of, text_sessions
-from magnet_cli.models.text import BEATS_IN_BAR
 from magnet_cli.request import GenerationRequest
-from magnet_cli.settings import DecodingConfig, required
+from magnet_cli.settings import BEATS_IN_BAR, DecodingConfig, required
 from magnet_cli.version import __version__
 
 

@@ -16,9 +16,9 @@ from magnet_cli.config import LMConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import shown
 from magnet_cli.models.parts import Parts
-from magnet_cli.models.text import BEATS_IN_BAR, said_tempo
+from magnet_cli.models.text import said_tempo
 from magnet_cli.resolving import NONE, Partners, resolve
-from magnet_cli.settings import MAX_SEED, DecodingConfig, required
+from magnet_cli.settings import BEATS_IN_BAR, MAX_SEED, DecodingConfig, required
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _bars(
     begun: Sequence[bool],
 ) -> tuple[float, ...]:
     """`bars` of a request. Items with known codes have their tempo already, so none is drawn."""
-    if not config.bar_repeat:
+    if not (config.bar_repeat or config.half_bar_repeat):
         return ()
     said, head = said_bars(prompts, asked.lm.config), asked.lm.tempo
     return tuple(

@@ -84,7 +84,7 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
     """Resolve the settings for the autoregressive seconds of hybrid decoding.
 
     Temperature, top-k and top-p of masked decoding do not carry over, so they are the writer's own or the
-    `hybrid_` settings. Autoregressive settings, `use_sampling` and `bar_repeat` are the clip's.
+    `hybrid_` settings. Autoregressive settings, `use_sampling` and repeats are the clip's.
 
     Args:
         config: settings of the clip, resolved.
@@ -95,7 +95,7 @@ def for_prefix(config: DecodingConfig, writer: DecodingConfig) -> DecodingConfig
         top_k = 0  # one filter at a time
     if top_k and top_p is None:
         top_p = 0.0
-    kept = (*AUTOREGRESSIVE_ONLY, "use_sampling", "bar_repeat")
+    kept = (*AUTOREGRESSIVE_ONLY, "use_sampling", "bar_repeat", "half_bar_repeat")
     same = {name: getattr(config, name) for name in kept}
     own = {"temperature": config.hybrid_temperature, "top_p": top_p, "top_k": top_k}
     asked = {name: value for name, value in {**same, **own}.items() if value is not None}

@@ -107,6 +107,13 @@ class DecodingConfig:
         before=0.0,
         **_NUMBER,
     )
+    half_bar_repeat: float | None = _decoding(
+        "As --bar-repeat, for occurrences half a bar away: steadies the beat within the bar. Default: the "
+        "checkpoint's own, usually 0.",
+        usual=0.0,
+        before=0.0,
+        **_NUMBER,
+    )
     span_len: int | None = _decoding(
         "Frames in a masked span. Default: the checkpoint's own, usually 3.",
         metavar="N",
@@ -324,6 +331,7 @@ class OutputConfig:
 
 MOST_BARS = 256
 _BEAT = ("bpm", "bars")
+BEATS_IN_BAR = 4
 TRIES, LOOP_TRIES = 4, 3  # default number of seeds
 MOST_STRETCH = 0.04  # relative change of tempo; more would be audible
 
@@ -371,7 +379,7 @@ class BarsConfig:
     @property
     def beats(self) -> int:
         """Number of beats; 0 if no bars are requested."""
-        return 4 * (self.bars or 0)
+        return BEATS_IN_BAR * (self.bars or 0)
 
     @property
     def seconds(self) -> float | None:
@@ -412,6 +420,8 @@ AUTOREGRESSIVE_DEFAULTS = dataclasses.replace(
     DECODING_DEFAULTS, temperature=1.0, top_p=0.0, top_k=250
 )
 OUTPUT_DEFAULTS = OutputConfig()
+# Of loops and bars at a tempo: where every bar strays a little, the seam is off the beat (docs/loops.md).
+STEADY_DEFAULTS = DecodingConfig(bar_repeat=8.0, half_bar_repeat=4.0)
 
 # What a setting was if a file's record lacks it: decoding settings that were not always recorded, all output
 # settings (only differences from these are recorded), and a built-in model's weights
@@ -427,6 +437,15 @@ UNRECORDED_OUTPUT = {
 UNRECORDED_WEIGHTS = {
     "nano": "sha256:c8c1e1125eaf6307a7c9cfdd6f62b2454a5476c371fbc39abf07572fc1443fc6"
 }
+
+
+def steady(given: DecodingConfig | None, own: DecodingConfig) -> DecodingConfig:
+    """Settings for a loop or for bars at a tempo: bars are repeated more strictly than in other music, if
+    the model repeats them by default (`own`) and nothing else is `given`."""
+    given = given or DecodingConfig()
+    if not own.bar_repeat or (given.bar_repeat, given.half_bar_repeat) != (None, None):
+        return given
+    return given.over(STEADY_DEFAULTS)
 
 
 # Factors by which `--preset` multiplies the checkpoint's decoding steps.

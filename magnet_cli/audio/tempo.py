@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from magnet_cli.settings import BEATS_IN_BAR
+
 Floats = npt.NDArray[np.float64]
 
 _RATE = 200.0  # onset values per second
@@ -186,6 +188,21 @@ def cut_on_beat(
     best = int(np.argmax(np.where(fits, scores, -math.inf)))
     length, number = int(frames[best]), max(1, round(float(counted[best])))
     return Cut(length, number, 60 * number * frame_rate / length, float(miss[best]))
+
+
+def cut_on_bars(heard: Heard, seconds: float, frame_rate: float, bar: float) -> Cut | None:
+    """Find the whole number of bars (below two bars: of half bars) nearest to `seconds`.
+
+    For sounds whose bars of `bar` frames were repeated when they were made. None: not even half a bar is
+    that near, there is too little sound, or its strongest pulse breaks there.
+    """
+    unit = bar if seconds * frame_rate >= 2 * bar else bar / 2
+    units = min(round(seconds * frame_rate / unit), math.floor(heard.seconds * frame_rate / unit))
+    frames = round(units * unit)
+    if units < 1 or (miss := missed_at(heard, frames / frame_rate)) > MOST_MISSED:
+        return None
+    beats = round(units * unit / bar * BEATS_IN_BAR)
+    return Cut(frames, beats, 60 * beats * frame_rate / frames, miss)
 
 
 def missed_at(heard: Heard, seconds: float) -> float:

@@ -27,6 +27,7 @@ from magnet_cli.settings import (
     UNRECORDED_WEIGHTS,
     DecodingConfig,
     OutputConfig,
+    steady,
 )
 
 _DECODING = frozenset(field.name for field in dataclasses.fields(DecodingConfig))
@@ -237,7 +238,10 @@ def _used_now(
         modeling=modeling, frame_rate=1.0, segment_duration=1.0,
     )  # fmt: skip
     own = known.decoding if known is not None else DecodingConfig()
-    config = resolving.resolve(DecodingConfig(**asked), own, shape, "rescorer" in made)
+    given = DecodingConfig(**asked)
+    if _mapping(made.get("edit", {}), "flags").get("exact") is False:  # a loop or bars with a beat
+        given = steady(given, own)
+    config = resolving.resolve(given, own, shape, "rescorer" in made)
     beginning = config.hybrid or 0.0
     if asked.get("hybrid") is None and beginning:
         # A checkpoint's default is limited by the clip's length; a piece uses it in its first window only.

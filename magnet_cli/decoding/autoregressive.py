@@ -20,6 +20,7 @@ from magnet_cli.decoding.sampling import (
     guidance_matters,
     guide,
     likelier_next,
+    repeats,
     uniform_noise,
 )
 from magnet_cli.settings import DecodingConfig, required
@@ -49,7 +50,7 @@ def decode(
         known_codes: int64 [B, K, T]; only what `known_mask` marks is read.
         known_mask: bool [B, K, T].
         decoding: its config's `use_sampling`, `temperature`, `top_k`, `top_p`, `cfg_coef`,
-            `coherence_boost`, `frequency_penalty` and `bar_repeat` are used, without annealing.
+            `coherence_boost`, `frequency_penalty` and repeats are used, without annealing.
         pattern: layout of the codes in the sequence.
         rows: decode only this many steps of the sequence (hybrid decoding); default all.
 
@@ -63,7 +64,7 @@ def decode(
     temperature = max(required(config.temperature), MIN_TEMPERATURE)
     coef = required(config.cfg_coef)
     boost, penalty = required(config.coherence_boost), required(config.frequency_penalty)
-    repeat = required(config.bar_repeat)
+    nats = repeats(config, decoding.bars)
 
     sequence = pattern.apply(torch.where(known_mask, known_codes, special), special)
     real = pattern.valid(frames).to(sequence.device)  # [K, S]
@@ -80,8 +81,8 @@ def decode(
         if penalty:
             before = sequence[:, :, max(0, step - PENALTY_WINDOW) : step]
             guided = guided - penalty * too_often(before, guided.shape[-1])
-        if repeat and any(decoding.bars):
-            guided = likelier_next(guided, sequence[..., :step], decoding.bars, repeat)
+        if nats:
+            guided = likelier_next(guided, sequence[..., :step], decoding.bars, nats)
         drawing = open_[:, :, step].any(-1).tolist()
         noise = uniform_noise(decoding.generators, drawing, streams, sequence.device)
         tokens, _ = sampler(guided.flatten(0, 1), temperature, noise.flatten())

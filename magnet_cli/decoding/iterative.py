@@ -24,6 +24,7 @@ from magnet_cli.decoding.sampling import (
     guidance_matters,
     guide,
     likelier,
+    repeats,
     uniform_noise,
 )
 from magnet_cli.errors import MagnetError
@@ -79,8 +80,8 @@ def decode_stage(
     are kept.
     """
     config, streams = decoding.config, list(stages[stage])
-    repeat = required(config.bar_repeat)
     batch, frames, group = known.shape
+    nats = repeats(config, decoding.bars)
     sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
 
     def noise(count: int) -> Tensor:  # items with nothing to decode draw none
@@ -101,9 +102,9 @@ def decode_stage(
         # With few frames and many steps, some steps of the spread order have nothing to decide.
         if bool(asked.any()):
             guided = guided_logits(logits, codes, stage, asked[..., 0], step.cfg_coef)
-            if repeat and any(decoding.bars):
+            if nats:
                 here = asked[..., 0]
-                guided = likelier(guided, codes, streams, here, decoding.bars, repeat)
+                guided = likelier(guided, codes, streams, here, decoding.bars, nats)
             tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
             write(codes, streams, asked, known, tokens)
         rescorer_seconds = 0.0

@@ -6,7 +6,7 @@ a batch and on any device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from magnet_cli.errors import MagnetError
+from magnet_cli.settings import DecodingConfig, required
 
 # The reference's floor: annealed temperatures reach 0 at the last step.
 MIN_TEMPERATURE = 1e-2
@@ -24,8 +25,6 @@ NO_GUIDANCE = 1e-6
 # Music repeats its bars, and its codes with them if a bar is a whole number of frames: in held-out clips of
 # the built-in model's kind, a code of the four coarse streams equals the one exactly two bars before in 40 to
 # 70 % of frames, but the one three frames away from that in 10 %. A small model does not learn this.
-# Offsets in bars to compare a frame with; autoregressive decoding uses only the earlier ones.
-AWAY = (-2, -1, 1, 2)
 
 # Rows to sample at once: sorting takes several times the memory of the logits, and a batch of long clips has
 # tens of thousands of rows. Rows are independent, so this does not change the result.
@@ -78,15 +77,22 @@ def guide(cond: Tensor, null: Tensor | None, coef: float) -> Tensor:
     return cond if null is None else null + (cond - null) * coef
 
 
+def repeats(config: DecodingConfig, bars: Sequence[float]) -> dict[float, float]:
+    """Nats for codes that occur some bars away, by that distance in bars; empty if no item has a tempo."""
+    bar, half = required(config.bar_repeat), required(config.half_bar_repeat)
+    by_distance = {0.5: half, 1.0: bar, 2.0: bar} if any(bars) else {}
+    return {away: nats for away, nats in by_distance.items() if nats}
+
+
 def likelier(
     guided: Tensor,
     codes: Tensor,
     streams: Sequence[int],
     asked: Tensor,
     bars: Sequence[float],
-    nats: float,
+    nats: Mapping[float, float],
 ) -> Tensor:
-    """Raise a masked stage's logits for codes that occur one or two bars away, so that a rhythm continues.
+    """Raise a masked stage's logits for codes that occur some bars away, so that a rhythm continues.
 
     Codes that the model rules out remain unlikely.
 
@@ -96,39 +102,43 @@ def likelier(
         streams: the G streams of the stage.
         asked: bool [B, T], with N true frames.
         bars: frames per bar of each item; 0: no tempo.
-        nats: added for each occurrence.
+        nats: added for an occurrence before or after, by its distance in bars (`repeats`).
     """
     card = guided.shape[-1]
     item, frame = asked.nonzero(as_tuple=True)
     own = codes[:, list(streams)]
     raised = guided.view(len(item), len(streams), card)
-    for lags in _lags(bars, AWAY, codes.device):
+    for away in [side * away for away in nats for side in (-1, 1)]:
+        lags = _lags(bars, away, codes.device)
         place = frame + lags[item]
         there = (place >= 0) & (place < codes.shape[-1]) & (lags[item] != 0)
         found = own[item, :, place.clamp(0, codes.shape[-1] - 1)]  # [N, G]
-        raised = _raised(raised, found, there[:, None] & (found < card), nats)
+        raised = _raised(raised, found, there[:, None] & (found < card), nats[abs(away)])
     return raised.view_as(guided)
 
 
-def likelier_next(guided: Tensor, sequence: Tensor, bars: Sequence[float], nats: float) -> Tensor:
+def likelier_next(
+    guided: Tensor, sequence: Tensor, bars: Sequence[float], nats: Mapping[float, float]
+) -> Tensor:
     """As `likelier`, for logits [B, K, card] of the step after `sequence`, ids [B, K, S].
 
     Delays are constant, so a bar has as many steps as frames.
     """
     card, steps = guided.shape[-1], sequence.shape[-1]
-    for lags in _lags(bars, AWAY[:2], sequence.device):
+    for away in nats:
+        lags = _lags(bars, -away, sequence.device)
         place = steps + lags
         there = (place >= 0) & (lags != 0)
         index = place.clamp(0, steps - 1)[:, None, None].expand(-1, sequence.shape[1], 1)
         found = sequence.gather(-1, index)[..., 0]  # [B, K]
-        guided = _raised(guided, found, there[:, None] & (found < card), nats)
+        guided = _raised(guided, found, there[:, None] & (found < card), nats[away])
     return guided
 
 
-def _lags(bars: Sequence[float], away: Sequence[int], device: torch.device) -> list[Tensor]:
-    """Offsets in frames to the same position in each other bar, int64 [B]; 0 without a tempo."""
+def _lags(bars: Sequence[float], away: float, device: torch.device) -> Tensor:
+    """Offsets in frames to the position so many bars away, int64 [B]; 0 without a tempo."""
     length = torch.tensor(list(bars), dtype=torch.float64, device="cpu")
-    return [(length * many).round().long().to(device) for many in away]
+    return (length * away).round().long().to(device)
 
 
 def _raised(logits: Tensor, found: Tensor, there: Tensor, nats: float) -> Tensor:

@@ -15,9 +15,17 @@ import torch
 from torch import Tensor
 
 from magnet_cli.audio.stretch import check_stretch, stretched
-from magnet_cli.audio.tempo import MOST_MISSED, Cut, cut_on_beat, hear, missed_at
+from magnet_cli.audio.tempo import MOST_MISSED, Cut, cut_on_bars, cut_on_beat, hear, missed_at
 from magnet_cli.editing import pieces
-from magnet_cli.editing.looping import SHORTEST, Beat, Loop, close_loop, directions, frames_to_hear
+from magnet_cli.editing.looping import (
+    SHORTEST,
+    Beat,
+    Loop,
+    close_loop,
+    directions,
+    frames_to_hear,
+    steadied,
+)
 from magnet_cli.editing.pieces import Direction
 from magnet_cli.models.text import TEMPO
 from magnet_cli.pipeline import Pipeline
@@ -79,7 +87,7 @@ def make_bars(
     cues = tuple(
         dataclasses.replace(cue, prompt=with_tempo(cue.prompt, bpm)) for cue in direction.cues
     )
-    direction = dataclasses.replace(direction, cues=cues)
+    direction = steadied(model, dataclasses.replace(direction, cues=cues))
     best, tried = None, 0
     for each in directions(direction, bars.tries or TRIES):
         tried += 1
@@ -123,7 +131,11 @@ def _tried(
         audio = model.codec.decode(piece.codes.to(model.device)).float().cpu()[0].clone()
     heard = hear(audio.mean(0).numpy(), model.sample_rate)
     seconds = required(bars.seconds)
-    cut = cut_on_beat(heard, seconds, model.frame_rate, bars.beats, loop)
+    own = (
+        piece.bar * required(bars.bars) / model.frame_rate
+    )  # seconds of so many of the model's bars
+    cut = cut_on_bars(heard, own, model.frame_rate, piece.bar) if piece.bar else None
+    cut = cut or cut_on_beat(heard, seconds, model.frame_rate, bars.beats, loop)
     if cut is None or cut.frames < SHORTEST:
         seam = missed_at(heard, seconds) if loop else 0.0
         return _Try(direction, piece, audio, None, math.inf, seam)

@@ -18,13 +18,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse, hear, pulsing
+from magnet_cli.audio.tempo import cut_on_bars, cut_on_beat, cut_on_pulse, hear, pulsing
 from magnet_cli.decoding.contracts import OnStep
-from magnet_cli.editing.pieces import Direction, Filler, bars_said, check_codes, extend, need_masks
+from magnet_cli.editing.pieces import (
+    Direction,
+    Filler,
+    Piece,
+    bars_said,
+    check_codes,
+    extend,
+    need_masks,
+)
 from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Pipeline
-from magnet_cli.settings import LOOP_TRIES
+from magnet_cli.settings import LOOP_TRIES, steady
 
 SEAM_SECONDS = 1.0  # to decode again in the first pass, at most a quarter of the piece
 MOST_PASSES = 4
@@ -101,6 +109,11 @@ class Take:
         return math.inf if self.beat is not None else self.pulse or 0.0
 
 
+def steadied(model: Pipeline, direction: Direction) -> Direction:
+    """Repeat bars more strictly than in other music, unless the direction says how strictly."""
+    return dataclasses.replace(direction, config=steady(direction.config, model.parts.defaults))
+
+
 def directions(direction: Direction, tries: int) -> Iterator[Direction]:
     """Yield `tries` directions with different seeds, the first with the given one."""
     for number in range(tries):
@@ -117,8 +130,8 @@ def best_take(
     """
     best: Take | None = None
     for tried, one in enumerate(directions(direction, tries or LOOP_TRIES), start=1):
-        codes = extend(model, one, frames_to_hear(model, frames), **hooks).codes
-        take = _take(model, codes, frames, one)
+        piece = extend(model, one, frames_to_hear(model, frames), **hooks)
+        take = _take(model, piece, frames, one)
         best = dataclasses.replace(
             take if best is None or take.rank > best.rank else best, tried=tried
         )
@@ -129,12 +142,14 @@ def best_take(
 
 
 @torch.inference_mode()
-def _take(model: Pipeline, codes: Tensor, frames: int, direction: Direction) -> Take:
-    """Cut a piece [1, K, T], T >= frames, to about `frames` frames: to a whole number of beats, or else of
-    its strongest pulse, or else to exactly `frames`."""
+def _take(model: Pipeline, piece: Piece, frames: int, direction: Direction) -> Take:
+    """Cut a piece of at least `frames` frames to about `frames`: to whole bars if they were repeated, or else
+    to a whole number of beats, or else of its strongest pulse, or else to exactly `frames`."""
+    codes = piece.codes
     audio = model.codec.decode(codes.to(model.device)).float().cpu()[0].mean(0).numpy()
     about = hear(audio, model.sample_rate), frames / model.frame_rate
-    cut = cut_on_beat(*about, model.frame_rate)
+    cut = cut_on_bars(*about, model.frame_rate, piece.bar) if piece.bar else None
+    cut = cut or cut_on_beat(*about, model.frame_rate)
     if cut is not None and cut.frames >= SHORTEST:
         beat = Beat(cut.bpm, cut.beats, cut.off)
         return Take(codes[..., : cut.frames], beat, None, direction, 1)

@@ -60,6 +60,7 @@ class Piece:
 
     codes: Tensor  # int64 [1, K, T]
     settings: dict[str, Any]  # JSON types
+    bar: float = 0.0  # frames per bar that were repeated; 0: none
 
     @property
     def frames(self) -> int:
@@ -236,7 +237,8 @@ def growing(
     windows = onward(frames, known, model.segment_frames, filler.overlap)
     for window in filler.fill(codes, open_, windows):
         settings = filler.describe("extend", given[..., : window.stop], of_frames=frames)
-        yield Piece(codes[..., : window.stop], settings)  # finished codes do not change
+        # Finished codes do not change.
+        yield Piece(codes[..., : window.stop], settings, max(filler.request.bars, default=0.0))
 
 
 def inpaint(

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from magnet_cli.errors import UsageError
 
-BEATS_IN_BAR = 4
 SLOWEST, FASTEST = 20.0, 400.0  # bpm; what is beyond is no tempo that can be meant
 TEMPO = re.compile(r"\b(\d+(?:\.\d+)?)[ -]?bpm\b", re.IGNORECASE)
 

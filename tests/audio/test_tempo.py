@@ -6,7 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from magnet_cli.audio.tempo import cut_on_beat, cut_on_pulse, hear, missed_at, onsets, tempo_of
+from magnet_cli.audio.tempo import (
+    cut_on_bars,
+    cut_on_beat,
+    cut_on_pulse,
+    hear,
+    missed_at,
+    onsets,
+    tempo_of,
+)
 
 RATE = 24_000
 
@@ -90,6 +98,25 @@ def test_beats_that_take_turns_are_an_even_number(bpm: float) -> None:
     assert cut is not None
     beats = cut.frames / 25 * bpm / 60
     assert abs(beats - round(beats)) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("seconds", "frames", "beats"),
+    [(8.0, 192, 16), (7.0, 192, 16), (6.5, 144, 12), (3.0, 72, 6), (1.0, 24, 2), (99.0, 240, 20)],
+)
+def test_repeated_bars_are_cut_at_their_lines(seconds: float, frames: int, beats: int) -> None:
+    """125 bpm, 48 frames per bar; below two bars at half bars, and never beyond the sound."""
+    cut = cut_on_bars(hear(clicks(125, 10.0, late=0.1), RATE), seconds, 25.0, 48.0)
+    assert cut is not None
+    assert (cut.frames, cut.beats) == (frames, beats)
+    assert cut.bpm == pytest.approx(125)
+    assert cut.off <= 0.05
+
+
+def test_bars_that_break_the_pulse_are_no_place_to_cut() -> None:
+    heard = hear(clicks(125, 10.0, late=0.1), RATE)
+    assert cut_on_bars(heard, 8.0, 25.0, 56.0) is None
+    assert cut_on_bars(heard, 0.3, 25.0, 48.0) is None  # nearer to nothing than to half a bar
 
 
 def test_what_has_no_steady_beat_is_cut_where_its_pulse_meets_itself() -> None:

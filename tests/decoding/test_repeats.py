@@ -12,28 +12,29 @@ from torch import Tensor
 
 from magnet_cli.decoding import autoregressive, iterative
 from magnet_cli.decoding.contracts import Decoding
-from magnet_cli.decoding.sampling import AWAY, likelier, likelier_next, make_generators
+from magnet_cli.decoding.sampling import likelier, likelier_next, make_generators
 from magnet_cli.models.lm import DelayPattern
 from magnet_cli.settings import AUTOREGRESSIVE_DEFAULTS, DECODING_DEFAULTS, DecodingConfig
 
 CARD, BAR = 5, 7.0
+REPEATS = {0.5: 0.75, 1.0: 1.5, 2.0: 1.5}
 MASKED = dataclasses.replace(
     DECODING_DEFAULTS, decoding_steps=(12, 4), span_len=1, temperature=1.0, max_cfg_coef=1.0
 )
 
 
-def by_hand(codes: Tensor, asked: Tensor, bars: list[float], nats: float) -> Tensor:
+def by_hand(codes: Tensor, asked: Tensor, bars: list[float]) -> Tensor:
     """The increments of the logits of streams 0 and 1, [N, 2, CARD], code by code."""
     rows = []
     for item, frame in asked.nonzero().tolist():
         added = torch.zeros(2, CARD)
-        for many in AWAY:
+        for many in (-2, -1, -0.5, 0.5, 1, 2):
             place = frame + round(many * bars[item])
             for stream in range(2):
                 if bars[item] and 0 <= place < codes.shape[-1]:
                     code = int(codes[item, stream, place])
                     if code < CARD:
-                        added[stream, code] += nats
+                        added[stream, code] += REPEATS[abs(many)]
         rows.append(added)
     return torch.stack(rows) if rows else torch.zeros(0, 2, CARD)
 
@@ -50,8 +51,8 @@ def test_masked_logits_are_raised_where_a_code_is_decided_a_bar_away(
     codes = torch.randint(0, CARD + 1, (2, 3, 17), generator=chance)  # CARD: not decided
     asked = torch.rand(2, 17, generator=chance) < 0.5
     plain = torch.randn(int(asked.sum()) * 2, CARD, generator=chance)
-    raised = likelier(plain, codes, [0, 1], asked, bars, 1.5)
-    wanted = plain.view(-1, 2, CARD) + by_hand(codes, asked, bars, 1.5)
+    raised = likelier(plain, codes, [0, 1], asked, bars, REPEATS)
+    wanted = plain.view(-1, 2, CARD) + by_hand(codes, asked, bars)
     torch.testing.assert_close(raised.view(-1, 2, CARD), wanted)
 
 
@@ -64,12 +65,12 @@ def test_the_next_step_is_raised_by_what_lies_behind_alone(
     sequence = torch.randint(0, CARD + 1, (1, 2, steps), generator=chance)
     plain = torch.randn(1, 2, CARD, generator=chance)
     wanted = plain.clone()
-    for many in (-2, -1):
+    for many in (-2, -1, -0.5):
         place = steps + round(many * bar)
         for stream in range(2):
             if bar and place >= 0 and int(sequence[0, stream, place]) < CARD:
-                wanted[0, stream, int(sequence[0, stream, place])] += 2.0
-    torch.testing.assert_close(likelier_next(plain, sequence, [bar], 2.0), wanted)
+                wanted[0, stream, int(sequence[0, stream, place])] += REPEATS[-many]
+    torch.testing.assert_close(likelier_next(plain, sequence, [bar], REPEATS), wanted)
 
 
 class Even:
@@ -108,15 +109,15 @@ WAYS = {
 }
 
 
+@pytest.mark.parametrize(("setting", "lag"), [("bar_repeat", 6), ("half_bar_repeat", 3)])
 @pytest.mark.parametrize("way", WAYS)
-def test_bars_are_repeated_where_there_is_a_tempo(way: str) -> None:
+def test_bars_are_repeated_where_there_is_a_tempo(way: str, setting: str, lag: int) -> None:
     """With random logits, one code in five equals that of the bar before by chance."""
-    config = dataclasses.replace(WAYS[way], bar_repeat=4.0)
-    held, free = made(config, (BAR, 0.0))
-    lag = int(BAR)
+    config = dataclasses.replace(WAYS[way], **{setting: 4.0})
+    held, free = made(config, (6.0, 0.0))
     same = [float((each[:, lag:] == each[:, :-lag]).float().mean()) for each in (held, free)]
-    assert same[0] > 0.6
-    assert same[1] < 0.4
+    assert same[0] > 0.35
+    assert same[1] < 0.25
 
 
 @pytest.mark.parametrize("way", WAYS)

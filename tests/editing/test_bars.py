@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -52,6 +53,26 @@ def test_the_nearest_is_stretched_to_the_sample(
     once = BarsConfig(bpm=130, bars=1, tries=1)
     again = make_bars(tiny_model(), Direction.of("drums", seed, config=FAST), once, loop)
     assert torch.equal(made.audio, again.audio)
+
+
+def test_repeated_bars_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever can be heard of their beat: at the model's own tempo, and stretched from there."""
+    asked = []
+
+    def cut_on_bars(*given: object) -> Cut:
+        asked.append(given[1:])
+        return cut(96)
+
+    def extend(*given: Any, **more: Any) -> pieces.Piece:
+        return dataclasses.replace(whole(*given, **more), bar=96.0)
+
+    whole = pieces.extend
+    monkeypatch.setattr(bars.pieces, "extend", extend)
+    monkeypatch.setattr(bars, "cut_on_bars", cut_on_bars)
+    made = make_bars(tiny_model(), DRUMS, BarsConfig(bpm=130, bars=1, tries=1))
+    assert asked == [(96 / 50, 50.0, 96.0)]
+    assert made.beat is not None
+    assert (made.beat.bpm, made.audio.shape[-1]) == (130, SAMPLES)
 
 
 def test_a_beat_that_is_near_enough_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,41 @@ def test_what_cannot_be_a_loop_is_refused() -> None:
     causal = Direction.of("piano", 4, config=DecodingConfig(top_k=5))
     with pytest.raises(UsageError, match="is autoregressive"):
         close_loop(tiny_model("autoregressive"), causal, codes_of(50))
+
+
+def test_repeated_bars_are_cut_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece without a beat that can be told still has the bars that it was made of."""
+    model, asked = tiny_model(), []
+
+    def extend(model: object, direction: Direction, frames: int) -> Piece:
+        return Piece(codes_of(frames), {}, bar=24.0)
+
+    def cut_on_bars(*given: object) -> Cut | None:
+        asked.append(given[1:])
+        return Cut(96, 16, 125.0, 0.01) if len(asked) == 1 else None
+
+    monkeypatch.setattr(looping, "extend", extend)
+    monkeypatch.setattr(looping, "cut_on_bars", cut_on_bars)
+    take = looping.best_take(model, PIANO, 100)
+    assert take.codes.shape[-1] == 96
+    assert take.beat is not None
+    assert take.beat.beats == 16
+    assert take.settles
+    assert asked == [(2.0, 50.0, 24.0)]
+    assert looping.best_take(model, PIANO, 100, tries=1).beat is None  # they break: as without
+
+
+@pytest.mark.parametrize("own", [0.0, 4.0])
+def test_bars_of_loops_are_repeated_strictly_unless_it_is_said_how(own: float) -> None:
+    model = tiny_model()
+    model.parts = dataclasses.replace(model.parts, defaults=DecodingConfig(bar_repeat=own))
+    for config in (None, DecodingConfig(top_p=0.5)):
+        got = looping.steadied(model, Direction.of("piano", 4, config=config)).config
+        assert got is not None
+        assert (got.bar_repeat, got.half_bar_repeat) == ((8.0, 4.0) if own else (None, None))
+        assert got.top_p == (config and config.top_p)
+    for said in (DecodingConfig(bar_repeat=0.0), DecodingConfig(half_bar_repeat=1.0)):
+        assert looping.steadied(model, Direction.of("piano", 4, config=said)).config == said
 
 
 def takes_of(monkeypatch: pytest.MonkeyPatch, *heard: Cut | float | None) -> list[Direction]:

@@ -39,6 +39,7 @@ DECODING = {
     "coherence_boost": 1.0,
     "frequency_penalty": 0.5,
     "bar_repeat": 2.0,
+    "half_bar_repeat": 1.0,
     "span_arrangement": "stride1",
     "span_order": "spread",
     "span_scoring": "prod",
@@ -225,7 +226,8 @@ NANO = {
 TODAY = NANO | {
     "decoding": NANO["decoding"] | {  # type: ignore[operator]
         "decoding_steps": [20, 12, 12, 12, 1, 1, 1, 1, 1, 1, 1, 1], "max_cfg_coef": 4.0,
-        "min_cfg_coef": 1.0, "bar_repeat": 4.0, "span_len": 1, "span_order": "spread", "hybrid": 4.0,
+        "min_cfg_coef": 1.0, "bar_repeat": 4.0, "half_bar_repeat": 2.0, "span_len": 1,
+        "span_order": "spread", "hybrid": 4.0,
     },
     "weights": registry.builtin_weights("nano"),
 }  # fmt: skip
@@ -251,11 +253,12 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     assert "--hybrid" not in spoken(short)
     assert spoken(NANO) == plain.replace(
         " -o", " --hybrid 9 --steps 10,6,6,6,2,2,2,2,2,2,2,2 --max-cfg-coef 1.5 --min-cfg-coef 1.5"
-        " --bar-repeat 0 --span-len 3 --span-order certainty -o"
+        " --bar-repeat 0 --half-bar-repeat 0 --span-len 3 --span-order certainty -o"
     )  # fmt: skip
     older = TODAY | {"decoding": {**TODAY["decoding"]}}  # type: ignore[dict-item]
     del older["decoding"]["coherence_boost"]  # type: ignore[attr-defined]
     assert "--coherence-boost 0" in spoken(older)
+    assert "--half-bar-repeat 0" in spoken(TODAY | {"decoding": without_half()})
     other_nano(monkeypatch, tmp_path, hybrid=1.0, temperature=2.0, hybrid_top_p=0.5)
     assert spoken(TODAY) == plain.replace(
         " -o", " --hybrid 4 --hybrid-temperature 0.95 --hybrid-top-p 0.9 --temperature 1 -o"
@@ -267,6 +270,27 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     assert differences(TODAY | {"edit": edit}) == [
         "no flag sets hybrid, hybrid_temperature, hybrid_top_p as it was"
     ]
+
+
+def without_half() -> dict[str, object]:
+    """Today's settings in a record from before --half-bar-repeat."""
+    used: dict[str, object] = dict(TODAY["decoding"])  # type: ignore[call-overload]
+    del used["half_bar_repeat"]
+    return used
+
+
+def test_loops_and_bars_that_were_made_otherwise_say_so() -> None:
+    """Since they repeat bars more strictly than other music."""
+    strict = {**TODAY["decoding"], "bar_repeat": 8.0, "half_bar_repeat": 4.0}  # type: ignore[dict-item]
+    for flags in ({"loop": True}, {"loop": False, "bpm": 120.0, "bars": 2}):
+        edit = {"command": "gen", "flags": {**flags, "exact": False, "tries": 1}}
+        assert "repeat" not in spoken(TODAY | {"edit": edit, "decoding": strict})
+        before = spoken(TODAY | {"edit": edit, "decoding": without_half()})
+        assert "--bar-repeat 4 --half-bar-repeat 0" in before
+        given = TODAY | {"edit": edit, "given": {"bar_repeat": 4.0}}
+        assert spoken(given).count("repeat") == 1
+    exact = {"command": "gen", "flags": {"loop": True, "exact": True}}
+    assert "repeat" not in spoken(TODAY | {"edit": exact})
 
 
 def test_other_weights_of_the_built_in_model_are_said(

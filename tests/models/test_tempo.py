@@ -18,6 +18,7 @@ from magnet_cli.request import make_request
 from magnet_cli.settings import DecodingConfig
 
 HELD = DecodingConfig(bar_repeat=2.0)
+FREE = DecodingConfig(bar_repeat=0.0, half_bar_repeat=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,9 @@ def test_the_built_in_model_draws_one_for_music(nano: Model) -> None:
     assert said == 64.0  # 93.75 bpm, the nearest of its own
     assert bars(nano, "techno, 125 bpm", "200 bpm") == [48.0, 30.0]  # none of its own is near 200
     assert (rain, nothing, empty) == (0.0, 0.0, 0.0)
-    assert bars(nano, "techno with drums", config=DecodingConfig(bar_repeat=0.0)) == []
+    assert bars(nano, "techno with drums", config=FREE) == []
+    half = DecodingConfig(bar_repeat=0.0, half_bar_repeat=1.0)
+    assert bars(nano, "techno with drums", config=half) == [techno]
 
 
 def test_what_is_there_already_has_the_tempo_that_its_prompt_says(nano: Model) -> None:
@@ -78,7 +81,7 @@ def test_what_is_there_already_has_the_tempo_that_its_prompt_says(nano: Model) -
         )
         assert request.bars == (bar,)
         assert bars_said(nano, Direction.of(prompt, 1)) == (bar,)
-    free = Direction.of("techno, 120 bpm", 1, config=DecodingConfig(bar_repeat=0.0))
+    free = Direction.of("techno, 120 bpm", 1, config=FREE)
     unheld = Filler(nano, free, 600, bars=bars_said(nano, free))
     assert unheld.request.bars == ()  # and its record says none
     filler = Filler(nano, Direction.of("techno with drums", 1, config=HELD), 600)
@@ -93,7 +96,7 @@ def test_the_record_says_the_tempo(nano: Model) -> None:
         frames=10,
     )
     assert made.settings["bpm"] == [93.75, None]
-    silent = dataclasses.replace(HELD, decoding_steps=(1,), bar_repeat=0.0)
+    silent = dataclasses.replace(FREE, decoding_steps=(1,))
     assert "bpm" not in nano.generate(["techno, 100 bpm"], silent, [1], frames=10).settings
 
 
