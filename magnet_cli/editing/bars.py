@@ -55,6 +55,7 @@ class _Try:
     cut: Cut | None
     off: float  # relative error of its beat's length; infinity: no beat
     seam: float  # of a loop: error at the seam, as a share of a beat; else 0
+    held: bool = False  # its bars were repeated at the prompt's tempo: no seed comes closer
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -93,7 +94,7 @@ def make_bars(
         tried += 1
         one = _tried(model, each, bars, loop, hooks)
         best = one if best is None or one.rank < best.rank else best
-        if best.off <= _NEAR and best.seam <= MOST_MISSED / 2:
+        if (best.off <= _NEAR or best.held) and best.seam <= MOST_MISSED / 2:
             break
     assert best is not None
     cut, size = best.cut, round(seconds * model.sample_rate)
@@ -134,8 +135,8 @@ def _tried(
     own = (
         piece.bar * required(bars.bars) / model.frame_rate
     )  # seconds of so many of the model's bars
-    cut = cut_on_bars(heard, own, model.frame_rate, piece.bar) if piece.bar else None
-    cut = cut or cut_on_beat(heard, seconds, model.frame_rate, bars.beats, loop)
+    held = cut_on_bars(heard, own, model.frame_rate, piece.bar) if piece.bar else None
+    cut = held or cut_on_beat(heard, seconds, model.frame_rate, bars.beats, loop)
     if cut is None or cut.frames < SHORTEST:
         seam = missed_at(heard, seconds) if loop else 0.0
         return _Try(direction, piece, audio, None, math.inf, seam)
@@ -143,4 +144,4 @@ def _tried(
     off = abs(cut.frames / model.frame_rate / wanted - 1)
     if cut.beats != bars.beats:  # too slow for that many
         off = max(off, 2 * MOST_STRETCH)
-    return _Try(direction, piece, audio, cut, off, cut.off if loop else 0.0)
+    return _Try(direction, piece, audio, cut, off, cut.off if loop else 0.0, held is not None)

@@ -69,7 +69,8 @@ def test_repeated_bars_are_as_many_as_asked_for(monkeypatch: pytest.MonkeyPatch)
     whole = pieces.extend
     monkeypatch.setattr(bars.pieces, "extend", extend)
     monkeypatch.setattr(bars, "cut_on_bars", cut_on_bars)
-    made = make_bars(tiny_model(), DRUMS, BarsConfig(bpm=130, bars=1, tries=1))
+    made = make_bars(tiny_model(), DRUMS, BarsConfig(bpm=130, bars=1, tries=4))
+    assert made.tried == 1  # no seed has another tempo
     assert asked == [(96 / 50, 50.0, 96.0)]
     assert made.beat is not None
     assert (made.beat.bpm, made.audio.shape[-1]) == (130, SAMPLES)
