@@ -74,6 +74,8 @@ def check_writable(path: Path, force: bool) -> None:
             )
         folder = path.parent
         if not folder.is_dir():
+            if folder.exists():
+                raise AudioFileError(f"{folder} is not a folder.", "Choose a folder.")
             raise AudioFileError(f"There is no folder {folder}.", f"Make it: mkdir -p {folder}")
         if not os.access(folder, os.W_OK):
             raise AudioFileError(

@@ -165,9 +165,6 @@ def cues_of(prompts: Sequence[str], at: Sequence[float] | None) -> Cues:
             f"Prompts: {len(prompts)}; times (--at): {len(times)}.",
             "Give a time for each prompt after the first: PROMPT --at 6 PROMPT.",
         )
-    for seconds in times:
-        if not 0 <= seconds < 1e6:
-            raise UsageError(f"--at cannot be {seconds:g}.", "It takes seconds from 0.")
     return list(zip(times, prompts, strict=True))
 
 

@@ -458,6 +458,9 @@ class PieceOptions(WindowOptions):
         (),
         metavar="SECONDS",
         parser=seconds_of,
+        low=0,
+        below=1e6,
+        words="seconds from 0",
     )
     keep_partial: bool = _windows("On Ctrl-C, keep the finished part of the piece.", False)
 

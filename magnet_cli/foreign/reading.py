@@ -47,7 +47,7 @@ def open_regular(path: Path, follow: bool = True) -> BinaryIO:
     except ValueError:
         raise ReadError("its name holds a NUL") from None
     except OSError as error:
-        if error.errno == errno.ELOOP and not follow:
+        if error.errno == errno.ELOOP and not follow and path.is_symlink():
             raise ReadError("it is a link") from error
         if error.errno in (errno.ENXIO, errno.ENODEV):
             raise ReadError("it is a pipe or a device, not a file") from error
