@@ -138,8 +138,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable(), _undisturbed(debug):
             _check_folder()
-            _check_command(arguments)
             _check_values(arguments)
+            _check_command(arguments)
             app = build_app(_called(arguments))
             status = app(arguments, prog_name="magnet", standalone_mode=False)
         return _interrupted() if status == EXIT_INTERRUPTED else int(status or 0)
@@ -173,6 +173,7 @@ _ALSO_CALLED = {
     "generate": "gen", "make": "gen", "create": "gen", "compose": "gen", "sing": "gen", "text": "gen",
     "info": "show", "inspect": "show", "continue": "extend", "inpaint": "edit", "variation": "vary",
     "evaluate": "eval", "finetune": "train", "model": "models", "pull": "models", "download": "models",
+    "help": "--help", "version": "--version",
 }  # fmt: skip
 
 

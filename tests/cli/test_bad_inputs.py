@@ -38,6 +38,8 @@ def gen(name: str, *arguments: str, says: str, status: int = 2, **more: object) 
 CASES = [
     # The program
     Case("unknown command", ("gne", "rain"), "Did you mean `magnet gen`"),
+    Case("help without dashes", ("help",), "Did you mean `magnet --help`?"),
+    Case("an empty command", ("",), "An argument is empty."),
     Case("unknown flag of the program", ("--colour",), "magnet has no flag --colour."),
     Case("unknown subcommand", ("models", "lits"), "Did you mean 'list'"),
     # Flags
