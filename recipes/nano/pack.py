@@ -31,7 +31,6 @@ DEFAULTS = DecodingConfig(
     cfg_coef=4.5,
     coherence_boost=0.5,
     bar_repeat=4.0,
-    half_bar_repeat=2.0,
     span_len=1,
     span_order="spread",
     score_noise=4.0,

@@ -226,7 +226,7 @@ NANO = {
 TODAY = NANO | {
     "decoding": NANO["decoding"] | {  # type: ignore[operator]
         "decoding_steps": [20, 12, 12, 12, 1, 1, 1, 1, 1, 1, 1, 1], "max_cfg_coef": 4.0,
-        "min_cfg_coef": 1.0, "bar_repeat": 4.0, "half_bar_repeat": 2.0, "span_len": 1,
+        "min_cfg_coef": 1.0, "bar_repeat": 4.0, "half_bar_repeat": 0.0, "span_len": 1,
         "span_order": "spread", "hybrid": 4.0,
     },
     "weights": registry.builtin_weights("nano"),
@@ -253,15 +253,20 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     assert "--hybrid" not in spoken(short)
     assert spoken(NANO) == plain.replace(
         " -o", " --hybrid 9 --steps 10,6,6,6,2,2,2,2,2,2,2,2 --max-cfg-coef 1.5 --min-cfg-coef 1.5"
-        " --bar-repeat 0 --half-bar-repeat 0 --span-len 3 --span-order certainty -o"
+        " --bar-repeat 0 --span-len 3 --span-order certainty -o"
     )  # fmt: skip
     older = TODAY | {"decoding": {**TODAY["decoding"]}}  # type: ignore[dict-item]
     del older["decoding"]["coherence_boost"]  # type: ignore[attr-defined]
     assert "--coherence-boost 0" in spoken(older)
-    assert "--half-bar-repeat 0" in spoken(TODAY | {"decoding": without_half()})
-    other_nano(monkeypatch, tmp_path, hybrid=1.0, temperature=2.0, hybrid_top_p=0.5)
+    assert spoken(TODAY | {"decoding": without_half()}) == plain
+    other_nano(
+        monkeypatch, tmp_path, hybrid=1.0, temperature=2.0, hybrid_top_p=0.5, half_bar_repeat=2.0
+    )
+    assert spoken(TODAY | {"decoding": without_half()}) == spoken(TODAY)
     assert spoken(TODAY) == plain.replace(
-        " -o", " --hybrid 4 --hybrid-temperature 0.95 --hybrid-top-p 0.9 --temperature 1 -o"
+        " -o",
+        " --hybrid 4 --hybrid-temperature 0.95 --hybrid-top-p 0.9 --temperature 1"
+        " --half-bar-repeat 0 -o",
     )
     assert "--hybrid 2" in spoken(short)
     assert differences(TODAY) == []
