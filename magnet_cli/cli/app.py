@@ -135,6 +135,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MAGNET_DEBUG", "") not in ("", "0")
+    app = None
     try:
         with _terminable(), _undisturbed(debug):
             _check_folder()
@@ -155,15 +156,15 @@ def run(argv: Sequence[str] | None = None) -> int:
 
             # The lines are Python's, but may contain text from a file.
             _say("\n".join(map(shown, traceback.format_exc().rstrip().split("\n"))))
-        return _explain(error, arguments)
+        return _explain(error, arguments, app)
 
 
-def _command_of(arguments: Sequence[str]) -> str:
+def _command_of(arguments: Sequence[str], app: typer.Typer | None) -> str:
     """The called command, for errors without a parser's context, such as a flag without a value."""
     called = _called(arguments)
-    if called not in COMMANDS:
+    if called not in COMMANDS or app is None:
         return "magnet"
-    commands = getattr(typer.main.get_command(build_app(called)), "commands", {})
+    commands = getattr(typer.main.get_command(app), "commands", {})
     inner = getattr(commands[called], "commands", {})
     return " ".join(["magnet", called, *[word for word in arguments if word in inner][:1]])
 
@@ -272,7 +273,9 @@ def _interrupted() -> int:
     return EXIT_INTERRUPTED
 
 
-def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
+def _explain(
+    error: Exception, arguments: Sequence[str] = (), app: typer.Typer | None = None
+) -> int:
     """Print an error; returns the exit status."""
     if isinstance(error, MagnetError):
         if error.settings:
@@ -290,7 +293,7 @@ def _explain(error: Exception, arguments: Sequence[str] = ()) -> int:
                 _say(text)
             return EXIT_USAGE
         context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else _command_of(arguments)
+        path = context.command_path if context is not None else _command_of(arguments, app)
         return _explain(misuse(error, path, arguments))
     if is_out_of_memory(error):
         hint = "Use a shorter --duration, a smaller model, or --device cpu."

@@ -316,7 +316,7 @@ def clip_key(clip: Clip) -> str:
 
 
 def _content(clip: Clip) -> str:
-    """A hash of a file\'s bytes, so that a copy with another name or date is not encoded again."""
+    """A hash of a file's bytes, so that a copy with another name or date is not encoded again."""
     return hashed(clip.path).hex()[:32]
 
 

@@ -208,7 +208,7 @@ def test_the_seed_that_a_loop_took_is_said_and_kept(
 def test_tries_are_refused_where_nothing_is_tried(magnet: Magnet, words: tuple[str, ...]) -> None:
     outcome = magnet("gen", "techno", *words, "--tries", "2", "-o", "a.wav")
     assert outcome.status == 2
-    assert "tries applies only to bpm, and to loops that follow their beat." in outcome.err
+    assert "--tries applies only to --bpm, and to loops that follow their beat." in outcome.err
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
@@ -528,8 +528,8 @@ def test_autoregressive_models_cannot_edit(magnet: Magnet, riff: Path) -> None:
             ("gen", "a", "--bpm", "120", "--bars", "4", "--loop", "--exact"),
             "--bars and --exact both",
         ),
-        (("gen", "a", "--bpm", "120"), "bpm needs bars, too"),
-        (("gen", "a", "--bars", "4"), "bars needs bpm, too"),
+        (("gen", "a", "--bpm", "120"), "--bpm needs --bars, too"),
+        (("gen", "a", "--bars", "4"), "--bars needs --bpm, too"),
         (("gen", "a", "--bpm", "300", "--bars", "4"), "bpm cannot be 300"),
         (("extend", "riff.wav", "a", "--at", "7", "b", "--to", "5"), "begins at 7 s"),
         (("edit", "riff.wav", "x", "--region", "1.5-0.5"), "1.5-0.5 is not a region"),
@@ -555,7 +555,7 @@ def test_what_can_never_work_is_refused_before_a_model_is_loaded(
     ("words", "says"),
     [
         (("gen", "a", "b", "--steps", "1,2"), "There are 2 numbers of steps"),
-        (("gen", "a", "b", "--cfg-coef", "3"), "cfg_coef cannot be used"),
+        (("gen", "a", "b", "--cfg-coef", "3"), "--cfg-coef cannot be used"),
         (("gen", "a", "--trim", "-d", "0.02"), "less than one span"),
         (("gen", "a", "-d", "11", "--steps", "1,2"), "There are 2 numbers of steps"),
         (("gen", "a", "-d", "0.1", "--loop"), "too short"),
