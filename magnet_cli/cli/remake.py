@@ -93,9 +93,10 @@ def again(
     if destination is None:
         destination = str(_beside(file, changes))
     words = _without(command_for(made, file.name, suffix)[1:], ["-o"])
+    first = ["-o", destination]  # so that a flag without a value is last, and told
     if seed is not None:
-        changes += ["--seed", str(secrets.randbelow(2**32)) if seed == _NEW else seed]
-    words = with_changes(words, [*changes, "-o", destination])
+        first += ["--seed", str(secrets.randbelow(2**32)) if seed == _NEW else seed]
+    words = with_changes(words, [*first, *changes])
     voice = Talk(TalkOptions(quiet="-q" in changes or "--quiet" in changes))
     if other := differences(made):
         voice.note(f"The result is an approximation: {'; '.join(other)}.")

@@ -36,6 +36,8 @@ def test_a_file_is_made_again_beside_itself(magnet: Magnet, home: Path) -> None:
     assert outcome.status == 0, outcome.err
     assert said("b.wav")["given"]["decoding_steps"] != [1]
     assert said("b.wav")["output"]["lufs"] == -20
+    for missing in (["--steps"], ["--seed", "9", "--steps"]):
+        assert "--steps has no value" in magnet("again", "own/a.wav", *missing).err
 
 
 def test_edits_and_loops_are_made_again_too(magnet: Magnet, home: Path) -> None:
