@@ -37,7 +37,7 @@ from magnet_cli.models.text import FASTEST, SLOWEST
 from magnet_cli.pipeline import GenerationResult, Pipeline
 from magnet_cli.request import frames_for, make_request
 from magnet_cli.resolving import gather
-from magnet_cli.settings import BarsConfig, DecodingConfig
+from magnet_cli.settings import BarsConfig, DecodingConfig, steady
 
 
 @dataclass(frozen=True)
@@ -315,8 +315,8 @@ class Model(Pipeline):
             if exact:
                 codes = pieces.extend(self, direction, frames, **hooks).codes
             else:
-                direction = looping.steadied(self, direction)
-                take = looping.best_take(self, direction, frames, tries, **hooks)
+                steadied = replace(direction, config=steady(direction.config, self.parts.defaults))
+                take = looping.best_take(self, steadied, frames, tries, **hooks)
                 codes, beat, tried, direction = take.codes, take.beat, take.tried, take.direction
         elif seconds is None:
             heard = self.hear(source, whole=True)

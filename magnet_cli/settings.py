@@ -360,12 +360,11 @@ class BarsConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.bpm is None and self.bars is not None:
+        if (self.bpm is None) != (self.bars is None):
+            here, other = _BEAT if self.bars is None else _BEAT[::-1]
             raise UsageError(
-                "bars needs bpm, too.", "Give the tempo, such as bpm 120.", settings=_BEAT
+                f"{here} needs {other}, too.", "Give both: bpm 120 bars 4.", settings=_BEAT
             )
-        if self.bpm is not None and self.bars is None:
-            raise UsageError("bpm needs bars, too.", "Give both: bpm 120 bars 4.", settings=_BEAT)
 
     def check_tries(self, loop: bool) -> None:
         """Check `tries`. Raises UsageError: it is set without bpm or a `loop` that follows its beat."""

@@ -191,13 +191,11 @@ def cut_on_beat(
 
 
 def cut_on_bars(heard: Heard, seconds: float, frame_rate: float, bar: float) -> Cut | None:
-    """Find the whole number of bars (below two bars: of half bars) nearest to `seconds`.
-
-    For sounds whose bars of `bar` frames were repeated when they were made. None: not even half a bar is
-    that near, there is too little sound, or its strongest pulse breaks there.
-    """
-    unit = bar if seconds * frame_rate >= 2 * bar else bar / 2
-    units = min(round(seconds * frame_rate / unit), math.floor(heard.seconds * frame_rate / unit))
+    """Find the number of whole bars (below two bars: of half bars) nearest to `seconds`, in a sound whose
+    bars of `bar` frames were repeated. None: it is too short, its pulse breaks there, or `bar` is 0."""
+    wanted, length = seconds * frame_rate, heard.seconds * frame_rate
+    unit = bar if wanted >= 2 * bar else bar / 2
+    units = min(round(wanted / unit), math.floor(length / unit)) if bar else 0
     frames = round(units * unit)
     if units < 1 or (miss := missed_at(heard, frames / frame_rate)) > MOST_MISSED:
         return None

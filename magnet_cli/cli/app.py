@@ -273,15 +273,13 @@ def _interrupted() -> int:
     return EXIT_INTERRUPTED
 
 
-def _explain(
-    error: Exception, arguments: Sequence[str] = (), app: typer.Typer | None = None
-) -> int:
+def _explain(error: Exception, words: Sequence[str] = (), app: typer.Typer | None = None) -> int:
     """Print an error; returns the exit status."""
     if isinstance(error, MagnetError):
         if error.settings:
             from magnet_cli.cli.settings import typed_flag
 
-            error.rename(lambda name: typed_flag(name, arguments))
+            error.rename(lambda name: typed_flag(name, words))
         _complain(error.message, error.hint, error.details)
         return error.exit_status
     if isinstance(error, typer.Abort):
@@ -293,8 +291,8 @@ def _explain(
                 _say(text)
             return EXIT_USAGE
         context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else _command_of(arguments, app)
-        return _explain(misuse(error, path, arguments))
+        path = context.command_path if context is not None else _command_of(words, app)
+        return _explain(misuse(error, path, words))
     if is_out_of_memory(error):
         hint = "Use a shorter --duration, a smaller model, or --device cpu."
         _complain("There is not enough memory for this.", hint)

@@ -17,19 +17,11 @@ from torch import Tensor
 from magnet_cli.audio.stretch import check_stretch, stretched
 from magnet_cli.audio.tempo import MOST_MISSED, Cut, cut_on_bars, cut_on_beat, hear, missed_at
 from magnet_cli.editing import pieces
-from magnet_cli.editing.looping import (
-    SHORTEST,
-    Beat,
-    Loop,
-    close_loop,
-    directions,
-    frames_to_hear,
-    steadied,
-)
+from magnet_cli.editing.looping import SHORTEST, Beat, Loop, close_loop, directions, frames_to_hear
 from magnet_cli.editing.pieces import Direction
 from magnet_cli.models.text import TEMPO
 from magnet_cli.pipeline import Pipeline
-from magnet_cli.settings import MOST_STRETCH, TRIES, BarsConfig, required
+from magnet_cli.settings import MOST_STRETCH, TRIES, BarsConfig, required, steady
 
 # Relative error of the tempo that ends the search, if a loop's seam is good, too.
 _NEAR = 0.01
@@ -88,7 +80,8 @@ def make_bars(
     cues = tuple(
         dataclasses.replace(cue, prompt=with_tempo(cue.prompt, bpm)) for cue in direction.cues
     )
-    direction = steadied(model, dataclasses.replace(direction, cues=cues))
+    config = steady(direction.config, model.parts.defaults)
+    direction = dataclasses.replace(direction, cues=cues, config=config)
     best, tried = None, 0
     for each in directions(direction, bars.tries or TRIES):
         tried += 1
@@ -135,7 +128,7 @@ def _tried(
     own = (
         piece.bar * required(bars.bars) / model.frame_rate
     )  # seconds of so many of the model's bars
-    held = cut_on_bars(heard, own, model.frame_rate, piece.bar) if piece.bar else None
+    held = cut_on_bars(heard, own, model.frame_rate, piece.bar)
     cut = held or cut_on_beat(heard, seconds, model.frame_rate, bars.beats, loop)
     if cut is None or cut.frames < SHORTEST:
         seam = missed_at(heard, seconds) if loop else 0.0

@@ -32,7 +32,7 @@ from magnet_cli.editing.pieces import (
 from magnet_cli.editing.windows import Cue, Region, Window, derived_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.pipeline import Pipeline
-from magnet_cli.settings import LOOP_TRIES, steady
+from magnet_cli.settings import LOOP_TRIES
 
 SEAM_SECONDS = 1.0  # to decode again in the first pass, at most a quarter of the piece
 MOST_PASSES = 4
@@ -109,11 +109,6 @@ class Take:
         return math.inf if self.beat is not None else self.pulse or 0.0
 
 
-def steadied(model: Pipeline, direction: Direction) -> Direction:
-    """Repeat bars more strictly than in other music, unless the direction says how strictly."""
-    return dataclasses.replace(direction, config=steady(direction.config, model.parts.defaults))
-
-
 def directions(direction: Direction, tries: int) -> Iterator[Direction]:
     """Yield `tries` directions with different seeds, the first with the given one."""
     for number in range(tries):
@@ -145,16 +140,15 @@ def best_take(
 def _take(model: Pipeline, piece: Piece, frames: int, direction: Direction) -> Take:
     """Cut a piece of at least `frames` frames to about `frames`: to whole bars if they were repeated, or else
     to a whole number of beats, or else of its strongest pulse, or else to exactly `frames`."""
-    codes = piece.codes
-    audio = model.codec.decode(codes.to(model.device)).float().cpu()[0].mean(0).numpy()
+    audio = model.codec.decode(piece.codes.to(model.device)).float().cpu()[0].mean(0).numpy()
     about = hear(audio, model.sample_rate), frames / model.frame_rate
-    cut = cut_on_bars(*about, model.frame_rate, piece.bar) if piece.bar else None
-    cut = cut or cut_on_beat(*about, model.frame_rate)
+    rate = model.frame_rate
+    cut = cut_on_bars(*about, rate, piece.bar) or cut_on_beat(*about, rate)
     if cut is not None and cut.frames >= SHORTEST:
         beat = Beat(cut.bpm, cut.beats, cut.off)
-        return Take(codes[..., : cut.frames], beat, None, direction, 1)
-    length = max(cut_on_pulse(*about, model.frame_rate) or frames, SHORTEST)
-    return Take(codes[..., :length], None, pulsing(*about), direction, 1)
+        return Take(piece.codes[..., : cut.frames], beat, None, direction, 1)
+    length = max(cut_on_pulse(*about, rate) or frames, SHORTEST)
+    return Take(piece.codes[..., :length], None, pulsing(*about), direction, 1)
 
 
 def close_loop(

@@ -237,7 +237,6 @@ def growing(
     windows = onward(frames, known, model.segment_frames, filler.overlap)
     for window in filler.fill(codes, open_, windows):
         settings = filler.describe("extend", given[..., : window.stop], of_frames=frames)
-        # Finished codes do not change.
         yield Piece(codes[..., : window.stop], settings, max(filler.request.bars, default=0.0))
 
 

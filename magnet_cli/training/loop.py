@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -178,7 +179,7 @@ class Trainer:
         self.step = state.load_checkpoint(self.accelerator, self.ema, checkpoint)
         self.best = self.output.best()
         then = state.checkpoint_record(checkpoint)
-        data = self._data()
+        data = self._data
         now = {**_plain(self.config), "clips": data["clips"]}
         was = {**then["config"], "clips": then.get("clips", now["clips"])}
         if was["clips"] == now["clips"] and {**data, **then}["clips_hash"] != data["clips_hash"]:
@@ -193,6 +194,7 @@ class Trainer:
         ]
         return True
 
+    @functools.cached_property  # it reads every caption, and each checkpoint records it
     def _data(self) -> dict[str, Any]:
         """The number of training clips, and a hash of their names, lengths, captions and tags."""
         clips, told = [clip for _, clip in self.train.source.entries], hashlib.sha256()
@@ -440,7 +442,7 @@ class Trainer:
                 self.ema,
                 self.output.directory,
                 self.step,
-                {"config": _plain(self.config), **self._data(), "folder": os.getcwd()},
+                {"config": _plain(self.config), **self._data, "folder": os.getcwd()},
                 self.config.keep_checkpoints,
             )
             self._keep_model()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +19,7 @@ from magnet_cli.editing.looping import (
 from magnet_cli.editing.pieces import Direction, Piece
 from magnet_cli.editing.windows import Cue
 from magnet_cli.errors import UsageError
-from magnet_cli.settings import DecodingConfig
+from magnet_cli.settings import DecodingConfig, steady
 from tests.editing.tiny import FAST, HOP, SAMPLE_RATE, codes_of, tiny_model
 
 PIANO = Direction.of("piano", seed=4, config=FAST)
@@ -142,15 +140,13 @@ def test_repeated_bars_are_cut_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("own", [0.0, 4.0])
 def test_bars_of_loops_are_repeated_strictly_unless_it_is_said_how(own: float) -> None:
-    model = tiny_model()
-    model.parts = dataclasses.replace(model.parts, defaults=DecodingConfig(bar_repeat=own))
+    defaults = DecodingConfig(bar_repeat=own)
     for config in (None, DecodingConfig(top_p=0.5)):
-        got = looping.steadied(model, Direction.of("piano", 4, config=config)).config
-        assert got is not None
+        got = steady(config, defaults)
         assert (got.bar_repeat, got.half_bar_repeat) == ((8.0, 4.0) if own else (None, None))
         assert got.top_p == (config and config.top_p)
     for said in (DecodingConfig(bar_repeat=0.0), DecodingConfig(half_bar_repeat=1.0)):
-        assert looping.steadied(model, Direction.of("piano", 4, config=said)).config == said
+        assert steady(said, defaults) == said
 
 
 def takes_of(monkeypatch: pytest.MonkeyPatch, *heard: Cut | float | None) -> list[Direction]:
