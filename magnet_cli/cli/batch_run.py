@@ -49,7 +49,7 @@ class BatchRun:
         talk: Talk,
         *,
         force: bool,
-        skip_bad: bool,
+        skip_bad: bool | None,
         path_end: bytes | None,
         gallery: bool = False,
         loaded: Model | None = None,
@@ -58,6 +58,7 @@ class BatchRun:
         """Set up a run.
 
         Args:
+            skip_bad: whether to skip bad lines; None: no, and there is no flag for it.
             path_end: written after each finished file's path on stdout; None: write no paths.
             gallery: whether to write a page of the clips at the end.
             loaded: the model that `model` names, if it is loaded already.
@@ -92,7 +93,7 @@ class BatchRun:
         """Check all lines of a file, then make their clips.
         Raises UsageError: a line is bad and not to be skipped, or a file would be replaced;
         PartialFailureError: lines were skipped, or clips failed."""
-        everything, jobs = self._checked(name, planned)
+        everything, jobs = self.check(name, planned)
         part = len(jobs)
         with open_manifest(self._settings.folder, self._shard) as manifest:
             say_damage(manifest, self._talk)
@@ -220,7 +221,7 @@ class BatchRun:
             UsageError: a line is bad and not to be skipped.
             PartialFailureError: lines were skipped.
         """
-        everything, jobs = self._checked(name, planned)
+        everything, jobs = self.check(name, planned)
         manifest = Manifest.read(self._settings.folder, self._shard)
         standing = Standing(manifest, self._force)
         review = standing.review(jobs)
@@ -244,8 +245,9 @@ class BatchRun:
             self._talk.note(f"Seeds are random: use --seed {self._settings.seed} for these names.")
         self._end()
 
-    def _checked(self, name: str, planned: Planned) -> tuple[list[Job], list[Job]]:
-        """Read all lines of a file; returns all jobs, and this shard's jobs."""
+    def check(self, name: str, planned: Planned) -> tuple[list[Job], list[Job]]:
+        """Read all lines of a file; returns all jobs, and this shard's jobs.
+        Raises UsageError: there are none, or a line is bad and not to be skipped."""
         jobs: list[Job] = []
         bad: list[BadLine] = []
         for item in planned:
@@ -270,7 +272,9 @@ class BatchRun:
         if bad and not self._skip_bad:
             raise UsageError(
                 f"{count_of(len(bad), 'line')} of {name} cannot be used. Nothing was made.",
-                "Repair them, or skip them with --skip-bad.",
+                "Repair them."
+                if self._skip_bad is None
+                else "Repair them, or skip them with --skip-bad.",
             )
 
     def _bad(self, line: BadLine, say: bool = True) -> None:

@@ -108,7 +108,7 @@ def evaluate(
     Computes KAD, FAD, KL and CLAP score with intervals, by judge, and writes a table to stdout. Its floor
     compares one half of the reference with the other; its ceiling is shuffled captions and white noise.
     Embeddings are cached, so measuring again takes seconds. Clips that are unreadable, silent or without a
-    counterpart are listed and left out, and the exit status is 4.
+    counterpart are listed, the rest is measured, and the exit status is 4.
     """
     from magnet_cli.evaluation.sets import name_apart, read_set
 
@@ -125,9 +125,27 @@ def evaluate(
     else:
         voice.print(found.markdown())
     if plot is not None:
-        draw(found, plot)
+        from magnet_cli.evaluation.plots import draw_comparison
+
+        draw_comparison(plot, found)
         voice.note(f"Drew {plot}")
-    say_faults([(f"{name}: {fault.where}", fault) for name, fault in found.faults], voice)
+    say_faults(found.faults, voice)
+
+
+def pairs_of(texts: Sequence[str], what: str) -> dict[str, str]:
+    """NAME=DIR texts as folders by name.
+    Raises UsageError: a name or folder is missing, or a name is given twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not name.strip() or not path:
+            raise UsageError(
+                f"{text[:80]!r} is not a {what}.", "Give NAME=DIR, such as ours=clips."
+            )
+        if name in found:
+            raise UsageError(f"Two {what}s are named {name!r}.", "Give each its own name.")
+        found[name] = path
+    return found
 
 
 def check_plot(plot: Path | None) -> None:
@@ -186,24 +204,10 @@ def measured(
         return compare(sets, reference, judges, on_clip)
 
 
-def draw(found: Comparison, path: Path) -> None:
-    """Draw the figures of a comparison, one panel per column."""
-    from magnet_cli.evaluation.plots import Panel, draw_intervals
-
-    panels = [
-        Panel(
-            column.heading,
-            {line.name: line.cells[column.key] for line in found.lines if column.key in line.cells},
-        )
-        for column in found.columns
-    ]
-    draw_intervals(path, [line.name for line in found.lines], panels, "", found.baseline)
-
-
 def say_faults(faults: Sequence[tuple[str, Fault]], voice: Talk) -> None:
-    """List clips that were left out. Raises PartialFailureError: there are any."""
-    for where, fault in faults[:_SHOWN]:
-        voice.warn(f"{where}: {fault.what}")
+    """List what was left out of which set. Raises PartialFailureError: there is anything."""
+    for name, fault in faults[:_SHOWN]:
+        voice.warn(": ".join(part for part in (name, fault.where, fault.what) if part))
     if len(faults) > _SHOWN:
         voice.warn(f"… and {len(faults) - _SHOWN} more (--json lists them all).")
     if faults:

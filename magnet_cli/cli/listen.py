@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from magnet_cli.cli.evaluate import check_plot, say_faults
+from magnet_cli.cli.evaluate import check_plot, pairs_of, say_faults
 from magnet_cli.cli.help import Group
 from magnet_cli.cli.settings import TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk
@@ -120,17 +120,8 @@ def make(
             f"{folder} already holds a study, whose answers a new key cannot read.",
             "Choose another folder with -O, or add --force.",
         )
-    named: dict[str, Path] = {}
-    for text in systems:
-        name, said, path = text.partition("=")
-        if not said or not name.strip() or not path:
-            raise UsageError(
-                f"{text[:80]!r} is not a system.", "Give NAME=DIR, such as ours=clips."
-            )
-        if name in named:
-            raise UsageError(f"Two systems are named {name!r}.", "Give each its own name.")
-        named[name] = Path(path)
-    sets = {name: read_set(path, name) for name, path in named.items()}
+    named = pairs_of(systems, "system")
+    sets = {name: read_set(Path(path), name) for name, path in named.items()}
     true = read_set(reference, "reference") if reference is not None else None
     study = make_study(
         sets,
@@ -158,13 +149,7 @@ def make(
     )
     if study.unshared:
         voice.note(f"Left out: {count_of(study.unshared, 'prompt')} that not all systems answered.")
-    say_faults(
-        [
-            (f"{name}: {fault.where}" if name else fault.where, fault)
-            for name, fault in study.faults
-        ],
-        voice,
-    )
+    say_faults(study.faults, voice)
 
 
 @app.command("results", epilog=RESULTS_EXAMPLES)
@@ -208,4 +193,4 @@ def results(
         panels = [Panel(question, of) for question, of in found.ratings.items()]
         draw_intervals(plot, list(next(iter(found.ratings.values()))), panels, found.title)
         voice.note(f"Drew {plot}")
-    say_faults([(fault.where, fault) for fault in found.faults], voice)
+    say_faults([("", fault) for fault in found.faults], voice)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.cli.evaluate import JudgeOptions, PlaceOptions, judges_of, measured, say_faults
+from magnet_cli.cli.evaluate import (
+    JudgeOptions,
+    PlaceOptions,
+    judges_of,
+    measured,
+    pairs_of,
+    say_faults,
+)
 from magnet_cli.cli.settings import (
     ClipOptions,
     ModelOptions,
@@ -28,7 +37,9 @@ from magnet_cli.settings import DECODING, DecodingConfig, OutputConfig
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
-    from magnet_cli.evaluation.sweep import Axis, SweepRow
+    from magnet_cli.batch.jobs import Planner
+    from magnet_cli.cli.batch_run import BatchRun
+    from magnet_cli.evaluation.sweep import SweepRow
 
 EXAMPLES = """
 Examples:
@@ -134,83 +145,131 @@ def sweep(
     the figures and the differences from the baseline, with intervals. Rows are batches: the same command
     again makes what is missing. A rescorer is used in the rows that vary its weight, or else in all.
     """
-    from magnet_cli.cli.loading import load
+    from magnet_cli.batch.jobs import WHOLE, BatchSettings, Planner
+    from magnet_cli.batch.manifest import Manifest
+    from magnet_cli.batch.resume import as_begun
+    from magnet_cli.checkpoints.identity import with_identities
+    from magnet_cli.checkpoints.place import find_place
+    from magnet_cli.cli.batch import named_models
+    from magnet_cli.cli.batch_run import BatchRun
+    from magnet_cli.cli.inputs import cleaned
+    from magnet_cli.cli.loading import load, loading
+    from magnet_cli.data.prompt_files import format_of, open_prompts, read_prompts
+    from magnet_cli.evaluation import sweep as ablations
+    from magnet_cli.evaluation.plots import draw_comparison
     from magnet_cli.evaluation.sets import read_set
-    from magnet_cli.evaluation.sweep import (
-        SWEEP_PRESETS,
-        draw_sweep,
-        notes_on,
-        paper_axes,
-        parse_axis,
-        rows_of,
-    )
+    from magnet_cli.request import make_request
+    from magnet_cli.resolving import check_rescorer
 
     voice = Talk(talk)
-    axes = [parse_axis(text) for text in options.vary]
-    if options.preset not in (None, *SWEEP_PRESETS):
+    axes = [ablations.parse_axis(text) for text in options.vary]
+    for _, point in (point for axis in axes for point in axis.points):
+        check_rescorer(DecodingConfig(**point), more.rescorer)
+    if options.preset not in (None, *ablations.SWEEP_PRESETS):
         raise UsageError(
-            f"There is no sweep preset {options.preset!r}.", f"Use {', '.join(SWEEP_PRESETS)}."
+            f"There is no sweep preset {options.preset!r}.",
+            f"Use {', '.join(ablations.SWEEP_PRESETS)}.",
         )
     if clips.seed is None and not options.dry_run:
         raise UsageError(
             "A sweep needs a seed, so that rows can be compared and made again.",
             "Add one, such as --seed 7.",
         )
-    named = [name for name in models.model if "=" in name]
-    plain = [name for name in models.model if "=" not in name]
+    plain = [name for name in models.model if "=" not in name or Path(name).is_dir()]
     if len(plain) > 1:
         raise UsageError("The baseline has one model.", "Add others as rows: --model NAME=DIR.")
-    others = dict(name.split("=", 1) for name in named)
-    place = ModelOptions(
-        plain[0] if plain else None,
-        models.device,
-        models.dtype,
-        models.threads,
-        models.offline,
-        models.lora,
-    )
+    others = pairs_of([name for name in models.model if name not in plain], "row")
+    kept = (models.device, models.dtype, models.threads, models.offline, models.lora)
+    place = ModelOptions(plain[0] if plain else None, *kept)
     given = more.config.over(decoding.config)
-    asked = (
-        judges_of(judges, models, judges.reference is not None, voice)
-        if _measures(judges)
-        else None
-    )
+
+    def run_of(row: SweepRow, rescored: bool, loaded: Model | None) -> tuple[BatchRun, Planner]:
+        """A row's batch. Raises UsageError: its settings exclude each other."""
+        beside = (
+            more if rescored else dataclasses.replace(more, rescorer=None, config=DecodingConfig())
+        )
+        here = place if row.model is None else dataclasses.replace(place, model=row.model, lora=())
+        config = dataclasses.replace(given, **row.decoding)
+        if loaded is not None and row.model is None:
+            make_request(loaded.parts, [None], config=config)  # checks it
+        settings = BatchSettings(
+            folder=folder / row.folder,
+            seed=clips.seed or 0,  # with --dry-run there may be none
+            num=clips.num,
+            duration=clips.duration,
+            negative=cleaned(clips.negative),
+            decoding=config,
+            output=output if force else as_begun(output, Manifest.read(folder / row.folder, WHOLE)),
+            models=with_identities(named_models(here, beside)),
+        )
+        run = BatchRun(
+            *(settings, WHOLE, "auto", here, beside, voice),
+            force=force,
+            skip_bad=None,
+            path_end=None,
+            loaded=loaded if row.model is None else None,
+        )
+        return run, Planner(settings)
+
+    with open_prompts(source) as prompts:
+        if not prompts.whole:
+            raise UsageError("A sweep reads its prompts to their end first.", "Give it a file.")
+        lines = list(read_prompts(prompts.stream, format_of(source)))
+    run, planner = run_of(ablations.SweepRow(ablations.BASELINE, ablations.BASELINE), True, None)
+    run.check(prompts.name, planner.plan(lines))
     reference = read_set(Path(judges.reference), "reference") if judges.reference else None
+    asked = None  # without any of these flags, rows are made and not measured
+    if reference is not None or judges.embedder or judges.metrics is not None:
+        asked = judges_of(judges, models, reference is not None, voice)
     model = load(place, voice)
     known = given.over(model.defaults)
     if options.preset is not None:
-        axes += paper_axes(known, model.modeling, more.rescorer is not None)
-    if more.rescorer is not None and "rescorer_weight" in _varied(axes):
+        axes += ablations.paper_axes(known, model.modeling, more.rescorer is not None)
+    varied = {name for axis in axes for _, point in axis.points for name in point}
+    if more.rescorer is not None and "rescorer_weight" in varied:
         known = dataclasses.replace(known, rescorer_weight=0.0)  # then the baseline has no rescorer
-    rows = rows_of(axes, known, others, options.cross)
+    rows = ablations.rows_of(axes, known, others, options.cross)
+    runs = []
+    for row in rows:
+        with _naming(row):
+            rescored = "rescorer_weight" not in varied or "rescorer_weight" in row.decoding
+            runs.append(run_of(row, rescored, model))
     if options.dry_run:
         for row in rows:
-            voice.data({"row": row.name, "folder": row.folder, "decoding": dict(row.decoding)})
+            record = {"row": row.name, "folder": row.folder, "decoding": dict(row.decoding)}
+            voice.data(record if row.model is None else record | {"model": row.model})
             if not voice.json:
                 voice.print(f"{row.name}  ({folder / row.folder})")
         return
-    failed = _make_rows(
-        source, folder, rows, axes, clips, place, model, given, more, output, voice, force
-    )
+    for name in others.values():  # so that a failure shows now and not in hours
+        with loading(voice, name) as on_download:
+            find_place(name, offline=models.offline, progress=on_download)
+    failed = []
+    for number, (row, (run, planner)) in enumerate(zip(rows, runs, strict=True), 1):
+        voice.note(f"Row {number} of {len(rows)}: {row.name}")
+        try:
+            with _naming(row):
+                run.whole(prompts.name, planner.plan(lines))
+        except PartialFailureError as error:
+            voice.warn(str(error))
+            failed.append(row.name)
     if asked is not None:
         sets = [read_set(folder / row.folder, row.name) for row in rows]
         found = measured(sets, reference, asked, voice)
-        found = dataclasses.replace(found, notes=(*found.notes, *notes_on(rows)))
-        table = found.markdown()
-        results = json.dumps(found.record(), indent=1)
-        for name, text in (("table.md", table), ("results.json", results)):
+        found = dataclasses.replace(found, notes=(*found.notes, *ablations.notes_on(rows)))
+        table, record = found.markdown(), found.record()
+        for name, text in (("table.md", table), ("results.json", json.dumps(record, indent=1))):
             with written(folder / name) as partial:
                 partial.write_text(f"{text}\n", "utf-8")
-        draw_sweep(
-            folder / "plot.png", found, f"{Path(source).name}: differences from the baseline"
-        )
+        title = f"{Path(source).name}: differences from the baseline"
+        draw_comparison(folder / "plot.png", found, title, differences=True)
         if voice.json:
-            voice.data({"event": "table", **found.record()})
+            voice.data({"event": "table", **record})
         else:
             voice.print(table)
         voice.note(f"Wrote {folder / 'table.md'}, results.json and plot.png")
         if not failed:
-            say_faults([(f"{name}: {fault.where}", fault) for name, fault in found.faults], voice)
+            say_faults(found.faults, voice)
     if failed:
         raise PartialFailureError(
             f"Clips of {', '.join(failed)} could not be made.",
@@ -218,84 +277,10 @@ def sweep(
         )
 
 
-def _measures(judges: JudgeOptions) -> bool:
-    """Whether to measure the rows: not if no reference, embedder or metrics were given."""
-    return judges.reference is not None or bool(judges.embedder) or judges.metrics is not None
-
-
-def _varied(axes: list[Axis]) -> set[str]:
-    """Names of the settings that the axes vary."""
-    return {name for axis in axes for _, point in axis.points for name in point}
-
-
-def _make_rows(
-    source: str,
-    folder: Path,
-    rows: list[SweepRow],
-    axes: list[Axis],
-    clips: ClipOptions,
-    place: ModelOptions,
-    model: Model,
-    given: DecodingConfig,
-    more: PartnerOptions,
-    output: OutputConfig,
-    voice: Talk,
-    force: bool,
-) -> list[str]:
-    """Make a batch for each row; returns the names of rows with failed clips."""
-    from magnet_cli.batch.jobs import WHOLE, BatchSettings, Planner
-    from magnet_cli.batch.manifest import Manifest
-    from magnet_cli.batch.resume import as_begun
-    from magnet_cli.checkpoints.identity import with_identities
-    from magnet_cli.cli.batch import named_models
-    from magnet_cli.cli.batch_run import BatchRun
-    from magnet_cli.data.prompt_files import format_of, open_prompts, read_prompts
-    from magnet_cli.data.prompts import clean_prompt
-    from magnet_cli.targets import DEFAULT_NAME
-
-    failed = []
-    varied = _varied(axes)
-    assert clips.seed is not None
-    for number, row in enumerate(rows, 1):
-        voice.note(f"Row {number} of {len(rows)}: {row.name}")
-        rescored = "rescorer_weight" not in varied or "rescorer_weight" in row.decoding
-        beside = more if rescored else dataclasses.replace(more, rescorer=None, config=_NOTHING)
-        here = place if row.model is None else dataclasses.replace(place, model=row.model, lora=())
-        settings = BatchSettings(
-            folder=folder / row.folder,
-            seed=clips.seed,
-            num=clips.num,
-            duration=clips.duration,
-            negative=clean_prompt(clips.negative) if clips.negative is not None else None,
-            decoding=dataclasses.replace(given, **row.decoding),
-            output=output if force else as_begun(output, Manifest.read(folder / row.folder, WHOLE)),
-            name=DEFAULT_NAME,
-            models=with_identities(named_models(here, beside)),
-        )
-        run = BatchRun(
-            settings,
-            WHOLE,
-            "auto",
-            here,
-            beside,
-            voice,
-            force=force,
-            skip_bad=False,
-            path_end=None,
-            loaded=model if row.model is None else None,
-        )
-        with open_prompts(source) as prompts:
-            if not prompts.whole:
-                raise UsageError("A sweep reads its prompts once per row.", "Give it a file.")
-            try:
-                lines = read_prompts(prompts.stream, format_of(source), False)
-                run.whole(prompts.name, Planner(settings).plan(lines))
-            except PartialFailureError as error:
-                voice.warn(str(error))
-                failed.append(row.name)
-            except UsageError as error:
-                raise UsageError(f"Row {row.name}: {error.message}", error.hint) from error
-    return failed
-
-
-_NOTHING = DecodingConfig()
+@contextlib.contextmanager
+def _naming(row: SweepRow) -> Iterator[None]:
+    """Usage errors name the row."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"Row {row.name}: {error.message}", error.hint) from error

@@ -38,6 +38,7 @@ from magnet_cli.evaluation.hearing import (
 from magnet_cli.evaluation.metrics import cosines, divergences, median_distance
 from magnet_cli.evaluation.sets import ClipSet, Fault
 from magnet_cli.evaluation.table import Column, Comparison, Line
+from magnet_cli.naming import Names
 
 METRICS = ("kad", "fad", "kl", "clap")
 _FEW = 100  # clips; with fewer KAD is unreliable
@@ -62,7 +63,7 @@ class Judges:
     def check(self, with_reference: bool) -> None:
         """Check that the metrics can be computed.
         Raises UsageError: one is unknown, or needs a judge or a reference that is missing."""
-        for metric in self.metrics or ():
+        for metric in () if self.metrics is None else self.metrics or ("",):
             if metric not in METRICS:
                 raise UsageError(
                     f"There is no metric {metric[:40]!r}.", f"Choose from {', '.join(METRICS)}."
@@ -93,6 +94,11 @@ class Judges:
         return self.metrics is None or metric in self.metrics
 
     @property
+    def measure_distances(self) -> bool:
+        """Whether kad or fad is asked for."""
+        return self.wants("kad") or self.wants("fad")
+
+    @property
     def _readers(self) -> list[TextEmbedder]:
         return [one for one in self.embedders if isinstance(one, TextEmbedder)]
 
@@ -100,7 +106,7 @@ class Judges:
         """The judges that are needed, each with its method to call."""
         found: list[tuple[Judge, Listen]] = []
         for one in self.embedders:
-            if self.wants("kad") or self.wants("fad") or one in self._readers:
+            if self.measure_distances or (self.wants("clap") and one in self._readers):
                 found.append((one, one.embed))
         if self.classifier is not None and self.wants("kl"):
             found.append((self.classifier, self.classifier.classify))
@@ -131,6 +137,9 @@ class _Measuring:
         self.judges, self.notes = judges, list[str]()
         self.sets, self.reference, self.units = hearing.systems, hearing.reference, hearing.units
         self.captions, self.faults = hearing.captions, list(hearing.faults)
+        # Each embedder once, with a name of its own: several folders may be called `clap`.
+        self.embedders, names = {one.identity: one for one in judges.embedders}, Names()
+        self.headings = {key: names.unused(one.name) for key, one in self.embedders.items()}
         self._check_prompts()
 
     def _check_prompts(self) -> None:
@@ -156,17 +165,17 @@ class _Measuring:
             for name, role, figure in figures:
                 table.setdefault((name, role), {})[column.key] = figure
 
-        for embedder in self.judges.embedders:
-            if embedder.name == MEL:
-                self.notes.append(
-                    "mel does not judge perception: it compares spectra and ignores melody and rhythm."
-                )
-            if self.reference is not None:
+        for embedder in self.embedders.values():
+            name = self.headings[embedder.identity]
+            if self.reference is not None and self.judges.measure_distances:
+                if embedder.name == MEL:
+                    self.notes.append(
+                        "mel does not judge perception: it compares spectra and ignores melody and rhythm."
+                    )
                 for column, figures in self._distances(embedder, self.reference):
                     add(column, figures)
             if isinstance(embedder, TextEmbedder) and self.judges.wants("clap"):
-                heading = f"CLAP score ({embedder.name}) ↑"
-                column = Column(f"clap:{embedder.name}", heading, "higher")
+                column = Column(f"clap:{name}", f"CLAP score ({name}) ↑", "higher")
                 add(column, self._fits(embedder))
         classifier = self.judges.classifier
         if classifier is not None and self.reference is not None and self.judges.wants("kl"):
@@ -195,26 +204,25 @@ class _Measuring:
             self.sets[0].name,
             tuple(differences),
             tuple(self.faults),
-            tuple(self.notes),
+            tuple(dict.fromkeys(self.notes)),
         )
 
     def _distances(
         self, embedder: Embedder, reference: HeardSet
     ) -> Iterator[tuple[Column, list[tuple[str, str, Figure]]]]:
         """KAD and FAD of every system, of the reference's halves, and of white noise."""
+        heading = self.headings[embedder.identity]
         points = _points(reference, embedder)
         halves = [points.where(lambda unit, half=half: unit % 2 == half) for half in (0, 1)]  # type: ignore[misc]
         count = min(len(points.rows), _NOISES)
-        noises = noise(embedder.sample_rate, embedder.window, count)
-        rows = self._noise_rows(embedder, embedder.embed, noises)
+        rows = self._noise_rows(embedder, embedder.embed, count)
         if isinstance(embedder, TextEmbedder):
             rows = torch.nn.functional.normalize(rows, dim=-1)
         # Each window of noise is a unit of its own, numbered after all others.
         white = Rows(rows, tuple(range(self.units, self.units + count)), count)
         sets = [(one.name, "system", points, _points(one, embedder)) for one in self.sets]
-        halves_name = f"{reference.name}, half against half"
         pairs = [
-            (halves_name, "floor", halves[0], halves[1]),
+            (f"{reference.name}, half against half", "floor", halves[0], halves[1]),
             *sets,
             ("white noise", "ceiling", points, white),
         ]
@@ -227,12 +235,9 @@ class _Measuring:
                 )
             bandwidth = median_distance(points.rows)
             if bandwidth == 0:
-                self.notes.append(
-                    f"No KAD: to {embedder.name}, half of the reference sounds identical."
-                )
-            heading = f"KAD ({embedder.name}) ↓"
+                self.notes.append(f"No KAD: to {heading}, half of the reference sounds identical.")
             yield (
-                Column(f"kad:{embedder.name}", heading, "lower"),
+                Column(f"kad:{heading}", f"KAD ({heading}) ↓", "lower"),
                 [
                     (name, role, kernel_figure(one, two, bandwidth, units))
                     for name, role, one, two in pairs
@@ -240,10 +245,10 @@ class _Measuring:
                 ],
             )
         if self.judges.wants("fad"):
-            yield from self._frechet(embedder, pairs, units)
+            yield from self._frechet(heading, pairs, units)
 
     def _frechet(
-        self, embedder: Embedder, pairs: Sequence[tuple[str, str, Rows, Rows]], units: int
+        self, heading: str, pairs: Sequence[tuple[str, str, Rows, Rows]], units: int
     ) -> Iterator[tuple[Column, list[tuple[str, str, Figure]]]]:
         fewest = fewest_rows(pairs[0][2].rows.shape[1])
         for name, role, *sets in pairs:
@@ -251,7 +256,9 @@ class _Measuring:
             if role != "system" or len(short.rows) >= fewest:
                 continue
             clips = -(-fewest * short.clips // len(short.rows))
-            problem = f"FAD ({embedder.name}) needs {fewest} windows per set, which is about {clips} clips"
+            problem = (
+                f"FAD ({heading}) needs {fewest} windows per set, which is about {clips} clips"
+            )
             if self.judges.metrics is not None:
                 raise UsageError(
                     f"{problem}; {name} or its reference has {short.clips}.",
@@ -268,10 +275,9 @@ class _Measuring:
             plain.append((name, role, figures[0]))
             if figures[1] is not None:
                 limit.append((name, role, figures[1]))
-        name = embedder.name
-        yield Column(f"fad:{name}", f"FAD ({name}) ↓", "lower"), plain
+        yield Column(f"fad:{heading}", f"FAD ({heading}) ↓", "lower"), plain
         if any(role == "system" for _, role, _ in limit):
-            yield Column(f"fad-inf:{name}", f"FAD∞ ({name}) ↓", "lower"), limit
+            yield Column(f"fad-inf:{heading}", f"FAD∞ ({heading}) ↓", "lower"), limit
 
     def _fits(self, embedder: TextEmbedder) -> list[tuple[str, str, Figure]]:
         """CLAP scores of the reference, the systems, shuffled captions, and white noise."""
@@ -303,8 +309,7 @@ class _Measuring:
                 name = f"{one.name}, captions shuffled"
                 found.append((name, "ceiling", fit(clips, others)))
         texts = texts[:_NOISES]
-        noises = noise(embedder.sample_rate, embedder.window, len(texts))
-        rows = self._noise_rows(embedder, embedder.embed, noises)
+        rows = self._noise_rows(embedder, embedder.embed, len(texts))
         white = {place: row[None] for place, row in enumerate(rows)}
         found.append(("white noise", "ceiling", fit(white, dict(enumerate(texts)))))
         return found
@@ -337,17 +342,16 @@ class _Measuring:
                 name = f"{one.name}, captions shuffled"
                 found.append((name, "ceiling", apart(clips, _shuffled(both))))
         units = sorted(asked)[:_NOISES]
-        noises = noise(classifier.sample_rate, classifier.window, len(units))
-        rows = self._noise_rows(classifier, classifier.classify, noises)
+        rows = self._noise_rows(classifier, classifier.classify, len(units))
         white = {unit: row[None] for unit, row in zip(units, rows, strict=True)}
         found.append(("white noise", "ceiling", apart(white, {unit: unit for unit in units})))
         return found
 
-    def _noise_rows(self, judge: Judge, listen: Listen, noises: list[Tensor]) -> Tensor:
-        content = sha256(f"white noise, {len(noises)}".encode()).hexdigest()
+    def _noise_rows(self, judge: Judge, listen: Listen, count: int) -> Tensor:
+        content = sha256(f"white noise, {count}".encode()).hexdigest()
         rows = self.judges.cache.get(judge, content)
         if rows is None:
-            rows = heard_rows(noises, listen)
+            rows = heard_rows(noise(judge.sample_rate, judge.window, count), listen)
             self.judges.cache.put(judge, content, rows)
         return rows
 
@@ -357,7 +361,7 @@ def _points(one: HeardSet, embedder: Embedder) -> Rows:
     rows, units = one.windows(embedder)
     if isinstance(embedder, TextEmbedder):
         rows = torch.nn.functional.normalize(rows, dim=-1)
-    return Rows(rows, units, len(one.units))
+    return Rows(rows, units, len(one.units), frozenset(one.captions))
 
 
 def _shuffled(units: list[int]) -> dict[int, int]:

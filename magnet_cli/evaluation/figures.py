@@ -28,12 +28,13 @@ class Rows:
     rows: Tensor  # [N, D]
     units: tuple[int, ...]
     clips: int
+    prompts: frozenset[int] = frozenset()  # the units that have a prompt
 
     def where(self, keep: Callable[[int], bool]) -> Rows:
         """The rows whose units `keep` accepts."""
         chosen = [i for i, unit in enumerate(self.units) if keep(unit)]
         units = tuple(self.units[i] for i in chosen)
-        return Rows(self.rows[chosen], units, len(set(units)))
+        return Rows(self.rows[chosen], units, len(set(units)), self.prompts & {*units})
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,21 @@ class DistanceFigure:
     without: Values  # the distance with each part of the units left out
     members: tuple[frozenset[int], ...]  # parts in the reference, parts in the system
     clips: int
+    prompts: frozenset[int]  # the system's units that have a prompt
+    # The same distance for some of the system's units; None: they are too few.
+    within: Callable[[frozenset[int]], DistanceFigure | None]
 
     def estimate(self) -> Estimate:
         """The distance, with its interval."""
         return jackknife(self.value, self._strata(self.without, self.members), self.clips)
 
     def minus(self, other: DistanceFigure) -> Estimate:
-        """The difference of two systems' distances from one reference, leaving out the same parts."""
+        """The difference of two systems' distances from one reference, over the prompts that both have (if
+        any), leaving out the same parts."""
+        both = self.prompts & other.prompts
+        if both and self.prompts != other.prompts:
+            one, two = self.within(both), other.within(both)
+            return Estimate(math.nan) if one is None or two is None else one.minus(two)
         members = (*self.members, other.members[1])
         strata = self._strata(self.without - other.without, members)
         return jackknife(self.value - other.value, strata, min(self.clips, other.clips))
@@ -94,7 +103,12 @@ def kernel_figure(reference: Rows, system: Rows, bandwidth: float, units: int) -
     known = np.full(units, value)
     known[: len(without)] = without.numpy()
     members = (frozenset(reference.units), frozenset(system.units))
-    return DistanceFigure(value, known, members, system.clips)
+
+    def within(some: frozenset[int]) -> DistanceFigure | None:
+        part = system.where(some.__contains__)
+        return kernel_figure(reference, part, bandwidth, units) if len(some) > 1 else None
+
+    return DistanceFigure(value, known, members, system.clips, system.prompts, within)
 
 
 def frechet_figures(
@@ -120,8 +134,17 @@ def frechet_figures(
     present = {parts[unit] for unit in (*reference.units, *system.units)}
     without = np.array([both(part) if part in present else values for part in range(count)])
     members = tuple(frozenset(parts[unit] for unit in one.units) for one in (reference, system))
-    figures = [DistanceFigure(values[i], without[:, i], members, system.clips) for i in range(2)]
-    return figures[0], figures[1] if math.isfinite(values[1]) else None
+
+    def figure(which: int) -> DistanceFigure:
+        def within(some: frozenset[int]) -> DistanceFigure | None:
+            part = system.where(some.__contains__)
+            enough = len(part.rows) >= fewest
+            return frechet_figures(reference, part, parts, fewest)[which] if enough else None
+
+        value, left_out = values[which], without[:, which]
+        return DistanceFigure(value, left_out, members, system.clips, system.prompts, within)
+
+    return figure(0), figure(1) if math.isfinite(values[1]) else None
 
 
 def parts_of(units: int, sets: Iterable[Iterable[int]]) -> list[int]:

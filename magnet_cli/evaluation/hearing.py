@@ -38,11 +38,13 @@ class Cache:
         self._folder = folder
 
     def get(self, judge: Judge, content: str) -> Tensor | None:
-        """The stored rows; None if there are none that can be read."""
+        """The stored rows; None if there are none that can be used."""
         if self._folder is None:
             return None
-        with suppress(OSError, ValueError, EOFError):
-            return torch.from_numpy(np.load(self._path(judge, content), allow_pickle=False))
+        with suppress(Exception):  # a damaged file may raise anything
+            rows = torch.from_numpy(np.load(self._path(judge, content), allow_pickle=False))
+            if rows.dtype == torch.float32 and _are_rows(rows):
+                return rows
         return None
 
     def put(self, judge: Judge, content: str, rows: Tensor) -> None:
@@ -73,7 +75,7 @@ class Heard:
 
     def __init__(self, path: Path) -> None:
         """Read the file. Raises AudioFileError: it cannot be read or is silent."""
-        self.content = content_hash(path)
+        self._path, self.content = path, content_hash(path)
         with open_sound(path) as sound:
             self._samples, self._rate = mono_of(sound.read())[0], sound.sample_rate
         if is_silent(self._samples):
@@ -86,13 +88,16 @@ class Heard:
             return kept
         samples = resample(self._samples, self._rate, judge.sample_rate)[0]
         rows = heard_rows(windows_of(torch.from_numpy(samples.copy()), judge.window), listen)
+        if not _are_rows(rows):
+            what = f"{judge.name} returns NaN or infinite values for {self._path}."
+            raise AudioFileError(what, "Try --device cpu.")
         cache.put(judge, self.content, rows)
         return rows
 
 
 def heard_rows(windows: Sequence[Tensor], listen: Listen) -> Tensor:
     """Run a judge over windows in small batches: [windows, D].
-    Raises MagnetError: it returns values that are not finite, or not one row per window."""
+    Raises MagnetError: it does not return one row per window."""
     parts = [listen(windows[i : i + _AT_ONCE]) for i in range(0, len(windows), _AT_ONCE)]
     rows = torch.cat(parts).float().cpu()
     if rows.dim() != 2 or len(rows) != len(windows):
@@ -100,9 +105,11 @@ def heard_rows(windows: Sequence[Tensor], listen: Listen) -> Tensor:
             f"The judge returned {list(rows.shape)} for {len(windows)} windows.",
             "It should return [windows, D] (docs/evaluation.md).",
         )
-    if not torch.isfinite(rows).all():
-        raise MagnetError("The judge returned NaN or infinite values.", "Try --device cpu.")
     return rows
+
+
+def _are_rows(rows: Tensor) -> bool:
+    return rows.dim() == 2 and len(rows) > 0 and bool(torch.isfinite(rows).all())
 
 
 def content_hash(path: Path) -> str:
@@ -198,8 +205,9 @@ def hear_sets(
             if on_clip is not None:
                 on_clip(done, total)
         if len(clips) < 2:
+            why = "".join(f" {fault.what}" for name, fault in faults[-1:] if name == one.name)
             raise UsageError(
-                f"Fewer than two clips of {one.name} can be measured.",
+                f"Fewer than two clips of {one.name} can be measured.{why}",
                 "Use folders of at least about a hundred clips.",
             )
         found.append(clips)

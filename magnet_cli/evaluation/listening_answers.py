@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,21 +48,14 @@ def read_key(path: Path) -> dict[str, Any]:
     return found
 
 
-def _files(answers: Iterable[Path]) -> list[Path]:
-    return [
-        file
-        for path in answers
-        for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])
-    ]
-
-
 def read_answers(
     answers: Sequence[Path], key: Mapping[str, Any]
 ) -> tuple[list[Listener], list[Fault]]:
     """Read all listeners, sorted by name; of several files of one listener the fullest counts."""
     faults: list[Fault] = []
     best: dict[str, tuple[int, str, Listener]] = {}
-    for path in _files(answers):
+    files = [sorted(path.glob("*.json")) if path.is_dir() else [path] for path in answers]
+    for path in (path for some in files for path in some):
         try:
             record = reading.read_json(path)
             listener = _listener(record, key)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from magnet_cli.evaluation.statistics import Estimate
+from magnet_cli.evaluation.table import Comparison
 from magnet_cli.files import written
 
 if TYPE_CHECKING:
@@ -16,15 +17,10 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-_ROW, _PANEL, _NAMES, _PAD, _HEAD, _FOOT = 30, 330, 300, 24, 64, 44  # pixels
+_ROW, _PANEL, _NAMES, _PAD, _HEAD, _BELOW = 30, 330, 300, 24, 64, 44  # pixels
 _FONT = 15
-_PAPER, _INK, _FAINT, _MARK, _BASE = (
-    (255, 255, 255),
-    (40, 40, 40),
-    (215, 215, 215),
-    (47, 93, 158),
-    (176, 84, 44),
-)
+_PAPER, _INK, _FAINT = (255, 255, 255), (40, 40, 40), (215, 215, 215)
+_MARK, _BASE = (47, 93, 158), (176, 84, 44)
 # Replacements for characters that pillow's built-in font lacks.
 _WORDS = {"↓": "(lower is better)", "↑": "(higher is better)", "∞": " extrapolated", "−": "-"}
 
@@ -62,7 +58,7 @@ def draw_intervals(
         AudioFileError: the file cannot be written.
     """
     width = _NAMES + len(panels) * (_PANEL + _PAD) + _PAD
-    height = _HEAD + len(rows) * _ROW + _FOOT
+    height = _HEAD + len(rows) * _ROW + _BELOW
     image, pen, font = _sheet(width, height)
     pen.text((_PAD, 12), title, _INK, font)
     for place, name in enumerate(rows):
@@ -98,6 +94,24 @@ def draw_intervals(
             pen.ellipse([at - 5, middle - 5, at + 5, middle + 5], colour)
     with written(path) as partial:
         image.save(partial, "PNG")
+
+
+def draw_comparison(
+    path: str | os.PathLike[str], found: Comparison, title: str = "", differences: bool = False
+) -> None:
+    """Draw a comparison's figures, or each system's differences from the baseline, one panel per column.
+    Raises AudioFileError: the file cannot be written."""
+    lines = found.differences if differences else found.lines
+    panels = [
+        Panel(
+            f"{column.heading} − {found.baseline}" if differences else column.heading,
+            {line.name: line.cells[column.key] for line in lines if column.key in line.cells},
+            0.0 if differences else None,
+        )
+        for column in found.columns
+    ]
+    marked = None if differences else found.baseline
+    draw_intervals(path, [line.name for line in lines], panels, title, marked)
 
 
 def _plain(text: str) -> str:

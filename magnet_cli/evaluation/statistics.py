@@ -128,7 +128,6 @@ def crowd_estimate(ratings: Values) -> Estimate:
     of_clip = max(0.0, overall - within_clip) if not math.isnan(within_clip) else 0.0
     of_rater = max(0.0, overall - within_rater) if not math.isnan(within_rater) else 0.0
     if math.isnan(within_clip) and math.isnan(within_rater):
-        of_clip = of_rater = 0.0
         rest = overall
     elif math.isnan(within_clip):
         rest = within_rater

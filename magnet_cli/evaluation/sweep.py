@@ -13,14 +13,11 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from magnet_cli.config import Modeling
 from magnet_cli.data.prompts import field_of
 from magnet_cli.errors import UsageError
-from magnet_cli.evaluation.plots import Panel, draw_intervals
-from magnet_cli.evaluation.table import Comparison
 from magnet_cli.fields import NotOfTypeError, cannot_be, settings_of, typed
 from magnet_cli.naming import Names, slug
 from magnet_cli.settings import DecodingConfig
@@ -191,24 +188,6 @@ def notes_on(rows: Sequence[SweepRow]) -> list[str]:
     """Caveats for comparing rows with the paper's."""
     varied = {name for row in rows for name in row.decoding}
     return [note for name, note in TRAINED_ANEW.items() if name in varied]
-
-
-def draw_sweep(path: Path, found: Comparison, title: str) -> None:
-    """Draw each row's difference from the baseline, one panel per column.
-    Raises AudioFileError: the file cannot be written."""
-    panels = [
-        Panel(
-            f"{column.heading} − {BASELINE}",
-            {
-                one.name: one.cells[column.key]
-                for one in found.differences
-                if column.key in one.cells
-            },
-            0.0,
-        )
-        for column in found.columns
-    ]
-    draw_intervals(path, [line.name for line in found.differences], panels, title)
 
 
 def _setting(name: str) -> str:

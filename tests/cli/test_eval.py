@@ -132,6 +132,9 @@ def test_a_sweep_shows_its_rows_and_refuses_what_cannot_vary(magnet: Magnet) -> 
         ((), "Nothing differs"),
         (("--preset", "fast"), "no sweep preset 'fast'"),
         (("-m", "musicgen", "--vary", "span_len=1"), "one model"),
+        (("--vary", "rescorer_weight=0.3"), "needs a rescorer"),
+        (("--vary", "span_len=1", "-m", "x="), "'x=' is not a row"),
+        (("--vary", "span_len=1", "-m", "x=a", "-m", "x=b"), "Two rows are named 'x'"),
     ):
         refused = magnet("sweep", "prompts.txt", "-O", "rows", *SWEEP, *arguments)
         assert refused.status == 2, refused.err
@@ -145,6 +148,44 @@ def test_a_sweep_shows_its_rows_and_refuses_what_cannot_vary(magnet: Magnet) -> 
     ]
     unseeded = magnet("sweep", "prompts.txt", "-O", "rows", "-m", SMALL, "--vary", "span_len=1")
     assert "needs a seed" in unseeded.err
+
+
+def test_what_a_sweep_cannot_make_is_said_before_it_makes_anything(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("prompts.txt").write_text("rain\n", "utf-8")
+    vary = ("--vary", "temperature=1")
+    for wrong, status, said in (
+        (("--vary", "steps=3,2"), 2, "Row decoding_steps=3,2: There are 2 numbers of steps"),
+        (("--vary", "hybrid=99"), 2, "Row hybrid=99: "),
+        (("--steps", "3,2"), 2, "Row baseline: There are 2 numbers of steps"),
+        (("-m", "other=nowhere", "--offline"), 3, "nowhere"),
+    ):
+        found = magnet("sweep", "prompts.txt", "-O", "rows", *SWEEP, *vary, *wrong)
+        assert found.status == status, found.err
+        assert said in found.err
+        assert "Made" not in found.err
+        assert not Path("rows").exists()
+    shown = magnet(
+        "sweep", "prompts.txt", "-O", "rows", *SWEEP, "-m", "x=dir", "--dry-run", "--json"
+    )
+    assert shown.records[-1] == {"row": "x", "folder": "x", "decoding": {}, "model": "dir"}
+
+    # A file of prompts that cannot be used, even before the model is loaded.
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("magnet_cli.cli.loading.load", load)
+    Path("empty.txt").touch()
+    Path("bad.jsonl").write_text('{"prompt": 3}\n', "utf-8")
+    for file, said in (
+        ("nowhere.txt", "There is no file"),
+        ("empty.txt", "has no prompts"),
+        ("bad.jsonl", "Line 1: prompt cannot be 3"),
+    ):
+        found = magnet("sweep", file, "-O", "rows", *SWEEP, *vary)
+        assert (found.status, said in found.err) == (2, True), found.err
+        assert "--skip-bad" not in found.err  # `sweep` has no such flag
 
 
 @pytest.mark.usefixtures("folders")

@@ -128,6 +128,56 @@ def test_what_cannot_be_measured_is_named_and_the_rest_is_measured(
     assert math.isfinite(figures(found, "kad:mel")["near"].value)
 
 
+def test_a_sound_on_which_a_judge_fails_is_named(sounds: dict[str, Path]) -> None:
+    loud = np.full(RATE, 1e30, np.float32)
+    soundfile.write(sounds["near"] / "000.wav", loud, RATE, subtype="FLOAT")
+    found = compared(sounds, "near")
+    (fault,) = [fault for name, fault in found.faults if name == "near"]
+    assert "mel returns NaN or infinite values for" in fault.what
+    assert figures(found, "kad:mel")["near"].count == 23
+    for path in sorted(sounds["near"].glob("*.wav"))[1:]:
+        path.write_bytes(b"broken")
+    with pytest.raises(UsageError, match=r"Fewer than two clips of near .* is not a sound"):
+        compared(sounds, "near")
+
+
+def test_differences_are_of_the_prompts_that_both_have(
+    sounds: dict[str, Path], tmp_path: Path
+) -> None:
+    """A system with further clips, far from the reference, is no worse where the other has clips."""
+    more = folder_of(sounds["near"] / "more", [f"other {i}" for i in range(9)], 900, 0.2, 300)
+    apart = {**sounds, "more": sounds["near"].rename(tmp_path / "more")}
+    apart["near"] = shutil.copytree(apart["more"], tmp_path / "near")
+    shutil.rmtree(apart["near"] / more.name)
+    found = compared(apart, "near", "more")
+    kad = figures(found, "kad:mel")
+    assert kad["more"].low > kad["near"].value
+    (difference,) = found.differences
+    assert difference.cells["kad:mel"] == Estimate(0.0, 0.0, 0.0, 24)
+
+
+def test_every_judge_has_a_column_of_its_own(sounds: dict[str, Path], tmp_path: Path) -> None:
+    folders = [save_clap(tmp_path / "clap"), save_clap(tmp_path / "other" / "clap", seconds=2)]
+    claps = [find_embedder(str(folder)) for folder in (*folders, folders[0])]
+    found = compared(sounds, "far", judges=Judges(claps, metrics=["kad", "clap"], resamples=100))
+    keys = [column.key for column in found.columns]
+    assert keys == ["kad:clap", "clap:clap", "kad:clap-2", "clap:clap-2"]
+    alone = compared(sounds, "far", judges=Judges(claps[:1], metrics=["kad"], resamples=100))
+    assert figures(found, "kad:clap") == figures(alone, "kad:clap")
+    assert len(set(found.notes)) == len(found.notes)
+
+
+def test_embedders_that_no_metric_needs_are_not_used(
+    sounds: dict[str, Path], tmp_path: Path
+) -> None:
+    ast, clap = load_classifier(str(save_ast(tmp_path / "ast"))), save_clap(tmp_path / "clap")
+    both = [MelEmbedder(), find_embedder(str(clap))]
+    for metric, keys in (("kl", ["kl:ast"]), ("clap", ["clap:clap"])):
+        judges = Judges(both, ast, [metric], 100)
+        assert len(judges.listeners()) == 1
+        assert [one.key for one in compared(sounds, "far", judges=judges).columns] == keys
+
+
 def test_sounds_without_captions_serve_where_nothing_is_paired(
     sounds: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -191,6 +241,7 @@ def test_fad_of_enough_windows_with_its_extrapolation(tmp_path: Path) -> None:
     ("metrics", "reference", "said"),
     [
         (["loudness"], True, "no metric 'loudness'"),
+        ([], True, "no metric ''"),
         (["kl"], True, "kl needs a classifier"),
         (["clap"], True, "text as well as sound"),
         (["kad"], False, "compare with a reference"),
@@ -249,9 +300,14 @@ def test_a_cache_that_cannot_be_written_or_read_costs_nothing(
     assert compared(sounds, "near", judges=blocked) == plain
     kept = Judges([MelEmbedder()], resamples=200, cache=Cache(tmp_path / "cache"))
     assert compared(sounds, "near", judges=kept) == plain
-    for path in (tmp_path / "cache").rglob("*.npy"):
-        path.write_bytes(b"cut")
-    assert compared(sounds, "near", judges=kept) == plain
+    rows = np.load(next((tmp_path / "cache").rglob("*.npy")))
+    for damaged in (b"cut", b"PK\x03\x04 cut", rows * np.nan, rows[:0], rows[0], rows > 0):
+        for path in (tmp_path / "cache").rglob("*.npy"):
+            if isinstance(damaged, bytes):
+                path.write_bytes(damaged)
+            else:
+                np.save(path, damaged)
+        assert compared(sounds, "near", judges=kept) == plain
     shutil.rmtree(tmp_path / "cache")
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from magnet_cli.errors import UsageError
+from magnet_cli.evaluation.plots import draw_comparison
 from magnet_cli.evaluation.statistics import Estimate
 from magnet_cli.evaluation.sweep import (
     BASELINE,
-    draw_sweep,
     notes_on,
     paper_axes,
     parse_axis,
@@ -133,5 +133,5 @@ def test_differences_are_drawn(tmp_path: Path) -> None:
         (),
         (),
     )
-    draw_sweep(tmp_path / "plot.png", found, "nano")
+    draw_comparison(tmp_path / "plot.png", found, "nano", differences=True)
     assert (tmp_path / "plot.png").stat().st_size > 1000
