@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,40 @@ def test_the_papers_recipes_are_read(name: str) -> None:
         "masked",
     )
     assert config.condition_dropout == {"music": 0.3, "sound": 0.1}[name]
+
+
+# What audiocraft's MAGNeT configurations set (config/solver/magnet and what they include), by group.
+OF_AUDIOCRAFT = {
+    "transformer_lm": "dim num_heads num_layers hidden_scale card n_q causal subcodes_context "
+    "compression_model_framerate dropout norm_first bias_ff layer_scale weight_init checkpointing",
+    "masking": "span_len",
+    "dataset": "segment_duration batch_size num_workers min_segment_ratio sample_on_weight "
+    "sample_on_duration aug_p mix_p mix_snr_low mix_snr_high mix_min_overlap merge_text_p "
+    "drop_desc_p drop_other_p valid.num_samples shuffle_seed",
+    "optim": "epochs updates_per_epoch optimizer lr max_norm ema.use ema.updates ema.decay ema.device "
+    "eager_sync adam.betas adam.weight_decay adam.eps",
+    "schedule": "lr_scheduler cosine.warmup cosine.lr_min_ratio cosine.cycle_length "
+    "inverse_sqrt.warmup warmup_init_lr",
+    "conditioners": "description.t5.name t5.finetune description.t5.word_dropout t5.normalize_text",
+    "generate": "use_sampling temp top_k top_p max_cfg_coef min_cfg_coef decoding_steps anneal_temp "
+    "span_scoring span_arrangement generate.every",
+    "": "training_dropout autocast autocast_dtype fsdp.use compression_model_checkpoint channels "
+    "sample_rate codebooks_pattern.modeling efficient_attention_backend deadlock.use cache.path "
+    "log_tensorboard continue_from evaluate.every checkpoint.save_every checkpoint.keep_last seed",
+}
+
+
+def test_every_parameter_of_audiocraft_has_its_counterpart() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "from-audiocraft.md").read_text("utf-8")
+    said = " ".join(re.findall(r"`([^`]+)`", text))
+    for name in " ".join(OF_AUDIOCRAFT.values()).split():
+        assert re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said), name
+    table = text.partition("## Training")[2].partition("## Evaluating")[0]
+    rows = [line.rsplit(" | ", 1) for line in table.splitlines() if line.startswith("| `")]
+    assert len(rows) > 30
+    ours = re.findall(r"`([a-z][a-z0-9_]*)(?: =[^`]*)?`", " ".join(cell for _, cell in rows))
+    theirs = {"warmup_init_lr", "mix_min_overlap", "mix_p", "weight"}
+    assert set(ours) - theirs <= set(settings_of(TrainConfig))
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
