@@ -13,7 +13,7 @@ import typer
 
 from magnet_cli.checkpoints.registry import BUILTIN_NAMES
 from magnet_cli.cli.configuration import default_model
-from magnet_cli.cli.inputs import cleaned
+from magnet_cli.cli.inputs import cleaned, say_pipe
 from magnet_cli.cli.settings import (
     ClipOptions,
     DecodingOptions,
@@ -223,6 +223,7 @@ def batch(
         workers=crew,
     )
     planner = Planner(settings)
+    say_pipe(source, voice)
     with open_prompts(source) as prompts:
         if source == STDIN and sys.stdin.isatty():
             voice.note("Type one prompt per line, then press Ctrl-D.")

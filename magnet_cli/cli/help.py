@@ -128,7 +128,9 @@ def misuse(error: Any, command: str, arguments: Sequence[str]) -> UsageError:
             near = [flag.swapcase()]  # -o for -O, and the reverse
         hint = f"Did you mean {_either(near)}? " if near else ""
         hint += f"{see} all flags.{_dashed(command, called, arguments, flag)}"
-        return UsageError(f"{command} has no flag {flag}.", hint)
+        passed = arguments[:1] == ["again"] and command != "magnet again"
+        whose = f"magnet again runs {command}, which" if passed else command
+        return UsageError(f"{whose} has no flag {flag}.", hint)
     if kind == "BadOptionUsage":
         flag = error.option_name
         if "not take" in message:
@@ -184,7 +186,8 @@ def _refused(error: Any) -> tuple[Any, str]:
 def _dashed(command: str, called: Any, arguments: Sequence[str], start: str) -> str:
     """How to give a text that begins with a dash, if one with this start was taken for a flag; start "": a
     word that may have been."""
-    if not any(one.param_type_name == "argument" for one in called.params):
+    takes_none = not any(one.param_type_name == "argument" for one in called.params)
+    if takes_none or arguments[:1] == ["again"]:
         return ""
     short = rf"-\w*{re.escape(start[1:])}"
     said = (short if len(start) == 2 else re.escape(start)) if start else r"-[a-z]{3,}( |$)"

@@ -54,10 +54,17 @@ def input_sound(name: str, prompts: Sequence[str], talk: Talk | None = None) -> 
         raise UsageError(
             "`-` reads a sound from stdin, which is a terminal.", "Pipe one in, or name a file."
         )
+    say_pipe(name, talk)
     with open_sound(stdin().buffer if name == STDIN else Path(name)) as sound:
         if talk is not None:
             say_remarks(sound, talk)
         yield sound
+
+
+def say_pipe(name: str, talk: Talk | None) -> None:
+    """Say that a named pipe is read, which waits until a program writes to it."""
+    if talk is not None and Path(name).is_fifo():
+        talk.note(f"{name} is a pipe: waiting for what a program writes to it.")
 
 
 def say_remarks(sound: Sound, talk: Talk) -> None:

@@ -163,7 +163,7 @@ def sweep(
 
     voice = Talk(talk)
     axes = [ablations.parse_axis(text) for text in options.vary]
-    for _, point in (point for axis in axes for point in axis.points):
+    for _, point in (point for axis in axes for point in axis):
         check_rescorer(DecodingConfig(**point), more.rescorer)
     if options.preset not in (None, *ablations.SWEEP_PRESETS):
         raise UsageError(
@@ -225,7 +225,7 @@ def sweep(
     known = given.over(model.defaults)
     if options.preset is not None:
         axes += ablations.paper_axes(known, model.modeling, more.rescorer is not None)
-    varied = {name for axis in axes for _, point in axis.points for name in point}
+    varied = {name for axis in axes for _, point in axis for name in point}
     if more.rescorer is not None and "rescorer_weight" in varied:
         known = dataclasses.replace(known, rescorer_weight=0.0)  # then the baseline has no rescorer
     rows = ablations.rows_of(axes, known, others, options.cross)

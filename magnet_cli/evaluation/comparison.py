@@ -135,8 +135,12 @@ def compare(
 class _Measuring:
     def __init__(self, hearing: Hearing, judges: Judges) -> None:
         self.judges, self.notes = judges, list[str]()
-        self.sets, self.reference, self.units = hearing.systems, hearing.reference, hearing.units
-        self.captions, self.faults = hearing.captions, list(hearing.faults)
+        self.sets, self.reference, self.captions = (
+            hearing.systems,
+            hearing.reference,
+            hearing.captions,
+        )
+        self.units, self.faults = len(hearing.captions), list(hearing.faults)
         # Each embedder once, with a name of its own: several folders may be called `clap`.
         self.embedders, names = {one.identity: one for one in judges.embedders}, Names()
         self.headings = {key: names.unused(one.name) for key, one in self.embedders.items()}

@@ -168,11 +168,6 @@ class Hearing:
     captions: tuple[str | None, ...]
     faults: tuple[tuple[str, Fault], ...]
 
-    @property
-    def units(self) -> int:
-        """The number of units."""
-        return len(self.captions)
-
 
 OnClip = Callable[[int, int], None]  # clips done, clips in all
 

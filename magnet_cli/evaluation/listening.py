@@ -158,6 +158,7 @@ def make_study(
         raise UsageError(
             "No prompt has a playable clip from every system.",
             "Make the batches from one prompt file: magnet batch prompts.txt -O DIR.",
+            [f"{fault.where}: {fault.what}" for _, fault in faults[:5]],
         )
     shown: list[dict[str, Any]] = []
     for id_, said, tokens in sorted(screens):

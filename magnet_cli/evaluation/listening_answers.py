@@ -97,16 +97,17 @@ def _listener(record: Any, key: Mapping[str, Any]) -> Listener:
             given = answer.get(question)
             if given is None:
                 continue
+            about = str(answer.get("screen" if key["test"] == "ab" else "clip"))
             if key["test"] == "ab":
                 if given not in screen["clips"]:
                     raise ValueError("it chooses a clip that is not in the study")
-                found[question][str(answer["screen"])] = given
-                continue
-            if answer.get("clip") not in screen["clips"]:
+            elif about not in screen["clips"]:
                 raise ValueError("it rates a clip that is not in the study")
-            if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= 100:
+            elif isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= 100:
                 raise ValueError(f"it has a rating of {str(given)[:20]}, which is not 1 to 100")
-            found[question][answer["clip"]] = given
+            if about in found[question]:
+                raise ValueError("it answers a question twice")
+            found[question][about] = given
     if not any(found.values()):
         raise ValueError("it has no answers")
     # Both are untrusted input.

@@ -140,6 +140,7 @@ def read_results(study: Path, answers: Sequence[Path]) -> Results:
         raise UsageError(
             "No file holds answers to this study.",
             "Give the JSON files that listeners downloaded, or their folder.",
+            [f"{fault.where}: {fault.what}" for fault in faults[:5]],
         )
     dropped: list[Fault] = []
     notes = []

@@ -29,40 +29,19 @@ _MOST_ROWS = 200
 _MOST_COMBINATIONS = 5000
 
 # Settings that the paper varied in training, too: a change in decoding alone is another experiment.
-TRAINED_ANEW = {
-    "span_len": "span_len changes in decoding only, while the paper trained a model for each row: "
-    "add trained variants with --model NAME=DIR.",
-    "subcodes_context": "subcodes_context changes in decoding only, while the paper trained a model for "
-    "each row: add trained variants with --model NAME=DIR.",
-}
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Settings that vary together, with their values.
-
-    Attributes:
-        points: (label, settings) of each row.
-    """
-
-    points: tuple[tuple[str, Mapping[str, Any]], ...]
+_TRAINED_ANEW = ("span_len", "subcodes_context")
+# Settings that vary together: the label and the settings of each row.
+Axis = tuple[tuple[str, Mapping[str, Any]], ...]
 
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A row: the baseline with other settings, or another model.
+    """A row: the baseline with other settings, or another model."""
 
-    Attributes:
-        name: its name in the table.
-        folder: its folder inside the sweep's.
-        decoding: settings that differ from the baseline.
-        model: the model, if not the baseline's.
-    """
-
-    name: str
-    folder: str
-    decoding: Mapping[str, Any] = field(default_factory=dict)
-    model: str | None = None
+    name: str  # in the table
+    folder: str  # in the sweep's
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # what differs from the baseline
+    model: str | None = None  # if it is not the baseline's
 
 
 def parse_axis(text: str) -> Axis:
@@ -92,7 +71,7 @@ def parse_axis(text: str) -> Axis:
             error.settings = ()
             raise
         points.append((f"{':'.join(names)}={words}", point))
-    return Axis(tuple(points))
+    return tuple(points)
 
 
 def rows_of(
@@ -113,13 +92,13 @@ def rows_of(
         UsageError: nothing varies, there are too many rows, or crossed axes share a setting.
     """
     rows, folders = [SweepRow(BASELINE, BASELINE)], Names([BASELINE])
-    combinations: Iterable[tuple[tuple[str, Mapping[str, Any]], ...]]
+    combinations: Iterable[Axis]
     if cross:
-        combinations = itertools.product(*(axis.points for axis in axes)) if axes else ()
+        combinations = itertools.product(*axes) if axes else ()
     else:
-        combinations = [(point,) for axis in axes for point in axis.points]
+        combinations = [(point,) for axis in axes for point in axis]
     seen = [dict[str, Any]()]
-    count = math.prod(len(axis.points) for axis in axes) if cross else 0
+    count = math.prod(len(axis) for axis in axes) if cross else 0
     for points in combinations if count <= _MOST_COMBINATIONS else ():
         settings: dict[str, Any] = {}
         for _, values in points:
@@ -132,13 +111,13 @@ def rows_of(
             continue
         seen.append(settings)
         name = " ".join(name for name, _ in points)
-        rows.append(SweepRow(name, folders.unused(_folder(name)), settings))
+        rows.append(SweepRow(name, folders.unused(slug(name.replace("=-", " minus "))), settings))
     if count > _MOST_COMBINATIONS or len(rows) > _MOST_ROWS:
         raise UsageError(f"A sweep has at most {_MOST_ROWS} rows.", "Vary fewer values.")
     for name, model in (models or {}).items():
         if name in (row.name for row in rows):
             raise UsageError(f"There is already a row {name!r}.", "Give the model another name.")
-        rows.append(SweepRow(name, folders.unused(_folder(name)), {}, model))
+        rows.append(SweepRow(name, folders.unused(slug(name.replace("=-", " minus "))), {}, model))
     if len(rows) == 1:
         raise UsageError(
             "Nothing differs from the baseline.", 'Say what varies: --vary "span_len=1;2;5".'
@@ -187,7 +166,12 @@ def paper_axes(defaults: DecodingConfig, modeling: Modeling, rescorer: bool) -> 
 def notes_on(rows: Sequence[SweepRow]) -> list[str]:
     """Caveats for comparing rows with the paper's."""
     varied = {name for row in rows for name in row.decoding}
-    return [note for name, note in TRAINED_ANEW.items() if name in varied]
+    return [
+        f"{name} changes in decoding only, while the paper trained a model for each row: add trained "
+        "variants with --model NAME=DIR."
+        for name in _TRAINED_ANEW
+        if name in varied
+    ]
 
 
 def _setting(name: str) -> str:
@@ -206,8 +190,3 @@ def _value(name: str, words: str) -> Any:
         return typed(each.kind, words, text=True, example=each.example)
     except NotOfTypeError as error:
         raise cannot_be(name, words[:80], str(error)) from error
-
-
-def _folder(name: str) -> str:
-    """The folder name of a row."""
-    return slug(name.replace("=-", " minus "))

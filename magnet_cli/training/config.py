@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -407,3 +408,17 @@ def check_codec_training(config: CodecTrainConfig) -> None:
             "checkpoint_every is not a multiple of report_every.",
             "Choose --checkpoint-every as a multiple of --report-every.",
         )
+    check_unseen(config.valid, [config.data])
+
+
+def check_unseen(valid: str | None, data: Iterable[str]) -> None:
+    """Raise UsageError if the validation set is training data."""
+    if valid is not None and _place(valid) in map(_place, data):
+        raise UsageError(
+            f"{valid} is training data, so it cannot be the validation set, too.",
+            "Name a folder of other clips with --valid, or none.",
+        )
+
+
+def _place(folder: str) -> Path:
+    return Path(folder).expanduser().resolve()

@@ -24,7 +24,7 @@ from magnet_cli.models.parts import Parts
 from magnet_cli.models.text import T5Encoder
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.batches import BatchDrawer, Source, TextCache, own_defaults
-from magnet_cli.training.config import TrainConfig, weighed
+from magnet_cli.training.config import TrainConfig, check_unseen, weighed
 from magnet_cli.training.encode import check_tokens, codebooks_of
 from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
 from magnet_cli.training.lock import locked
@@ -48,12 +48,8 @@ def make_trainer(
         )
     going_on = resume and (out / native.CONFIG_FILE).is_file()
     folders, weights = zip(*map(weighed, config.data), strict=True)
-    trained_on = config.valid is not None and _place(config.valid) in map(_place, folders)
-    if trained_on and not going_on:  # runs started that way may finish
-        raise UsageError(
-            f"{config.valid} is training data, so it cannot be the validation set, too.",
-            "Name a folder of other clips with --valid, or none.",
-        )
+    if not going_on:  # runs started that way may finish
+        check_unseen(config.valid, folders)
     # Checked first, so that a run that cannot start leaves no folder behind.
     if config.tensorboard:
         board_writer()
@@ -119,10 +115,6 @@ def make_trainer(
             with locked(out):
                 output.write_config(config)
     return trainer
-
-
-def _place(folder: str) -> Path:
-    return Path(folder).expanduser().resolve()
 
 
 def parts_to_train(

@@ -67,6 +67,9 @@ def test_what_cannot_be_made_again_is_said(magnet: Magnet, home: Path) -> None:
     outcome = magnet("again", "a.wav", "wind")
     assert outcome.status == 2
     assert "--prompt" in outcome.err
+    outcome = magnet("again", "a.wav", "--bad")
+    assert "magnet again runs magnet gen, which has no flag --bad." in outcome.err
+    assert "behind --" not in outcome.err
 
 
 class Device(SimpleNamespace):

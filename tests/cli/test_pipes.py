@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -243,3 +244,18 @@ def test_progress_on_a_terminal_keeps_stdout_clean(home: Path) -> None:
     ):
         assert words in text
     assert "\x1b[?25h" in text  # the cursor is shown again
+
+
+def test_a_named_pipe_is_waited_for_in_words(magnet: Magnet, home: Path) -> None:
+    """Without a word it looked as if the program did nothing, and without a writer it does so for ever."""
+    os.mkfifo("prompts")
+    os.mkfifo("sound")
+    for name, data, words in (
+        ("prompts", b"rain\n", ("batch", "prompts", "-O", "clips", *QUICK)),
+        ("sound", b"no sound", ("extend", "sound", "rain", "-o", "long.wav", "-m", SMALL)),
+    ):
+        writer = threading.Thread(target=Path(name).write_bytes, args=(data,), daemon=True)
+        writer.start()
+        found = magnet(*words)
+        writer.join(20)
+        assert f"{name} is a pipe: waiting for what a program writes to it." in found.err

@@ -110,8 +110,8 @@ def test_too_few_rows_are_refused() -> None:
 
 
 def test_the_bandwidth_is_the_median_distance() -> None:
-    rows = torch.tensor([[0.0], [1.0], [3.0]])
-    assert median_distance(rows) == 2
+    rows = torch.tensor([[0.0], [1.0], [5.0]])
+    assert median_distance(rows) == 4
 
 
 def test_divergences_and_cosines() -> None:

@@ -119,6 +119,15 @@ def test_orders_are_balanced_over_listeners(test: Any) -> None:
     assert set(firsts.values()) == {8}
 
 
+def test_why_no_prompt_can_be_asked_is_said(folders: dict[str, Path], tmp_path: Path) -> None:
+    for path in folders["strideone"].glob("*.wav"):
+        path.write_bytes(b"broken")
+    with pytest.raises(UsageError, match="No prompt has a playable clip") as none:
+        made(folders, tmp_path, "ab")
+    assert len(none.value.details) == 5
+    assert "is not a sound" in none.value.details[0]
+
+
 def test_prompts_that_a_system_lacks_are_not_asked_and_the_draw_is_the_seeds(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -260,7 +269,15 @@ def test_files_that_cannot_be_used_are_named(folders: dict[str, Path], tmp_path:
         answered(tmp_path, f"wrong{i}", lambda s, q: 50, answers=[{"screen": screen, "quality": 5}])
     (tmp_path / "cut.json").write_text("{", "utf-8")
     (tmp_path / "list.json").write_text("[]", "utf-8")
-    bad = ["more", "other", "much", "cut", "list", "gone", *(f"wrong{i}" for i in range(4))]
+    screen, (clip, *_) = next(
+        (id_, one["clips"])
+        for id_, one in json.loads((tmp_path / "study" / "key.json").read_text("utf-8"))[
+            "screens"
+        ].items()
+    )
+    both = [{"screen": screen, "clip": clip, "quality": rating} for rating in (5, 90)]
+    answered(tmp_path, "both", lambda s, q: 50, answers=both)
+    bad = ["more", "other", "much", "both", "cut", "list", "gone", *(f"wrong{i}" for i in range(4))]
     files = [good, strange, *(tmp_path / f"{name}.json" for name in bad)]
     found = read_results(tmp_path / "study", files)
     said = {Path(one.where).stem: one.what for one in found.faults}
@@ -268,10 +285,12 @@ def test_files_that_cannot_be_used_are_named(folders: dict[str, Path], tmp_path:
     assert "twice" in said["more"]
     assert "another study" in said["other"]
     assert "rating of 101" in said["much"]
+    assert "answers a question twice" in said["both"]
     assert "\x1b" not in found.markdown()
     assert any(name.startswith("[2JEve [2JEve") and len(name) <= 60 for name in found.listeners)
-    with pytest.raises(UsageError, match="No file holds answers"):
+    with pytest.raises(UsageError, match="No file holds answers") as none:
         read_results(tmp_path / "study", [tmp_path / "other.json"])
+    assert none.value.details[0].endswith("other.json: it cannot be used: it answers another study")
     with pytest.raises(DataError, match="not the key"):
         read_results(tmp_path / "cut.json", [good])
 

@@ -24,7 +24,7 @@ KNOWN = DecodingConfig(span_len=3).over(DECODING_DEFAULTS)
 
 def test_values_part_at_semicolons_and_keep_their_commas() -> None:
     axis = parse_axis("steps = 20,10,10,10; 60,10,10,10")
-    assert [values for _, values in axis.points] == [
+    assert [values for _, values in axis] == [
         {"decoding_steps": (20, 10, 10, 10)},
         {"decoding_steps": (60, 10, 10, 10)},
     ]

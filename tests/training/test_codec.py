@@ -202,9 +202,10 @@ def test_a_run_with_other_settings_is_not_gone_on_with(sounds: Path, tmp_path: P
 
 def test_silence_behind_short_clips_is_not_learned(sounds: Path, tmp_path: Path) -> None:
     """Clips were padded to the segment and the padding was trained on: nine tenths of some."""
-    fitting = train_codec(settings(sounds, tmp_path / "fitting", valid=str(sounds)))
+    unseen = str(shutil.copytree(sounds, tmp_path / "unseen"))
+    fitting = train_codec(settings(sounds, tmp_path / "fitting", valid=unseen))
     # Four times, so that each clip's weight in the means is a power of two, and nothing is rounded.
-    short = settings(sounds, tmp_path / "short", valid=str(sounds), segment_duration=4.0)
+    short = settings(sounds, tmp_path / "short", valid=unseen, segment_duration=4.0)
     padded = train_codec(short)
     assert_equal(fitting.directory, padded.directory)
     assert dataclasses.replace(fitting, directory=padded.directory) == padded
@@ -251,18 +252,19 @@ def test_a_clip_of_a_single_spectral_frame_has_no_motion(tmp_path: Path) -> None
 
 def test_a_run_of_other_sounds_is_not_gone_on_with(sounds: Path, tmp_path: Path) -> None:
     """It claimed to have trained, but kept the old codec, with a loss on the new sounds."""
-    train_codec(settings(sounds, tmp_path / "run", steps=2, valid=str(sounds)))
+    unseen = str(shutil.copytree(sounds, tmp_path / "unseen"))
+    train_codec(settings(sounds, tmp_path / "run", steps=2, valid=unseen))
     levels = (tmp_path / "run" / "levels-train.f16").stat()
     noises(tmp_path / "noises", 1.0, 1.0)
     other = str(tmp_path / "noises")
     start = train_codec(settings(sounds, tmp_path / "start", steps=0))
     more = {"data": other}, {"valid": other}, {"valid": None}, {"start_from": str(start.directory)}
     for change in more:
-        changes = {"steps": 2, "valid": str(sounds), **change}
+        changes = {"steps": 2, "valid": unseen, **change}
         with pytest.raises(UsageError, match="other settings"):
             train_codec(settings(sounds, tmp_path / "run", **changes))
     assert (tmp_path / "run" / "levels-train.f16").stat() == levels  # nor were they touched
-    train_codec(settings(sounds, tmp_path / "run", steps=2, valid=str(sounds)))
+    train_codec(settings(sounds, tmp_path / "run", steps=2, valid=unseen))
 
 
 def test_another_starting_codec_of_the_same_name_is_another_run(
@@ -354,6 +356,8 @@ def test_what_cannot_be_trained_is_said(sounds: Path, tmp_path: Path) -> None:
         train_codec(settings(sounds, tmp_path / "run", trains="some"))
     with pytest.raises(UsageError, match="checkpoint_every"):
         train_codec(settings(sounds, tmp_path / "run", report_every=3))
+    with pytest.raises(UsageError, match="is training data"):
+        train_codec(settings(sounds, tmp_path / "run", valid=f"{sounds}/../{sounds.name}"))
 
 
 def test_k_means_finds_clusters_and_revives_dead_centres() -> None:
