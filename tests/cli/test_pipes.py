@@ -252,7 +252,11 @@ def test_a_named_pipe_is_waited_for_in_words(magnet: Magnet, home: Path) -> None
     os.mkfifo("sound")
     for name, data, words in (
         ("prompts", b"rain\n", ("batch", "prompts", "-O", "clips", *QUICK)),
-        ("sound", b"no sound", ("extend", "sound", "rain", "-o", "long.wav", "-m", SMALL)),
+        (
+            "sound",
+            b"no sound",
+            ("extend", "sound", "rain", "--to", "3", "-o", "long.wav", "-m", SMALL),
+        ),
     ):
         writer = threading.Thread(target=Path(name).write_bytes, args=(data,), daemon=True)
         writer.start()

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import soundfile
 from magnet_cli.errors import UsageError
 from magnet_cli.evaluation.comparison import Judges, compare
 from magnet_cli.evaluation.embedders import MelEmbedder, find_embedder
+from magnet_cli.evaluation.figures import DistanceFigure, Rows, kernel_figure
 from magnet_cli.evaluation.hearing import Cache
 from magnet_cli.evaluation.judges import load_classifier
 from magnet_cli.evaluation.sets import name_apart, read_set
@@ -54,6 +56,22 @@ def test_the_nearer_system_is_nearer_and_the_difference_says_so(sounds: dict[str
     assert any("does not judge perception" in note for note in found.notes)
     assert any("FAD (mel) needs 500 windows" in note for note in found.notes)
     assert not found.faults
+
+
+def test_the_floor_compares_two_halves_of_the_reference(
+    sounds: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = []
+
+    def figure(one: Rows, two: Rows, *more: Any) -> DistanceFigure:
+        pairs.append((set(one.units), set(two.units)))
+        return kernel_figure(one, two, *more)
+
+    monkeypatch.setattr("magnet_cli.evaluation.comparison.kernel_figure", figure)
+    compared(sounds, "near")
+    one, two = pairs[0]
+    assert len(one) + len(two) == 24
+    assert not one & two
 
 
 def test_names_and_order_of_files_do_not_matter(sounds: dict[str, Path], tmp_path: Path) -> None:
