@@ -155,6 +155,7 @@ def sweep(
     from magnet_cli.cli.inputs import cleaned
     from magnet_cli.cli.loading import load, loading
     from magnet_cli.data.prompt_files import format_of, open_prompts, read_prompts
+    from magnet_cli.data.prompts import BadLine
     from magnet_cli.evaluation import sweep as ablations
     from magnet_cli.evaluation.plots import draw_comparison
     from magnet_cli.evaluation.sets import read_set
@@ -244,17 +245,19 @@ def sweep(
     for name in others.values():  # so that a failure shows now and not in hours
         with loading(voice, name) as on_download:
             find_place(name, offline=models.offline, progress=on_download)
-    failed = []
+    failed, asked_for = [], []
     for number, (row, (run, planner)) in enumerate(zip(rows, runs, strict=True), 1):
         voice.note(f"Row {number} of {len(rows)}: {row.name}")
+        planned = list(planner.plan(lines))
+        asked_for.append((row, [job.file for job in planned if not isinstance(job, BadLine)]))
         try:
             with _naming(row):
-                run.whole(prompts.name, planner.plan(lines))
+                run.whole(prompts.name, planned)
         except PartialFailureError as error:
             voice.warn(str(error))
             failed.append(row.name)
     if asked is not None:
-        sets = [read_set(folder / row.folder, row.name) for row in rows]
+        sets = [read_set(folder / row.folder, row.name, files) for row, files in asked_for]
         found = measured(sets, reference, asked, voice)
         found = dataclasses.replace(found, notes=(*found.notes, *ablations.notes_on(rows)))
         table, record = found.markdown(), found.record()

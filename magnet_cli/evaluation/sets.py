@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +44,13 @@ class ClipSet:
     faults: tuple[Fault, ...] = ()
 
 
-def read_set(folder: Path, name: str | None = None) -> ClipSet:
+def read_set(folder: Path, name: str | None = None, only: Container[str] | None = None) -> ClipSet:
     """Read a batch's folder by its manifest, or all sounds of any other folder.
 
     Args:
         folder: the folder of clips.
-        name: the set's name; None: the folder's.
+        name: the set's name; "": the folder's.
+        only: a batch's files to take; None: all.
 
     Raises:
         UsageError: there is no such folder, or it has no clips.
@@ -60,7 +61,7 @@ def read_set(folder: Path, name: str | None = None) -> ClipSet:
             "Give a folder made by magnet batch, or one of sounds with .txt captions.",
         )
     if any(folder.glob(f"{MANIFEST_STEM}*.jsonl")):
-        items, faults = _of_batch(folder)
+        items, faults = _of_batch(folder, only)
     else:
         items, faults = _of_sounds(folder)
     if not items:
@@ -86,13 +87,15 @@ def name_apart(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _of_batch(folder: Path) -> tuple[list[Item], list[Fault]]:
+def _of_batch(folder: Path, only: Container[str] | None) -> tuple[list[Item], list[Fault]]:
     items, faults = [], []
     manifest = Manifest.read(folder, WHOLE)
     if manifest.damaged:
         faults.append(Fault(str(manifest.path), f"{manifest.damaged} lines cannot be read"))
     for file, record in sorted(manifest.clips.items()):
         path = folder / file
+        if only is not None and file not in only:
+            continue
         try:
             check_relative(file)
         except UsageError as error:  # the manifest is untrusted

@@ -127,14 +127,10 @@ def crowd_estimate(ratings: Values) -> Estimate:
     }
     of_clip = max(0.0, overall - within_clip) if not math.isnan(within_clip) else 0.0
     of_rater = max(0.0, overall - within_rater) if not math.isnan(within_rater) else 0.0
-    if math.isnan(within_clip) and math.isnan(within_rater):
-        rest = overall
-    elif math.isnan(within_clip):
-        rest = within_rater
-    elif math.isnan(within_rater):
-        rest = within_clip
-    else:
-        rest = max(0.0, within_clip + within_rater - overall)
+    parts = [one for one in (within_clip, within_rater) if not math.isnan(one)]
+    rest = parts[0] if parts else overall
+    if len(parts) == 2:
+        rest = max(0.0, sum(parts) - overall)
     variance = of_clip * shares["clip"] + of_rater * shares["rater"] + rest * shares["rest"]
     fewer = min(clips, raters) if min(clips, raters) > 1 else max(clips, raters)
     half = _student(fewer - 1) * math.sqrt(variance)

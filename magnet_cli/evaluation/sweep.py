@@ -23,8 +23,7 @@ from magnet_cli.naming import Names, slug
 from magnet_cli.settings import DecodingConfig
 
 BASELINE = "baseline"
-PAPER = "paper"
-SWEEP_PRESETS = (PAPER,)
+SWEEP_PRESETS = ("paper",)
 _MOST_ROWS = 200
 _MOST_COMBINATIONS = 5000
 

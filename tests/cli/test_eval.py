@@ -116,6 +116,12 @@ def test_a_sweep_makes_rows_resumes_and_compares_them(magnet: Magnet, home: Path
     assert again.out == found.out
     kept = [path for path, time in made.items() if path.stat().st_mtime_ns == time]
     assert len(kept) == len(made) - 1
+    # A clip that the file no longer asks for stays, and is not measured.
+    Path("prompts.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS[:-1]), "utf-8")
+    fewer = magnet("sweep", "prompts.txt", "-O", "rows", *SWEEP, *vary)
+    assert fewer.status == 0, fewer.err
+    assert len(list(Path("rows").rglob("*.wav"))) == len(made)
+    assert "| baseline | 3 |" in fewer.out
 
 
 def test_a_sweep_shows_its_rows_and_refuses_what_cannot_vary(magnet: Magnet) -> None:

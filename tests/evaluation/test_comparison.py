@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from torch import Tensor
 
 from magnet_cli.errors import UsageError
 from magnet_cli.evaluation.comparison import Judges, compare
@@ -236,8 +239,6 @@ class Points:
     name, identity, sample_rate, window = "points", "points", RATE, RATE // 40
 
     def embed(self, windows):
-        import torch
-
         return torch.stack([w[:2] + w[-2:] for w in windows]) * 10
 
 
@@ -253,6 +254,29 @@ def test_fad_of_enough_windows_with_its_extrapolation(tmp_path: Path) -> None:
     assert fad["made"].low < fad["made"].value < fad["made"].high
     assert "made" in limit
     assert "real, half against half" not in limit
+
+
+class Scaled(MelEmbedder):
+    """An embedder with text, whose embeddings of louder sounds are longer if it is told so."""
+
+    def __init__(self, by_loudness: bool) -> None:
+        self.by_loudness = by_loudness
+
+    def embed(self, windows: Sequence[Tensor]) -> Tensor:
+        scales = [float(one.abs().max()) if self.by_loudness else 1.0 for one in windows]
+        return super().embed(windows) * torch.tensor(scales)[:, None]
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        return torch.ones(len(texts), 192)
+
+
+def test_embeddings_that_are_compared_by_cosine_are_normalised(sounds: dict[str, Path]) -> None:
+    found = [
+        compared(sounds, "far", judges=Judges([Scaled(way)], metrics=["kad"]))
+        for way in (False, True)
+    ]
+    one, two = (figures(each, "kad:mel")["far"].value for each in found)
+    assert one == pytest.approx(two, rel=1e-3)
 
 
 @pytest.mark.parametrize(
