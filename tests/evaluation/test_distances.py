@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_cli.evaluation.figures import Rows, kernel_figure
+from magnet_cli.evaluation.figures import MeanFigure, Rows, kernel_figure
 from magnet_cli.evaluation.metrics import (
     cosines,
     divergences,
@@ -122,6 +122,14 @@ def test_divergences_and_cosines() -> None:
     assert cosines(torch.eye(2), torch.tensor([[2.0, 0.0], [1.0, 1.0]])).tolist() == pytest.approx(
         [1, math.sqrt(0.5)]
     )
+
+
+def test_differences_of_means_are_paired() -> None:
+    one = MeanFigure({0: 90.0, 1: 2.0, 2: 4.0, 3: 9.0}, 200)
+    other = MeanFigure({1: 1.0, 2: 1.0, 3: 1.0, 4: 50.0}, 200)
+    found = one.minus(other)
+    assert (found.value, found.count) == (4.0, 3)
+    assert one.minus(one).high == 0
 
 
 def test_the_interval_of_the_kernel_distance_holds_the_truth_as_often_as_said() -> None:
