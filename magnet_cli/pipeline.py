@@ -15,7 +15,13 @@ from magnet_cli.decoding.contracts import Decoding, OnStep, Rescore, Sessions, S
 from magnet_cli.decoding.sampling import make_generators
 from magnet_cli.errors import UsageError
 from magnet_cli.models.parts import Parts
-from magnet_cli.models.session import RescorerSession, TextSessions, conditions_of, text_sessions
+from magnet_cli.models.session import (
+    RescorerSession,
+    TextSessions,
+    conditions_of,
+    each,
+    text_sessions,
+)
 from magnet_cli.request import GenerationRequest
 from magnet_cli.settings import BEATS_IN_BAR, DecodingConfig, required
 from magnet_cli.version import __version__
@@ -151,8 +157,8 @@ class Pipeline:
     def decode_audio(self, codes: Tensor, on_step: OnStep | None = None) -> Tensor:
         """Decode codes [B, K, T] to audio float32 [B, C, samples] on the CPU, item by item."""
         clips = []
-        for item in range(len(codes)):
-            clips.append(self.codec.decode(codes[item : item + 1]).float().cpu())
+        for item, sound in enumerate(each(codes.device, self.codec.decode, codes.split(1))):
+            clips.append(sound.float().cpu())
             if on_step is not None:
                 left = len(codes) - item - 1
                 on_step(StepEvent("codec", 0, 1, item + 1, len(codes), 0.0, 1.0, 0.0, left))

@@ -25,6 +25,7 @@ from typing import IO, Any, Literal
 from magnet_cli.batch.hands import Hand, Hire, Tell, Told
 from magnet_cli.batch.worker import Setup, Task, Worker
 from magnet_cli.errors import MagnetError
+from magnet_cli.models.precision import available_cores
 
 _LENGTH = struct.Struct("<Q")
 _TAIL = 2000  # bytes to read of an ended worker's stderr
@@ -66,13 +67,6 @@ def places(asked: int | Literal["auto"], device: str, threads: int | None) -> Pl
         by_cores = max(1, cores // (threads or 1))
         asked = len(gpus) or (by_cores if device in ("auto", "cpu") else 1)
     return Places(asked, gpus, threads or max(1, cores // asked))
-
-
-def available_cores() -> int:
-    """Number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from magnet_cli.batch.processes import available_cores
 from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.models.precision import available_cores
 
 _OWN = "magnet-ray-"  # prefix of a local cluster's folder
 _YOUNG_SECONDS = 60.0  # a younger folder may belong to a cluster that is starting

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.cli.evaluate import PlaceOptions, check_plot
-from magnet_cli.cli.loading import choose, loading, suit_threads
+from magnet_cli.cli.loading import choose, import_torch, loading
 from magnet_cli.cli.progress import counting
 from magnet_cli.cli.settings import (
     ModelOptions,
@@ -144,16 +144,12 @@ def bench(
         )
     # --shape takes precedence over a model from the environment or config.toml.
     name = models.shape or choose(ModelOptions(models.model), voice)
-    suit_threads(name)
+    import_torch(name, models.threads, what.sample is None)  # a sample is timed pass by pass
     from magnet_cli.evaluation.bench import Plan, parse_way
     from magnet_cli.evaluation.bench import bench as measured
 
     ways = None if what.ways is None else tuple(map(parse_way, _words(what.ways)))
     plan = Plan(ways, dtypes, what.batch, what.duration, what.steps, what.repeats, what.sample)
-    import torch
-
-    if models.threads is not None:
-        torch.set_num_threads(models.threads)
     supply = _shapes(models, what) if models.shape is not None else _loaded(name, models, voice)
     with counting(voice, "Measuring") as on_run:
         found = measured(name, supply, plan, on_run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import sys
 import time
@@ -41,14 +42,10 @@ def load(options: ModelOptions, talk: Talk) -> Model:
     check_name(name)  # before torch is imported to look for it
     loras = [parse_lora(text).check() for text in options.lora]
     _check_memory()
-    suit_threads(name)
     with loading(talk, name) as on_download:
-        import torch
-
+        import_torch(name, options.threads)
         from magnet_cli.api import load_model
 
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
         model = load_model(
             name,
             device=options.device,
@@ -67,28 +64,35 @@ def load(options: ModelOptions, talk: Talk) -> Model:
     return model
 
 
-# Variables by which users set the number of threads, and how threads wait.
-_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-_FEW_PARAMETERS = 30e6  # below this, a second thread waits more than it works
+_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which users set the number of threads
+_FEW_PARAMETERS = 30e6  # below this, a second thread of a pass waits more than it works
 
 
-def suit_threads(name: str) -> None:
-    """Set OpenMP's number of threads for a model, and let waiting threads sleep, unless the user set these.
+def suit_threads(name: str) -> bool:
+    """Give each pass of a small model one thread, unless torch is loaded or the user set their number.
+    Returns whether it did, so that a pass may be computed on each core."""
+    if "torch" in sys.modules or any(os.environ.get(variable) for variable in _COUNTS):
+        return False
+    if little := _is_little(name):
+        os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded
+    return little
 
-    OpenMP reads the environment when torch loads it. Spinning threads are slightly faster on an idle machine,
-    but beside other work they take each other's time: a clip took ten times as long. A large model's
-    threads spin briefly.
-    """
-    if "torch" in sys.modules:
-        return
-    little = _is_little(name)
-    if not any(os.environ.get(variable) for variable in _WAITS):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        if not little:
-            os.environ["GOMP_SPINCOUNT"] = "30000"  # 0.3 ms: longer than most of its waits
-    if not any(os.environ.get(variable) for variable in _COUNTS) and little:
-        os.environ["OMP_NUM_THREADS"] = "1"
+
+def import_torch(name: str, threads: int | None, at_once: bool = True) -> None:
+    """Import torch with threads that suit a model; `at_once`: whether passes may be computed at once."""
+    at_once = threads is None and suit_threads(name) and at_once
+    gc.disable()  # torch's objects stay: looking for garbage among them takes half a second until the exit
+    import torch
+
+    gc.freeze()
+    gc.enable()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if at_once:
+        from magnet_cli.models.precision import available_cores
+        from magnet_cli.models.session import compute_at_once
+
+        compute_at_once(available_cores())
 
 
 def _is_little(name: str) -> bool:

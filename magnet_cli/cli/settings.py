@@ -297,7 +297,10 @@ class ModelOptions:
         show_default=False,
     )
     threads: int | None = _model(
-        "CPU threads. Default: one for small models, else all.", metavar="N", low=1, high=1024
+        "CPU threads. Default: all; a small model has one for each pass.",
+        metavar="N",
+        low=1,
+        high=1024,
     )
     offline: bool = _model("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
     lora: tuple[str, ...] = _model(

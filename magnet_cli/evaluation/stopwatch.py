@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -84,7 +85,7 @@ class Watch:
     """
 
     def __init__(self, sample: int | None, device: torch.device) -> None:
-        self.passes = 0
+        self.passes, self._lock = 0, threading.Lock()  # as passes may be computed at once
         self._sample, self._device = sample, device
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
         self.spent = 0.0
@@ -113,7 +114,8 @@ class Watch:
         cross: CrossKeys | None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        self.passes += len(x)
+        with self._lock:
+            self.passes += len(x)
         if self._sample is None:
             return forward(x, attention, cross, cache)
         texts = 0 if cross is None else len(cross.rows)

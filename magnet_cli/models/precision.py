@@ -96,6 +96,13 @@ def check_room(name: str, config: LMConfig, dtype: str, device: torch.device) ->
     )
 
 
+def available_cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
 def free_memory(device: torch.device) -> int | None:
     """Free bytes of a GPU, or of the machine within a container's limit; None: unknown."""
     if device.type == "cuda":

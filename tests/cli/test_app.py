@@ -337,15 +337,17 @@ def test_help_of_gen_shows_the_flags_of_every_day(
     assert f"--help-all shows {left_out} more flags" in " ".join(short.split())
 
 
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
 @pytest.mark.parametrize(
     ("model", "given", "expected"),
     [
-        ("nano", {}, {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}),
-        ("small", {}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "30000"}),
-        ("nano", {"OMP_NUM_THREADS": "4"}, {"OMP_NUM_THREADS": "4", "OMP_WAIT_POLICY": "PASSIVE"}),
-        ("nano", {"GOMP_SPINCOUNT": "9"}, {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "9"}),
-        ("small", {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
-        ("./damaged", {}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "30000"}),
+        ("nano", {}, {"OMP_NUM_THREADS": "1"}),
+        ("small", {}, {}),
+        ("nano", {"OMP_NUM_THREADS": "4"}, {"OMP_NUM_THREADS": "4"}),
+        ("nano", {"MKL_NUM_THREADS": "1"}, {"MKL_NUM_THREADS": "1"}),
+        ("./damaged", {}, {}),
     ],
 )
 def test_threads_suit_the_model_unless_the_user_says(
@@ -355,15 +357,57 @@ def test_threads_suit_the_model_unless_the_user_says(
     given: dict[str, str],
     expected: dict[str, str],
 ) -> None:
-    """Beside six busy processes a clip of nano took 100 s with spinning threads, and 12 s with sleeping
-    ones."""
-    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-    for variable in variables:
+    for variable in VARIABLES:
         monkeypatch.setenv(variable, given.get(variable, ""))  # undone afterwards
     Path("damaged").mkdir()
     Path("damaged/config.json").write_text('{"parameters": "many"}')
-    suit_threads(model)  # torch is loaded: too late
-    assert {name: os.environ[name] for name in variables if os.environ[name]} == given
+    assert not suit_threads(model)  # torch is loaded: too late
+    assert {name: os.environ[name] for name in VARIABLES if os.environ[name]} == given
     monkeypatch.delitem(sys.modules, "torch")
-    suit_threads(model)
-    assert {name: os.environ[name] for name in variables if os.environ[name]} == expected
+    assert suit_threads(model) == (given != expected)
+    assert {name: os.environ[name] for name in VARIABLES if os.environ[name]} == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "30000"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ({"GOMP_SPINCOUNT": "9"}, {"GOMP_SPINCOUNT": "9"}),
+    ],
+)
+def test_waiting_threads_sleep_in_every_command(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: dict[str, str]
+) -> None:
+    """Beside six busy processes a clip of nano took 100 s with spinning threads, and 12 s with sleeping
+    ones. Training and the workers of a batch had been left out."""
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, given.get(variable, ""))
+    assert run(["config", "nonsense"]) == EXIT_USAGE
+    assert {name: os.environ[name] for name in VARIABLES if os.environ[name]} == expected
+
+
+@pytest.mark.process
+def test_passes_of_a_small_model_are_computed_at_once(home: Path) -> None:
+    """The second core idled, as a small model's layers are too small for two threads."""
+    command = [
+        *processes.MAGNET,
+        "gen",
+        "soft piano",
+        "-m",
+        "nano",
+        "--seed",
+        "3",
+        "-d",
+        "2",
+        "-n",
+        "2",
+    ]
+    files = {}
+    for name, more in {"all": {}, "one": {"OMP_NUM_THREADS": "1"}}.items():
+        env = {**os.environ, **dict.fromkeys(VARIABLES, ""), **more}
+        done = processes.run([*command, "-o", f"{name}.wav"], env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        files[name] = [path.read_bytes() for path in sorted(Path().glob(f"{name}*.wav"))]
+    assert len(files["all"]) == 2
+    assert files["all"] == files["one"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from magnet_cli.models.lm import LanguageModel
-from magnet_cli.models.session import MaskedSession
+from magnet_cli.models.session import MaskedSession, compute_at_once
 from tests.models.tiny import stage_hidden, tiny_lm
 
 FRAMES, ROWS = 14, 9
@@ -94,3 +96,49 @@ def test_the_prefix_passes_through_the_model_once(monkeypatch: pytest.MonkeyPatc
         session(codes, 0, codes[:, 0] == lm.config.mask_id, False)
     rows = lm.pattern.steps(FRAMES)
     assert sorted(lengths) == sorted([ROWS] * 2 + [rows - ROWS] * 6)
+
+
+@pytest.fixture
+def three_at_once() -> Iterator[None]:
+    compute_at_once(3)
+    yield
+    compute_at_once(1)
+
+
+@pytest.mark.usefixtures("three_at_once")
+@pytest.mark.parametrize("rows", [0, ROWS])
+@pytest.mark.parametrize("with_null", [True, False])
+@torch.inference_mode()
+def test_passes_at_once_give_the_same_bits(
+    rows: int, with_null: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm = hybrid(100)
+    session = MaskedSession(lm, texts(), [None, None], prefix_rows=rows)
+    names: list[str] = []
+    met = threading.Event()
+    whole = lm.transformer.forward
+
+    def noted(x: Tensor, *rest: object) -> Tensor:
+        names.append(threading.current_thread().name)
+        if len(names) > 1:
+            met.set()
+        assert met.wait(10)  # in vain if passes are not computed at once
+        return whole(x, *rest)  # type: ignore[arg-type]
+
+    codes = codes_at(lm, 1)
+    positions = codes[:, 1] == lm.config.mask_id
+    for asked in ([True, True], [False, True]):
+        here = positions & torch.tensor(asked)[:, None]
+        with monkeypatch.context() as patched:
+            patched.setattr(lm.transformer, "forward", noted)
+            at_once = session(codes, 1, here, with_null)
+        compute_at_once(1)
+        one_by_one = session(codes, 1, here, with_null)
+        compute_at_once(3)
+        assert torch.equal(at_once[0], one_by_one[0])
+        if with_null:
+            assert at_once[1] is not None
+            assert torch.equal(at_once[1], one_by_one[1] if one_by_one[1] is not None else codes)
+        else:
+            assert at_once[1] is one_by_one[1] is None
+    assert {name.partition("_")[0] for name in names} == {"pass"}
