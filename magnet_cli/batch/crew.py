@@ -51,15 +51,10 @@ class Crew:
     def __init__(
         self, hire: Hire, count: int | Callable[[], int], told: OnCrew, at_once: bool = False
     ) -> None:
-        """Set up a crew without starting workers.
+        """Set up a crew without starting workers: `hire` starts one, `told` is called with what they do.
 
-        Args:
-            hire: starts a worker.
-            count: number of workers, or a function that returns it if it varies.
-            told: called with what workers do.
-            at_once: start all workers at the beginning; otherwise only the first until its model is
-                loaded, so that downloads happen once.
-        """
+        `at_once`: start all at the beginning; otherwise only the first until its model is loaded, so that
+        downloads happen once."""
         self._hire, self._told, self._at_once = hire, told, at_once
         self._count: Callable[[], int] = count if callable(count) else lambda: count
         self._counted = 0.0  # time of the last check of the count
@@ -130,16 +125,8 @@ class Crew:
         manifest: Manifest,
         on_outcome: OnOutcome,
     ) -> None:
-        """Make every wanted job, as `Engine.run`.
-
-        Args:
-            size: jobs per group.
-            manifest: where clips are recorded.
-            on_outcome: called with each clip's outcome, in a thread.
-
-        Raises:
-            Exception: an error that affects every clip, such as a full disk.
-        """
+        """Make every wanted job in groups of `size`, as `Engine.run`; `on_outcome` is called in a thread.
+        Raises Exception: an error that affects every clip, such as a full disk."""
         self._manifest, self._on_outcome = manifest, on_outcome
         try:
             self._submit(jobs, wanted, size, manifest)

@@ -54,13 +54,8 @@ class Places:
 
 
 def places(asked: int | Literal["auto"], device: str, threads: int | None) -> Places:
-    """Place workers on this machine.
-
-    Args:
-        asked: number of workers; auto: one per GPU, or without a GPU as many as the cores allow.
-        device: the value of `--device`.
-        threads: per worker; None: its share of the cores.
-    """
+    """Place `asked` workers on this machine; auto: one per GPU, or without a GPU as many as the cores allow.
+    `threads`: per worker; None: its share of the cores."""
     cores = available_cores()
     gpus = visible_gpus() if device in ("auto", "cuda") else ()
     if asked == "auto":

@@ -102,20 +102,11 @@ class Worker:
         on_download: Callable[[Progress], None] | None = None,
         on_stuck: Callable[[MagnetError], None] = lambda error: None,
     ) -> None:
-        """Load the models.
+        """Load the models; `name` is for partial files.
 
-        Args:
-            name: the worker's name, for partial files.
-            setup: the settings.
-            on_outcome: called with each clip's outcome, from a thread.
-            on_begin: called with each prompt that begins.
-            on_less: called with the new batch size when memory runs out.
-            on_download: called with the progress of downloads.
-            on_stuck: called from a thread with an error that affects every clip, such as a full disk.
-
-        Raises:
-            MagnetError: a model cannot be loaded, or a partner does not fit.
-        """
+        `on_outcome` and `on_stuck` are called from a thread: with each clip's outcome, and with an error that
+        affects every clip, such as a full disk; `on_less` with the new batch size when memory runs out.
+        Raises MagnetError: a model cannot be loaded, or a partner does not fit."""
         self._model, partners = _loaded(setup, on_download)
         self.fitter = Fitter(self._model, partners)
         self.facts = Facts.of(self._model, with_identities(setup.models))
@@ -145,12 +136,9 @@ class Worker:
         self._writer.__exit__(Stopped, None, None)  # its error was already reported
 
     def answer(self, question: Question) -> list[Any]:
-        """Answer a question of the driver, which has no model; may be called while clips are made.
-
-        Args:
-            question: ("fits", jobs), answered by the Fit of each job or a MagnetError; ("unknown", prompts),
-                answered by the prompts of which the model knows no word.
-        """
+        """Answer a question of the driver, which has no model; may be called while clips are made:
+        ("fits", jobs) by the Fit of each job or a MagnetError; ("unknown", prompts) by the prompts of which
+        the model knows no word."""
         kind, values = question
         if kind == "unknown":
             return unknown_prompts(values, self._model)

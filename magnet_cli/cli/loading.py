@@ -136,22 +136,10 @@ def load_partners(
     frames: int | None,
     talk: Talk,
 ) -> dict[str, Model | None]:
-    """Load the named partners on the device of `model`, and report their roles.
+    """Load the named partners on the device of `model`, by the options `place`, and report their roles.
 
-    Args:
-        options: the partners' names.
-        place: the options by which the main model was loaded.
-        model: the main model.
-        config: the given decoding settings.
-        frames: length of the clips; None: the segment.
-        talk: for notes.
-
-    Returns:
-        the arguments `rescorer` and `hybrid_model` of `Model.generate`.
-
-    Raises:
-        MagnetError: one cannot be loaded, or does not fit.
-    """
+    Returns the arguments `rescorer` and `hybrid_model` of `Model.generate` for clips of `frames` frames.
+    Raises MagnetError: one cannot be loaded, or does not fit."""
     from magnet_cli.models.parts import Parts
     from magnet_cli.request import check_hybrid
     from magnet_cli.resolving import SELF, gather

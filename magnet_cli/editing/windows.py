@@ -79,15 +79,8 @@ class Window:
 
 
 def overlap_frames(seconds: float | None, segment: int, frame_rate: float) -> int:
-    """Number of frames that windows share with known ones.
-
-    Args:
-        seconds: the requested overlap; None: OVERLAP of the segment.
-        segment: frames of the model's segment.
-
-    Raises:
-        UsageError: a window would have no new or no known frames.
-    """
+    """Number of frames that windows share with known ones; without `seconds`, OVERLAP of a segment.
+    Raises UsageError: a window would have no new or no known frames."""
     if seconds is None:
         frames = max(round(OVERLAP * segment), 1)
     else:
