@@ -30,7 +30,7 @@ from magnet_cli.evaluation.listening import (
 from magnet_cli.evaluation.listening_results import read_results
 from magnet_cli.evaluation.plots import Panel, draw_intervals
 from magnet_cli.evaluation.sets import read_set
-from magnet_cli.evaluation.statistics import Estimate
+from magnet_cli.evaluation.statistics import Estimate, holm
 from tests.evaluation.judges import folder_of
 
 PROMPTS = [f"tone <b>number</b> {i}" for i in range(6)]
@@ -241,6 +241,49 @@ def test_mushra_leaves_out_who_misses_the_reference_or_praises_the_anchor(
     assert list(found.ratings["quality"]) == ["nonoverlap", "strideone", REFERENCE, ANCHOR]
     with pytest.raises(UsageError, match="leaves no listener"):
         read_results(tmp_path / "study", files[1:])
+
+
+def test_the_rules_of_mushra_count_cases(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Two missed references of six are more than a fifth, one is not; three anchors are no more than half."""
+    made(folders, tmp_path, "mushra")
+    good = {"nonoverlap": 50, "strideone": 70, REFERENCE: 97, ANCHOR: 20}
+
+    def careless(system: str, cases: int, rating: int) -> Callable[[str, str], int]:
+        seen = itertools.count()
+        return lambda s, q: rating if s == system and next(seen) < cases else good[s]
+
+    files = [
+        answered(
+            tmp_path, f"{system}-{cases}", careless(system, cases, rating), f"{system} {cases}"
+        )
+        for system, cases, rating in (
+            (REFERENCE, 1, 89),
+            (REFERENCE, 2, 89),
+            (ANCHOR, 3, 81),
+            (ANCHOR, 4, 81),
+        )
+    ]
+    found = read_results(tmp_path / "study", files)
+    assert set(found.listeners) == {f"{REFERENCE} 1", f"{ANCHOR} 3"}
+    assert {one.where for one in found.dropped} == {f"{REFERENCE} 2", f"{ANCHOR} 4"}
+
+
+def test_p_values_are_corrected_for_all_pairs_of_a_question(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systems = {name: read_set(folder) for name, folder in folders.items()}
+    make_study(systems, None, "mos", tmp_path / "study", seed=3)
+    rng = np.random.default_rng(0)
+    levels = {"nonoverlap": 50, "strideone": 54, "truth": 60}
+    files = [
+        answered(tmp_path, f"r{i}", lambda s, q: int(levels[s] + rng.integers(-9, 10)))
+        for i in range(2)
+    ]
+    corrected = [one.p for one in read_results(tmp_path / "study", files).differences]
+    monkeypatch.setattr("magnet_cli.evaluation.listening_results.holm", list)
+    plain = [one.p for one in read_results(tmp_path / "study", files).differences]
+    assert len(plain) == 6
+    assert corrected == [*holm(plain[:3]), *holm(plain[3:])] != plain
 
 
 def test_choices_are_shares_with_wilsons_interval(folders: dict[str, Path], tmp_path: Path) -> None:

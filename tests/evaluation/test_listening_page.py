@@ -171,8 +171,11 @@ def test_a_mushra_session_by_hand_with_a_reload_in_its_middle(
     browser.set_window_size(390, 800)
     session.picture("mushra-phone")
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
-    session.hear_all()
     session.rate(values)
+    assert "Hear the reference to its end." in session.text()
+    assert not session.may_go_on
+    session.hear_all()
+    assert session.may_go_on
     session.go_on()
     session.picture("end-phone")
     answers = json.loads(session.download(downloads).read_text("utf-8"))
@@ -193,13 +196,22 @@ def test_an_ab_session_on_a_phone(tmp_path: Path, browser: Any, downloads: Path)
     session.open(4)
     session.picture("begin-phone")
     session.begin("")
-    for screen in range(2):
-        assert not session.may_go_on
-        session.hear_all()
-        assert "Choose" in session.text()
+
+    def choose() -> None:
         for radio in session.find("input[type=radio]"):
             if key["clips"][radio.get_attribute("value")]["system"] == "two":
                 radio.click()
+
+    for screen in range(2):
+        assert not session.may_go_on
+        if screen == 0:  # whoever chooses before hearing has to hear nevertheless
+            choose()
+            assert not session.may_go_on
+            assert "Hear A to its end" in session.text()
+        session.hear_all()
+        if screen == 1:
+            assert "Choose" in session.text()
+            choose()
         session.picture(f"ab-phone-{screen}")
         assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
         assert session.may_go_on
