@@ -119,6 +119,7 @@ def test_passes_at_once_give_the_same_bits(
     whole = lm.transformer.forward
 
     def noted(x: Tensor, *rest: object) -> Tensor:
+        assert torch.is_inference_mode_enabled()  # a mode is a thread's own
         names.append(threading.current_thread().name)
         if len(names) > 1:
             met.set()
