@@ -21,7 +21,7 @@ from magnet_cli.settings import DecodingConfig
 ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 
 DEFAULTS = DecodingConfig(
-    decoding_steps=(20, 12, 12, 12, 1, 1, 1, 1, 1, 1, 1, 1),
+    decoding_steps=(20, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1, 1),
     temperature=1.0,
     anneal_temperature=True,
     top_p=0.9,

@@ -225,7 +225,7 @@ NANO = {
 # And what they record since bars are repeated.
 TODAY = NANO | {
     "decoding": NANO["decoding"] | {  # type: ignore[operator]
-        "decoding_steps": [20, 12, 12, 12, 1, 1, 1, 1, 1, 1, 1, 1], "max_cfg_coef": 4.0,
+        "decoding_steps": [20, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1, 1], "max_cfg_coef": 4.0,
         "min_cfg_coef": 1.0, "bar_repeat": 4.0, "half_bar_repeat": 0.0, "span_len": 1,
         "span_order": "spread", "hybrid": 4.0,
     },
