@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from magnet_cli.batch.jobs import Planner
     from magnet_cli.cli.batch_run import BatchRun
     from magnet_cli.evaluation.sweep import SweepRow
+    from magnet_cli.evaluation.table import Comparison
 
 EXAMPLES = """
 Examples:
@@ -157,7 +158,6 @@ def sweep(
     from magnet_cli.data.prompt_files import format_of, open_prompts, read_prompts
     from magnet_cli.data.prompts import BadLine
     from magnet_cli.evaluation import sweep as ablations
-    from magnet_cli.evaluation.plots import draw_comparison
     from magnet_cli.evaluation.sets import read_set
     from magnet_cli.request import make_request
     from magnet_cli.resolving import check_rescorer
@@ -260,17 +260,7 @@ def sweep(
         sets = [read_set(folder / row.folder, row.name, files) for row, files in asked_for]
         found = measured(sets, reference, asked, voice)
         found = dataclasses.replace(found, notes=(*found.notes, *ablations.notes_on(rows)))
-        table, record = found.markdown(), found.record()
-        for name, text in (("table.md", table), ("results.json", json.dumps(record, indent=1))):
-            with written(folder / name) as partial:
-                partial.write_text(f"{text}\n", "utf-8")
-        title = f"{Path(source).name}: differences from the baseline"
-        draw_comparison(folder / "plot.png", found, title, differences=True)
-        if voice.json:
-            voice.data({"event": "table", **record})
-        else:
-            voice.print(table)
-        voice.note(f"Wrote {folder / 'table.md'}, results.json and plot.png")
+        _write(found, folder, Path(source).name, voice)
         if not failed:
             say_faults(found.faults, voice)
     if failed:
@@ -278,6 +268,23 @@ def sweep(
             f"Clips of {', '.join(failed)} could not be made.",
             "Run the same command to try them again.",
         )
+
+
+def _write(found: Comparison, folder: Path, prompts: str, voice: Talk) -> None:
+    """Write a comparison as table.md, results.json and plot.png, and print it."""
+    from magnet_cli.evaluation.plots import draw_comparison
+
+    table, record = found.markdown(), found.record()
+    for name, text in (("table.md", table), ("results.json", json.dumps(record, indent=1))):
+        with written(folder / name) as partial:
+            partial.write_text(f"{text}\n", "utf-8")
+    title = f"{prompts}: differences from the baseline"
+    draw_comparison(folder / "plot.png", found, title, differences=True)
+    if voice.json:
+        voice.data({"event": "table", **record})
+    else:
+        voice.print(table)
+    voice.note(f"Wrote {folder / 'table.md'}, results.json and plot.png")
 
 
 @contextlib.contextmanager

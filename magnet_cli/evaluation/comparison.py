@@ -135,11 +135,8 @@ def compare(
 class _Measuring:
     def __init__(self, hearing: Hearing, judges: Judges) -> None:
         self.judges, self.notes = judges, list[str]()
-        self.sets, self.reference, self.captions = (
-            hearing.systems,
-            hearing.reference,
-            hearing.captions,
-        )
+        self.sets, self.reference = hearing.systems, hearing.reference
+        self.captions = hearing.captions
         self.units, self.faults = len(hearing.captions), list(hearing.faults)
         # Each embedder once, with a name of its own: several folders may be called `clap`.
         self.embedders, names = {one.identity: one for one in judges.embedders}, Names()

@@ -49,7 +49,7 @@ def read_set(folder: Path, name: str | None = None, only: Container[str] | None 
 
     Args:
         folder: the folder of clips.
-        name: the set's name; "": the folder's.
+        name: the set's name; None: the folder's.
         only: a batch's files to take; None: all.
 
     Raises:

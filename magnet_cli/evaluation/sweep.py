@@ -91,6 +91,11 @@ def rows_of(
         UsageError: nothing varies, there are too many rows, or crossed axes share a setting.
     """
     rows, folders = [SweepRow(BASELINE, BASELINE)], Names([BASELINE])
+
+    def add(name: str, settings: Mapping[str, Any], model: str | None = None) -> None:
+        folder = folders.unused(slug(name.replace("=-", " minus ")))
+        rows.append(SweepRow(name, folder, settings, model))
+
     combinations: Iterable[Axis]
     if cross:
         combinations = itertools.product(*axes) if axes else ()
@@ -109,14 +114,13 @@ def rows_of(
         if settings in seen:
             continue
         seen.append(settings)
-        name = " ".join(name for name, _ in points)
-        rows.append(SweepRow(name, folders.unused(slug(name.replace("=-", " minus "))), settings))
+        add(" ".join(name for name, _ in points), settings)
     if count > _MOST_COMBINATIONS or len(rows) > _MOST_ROWS:
         raise UsageError(f"A sweep has at most {_MOST_ROWS} rows.", "Vary fewer values.")
     for name, model in (models or {}).items():
         if name in (row.name for row in rows):
             raise UsageError(f"There is already a row {name!r}.", "Give the model another name.")
-        rows.append(SweepRow(name, folders.unused(slug(name.replace("=-", " minus "))), {}, model))
+        add(name, {}, model)
     if len(rows) == 1:
         raise UsageError(
             "Nothing differs from the baseline.", 'Say what varies: --vary "span_len=1;2;5".'

@@ -140,11 +140,8 @@ class MaskedSession:
             one = slice(item, item + 1)
             return self._logits(codes[one], stage, positions[one], cross)
 
-        said = [
-            *each(
-                codes.device, logits, asked * len(texts), [text[i] for text in texts for i in asked]
-            )
-        ]
+        crosses = [text[item] for text in texts for item in asked]
+        said = [*each(codes.device, logits, asked * len(texts), crosses)]
         cond, null = said[: len(asked)], said[len(asked) :]
         return torch.cat(cond), torch.cat(null) if with_null else None
 
@@ -195,9 +192,8 @@ class RescorerSession:
     def __call__(self, codes: Tensor, streams: Sequence[int]) -> Tensor:
         """Codes [B, K, T], complete up to the last of G streams -> probabilities float32 [B, T, G]."""
         groups = codes.split(1) if self.one_by_one else [codes]
-        return torch.cat(
-            [*each(codes.device, self._probs, groups, [streams] * len(groups), self.cross)]
-        )
+        said = each(codes.device, self._probs, groups, [streams] * len(groups), self.cross)
+        return torch.cat([*said])
 
     def _probs(self, codes: Tensor, streams: Sequence[int], cross: CrossKeys) -> Tensor:
         below = codes.clone()
