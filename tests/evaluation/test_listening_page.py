@@ -79,9 +79,10 @@ class Session:
         self.find("#download")[0].click()
         deadline = time.monotonic() + 20
         while True:
-            fresh = [path for path in set(downloads.iterdir()) - before if path.suffix == ".json"]
-            if fresh:
-                return fresh[0]
+            for path in set(downloads.iterdir()) - before:
+                # Chromium holds the name with an empty file until all is written.
+                if path.suffix == ".json" and _is_json(path):
+                    return path
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -89,6 +90,14 @@ class Session:
         """Saved in the folder MAGNET_PICTURES, for inspection."""
         if folder := os.environ.get("MAGNET_PICTURES"):
             self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def study_of(
@@ -130,8 +139,8 @@ def test_three_listeners_rate_ten_clips_a_system(
         assert "Thank you" in session.text()
         session.download(downloads)
     found = read_results(tmp_path / "study", [downloads])
-    assert found.listeners == ("rater 1", "rater 2", "rater 3")
     assert not found.faults
+    assert found.listeners == ("rater 1", "rater 2", "rater 3")
     assert not found.dropped
     assert found.ratings["quality"]["two"].value == 60
     assert found.ratings["relevance"]["one"].value == 39
