@@ -39,7 +39,7 @@ Exit status: 0 done, 1 unexpected error, 2 wrong usage, 3 model not available,
 4 some items failed, 129 terminal closed, 130 interrupted, 141 pipe closed,
 143 terminated."""
 
-# Each command's module, whose `register(program)` adds it, and its line in `magnet --help`. Only the
+# Each command's module, whose `app` is merged into the program, and its line in `magnet --help`. Only the
 # module of the called command is imported, so that `--help` is fast.
 COMMANDS = {
     "gen": ("magnet_cli.cli.generate", "Generate sound from text."),
@@ -86,7 +86,7 @@ def build_app(only: str | None = None) -> typer.Typer:
     app.callback()(_program)
     for name, (module, about) in COMMANDS.items():
         if only in (None, name):
-            importlib.import_module(module).register(app)
+            app.add_typer(importlib.import_module(module).app)
         else:
             app.command(name, help=about)(_elsewhere)
     for group in (app, *(one.typer_instance for one in app.registered_groups)):

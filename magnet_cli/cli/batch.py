@@ -29,6 +29,8 @@ from magnet_cli.fields import panel
 from magnet_cli.settings import OutputConfig
 from magnet_cli.targets import DEFAULT_NAME
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -43,11 +45,6 @@ Examples:
 """
 
 _batch = panel("Batch")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("batch", epilog=EXAMPLES)(batch)
 
 
 @dataclass(frozen=True)
@@ -106,6 +103,7 @@ class BatchOptions:
     )
 
 
+@app.command("batch", epilog=EXAMPLES)
 @takes_flags
 def batch(
     source: Annotated[

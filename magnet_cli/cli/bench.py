@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from magnet_cli.evaluation.bench import Supply
     from magnet_cli.models.parts import Parts
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -107,11 +109,7 @@ class BenchModelOptions(PlaceOptions):
     )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("bench", epilog=EXAMPLES)(bench)
-
-
+@app.command("bench", epilog=EXAMPLES)
 @takes_flags
 def bench(
     plot: Annotated[

@@ -11,6 +11,8 @@ from magnet_cli.cli import configuration
 from magnet_cli.cli.settings import TalkOptions, complete_profile, takes_flags
 from magnet_cli.cli.talk import Talk, printable
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -20,11 +22,7 @@ Examples:
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("config", epilog=EXAMPLES)(config)
-
-
+@app.command("config", epilog=EXAMPLES)
 @takes_flags
 def config(
     named: Annotated[

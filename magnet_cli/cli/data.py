@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from magnet_cli.training.encode import Heard
 
 app = typer.Typer(
+    name="data",
     cls=Group,
     no_args_is_help=True,
     help="Check and encode training data.",
@@ -40,11 +41,6 @@ Shortest = Annotated[
 ]
 
 _SHOWN = 20  # problems to list; --json lists all
-
-
-def register(program: typer.Typer) -> None:
-    """Add the group to the program."""
-    program.add_typer(app, name="data")
 
 
 @app.command("check", epilog="Example:\n\n    magnet data check sounds/")

@@ -23,6 +23,8 @@ from magnet_cli.cli.talk import Talk, printable
 from magnet_cli.errors import PartialFailureError
 from magnet_cli.version import __version__
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -41,11 +43,7 @@ _INSTRUCTIONS = (
 _PLAYERS = ("ffplay", "afplay", "aplay", "ffmpeg")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("doctor", epilog=EXAMPLES)(doctor)
-
-
+@app.command("doctor", epilog=EXAMPLES)
 @takes_flags
 def doctor(
     model: Annotated[

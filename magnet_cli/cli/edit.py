@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from magnet_cli.clips import Clip, Edit
     from magnet_cli.targets import Target
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -50,11 +52,7 @@ Examples:
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("edit", epilog=EXAMPLES)(edit)
-
-
+@app.command("edit", epilog=EXAMPLES)
 @takes_flags
 def edit(
     source: Source,

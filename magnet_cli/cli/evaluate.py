@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from magnet_cli.evaluation.sets import ClipSet, Fault
     from magnet_cli.evaluation.table import Comparison
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -78,11 +80,7 @@ class PlaceOptions:
     offline: bool = _place("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("eval", epilog=EXAMPLES)(evaluate)
-
-
+@app.command("eval", epilog=EXAMPLES)
 @takes_flags
 def evaluate(
     folders: Annotated[

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from magnet_cli.clips import Clip
     from magnet_cli.targets import Target
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -49,11 +51,7 @@ Examples:
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("extend", epilog=EXAMPLES)(extend)
-
-
+@app.command("extend", epilog=EXAMPLES)
 @takes_flags
 def extend(
     source: Source,

@@ -20,6 +20,8 @@ from magnet_cli.naming import count_of
 if TYPE_CHECKING:
     from magnet_cli.batch.gallery import Gallery, Told
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -30,11 +32,7 @@ Examples:
 _MOST_SHOWN = 20  # unreadable sounds to list; --json and the page list all
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("gallery", epilog=EXAMPLES)(gallery)
-
-
+@app.command("gallery", epilog=EXAMPLES)
 @takes_flags
 def gallery(
     folder: Annotated[

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from magnet_cli.editing.looping import Beat
     from magnet_cli.targets import Target
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -63,11 +65,7 @@ def help_all(ctx: typer.Context, wanted: bool) -> None:
         raise typer.Exit()
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("gen", cls=EverydayCommand, epilog=EXAMPLES)(gen)
-
-
+@app.command("gen", cls=EverydayCommand, epilog=EXAMPLES)
 @takes_flags
 def gen(
     prompts: Annotated[

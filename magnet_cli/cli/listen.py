@@ -16,6 +16,7 @@ from magnet_cli.naming import count_of
 from magnet_cli.settings import MAX_SEED
 
 app = typer.Typer(
+    name="listen",
     cls=Group,
     no_args_is_help=True,
     help="Make and analyse listening tests.",
@@ -34,11 +35,6 @@ Examples:
     magnet listen results study answers/
     magnet listen results study answers-*.json --plot study.png --json
 """
-
-
-def register(program: typer.Typer) -> None:
-    """Add the group to the program."""
-    program.add_typer(app, name="listen")
 
 
 @app.command("make", epilog=MAKE_EXAMPLES)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from magnet_cli.cli.inventory import Entry
 
 app = typer.Typer(
+    name="models",
     cls=Group,
     no_args_is_help=True,
     help="List, fetch, convert and choose models.",
@@ -49,11 +50,6 @@ Name = Annotated[
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to write.")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a model in the folder.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
-
-
-def register(program: typer.Typer) -> None:
-    """Add the group to the program."""
-    program.add_typer(app, name="models")
 
 
 @app.command("list", epilog="Example:\n\n    magnet models list --json | jq -r .name")

@@ -17,6 +17,8 @@ from magnet_cli.errors import UsageError
 from magnet_cli.fields import clean_prompt
 from magnet_cli.naming import numbered
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -29,12 +31,11 @@ _SEVERAL = ("--region", "--lora", "--at")  # repeatable flags, all replaced by n
 _NEW = "new"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    flags = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command("again", epilog=EXAMPLES, context_settings=flags)(again)
-
-
+@app.command(
+    "again",
+    epilog=EXAMPLES,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def again(
     context: typer.Context,
     file: Annotated[

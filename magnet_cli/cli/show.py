@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from magnet_cli.audio.loudness import Level
     from magnet_cli.audio.sound import Sound
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -38,11 +40,7 @@ Examples:
 _FEW = 3  # files to show in full; more are shown in a table
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("show", epilog=EXAMPLES)(show)
-
-
+@app.command("show", epilog=EXAMPLES)
 @takes_flags
 def show(
     files: Annotated[

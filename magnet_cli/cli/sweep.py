@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from magnet_cli.evaluation.sweep import SweepRow
     from magnet_cli.evaluation.table import Comparison
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -105,11 +107,7 @@ class SweepDecodingOptions:
     config: DecodingConfig = part(DecodingConfig, DECODING)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("sweep", epilog=EXAMPLES)(sweep)
-
-
+@app.command("sweep", epilog=EXAMPLES)
 @takes_flags
 def sweep(
     source: Annotated[

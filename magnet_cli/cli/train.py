@@ -29,13 +29,8 @@ if TYPE_CHECKING:
     from magnet_cli.training.loop import Progress, Trainer
 
 app = typer.Typer(
-    cls=Group, no_args_is_help=True, help="Train models.", rich_markup_mode="markdown"
+    name="train", cls=Group, no_args_is_help=True, help="Train models.", rich_markup_mode="markdown"
 )
-
-
-def register(program: typer.Typer) -> None:
-    """Add the group to the program."""
-    program.add_typer(app, name="train")
 
 
 @app.command(

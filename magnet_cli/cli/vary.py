@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from magnet_cli.clips import Clip
     from magnet_cli.targets import Target
 
+app = typer.Typer(rich_markup_mode="markdown")
+
 EXAMPLES = """
 Examples:
 
@@ -46,11 +48,7 @@ Examples:
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("vary", epilog=EXAMPLES)(vary)
-
-
+@app.command("vary", epilog=EXAMPLES)
 @takes_flags
 def vary(
     source: Source,
