@@ -53,14 +53,12 @@ def _muon() -> type[torch.optim.Muon]:
 
 
 class _InFloat32(TorchFunctionMode):
-    """Within it `.bfloat16()` gives float32. torch's Muon orthogonalizes in bfloat16, which is forty times
+    """Within it `.bfloat16()` gives float32. torch's Muon orthogonalizes in bfloat16, which is far
     slower than float32 on processors that must convert every product: three quarters of nano's steps."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.bfloat16:
-            return args[0].to(
-                torch.float32, copy=True
-            )  # a copy as well, because it is changed in place
+            return args[0].to(torch.float32, copy=True)  # Muon changes it in place
         return func(*args, **(kwargs or {}))
 
 
