@@ -158,9 +158,7 @@ def bench(
     if plot is not None:
         from magnet_cli.evaluation.plots import draw_tradeoff
 
-        draw_tradeoff(
-            plot, found.points(), f"{found.name} on {found.device}, {found.threads} threads"
-        )
+        draw_tradeoff(plot, found.points(), found.place)
         voice.note(f"Drew {plot}")
     if found.interrupted:
         raise KeyboardInterrupt

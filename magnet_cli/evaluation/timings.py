@@ -90,6 +90,12 @@ class Bench:
     codec: float = 0.0
     interrupted: bool = False
 
+    @property
+    def place(self) -> str:
+        """What was measured, and where."""
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.name} on {self.device} with {threads} a pass"
+
     def record(self) -> dict[str, Any]:
         """The measurements as JSON types."""
         return {
@@ -128,15 +134,14 @@ class Bench:
         )
         clip = ", ".join(sorted({f"{row.clip:g}" for row in self.rows}))
         notes = [
-            f"{self.name} on {self.device} with {self.threads} threads, clips of {clip} s; {turns}. "
+            f"{self.place}, clips of {clip} s; {turns}. "
             "Seconds are from texts to codes, for the whole batch.",
             f"The codec adds {_short(self.codec)} s per clip.",
             "Passes: times a clip goes through a language model; guided steps count twice.",
         ]
         if self.sample is not None:
-            notes.append(
-                f"Estimated: {self.sample} steps of each kind were timed, the others extrapolated."
-            )
+            timed = "1 step" if self.sample == 1 else f"{self.sample} steps"
+            notes.append(f"Estimated from {timed} of each kind.")
         notes += overtaking(self.rows)
         return markdown_table(head, cells) + "\n\n" + "\n".join(f"- {note}" for note in notes)
 
