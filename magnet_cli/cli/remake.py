@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from magnet_cli.cli.again import command_for, differences
+from magnet_cli.cli.inputs import say_pipe
 from magnet_cli.cli.recorded import problem_of
 from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.cli.talk import Talk
@@ -72,6 +73,8 @@ def again(
     stray = _stray(changes)
     if stray is not None:
         raise UsageError(f"{stray[:80]!r} is not a flag.", "For another prompt use --prompt TEXT.")
+    voice = Talk(TalkOptions(quiet="-q" in changes or "--quiet" in changes))
+    say_pipe(str(file), voice)
     with open_sound(file) as sound:
         made, problem = sound.metadata, sound.problem
         suffix = suffix_of(sound.kind, sound.subtype)
@@ -98,7 +101,6 @@ def again(
     if seed is not None:
         first += ["--seed", str(secrets.randbelow(2**32)) if seed == _NEW else seed]
     words = with_changes(words, [*first, *changes])
-    voice = Talk(TalkOptions(quiet="-q" in changes or "--quiet" in changes))
     if other := differences(made):
         voice.note(f"The result is an approximation: {'; '.join(other)}.")
 

@@ -14,7 +14,7 @@ import typer
 
 from magnet_cli.cli.again import command_for, differences, loras_of, model_of
 from magnet_cli.cli.hearing import hear
-from magnet_cli.cli.inputs import STDIN
+from magnet_cli.cli.inputs import STDIN, say_pipe
 from magnet_cli.cli.recorded import HELPERS, problem_of, recorded
 from magnet_cli.cli.settings import TalkOptions, as_text, takes_flags
 from magnet_cli.cli.talk import Talk, complain, printable, stdin, stdout_is_terminal
@@ -139,6 +139,7 @@ def _show(
     Raises MagnetError: the file cannot be read, or the picture not written."""
     from magnet_cli.audio import formats, loudness, pictures
 
+    say_pipe(name, voice)
     with _opened(name) as sound:
         for remark in sound.remarks:
             voice.warn(remark)

@@ -210,9 +210,12 @@ def sweep(
         )
         return run, Planner(settings)
 
+    no_file = UsageError("A sweep reads its prompts to their end first.", "Give it a file.")
+    if Path(source).is_fifo():  # opening it would wait
+        raise no_file
     with open_prompts(source) as prompts:
         if not prompts.whole:
-            raise UsageError("A sweep reads its prompts to their end first.", "Give it a file.")
+            raise no_file
         lines = list(read_prompts(prompts.stream, format_of(source)))
     run, planner = run_of(ablations.SweepRow(ablations.BASELINE, ablations.BASELINE), True, None)
     run.check(prompts.name, planner.plan(lines))

@@ -54,6 +54,8 @@ def parse_axis(text: str) -> Axis:
         )
     typed_names = {_setting(name): f"--vary {name.strip()}" for name in head.split(":")}
     names = [*typed_names]
+    if len(names) <= head.count(":"):
+        raise UsageError(f"--vary {head} names a setting twice.", "Name each once.")
     points = []
     for words in (part.strip() for part in tail.split(";")):
         values = words.split(":")

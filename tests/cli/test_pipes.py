@@ -257,9 +257,18 @@ def test_a_named_pipe_is_waited_for_in_words(magnet: Magnet, home: Path) -> None
             b"no sound",
             ("extend", "sound", "rain", "--to", "3", "-o", "long.wav", "-m", SMALL),
         ),
+        ("sound", b"no sound", ("show", "sound")),
+        ("sound", b"no sound", ("again", "sound")),
     ):
         writer = threading.Thread(target=Path(name).write_bytes, args=(data,), daemon=True)
         writer.start()
         found = magnet(*words)
         writer.join(20)
         assert f"{name} is a pipe: waiting for what a program writes to it." in found.err
+
+
+def test_a_sweep_refuses_a_named_pipe_without_waiting(magnet: Magnet, home: Path) -> None:
+    os.mkfifo("prompts")
+    found = magnet("sweep", "prompts", "-O", "rows", "--seed", "7", "--vary", "hybrid=0;1", *QUICK)
+    assert found.status == 2
+    assert "A sweep reads its prompts to their end first." in found.err

@@ -74,6 +74,7 @@ def test_models_are_rows_and_folders_are_told_apart() -> None:
         ("span_len=0", "span_len cannot be 0"),
         ("span_scoring=mean", "span_scoring cannot be 'mean'"),
         ("max_cfg_coef:min_cfg_coef=10", "has 2 settings, but '10' has 1 values"),
+        ("span_len:span-len=1:3", "--vary span_len:span-len names a setting twice"),
         ("decoding_steps=20,,10", "--vary decoding_steps cannot be"),
         ("steps=0", "--vary steps cannot be 0"),
     ],
