@@ -153,7 +153,8 @@ def test_a_mushra_session_by_hand_with_a_reload_in_its_middle(
 ) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    page, key = study_of(tmp_path, "mushra", prompts=2)
+    # A clip is looked at while it plays, also on a busy machine.
+    page, key = study_of(tmp_path, "mushra", seconds=1.0, prompts=2)
     levels = {"one": 40, "two": 60, "hidden reference": 100, "low anchor": 20}
     values = {token: levels[clip["system"]] for token, clip in key["clips"].items()}
     session = Session(browser, page)
