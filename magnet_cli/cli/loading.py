@@ -54,11 +54,19 @@ def load(options: ModelOptions, talk: Talk) -> Model:
             progress=on_download,
             lora=loras,
         )
-    if options.dtype == "auto" and (model.device.type, model.dtype) == ("cpu", "bfloat16"):
-        talk.note(
-            f"{shortened(model.name)} runs in bfloat16, which this CPU supports natively "
-            "(--dtype float32 is slower and slightly more accurate)."
-        )
+    if (model.device.type, model.dtype) == ("cpu", "bfloat16"):
+        from magnet_cli.models.precision import multiplies_bfloat16
+
+        if options.dtype == "auto":
+            talk.note(
+                f"{shortened(model.name)} runs in bfloat16, which this CPU supports natively "
+                "(--dtype float32 is slower and slightly more accurate)."
+            )
+        elif model.modeling != "autoregressive" and not multiplies_bfloat16():
+            talk.warn(
+                "This CPU converts every product in bfloat16, which takes twice to eight times as long: "
+                "--dtype float32 and int8 are faster."
+            )
     if model.parts.repo is not None:
         say_licence(model.parts.repo, model.parts.licence, talk)
     return model

@@ -197,7 +197,8 @@ def make_each(
                     if error.message not in {said.message for said in failures[:-1]}:
                         where = f" ({target.path})" if target.path is not None else ""
                         complain(f"{error.message}{where}", error.hint)
-                    talk.data(_failure(target, error))
+                    asked = {"file": target.where, "prompt": target.prompt, "seed": target.seed}
+                    talk.data({"status": "failed", **asked, "error": str(error)})
                 if isinstance(error, NoRoomError):
                     # The others would not fit either, so do not spend hours on them.
                     if not clips:
@@ -229,16 +230,6 @@ def grown(pieces: Iterator[Clip], keep_partial: bool) -> Clip:
             raise
     assert finished is not None
     return finished
-
-
-def _failure(target: Target, error: MagnetError) -> dict[str, Any]:
-    return {
-        "status": "failed",
-        "file": target.where,
-        "prompt": target.prompt,
-        "seed": target.seed,
-        "error": str(error),
-    }
 
 
 def _step_bars(talk: Talk) -> Progress:

@@ -249,6 +249,8 @@ def _by_stream(record: dict[str, Any]) -> str:
 
 def _say_run(voice: Talk, run: dict[str, Any]) -> None:
     """Report what is trained, on which data and device, and the disk space it takes."""
+    from magnet_cli.models.precision import multiplies_bfloat16
+
     of = f" of {run['parameters']:,}" if run["trained"] != run["parameters"] else ""
     in_ = "" if run["precision"] == "no" else f" ({run['precision']})"
     processes = "1 process" if run["processes"] == 1 else f"{run['processes']} processes"
@@ -256,6 +258,8 @@ def _say_run(voice: Talk, run: dict[str, Any]) -> None:
         f"{run['clips']} clips ({hours_of(run['hours'])}), seen {run['passes']:g} times; "
         f"training {run['trained']:,}{of} parameters on {run['device']}{in_} in {processes}"
     )
+    if (run["device"], run["precision"]) == ("cpu", "bf16") and not multiplies_bfloat16():
+        voice.warn("This CPU converts every product in bfloat16: --mixed-precision no is faster.")
     voice.note(
         f"A checkpoint takes {_bytes(run['checkpoint_bytes'])}, all files of the run up to "
         f"{_bytes(run['disk_bytes'])} ({_bytes(run['free_bytes'])} are free)"

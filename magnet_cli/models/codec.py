@@ -161,10 +161,13 @@ def same_codec(a: AudioCodec, b: AudioCodec) -> CodecComparison:
         if ours != theirs:
             differences.append(f"The {words} differ: {ours} and {theirs}.")
     if not differences:
+        mine, others = _settings(a), _settings(b)
         differences = [
-            *_settings_apart(_settings(a), _settings(b)),
-            *_compared(_decoding_tensors(a), _decoding_tensors(b)),
+            f"The settings differ in {name}: {mine.get(name)} and {others.get(name)}."
+            for name in sorted(mine.keys() | others.keys())
+            if not _equal(mine.get(name), others.get(name))
         ]
+        differences += _compared(_decoding_tensors(a), _decoding_tensors(b))
     return CodecComparison(tuple(differences))
 
 
@@ -183,14 +186,6 @@ def _settings(codec: AudioCodec) -> dict[str, Any]:
         for name, value in settings.items()
         if name not in _NO_MATTER.get(type(config), ())
     }
-
-
-def _settings_apart(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    return [
-        f"The settings differ in {name}: {a.get(name)} and {b.get(name)}."
-        for name in sorted(a.keys() | b.keys())
-        if not _equal(a.get(name), b.get(name))
-    ]
 
 
 def _equal(a: Any, b: Any) -> bool:

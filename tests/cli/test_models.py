@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from magnet_cli.checkpoints import registry
+from magnet_cli.models import precision
 from tests import sounds
 from tests.checkpoints.hub_server import Hub, serving
 from tests.cli.conftest import QUICK, SMALL, Magnet
@@ -102,6 +103,23 @@ def test_int8_is_kept_in_a_folder_and_shown_in_the_command(magnet: Magnet) -> No
     refused = magnet("gen", "rain", *quick, "-m", "./mine", "--dtype", "float16", "-o", "c.wav")
     assert refused.status == 2
     assert "int8 weights" in refused.err
+
+
+def test_bfloat16_is_said_to_be_slow_where_masks_are(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An autoregressive step is bound by reading the weights, and is faster in any case."""
+    for native, name, slow in (
+        (False, "small", True),
+        (True, "small", False),
+        (False, "facebook/musicgen-small", False),
+    ):
+        monkeypatch.setattr(precision, "multiplies_bfloat16", lambda native=native: native)
+        outcome = magnet(
+            *("gen", "rain", "-d", "0.1", "-m", name, "--dtype", "bfloat16", "-o", "a.wav", "-f")
+        )
+        assert outcome.status == 0
+        assert ("converts every product in bfloat16" in outcome.err) == slow
 
 
 def test_import_replaces_a_model_and_nothing_else(magnet: Magnet) -> None:

@@ -18,10 +18,14 @@ import soundfile
 
 from magnet_cli.api import load_model
 from magnet_cli.checkpoints import hub
+from magnet_cli.cli.settings import TalkOptions
+from magnet_cli.cli.talk import Talk
+from magnet_cli.cli.train import _say_run
 from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.data.tokens import TokenFolder
 from magnet_cli.errors import ModelNotFoundError
 from magnet_cli.fields import settings_of
+from magnet_cli.models import precision
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.config import CodecTrainConfig, TrainConfig
 from tests.cli.conftest import SMALL, Magnet
@@ -289,6 +293,20 @@ def test_a_run_says_what_it_is_and_goes_on_from_elsewhere(
     other = magnet("train", "lm", "../runs/mine", "--resume", "--init", "nano")
     assert other.status == 2
     assert "--init cannot be nano" in other.err
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_is_said_to_be_slow_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], native: bool
+) -> None:
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: native)
+    run: dict[str, Any] = dict.fromkeys(
+        ("clips", "hours", "passes", "trained", "parameters", "processes", "checkpoint_bytes",
+         "disk_bytes", "free_bytes"), 1
+    )  # fmt: skip
+    for chosen, slow in (("bf16", not native), ("no", False)):
+        _say_run(Talk(TalkOptions()), {**run, "device": "cpu", "precision": chosen})
+        assert ("--mixed-precision no is faster" in capsys.readouterr().err) == slow
 
 
 def test_what_is_wrong_around_a_run_is_said_before_it_begins(
