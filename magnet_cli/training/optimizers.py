@@ -38,7 +38,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     return [muon, _adamw(tables, vectors, config)]
 
 
-@functools.cache  # torch marks classes whose steps it has prepared
+@functools.cache  # one class, made when it is needed: torch before 2.9 has no Muon
 def _muon() -> type[torch.optim.Muon]:
     class Muon(torch.optim.Muon):
         """torch's, in float32 on processors that do not multiply bfloat16."""
