@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_cli.audio.formats import checked_format
+from magnet_cli.audio.formats import ONCE_PCM, checked_format
 from magnet_cli.cli.progress import shortened
 from magnet_cli.cli.settings import SeedOptions, TalkOptions
 from magnet_cli.cli.talk import Talk, refuse_terminal, stdin
+from magnet_cli.editing import windows as timed
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import clean_prompt
 from magnet_cli.naming import Names, numbered, slug, writable
@@ -69,8 +70,6 @@ def say_pipe(name: str, talk: Talk | None) -> None:
 
 def say_remarks(sound: Sound, talk: Talk) -> None:
     """Report problems of a usable sound, and a change of its encoding."""
-    from magnet_cli.audio.formats import ONCE_PCM
-
     for remark in sound.remarks:
         talk.warn(remark)
     if sound.subtype in ONCE_PCM:
@@ -185,8 +184,6 @@ def check_cues(cues: Cues, seconds: float | None) -> None:
     Raises:
         UsageError: no prompt begins at 0, two begin at once, or one begins after the end.
     """
-    from magnet_cli.editing import windows as timed
-
     times = [timed.Cue(start, prompt) for start, prompt in cues]
     timed.check_cues(times, math.inf if seconds is None else seconds)
 

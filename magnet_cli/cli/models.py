@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnet_cli.checkpoints import hub, registry
+from magnet_cli.cli import inventory
+from magnet_cli.cli.configuration import default_model, set_default_model
 from magnet_cli.cli.help import Group
+from magnet_cli.cli.loading import loading, say_licence
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
 from magnet_cli.cli.talk import Talk, printable
-from magnet_cli.errors import MagnetError
+from magnet_cli.errors import MagnetError, ModelNotFoundError, UsageError
 from magnet_cli.fields import panel
+from magnet_cli.files import write_error
 
 if TYPE_CHECKING:
     from magnet_cli.checkpoints.place import Place
-    from magnet_cli.cli.inventory import Entry
 
 app = typer.Typer(
     name="models",
@@ -56,14 +60,12 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.
 @takes_flags
 def list_models(*, talk: TalkOptions) -> None:
     """List models: built in, cached and known. * marks the default."""
-    from magnet_cli.cli.inventory import in_folder, inventory
-
     voice = Talk(talk)
-    entries = inventory()
+    entries = inventory.inventory()
     default = _default()
     if default is not None and not any(entry.is_called(default) for entry in entries):
         try:
-            entries.append(in_folder(default))
+            entries.append(inventory.in_folder(default))
         except MagnetError as error:
             voice.warn(f"The default model {default} is not available: {error}")
     for entry in entries:
@@ -83,14 +85,11 @@ def list_models(*, talk: TalkOptions) -> None:
 @takes_flags
 def info(name: Name, *, talk: TalkOptions) -> None:
     """Show a model's facts: size, licence, decoding defaults, location of its files."""
-    from magnet_cli.checkpoints import registry
-    from magnet_cli.cli.inventory import entry_of, find_cached, in_folder, text_encoder_here
-
     voice = Talk(talk)
     known = registry.find(name.partition("@")[0])
-    entry = entry_of(known) if known is not None else find_cached(name)
+    entry = inventory.entry_of(known) if known is not None else inventory.find_cached(name)
     if entry is None:
-        entry = in_folder(name)
+        entry = inventory.in_folder(name)
         known = entry.known
     voice.data({**entry.record(), "default": entry.is_called(_default())})
     if talk.json:
@@ -98,7 +97,7 @@ def info(name: Name, *, talk: TalkOptions) -> None:
     lines = [("Name", entry.name), ("Repository", entry.repo or "none"), ("Status", entry.status)]
     if known is not None:
         encoder = known.text_encoder
-        here = encoder is None or text_encoder_here(encoder)
+        here = encoder is None or inventory.text_encoder_here(encoder)
         lines += [
             ("Also called", ", ".join(known.aliases)),
             ("Licence", known.licence or "unknown"),
@@ -126,8 +125,6 @@ def pull(name: Name, *, talk: TalkOptions) -> None:
 
     Files that are already here are checked, and downloaded again if damaged.
     """
-    from magnet_cli.cli.loading import say_licence
-
     voice = Talk(talk)
     resolved = _resolve(name, voice, offline=False, repair=True)
     if resolved.repo is not None:
@@ -191,7 +188,6 @@ def merge(
     """
     from magnet_cli.checkpoints.load import merge_checkpoint
     from magnet_cli.checkpoints.loras import parse_lora
-    from magnet_cli.errors import UsageError
 
     voice = Talk(talk)
     if not merged.lora:
@@ -237,9 +233,6 @@ def use(
     talk: TalkOptions,
 ) -> None:
     """Set the default model. --model and MAGNET_MODEL take precedence."""
-    from magnet_cli.cli.configuration import default_model, set_default_model
-    from magnet_cli.errors import UsageError
-
     voice = Talk(talk)
     if (name is None) != reset:
         current = default_model()
@@ -263,15 +256,11 @@ def remove(
     talk: TalkOptions,
 ) -> None:
     """Delete a model from the hub's cache. Its text encoder stays: other models use it."""
-    from magnet_cli.checkpoints import registry
-    from magnet_cli.cli.inventory import delete, entry_of, find_cached
-    from magnet_cli.errors import ModelNotFoundError, UsageError
-
     voice = Talk(talk)
     known = registry.find(name)
     if known is not None and known.repo is None:
         raise UsageError(f"{known.name} is built in.", "Only downloaded models can be removed.")
-    entry = entry_of(known) if known is not None else find_cached(name)
+    entry = inventory.entry_of(known) if known is not None else inventory.find_cached(name)
     if entry is None or entry.repo is None or entry.directory is None:
         if known is None and "/" not in name:
             raise registry.unknown_name(name)
@@ -287,14 +276,12 @@ def remove(
             abort=True,
             err=True,
         )
-    freed = delete(entry.repo)
+    freed = inventory.delete(entry.repo)
     voice.note(f"Removed {entry.repo}: {_megabytes(freed)} freed.")
     voice.data({"repo": entry.repo, "freed": freed})
 
 
 def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> Place:
-    from magnet_cli.cli.loading import loading
-
     with loading(voice, name) as on_download:
         from magnet_cli.checkpoints.place import find_place
 
@@ -303,40 +290,31 @@ def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> Pla
 
 def _default() -> str | None:
     """The default model, or None. Raises UsageError if the preferences cannot be read."""
-    from magnet_cli.checkpoints import registry
-    from magnet_cli.cli.configuration import default_model
-
     chosen = os.environ.get("MAGNET_MODEL") or default_model()
     return chosen or next((e.name for e in registry.known_checkpoints() if e.repo is None), None)
 
 
 def _say_missing(name: str | None, voice: Talk) -> None:
     """Report what a chosen model still has to download, if anything."""
-    from magnet_cli.checkpoints import registry
-    from magnet_cli.cli.inventory import download_size, entry_of
-
     known = None if name is None else registry.find(name.partition("@")[0])
-    entry = None if known is None else entry_of(known)
+    entry = None if known is None else inventory.entry_of(known)
     if known is not None and entry is not None and entry.status in ("not here", "incomplete"):
         missing = "Some of its files are" if entry.status == "incomplete" else "It is"
         voice.note(
-            f"{missing} not downloaded yet: the next clip downloads {download_size(known) / 1e9:.1f} GB. "
-            f"To do so now: magnet models pull {name}"
+            f"{missing} not downloaded yet: the next clip downloads "
+            f"{inventory.download_size(known) / 1e9:.1f} GB. To do so now: magnet models pull {name}"
         )
 
 
 def _checked(name: str) -> str:
     """A name to store: folders as absolute paths, other names unchanged.
     Raises ModelNotFoundError if it is no known name, no folder and no valid hub id."""
-    from magnet_cli.checkpoints import hub, registry
-    from magnet_cli.cli.inventory import in_folder
-
     plain = name.partition("@")[0]
     if registry.find(plain) is not None:
         return name
     folder = Path(name).expanduser()
     if folder.is_dir():
-        in_folder(str(folder.resolve()))
+        inventory.in_folder(str(folder.resolve()))
         return str(folder.resolve())
     if "/" in plain and hub.is_repo_id(plain):
         return name
@@ -345,15 +323,13 @@ def _checked(name: str) -> str:
 
 def _writing(folder: Path, write: Callable[[], None]) -> None:
     """Call `write`; an OSError is raised as `write_error` words it."""
-    from magnet_cli.files import write_error
-
     try:
         write()
     except OSError as error:
         raise write_error(folder, error) from error
 
 
-def _row(entry: Entry, default: str | None) -> tuple[str, ...]:
+def _row(entry: inventory.Entry, default: str | None) -> tuple[str, ...]:
     known = entry.known
     return (
         "*" if entry.is_called(default) else "",

@@ -21,7 +21,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from magnet_cli.checkpoints.registry import BUILTIN_NAMES
+from magnet_cli.checkpoints import registry
+from magnet_cli.cli import configuration
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import (
     SECONDS,
@@ -221,8 +222,6 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
 
 def complete_model() -> list[tuple[str, str]]:
     """Names of known models with descriptions, for shell completion. Loads no model."""
-    from magnet_cli.checkpoints import registry
-
     found = []
     for entry in registry.known_checkpoints():
         about = f"{entry.kind}, {entry.segment_duration:g} s, {entry.modeling}"
@@ -232,8 +231,6 @@ def complete_model() -> list[tuple[str, str]]:
 
 def complete_profile() -> list[str]:
     """Names of the profiles, for shell completion."""
-    from magnet_cli.cli import configuration
-
     return sorted(
         {*configuration.read().profiles, *configuration.SHIPPED, configuration.NO_PROFILE}
     )
@@ -244,8 +241,6 @@ def _configure(context: typer.Context, profile: str | None) -> str | None:
     Raises UsageError if there is no such profile."""
     if context.resilient_parsing:  # shell completion
         return profile
-    from magnet_cli.cli import configuration
-
     found = configuration.read()
     held = configuration.layered(found, profile)
     context.default_map = configuration.as_flags(held)
@@ -254,7 +249,6 @@ def _configure(context: typer.Context, profile: str | None) -> str | None:
 
 def _configured(context: typer.Context, values: dict[str, Any], quiet: bool) -> None:
     """Reset configured values that this call cannot use, and warn about errors in config.toml."""
-    from magnet_cli.cli import configuration
     from magnet_cli.cli.talk import Talk
 
     def is_soft(name: str) -> bool:
@@ -264,7 +258,7 @@ def _configured(context: typer.Context, values: dict[str, Any], quiet: bool) -> 
     if context.default_map:
         configuration.soften(values, is_soft)
     if values.get("profile") == configuration.NO_PROFILE:
-        values["model"] = values["model"] or BUILTIN_NAMES[0]
+        values["model"] = values["model"] or registry.BUILTIN_NAMES[0]
     elif values["model"]:  # without one, who chooses it reports problems
         for problem in configuration.read().problems:
             Talk(TalkOptions(quiet=quiet)).warn(problem)
