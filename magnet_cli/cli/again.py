@@ -13,7 +13,7 @@ from magnet_cli.checkpoints import registry
 from magnet_cli.checkpoints.loras import Lora
 from magnet_cli.checkpoints.registry import builtin_weights
 from magnet_cli.cli import configuration
-from magnet_cli.cli.recorded import HELPERS, protected, recorded
+from magnet_cli.cli.recorded import HELPERS, protected, recorded, table_in
 from magnet_cli.cli.settings import DecodingOptions, PartnerOptions, as_text, flags_of, spelled
 from magnet_cli.config import LMConfig, Modeling
 from magnet_cli.editing.windows import OVERLAP
@@ -59,7 +59,7 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
     helpers = {
         part: model_of(made[part]) for part in HELPERS if isinstance(made.get(part), Mapping)
     }
-    told = _mapping(made, "given") | _sayable(made, _used_otherwise(made))
+    told = table_in(made, "given") | _sayable(made, _used_otherwise(made))
     for group, values in (
         (PartnerOptions, {**helpers, **told}),
         (DecodingOptions, told),
@@ -100,7 +100,7 @@ def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
     made = recorded(made)
     edit = made.get("edit", {})
     task, *source = _called(edit)
-    flags = {name: value for name, value in _mapping(edit, "flags").items() if value}
+    flags = {name: value for name, value in table_in(edit, "flags").items() if value}
     if not made.get("prompt") or source == ["-"]:
         return None
     own = {
@@ -121,7 +121,7 @@ def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
         own["at"] = edit["cues"][1:]
     if suffix in CONTAINERS and suffix != "wav" and (task != "edit" or "through_codec" in own):
         own["format"] = suffix
-    said = {**own, **_mapping(made, "given"), **_output(made, suffix)}
+    said = {**own, **table_in(made, "given"), **_output(made, suffix)}
     return {name: value for name, value in said.items() if value is not None}
 
 
@@ -133,16 +133,11 @@ def models_of_line(made: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"model": model, "lora": loras} if loras else {"model": model}
 
 
-def _mapping(made: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = made.get(key)
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
 def differences(made: Mapping[str, Any]) -> list[str]:
     """Reasons why a clip's command would not reproduce its samples, in words."""
     made = recorded(made)
     found = []
-    for model in (made, *(_mapping(made, part) for part in HELPERS)):
+    for model in (made, *(table_in(made, part) for part in HELPERS)):
         name = model.get("model")
         if not isinstance(name, str) or model_of(model) != name or model.get("source"):
             continue
@@ -159,11 +154,11 @@ def differences(made: Mapping[str, Any]) -> list[str]:
     found += [
         f"the {part.replace('_', ' ')} had a LoRA, for which there is no flag"
         for part in HELPERS
-        if "lora" in _mapping(made, part)
+        if "lora" in table_in(made, part)
     ]
     used = _used_otherwise(made)
     silent = used.keys() - _sayable(made, used).keys()
-    silent |= _mapping(made, "decoding").keys() - _DECODING
+    silent |= table_in(made, "decoding").keys() - _DECODING
     silent |= {name for name, value in _output(made, "").items() if value is None}
     if silent:
         found.append(f"no flag sets {', '.join(sorted(silent))} as it was")
@@ -173,7 +168,7 @@ def differences(made: Mapping[str, Any]) -> list[str]:
 def _sayable(made: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
     """The decoding settings in `used` that the clip's command has flags for."""
     takes = {each.name for each in flags_of(DecodingOptions)}
-    edit = _mapping(made, "edit")
+    edit = table_in(made, "edit")
     if _called(edit) == ["gen"]:
         takes |= {each.name for each in flags_of(PartnerOptions)}
         if edit and used.get("hybrid"):
@@ -188,13 +183,13 @@ def _format_of(name: str, suffix: str) -> str:
 
 def _output(made: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The output settings of a clip that differ from today's defaults for its format (wav)."""
-    edit = _mapping(made, "edit")
+    edit = table_in(made, "edit")
     if edit.get("command") == "edit" and "--through-codec" not in _edit_flags(edit):
         return {}  # its output has the input's format
     today = dataclasses.asdict(OUTPUT_DEFAULTS)
     if today["true_peak"] is None:
         today["true_peak"] = kind in LOSSY
-    recorded = UNRECORDED_OUTPUT | _mapping(made, "output")
+    recorded = UNRECORDED_OUTPUT | table_in(made, "output")
     fade = recorded["fade"]  # one time for both ends, or a list of two
     recorded["fade"] = tuple(fade)[:2] if isinstance(fade, (list, tuple)) else (fade,)
     return {name: value for name, value in recorded.items() if value != today.get(name)}
@@ -202,8 +197,8 @@ def _output(made: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 def _used_otherwise(made: Mapping[str, Any]) -> dict[str, Any]:
     """Decoding settings that were used by default and whose default is another today."""
-    recorded = {name: _tupled(value) for name, value in _mapping(made, "decoding").items()}
-    asked = {name: _tupled(value) for name, value in _mapping(made, "given").items()}
+    recorded = {name: _tupled(value) for name, value in table_in(made, "decoding").items()}
+    asked = {name: _tupled(value) for name, value in table_in(made, "given").items()}
     found: dict[str, Any] = {}
     more = recorded
     while more:  # a given setting may change other defaults: one filter switches the other off
@@ -239,7 +234,7 @@ def _used_now(
     )  # fmt: skip
     own = known.decoding if known is not None else DecodingConfig()
     given = DecodingConfig(**asked)
-    if _mapping(made.get("edit", {}), "flags").get("exact") is False:  # a loop or bars with a beat
+    if table_in(made.get("edit", {}), "flags").get("exact") is False:  # a loop or bars with a beat
         given = steady(given, own)
     config = resolving.resolve(given, own, shape, "rescorer" in made)
     beginning = config.hybrid or 0.0
@@ -250,7 +245,7 @@ def _used_now(
         beginning = min(beginning, max(seconds or 0.0, longest))
     prefix = None
     if beginning and modeling != "autoregressive":
-        writer = _known(_mapping(made, "hybrid_model"))
+        writer = _known(table_in(made, "hybrid_model"))
         writes = writer is not None and writer.modeling == "autoregressive"
         prefix = resolving.for_prefix(
             config, writer.decoding if writer is not None and writes else DecodingConfig()
@@ -276,8 +271,8 @@ def _known(made: Mapping[str, Any]) -> registry.KnownCheckpoint | None:
 
 def _overlap(made: Mapping[str, Any]) -> list[str]:
     """The --overlap flag, if the windows' default overlap has changed since."""
-    edit = _mapping(made, "edit")
-    flags, used, known = _mapping(edit, "flags"), edit.get("overlap"), _known(made)
+    edit = table_in(made, "edit")
+    flags, used, known = table_in(edit, "flags"), edit.get("overlap"), _known(made)
     if "overlap" not in flags or flags["overlap"] is not None or not isinstance(used, float):
         return []
     rounding = 0.02  # seconds: an overlap is rounded to frames
@@ -302,7 +297,7 @@ def _called(edit: Mapping[str, Any]) -> list[str]:
 def _edit_flags(edit: Mapping[str, Any]) -> list[str]:
     """The command's own flags as arguments; lists are repeated flags."""
     arguments = []
-    for name, value in {**_before_tries(edit), **_mapping(edit, "flags")}.items():
+    for name, value in {**_before_tries(edit), **table_in(edit, "flags")}.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             arguments.append(flag)
@@ -314,7 +309,7 @@ def _edit_flags(edit: Mapping[str, Any]) -> list[str]:
 
 def _before_tries(edit: Mapping[str, Any]) -> dict[str, Any]:
     """Flags that keep the behaviour of a loop made before these flags existed."""
-    flags = _mapping(edit, "flags")
+    flags = table_in(edit, "flags")
     if flags.get("loop") is not True:
         return {}
     if "exact" not in flags:

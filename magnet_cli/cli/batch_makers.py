@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from magnet_cli.batch.jobs import Job
 from magnet_cli.checkpoints.identity import with_identities
+from magnet_cli.checkpoints.place import find_place
 from magnet_cli.cli.batch_crew import CrewOptions, CrewTalk, loaded_crew
 from magnet_cli.cli.loading import load, load_partners, loading
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
@@ -81,8 +82,6 @@ class Makers:
     def fetch(self, models: Iterable[Named]) -> None:
         """Download missing models that are needed later, so that a failure shows now and not in hours.
         Raises MagnetError: a download failed."""
-        from magnet_cli.checkpoints.place import find_place
-
         for each in models:
             known = with_identities(dict(each))
             for part, name in each:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.audio.formats import encoding_for
+from magnet_cli.cli import loading
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
     cleaned,
     input_sound,
     named_after,
+    paths_for,
+    plan,
     say_channels,
     say_seed,
     say_unknown,
@@ -31,15 +35,16 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.cli.talk import Talk
+from magnet_cli.editing.windows import check_spans, regions_of
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import parse_region
 from magnet_cli.settings import OutputConfig
+from magnet_cli.targets import Target, check_writable
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
     from magnet_cli.audio.sound import Sound
     from magnet_cli.clips import Clip, Edit
-    from magnet_cli.targets import Target
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -92,8 +97,6 @@ def edit(
     at its sample rate, channels and bit depth, and loudness is not changed. Regions grow to whole frames
     of the codec. A mono model gives all channels the same sound, each at its own level.
     """
-    from magnet_cli.editing.windows import check_spans, regions_of
-
     voice = Talk(talk)
     check_stdout(files.destination, talk, files.play)
     negative = cleaned(variations.negative)
@@ -108,16 +111,12 @@ def edit(
         seeds = seeds_of(variations)
         sound_file = output if through_codec else None
         targets = _targets(source, text, given, seeds, files, sound_file)
-
-        from magnet_cli.cli.loading import load
-
-        loaded = load(model, voice)
+        loaded = loading.load(model, voice)
         from magnet_cli.editing.pieces import need_masks
         from magnet_cli.editing.transcoding import frames_in
 
-        config = decoding.over(loaded.defaults)
         how: dict[str, Any] = {
-            "config": config,
+            "config": decoding.over(loaded.defaults),
             "negative_prompt": negative,
             "overlap": windows.overlap,
         }
@@ -144,10 +143,6 @@ def _targets(
     output: OutputConfig | None,
 ) -> list[Target]:
     """Targets for the edits; without `output` they have the input's format."""
-    from magnet_cli.audio.formats import encoding_for
-    from magnet_cli.cli.inputs import paths_for, plan
-    from magnet_cli.targets import Target, check_writable
-
     label = named_after(source, "edited")
     if output is not None:
         return plan([prompt], seeds, files.destination, None, output, files.force, label)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.cli import loading
 from magnet_cli.cli.inputs import (
     Source,
     check_cues,
@@ -14,6 +15,7 @@ from magnet_cli.cli.inputs import (
     cues_of,
     input_sound,
     named_after,
+    plan,
     say_channels,
     say_seed,
     say_unknown,
@@ -85,8 +87,6 @@ def extend(
     one sound, so there is no audible joint. The input's part of the output has passed through the codec, at
     the model's sample rate and channels. Works with MAGNeT, MusicGen and AudioGen.
     """
-    from magnet_cli.cli.inputs import plan
-
     voice = Talk(talk)
     check_stdout(files.destination, talk, files.play)
     negative = cleaned(variations.negative)
@@ -104,13 +104,9 @@ def extend(
         targets = plan(
             [cues[0][1]], seeds, files.destination, files.codes, output, files.force, label
         )
-
-        from magnet_cli.cli.loading import load
-
-        loaded = load(model, voice)
-        config = decoding.over(loaded.defaults)
+        loaded = loading.load(model, voice)
         how: dict[str, Any] = {
-            "config": config,
+            "config": decoding.over(loaded.defaults),
             "negative_prompt": negative,
             "overlap": pieces.overlap,
         }

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.cli import loading
 from magnet_cli.cli.help import ALL_FLAGS, EverydayCommand
 from magnet_cli.cli.inputs import (
     check_cues,
     check_stdout,
     cleaned,
     cues_of,
+    plan,
     say_seed,
     say_split,
     say_unknown,
@@ -108,7 +110,6 @@ def gen(
     same as when made alone. Every file records how it was made: see `magnet show`.
     """
     from magnet_cli.audio.finish import check_loopable
-    from magnet_cli.cli.inputs import plan
 
     voice = Talk(talk)
     if loop:
@@ -132,10 +133,8 @@ def gen(
     texts_of_clips = texts[:1] if cues else texts
     targets = plan(texts_of_clips, seeds, files.destination, files.codes, output, files.force)
 
-    from magnet_cli.cli.loading import load, load_partners
-
     # torch, which takes seconds to import, is imported from here on, under `load`'s progress display.
-    loaded = load(model, voice)
+    loaded = loading.load(model, voice)
     from magnet_cli.request import frames_for, make_request
 
     config = more.config.over(decoding.over(loaded.defaults))
@@ -150,7 +149,7 @@ def gen(
     else:
         frames = frames_for(clips.duration, loaded.lm.config, loaded.name)
         make_request(loaded.parts, texts[:1], config=config, frames=frames)
-        partners = load_partners(more, model, loaded, config, frames, voice)
+        partners = loading.load_partners(more, model, loaded, config, frames, voice)
 
     say_unknown([*texts, negative], loaded, voice)
     say_seed(clips, seeds, voice)

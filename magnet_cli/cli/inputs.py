@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -51,15 +51,20 @@ def input_sound(name: str, prompts: Sequence[str], talk: Talk | None = None) -> 
 
     if name == STDIN and STDIN in prompts:
         raise UsageError("stdin can be read only once.", "Give `-` once.")
-    if name == STDIN and stdin().isatty():
-        raise UsageError(
-            "`-` reads a sound from stdin, which is a terminal.", "Pipe one in, or name a file."
-        )
     say_pipe(name, talk)
-    with open_sound(stdin().buffer if name == STDIN else Path(name)) as sound:
+    with open_sound(piped() if name == STDIN else Path(name)) as sound:
         if talk is not None:
             say_remarks(sound, talk)
         yield sound
+
+
+def piped() -> BinaryIO:
+    """stdin, to read a sound from. Raises UsageError if it is closed or a terminal."""
+    if stdin().isatty():
+        raise UsageError(
+            "`-` reads a sound from stdin, which is a terminal.", "Pipe one in, or name a file."
+        )
+    return stdin().buffer
 
 
 def say_pipe(name: str, talk: Talk | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from magnet_cli.checkpoints import hub, registry
+from magnet_cli.checkpoints.place import find_place
 from magnet_cli.checkpoints.registry import T5, KnownCheckpoint, model_layout
 from magnet_cli.errors import CheckpointError, MagnetError
 from magnet_cli.foreign import reading
@@ -97,8 +98,6 @@ def in_folder(name: str) -> Entry:
     """The entry of a model in a folder.
     Raises ModelNotFoundError: there is no such folder; CheckpointError: it lacks files of a model, or its
     config.json is damaged."""
-    from magnet_cli.checkpoints.place import find_place
-
     resolved = find_place(name, offline=True)
     directory = resolved.directory
     size = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())

@@ -111,6 +111,17 @@ def recorded(made: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def table_in(made: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A table of a record; empty if the record lacks it, or has something else in its place."""
+    value = made.get(key)
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def is_of_codes(made: Mapping[str, Any]) -> bool:
+    """Whether it was made from known codes that are not a command's input."""
+    return bool(made.get("known_codes")) and "command" not in table_in(made, "edit")
+
+
 def _loras(made: Mapping[str, Any]) -> dict[str, Any]:
     """The adapters of a model, if all are valid."""
     told = made.get("lora")

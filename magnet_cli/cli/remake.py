@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from magnet_cli.cli.again import command_for, differences
 from magnet_cli.cli.inputs import say_pipe
-from magnet_cli.cli.recorded import problem_of
+from magnet_cli.cli.recorded import is_of_codes, problem_of, table_in
 from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
@@ -84,14 +84,15 @@ def again(
             f"{file} does not record how it was made{f': {problem}' if problem else ''}.",
             "Use a file made by magnet: see `magnet show`.",
         )
-    if made.get("known_codes") and "command" not in _edit(made):
+    if is_of_codes(made):
         raise UsageError(
             f"{file} was made in Python from given codes, which no command can do.",
             "Make it again in Python.",
         )
     if prompt is not None:
         made = {**made, "prompt": clean_prompt(prompt)}
-        made["edit"] = {name: value for name, value in _edit(made).items() if name != "cues"}
+        made["edit"] = table_in(made, "edit")
+        made["edit"].pop("cues", None)
         if not made["edit"]:
             del made["edit"]
     if destination is None:
@@ -155,11 +156,6 @@ def _stray(changes: Sequence[str]) -> str | None:
             return word
         before = word
     return None
-
-
-def _edit(made: Any) -> dict[str, Any]:
-    edit = made.get("edit")
-    return dict(edit) if isinstance(edit, dict) else {}
 
 
 def _beside(file: Path, changes: Sequence[str]) -> Path:

@@ -6,7 +6,6 @@ import dataclasses
 import shlex
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +13,13 @@ import typer
 
 from magnet_cli.cli.again import command_for, differences, loras_of, model_of
 from magnet_cli.cli.hearing import hear
-from magnet_cli.cli.inputs import STDIN, say_pipe
-from magnet_cli.cli.recorded import HELPERS, problem_of, recorded
+from magnet_cli.cli.inputs import STDIN, piped, say_pipe
+from magnet_cli.cli.recorded import HELPERS, is_of_codes, problem_of, recorded, table_in
 from magnet_cli.cli.settings import TalkOptions, as_text, takes_flags
-from magnet_cli.cli.talk import Talk, complain, printable, stdin, stdout_is_terminal
+from magnet_cli.cli.talk import Talk, complain, printable, stdout_is_terminal
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 from magnet_cli.naming import count_of
+from magnet_cli.targets import check_writable
 
 if TYPE_CHECKING:
     from magnet_cli.audio.loudness import Level
@@ -72,8 +72,6 @@ def show(
 
     More than three files are shown as a table.
     """
-    from magnet_cli.targets import check_writable
-
     voice = Talk(talk)
     if spectrogram is not None:
         if len(files) > 1:
@@ -138,9 +136,10 @@ def _show(
     """Show one file, or add it to a table; `apart`: print an empty line first. Returns whether it is a loop.
     Raises MagnetError: the file cannot be read, or the picture not written."""
     from magnet_cli.audio import formats, loudness, pictures
+    from magnet_cli.audio.sound import open_sound
 
     say_pipe(name, voice)
-    with _opened(name) as sound:
+    with open_sound(piped() if name == STDIN else name) as sound:
         for remark in sound.remarks:
             voice.warn(remark)
         # A sound from stdin has no name for the command.
@@ -164,7 +163,7 @@ def _show(
         return _is_loop(made)
     problem = sound.problem or (problem_of(made) if made is not None else None)
     command = None
-    if made is not None and problem is None and not _of_codes(made):
+    if made is not None and problem is None and not is_of_codes(made):
         command = command_for(made, file, suffix)
     other = differences(made) if made is not None and command is not None else []
     true_peak = _rounded(level.true_peak)
@@ -229,25 +228,9 @@ def _is_loop(made: Mapping[str, Any] | None) -> bool:
     return bool(flags.get("loop"))
 
 
-def _opened(name: str) -> AbstractContextManager[Sound]:
-    """Open a file or stdin. Raises MagnetError: it cannot be read."""
-    from magnet_cli.audio.sound import open_sound
-
-    if name != STDIN:
-        return open_sound(name)
-    if stdin().isatty():
-        raise UsageError(
-            "`-` reads a sound from stdin, which is a terminal.", "Pipe one in, or name a file."
-        )
-    return open_sound(stdin().buffer)
-
-
 def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Lines on how a clip was made."""
-    versions = made.get("versions")
-    versions = versions if isinstance(versions, Mapping) else {}
-    decoding = made.get("decoding")
-    decoding = decoding if isinstance(decoding, Mapping) else {}
+    versions, decoding = table_in(made, "versions"), table_in(made, "decoding")
     lines = [
         ("Partial", _partial(made)),
         ("Prompt", as_text(made.get("prompt"))),
@@ -267,25 +250,17 @@ def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _partial(made: Mapping[str, Any]) -> str:
     """How much of a piece an interrupted run kept; empty for a complete one."""
-    partial = made.get("partial")
-    if not isinstance(partial, Mapping):
-        return ""
+    partial = table_in(made, "partial")
     seconds, whole = partial.get("seconds"), partial.get("of")
     if not isinstance(seconds, (int, float)) or not isinstance(whole, (int, float)):
         return ""
     return f"{seconds:g} of {whole:g} s: it was interrupted; the command below makes all of it"
 
 
-def _of_codes(made: Mapping[str, Any]) -> bool:
-    """Whether it was made from known codes that are not a command's input."""
-    edit = made.get("edit")
-    return bool(made.get("known_codes")) and not (isinstance(edit, Mapping) and "command" in edit)
-
-
 def _input(made: Mapping[str, Any]) -> str:
     """The input of an edit, and how that was made if its file recorded it."""
-    edit = made.get("edit")
-    if not isinstance(edit, Mapping) or not isinstance(edit.get("input"), str):
+    edit = table_in(made, "edit")
+    if not isinstance(edit.get("input"), str):
         return ""
     source = "stdin" if edit["input"] == STDIN else edit["input"]
     of = edit.get("of")

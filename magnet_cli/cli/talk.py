@@ -27,6 +27,7 @@ import typer
 
 from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.errors import EXIT_PIPE_CLOSED, MagnetError, UsageError
+from magnet_cli.files import write_error
 from magnet_cli.foreign.reading import shown as printable
 from magnet_cli.settings import OutputConfig
 
@@ -216,8 +217,6 @@ def _stderr() -> Console:
 
 def _broken(error: OSError) -> MagnetError:
     """The error for an unwritable stdout."""
-    from magnet_cli.files import write_error
-
     _to_nowhere(sys.stdout)
     return write_error("stdout", error)
 

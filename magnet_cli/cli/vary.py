@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from magnet_cli.cli import loading
 from magnet_cli.cli.inputs import (
     Source,
     check_stdout,
     cleaned,
     input_sound,
     named_after,
+    plan,
     say_channels,
     say_seed,
     say_unknown,
@@ -86,8 +88,6 @@ def vary(
     The input is encoded, a share of its codes is kept in short spans, and the model fills in the rest.
     The more is kept, the more of the melody and rhythm remain.
     """
-    from magnet_cli.cli.inputs import plan
-
     voice = Talk(talk)
     check_stdout(files.destination, talk, files.play)
     negative = cleaned(variations.negative)
@@ -100,15 +100,11 @@ def vary(
         seeds = seeds_of(variations)
         label = named_after(source, "varied")
         targets = plan([text], seeds, files.destination, files.codes, output, files.force, label)
-
-        from magnet_cli.cli.loading import load
-
-        loaded = load(model, voice)
+        loaded = loading.load(model, voice)
         from magnet_cli.editing.variation import check_variation
 
-        config = decoding.over(loaded.defaults)
         how: dict[str, Any] = {
-            "config": config,
+            "config": decoding.over(loaded.defaults),
             "negative_prompt": negative,
             "overlap": windows.overlap,
         }
