@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from magnet_cli.errors import AudioFileError, MagnetError, NoRoomError, UsageError
 
@@ -132,6 +132,15 @@ def _c_streams() -> tuple[Any, Any] | None:
     except (OSError, ValueError):  # a statically linked Python
         return None
     return out, err
+
+
+@contextlib.contextmanager
+def from_start(source: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """Open a file, or take a seekable stream, to read it from its beginning, where a stream is left."""
+    with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
+        file.seek(0)
+        yield file
+        file.seek(0)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, get_args
 
 from magnet_cli.errors import AudioFileError
-from magnet_cli.files import muted
+from magnet_cli.files import from_start, muted
 from magnet_cli.settings import AudioFormat, OutputConfig, required
 
 if TYPE_CHECKING:
@@ -199,12 +199,10 @@ def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
             f"{path} has no suffix of a format that can be written.",
             "End the name in .wav, .flac, .aiff, .ogg, .opus or .mp3.",
         )
-    if sound.subtype in ONCE_PCM and (path is None or suffix not in _LOSSY):
+    takes_pcm = soundfile.check_format(kind, "PCM_16")
+    if sound.subtype in ONCE_PCM and suffix not in _LOSSY and takes_pcm:
         # Encoding it again would change all samples, so the decoded 16-bit values are written.
-        if path is None:
-            kind = sound.kind
-        if soundfile.check_format(kind, "PCM_16"):
-            return kind, "PCM_16"
+        return kind, "PCM_16"
     same = sound.kind == kind or (kind == "WAV" and sound.kind in ("WAVEX", "RF64"))
     if same and (suffix != "opus" or sound.subtype == "OPUS"):
         return sound.kind, sound.subtype
@@ -265,13 +263,8 @@ def decoded(file: Path | BinaryIO, name: str) -> Iterator[tuple[Path | BinaryIO,
 
     Raises AudioFileError if ffmpeg is missing or cannot read the file.
     """
-    if isinstance(file, Path):
-        with file.open("rb") as stream:
-            head = stream.read(16)
-    else:
-        file.seek(0)
-        head = file.read(16)
-        file.seek(0)
+    with from_start(file) as stream:
+        head = stream.read(16)
     demuxer = demuxer_of(head)
     if head[:4] == b"caff" and not _opens(file):  # as ffmpeg writes ALAC
         demuxer = "caf"
@@ -287,14 +280,13 @@ def decoded(file: Path | BinaryIO, name: str) -> Iterator[tuple[Path | BinaryIO,
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "sound.wav")
         flags = ["-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe,fd", "-f", demuxer]
-        source = f"file:{file}" if isinstance(file, Path) else "pipe:0"
         if not isinstance(file, Path):  # an m4a file may have its index at the end
-            copied = Path(folder, "input")
-            with copied.open("wb") as out:
-                shutil.copyfileobj(file, out)
-            source = f"file:{copied}"
-        command = [program, *flags, "-i", source, "-map", "0:a:0", "-vn", "-map_metadata", "0"]
-        command += ["-c:a", "pcm_f32le", "-rf64", "auto", "-f", "wav", str(made)]
+            stream, file = file, Path(folder, "input")
+            with file.open("wb") as out:
+                shutil.copyfileobj(stream, out)
+        command = [program, *flags, "-i", f"file:{file}", "-map", "0:a:0", "-vn"]
+        command += ["-map_metadata", "0", "-c:a", "pcm_f32le", "-rf64", "auto", "-f", "wav"]
+        command.append(str(made))
         try:
             ran = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS

@@ -9,18 +9,21 @@ which is then overwritten in place, whatever the size of the file.
 
 from __future__ import annotations
 
-import functools
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from magnet_cli.files import from_start
 
 STAND_IN = "license"  # libsndfile's name of the placeholder tag
 _MARK = "?loop"
 _HEAD = 1 << 18  # bytes to read of a file: tags come first, and ours first among them
 _MOST_SAMPLES = 2**48
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,7 @@ def read_points(
             start, last = struct.unpack_from("<2I", content, 44)
             return LoopPoints(start, last - start + 1) if last >= start else None
     said: dict[str, float] = {}
-    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-        file.seek(0)
+    with from_start(source) as file:
         head = file.read(4)
         data = (head + file.read(_HEAD - 4)) if head in (b"fLaC", b"OggS") else b""
     for tag in _tags_in(data):
@@ -158,19 +160,6 @@ def _tags_in(data: bytes) -> Iterator[bytes]:
 
 def _checksum(page: bytes | bytearray) -> int:
     """Checksum of an ogg page with its checksum field zero (RFC 3533, section 6)."""
-    value, table = 0, _checksums()
-    for byte in page:
-        value = ((value << 8) & 0xFFFFFFFF) ^ table[(value >> 24) ^ byte]
-    return value
-
-
-@functools.cache
-def _checksums() -> list[int]:
-    return [_checksum_of(byte) for byte in range(256)]
-
-
-def _checksum_of(byte: int) -> int:
-    value = byte << 24
-    for _ in range(8):
-        value = (value << 1) ^ (0x104C11DB7 if value & 0x80000000 else 0)
-    return value & 0xFFFFFFFF
+    # zlib's, but with the bits the other way round, and without the complements before and after.
+    value = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{value:032b}"[::-1], 2)

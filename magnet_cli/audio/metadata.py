@@ -13,11 +13,11 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from magnet_cli.errors import AudioFileError
+from magnet_cli.files import from_start
 from magnet_cli.foreign import reading
 
 # Opus has the lowest limit, 60 kB.
@@ -125,7 +125,7 @@ def kept_chunks(source: Path | BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
     They do not include tags, which libsndfile reads. Empty for other files.
     """
     kept = []
-    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+    with from_start(source) as file:
         for name, start, size in _chunks(file):
             if name in _OF_THE_SAMPLES:
                 continue
@@ -138,7 +138,7 @@ def kept_chunks(source: Path | BinaryIO) -> tuple[tuple[bytes, bytes], ...]:
 
 def channel_mask(source: Path | BinaryIO) -> bytes:
     """The speaker positions of a wav file's channels, as in its header; empty if there are none."""
-    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+    with from_start(source) as file:
         place = _mask_place(file)
         file.seek(place)
         return file.read(4) if place else b""
@@ -155,7 +155,7 @@ def _mask_place(file: BinaryIO) -> int:
 
 def read_wav_comment(source: Path | BinaryIO) -> str:
     """The comment of a wav file or seekable stream; empty if there is none."""
-    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+    with from_start(source) as file:
         for name, start, size in _chunks(file):
             if name != b"LIST":
                 continue
@@ -173,8 +173,7 @@ def read_wav_comment(source: Path | BinaryIO) -> str:
 def moved_comment(source: Path | BinaryIO) -> str:
     """Our comment where ffmpeg puts it: `DESCRIPTION` in flac and ogg, `TXXX:comment` in mp3; empty if there
     is none."""
-    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-        file.seek(0)
+    with from_start(source) as file:
         head = file.read(4)
         if head == b"fLaC" or head == b"OggS":
             # It is within the first 256 kB: a comment has at most 50 kB, and pictures come later.
@@ -193,8 +192,7 @@ def moved_comment(source: Path | BinaryIO) -> str:
 
 def has_flac_picture(source: Path | BinaryIO) -> bool:
     """Whether a flac file has a picture."""
-    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-        file.seek(0)
+    with from_start(source) as file:
         if file.read(4) != b"fLaC":
             return False
         while len(head := file.read(4)) == 4:
@@ -270,17 +268,14 @@ def _id3_comment(file: Path | BinaryIO) -> str:
     return ""
 
 
-def _id3_frames(file: Path | BinaryIO) -> list[tuple[bytes, bytes]]:
+def _id3_frames(source: Path | BinaryIO) -> list[tuple[bytes, bytes]]:
     """Frames of an ID3v2.3 or 2.4 tag, name and content; none for other files, and for tags that are
     compressed or unsynchronised."""
-    if isinstance(file, Path):
-        with file.open("rb") as stream:
-            return _id3_frames(stream)
-    file.seek(0)
-    head = file.read(10)
-    if len(head) < 10 or head[:3] != b"ID3" or head[3] not in (3, 4) or head[5] & 0xC0:
-        return []
-    body = file.read(min(synchsafe(head[6:10]), _MOST_TAG))
+    with from_start(source) as file:
+        head = file.read(10)
+        if len(head) < 10 or head[:3] != b"ID3" or head[3] not in (3, 4) or head[5] & 0xC0:
+            return []
+        body = file.read(min(synchsafe(head[6:10]), _MOST_TAG))
     found, at = [], 0
     while at + 10 <= len(body) and body[at] != 0:
         four = body[at + 4 : at + 8]

@@ -153,16 +153,26 @@ class Sound:
         def mixed() -> Iterator[Samples]:
             end = self.length if stop is None else stop
             for first in range(start, end, BLOCK):
-                numbers = self._numbers(first, min(first + BLOCK, end), whole=checked)
+                numbers = self.numbers(first, min(first + BLOCK, end), whole=checked)
                 yield with_channels(self._scaled(numbers, checked), width)
 
         for block in resampled(mixed(), self.sample_rate, sample_rate or self.sample_rate):
             yield with_channels(block, wanted)
 
-    def numbers(self, start: int, stop: int) -> Numbers:
-        """The file's own values [stop - start, channels].
+    def numbers(self, start: int, stop: int, whole: bool = True) -> Numbers:
+        """The file's own values [stop - start, channels], or only as many as there are if not `whole`.
         Raises AudioFileError if the file is damaged there."""
-        return self._numbers(start, stop, whole=True)
+        try:
+            with muted() if "MPEG" in self.subtype else nullcontext():
+                if start != self._at:  # a seek in mp3 or opus resets the decoder's state
+                    self._file.seek(start)
+                read: Numbers = self._file.read(stop - start, dtype=self.dtype, always_2d=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise self._damaged(start) from error
+        self._at = start + len(read)
+        if whole and len(read) < stop - start:
+            raise self._damaged(self._at)
+        return read
 
     def samples(self, start: int, stop: int) -> Samples:
         """The same as float32 [channels, stop - start] in -1..1.
@@ -182,19 +192,6 @@ class Sound:
     @property
     def _scale(self) -> float:
         return {"int16": 2.0**15, "int32": 2.0**31}.get(self.dtype, 1.0)
-
-    def _numbers(self, start: int, stop: int, whole: bool) -> Numbers:
-        try:
-            with muted() if "MPEG" in self.subtype else nullcontext():
-                if start != self._at:  # a seek in mp3 or opus resets the decoder's state
-                    self._file.seek(start)
-                read: Numbers = self._file.read(stop - start, dtype=self.dtype, always_2d=True)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            raise self._damaged(start) from error
-        self._at = start + len(read)
-        if whole and len(read) < stop - start:
-            raise self._damaged(self._at)
-        return read
 
     def _scaled(self, numbers: Numbers, checked: bool) -> Samples:
         with np.errstate(over="ignore", invalid="ignore"):

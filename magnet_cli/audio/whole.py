@@ -11,7 +11,7 @@ import mmap
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 
 from magnet_cli.audio.metadata import synchsafe
+from magnet_cli.files import from_start
 
 UNKNOWN = 2**40  # samples: more than any file has, though some headers say so
 _BLOCK = 65_536
@@ -110,19 +111,14 @@ def true_length(
     """
     said: list[str] = []
     with tempfile.TemporaryFile() as copy:
-        stream = file.open("rb") if isinstance(file, Path) else file
         changed = 0
-        try:
-            stream.seek(0)
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                changed = _changed(data, copy, said)
-        except (OSError, ValueError):  # cannot be mapped, such as an empty file
-            pass
-        finally:
-            copy.seek(0)
-            stream.seek(0)
-            if isinstance(file, Path):
-                stream.close()
+        with (
+            from_start(file) as stream,
+            suppress(OSError, ValueError),  # cannot be mapped, such as an empty file
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            changed = _changed(data, copy, said)
+        copy.seek(0)
         yield (copy if changed else file), (changed if changed > 0 else None), tuple(said)
 
 
@@ -228,8 +224,7 @@ def _flac(data: Any, start: int, copy: BinaryIO) -> int:
         if length is None:
             continue
         copy.seek(0)
-        for first in range(0, len(data), 1 << 20):
-            copy.write(data[first : first + (1 << 20)])
+        copy.write(data)
         copy.seek(at)
         copy.write((said | length).to_bytes(5, "big"))
         copy.seek(0)
@@ -368,27 +363,17 @@ class Links:
 @contextmanager
 def linked(file: Path | BinaryIO) -> Iterator[Links | None]:
     """Yield a chained ogg file, such as from web radio; None for a single link or another file."""
-    stream = file.open("rb") if isinstance(file, Path) else file
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         opened: list[soundfile.SoundFile] = []
-        try:
+        with from_start(file) as stream:
             for number, part in enumerate(_parts(stream)):
                 path = Path(folder, f"{number}.ogg")
                 path.write_bytes(part)
-                opened.append(soundfile.SoundFile(path))
-            stream.seek(0)
-            yield Links(opened) if len(opened) > 1 else None
-        finally:
-            for each in opened:
-                each.close()
-            if isinstance(file, Path):
-                stream.close()
-            else:
-                stream.seek(0)
+                opened.append(stack.enter_context(soundfile.SoundFile(path)))
+        yield Links(opened) if len(opened) > 1 else None
 
 
 def _parts(stream: BinaryIO) -> Iterator[bytes]:
-    stream.seek(0)
     if stream.read(4) != b"OggS":
         return
     data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
