@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
@@ -95,10 +96,7 @@ class CodecConfig:
     @property
     def hop_length(self) -> int:
         """Samples in a frame."""
-        hop = 1
-        for ratio in self.ratios:
-            hop *= ratio
-        return hop
+        return math.prod(self.ratios)
 
 
 _sizes = panel("Sizes of a new codec")

@@ -23,7 +23,7 @@ from magnet_cli.models.session import (
     text_sessions,
 )
 from magnet_cli.request import GenerationRequest
-from magnet_cli.settings import BEATS_IN_BAR, DecodingConfig, required
+from magnet_cli.settings import BEATS_IN_BAR, DecodingConfig, listed, required
 from magnet_cli.version import __version__
 
 
@@ -183,7 +183,7 @@ class Pipeline:
             "seeds": list(request.seeds),
             "frames": request.frames,
             "known_codes": int(request.known_mask.sum()),
-            "decoding": {k: list(v) if isinstance(v, tuple) else v for k, v in decoding.items()},
+            "decoding": listed(decoding),
             **self._tempi(request),
             **request.partners.describe(self.parts),
             "device": self.device.type,

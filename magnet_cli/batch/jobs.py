@@ -22,7 +22,7 @@ from magnet_cli.data.tasks import PLAIN, LineTask
 from magnet_cli.data.wildcards import Wildcards
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.naming import Names, numbered
-from magnet_cli.settings import OUTPUT_DEFAULTS, AudioFormat, DecodingConfig, OutputConfig
+from magnet_cli.settings import OUTPUT_DEFAULTS, AudioFormat, DecodingConfig, OutputConfig, listed
 from magnet_cli.targets import DEFAULT_NAME, NameTemplate, Target, check_inside, check_relative
 
 
@@ -150,11 +150,7 @@ class Job:
             **self.decoding.given(),
             **self.output.given(),
         }
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in chosen.items()
-            if value is not None
-        }
+        return {name: value for name, value in listed(chosen).items() if value is not None}
 
 
 class Planner:

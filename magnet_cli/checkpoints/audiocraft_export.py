@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from torch import Tensor
 
-from magnet_cli.checkpoints import key_map
+from magnet_cli.checkpoints import key_map, xp_cfg
 from magnet_cli.checkpoints.audiocraft import DECODING_KEYS, LM_KEYS, OURS, PATTERN, SUPPORTED
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import UsageError
-from magnet_cli.files import atomic_path
-from magnet_cli.settings import DecodingConfig
+from magnet_cli.settings import DecodingConfig, listed
 
 
 def write_lm(
@@ -40,24 +37,11 @@ def write_lm(
 
     Raises UsageError: a hybrid model, which the released layout cannot represent.
     """
-    package = {
-        "best_state": key_map.from_ours(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
-            LM_KEYS,
-            "The language model",
-        ),
-        "xp.cfg": yaml.safe_dump(
-            {
-                **_settings(config, defaults, text_encoder, sample_rate),
-                OURS: {"licence": licence, "kind": kind, "decoding": _more_decoding(defaults)},
-            },
-            sort_keys=False,
-        ),
-        "version": "1.3.0",
-        "exported": True,
-    }
-    with atomic_path(path) as partial:
-        torch.save(package, partial)
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    best_state = key_map.from_ours(own, LM_KEYS, "The language model")
+    settings = _settings(config, defaults, text_encoder, sample_rate)
+    settings[OURS] = {"licence": licence, "kind": kind, "decoding": _more_decoding(defaults)}
+    xp_cfg.write_package(path, best_state, settings)
 
 
 def _settings(
@@ -71,7 +55,7 @@ def _settings(
     masked = config.modeling == "masked"
     settings: dict[str, Any] = {}
     for key, supported in SUPPORTED.items():
-        put(settings, key, supported)
+        xp_cfg.put(settings, key, supported)
     values: dict[str, Any] = {
         "solver": "magnet" if masked else "musicgen",
         "dtype": "float32",
@@ -111,31 +95,15 @@ def _settings(
         values["transformer_lm.span_len"] = -1
         values["masking.span_len"] = config.span_len
     for key, value in values.items():
-        put(settings, key, value)
-    given = _plain(defaults)
+        xp_cfg.put(settings, key, value)
+    given = listed(defaults.given())
     for theirs, ours in DECODING_KEYS.items():
         if ours in given:
-            put(settings, f"generate.lm.{theirs}", given[ours])
+            xp_cfg.put(settings, f"generate.lm.{theirs}", given[ours])
     return settings
 
 
 def _more_decoding(defaults: DecodingConfig) -> dict[str, Any]:
     """The decoding defaults for which the released layout has no key, or not in every model."""
     names = set(DECODING_KEYS.values())
-    return {name: value for name, value in _plain(defaults).items() if name not in names}
-
-
-def _plain(defaults: DecodingConfig) -> dict[str, Any]:
-    """The settings that are set, as plain YAML values."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in defaults.given().items()
-    }
-
-
-def put(settings: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key."""
-    *folders, name = key.split(".")
-    for folder in folders:
-        settings = settings.setdefault(folder, {})
-    settings[name] = value
+    return {n: value for n, value in listed(defaults.given()).items() if n not in names}

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from magnet_cli.checkpoints import key_map, xp_cfg
@@ -26,7 +25,6 @@ from magnet_cli.checkpoints.building import blank, check_state, damaged, read_te
 from magnet_cli.config import CodecConfig
 from magnet_cli.errors import CheckpointError
 from magnet_cli.fields import shown
-from magnet_cli.files import atomic_path
 from magnet_cli.foreign import bounds, reading
 from magnet_cli.models.encodec import EnCodec, check_config
 
@@ -241,21 +239,14 @@ def write_released(path: Path, config: CodecConfig, state: Mapping[str, Tensor])
         best_state[name + "inited"] = torch.ones(1)
         best_state[name + "cluster_size"] = torch.full((config.card,), _ALIVE)
         best_state[name + "embed_avg"] = _ALIVE * best_state[name + "embed"]
-    package = {
-        "best_state": best_state,
-        "xp.cfg": settings_text(config),
-        "version": "1.3.0",
-        "exported": True,
-    }
-    with atomic_path(path) as partial:
-        torch.save(package, partial)
+    xp_cfg.write_package(path, best_state, _settings(config))
 
 
 _ALIVE = 2.0  # rvq.threshold_ema_dead_code of the released configs
 
 
-def settings_text(config: CodecConfig) -> str:
-    """The `xp.cfg` from which audiocraft can build this codec."""
+def _settings(config: CodecConfig) -> dict[str, Any]:
+    """The settings from which audiocraft can build this codec."""
     settings: dict[str, Any] = {
         "solver": "compression",
         "device": "cpu",
@@ -272,13 +263,8 @@ def settings_text(config: CodecConfig) -> str:
     if config.pad_mode == "zero":
         said["seanet.pad_mode"] = "constant"  # the reference's name for it
     for path, value in said.items():
-        *folders, name = path.split(".")
-        at = settings
-        for folder in folders:
-            at = at.setdefault(folder, {})
-        at[name] = value
-    text: str = yaml.safe_dump(settings, sort_keys=False)
-    return text
+        xp_cfg.put(settings, path, value)
+    return settings
 
 
 def _config(fields: dict[str, Any], where: str) -> CodecConfig:

@@ -27,18 +27,6 @@ def to_ours(
 ) -> dict[str, Tensor]:
     """Rename `state` to our names; keys that match a pattern of `drops` are left out.
     Raises CheckpointError: a key matches neither, or two keys get the same name."""
-    return _rename(state, table, drops, where)
-
-
-def from_ours(state: Mapping[str, Tensor], table: Table, where: str) -> dict[str, Tensor]:
-    """Rename our `state` to their names, using the table from right to left.
-    Raises CheckpointError: a key has no row."""
-    return _rename(state, [(ours, theirs) for theirs, ours in table], (), where)
-
-
-def _rename(
-    state: Mapping[str, Tensor], table: Table, drops: Sequence[str], where: str
-) -> dict[str, Tensor]:
     rows = [(_compiled(source), target) for source, target in table]
     dropped = [_compiled(pattern) for pattern in drops]
     renamed: dict[str, Tensor] = {}
@@ -60,6 +48,12 @@ def _rename(
     if left_over:
         raise CheckpointError(f"{where} has unknown keys:  {named(left_over)}.", HINT)
     return renamed
+
+
+def from_ours(state: Mapping[str, Tensor], table: Table, where: str) -> dict[str, Tensor]:
+    """Rename our `state` to their names, using the table from right to left.
+    Raises CheckpointError: a key has no row."""
+    return to_ours(state, [(ours, theirs) for theirs, ours in table], (), where)
 
 
 def _check_plain(key: str, tensor: object, where: str) -> None:

@@ -153,9 +153,7 @@ def find_place(
     return _from_snapshot(_snapshot(repo, None, revision, how), known, how)
 
 
-def find_codec(
-    spec: str, *, offline: bool = False, progress: hub.ProgressHook | None = None
-) -> Place:
+def find_codec(spec: str, *, progress: hub.ProgressHook | None = None) -> Place:
     """Find a codec alone: of a model, or in a repository or directory that contains only a codec.
     Raises ModelNotFoundError, CheckpointError: as `find_place`."""
     directory = folder_of(spec)
@@ -167,18 +165,15 @@ def find_codec(
     name, _, revision = spec.partition("@")
     if directory is None and registry.find(name) is None:
         _check_repo(spec, name)
-        how = _Fetching(offline, progress)
-        snapshot = _snapshot(name, None, revision or None, how)
+        snapshot = _snapshot(name, None, revision or None, _Fetching(False, progress))
         if model_layout(snapshot.names()) is None:
             return _part(ENCODEC, snapshot)
-    codec = find_place(spec, offline=offline, progress=progress).codec
+    codec = find_place(spec, progress=progress).codec
     assert codec is not None
     return codec
 
 
-def find_text_encoder(
-    name: str, *, offline: bool = False, progress: hub.ProgressHook | None = None
-) -> Place:
+def find_text_encoder(name: str, *, progress: hub.ProgressHook | None = None) -> Place:
     """Find a text encoder alone: in a folder, or a T5 by the name used in checkpoints (`t5-base`).
 
     Raises:
@@ -197,7 +192,7 @@ def find_text_encoder(
         return Place(directory.name, layout, directory)
     if not hub.is_repo_id(name):
         raise registry.unknown_name(name)
-    return _part(T5, _text_encoder(name, _Fetching(offline, progress)))
+    return _part(T5, _text_encoder(name, _Fetching(False, progress)))
 
 
 def _check_repo(spec: str, name: str) -> None:

@@ -12,9 +12,14 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+import yaml
+from torch import Tensor
+
 from magnet_cli.checkpoints.building import read_pickle
 from magnet_cli.errors import CheckpointError
 from magnet_cli.fields import shown
+from magnet_cli.files import atomic_path
 from magnet_cli.foreign import yaml_text
 from magnet_cli.foreign.reading import ReadError, check_depth, kind_of
 
@@ -44,6 +49,14 @@ def read_package(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             "Export the training checkpoint first (audiocraft's utils.export).",
         )
     return state, parse(text)
+
+
+def write_package(path: Path, state: dict[str, Tensor], settings: dict[str, Any]) -> None:
+    """Write a released file, as `read_package` and audiocraft's loaders read it."""
+    text = yaml.safe_dump(settings, sort_keys=False)
+    package = {"best_state": state, "xp.cfg": text, "version": "1.3.0", "exported": True}
+    with atomic_path(path) as partial:
+        torch.save(package, partial)
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -87,6 +100,14 @@ def get(settings: dict[str, Any], path: str, otherwise: Any) -> Any:
         return _at(settings, path)
     except KeyError:
         return otherwise
+
+
+def put(settings: dict[str, Any], path: str, value: Any) -> None:
+    """Set the setting at a dotted path."""
+    *folders, name = path.split(".")
+    for folder in folders:
+        settings = settings.setdefault(folder, {})
+    settings[name] = value
 
 
 def _at(settings: Any, path: str) -> Any:

@@ -15,8 +15,9 @@ import yaml
 
 from magnet_cli.checkpoints import audiocraft
 from magnet_cli.checkpoints.audiocraft import LM_FILE, open_lm
-from magnet_cli.checkpoints.audiocraft_export import put, write_lm
+from magnet_cli.checkpoints.audiocraft_export import write_lm
 from magnet_cli.checkpoints.building import fill, read_pickle, read_safetensors
+from magnet_cli.checkpoints.xp_cfg import put
 from magnet_cli.config import LMConfig
 from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.models.lm import LanguageModel
