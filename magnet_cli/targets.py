@@ -105,31 +105,22 @@ class NameTemplate:
         Raises UsageError: it has an unknown field, or gives names that cannot be used."""
         self._template = template
         try:
-            fields = [
-                (name, form or "", conversion)
-                for _, name, form, conversion in string.Formatter().parse(template)
-                if name is not None
-            ]
-        except ValueError as error:
-            raise UsageError(
-                f"{flag} {shown(template)} cannot be read: {error}.",
-                f"The default is {DEFAULT_NAME!r}.",
-            ) from error
-        for name, form, conversion in fields:
-            # This refuses attributes and indices, too: "{seed.__class__}", "{slug[0]}".
-            if name not in _EXAMPLE:
-                raise UsageError(
-                    f"{flag} has no field {shown(name)}.", f"It has {', '.join(_EXAMPLE)}."
-                )
-            # Format specs may contain nested fields with attributes, or huge widths.
-            if conversion or not _FORM.fullmatch(form):
-                raise UsageError(
-                    f"{flag} cannot format {name} as {shown(form or conversion)}.",
-                    "Use the field's name alone, or a width of up to 99, such as {index:04d}.",
-                )
-        try:
+            for _, name, form, conversion in list(string.Formatter().parse(template)):
+                if name is None:
+                    continue
+                # This refuses attributes and indices, too: "{seed.__class__}", "{slug[0]}".
+                if name not in _EXAMPLE:
+                    raise UsageError(
+                        f"{flag} has no field {shown(name)}.", f"It has {', '.join(_EXAMPLE)}."
+                    )
+                # Format specs may contain nested fields with attributes, or huge widths.
+                if conversion or not _FORM.fullmatch(form or ""):
+                    raise UsageError(
+                        f"{flag} cannot format {name} as {shown(form or conversion)}.",
+                        "Use the field's name alone, or a width of up to 99, such as {index:04d}.",
+                    )
             check_relative(template.format(**_EXAMPLE))
-        except ValueError as error:  # a text formatted as a number
+        except ValueError as error:  # braces that do not match, or a text formatted as a number
             raise UsageError(
                 f"{flag} {shown(template)} cannot be read: {error}.",
                 f"The default is {DEFAULT_NAME!r}.",

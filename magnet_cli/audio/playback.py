@@ -27,7 +27,7 @@ class CannotPlayError(Exception):
     """This machine cannot play a sound; the message is a reason, to follow a colon."""
 
 
-def play(path: Path, until: Callable[[], None] | None = None) -> None:
+def play(path: Path, until: Callable[[], object] | None = None) -> None:
     """Play a sound file once or repeatedly.
 
     Args:
@@ -59,7 +59,7 @@ def play(path: Path, until: Callable[[], None] | None = None) -> None:
     raise CannotPlayError(problem or f"no player is installed: {HOW}")
 
 
-def _by_device(sounddevice: object, path: Path, until: Callable[[], None] | None) -> None:
+def _by_device(sounddevice: object, path: Path, until: Callable[[], object] | None) -> None:
     device: object = sounddevice
     with open_sound(path) as sound:
         samples, rate = sound.read().T, sound.sample_rate
@@ -73,7 +73,7 @@ def _by_device(sounddevice: object, path: Path, until: Callable[[], None] | None
         device.stop()  # type: ignore[attr-defined]
 
 
-def _by_program(command: list[str], until: Callable[[], None] | None) -> None:
+def _by_program(command: list[str], until: Callable[[], object] | None) -> None:
     """Run a program once, or repeatedly. Raises CannotPlayError if it fails the first time."""
     over = threading.Event()
     running = _started(command)

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from magnet_cli.batch.fitting import Facts, Fit, fit_key, grouped, mates_matter, misfits
@@ -333,7 +332,7 @@ class Crew:
         assert self._manifest is not None
         folders = {path.parent for job in task.jobs if (path := job.target.path) is not None}
         for folder in folders:
-            for path in _left(folder, f"{self._manifest.mark}-{worker}"):
+            for path in folder.glob(f"{PARTIAL}{self._manifest.mark}-{worker}-*"):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
@@ -374,7 +373,3 @@ def differing(known: Facts, other: Facts) -> MagnetError | None:
             "Set --device and --dtype.",
         )
     return None
-
-
-def _left(folder: Path, mark: str) -> Iterable[Path]:
-    return folder.glob(f"{PARTIAL}{mark}-*") if folder.is_dir() else ()

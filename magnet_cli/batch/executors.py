@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,10 @@ from magnet_cli.files import marked
 from magnet_cli.settings import required
 from magnet_cli.targets import check_inside
 
-Save = Callable[[], SavedClip]
+Save = Callable[[], SavedClip]  # finishes a clip and writes it
 
 # Called when jobs begin; returns a callback for their steps.
 OnBegin = Callable[[Sequence[Job]], OnStep | None]
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A clip waiting to be written."""
-
-    job: Job
-    save: Callable[[], SavedClip]  # finishes and writes it
-    seconds: float  # of generating it
 
 
 class Stopped(BaseException):
@@ -102,9 +93,9 @@ class Writer:
         if self._error is not None:
             raise Stopped
 
-    def submit(self, clip: Generated) -> None:
-        """Hand over a generated clip."""
-        self._tasks.put(lambda: self._write(clip))
+    def submit(self, job: Job, save: Save, seconds: float) -> None:
+        """Hand over a generated clip; `seconds`: of generating it."""
+        self._tasks.put(lambda: self._write(job, save, seconds))
         self.check()
 
     def fail(self, job: Job, error: MagnetError, seconds: float) -> None:
@@ -114,39 +105,37 @@ class Writer:
 
     def _work(self) -> None:
         with marked(self._manifest.mark):
-            self._work_marked()
+            while (task := self._tasks.get()) is not None:
+                if self._error is not None:
+                    continue  # empty the queue, so that `submit` does not block
+                try:
+                    outcome = task()
+                    self._manifest.add(outcome.record())
+                    self._on_outcome(outcome)
+                except BaseException as error:
+                    self._error = error
+                    self._on_error(error)
 
-    def _work_marked(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            if self._error is not None:
-                continue  # empty the queue, so that `submit` does not block
-            try:
-                outcome = task()
-                self._manifest.add(outcome.record())
-                self._on_outcome(outcome)
-            except BaseException as error:
-                self._error = error
-                self._on_error(error)
-
-    def _write(self, clip: Generated) -> Outcome:
+    def _write(self, job: Job, save: Save, seconds: float) -> Outcome:
         began = time.monotonic()
-        path = clip.job.target.path
+        path = job.target.path
         assert path is not None
         saved: SavedClip | None = None
         failure: MagnetError | None = None
         size: int | None = None
         try:
-            saved = self._saved(clip, path)
+            self._prepare(job, path)
+            saved = save()
             size = path.stat().st_size
         except NoRoomError:
             raise
         except Exception as error:
             failure = as_magnet_error(error)
-        seconds = clip.seconds + time.monotonic() - began
-        return Outcome(clip.job, seconds, saved, failure, size)
+        seconds += time.monotonic() - began
+        return Outcome(job, seconds, saved, failure, size)
 
-    def _saved(self, clip: Generated, path: Path) -> SavedClip:
-        self._standing.refuse(clip.job)  # it may be hours since the batch was planned
+    def _prepare(self, job: Job, path: Path) -> None:
+        self._standing.refuse(job)  # it may be hours since the batch was planned
         try:
             check_inside(self._folder, path.parent)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +144,6 @@ class Writer:
                 f"The folder {path.parent} cannot be created: {error.strerror or error}.",
                 "Choose another name for the file.",
             ) from error
-        return clip.save()
 
 
 class Engine:
@@ -224,7 +212,7 @@ class Engine:
             if made is not None:
                 for job, save in zip(part, made, strict=True):
                     if job.index in missing:
-                        self._writer.submit(Generated(job, save, seconds))
+                        self._writer.submit(job, save, seconds)
                 start += len(part)
             elif error is not None and len(part) == 1:
                 self._writer.fail(part[0], as_magnet_error(error), seconds)

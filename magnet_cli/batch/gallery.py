@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -258,7 +258,7 @@ def _page(data: Mapping[str, Any]) -> str:
 
 def _remove_stale(folder: Path, used: set[str]) -> None:
     """Remove pictures of clips that no longer exist, and no other files."""
-    for path in _files(folder):
+    for path in folder.iterdir() if folder.is_dir() else ():
         if f"{PICTURES}/{path.name}" in used or not _PICTURE.fullmatch(path.name):
             continue
         try:
@@ -266,7 +266,3 @@ def _remove_stale(folder: Path, used: set[str]) -> None:
                 path.unlink()
         except OSError:
             continue  # harmless
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return folder.iterdir() if folder.is_dir() else iter(())

@@ -263,10 +263,8 @@ class BatchRun:
 
     def _refuse_bad(self, name: str, bad: list[BadLine]) -> None:
         """Report bad lines; raise UsageError unless they are to be skipped."""
-        for line in bad[:MOST_SHOWN]:
-            self._bad(line)
-        for line in bad[MOST_SHOWN:]:
-            self._bad(line, say=False)
+        for number, line in enumerate(bad):
+            self._bad(line, say=number < MOST_SHOWN)
         if len(bad) > MOST_SHOWN:
             complain(f"{count_of(len(bad) - MOST_SHOWN, 'more bad line')}.")
         if bad and not self._skip_bad:

@@ -22,12 +22,8 @@ def hear(sounds: Iterable[tuple[Path | None, bool]], talk: Talk) -> None:
                 continue
             goes_round = loop and sys.stdin is not None and sys.stdin.isatty()
             talk.note(f"Playing {path}" + (", until you press Enter" if goes_round else ""))
-            play(path, _until_enter if goes_round else None)
+            play(path, sys.stdin.readline if goes_round else None)
     except CannotPlayError as error:
         talk.note(f"The sound is saved but cannot be played here: {error}.")
     except KeyboardInterrupt:
         talk.note("Stopped playing.")
-
-
-def _until_enter() -> None:
-    sys.stdin.readline()

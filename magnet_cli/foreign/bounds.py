@@ -280,7 +280,9 @@ def check_pickle(path: Path) -> None:
         if start[:4] == b"PK\x03\x04":
             _check_archive(file, size)
         else:
-            _check_stream(file, size)
+            # A file from before torch 1.6: a magic number, two small pickles, the content, and the names
+            # of the storages.
+            _check_numbers(file, size, pickles=5)
 
 
 def _check_archive(file: BinaryIO, size: int) -> None:
@@ -298,12 +300,6 @@ def _check_archive(file: BinaryIO, size: int) -> None:
                     _check_numbers(io.BytesIO(archive.read(member)), size, pickles=1)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError):
         raise ReadError("it is cut short or damaged") from None
-
-
-def _check_stream(file: BinaryIO, size: int) -> None:
-    """Check a file from before torch 1.6: a magic number, two small pickles, the content, and the names of
-    the storages."""
-    _check_numbers(file, size, pickles=5)
 
 
 def _check_numbers(file: BinaryIO, size: int, pickles: int) -> None:

@@ -70,7 +70,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     with open_regular(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise ReadError(f"it is larger than {_megabytes(most)}")
+        raise ReadError(f"it is larger than {most / 1e6:g} MB")
     if data.startswith(_LFS_POINTER):
         raise ReadError(LFS_REASON)
     return data
@@ -233,10 +233,6 @@ def _lower(text: str) -> str:
     """Lower the first letter for use in a sentence, except of names and abbreviations."""
     word = text.partition(" ")[0]
     return text[:1].lower() + text[1:] if word == word.capitalize() else text
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:g} MB"
 
 
 # -------------------------------------------------------------------------------------------- printing
