@@ -170,7 +170,8 @@ class Meter:
         squares = np.square(heard)
         done = 0
         while done < squares.shape[1]:
-            end = self._boundary(len(self._cells) + 1) - self._length
+            cell = int(0.4 * (0.25 * (len(self._cells) + 1)) * self._rate)  # as pyloudnorm rounds
+            end = cell - self._length
             part = squares[:, done : min(end, squares.shape[1])]
             self._open = self._open + part.sum(-1)
             done += part.shape[1]
@@ -192,9 +193,6 @@ class Meter:
             return -math.inf
         gate = -0.691 + 10 * math.log10(weighted[audible].mean()) - 10
         return float(-0.691 + 10 * math.log10(weighted[audible & (levels > gate)].mean()))
-
-    def _boundary(self, cell: int) -> int:
-        return int(0.4 * (0.25 * cell) * self._rate)  # rounded as pyloudnorm rounds
 
 
 Coefficients = tuple[tuple[float, float, float], tuple[float, float]]

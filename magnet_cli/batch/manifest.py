@@ -50,20 +50,14 @@ class Manifest:
     _file: BinaryIO | None = None
 
     @classmethod
-    def read(cls, folder: Path, shard: Shard) -> Manifest:
-        """Read a folder's manifests, including those of other shards; all may be missing.
+    def read(cls, folder: Path, shard: Shard, alone: bool = False) -> Manifest:
+        """Read a folder's manifests, unless `alone` including those of other shards; all may be missing.
         Raises MagnetError: one exists but cannot be read."""
         manifest = cls(folder / manifest_name(shard))
-        others = sorted(set(folder.glob(f"{MANIFEST_STEM}*.jsonl")) - {manifest.path})
+        files = [] if alone else sorted(folder.glob(f"{MANIFEST_STEM}*.jsonl"))
+        others = [path for path in files if path != manifest.path]
         for path in (*others, manifest.path):  # its own last, as that counts
             manifest._take_file(path)
-        return manifest
-
-    @classmethod
-    def read_one(cls, folder: Path, shard: Shard) -> Manifest:
-        """Read the manifest of one shard only; raises what `read` raises."""
-        manifest = cls(folder / manifest_name(shard))
-        manifest._take_file(manifest.path)
         return manifest
 
     @property

@@ -70,7 +70,7 @@ def status_of(folder: Path) -> Status:
     """
     everything = Manifest.read(folder, WHOLE)
     shards, count = _shards(folder)
-    own = {shard: Manifest.read_one(folder, shard) for shard in (WHOLE, *shards)}
+    own = {shard: Manifest.read(folder, shard, alone=True) for shard in (WHOLE, *shards)}
     if not shards and not own[WHOLE].path.exists():
         raise UsageError(
             f"{folder} has no manifest of a batch.", "Give the folder that -O was: --status DIR."

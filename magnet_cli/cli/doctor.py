@@ -110,7 +110,7 @@ def _facts(threads: int | None) -> Iterator[tuple[str, str]]:
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     yield "magnet", f"{__version__}, Python {platform.python_version()}, {system}"
     yield "libraries", ", ".join(_versions())
-    yield "processor", _processor()
+    yield "processor", _cpuinfo().get("model name") or platform.processor() or "unknown"
     import torch
 
     if threads is not None:
@@ -144,10 +144,6 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in text.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _processor() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or "unknown"
 
 
 def _instructions() -> str:
