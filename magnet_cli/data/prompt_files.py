@@ -211,11 +211,9 @@ def _from_json(texts: Iterator[tuple[int, str] | BadLine]) -> Iterator[PromptLin
         if not text.strip():
             continue
         try:
-            values, typed = _json_object(text)
+            yield _line(number, *_json_object(text), text=False)
         except UsageError as error:
             yield BadLine(number, str(error))
-            continue
-        yield _line(number, values, typed, text=False)
 
 
 def _line(
