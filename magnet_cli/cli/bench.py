@@ -112,6 +112,7 @@ class BenchModelOptions(PlaceOptions):
 @app.command("bench", epilog=EXAMPLES)
 @takes_flags
 def bench(
+    ctx: typer.Context,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -136,11 +137,14 @@ def bench(
     for name in dtypes:
         if name not in ("auto", *PRECISIONS):
             raise no_dtype(name)
-    if models.shape is not None and (models.lora or models.partner):
-        raise UsageError(
-            "--shape has random weights and its own partner.", "Remove --lora and --partner."
-        )
     # --shape takes precedence over a model from the environment or config.toml.
+    source = ctx.get_parameter_source("model")
+    asked = models.lora or models.partner or (source is not None and source.name == "COMMANDLINE")
+    if models.shape is not None and asked:
+        raise UsageError(
+            "--shape has random weights and its own partner.",
+            "Remove --model, --lora and --partner.",
+        )
     name = models.shape or choose(ModelOptions(models.model), voice)
     import_torch(name, models.threads, what.sample is None)  # a sample is timed pass by pass
     from magnet_cli.evaluation.bench import Plan, parse_way

@@ -48,10 +48,12 @@ def test_the_command_refuses_what_does_not_fit(magnet: Magnet) -> None:
         (("--dtype", "int3"), "no dtype"),
         (("--batch", "0"), "batch"),
         (("-d", "-1"), "--duration cannot be -1"),  # a frame was measured
-        (("--shape", "huge"), "no shape"),
-        (("--shape", "small", "--partner", "x"), "Remove --lora and --partner"),
+        (("--shape", "small"), "Remove --model, --lora and --partner"),
         (("--plot", "x.jpg"), ".png"),
     ):
         outcome = magnet("bench", "-m", SMALL, *wrong)
         assert outcome.status == 2, wrong
         assert said in outcome.err
+    outcome = magnet("bench", "--shape", "huge")
+    assert outcome.status == 2
+    assert "no shape" in outcome.err
