@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from magnet_cli.checkpoints.identity import with_identities
+from magnet_cli.checkpoints.place import find_place
+from magnet_cli.cli.batch import named_models
 from magnet_cli.cli.evaluate import (
     JudgeOptions,
     PlaceOptions,
@@ -20,6 +23,8 @@ from magnet_cli.cli.evaluate import (
     pairs_of,
     say_faults,
 )
+from magnet_cli.cli.inputs import cleaned
+from magnet_cli.cli.loading import load, loading
 from magnet_cli.cli.settings import (
     ClipOptions,
     ModelOptions,
@@ -30,16 +35,20 @@ from magnet_cli.cli.settings import (
     takes_flags,
 )
 from magnet_cli.cli.talk import Talk
+from magnet_cli.data.prompt_files import format_of, open_prompts, read_prompts
+from magnet_cli.data.prompts import BadLine, PromptLine
 from magnet_cli.errors import PartialFailureError, UsageError
+from magnet_cli.evaluation import sweep as ablations
+from magnet_cli.evaluation.sweep import SweepRow
 from magnet_cli.fields import panel
 from magnet_cli.files import written
+from magnet_cli.resolving import check_rescorer
 from magnet_cli.settings import DECODING, DecodingConfig, OutputConfig
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
-    from magnet_cli.batch.jobs import Planner
+    from magnet_cli.batch.jobs import Job, Planner
     from magnet_cli.cli.batch_run import BatchRun
-    from magnet_cli.evaluation.sweep import SweepRow
     from magnet_cli.evaluation.table import Comparison
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -144,21 +153,7 @@ def sweep(
     the figures and the differences from the baseline, with intervals. Rows are batches: the same command
     again makes what is missing. A rescorer is used in the rows that vary its weight, or else in all.
     """
-    from magnet_cli.batch.jobs import WHOLE, BatchSettings, Planner
-    from magnet_cli.batch.manifest import Manifest
-    from magnet_cli.batch.resume import as_begun
-    from magnet_cli.checkpoints.identity import with_identities
-    from magnet_cli.checkpoints.place import find_place
-    from magnet_cli.cli.batch import named_models
-    from magnet_cli.cli.batch_run import BatchRun
-    from magnet_cli.cli.inputs import cleaned
-    from magnet_cli.cli.loading import load, loading
-    from magnet_cli.data.prompt_files import format_of, open_prompts, read_prompts
-    from magnet_cli.data.prompts import BadLine
-    from magnet_cli.evaluation import sweep as ablations
     from magnet_cli.evaluation.sets import read_set
-    from magnet_cli.request import make_request
-    from magnet_cli.resolving import check_rescorer
 
     voice = Talk(talk)
     axes = [ablations.parse_axis(text) for text in options.vary]
@@ -174,57 +169,17 @@ def sweep(
             "A sweep needs a seed, so that rows can be compared and made again.",
             "Add one, such as --seed 7.",
         )
-    plain = [name for name in models.model if "=" not in name or Path(name).is_dir()]
-    if len(plain) > 1:
-        raise UsageError("The baseline has one model.", "Add others as rows: --model NAME=DIR.")
-    others = pairs_of([name for name in models.model if name not in plain], "row")
-    kept = (models.device, models.dtype, models.threads, models.offline, models.lora)
-    place = ModelOptions(plain[0] if plain else None, *kept)
-    given = more.config.over(decoding.config)
-
-    def run_of(row: SweepRow, rescored: bool, loaded: Model | None) -> tuple[BatchRun, Planner]:
-        """A row's batch. Raises UsageError: its settings exclude each other."""
-        beside = (
-            more if rescored else dataclasses.replace(more, rescorer=None, config=DecodingConfig())
-        )
-        here = place if row.model is None else dataclasses.replace(place, model=row.model, lora=())
-        config = dataclasses.replace(given, **row.decoding)
-        if loaded is not None and row.model is None:
-            make_request(loaded.parts, [None], config=config)  # checks it
-        settings = BatchSettings(
-            folder=folder / row.folder,
-            seed=clips.seed or 0,  # with --dry-run there may be none
-            num=clips.num,
-            duration=clips.duration,
-            negative=cleaned(clips.negative),
-            decoding=config,
-            output=output if force else as_begun(output, Manifest.read(folder / row.folder, WHOLE)),
-            models=with_identities(named_models(here, beside)),
-        )
-        run = BatchRun(
-            *(settings, WHOLE, "auto", here, beside, voice),
-            force=force,
-            skip_bad=None,
-            path_end=None,
-            loaded=loaded if row.model is None else None,
-        )
-        return run, Planner(settings)
-
-    no_file = UsageError("A sweep reads its prompts to their end first.", "Give it a file.")
-    if Path(source).is_fifo():  # opening it would wait
-        raise no_file
-    with open_prompts(source) as prompts:
-        if not prompts.whole:
-            raise no_file
-        lines = list(read_prompts(prompts.stream, format_of(source)))
-    run, planner = run_of(ablations.SweepRow(ablations.BASELINE, ablations.BASELINE), True, None)
-    run.check(prompts.name, planner.plan(lines))
+    place, others = _models_of(models)
+    baseline = _Baseline(folder, force, clips, place, decoding.config, more, output, voice)
+    prompts, lines = _read(source)
+    run, planner = baseline.batch(SweepRow(ablations.BASELINE, ablations.BASELINE), True, None)
+    run.check(prompts, planner.plan(lines))
     reference = read_set(Path(judges.reference), "reference") if judges.reference else None
     asked = None  # without any of these flags, rows are made and not measured
     if reference is not None or judges.embedder or judges.metrics is not None:
         asked = judges_of(judges, models, reference is not None, voice)
     model = load(place, voice)
-    known = given.over(model.defaults)
+    known = baseline.decoding.over(model.defaults)
     if options.preset is not None:
         axes += ablations.paper_axes(known, model.modeling, more.rescorer is not None)
     varied = {name for axis in axes for _, point in axis for name in point}
@@ -235,30 +190,20 @@ def sweep(
     for row in rows:
         with _naming(row):
             rescored = "rescorer_weight" not in varied or "rescorer_weight" in row.decoding
-            runs.append(run_of(row, rescored, model))
+            runs.append(baseline.batch(row, rescored, model))
     if options.dry_run:
-        for row in rows:
-            record = {"row": row.name, "folder": row.folder, "decoding": dict(row.decoding)}
-            voice.data(record if row.model is None else record | {"model": row.model})
-            if not voice.json:
-                voice.print(f"{row.name}  ({folder / row.folder})")
+        _list(rows, folder, voice)
         return
     for name in others.values():  # so that a failure shows now and not in hours
         with loading(voice, name) as on_download:
             find_place(name, offline=models.offline, progress=on_download)
-    failed, asked_for = [], []
-    for number, (row, (run, planner)) in enumerate(zip(rows, runs, strict=True), 1):
-        voice.note(f"Row {number} of {len(rows)}: {row.name}")
-        planned = list(planner.plan(lines))
-        asked_for.append((row, [job.file for job in planned if not isinstance(job, BadLine)]))
-        try:
-            with _naming(row):
-                run.whole(prompts.name, planned)
-        except PartialFailureError as error:
-            voice.warn(str(error))
-            failed.append(row.name)
+    planned = [list(planner.plan(lines)) for _, planner in runs]
+    failed = _make(rows, [run for run, _ in runs], planned, prompts, voice)
     if asked is not None:
-        sets = [read_set(folder / row.folder, row.name, files) for row, files in asked_for]
+        files = [[job.file for job in jobs if not isinstance(job, BadLine)] for jobs in planned]
+        sets = [
+            read_set(folder / row.folder, row.name, f) for row, f in zip(rows, files, strict=True)
+        ]
         found = measured(sets, reference, asked, voice)
         found = dataclasses.replace(found, notes=(*found.notes, *ablations.notes_on(rows)))
         _write(found, folder, Path(source).name, voice)
@@ -269,6 +214,113 @@ def sweep(
             f"Clips of {', '.join(failed)} could not be made.",
             "Run the same command to try them again.",
         )
+
+
+def _models_of(models: SweepModelOptions) -> tuple[ModelOptions, dict[str, str]]:
+    """The baseline's model and the models of further rows, by name.
+    Raises UsageError: several baselines, or one name twice."""
+    plain = [name for name in models.model if "=" not in name or Path(name).is_dir()]
+    if len(plain) > 1:
+        raise UsageError("The baseline has one model.", "Add others as rows: --model NAME=DIR.")
+    others = pairs_of([name for name in models.model if name not in plain], "row")
+    kept = (models.device, models.dtype, models.threads, models.offline, models.lora)
+    return ModelOptions(plain[0] if plain else None, *kept), others
+
+
+def _read(source: str) -> tuple[str, list[PromptLine | BadLine]]:
+    """A prompt file's name for messages, and its lines. Raises UsageError: it is a stream."""
+    no_file = UsageError("A sweep reads its prompts to their end first.", "Give it a file.")
+    if Path(source).is_fifo():  # opening it would wait
+        raise no_file
+    with open_prompts(source) as prompts:
+        if not prompts.whole:
+            raise no_file
+        return prompts.name, list(read_prompts(prompts.stream, format_of(source)))
+
+
+@dataclass(frozen=True)
+class _Baseline:
+    """What the rows have in common."""
+
+    folder: Path
+    force: bool
+    clips: ClipOptions
+    place: ModelOptions
+    given: DecodingConfig
+    more: PartnerOptions
+    output: OutputConfig
+    voice: Talk
+
+    @property
+    def decoding(self) -> DecodingConfig:
+        """The baseline's decoding settings."""
+        return self.more.config.over(self.given)
+
+    def batch(
+        self, row: SweepRow, rescored: bool, loaded: Model | None
+    ) -> tuple[BatchRun, Planner]:
+        """A row's batch. Raises UsageError: its settings exclude each other."""
+        from magnet_cli.batch.jobs import WHOLE, BatchSettings, Planner
+        from magnet_cli.batch.manifest import Manifest
+        from magnet_cli.batch.resume import as_begun
+        from magnet_cli.cli.batch_run import BatchRun
+        from magnet_cli.request import make_request
+
+        replace, place, more = dataclasses.replace, self.place, self.more
+        more = more if rescored else replace(more, rescorer=None, config=DecodingConfig())
+        place = place if row.model is None else replace(place, model=row.model, lora=())
+        loaded = loaded if row.model is None else None
+        config = replace(self.decoding, **row.decoding)
+        if loaded is not None:
+            make_request(loaded.parts, [None], config=config)  # checks it
+        folder, output = self.folder / row.folder, self.output
+        settings = BatchSettings(
+            folder=folder,
+            seed=self.clips.seed or 0,  # with --dry-run there may be none
+            num=self.clips.num,
+            duration=self.clips.duration,
+            negative=cleaned(self.clips.negative),
+            decoding=config,
+            output=output if self.force else as_begun(output, Manifest.read(folder, WHOLE)),
+            models=with_identities(named_models(place, more)),
+        )
+        run = BatchRun(
+            *(settings, WHOLE, "auto", place, more, self.voice),
+            force=self.force,
+            skip_bad=None,
+            path_end=None,
+            loaded=loaded,
+        )
+        return run, Planner(settings)
+
+
+def _list(rows: Sequence[SweepRow], folder: Path, voice: Talk) -> None:
+    """Print the rows that would be made."""
+    for row in rows:
+        record = {"row": row.name, "folder": row.folder, "decoding": dict(row.decoding)}
+        voice.data(record if row.model is None else record | {"model": row.model})
+        if not voice.json:
+            voice.print(f"{row.name}  ({folder / row.folder})")
+
+
+def _make(
+    rows: Sequence[SweepRow],
+    runs: Sequence[BatchRun],
+    planned: Sequence[list[Job | BadLine]],
+    prompts: str,
+    voice: Talk,
+) -> list[str]:
+    """Make the rows' clips; returns the names of rows in which some could not be made."""
+    failed = []
+    for number, (row, run, jobs) in enumerate(zip(rows, runs, planned, strict=True), 1):
+        voice.note(f"Row {number} of {len(rows)}: {row.name}")
+        try:
+            with _naming(row):
+                run.whole(prompts, jobs)
+        except PartialFailureError as error:
+            voice.warn(str(error))
+            failed.append(row.name)
+    return failed
 
 
 def _write(found: Comparison, folder: Path, prompts: str, voice: Talk) -> None:
