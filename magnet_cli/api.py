@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -230,7 +232,7 @@ class Model(Pipeline):
                 f"regions cannot be {regions!r}.", "Give pairs of seconds: [(2.0, 5.5)]."
             ) from None
         flags = {
-            "region": ["-".join(str(t).removesuffix(".0") for t in span) for span in spans],
+            "region": ["-".join(np.format_float_positional(t, trim="-") for t in s) for s in spans],
             "through_codec": through_codec,
             "overlap": direction.overlap,
         }
@@ -375,8 +377,8 @@ class Model(Pipeline):
         made = source if isinstance(source, Tensor) else getattr(source, "codes", None)
         if not isinstance(made, Tensor):
             raise UsageError(
-                f"{source!r} is not a sound.",
-                "Give a file, codes [1, streams, frames] or a result.",
+                f"{reprlib.repr(source)} is not a sound.",
+                "Give a file, codes [1, streams, frames] or a result; save an edit of a file first.",
             )
         pieces.check_codes(self, made)
         seconds, said = made.shape[-1] / self.frame_rate, getattr(source, "seconds", None)

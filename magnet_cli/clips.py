@@ -238,9 +238,15 @@ class Result(GenerationResult):
             raise UsageError(
                 f"There is no clip {item!r}.", f"Clips are 0 to {len(self.seeds) - 1}."
             )
-        making = self.making if seconds is None else replace(self.making, duration=seconds)
+        settings, making, rate = self.settings, self.making, self.model.frame_rate
+        if seconds is not None and seconds * rate <= self.codes.shape[-1] - 1:
+            # A command that asks for fewer frames makes other codes.
+            whole = making.duration or self.codes.shape[-1] / rate
+            settings = {**settings, "partial": {"seconds": seconds, "of": whole}}
+        elif seconds is not None:
+            making = replace(making, duration=seconds)
         codes, audio = self.codes[item : item + 1], self.audio[item]
-        return Clip(self.model, codes, self.settings, making, making.duration, item, audio)
+        return Clip(self.model, codes, settings, making, seconds or making.duration, item, audio)
 
     def save(self, path: AnyPath, item: int = 0, **how: Any) -> Path:
         """Write one of the clips; see `clip` and `Clip.save`."""

@@ -284,8 +284,9 @@ def check_seconds(name: str, seconds: float | None) -> None:
         raise cannot_be(name, seconds, SECONDS["words"])
 
 
-# Characters when escaped as JSON: files store the prompt in a comment, which opus limits to 60 kB.
-LONGEST_PROMPT = 20_000
+# Characters when escaped as JSON: files store a prompt, a negative one, and the prompts of a piece in a
+# comment, which opus limits to 60 kB.
+LONGEST_PROMPT = 15_000
 
 
 def clean_prompt(text: str) -> str:

@@ -142,7 +142,7 @@ def write_sound(
                         silences.add(part)
                         # In pieces: libvorbis overflows its stack on a long block.
                         for first in range(0, part.shape[1], rate):
-                            put(part[:, first : first + rate].T)
+                            put(reader.as_stored(part[:, first : first + rate].T, form[1]))
 
             path = _placed(target, replace, write)
     except OSError as error:
@@ -269,7 +269,7 @@ def _store(
         if store is None:
             store = Store(file, samples.shape[0], sample_rate, output.fades)
         store.append(samples)
-    if store is None:
+    if store is None or store.length == 0:
         raise AudioFileError("There is no sound to write.", "Make it longer.")
     return store
 

@@ -47,23 +47,27 @@ class Container:
         subtypes: libsndfile's name of the encoding for each bit depth; None is the default.
         rates: supported sample rates in Hz; empty: any up to `most`.
         most: the highest rate in Hz if `rates` is empty; None: no limit.
+        tens: above this rate in Hz only multiples of 10; None: any.
     """
 
     kind: str
     subtypes: dict[str | None, str]
     rates: tuple[int, ...] = ()
     most: int | None = None
+    tens: int | None = None
 
     def holds(self, rate: int) -> bool:
         """Whether a sound at `rate` Hz can be written."""
         if self.rates:
             return rate in self.rates
-        return self.most is None or rate <= self.most
+        whole = self.tens is None or rate <= self.tens or rate % 10 == 0
+        return whole and (self.most is None or rate <= self.most)
 
     @property
     def takes(self) -> str:
         """The supported rates, in words."""
-        return ", ".join(map(str, self.rates)) or f"up to {self.most}"
+        above = "" if self.tens is None else f", above {self.tens} multiples of 10"
+        return ", ".join(map(str, self.rates)) or f"up to {self.most}{above}"
 
 
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # RFC 6716, section 2.1.3
@@ -71,7 +75,9 @@ _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # M
 
 CONTAINERS: dict[AudioFormat, Container] = {
     "wav": Container("WAV", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}),
-    "flac": Container("FLAC", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24"}, most=655_350),
+    "flac": Container(
+        "FLAC", {None: "PCM_16", "16": "PCM_16", "24": "PCM_24"}, most=655_350, tens=65_535
+    ),
     # libvorbis supports no higher rate, and libsndfile crashes for one.
     "ogg": Container("OGG", {None: "VORBIS"}, most=200_000),
     "opus": Container("OGG", {None: "OPUS"}, _OPUS_RATES),

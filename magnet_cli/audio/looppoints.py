@@ -9,6 +9,7 @@ which is then overwritten in place, whatever the size of the file.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -70,13 +71,15 @@ def put_tags(file: BinaryIO, points: LoopPoints) -> bool:
     file.seek(0)
     data = bytearray(file.read(_HEAD))
     given = points.stand_in.encode()
-    at = data.find(given)
-    entry = at - len(f"{STAND_IN}=") - 4
+    size = struct.pack("<I", len(f"{STAND_IN}=") + len(given))
+    # With its name and size: another tag may have the same text.
+    at = re.search(re.escape(size) + f"(?i:{STAND_IN}=)".encode() + re.escape(given), data)
+    entry = -1 if at is None else at.start()
     count = _place_of_count(data, entry)
-    if at < 0 or not count:
+    if at is None or not count:
         return False
     own = b"".join(struct.pack("<I", len(tag)) + tag.encode() for tag in points.tags())
-    data[entry : at + len(given)] = own
+    data[entry : at.end()] = own
     number = struct.unpack_from("<I", data, count)[0]
     struct.pack_into("<I", data, count, number - 1 + len(points.tags()))
     changed = [(count, bytes(data[count : count + 4])), (entry, own)]

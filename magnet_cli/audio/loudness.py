@@ -220,7 +220,8 @@ def _k_weighting(sample_rate: int) -> list[Coefficients]:
     cos, alpha = math.cos(w), math.sin(w) / (2 * q)
     a0, b0 = 1 + alpha, (1 + cos) / 2
     high_pass = ((b0 / a0, -2 * b0 / a0, b0 / a0), (-2 * cos / a0, (1 - alpha) / a0))
-    return [shelf, high_pass]
+    # Near the highest frequency of a sound, or above it, a filter would be unstable.
+    return [f for at, f in ((1500, shelf), (38, high_pass)) if at < 0.4 * sample_rate]
 
 
 class _Biquad:

@@ -181,21 +181,11 @@ class Sound:
 
     def stored(self, samples: Samples) -> Numbers:
         """Convert float32 [channels, n] to the file's own values [n, channels]; integers are clipped."""
-        scaled = samples.T.astype(np.float64) * self._scale
-        if self.dtype.startswith("float"):
-            return scaled.astype(self.dtype)
-        # 24-bit samples use the upper bytes of an int32; the file drops the lowest byte.
-        coarse = 256 if self.subtype == "PCM_24" else 1
-        whole = np.rint(scaled / coarse) * coarse
-        return np.clip(whole, -self._scale, self._scale - coarse).astype(self.dtype)
-
-    @property
-    def _scale(self) -> float:
-        return {"int16": 2.0**15, "int32": 2.0**31}.get(self.dtype, 1.0)
+        return as_stored(samples.T, self.subtype)
 
     def _scaled(self, numbers: Numbers, checked: bool) -> Samples:
         with np.errstate(over="ignore", invalid="ignore"):
-            scaled = (numbers.T / self._scale).astype(np.float32)
+            scaled = (numbers.T / _SCALES.get(self.dtype, 1.0)).astype(np.float32)
         if checked and not np.isfinite(scaled).all():
             raise AudioFileError(
                 f"{self.name} has NaN or infinite values.", "Repair it with another tool."
@@ -206,6 +196,21 @@ class Sound:
         return AudioFileError(
             f"{self.name} is damaged at {at / self.sample_rate:.2f} s.", "Give an intact file."
         )
+
+
+_SCALES = {"int16": 2.0**15, "int32": 2.0**31}
+
+
+def as_stored(samples: Samples, subtype: str) -> Numbers:
+    """Convert samples of any shape to the values of an encoding, rounded (libsndfile would truncate them)
+    and clipped; those of a lossy encoding stay."""
+    dtype = _EXACT.get(subtype, "float32")
+    scaled = samples.astype(np.float64) * (scale := _SCALES.get(dtype, 1.0))
+    if dtype.startswith("float"):
+        return scaled.astype(dtype)
+    # 24- and 8-bit samples are the upper bytes of a larger type; the file drops the lowest byte.
+    coarse = 256 if subtype in ("PCM_24", "PCM_S8", "PCM_U8") else 1
+    return np.clip(np.rint(scaled / coarse) * coarse, -scale, scale - coarse).astype(dtype)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.audio.formats import encoding_for
+from magnet_cli.audio.formats import encoding_for, suffix_of
 from magnet_cli.cli import loading
 from magnet_cli.cli.inputs import (
     Source,
@@ -147,7 +147,7 @@ def _targets(
     if output is not None:
         return plan([prompt], seeds, files.destination, None, output, files.force, label)
     clips = [(label, seed) for seed in seeds]
-    suffix = Path(source).suffix.removeprefix(".") or given.kind.lower()
+    suffix = Path(source).suffix.removeprefix(".") or suffix_of(given.kind, given.subtype)
     paths = paths_for(clips, files.destination, suffix)
     for path in paths:
         encoding_for(given, path)

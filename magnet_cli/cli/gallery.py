@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ from magnet_cli.cli.again import command_for, models_of_line, prompt_line
 from magnet_cli.cli.progress import counting
 from magnet_cli.cli.recorded import problem_of, recorded
 from magnet_cli.cli.settings import TalkOptions, takes_flags
-from magnet_cli.cli.talk import Talk, printable
+from magnet_cli.cli.talk import Talk, shell_line
 from magnet_cli.errors import PartialFailureError
 from magnet_cli.naming import count_of
 
@@ -94,15 +93,13 @@ def told(made: Mapping[str, Any], name: str, suffix: str) -> Told:
     from magnet_cli.batch.gallery import Told
 
     kept = recorded(made)
-    known = problem_of(made) is None and not kept.get("known_codes", False)
-    if "command" in kept.get("edit", {}):
-        known = problem_of(made) is None
+    known = problem_of(made) is None
     return Told(
         prompt=kept.get("prompt", ""),
         negative=kept.get("negative"),
         seed=kept.get("seed"),
         model=kept.get("repo") or kept.get("model"),
-        command=printable(shlex.join(command_for(made, name, suffix))) if known else None,
+        command=shell_line(command_for(made, name, suffix)) if known else None,
         again=prompt_line(made, suffix) if known else None,
         by=models_of_line(kept),
     )

@@ -117,11 +117,6 @@ def table_in(made: Mapping[str, Any], key: str) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
 
 
-def is_of_codes(made: Mapping[str, Any]) -> bool:
-    """Whether it was made from known codes that are not a command's input."""
-    return bool(made.get("known_codes")) and "command" not in table_in(made, "edit")
-
-
 def _loras(made: Mapping[str, Any]) -> dict[str, Any]:
     """The adapters of a model, if all are valid."""
     told = made.get("lora")
@@ -136,7 +131,14 @@ def _loras(made: Mapping[str, Any]) -> dict[str, Any]:
 
 def problem_of(made: Mapping[str, Any]) -> str | None:
     """Why no command can be made from a record, or None."""
-    prompt = made.get("prompt")
+    prompt, edit = made.get("prompt"), table_in(made, "edit")
+    if made.get("known_codes") and "command" not in edit:
+        return "it was made in Python from given codes"
+    cues = edit.get("cues")
+    pairs = [cue for cue in cues if isinstance(cue, list)] if isinstance(cues, list) else []
+    texts = [pair[1] for pair in pairs if len(pair) == 2]
+    if not all([*texts, made.get("prompt", True)]):
+        return "it was made in Python without a prompt"
     if prompt and (not isinstance(prompt, str) or _prompt(prompt) in (None, "-")):
         return "its prompt is not valid for a command"
     return None

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from magnet_cli.audio.formats import CONTAINERS
 from magnet_cli.cli.again import command_for, differences
 from magnet_cli.cli.inputs import say_pipe
-from magnet_cli.cli.recorded import is_of_codes, problem_of, table_in
+from magnet_cli.cli.recorded import problem_of, table_in
 from magnet_cli.cli.settings import TalkOptions
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
@@ -69,7 +70,7 @@ def again(
     from magnet_cli.audio.formats import suffix_of
     from magnet_cli.audio.sound import open_sound
 
-    changes = list(context.args)
+    changes = [word for each in context.args for word in _parts(each)]
     stray = _stray(changes)
     if stray is not None:
         raise UsageError(f"{stray[:80]!r} is not a flag.", "For another prompt use --prompt TEXT.")
@@ -83,11 +84,6 @@ def again(
         raise UsageError(
             f"{file} does not record how it was made{f': {problem}' if problem else ''}.",
             "Use a file made by magnet: see `magnet show`.",
-        )
-    if is_of_codes(made):
-        raise UsageError(
-            f"{file} was made in Python from given codes, which no command can do.",
-            "Make it again in Python.",
         )
     if prompt is not None:
         made = {**made, "prompt": clean_prompt(prompt)}
@@ -119,15 +115,28 @@ def with_changes(words: Sequence[str], changes: Sequence[str]) -> list[str]:
         words: the words that `command_for` makes, with prompts last or after `--`.
         changes: flags and their values.
     """
-    given = {word.partition("=")[0] for word in changes}
+    given = set(changes)
     replaced = [flag for flag in _SEVERAL if flag in given]
     if "--preset" in given:
         replaced.append("--steps")
     if given & {"--no-loop", "--exact"} and "--bpm" not in words:
         replaced.append("--tries")  # only for loops that follow their beat
+    if given & {"--bpm", "--bars"}:
+        replaced.append("--duration")
+    if given & {"--duration", "-d"}:
+        replaced += ["--bpm", "--bars", "--tries"]
     if "--no-loop" in given:
         words = [word for word in words if word != "--exact"]
     kept = _without(words, replaced)
+    containers = {str(name): container for name, container in CONTAINERS.items()}
+    if container := containers.get(
+        _format_in(changes)
+    ):  # what another format cannot have was not asked for
+        depth, rate = (_value(kept, flag) for flag in ("--bit-depth", "--sample-rate"))
+        if depth not in container.subtypes:
+            kept = _without(kept, ["--bit-depth"])
+        if rate is not None and not container.holds(int(rate)):
+            kept = _without(kept, ["--sample-rate"])
     at = kept.index("--") if "--" in kept else len(kept)
     return [*kept[:at], *changes, *kept[at:]]
 
@@ -148,6 +157,22 @@ def _without(words: Sequence[str], flags: Sequence[str]) -> list[str]:
     return kept
 
 
+def _parts(word: str) -> list[str]:
+    """A flag and its value as two words, if they are one."""
+    return word.split("=", 1) if word.startswith("--") else [word]
+
+
+def _value(words: Sequence[str], flag: str) -> str | None:
+    """The value of a flag, or None."""
+    return words[words.index(flag) + 1] if flag in words[:-1] else None
+
+
+def _format_in(changes: Sequence[str]) -> str:
+    """The format that flags ask for; empty if they do not."""
+    suffix = Path(_value(changes, "-o") or "").suffix.lower()
+    return _value(changes, "--format") or suffix.removeprefix(".")
+
+
 def _stray(changes: Sequence[str]) -> str | None:
     """The first word that is neither a flag nor a flag's value, or None."""
     before = ""
@@ -160,8 +185,8 @@ def _stray(changes: Sequence[str]) -> str | None:
 
 def _beside(file: Path, changes: Sequence[str]) -> Path:
     """The next free name beside a file, in the requested format."""
-    if "--format" in changes[:-1]:
-        file = file.with_suffix(f".{changes[changes.index('--format') + 1]}")
+    if kind := _value(changes, "--format"):
+        file = file.with_suffix(f".{kind}")
     number = 2
     while numbered(file, number).exists():
         number += 1

@@ -14,9 +14,9 @@ import typer
 from magnet_cli.cli.again import command_for, differences, loras_of, model_of
 from magnet_cli.cli.hearing import hear
 from magnet_cli.cli.inputs import STDIN, piped, say_pipe
-from magnet_cli.cli.recorded import HELPERS, is_of_codes, problem_of, recorded, table_in
+from magnet_cli.cli.recorded import HELPERS, problem_of, recorded, table_in
 from magnet_cli.cli.settings import TalkOptions, as_text, takes_flags
-from magnet_cli.cli.talk import Talk, complain, printable, stdout_is_terminal
+from magnet_cli.cli.talk import Talk, complain, printable, shell_line, stdout_is_terminal
 from magnet_cli.errors import MagnetError, PartialFailureError, UsageError
 from magnet_cli.naming import count_of
 from magnet_cli.targets import check_writable
@@ -163,7 +163,7 @@ def _show(
         return _is_loop(made)
     problem = sound.problem or (problem_of(made) if made is not None else None)
     command = None
-    if made is not None and problem is None and not is_of_codes(made):
+    if made is not None and problem is None:
         command = command_for(made, file, suffix)
     other = differences(made) if made is not None and command is not None else []
     true_peak = _rounded(level.true_peak)
@@ -194,9 +194,7 @@ def _show(
     for label, value in lines:
         voice.print(f"{label:<{width}}{printable(value)}")
     if problem is not None:
-        voice.print(f"\nThe settings in this file cannot be used: {printable(problem)}.")
-    elif made is not None and command is None:
-        voice.print("\nIt was made in Python from given codes, which no command can do.")
+        voice.print(f"\nNo command makes it again: {printable(problem)}.")
     elif command is None:
         voice.print("\nThis file has no settings of magnet: another program made it.")
     else:
@@ -204,7 +202,7 @@ def _show(
         again = "To make it again"
         if other:
             again = f"To make an approximation of it ({printable('; '.join(other))})"
-        voice.print(f"\n{again}:\n\n  {printable(shlex.join(command))}")
+        voice.print(f"\n{again}:\n\n  {shell_line(command)}")
     return _is_loop(made)
 
 
@@ -249,12 +247,12 @@ def _making(made: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _partial(made: Mapping[str, Any]) -> str:
-    """How much of a piece an interrupted run kept; empty for a complete one."""
+    """How much of a piece was kept; empty for a complete one."""
     partial = table_in(made, "partial")
     seconds, whole = partial.get("seconds"), partial.get("of")
     if not isinstance(seconds, (int, float)) or not isinstance(whole, (int, float)):
         return ""
-    return f"{seconds:g} of {whole:g} s: it was interrupted; the command below makes all of it"
+    return f"{seconds:g} of {whole:g} s; the command below makes all of it"
 
 
 def _input(made: Mapping[str, Any]) -> str:

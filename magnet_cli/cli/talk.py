@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -145,6 +146,16 @@ def complain(message: str, hint: str = "", details: Sequence[str] = ()) -> None:
     if hint:
         text.append(f"\n  {printable(hint)}")
     _stderr().print(text)
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """A command line to paste into a shell; words with characters that must be escaped as $'…'."""
+    said = []
+    for word in words:
+        plain = printable(word) == word
+        inner = printable(word.replace("\\", r"\\").replace("'", r"\'"))
+        said.append(shlex.quote(word) if plain else f"$'{inner}'")
+    return " ".join(said)
 
 
 def write_stdout(data: bytes) -> None:

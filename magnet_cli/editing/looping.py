@@ -198,19 +198,26 @@ def loops(
     check_codes(model, codes)
     frames = codes.shape[-1]
     check_loop(model, frames)
-    whole = Filler(model, direction, frames, bars=bars_said(model, direction) if found else None)
+    # The cut to whole beats may leave out the last cues.
+    kept = [cue for cue in direction.cues if cue.start < frames / model.frame_rate]
+    played = dataclasses.replace(direction, cues=tuple(kept))
+    whole = Filler(model, played, frames, bars=bars_said(model, direction) if found else None)
     for turn in range(MOST_PASSES):
         seconds = SEAM_SECONDS * (1 + turn / 2)
         width = max(2, min(round(seconds * model.frame_rate), frames // 4))
         seed = derived_seed(direction.seed, f"loop {turn}")
-        turned = dataclasses.replace(direction, seed=seed)
+        turned = dataclasses.replace(played, seed=seed)
         closed = _close(model, turned, codes, width, whole.request.bars, on_step)
         audio = decode_around(model, closed)
         at_seam, in_body = seam_flux(audio[0].mean(0).numpy())
         known = torch.ones_like(closed, dtype=torch.bool)
         known[..., : width - width // 2] = known[..., frames - width // 2 :] = False
         settings = whole.describe(
-            "loop", known, passes=turn + 1, seam_flux=at_seam, body_flux=in_body
+            *("loop", known),
+            cues=[[cue.start, cue.prompt] for cue in direction.cues],
+            passes=turn + 1,
+            seam_flux=at_seam,
+            body_flux=in_body,
         )
         yield Loop(closed, audio, at_seam, in_body, settings)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from magnet_cli.errors import UsageError
+from magnet_cli.fields import LONGEST_PROMPT
 
 # Default overlap of a window with the previous one, as a share of the segment.
 OVERLAP = 0.3
@@ -43,6 +45,8 @@ def check_cues(cues: Sequence[Cue], seconds: float) -> tuple[Cue, ...]:
                 f"A prompt begins at {cue.start:g} s, but the piece is {seconds:g} s long.",
                 "Let it begin earlier, or make the piece longer.",
             )
+    if sum(len(json.dumps(cue.prompt)) for cue in cues) > LONGEST_PROMPT:
+        raise UsageError("The prompts are too long for one piece.", "Use a sentence or two each.")
     ordered = sorted(cues, key=lambda cue: cue.start)
     if ordered[0].start != 0:
         raise UsageError(

@@ -66,7 +66,7 @@ class T5Config:
 
 
 # Of a text. The memory of attention grows with its square: 0.9 GB at this length in a T5 of 16 heads, and
-# up to 80 GB for the longest prompt of 20,000 characters. Captions have less than 100.
+# up to 45 GB for the longest prompt of 15,000 characters. Captions have less than 100.
 MOST_TOKENS = 2048
 
 

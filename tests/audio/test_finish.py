@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from magnet_cli.audio import finish as writer
 from magnet_cli.audio.finish import Store, write_sound
+from magnet_cli.audio.formats import checked_format
 from magnet_cli.audio.loudness import Meter, measure
 from magnet_cli.errors import AudioFileError
 from magnet_cli.settings import OutputConfig
@@ -209,3 +210,37 @@ def test_a_loop_stays_a_loop_when_it_is_finished(rate) -> None:
 def test_a_loop_is_not_faded() -> None:
     with pytest.raises(AudioFileError, match="cannot have a fade"):
         streamed([drums(1.0)], OutputConfig(fade=0.1), loop=True)
+
+
+@pytest.mark.parametrize(("depth", "bits"), [("16", 16), ("24", 24)])
+def test_samples_are_rounded_in_every_lossless_format(tmp_path: Path, depth, bits) -> None:
+    """wav was truncated by libsndfile, a shift of half a step and twice the error."""
+    samples = np.concatenate([drums(1.0) * 0.3, [[1.0, -1.0, 1.5, -1.5]]], axis=1, dtype=np.float32)
+    exact, kept = np.clip(samples.astype(np.float64), -1, 1) * 2 ** (bits - 1), {}
+    for kind in ("wav", "flac"):
+        output = OutputConfig(bit_depth=depth, normalize=False)
+        write_sound(tmp_path / f"a.{kind}", [samples], RATE, kind, output)
+        read, _ = soundfile.read(tmp_path / f"a.{kind}", dtype="int32", always_2d=True)
+        kept[kind] = read.T.astype(np.float64) / 2 ** (32 - bits)
+    assert np.array_equal(kept["wav"], kept["flac"])
+    error = (kept["wav"] - exact)[:, :-4]
+    assert abs(error.mean()) < 0.02
+    assert np.abs(error).max() <= 0.5
+    assert kept["wav"][0, -4:].tolist() == [2 ** (bits - 1) - 1, -(2 ** (bits - 1))] * 2
+
+
+def test_a_sound_without_samples_is_refused() -> None:
+    with pytest.raises(AudioFileError, match="no sound to write"):
+        streamed([np.zeros((1, 0), np.float32)])
+
+
+@pytest.mark.parametrize("rate", [65_530, 65_535, 65_537, 88_200, 99_999, 176_400, 352_801])
+def test_a_rate_is_refused_where_the_encoder_would(tmp_path: Path, rate) -> None:
+    """flac cannot say every rate, which showed when a clip was written."""
+    output = OutputConfig(sample_rate=rate)
+    if rate > 65_535 and rate % 10:
+        with pytest.raises(AudioFileError, match="above 65535 multiples of 10"):
+            checked_format(tmp_path / "a.flac", output)
+    else:
+        assert checked_format(tmp_path / "a.flac", output) == "flac"
+        write_sound(tmp_path / "a.flac", [drums(0.1)], RATE, "flac", output)

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from magnet_cli.audio import finish
+from magnet_cli.audio.formats import encoding_for
 from magnet_cli.audio.looppoints import LoopPoints, read_points
 from magnet_cli.audio.sound import open_sound
 from magnet_cli.settings import AudioFormat, OutputConfig
@@ -118,3 +119,23 @@ def test_libsndfile_reads_what_it_did_not_write(tmp_path: Path) -> None:
         with soundfile.SoundFile(path) as file:
             assert file.license == ""
             assert len(file.read()) == 24_000
+
+
+@pytest.mark.parametrize("kind", ["flac", "ogg"])
+def test_a_tag_with_the_text_of_the_placeholder_is_kept(kind: AudioFormat, tmp_path: Path) -> None:
+    """The tag was overwritten in its place, which damaged the file."""
+    points = LoopPoints(0, 24_000)
+    title = f"LoopPoints {points.stand_in} and LICENSE={points.stand_in}"
+    source = tmp_path / "a.wav"
+    with soundfile.SoundFile(source, "w", 24_000, 1) as file:
+        file.title = title
+        file.write(NOISE[0])
+    with open_sound(source) as sound:
+        sound.points = points
+        finish.write_patched(
+            sound, [], tmp_path / f"b.{kind}", encoding_for(sound, tmp_path / f"b.{kind}")
+        )
+    with open_sound(tmp_path / f"b.{kind}") as sound:
+        assert sound.points == points
+        assert sound.tags["title"] == title
+        assert sound.read().shape == (1, 24_000)

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from magnet_cli import DecodingConfig, load_model
 from magnet_cli.audio import playback
-from tests.cli.conftest import QUICK, Magnet
+from magnet_cli.cli.remake import with_changes
+from magnet_cli.errors import UsageError
+from tests.cli.conftest import QUICK, SMALL, Magnet
 from tests.sounds import read
 
 
@@ -54,6 +57,44 @@ def test_edits_and_loops_are_made_again_too(magnet: Magnet, home: Path) -> None:
         assert outcome.status == 0, outcome.err
     outcome = magnet("again", "exact.wav", "--no-loop", "-o", "straight-2.wav")
     assert outcome.status == 0, outcome.err
+
+
+def test_a_flag_of_another_kind_replaces_what_the_file_records(magnet: Magnet, home: Path) -> None:
+    """A record's bit depth could not be given up, nor its length for bars."""
+    assert magnet("gen", "rain", *QUICK, "--bit-depth", "24", "-o", "a.flac").status == 0
+    assert magnet("again", "a.flac", "-o", "b.mp3").status == 0
+    assert magnet("again", "a.flac", "--format=ogg").status == 0
+    assert "bit_depth" not in said("a-2.ogg")["output"]
+    assert "no bit depth 16" in magnet("again", "a.flac", "-o", "c.mp3", "--bit-depth", "16").err
+    assert magnet("gen", "rain", *QUICK, "--sample-rate", "44100", "-o", "a.wav").status == 0
+    assert magnet("again", "a.wav", "-o", "a.opus").status == 0
+    words = ["gen", "--duration", "2", "--seed", "1", "rain"]
+    assert with_changes(words, ["--bpm", "125"]) == ["gen", "--seed", "1", "rain", "--bpm", "125"]
+    words = ["gen", "--bpm", "125", "--bars", "2", "--tries", "1", "rain"]
+    assert with_changes(words, ["-d", "3"]) == ["gen", "rain", "-d", "3"]
+
+
+def test_what_was_made_in_python_alone_is_said_to_be(magnet: Magnet, home: Path) -> None:
+    """Without a prompt the printed command was refused, and with timed ones it made another clip."""
+    model = load_model(SMALL)
+    config, short = DecodingConfig(decoding_steps=(1,)), {"seed": 1, "seconds": 0.4}
+    model.generate([None], config, seeds=[1], duration=0.2).save("null.wav")
+    model.extend(None, [(0, "rain"), (0.2, None)], config=config, **short).save("cue.wav")
+    for name in ("null.wav", "cue.wav"):
+        assert "it was made in Python without a prompt" in magnet("show", name).out
+        assert "it was made in Python without a prompt" in magnet("again", name).err
+    result = model.generate(["rain"], config, seeds=[1], duration=0.4)
+    result.clip(0, seconds=0.2).save("cut.wav")
+    shown = magnet("show", "cut.wav").out
+    assert "0.2 of 0.4 s; the command below makes all of it" in shown
+    assert "--duration 0.4" in shown
+    edit = model.inpaint("cut.wav", "hum", [(0.00001, 0.1)], seed=1, config=config)
+    with pytest.raises(UsageError, match="save an edit of a file first") as refused:
+        model.vary(edit, "hum")
+    assert len(str(refused.value)) < 300
+    edit.save("edit.wav")
+    assert "--region 0.00001-0.1" in magnet("show", "edit.wav").out
+    assert magnet("again", "edit.wav").status == 0
 
 
 def test_what_cannot_be_made_again_is_said(magnet: Magnet, home: Path) -> None:

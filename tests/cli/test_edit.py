@@ -378,6 +378,16 @@ def test_edit_says_what_of_a_wav_another_format_cannot_keep(magnet: Magnet, riff
     assert "only wav can hold it: smpl" in lost.err
 
 
+def test_an_extensible_wav_from_stdin_stays_a_wav(magnet: Magnet, riff: Path) -> None:
+    """Its copy was named after libsndfile's name of the header, .wavex."""
+    samples, rate = soundfile.read(riff)
+    file = byte_streams.BytesIO()
+    soundfile.write(file, samples, rate, format="WAVEX", subtype="PCM_16")
+    words = (*FAST, "--region", "0.5-1")
+    assert magnet("edit", "-", "solo", *words, stdin=file.getvalue()).status == 0
+    assert [path.suffix for path in Path().glob("sound-edited-*")] == [".wav"]
+
+
 def test_edit_from_stdin_to_stdout(magnet: Magnet, riff: Path) -> None:
     words = (*FAST, "--region", "0:00.5-0:01")
     piped = magnet("edit", "-", "solo", *words, "-o", "-", stdin=riff.read_bytes())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import subprocess
 import tracemalloc
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import soundfile
 
 from magnet_cli.cli.again import command_for
+from magnet_cli.cli.talk import shell_line
 from magnet_cli.settings import OutputConfig
 from tests import sounds
 from tests.cli.conftest import QUICK, SMALL, Magnet
@@ -123,6 +126,18 @@ def test_the_command_is_quoted_for_a_shell() -> None:
     made = {"prompt": "a; b", "seed": 1, "repo": "o/n", "revision": "c"}
     command = command_for(made | {"output": {"max_limiting": 4.0}}, "-x.wav")
     assert shlex.join(command) == "magnet gen -m o/n@c --seed 1 -o ./-x.wav 'a; b'"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_prompt_with_hidden_characters_is_pasted_as_it_was(shell: str) -> None:
+    """An override of the writing direction was printed as an escape within plain quotes."""
+    prompt = "lofi \u202epiano\u202c, it's \\ \u2067x"
+    line = shell_line(["printf", "%s", prompt, "a b"])
+    assert line.isprintable()
+    if program := shutil.which(shell):
+        ran = subprocess.run([program, "-c", line], capture_output=True, env={"LC_ALL": "C.UTF-8"})
+        assert ran.stdout.decode() == prompt + "a b"
 
 
 def test_several_files_are_shown_and_unreadable_ones_said(magnet: Magnet) -> None:

@@ -108,6 +108,16 @@ def test_a_seam_lies_between_the_last_prompt_and_the_first() -> None:
     assert not torch.equal(loop.codes, close_loop(model, PIANO, codes).codes)
 
 
+def test_a_prompt_after_the_cut_is_recorded_and_not_used() -> None:
+    """It was an error after all takes had been made."""
+    model, codes = tiny_model(), codes_of(120)
+    late = Direction((Cue(0, "piano"), Cue(1.2, "drums"), Cue(2.4, "hum")), 4, config=FAST)
+    loop = close_loop(model, late, codes)
+    assert loop.settings["edit"]["cues"] == [[0, "piano"], [1.2, "drums"], [2.4, "hum"]]
+    before = Direction(late.cues[:2], 4, config=FAST)
+    assert torch.equal(loop.codes, close_loop(model, before, codes).codes)
+
+
 def test_what_cannot_be_a_loop_is_refused() -> None:
     with pytest.raises(UsageError, match="too short"):
         close_loop(tiny_model(), PIANO, codes_of(SHORTEST - 1))

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnet_cli.editing.windows import (
+    Cue,
     Region,
     Window,
     around,
+    check_cues,
     derived_seed,
     join,
     onward,
@@ -126,3 +128,11 @@ def test_seeds_of_windows_differ_and_are_fixed() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     # Pinned: later versions must make today's pieces again.
     assert derived_seed(7, "window 1") == window_seed(7, 1) == 7617331164683942651
+
+
+def test_prompts_of_a_piece_must_fit_into_its_file() -> None:
+    """A piece was generated and then could not record its prompts."""
+    each = "a" * 9000
+    check_cues([Cue(0, each)], 5)
+    with pytest.raises(UsageError, match="too long for one piece"):
+        check_cues([Cue(0, each), Cue(2, each)], 5)
