@@ -82,7 +82,9 @@ def again(
     problem = problem or (None if made is None else problem_of(made))
     if made is None or problem is not None:
         raise UsageError(
-            f"{file} does not record how it was made{f': {problem}' if problem else ''}.",
+            f"No command makes {file} again: {problem}."
+            if problem
+            else f"{file} does not record how it was made.",
             "Use a file made by magnet: see `magnet show`.",
         )
     if prompt is not None:
