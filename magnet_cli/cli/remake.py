@@ -82,7 +82,7 @@ def again(
     problem = problem or (None if made is None else problem_of(made))
     if made is None or problem is not None:
         raise UsageError(
-            f"No command makes {file} again: {problem}."
+            f"The settings in {file} cannot be used: {problem}."
             if problem
             else f"{file} does not record how it was made.",
             "Use a file made by magnet: see `magnet show`.",

@@ -194,7 +194,7 @@ def _show(
     for label, value in lines:
         voice.print(f"{label:<{width}}{printable(value)}")
     if problem is not None:
-        voice.print(f"\nNo command makes it again: {printable(problem)}.")
+        voice.print(f"\nThe settings in this file cannot be used: {printable(problem)}.")
     elif command is None:
         voice.print("\nThis file has no settings of magnet: another program made it.")
     else:
