@@ -25,7 +25,7 @@ import soundfile
 
 from magnet_cli.audio import metadata as comments
 from magnet_cli.audio import sound as reader
-from magnet_cli.audio.formats import CONTAINERS, RIFF, rate_for, subtype_of
+from magnet_cli.audio.formats import CONTAINERS, RIFF, as_stored, rate_for, subtype_of
 from magnet_cli.audio.looppoints import STAND_IN, LoopPoints, put_tags
 from magnet_cli.audio.loudness import (
     TRUE_PEAK_SIDE,
@@ -142,7 +142,7 @@ def write_sound(
                         silences.add(part)
                         # In pieces: libvorbis overflows its stack on a long block.
                         for first in range(0, part.shape[1], rate):
-                            put(reader.as_stored(part[:, first : first + rate].T, form[1]))
+                            put(as_stored(part[:, first : first + rate].T, form[1]))
 
             path = _placed(target, replace, write)
     except OSError as error:

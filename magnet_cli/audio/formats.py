@@ -19,7 +19,7 @@ from magnet_cli.files import from_start, muted
 from magnet_cli.settings import AudioFormat, OutputConfig, required
 
 if TYPE_CHECKING:
-    from magnet_cli.audio.sound import Sound
+    from magnet_cli.audio.sound import Numbers, Samples, Sound
 
 RIFF = ("WAV", "WAVEX", "RF64")  # libsndfile's names of containers with RIFF chunks
 
@@ -27,6 +27,30 @@ RIFF = ("WAV", "WAVEX", "RF64")  # libsndfile's names of containers with RIFF ch
 _CONTAINERS = {"aif": "AIFF", "aiff": "AIFF", "opus": "OGG", "oga": "OGG"}
 _LOSSY = {"ogg": "VORBIS", "oga": "VORBIS", "opus": "OPUS", "mp3": "MPEG_LAYER_III"}
 
+
+# Lossless encodings, and the types that hold all their bits.
+EXACT = {
+    "PCM_S8": "int16",
+    "PCM_U8": "int16",
+    "PCM_16": "int16",
+    "PCM_24": "int32",
+    "PCM_32": "int32",
+    "FLOAT": "float32",
+    "DOUBLE": "float64",
+    "ULAW": "int16",
+    "ALAW": "int16",
+    # These decode to 16 bits and are written again as 16-bit PCM.
+    **dict.fromkeys(("GSM610", "IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM"), "int16"),
+    **dict.fromkeys(("G721_32", "G723_24", "G723_40"), "int16"),
+    **dict.fromkeys(("NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32"), "int16"),
+    "ALAC_16": "int16",
+    "ALAC_20": "int32",
+    "ALAC_24": "int32",
+    "ALAC_32": "int32",
+}
+
+# The value that stands for 1.0 in each type of integers.
+SCALES = {"int16": 2.0**15, "int32": 2.0**31}
 
 # Lossless encodings of one container, and the PCM encodings that hold the same bits elsewhere.
 _PCM_OF = {"ALAC_16": "PCM_16", "ALAC_20": "PCM_24", "ALAC_24": "PCM_24", "ALAC_32": "PCM_32"}
@@ -227,6 +251,20 @@ def _encoding(sound: Sound, path: Path | None) -> tuple[str, str]:
         f"{kind.lower()} cannot hold the samples of {sound.name} ({wanted}) unchanged.",
         "Name the output .wav.",
     )
+
+
+def as_stored(samples: Samples, subtype: str) -> Numbers:
+    """Convert samples of any shape to the values of an encoding, rounded (libsndfile would truncate them)
+    and clipped; those of a lossy encoding stay."""
+    import numpy as np
+
+    dtype = EXACT.get(subtype, "float32")
+    scaled = samples.astype(np.float64) * (scale := SCALES.get(dtype, 1.0))
+    if dtype.startswith("float"):
+        return scaled.astype(dtype)
+    # 24- and 8-bit samples are the upper bytes of a larger type; the file drops the lowest byte.
+    coarse = 256 if subtype in ("PCM_24", "PCM_S8", "PCM_U8") else 1
+    return np.clip(np.rint(scaled / coarse) * coarse, -scale, scale - coarse).astype(dtype)
 
 
 def lost_chunks(sound: Sound, encoding: tuple[str, str]) -> str:

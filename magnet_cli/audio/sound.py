@@ -29,27 +29,6 @@ Numbers = npt.NDArray[Any]  # [samples, channels], in the file's own type
 
 BLOCK = 65_536  # samples per channel to read at a time
 
-# Lossless encodings, and the types that hold all their bits.
-_EXACT = {
-    "PCM_S8": "int16",
-    "PCM_U8": "int16",
-    "PCM_16": "int16",
-    "PCM_24": "int32",
-    "PCM_32": "int32",
-    "FLOAT": "float32",
-    "DOUBLE": "float64",
-    "ULAW": "int16",
-    "ALAW": "int16",
-    # These decode to 16 bits and are written again as 16-bit PCM.
-    **dict.fromkeys(("GSM610", "IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM"), "int16"),
-    **dict.fromkeys(("G721_32", "G723_24", "G723_40"), "int16"),
-    **dict.fromkeys(("NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32"), "int16"),
-    "ALAC_16": "int16",
-    "ALAC_20": "int32",
-    "ALAC_24": "int32",
-    "ALAC_32": "int32",
-}
-
 _CANCELLED = 0.001  # ratio of the mean's peak to the loudest channel's below which channels cancel
 
 SILENCE = -60.0  # dBFS: a clip with a lower peak is silent, and amplifying it would amplify noise
@@ -107,12 +86,12 @@ class Sound:
     @property
     def exact(self) -> bool:
         """Whether the encoding is lossless, so that the same values can be written again."""
-        return self.subtype in _EXACT
+        return self.subtype in formats.EXACT
 
     @property
     def dtype(self) -> str:
         """The type of the file's values; float32 for lossy encodings."""
-        return _EXACT.get(self.subtype, "float32")
+        return formats.EXACT.get(self.subtype, "float32")
 
     def read(
         self,
@@ -181,11 +160,11 @@ class Sound:
 
     def stored(self, samples: Samples) -> Numbers:
         """Convert float32 [channels, n] to the file's own values [n, channels]; integers are clipped."""
-        return as_stored(samples.T, self.subtype)
+        return formats.as_stored(samples.T, self.subtype)
 
     def _scaled(self, numbers: Numbers, checked: bool) -> Samples:
         with np.errstate(over="ignore", invalid="ignore"):
-            scaled = (numbers.T / _SCALES.get(self.dtype, 1.0)).astype(np.float32)
+            scaled = (numbers.T / formats.SCALES.get(self.dtype, 1.0)).astype(np.float32)
         if checked and not np.isfinite(scaled).all():
             raise AudioFileError(
                 f"{self.name} has NaN or infinite values.", "Repair it with another tool."
@@ -196,21 +175,6 @@ class Sound:
         return AudioFileError(
             f"{self.name} is damaged at {at / self.sample_rate:.2f} s.", "Give an intact file."
         )
-
-
-_SCALES = {"int16": 2.0**15, "int32": 2.0**31}
-
-
-def as_stored(samples: Samples, subtype: str) -> Numbers:
-    """Convert samples of any shape to the values of an encoding, rounded (libsndfile would truncate them)
-    and clipped; those of a lossy encoding stay."""
-    dtype = _EXACT.get(subtype, "float32")
-    scaled = samples.astype(np.float64) * (scale := _SCALES.get(dtype, 1.0))
-    if dtype.startswith("float"):
-        return scaled.astype(dtype)
-    # 24- and 8-bit samples are the upper bytes of a larger type; the file drops the lowest byte.
-    coarse = 256 if subtype in ("PCM_24", "PCM_S8", "PCM_U8") else 1
-    return np.clip(np.rint(scaled / coarse) * coarse, -scale, scale - coarse).astype(dtype)
 
 
 @contextmanager
