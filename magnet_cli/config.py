@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from magnet_cli.errors import CheckpointError, UsageError
-from magnet_cli.fields import panel, shown
+from magnet_cli.fields import cannot_be, panel, shown
 from magnet_cli.foreign.bounds import BOUNDS
 
 # Precisions of a loaded language model, besides auto.
@@ -175,16 +175,18 @@ def check_config(config: SpectralCodecConfig) -> None:
 _COUNTS = ("dim", "num_heads", "num_layers", "n_q", "card", "text_dim", "hidden_scale", "span_len")
 
 
-def check_lm(config: LMConfig, source: str) -> LMConfig:
+def check_lm(config: LMConfig, source: str | None) -> LMConfig:
     """Check a configuration whose fields may hold anything; returns it with floats as such.
 
     Args:
-        source: the file that it was read from, for messages.
+        source: the file that it was read from, for messages; None: settings of a new model.
 
-    Raises CheckpointError: a field is invalid; the message names it.
+    Raises CheckpointError, or UsageError for a new model: a field is invalid; the message names it.
     """
 
     def need(holds: bool, field: str, takes: str) -> None:
+        if not holds and source is None:
+            raise cannot_be(field, getattr(config, field), takes)
         if not holds:
             raise CheckpointError(
                 f"{source} is damaged: the language model's {field} is "

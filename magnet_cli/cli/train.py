@@ -23,7 +23,7 @@ from magnet_cli.config import SpectralCodecConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.files import ENDINGS
 from magnet_cli.naming import hours_of
-from magnet_cli.training.config import CodecTrainConfig, TrainConfig, located, read_config
+from magnet_cli.training.config import CodecTrainConfig, TrainConfig, located, read_config, toml_in
 
 if TYPE_CHECKING:
     from magnet_cli.training.loop import Progress, Trainer
@@ -63,6 +63,9 @@ def train_lm(
     """
     if hybrid:
         settings["modeling"] = "hybrid"
+    given = set(settings)
+    if config is not None:
+        given |= toml_in(config).keys()
     if config is None and resume and (out / "train.toml").is_file():
         config = out / "train.toml"
     elif config is None and resume and not settings.get("data"):
@@ -87,7 +90,7 @@ def train_lm(
     # Of several processes, only one talks; without a launcher's variable this is known later.
     voice.quiet |= os.environ.get("RANK", "0") != "0"
     with loading(voice, chosen.init or str(out)) as on_download:
-        trainer = make_trainer(chosen, out, resume, on_download)
+        trainer = make_trainer(chosen, out, resume, on_download, given)
     voice.quiet |= not trainer.accelerator.is_main_process
     if launched_alone(trainer.accelerator.num_processes):
         voice.warn(
@@ -226,7 +229,7 @@ def _say(voice: Talk, progress: Progress, steps: int) -> None:
     elif progress.kind == "enough":
         voice.note(
             f"Stopping early: no validation since step {record['best_step']} was better than its "
-            f"{record['best_loss']:.4f}."
+            f"{record['best_loss']:.4f}. To go on, resume with a larger --patience."
         )
     elif progress.kind in ("checkpoint", "samples"):
         voice.note(f"{progress.kind}  {record['path']}")

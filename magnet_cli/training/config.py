@@ -17,6 +17,7 @@ from magnet_cli.errors import UsageError
 from magnet_cli.fields import NotOfTypeError, cannot_be, check, panel, settings_of, shown, typed
 from magnet_cli.foreign import reading
 from magnet_cli.naming import with_number
+from magnet_cli.settings import MAX_SEED
 
 Schedule = Literal["cosine", "inverse_sqrt", "constant"]
 Optimizer = Literal["adamw", "muon"]
@@ -30,6 +31,8 @@ _goal, _captions, _steps = map(panel, ("Objective", "Captions", "Optimization"))
 _output, _start, _training = map(panel, ("Output", "Start", "Training"))
 _WEIGHTS: dict[str, Any] = {"low": 0, "words": "numbers from 0, one for each stream, not all 0"}
 _SHARE: dict[str, Any] = {"low": 0, "high": 1, "words": "a share from 0 to 1"}
+_BETA: dict[str, Any] = {"low": 0, "below": 1, "words": "a number from 0, below 1"}
+_SEED: dict[str, Any] = {"low": 0, "high": MAX_SEED, "words": f"a seed from 0 to {MAX_SEED}"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class TrainConfig:
     )
     # Sizes of a new model
     modeling: Modeling = _sizes("masked, autoregressive, or hybrid: one model for both.", "masked")
-    dim: int = _sizes("Width of the transformer.", 256, low=1)
+    dim: int = _sizes("Width of the transformer.", 256, low=4)
     num_heads: int = _sizes("Attention heads.", 4, low=1)
     num_layers: int = _sizes("Transformer blocks.", 6, low=1)
     hidden_scale: int = _sizes("Feed-forward width over dim.", 4, low=1)
@@ -125,7 +128,7 @@ class TrainConfig:
     )
     batch_size: int = _steps("Items per step, over all processes and micro-batches.", 16, low=1)
     micro_batch: int = _steps(
-        "Items per forward pass, which shares one stage and prefix; 0: the batch.", 0, low=0
+        "Items per forward pass, which shares one stage and prefix; 0: all of a process.", 0, low=0
     )
     optimizer: Optimizer = _steps("adamw, or muon: Muon for matrices, AdamW for the rest.", "adamw")
     learning_rate: float | None = _steps(
@@ -140,8 +143,8 @@ class TrainConfig:
         "Final learning rate of cosine, as a share of the peak.", 0.0, **_SHARE
     )
     weight_decay: float = _steps("Weight decay of AdamW and Muon.", 0.1, low=0)
-    beta1: float = _steps("AdamW's β1.", 0.9, **_SHARE)
-    beta2: float = _steps("AdamW's β2.", 0.95, **_SHARE)
+    beta1: float = _steps("AdamW's β1.", 0.9, **_BETA)
+    beta2: float = _steps("AdamW's β2.", 0.95, **_BETA)
     clip_norm: float = _steps("Maximum norm of the gradient, over all weights; 0: off.", 1.0, low=0)
     ema_decay: float = _steps(
         "Decay of the moving average of the weights, which is saved as the model.", 0.99, **_SHARE
@@ -156,7 +159,7 @@ class TrainConfig:
         "auto",
     )
     gradient_checkpointing: bool = _steps("Save memory, for a third more computation.", False)
-    seed: int = _steps("Seed of all random draws.", 0, low=0)
+    seed: int = _steps("Seed of all random draws.", 0, **_SEED)
     # Output
     log_every: int = _output("Steps between lines of the log.", 10, low=1)
     valid_every: int = _output("Steps between validations.", 500, low=1)
@@ -258,7 +261,7 @@ def check_training(config: TrainConfig) -> None:
 def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
     """Read settings from a TOML file, overridden by flags that are not None.
     Raises UsageError: the file is missing or not TOML, a field is unknown or of another type."""
-    fields: dict[str, Any] = {} if path is None else _read_toml(path)
+    fields: dict[str, Any] = {} if path is None else toml_in(path)
     fields.update({name: value for name, value in overrides.items() if value is not None})
     return config_from(fields, str(path or "the flags"))
 
@@ -340,7 +343,8 @@ def to_toml(config: TrainConfig) -> str:
     return "".join(lines).replace("\x7f", "\\u007f")
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def toml_in(path: Path) -> dict[str, Any]:
+    """The fields of a TOML file. Raises UsageError: it is missing or not TOML."""
     try:
         return reading.toml_of(reading.read_text(path))
     except OSError as error:
@@ -367,36 +371,43 @@ class CodecTrainConfig:
     # default.
     asked: tuple[str, ...] | None = None
     valid: str | None = _data("Manifest or folder of unseen sounds.")
-    max_clips: int = _data("Maximum number of clips; 0: all.", 0)
-    max_valid_clips: int = _data("Maximum number of unseen clips; 0: all.", 100)
-    segment_duration: float = _data("Seconds of each clip to use.", 10.24)
+    max_clips: int = _data("Maximum number of clips; 0: all.", 0, low=0)
+    max_valid_clips: int = _data("Maximum number of unseen clips; 0: all.", 100, low=0)
+    segment_duration: float = _data("Seconds of each clip to use.", 10.24, above=0, below=1e6)
     start_from: str | None = _start(
         "Folder of a trained codec to start from, with its sizes; a larger --n-q or --dimension extends it."
     )
     start_rows: int = _start("Frames for k-means.", 200_000, low=1)
-    start_iterations: int = _start("Iterations of k-means for each stream.", 12)
+    start_iterations: int = _start("Iterations of k-means for each stream.", 12, low=0)
     trains: Trains = _training("decoder, which keeps the codes the same, or all.", "decoder")
-    steps: int = _training("Steps of gradient descent after the linear initialization.", 2000)
+    steps: int = _training(
+        "Steps of gradient descent after the linear initialization.", 2000, low=0
+    )
     batch_size: int = _training("Crops per step.", 12, low=1)
     crop_frames: int = _training("Frames of codes per crop.", 64, low=1)
-    learning_rate: float = _training("Peak learning rate.", 1e-3)
+    learning_rate: float = _training("Peak learning rate.", 1e-3, above=0)
     warmup_steps: int | None = _training(
         "Steps of linear warm-up; default: 100, or a tenth of steps if fewer.", None, low=0
     )
-    loudness_weight: float = _training("Weight of the loss on the loudness of wide bands.", 1.0)
+    loudness_weight: float = _training(
+        "Weight of the loss on the loudness of wide bands.", 1.0, low=0
+    )
     motion_weight: float = _training(
-        "Weight of the loss on the change of levels between spectral frames.", 1.0
+        "Weight of the loss on the change of levels between spectral frames.", 1.0, low=0
     )
     commitment: float = _training(
-        "With --trains all: how strongly latents are pulled to their codes.", 0.25
+        "With --trains all, and --start-from a codec with convolutions before its quantizer: how strongly "
+        "latents are pulled to their codes.",
+        0.25,
+        low=0,
     )
     codebook_decay: float = _training(
-        "With --trains all: decay of the codebooks' moving averages.", 0.99
+        "With --trains all: decay of the codebooks' moving averages.", 0.99, **_SHARE
     )
     report_every: int = _training("Steps between lines of the log.", 50, low=1)
     checkpoint_every: int = _training("Steps between checkpoints.", 200, low=1)
-    seed: int = _training("Seed of all random draws.", 0)
-    threads: int = _training("Processor threads; 0: as torch chooses.", 0)
+    seed: int = _training("Seed of all random draws.", 0, **_SEED)
+    threads: int = _training("Processor threads; 0: as torch chooses.", 0, low=0)
 
 
 def check_codec_training(config: CodecTrainConfig) -> None:

@@ -220,6 +220,10 @@ class TrainingModule(nn.Module):
         Rows: masked loss, masked positions, next-token loss, next-token positions.
         """
         sums = batch_losses(self.lm, batch, self.following_weights)
+        if torch.is_grad_enabled() and not sums.total.requires_grad:
+            # A LoRA of cross-attention alone, in a pass without texts: gradients of 0, which DDP waits for.
+            trained = (p.sum() for p in self.parameters() if p.requires_grad)
+            sums.total = sums.total + 0 * torch.stack(list(trained)).sum()
         by_stream = (sums.masked, sums.masked_count, sums.following, sums.following_count)
         return sums.total, torch.stack(by_stream)
 

@@ -22,7 +22,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
 
     Norms and biases have no weight decay. Muon orthogonalizes the step of each matrix (Jordan et al.,
     2024), so the three projections in `in_proj_weight` share one step; they are square blocks with the same
-    input.
+    input. A LoRA of codes alone has no matrices for it.
     Raises UsageError: this torch has no Muon.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -30,7 +30,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     inner = {id(p) for p in matrices}
     tables = [p for _, p in named if p.dim() >= 2 and id(p) not in inner]
     vectors = [p for _, p in named if p.dim() < 2]
-    if config.optimizer == "adamw":
+    if config.optimizer == "adamw" or not matrices:
         return [_adamw([*matrices, *tables], vectors, config)]
     if not hasattr(torch.optim, "Muon"):
         raise UsageError("This torch has no Muon.", "Use --optimizer adamw, or torch 2.9 or later.")
@@ -87,10 +87,15 @@ def rate_share(step: int, config: TrainConfig) -> float:
 
 
 def set_rates(optimizers: list[Optimizer], step: int, config: TrainConfig) -> float:
-    """Set every group's learning rate for a step; returns AdamW's."""
+    """Set every group's learning rate for a step, and its other settings, which may be others than in the
+    checkpoint that was resumed from; returns AdamW's rate."""
     share = rate_share(step, config)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             peak = config.muon_learning_rate if "ns_steps" in group else config.rate
             group["lr"] = peak * share
+            if any(p.dim() >= 2 for p in group["params"]):
+                group["weight_decay"] = config.weight_decay
+            if "betas" in group:
+                group["betas"] = (config.beta1, config.beta2)
     return config.rate * share

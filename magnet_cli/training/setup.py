@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from magnet_cli.checkpoints.hub import ProgressHook
 from magnet_cli.checkpoints.load import load_codec, load_parts, load_text_encoder
 from magnet_cli.checkpoints.loras import WEIGHTS_FILE as ADAPTER_FILE
 from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder, source_of
-from magnet_cli.config import LMConfig
+from magnet_cli.config import LMConfig, check_lm
 from magnet_cli.data.tokens import TokenFolder, TokenFormat
 from magnet_cli.errors import UsageError
 from magnet_cli.models.lm import LanguageModel
@@ -34,9 +34,17 @@ from magnet_cli.training.output import OutputModel, board_writer, check_trackers
 
 @own_defaults()
 def make_trainer(
-    config: TrainConfig, out: Path, resume: bool = False, progress: ProgressHook | None = None
+    config: TrainConfig,
+    out: Path,
+    resume: bool = False,
+    progress: ProgressHook | None = None,
+    given: Collection[str] = (),
 ) -> Trainer:
-    """Create a new run in the folder `out`, or resume one. `progress`: called with the progress of downloads.
+    """Create a new run in the folder `out`, or resume one.
+
+    Args:
+        progress: called with the progress of downloads.
+        given: names of settings that were asked for, even if they have their default.
 
     Raises:
         UsageError: settings are missing or do not fit each other, or `out` exists already.
@@ -47,6 +55,13 @@ def make_trainer(
             "There is nothing to train on.", "Name folders of token shards with --data."
         )
     going_on = resume and (out / native.CONFIG_FILE).is_file()
+    for name in ("lora_alpha", "lora_targets"):  # train.toml has them in any case
+        asked = getattr(config, name) != getattr(TrainConfig, name)
+        if not config.lora_rank and asked and (name in given or not going_on):
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{flag} is for a LoRA.", f"Give --lora-rank, too, or leave {flag} out."
+            )
     folders, weights = zip(*map(weighed, config.data), strict=True)
     if not going_on:  # runs started that way may finish
         check_unseen(config.valid, folders)
@@ -67,7 +82,7 @@ def make_trainer(
         spec = dataclasses.replace(config, init=str(out.resolve()), codec=None, text_encoder=None)
     parts = parts_to_train(spec, tokens, out.resolve().name, progress)
     if spec.init is not None:
-        config = with_sizes_of(config, parts.lm.config)
+        config = with_sizes_of(config, parts.lm.config, given)
     check_tokens(tokens, parts.codec)
     if config.lora_rank:
         if going_on and (out / ADAPTER_FILE).is_file():
@@ -77,10 +92,10 @@ def make_trainer(
         alpha = config.lora_alpha or float(config.lora_rank)
         add_adapters(parts.lm, config.lora_rank, alpha, config.lora_targets, config.seed)
     for part, count in (("stage", len(parts.lm.config.stage_streams)), ("stream", tokens.n_q)):
-        given = len(getattr(config, f"{part}_weights"))
-        if given not in (0, count):
+        number = len(getattr(config, f"{part}_weights"))
+        if number not in (0, count):
             raise UsageError(
-                f"There are {given} {part}_weights for {count} {part}s.",
+                f"There are {number} {part}_weights for {count} {part}s.",
                 f"Give one for each {part}, or none.",
             )
     provenance = {
@@ -179,14 +194,14 @@ def _is_text_encoder(asked: str, loaded: Parts) -> bool:
     )
 
 
-def with_sizes_of(config: TrainConfig, lm: LMConfig) -> TrainConfig:
+def with_sizes_of(config: TrainConfig, lm: LMConfig, given: Collection[str]) -> TrainConfig:
     """Set the sizes of a run that starts from a model to that model's.
-    Raises UsageError: a setting asks for another size."""
+    Raises UsageError: a setting asks for another size: it is given, or not at its default."""
     ours = {name: getattr(lm, name) for name in _SIZES}
     ours["stage_sizes"] = tuple(map(len, lm.stages))
     for name, value in ours.items():
         asked = getattr(config, name)
-        if asked not in (value, getattr(TrainConfig, name)):
+        if asked != value and (name in given or asked != getattr(TrainConfig, name)):
             raise UsageError(
                 f"{name} cannot be {asked!r}: the model that training starts from has {value!r}.",
                 "Leave the setting out, or train a new model, without --init.",
@@ -207,8 +222,8 @@ _SIZES = (
 
 
 def new_lm_config(config: TrainConfig, tokens: TokenFormat, text_dim: int) -> LMConfig:
-    """The sizes of a new model."""
-    return LMConfig(
+    """The sizes of a new model. Raises UsageError: no model of such a size could be loaded."""
+    sizes = LMConfig(
         **{name: getattr(config, name) for name in _SIZES},
         n_q=tokens.n_q,
         card=tokens.card,
@@ -217,6 +232,7 @@ def new_lm_config(config: TrainConfig, tokens: TokenFormat, text_dim: int) -> LM
         delays=tuple(range(tokens.n_q)) if config.modeling != "masked" else (),
         stages=_stages(config.stage_sizes, tokens.n_q),
     )
+    return check_lm(sizes, None)
 
 
 def _stages(sizes: Sequence[int], n_q: int) -> tuple[tuple[int, ...], ...]:

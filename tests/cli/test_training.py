@@ -212,6 +212,16 @@ def test_from_a_folder_to_a_fine_tuned_model_that_plays(
     again = magnet("data", "encode", "sounds", "tokens", "--codec", SMALL, "--json")
     assert again.records[-1]["kept"] == 4
 
+    # Sizes that are a new model's defaults, and not this model's, were ignored.
+    tune = ("train", "lm", "mine", "--data", "tokens", "--init", SMALL)
+    for flag, name in {"--num-layers": "num_layers", "--dim": "dim"}.items():
+        value = str(getattr(TrainConfig, name))
+        refused = magnet(*tune, flag, value)
+        Path("sizes.toml").write_text(f"{name} = {value}\n")
+        assert refused.status == magnet(*tune, "--config", "sizes.toml").status == 2
+        assert f"{name} cannot be {value}" in refused.err
+    assert not Path("mine").exists()
+
     quick = ("--batch-size", "2", "--log-every", "1")
     trained = magnet(
         "train", "lm", "mine", "--data", "tokens", "--init", SMALL, "--steps", "2",
@@ -220,6 +230,7 @@ def test_from_a_folder_to_a_fine_tuned_model_that_plays(
     assert trained.status == 0, trained.err
     kinds = [record["kind"] for record in trained.records]
     assert kinds == ["started", "step", "checkpoint", "step", "checkpoint", "finished"]
+    assert magnet("train", "lm", "mine", "--resume", "--num-layers", "6").status == 2
     gone_on = magnet("train", "lm", "mine", "--resume", "--steps", "3")
     assert gone_on.status == 0, gone_on.err
     assert "Resuming after step 2 of 3" in gone_on.err

@@ -34,7 +34,7 @@ from magnet_cli.training import setup
 from magnet_cli.training.config import LORA_TARGETS, TrainConfig
 from magnet_cli.training.loop import Trainer, make_accelerator
 from magnet_cli.training.setup import make_trainer
-from tests.training.conftest import tiny_codec, tiny_text_encoder
+from tests.training.conftest import needs_muon, tiny_codec, tiny_text_encoder
 from tests.training.test_loop import losses, run, settings
 
 
@@ -226,6 +226,37 @@ def test_targets_are_what_is_updated(workshop: Path) -> None:
     assert {place.partition(".")[0] for _, place in updates_of(trainer.output.lm)} == {
         "encoder_attn"
     }
+
+
+def test_a_pass_without_any_text_trains_no_cross_attention(workshop: Path) -> None:
+    """Torch had no graph for its gradients, which ended the run at whichever step dropped all texts."""
+    trainer = lora(workshop, "out", lora_targets=("cross",), condition_dropout=1.0, steps=2)
+    trainer.run()
+    assert trainer.step == 2
+    assert all(not low.b.any() for _, low in adapters(trainer.output.lm))
+    assert losses(workshop / "out")[2] > 0
+
+
+@needs_muon
+def test_muon_leaves_a_lora_of_codes_to_adamw(workshop: Path) -> None:
+    """It has no matrices in blocks, and torch refused an empty list of them."""
+    trainer = lora(workshop, "out", lora_targets=("codes",), optimizer="muon", steps=1)
+    trainer.run()
+    assert trainer.step == 1
+
+
+@pytest.mark.parametrize("more", [{"lora_alpha": 4.0}, {"lora_targets": ("self",)}])
+def test_settings_of_a_lora_need_its_rank(workshop: Path, more: dict[str, Any]) -> None:
+    """Without it they were ignored, and all weights were trained."""
+    lora(workshop, "whole", lora_rank=0, steps=1).run()
+    match = f"--{next(iter(more)).replace('_', '-')} is for a LoRA"
+    with pytest.raises(UsageError, match=match):
+        lora(workshop, "out", lora_rank=0, **more)
+    asked = settings(workshop, init=str(workshop / "base"), steps=1, **more)
+    with pytest.raises(UsageError, match=match):
+        make_trainer(asked, workshop / "whole", resume=True, given=more)
+    # In the train.toml of an earlier version.
+    assert make_trainer(asked, workshop / "whole", resume=True).step == 1
 
 
 def test_a_wrong_base_is_refused_with_what_differs(workshop: Path) -> None:
