@@ -96,6 +96,13 @@ class Source:
             return None
         return torch.tensor(weights, dtype=torch.float64).cumsum(0)
 
+    def hash(self) -> str:
+        """A hash of the clips' names, lengths, captions and tags."""
+        told = hashlib.sha256()
+        for _, clip in self.entries:
+            told.update(repr((clip.id, clip.frames, clip.captions, clip.tags)).encode())
+        return told.hexdigest()[:16]
+
     def split(self, share: float) -> tuple[Source, Source]:
         """Split into clips to train on and a held-out share, of at least one clip. Adding clips moves none
         between the two, except one that was held out because the share had none.

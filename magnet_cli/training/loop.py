@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import math
 import os
@@ -184,6 +183,10 @@ class Trainer:
         was = {**then["config"], "clips": then.get("clips", now["clips"])}
         if was["clips"] == now["clips"] and {**data, **then}["clips_hash"] != data["clips_hash"]:
             self.changes = ["as many clips, but others"]
+        key = self._valid_key
+        if self.best is not None and key and self.best.valid not in ("", key):
+            self.best = None  # losses on other clips cannot be compared
+            self.changes.append("the validation set, so its best starts anew")
         self.changes += [
             f"{name} was {was[name]}, is {value}"
             for name, value in now.items()
@@ -196,11 +199,17 @@ class Trainer:
 
     @functools.cached_property  # it reads every caption, and each checkpoint records it
     def _data(self) -> dict[str, Any]:
-        """The number of training clips, and a hash of their names, lengths, captions and tags."""
-        clips, told = [clip for _, clip in self.train.source.entries], hashlib.sha256()
-        for clip in clips:
-            told.update(repr((clip.id, clip.frames, clip.captions, clip.tags)).encode())
-        return {"clips": len(clips), "clips_hash": told.hexdigest()[:16]}
+        """The number of training clips, and their hash."""
+        source = self.train.source
+        return {"clips": len(source.entries), "clips_hash": source.hash()}
+
+    @functools.cached_property
+    def _valid_key(self) -> str:
+        """Identifies the validation set and how many of its clips are used; empty without one."""
+        if self.valid is None:
+            return ""
+        source = self.valid.source
+        return f"{source.hash()}-{min(self.config.valid_items, len(source.entries))}"
 
     @own_defaults()
     def run(
@@ -245,10 +254,13 @@ class Trainer:
                 self.accelerator.log(numbers, step=self.step)
 
         try:
-            if self.step < self.config.steps:
+            if self.step:  # a kill between checkpoint and model left an older model
+                self._keep_model()
+            enough = self._has_waited_enough()
+            if self.step < self.config.steps and not enough:
                 tell("started", self.summary())
             window = Window(self.train.lm.n_q)
-            while self.step < self.config.steps:
+            while self.step < self.config.steps and not enough:
                 began = time.monotonic()
                 loss, norm, sums = self.take_step(ahead.take(self.step))
                 stopping = self._asked_to_stop()
@@ -273,10 +285,9 @@ class Trainer:
                     raise KeyboardInterrupt
                 if sampling:
                     tell("samples", {"path": str(self._sample())})
-                if enough:
-                    assert self.best is not None
-                    tell("enough", {"best_step": self.best.step, "best_loss": self.best.loss})
-                    break
+            if enough:
+                assert self.best is not None
+                tell("enough", {"best_step": self.best.step, "best_loss": self.best.loss})
             path = str(out / BEST if self.best is not None else out)
             base = {"base": self.config.init} if self.config.lora_rank else {}
             tell("finished", {"path": path, **base})
@@ -293,7 +304,7 @@ class Trainer:
         with self.ema.swapped():
             losses = validate(self.accelerator, self.model, self.valid)
             if losses.mean < (math.inf if self.best is None else self.best.loss):
-                self.best = Best(self.step, losses.mean)
+                self.best = Best(self.step, losses.mean, self._valid_key)
                 weights = self.accelerator.get_state_dict(self.model)
                 if self.accelerator.is_main_process:
                     try:
@@ -445,9 +456,9 @@ class Trainer:
                 {"config": _plain(self.config), **self._data, "folder": os.getcwd()},
                 self.config.keep_checkpoints,
             )
-            self._keep_model()
         except OSError as error:
             raise self._not_written(f"The checkpoint after step {self.step}", error) from error
+        self._keep_model()
         return saved
 
     def _not_written(self, what: str, error: OSError) -> MagnetError:
@@ -462,7 +473,10 @@ class Trainer:
             # Write within the context: without FSDP these are the parameters themselves, which swap back.
             weights = self.accelerator.get_state_dict(self.model)
             if self.accelerator.is_main_process:
-                self.output.update(weights)
+                try:
+                    self.output.update(weights)
+                except OSError as error:
+                    raise self._not_written("The model", error) from error
         self.accelerator.wait_for_everyone()
 
 

@@ -49,6 +49,7 @@ class Best:
 
     step: int
     loss: float  # nats
+    valid: str = ""  # identifies the validation set; "": unknown, from an earlier version
 
 
 class OutputModel:
@@ -133,9 +134,10 @@ class OutputModel:
         path = self.directory / BEST / _BEST_NAME
         try:
             said = reading.read_object(path)
-            loss = said["loss"]
-            if BOUNDS["step"].holds(said["step"]) and isinstance(loss, float):
-                return Best(said["step"], loss)
+            loss, valid = said["loss"], said.get("valid", "")
+            good = BOUNDS["step"].holds(said["step"]) and isinstance(valid, str)
+            if good and isinstance(loss, float):
+                return Best(said["step"], loss, valid)
         except (OSError, ValueError, KeyError):
             pass
         return None

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -72,7 +73,8 @@ def test_the_best_by_validation_is_kept_beside_the_last(
     best = load_parts(find_place(str(workshop / "out" / "best")), "cpu", "float32").lm.state_dict()
     assert all(torch.equal(best[name], tensor) for name, tensor in kept[2].items())
     assert not all(torch.equal(best[name], tensor) for name, tensor in kept[6].items())
-    assert json.loads((workshop / "out/best/best.json").read_text()) == {"step": 2, "loss": 2.0}
+    said = json.loads((workshop / "out/best/best.json").read_text())
+    assert {**said, "valid": "it"} == {"step": 2, "loss": 2.0, "valid": "it"}
 
 
 def test_a_run_ends_when_it_gets_no_better_and_goes_on_knowing_its_best(
@@ -86,9 +88,52 @@ def test_a_run_ends_when_it_gets_no_better_and_goes_on_knowing_its_best(
     assert heard[-1].record["path"].endswith("best")
     again = make_trainer(settings(workshop, **{**more, "patience": 3}), workshop / "out", True)
     losses_are(monkeypatch, 2.2, 1.0)
-    assert again.best == loop.Best(2, 2.0)
+    assert again.best is not None
+    assert (again.best.step, again.best.loss) == (2, 2.0)
     again.run()
     assert again.step == 5, "three validations after the second"
+
+
+def test_a_run_that_patience_ended_takes_no_further_step(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each `--resume` took one more step, and said again that it was enough."""
+    losses_are(monkeypatch, 2.0, 2.5)
+    more = {"valid": held_out(workshop), "valid_every": 1, "patience": 1}
+    trainer, _ = run(workshop, "out", **more)
+    assert trainer.step == 2
+    heard: list[Progress] = []
+    again = make_trainer(settings(workshop, **more), workshop / "out", True)
+    again.run(heard.append)
+    assert again.step == 2
+    assert [p.kind for p in heard] == ["enough", "finished"]
+
+
+def test_losses_on_other_clips_are_not_compared(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best loss on an easy validation set stayed the best after it was exchanged."""
+    valid = {"valid": held_out(workshop), "valid_every": 6}
+    losses_are(monkeypatch, 0.1, 3.0)
+    run(workshop, "out", **valid)
+
+    def resumed(**more: Any) -> loop.Trainer:
+        return make_trainer(settings(workshop, **{**valid, **more}), workshop / "out", True)
+
+    same = resumed()
+    assert same.best is not None
+    assert same.best.loss == 0.1
+    assert same.changes == []
+    assert resumed(valid_items=9).best == same.best, "there are eight"
+    other = resumed(steps=12, valid_items=4)
+    assert other.best is None
+    assert "the validation set, so its best starts anew" in other.changes
+    other.run()
+    best = json.loads((workshop / "out/best/best.json").read_text())
+    assert (best["step"], best["loss"]) == (12, 3.0)
+    del best["valid"]  # as of earlier versions, which did not tell
+    (workshop / "out/best/best.json").write_text(json.dumps(best))
+    assert resumed(steps=12).best == loop.Best(12, 3.0)
 
 
 def test_a_share_of_the_clips_is_held_out_and_stays_so(workshop: Path) -> None:

@@ -281,6 +281,41 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert sorted(p.name for p in kept.parent.iterdir()) == ["step-00000002"]
 
 
+def test_a_model_older_than_its_checkpoint_is_written_when_the_run_is_resumed(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of the last step was there, so the run was said to be done, with an untrained model."""
+    trainer = make_trainer(settings(workshop, checkpoint_every=6), workshop / "out")
+
+    def full(weights: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer.output, "update", full)
+        with pytest.raises(MagnetError, match="The model could not be written: No space left"):
+            trainer.run()
+    again = make_trainer(settings(workshop), workshop / "out", resume=True)
+    assert again.step == 6
+    again.run()
+    averages = again.ema.state_dict()["shadow"]
+    for name, weight in load_file(workshop / "out" / "lm.safetensors").items():
+        assert torch.equal(weight, averages[f"lm.{name}"]), name
+
+
+def test_a_resumed_run_has_the_decay_and_betas_that_were_asked_for(workshop: Path) -> None:
+    """The checkpoint's applied, and yet they were said to be changed."""
+    run(workshop, "out", steps=2, weight_decay=0.0)
+    asked = settings(workshop, steps=3, weight_decay=0.5, beta1=0.1, beta2=0.2)
+    again = make_trainer(asked, workshop / "out", resume=True)
+    assert "weight_decay was 0.0, is 0.5" in again.changes
+    again.run()
+    groups = [group for each in again.optimizers for group in each.param_groups]
+    assert [(group["weight_decay"], group["betas"]) for group in groups] == [
+        (0.5, (0.1, 0.2)),
+        (0.0, (0.1, 0.2)),  # norms and biases
+    ]
+
+
 def test_old_checkpoints_go(workshop: Path) -> None:
     run(workshop, "out", keep_checkpoints=1)
     assert [p.name for p in (workshop / "out" / "checkpoints").iterdir()] == ["step-00000006"]
@@ -347,8 +382,10 @@ def test_what_a_model_is_cannot_be_set_anew_by_a_run_that_starts_from_it(worksho
     for other in ({"num_layers": 3}, {"modeling": "autoregressive"}, {"segment_duration": 1.2}):
         with pytest.raises(UsageError, match=f"{next(iter(other))} cannot be"):
             make_trainer(settings(workshop, **init, **other), workshop / "x")
-    fields = {**settings(workshop, **init).__dict__, "dim": TrainConfig.dim}  # not set: the model's
-    make_trainer(TrainConfig(**fields), workshop / "tuned")
+    fields = {**settings(workshop, **init).__dict__, "dim": TrainConfig.dim}
+    with pytest.raises(UsageError, match="dim cannot be 256"):
+        make_trainer(TrainConfig(**fields), workshop / "x", given={"dim"})
+    make_trainer(TrainConfig(**fields), workshop / "tuned")  # not set: the model's
     kept = read_config(workshop / "tuned" / "train.toml", {})
     assert (kept.dim, kept.modeling, kept.num_layers) == (16, "hybrid", 1)
 
@@ -363,6 +400,27 @@ def test_settings_that_do_not_fit_are_refused(workshop: Path) -> None:
         make_trainer(dataclasses.replace(config, stage_weights=(1.0,)), workshop / "x")
     with pytest.raises(UsageError, match="bf16 or no with --optimizer muon"):
         dataclasses.replace(config, mixed_precision="fp16", optimizer="muon")
+    assert not (workshop / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"segment_duration": 4000.0},
+        {"segment_duration": 0.01},
+        {"span_len": 200_000},
+        {"subcodes_context": 200_000},
+        {"hidden_scale": 100},
+        {"num_layers": 300},
+        {"num_heads": 1025, "dim": 2050},
+    ],
+)
+def test_a_model_that_could_not_be_loaded_is_not_trained(
+    workshop: Path, size: dict[str, Any]
+) -> None:
+    """It was trained to the end, and its folder could be neither played nor resumed."""
+    with pytest.raises(UsageError, match=f"{next(iter(size))} cannot be"):
+        make_trainer(settings(workshop, **size), workshop / "x")
     assert not (workshop / "x").exists()
 
 
