@@ -75,21 +75,24 @@ class ClipList:
     merged: int = 0  # manifest lines that add to a clip of an earlier line
 
 
-def read_clips(source: str | os.PathLike[str]) -> ClipList:
-    """Read the clips of a list (a manifest) or a folder.
+def read_clips(source: str | os.PathLike[str], captioned: bool = True) -> ClipList:
+    """Read the clips of a list (a manifest) or a folder; with their captions, which they must have, or
+    without.
     Raises DataError: it does not exist, or cannot be read."""
     path = Path(source)
+    if path.is_dir() and not captioned:
+        return ClipList(tuple(Clip(_id(each, path), each, ()) for each in sound_files(path)), ())
     if path.is_dir():
         return _read_folder(path)
     if path.is_file():
-        return _read_manifest(path)
+        return _read_manifest(path, captioned)
     raise DataError(
         f"There is no manifest or folder at {path}.",
         "Give a .jsonl or .csv list of sounds, or a folder of sounds with .txt captions beside them.",
     )
 
 
-def _read_manifest(manifest: Path) -> ClipList:
+def _read_manifest(manifest: Path, captioned: bool) -> ClipList:
     clips: dict[str, Clip] = {}
     problems: list[Problem] = []
     merged = 0
@@ -105,9 +108,11 @@ def _read_manifest(manifest: Path) -> ClipList:
             if isinstance(fields, ValueError):
                 raise fields
             sound = _place(manifest.parent, _name(fields), "sample_rate" in fields)
-            if not _says(fields):
+            if captioned and not _says(fields):
                 fields = {**_sidecar(sound, _beside(sound)), **fields}
-            clip = _clip(sound, manifest.parent, fields, where, problems)
+            clip = Clip(_id(sound, manifest.parent), sound, ())
+            if captioned:
+                clip = _clip(sound, manifest.parent, fields, where, problems)
         except (OSError, ValueError) as error:
             problems.append(Problem(where, _why(error)))
             continue

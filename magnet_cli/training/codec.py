@@ -28,7 +28,9 @@ from magnet_cli.checkpoints import native
 from magnet_cli.checkpoints.building import read_pickle
 from magnet_cli.data.manifests import read_clips
 from magnet_cli.errors import CheckpointError, DataError, UsageError
+from magnet_cli.fields import cannot_be
 from magnet_cli.files import atomic_path
+from magnet_cli.foreign.bounds import check_codec
 from magnet_cli.foreign.reading import reason
 from magnet_cli.models.spectral_codec import SpectralCodec
 from magnet_cli.training.batches import keyed_generator, own_defaults
@@ -110,9 +112,21 @@ class _Run:
         self.out = Path(config.out)
         self.report = report
         started = _started(config)
+        sizes = grown_config(started, config) if started else config.codec
+        check_codec(dataclasses.asdict(sizes), "The codec")  # or its file would be refused
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.codec = SpectralCodec(grown_config(started, config) if started else config.codec)
+            self.codec = SpectralCodec(sizes)
+        if sizes.groups > self.codec.bands.count:
+            raise cannot_be("groups", sizes.groups, f"at most {self.codec.bands.count}, the bands")
+        pulls = config.trains == "all" and sizes.encoder_blocks > 0
+        asked = config.commitment != CodecTrainConfig.commitment
+        # A run that an earlier version began with it may finish.
+        if asked and not pulls and not (self.out / CHECKPOINT).is_file():
+            raise UsageError(
+                "--commitment has no effect: nothing before the quantizer is trained.",
+                "Leave it out, or train all of a codec with convolutions before its quantizer.",
+            )
         self.smaller: SpectralCodec | None = None  # the codec that this one is extended from
         if started is not None:
             more_components = self.codec.config.dimension > started.config.dimension
@@ -128,17 +142,19 @@ class _Run:
             else:
                 take_over(started, self.codec)
         self.loudness_pool = self.codec.bands.wide(LOUDNESS_BANDS)
-        self.train_clips = _clips(config.data, config.max_clips)
-        self.valid_clips = _clips(config.valid, config.max_valid_clips) if config.valid else []
         # A run is identified by its data, not by their path.
-        self.origin = {
-            "sounds": sounds_key(self.train_clips, Path(config.data)),
-            "valid_sounds": config.valid and sounds_key(self.valid_clips, Path(config.valid)),
-            "started": codec_key(started) if started else None,
-        }
+        self.origin = {"started": codec_key(started) if started else None}
+        self._list_sounds(captioned=False)
         self.step = 0
         self._stopping = False
         self.facts: dict[str, Any] = {"basis_share": math.nan, "start_left": [], "loss_start": 0.0}
+
+    def _list_sounds(self, captioned: bool) -> None:
+        data, valid = self.config.data, self.config.valid
+        self.train_clips = _clips(data, self.config.max_clips, captioned)
+        self.valid_clips = _clips(valid, self.config.max_valid_clips, captioned) if valid else []
+        self.origin["sounds"] = sounds_key(self.train_clips, Path(data))
+        self.origin["valid_sounds"] = valid and sounds_key(self.valid_clips, Path(valid))
 
     def _levels(self, name: str, clips: list[Path], sounds: str | None) -> LevelFile:
         frames = math.ceil(
@@ -238,9 +254,11 @@ class _Run:
         if self.config.trains == "decoder":
             return self._distance(codec.restore(quantized.detach()), levels)
         self._move_codebooks(latents.detach())
-        drawn = F.mse_loss(latents, quantized.detach())
         through = latents + (quantized - latents).detach()  # straight-through gradient
-        return self._distance(codec.restore(through), levels) + self.config.commitment * drawn
+        distance = self._distance(codec.restore(through), levels)
+        if not latents.requires_grad:  # without convolutions before the quantizer
+            return distance
+        return distance + self.config.commitment * F.mse_loss(latents, quantized.detach())
 
     def _distance(self, restored: Tensor, levels: Tensor) -> Tensor:
         """Distance of decoded levels [B, N, bands] from the true ones: per band, in motion and in loudness.
@@ -378,15 +396,17 @@ class _Run:
             raise CheckpointError(
                 f"{path} is not the state of a run.", "Choose another folder, or remove this one."
             )
-        # Older versions did not record the origin of a run.
+        # Older versions did not record the origin of a run, or left out sounds without a caption.
         unknown = self.origin.keys() - state["settings"].keys()
-        settings = {k: v for k, v in self._settings().items() if k not in unknown}
-        if state["settings"] != settings:
-            raise UsageError(
-                f"{self.out} holds a run with other settings.",
-                "Use its settings to resume it, or choose another folder.",
-            )
-        return state
+        for captioned in (False, True):
+            self._list_sounds(captioned)
+            settings = {k: v for k, v in self._settings().items() if k not in unknown}
+            if state["settings"] == settings:
+                return state
+        raise UsageError(
+            f"{self.out} holds a run with other settings.",
+            "Use its settings to resume it, or choose another folder.",
+        )
 
     def _resume(self, state: dict[str, Any]) -> None:
         try:
@@ -424,9 +444,9 @@ def _started(config: CodecTrainConfig) -> SpectralCodec | None:
     return loaded
 
 
-def _clips(source: str, limit: int) -> list[Path]:
-    clips = [clip.path for clip in read_clips(source).clips]
-    if not clips:
+def _clips(source: str, limit: int, captioned: bool) -> list[Path]:
+    clips = [clip.path for clip in read_clips(source, captioned).clips]
+    if not clips and not captioned:
         raise DataError(f"{source} holds no sounds.", "Give a manifest or a folder of sounds.")
     return clips[:limit] if limit else clips
 

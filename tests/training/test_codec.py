@@ -21,8 +21,10 @@ import torch
 from magnet_cli.checkpoints import native
 from magnet_cli.cli.app import run
 from magnet_cli.cli.train import _stopping_well
-from magnet_cli.errors import DataError, UsageError
+from magnet_cli.data.manifests import read_clips
+from magnet_cli.errors import CheckpointError, DataError, UsageError
 from magnet_cli.models.spectral_codec import GroupQuantizer, SpectralCodec
+from magnet_cli.training import codec as codec_training
 from magnet_cli.training import levels as level_files
 from magnet_cli.training.codec import train_codec
 from magnet_cli.training.codec_start import Moments, k_means, nearest, power_left, residual_k_means
@@ -358,6 +360,70 @@ def test_what_cannot_be_trained_is_said(sounds: Path, tmp_path: Path) -> None:
         train_codec(settings(sounds, tmp_path / "run", report_every=3))
     with pytest.raises(UsageError, match="is training data"):
         train_codec(settings(sounds, tmp_path / "run", valid=f"{sounds}/../{sounds.name}"))
+
+
+def test_values_that_no_training_can_have_are_refused(sounds: Path, tmp_path: Path) -> None:
+    """They ended in torch's errors, or in a codec that is none."""
+    for name, values in {
+        "segment_duration": (0.0, -1.0, math.nan),
+        "codebook_decay": (-0.1, 2.0),
+        "seed": (-1, 2**63),
+        **dict.fromkeys(("learning_rate",), (0.0, -1.0)),
+        **dict.fromkeys(("steps", "start_iterations", "threads"), (-1,)),
+        **dict.fromkeys(("max_clips", "max_valid_clips"), (-1,)),
+        **dict.fromkeys(("loudness_weight", "motion_weight", "commitment"), (-1.0,)),
+    }.items():
+        for value in values:
+            with pytest.raises(UsageError, match=f"{name} cannot be"):
+                train_codec(settings(sounds, tmp_path / "run", **{name: value}))
+    many = dataclasses.replace(TINY_SPECTRAL, groups=200, n_q=200)
+    with pytest.raises(UsageError, match="groups cannot be 200"):
+        train_codec(settings(sounds, tmp_path / "run", codec=many))
+    more = dataclasses.replace(TINY_SPECTRAL, groups=500, n_q=500)
+    with pytest.raises(CheckpointError, match="groups = 500"):
+        train_codec(settings(sounds, tmp_path / "run", codec=more))
+
+
+def test_a_codec_needs_no_captions(sounds: Path, tmp_path: Path) -> None:
+    """A folder of sounds without captions was said to hold no sounds."""
+    bare = tmp_path / "bare"
+    shutil.copytree(sounds, bare, ignore=shutil.ignore_patterns("*.txt"))
+    listed = tmp_path / "list.jsonl"
+    listed.write_text("".join(f'{{"path": "bare/{n}.wav"}}\n' for n in range(8)))
+    captioned = train_codec(settings(sounds, tmp_path / "run", steps=0))
+    for source in (bare, listed):
+        plain = train_codec(settings(source, tmp_path / f"run-{source.name}", steps=0))
+        assert_equal(captioned.directory, plain.directory)
+
+
+def test_a_run_that_left_out_sounds_without_a_caption_goes_on(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = shutil.copytree(sounds, tmp_path / "mixed")
+    for number in (1, 4):
+        (mixed / f"{number}.txt").unlink()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(codec_training, "read_clips", lambda source, captioned: read_clips(source))
+        begun = train_codec(settings(mixed, tmp_path / "run", steps=2))
+    assert train_codec(settings(mixed, tmp_path / "run", steps=2)).loss == begun.loss
+    with pytest.raises(UsageError, match="other settings"):
+        train_codec(settings(mixed, tmp_path / "run", steps=4))
+
+
+def test_commitment_is_for_codecs_whose_latents_are_trained(sounds: Path, tmp_path: Path) -> None:
+    """Without convolutions before the quantizer, codecs of any value were equal, bit for bit."""
+    for trains in ("decoder", "all"):
+        with pytest.raises(UsageError, match="--commitment has no effect"):
+            train_codec(settings(sounds, tmp_path / "run", trains=trains, commitment=100.0))
+    train_codec(settings(sounds, tmp_path / "run", trains="all", steps=2))
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    state["settings"]["commitment"] = 100.0  # begun by an earlier version
+    torch.save(state, tmp_path / "run" / "checkpoint.pt")
+    train_codec(settings(sounds, tmp_path / "run", trains="all", steps=2, commitment=100.0))
+    blocks = {"codec": dataclasses.replace(TINY_SPECTRAL, encoder_blocks=1), "trains": "all"}
+    plain = train_codec(settings(sounds, tmp_path / "plain", **blocks))
+    pulled = train_codec(settings(sounds, tmp_path / "pulled", commitment=100.0, **blocks))
+    assert plain.loss != pulled.loss
 
 
 def test_k_means_finds_clusters_and_revives_dead_centres() -> None:
