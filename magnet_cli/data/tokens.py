@@ -80,7 +80,7 @@ class TokenWriter:
         self.written: dict[str, str] = {}  # id -> key of clips that are safely on disk
         self.left_out: frozenset[str] = self._left_out_before()  # ids on disk that are not used
         self._by_content: dict[str, TokenClip] = {}
-        self._frames: dict[str, int] = {}  # id -> frames of its newest codes
+        self.frames: dict[str, int] = {}  # id -> frames of its newest codes on disk
         self._shards: dict[str, tuple[int, int]] = {}  # file -> clips, frames
         for path in sorted(self.folder.glob("shard-*.safetensors")):
             # The index is only a summary of the shards.
@@ -101,8 +101,8 @@ class TokenWriter:
             return frozenset()
 
     def _note(self, shard: str, clips: Sequence[TokenClip]) -> None:
+        self.frames.update({clip.id: clip.frames for clip in clips})
         self.written.update({clip.id: clip.key for clip in clips})
-        self._frames.update({clip.id: clip.frames for clip in clips})
         self._by_content.update({clip.content: clip for clip in clips if clip.content})
         self._shards[shard] = len(clips), sum(clip.frames for clip in clips)
 
@@ -176,8 +176,8 @@ class TokenWriter:
         index = {
             "format": FORMAT,
             "codec": dataclasses.asdict(self.format),
-            "clips": len(self._frames.keys() - self.left_out),
-            "frames": sum(n for id_, n in self._frames.items() if id_ not in self.left_out),
+            "clips": len(self.frames.keys() - self.left_out),
+            "frames": sum(n for id_, n in self.frames.items() if id_ not in self.left_out),
             "shards": shards,
             "left_out": sorted(self.left_out),
         }

@@ -140,6 +140,7 @@ class _Item:
     """The source of one clip of the folder: a file, or a mixed pair of files."""
 
     id: str
+    clips: tuple[Clip, ...]
     where: str  # its name in problems
     key: Callable[[], str]
     load: Callable[[], tuple[Tensor, list[Problem]]]  # [C, samples], and its problems
@@ -199,7 +200,7 @@ class _Encoding:
         for clip in self.found.clips:
             key, load = partial(clip_key, clip), partial(self._audio, clip.path)
             said = clip.captions, clip.tags, partial(_content, clip), clip.weight
-            yield _Item(clip.id, str(clip.path), key, load, *said)
+            yield _Item(clip.id, (clip,), str(clip.path), key, load, *said)
 
     def _mixtures(self, pairs: list[tuple[int, int, float]]) -> Iterator[_Item]:
         drawn: Counter[str] = Counter()
@@ -211,6 +212,7 @@ class _Encoding:
             drawn[id_] += 1
             yield _Item(
                 id_ if drawn[id_] == 1 else f"{id_}//{drawn[id_]}",
+                (a, b),
                 f"{a.path} mixed with {b.path}",
                 partial(self._mixture_key, clip_key, a, b, snr),
                 partial(self._mixture, a, b, snr),
@@ -223,11 +225,13 @@ class _Encoding:
         """Encode one item, unless it exists already or cannot be encoded. Runs in any thread."""
         try:
             key = item.key()
-            if self.writer.written.get(item.id) == key:
-                return _Made([], there=True)
-            content = item.content()
-            if (codes := self.writer.known(content)) is not None:
-                return _Made([], key, content, codes)
+            there = self.writer.written.get(item.id) == key
+            content = "" if there else item.content()
+            codes = None if there else self.writer.known(content)
+            if there or codes is not None:
+                for clip in item.clips:
+                    self._check_encoded(clip)
+                return _Made([], key, content, codes, there=there)
             audio, problems = item.load()
             with torch.inference_mode():
                 codes = self.codec.encode(audio[None].to(device_of(self.codec)))[0].cpu()
@@ -237,6 +241,15 @@ class _Encoding:
             what = f"it cannot be read: {error.strerror or error}"
             return _Made([Problem(item.where, what)])
         return _Made(problems, key, content, codes, audio.shape[-1] / self.codec.sample_rate)
+
+    def _check_encoded(self, clip: Clip) -> None:
+        """Apply `min_duration`, which may have changed, to a clip whose codes are in the folder. Its file is
+        opened only if their number leaves the length open, as opening takes milliseconds."""
+        known = self.writer.written.get(clip.id) == clip_key(clip)
+        least = (self.writer.frames[clip.id] - 1) / self.writer.format.frame_rate if known else 0
+        if least < self.options.min_duration:
+            with open_sound(clip.path) as sound:
+                _check_duration(sound.duration, self.options.min_duration)
 
     def _take(self, item: _Item, made: _Made) -> None:
         """Add an item's result to the folder and the report; called in the items' order."""

@@ -119,6 +119,34 @@ def test_what_is_encoded_is_not_encoded_again(tmp_path: Path) -> None:
     assert clips["b.wav"].captions == ("another caption",)
 
 
+def test_a_larger_shortest_length_leaves_out_what_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It applied only to new sounds; those in the folder stayed, and so did their pairs and copies."""
+    sounds, tokens = tmp_path / "sounds", tmp_path / "tokens"
+    sounds.mkdir()
+    for name, seconds in {"a.wav": 1.0, "b.wav": 1.48, "c.wav": 1.52, "d.wav": 3.0}.items():
+        tone(sounds, name, seconds)
+    assert encode(sounds, tokens, mix_share=1.0).encoded == 8
+    shutil.copy(sounds / "a.wav", sounds / "e.wav")
+    (sounds / "e.txt").write_text("the same sound as a")
+    opened: list[str] = []
+
+    def noting(path: Path) -> Any:
+        opened.append(path.name)
+        return open_sound(path)
+
+    monkeypatch.setattr(encoding, "open_sound", noting)
+    report = encode(sounds, tokens, min_duration=1.5, workers=1)
+    assert {clip.id for clip in TokenFolder(tokens).clips} == {"c.wav", "d.wav"}
+    assert (report.encoded, report.kept, report.left_out) == (0, 2, 6)
+    said = {Path(problem.where).name: problem.what for problem in report.problems}
+    assert {"a.wav", "b.wav", "e.wav"} == said.keys()
+    assert "too short: 1.48 s, of 1.5 s at least" in said["b.wav"]
+    assert "d.wav" not in opened, "its frames tell that it is long enough"
+    assert encode(sounds, tokens).kept == 5
+
+
 def test_a_clips_weight_is_in_its_tokens(tmp_path: Path) -> None:
     """Weights in lists were ignored. If one is added later, the sound is not encoded again."""
     source, tokens = tmp_path / "list.jsonl", tmp_path / "tokens"
