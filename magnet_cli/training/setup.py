@@ -40,11 +40,8 @@ def make_trainer(
     progress: ProgressHook | None = None,
     given: Collection[str] = (),
 ) -> Trainer:
-    """Create a new run in the folder `out`, or resume one.
-
-    Args:
-        progress: called with the progress of downloads.
-        given: names of settings that were asked for, even if they have their default.
+    """Create a new run in the folder `out`, or resume one. `progress`: called with the progress of downloads.
+    `given`: names of settings that were asked for, also those at their defaults.
 
     Raises:
         UsageError: settings are missing or do not fit each other, or `out` exists already.
