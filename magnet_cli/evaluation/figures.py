@@ -121,13 +121,17 @@ def frechet_figures(
         fewest: minimum rows for a covariance.
     """
 
+    # Decided once: with a part left out there are as many blocks, of a few rows less.
+    blocks = min(4, len(system.rows) // fewest)
+
     def both(part: int | None) -> tuple[float, float]:
         first, second = (
             one.where(lambda unit: parts[unit] != part).rows for one in (reference, system)
         )
+        if min(len(first), len(second) // max(1, blocks)) < 2:  # one prompt has nearly all rows
+            return math.nan, math.nan
         plain = frechet_distance(first, second)
-        enough = len(second) >= 2 * fewest
-        return plain, extrapolated_frechet(first, second, fewest) if enough else math.nan
+        return plain, extrapolated_frechet(first, second, blocks) if blocks > 1 else math.nan
 
     values = both(None)
     count = 1 + max(parts)

@@ -96,23 +96,17 @@ def kernel_distances(
     return float(distances[0]), distances[1:]
 
 
-def extrapolated_frechet(first: Tensor, second: Tensor, fewest: int) -> float:
+def extrapolated_frechet(first: Tensor, second: Tensor, most: int) -> float:
     """Fréchet distance extrapolated to infinitely many clips (arXiv 2311.01616): few clips bias it upwards.
 
-    The second set is cut into one to four blocks, and the mean distance for each number of blocks is
+    The second set is cut into one to `most` blocks, and the mean distance for each number of blocks is
     extrapolated by a + b / size. Every size uses every row, which varies less than random subsets do.
 
     Args:
         first: the reference [N, D], used whole.
         second: [M, D]; rows of one clip adjacent, clips in an order independent of their content.
-        fewest: minimum rows of a block.
-
-    Raises:
-        ValueError: there are too few rows for two blocks.
+        most: number of the smallest blocks, two or more.
     """
-    most = min(4, len(second) // fewest)
-    if most < 2:
-        raise ValueError(f"{len(second)} rows are fewer than twice {fewest}")
     sizes, values = [], []
     for blocks in range(1, most + 1):
         cuts = second.tensor_split(blocks)

@@ -81,14 +81,19 @@ def jackknife(value: float, strata: Sequence[Values], count: int) -> Estimate:
     Args:
         value: computed from all clips.
         strata: for each independently drawn kind of clip (the reference's, the system's, or pairs of
-            both), the values without each of its parts. Their variances add up.
+            both), the values without each of its parts. Their variances add up, and the degrees of freedom
+            are those of Welch and Satterthwaite, so that two clips without a counterpart change little.
         count: clips behind the value.
     """
     kinds = [np.asarray(kind, dtype=np.float64) for kind in strata if len(kind) > 1]
     if not kinds:
         return Estimate(value, count=count)
-    variance = sum((len(k) - 1) / len(k) * float(((k - k.mean()) ** 2).sum()) for k in kinds)
-    half = _student(min(len(kind) for kind in kinds) - 1) * math.sqrt(variance)
+    parts = [(len(k) - 1) / len(k) * float(((k - k.mean()) ** 2).sum()) for k in kinds]
+    variance = sum(parts)
+    if variance == 0:
+        return Estimate(value, value, value, count)
+    shares = [(v / variance) ** 2 / (len(k) - 1) for v, k in zip(parts, kinds, strict=True)]
+    half = _student(1 / sum(shares)) * math.sqrt(variance)
     return Estimate(value, value - half, value + half, count)
 
 
@@ -180,7 +185,7 @@ def _mean_variance(ratings: Values) -> float:
     return sum(variances) / len(variances) if variances else math.nan
 
 
-def _student(freedom: int) -> float:
+def _student(freedom: float) -> float:
     from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, freedom))

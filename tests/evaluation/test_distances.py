@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_cli.evaluation.figures import MeanFigure, Rows, kernel_figure
+from magnet_cli.evaluation.figures import MeanFigure, Rows, frechet_figures, kernel_figure
 from magnet_cli.evaluation.metrics import (
     cosines,
     divergences,
@@ -98,13 +98,26 @@ def test_extrapolation_is_nearer_the_truth_than_the_distance_of_few_clips() -> N
     for i in range(8):
         few = drawn(400, 24, seed=i) + shift
         plain.append(abs(frechet_distance(reference, few) - 1))
-        extrapolated.append(abs(extrapolated_frechet(reference, few, 100) - 1))
+        extrapolated.append(abs(extrapolated_frechet(reference, few, 4) - 1))
     assert sum(extrapolated) < sum(plain) / 2
 
 
+def test_the_extrapolated_distance_has_an_interval_from_its_first_row_on() -> None:
+    units = tuple(range(40))
+    reference = Rows(drawn(40, 2), units, 40)
+    for seed in range(1, 4):  # with a part left out, two blocks have fewer rows than asked for
+        system = Rows(drawn(40, 2, seed=seed) + 1, units, 40)
+        plain, limit = frechet_figures(reference, system, [unit // 2 for unit in units], 20)
+        assert limit is not None
+        found, same = limit.estimate(), plain.estimate()
+        assert found.low < found.value < found.high
+        assert found.high - found.low < 4 * (same.high - same.low)
+    # Leaving the only prompt out leaves nothing to compare.
+    (plain, _) = frechet_figures(reference, Rows(drawn(40, 2), (0,) * 40, 40), [0] * 40, 20)
+    assert math.isnan(plain.estimate().low)
+
+
 def test_too_few_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="fewer"):
-        extrapolated_frechet(drawn(50, 2), drawn(30, 2), 20)
     with pytest.raises(ValueError, match="two units"):
         kernel_distances(drawn(3, 2), drawn(3, 2), 1.0, [0, 0, 0], [1, 2, 3])
 

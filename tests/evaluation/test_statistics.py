@@ -62,6 +62,19 @@ def test_a_jackknifed_mean_has_the_textbook_interval() -> None:
     assert found.high - found.value == pytest.approx(half)
 
 
+def test_two_clips_without_a_counterpart_hardly_widen_an_interval() -> None:
+    rng = np.random.default_rng(7)
+    many, two = rng.normal(1.0, 0.1, 58), np.array([1.0, 1.01])
+    alone, both = (jackknife(1.0, kinds, 60) for kinds in ([many], [many, two]))
+    assert both.high - both.value == pytest.approx(alone.high - alone.value, rel=0.01)
+    # One kind alone has the interval of its own degrees of freedom; equal kinds have twice as many.
+    half = 2.0024654593 * math.sqrt(57 / 58 * ((many - many.mean()) ** 2).sum())
+    assert alone.high - alone.value == pytest.approx(half, rel=1e-9)
+    equal = jackknife(1.0, [many, many], 116)
+    assert equal.high - equal.value == pytest.approx(1.9809922980 / 2.0024654593 * half * 2**0.5)
+    assert jackknife(1.0, [np.ones(5)], 5) == Estimate(1.0, 1.0, 1.0, 5)
+
+
 def test_a_jackknifed_difference_of_two_kinds_is_held_as_often_as_said() -> None:
     rng = np.random.default_rng(4)
     found = []
