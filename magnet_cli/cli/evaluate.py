@@ -203,11 +203,11 @@ def measured(
 
 
 def say_faults(faults: Sequence[tuple[str, Fault]], voice: Talk) -> None:
-    """List what was left out of which set. Raises PartialFailureError: there is anything."""
+    """List warnings, and what was left out of which set. Raises PartialFailureError: anything was."""
     for name, fault in faults[:_SHOWN]:
         voice.warn(": ".join(part for part in (name, fault.where, fault.what) if part))
     if len(faults) > _SHOWN:
         voice.warn(f"… and {len(faults) - _SHOWN} more (--json lists them all).")
-    if faults:
-        clips = count_of(len(faults), "clip")
+    if count := sum(fault.left_out for _, fault in faults):
+        clips = count_of(count, "clip")
         raise PartialFailureError(f"{clips} could not be used or paired.", "The others were.")

@@ -174,7 +174,7 @@ def sweep(
     prompts, lines = _read(source)
     run, planner = baseline.batch(SweepRow(ablations.BASELINE, ablations.BASELINE), True, None)
     run.check(prompts, planner.plan(lines))
-    reference = read_set(Path(judges.reference), "reference") if judges.reference else None
+    reference = read_set(Path(judges.reference), ablations.REFERENCE) if judges.reference else None
     asked = None  # without any of these flags, rows are made and not measured
     if reference is not None or judges.embedder or judges.metrics is not None:
         asked = judges_of(judges, models, reference is not None, voice)

@@ -120,7 +120,7 @@ def parse_cues(value: Any) -> tuple[tuple[float, str], ...]:
         if not isinstance(pairs, list) or len(pairs) > _MOST_CUES:
             raise ValueError
         return tuple((_seconds(time), clean_prompt(prompt)) for time, prompt in pairs)
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, OverflowError, AttributeError):
         raise UsageError(
             f"at cannot be {shown(value)}.",
             'It takes "6 drums enter; 1:02 strings", or [[6, "drums enter"], [62, "strings"]].',
@@ -143,7 +143,7 @@ def parse_regions(value: Any) -> tuple[tuple[float, float], ...]:
             else (_seconds(part[0]), _seconds(part[1]))
             for part in parts
         )
-    except (TypeError, ValueError, IndexError, KeyError):
+    except (TypeError, ValueError, OverflowError, LookupError):
         raise UsageError(
             f"region cannot be {shown(value)}.", 'It takes "2.0-5.5; 1:02-1:04.5", or [[2.0, 5.5]].'
         ) from None

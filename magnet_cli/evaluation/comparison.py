@@ -7,7 +7,7 @@ system is the baseline, with which the others are compared prompt by prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -125,9 +125,12 @@ def compare(
     left out where they cannot be used.
 
     Raises:
-        UsageError: a metric cannot be computed, or no clips are left to measure.
+        UsageError: a metric cannot be computed, two sets have one name, or no clips are left to measure.
     """
     judges.check(reference is not None)
+    names = [one.name for one in (*systems, *([reference] if reference is not None else []))]
+    for name in {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"Two sets are named {name!r}.", "Give each set a name of its own.")
     hearing = hear_sets(systems, reference, judges.listeners(), judges.cache, on_clip)
     return _Measuring(hearing, judges).result()
 
@@ -283,7 +286,7 @@ class _Measuring:
     def _fits(self, embedder: TextEmbedder) -> list[tuple[str, str, Figure]]:
         """CLAP scores of the reference, the systems, shuffled captions, and white noise."""
         sets = [*self.sets, *([self.reference] if self.reference is not None else [])]
-        texts = sorted({text for one in sets for text in one.captions.values()})
+        texts = sorted({said[0] for one in sets for said in one.captions if said})
         if not texts:
             raise UsageError(
                 "clap compares sound with captions, and no clip has one.",
@@ -292,61 +295,75 @@ class _Measuring:
         read = [embedder.embed_texts(texts[i : i + 32]) for i in range(0, len(texts), 32)]
         points = dict(zip(texts, torch.cat(read), strict=True))
 
-        def fit(clips: dict[int, Tensor], captions: dict[int, str]) -> MeanFigure:
-            values = {
-                unit: float(cosines(clips[unit], points[text].expand_as(clips[unit])).mean())
-                for unit, text in captions.items()
-            }
-            return MeanFigure(values, self.judges.resamples)
+        def fit(clips: Iterable[tuple[int, Tensor, str]]) -> MeanFigure:
+            return self._mean((unit, cosines(row, points[text])) for unit, row, text in clips)
 
         found: list[tuple[str, str, Figure]] = []
         for one in sets:
-            clips, own = one.pooled(embedder), one.captions
+            own = [(unit, row, said[0]) for unit, row, said in one.pooled(embedder) if said]
+            asked = {unit: text for unit, _, text in own}
             role = "floor" if one is self.reference else "system"
             if own:
-                found.append((one.name, role, fit(clips, own)))
-            if role == "system" and len(own) > 1:
-                others = {unit: own[of] for unit, of in _shuffled(sorted(own)).items()}
-                name = f"{one.name}, captions shuffled"
-                found.append((name, "ceiling", fit(clips, others)))
+                found.append((one.name, role, fit(own)))
+            if role == "system" and len(asked) > 1:
+                other = _shuffled(sorted(asked))
+                mixed = ((unit, row, asked[other[unit]]) for unit, row, _ in own)
+                found.append((f"{one.name}, captions shuffled", "ceiling", fit(mixed)))
         texts = texts[:_NOISES]
         rows = self._noise_rows(embedder, embedder.embed, len(texts))
-        white = {place: row[None] for place, row in enumerate(rows)}
-        found.append(("white noise", "ceiling", fit(white, dict(enumerate(texts)))))
+        white = zip(range(len(texts)), rows, texts, strict=True)
+        found.append(("white noise", "ceiling", fit(white)))
         return found
 
     def _divergences(
         self, classifier: Classifier, reference: HeardSet
     ) -> list[tuple[str, str, Figure]]:
         """KL between the classifier's probabilities for the reference and for each system."""
-        asked = reference.pooled(classifier)
+        asked: dict[int, list[tuple[Tensor, tuple[str, ...]]]] = {}
+        for unit, row, said in reference.pooled(classifier):
+            asked.setdefault(unit, []).append((row, said))
 
-        def apart(clips: dict[int, Tensor], target_of: dict[int, int]) -> MeanFigure:
-            values = {}
-            for unit, of in target_of.items():
-                pairs = [(a, b) for a in asked[of] for b in clips[unit]]
-                one, two = (torch.stack(side) for side in zip(*pairs, strict=True))
-                values[unit] = float(divergences(one, two).mean())
-            return MeanFigure(values, self.judges.resamples)
+        def apart(pairs: Iterable[tuple[int, Tensor, Tensor]]) -> MeanFigure:
+            return self._mean((unit, divergences(one, two)) for unit, one, two in pairs)
 
         found: list[tuple[str, str, Figure]] = []
         for one in self.sets:
             clips = one.pooled(classifier)
-            both = sorted(unit for unit in clips.keys() & asked.keys() if self.captions[unit])
-            if not both:
+            # A caption that two references share makes one unit of them, but a clip has its own reference.
+            pairs = [
+                (unit, target, row)
+                for unit, row, said in clips
+                for target, captions in asked.get(unit, ())
+                if {*said} & {*captions}
+            ]
+            if not pairs:
                 raise UsageError(
                     f"No prompt of {one.name} is a caption of the reference, so kl has no pairs.",
                     "Make the batch from the reference's captions, or choose other --metrics.",
                 )
-            found.append((one.name, "system", apart(clips, {unit: unit for unit in both})))
-            if len(both) > 1:
-                name = f"{one.name}, captions shuffled"
-                found.append((name, "ceiling", apart(clips, _shuffled(both))))
+            found.append((one.name, "system", apart(pairs)))
+            other = _shuffled(sorted({unit for unit, _, _ in pairs}))
+            if len(other) > 1:
+                mixed = (
+                    (unit, target, row)
+                    for unit, row, _ in clips
+                    if unit in other
+                    for target, _ in asked[other[unit]]
+                )
+                found.append((f"{one.name}, captions shuffled", "ceiling", apart(mixed)))
         units = sorted(asked)[:_NOISES]
         rows = self._noise_rows(classifier, classifier.classify, len(units))
-        white = {unit: row[None] for unit, row in zip(units, rows, strict=True)}
-        found.append(("white noise", "ceiling", apart(white, {unit: unit for unit in units})))
+        white = zip(units, rows, strict=True)
+        noises = ((unit, target, row) for unit, row in white for target, _ in asked[unit])
+        found.append(("white noise", "ceiling", apart(noises)))
         return found
+
+    def _mean(self, values: Iterable[tuple[int, Tensor]]) -> MeanFigure:
+        """The figure of values with their units; those of a unit are averaged."""
+        found: dict[int, list[float]] = {}
+        for unit, value in values:
+            found.setdefault(unit, []).append(float(value))
+        return MeanFigure({u: sum(v) / len(v) for u, v in found.items()}, self.judges.resamples)
 
     def _noise_rows(self, judge: Judge, listen: Listen, count: int) -> Tensor:
         content = sha256(f"white noise, {count}".encode()).hexdigest()
@@ -362,7 +379,8 @@ def _points(one: HeardSet, embedder: Embedder) -> Rows:
     rows, units = one.windows(embedder)
     if isinstance(embedder, TextEmbedder):
         rows = torch.nn.functional.normalize(rows, dim=-1)
-    return Rows(rows, units, len(one.units), frozenset(one.captions))
+    prompts = frozenset(u for u, said in zip(one.units, one.captions, strict=True) if said)
+    return Rows(rows, units, len(one.units), prompts)
 
 
 def _shuffled(units: list[int]) -> dict[int, int]:

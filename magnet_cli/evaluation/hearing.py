@@ -7,7 +7,6 @@ the user's cache folder (platformdirs) and may be deleted at any time.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from magnet_cli.errors import AudioFileError, MagnetError, UsageError
 from magnet_cli.evaluation.embedders import Judge, windows_of
 from magnet_cli.evaluation.sets import ClipSet, Fault, prompts_of
 from magnet_cli.files import atomic_path
+from magnet_cli.foreign import reading
+from magnet_cli.foreign.reading import ReadError
 
 _CHUNK = 1 << 20  # bytes
 _AT_ONCE = 8  # windows
@@ -116,11 +117,11 @@ def content_hash(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal. Raises AudioFileError: it cannot be read."""
     digest: Any = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with reading.open_regular(path) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
-    except OSError as error:
-        reason = error.strerror or os.strerror(error.errno or 0)
+    except (OSError, ReadError) as error:
+        reason = reading.reason(error)
         raise AudioFileError(f"{path} cannot be read: {reason}.", "Check the name.") from error
     return str(digest.hexdigest())
 
@@ -131,13 +132,13 @@ class HeardSet:
 
     Attributes:
         units: the unit of each clip: one number per prompt, and one per clip without a prompt.
-        captions: the set's own caption of each unit that has one.
+        captions: those of each clip; empty if its prompt is unknown.
         heard: rows [windows, D] of each clip, by the judge's identity.
     """
 
     name: str
     units: tuple[int, ...]
-    captions: dict[int, str]
+    captions: tuple[tuple[str, ...], ...]
     heard: dict[str, list[Tensor]]
 
     def windows(self, judge: Judge) -> tuple[Tensor, tuple[int, ...]]:
@@ -146,12 +147,10 @@ class HeardSet:
         units = tuple(u for u, clip in zip(self.units, clips, strict=True) for _ in clip)
         return torch.cat(clips), units
 
-    def pooled(self, judge: Judge) -> dict[int, Tensor]:
-        """The clips of each unit [clips, D], each averaged over its windows."""
-        found: dict[int, list[Tensor]] = {}
-        for unit, clip in zip(self.units, self.heard[judge.identity], strict=True):
-            found.setdefault(unit, []).append(clip.mean(0))
-        return {unit: torch.stack(clips) for unit, clips in found.items()}
+    def pooled(self, judge: Judge) -> list[tuple[int, Tensor, tuple[str, ...]]]:
+        """Each clip's unit, its row [D], averaged over its windows, and its captions."""
+        rows = [clip.mean(0) for clip in self.heard[judge.identity]]
+        return list(zip(self.units, rows, self.captions, strict=True))
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def hear_sets(
                 heard = Heard(item.path)
                 rows = {j.identity: heard.rows(j, listen, cache) for j, listen in listeners}
                 unit = stands[item.prompt] if item.prompt else f"\0{heard.content}"
-                clips.append(_HeardClip(unit, item.prompt, heard.content, rows))
+                clips.append(_HeardClip(unit, item.captions, heard.content, rows))
             except AudioFileError as error:
                 faults.append((one.name, Fault(str(item.path), error.message)))
             done += 1
@@ -219,7 +218,7 @@ def hear_sets(
 @dataclass(frozen=True)
 class _HeardClip:
     unit: str  # the canonical caption of its prompt; without one, NUL and the content's hash
-    caption: str | None
+    captions: tuple[str, ...]
     content: str
     rows: dict[str, Tensor]
 
@@ -229,6 +228,6 @@ def _set(name: str, numbers: dict[str, int], clips: Sequence[_HeardClip]) -> Hea
     return HeardSet(
         name,
         tuple(numbers[clip.unit] for clip in clips),
-        {numbers[clip.unit]: clip.caption for clip in clips if clip.caption},
+        tuple(clip.captions for clip in clips),
         {identity: [clip.rows[identity] for clip in clips] for identity in clips[0].rows},
     )

@@ -189,10 +189,11 @@ def make_study(
         "clips": key,
         "screens": {id_: {"prompt": said, "clips": tokens} for id_, said, tokens in screens},
     }
-    texts = {PAGE: page, KEY: json.dumps(record, indent=1, ensure_ascii=False) + "\n"}
-    for path, text in texts.items():
-        with written(folder / path, make_folder=True) as partial:
-            partial.write_text(text, "utf-8")
+    # Both are renamed at the end, so that there is never a page without its key. Names of files may not be
+    # UTF-8, which is why the key is ASCII.
+    with written(folder / PAGE, make_folder=True) as page_file, written(folder / KEY) as key_file:
+        page_file.write_text(page, "utf-8")
+        key_file.write_text(json.dumps(record, indent=1) + "\n", "ascii")
     count = len(screens) * (len(names) if test == "mos" else 1)
     size = len(page.encode())
     unshared = len(set.union(*(set(one) for one in answers))) - len(shared)

@@ -15,10 +15,11 @@ from magnet_cli.targets import MANIFEST_STEM, check_relative
 
 @dataclass(frozen=True)
 class Fault:
-    """A clip that was left out, and why."""
+    """A clip that was left out, and why; or a warning."""
 
     where: str
     what: str
+    left_out: bool = True  # False: a warning, every clip is used
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _of_batch(folder: Path, only: Container[str] | None) -> tuple[list[Item], li
     items, faults = [], []
     manifest = Manifest.read(folder, WHOLE)
     if manifest.damaged:
-        faults.append(Fault(str(manifest.path), f"{manifest.damaged} lines cannot be read"))
+        faults.append(Fault(str(manifest.path), f"{manifest.damaged} lines cannot be read", False))
     for file, record in sorted(manifest.clips.items()):
         path = folder / file
         if only is not None and file not in only:
@@ -119,11 +120,14 @@ def _of_sounds(folder: Path) -> tuple[list[Item], list[Fault]]:
     # A sound without a caption can be measured by metrics that need none, so it is no fault.
     silent = {str(item.path.relative_to(folder)) for item in items if not item.captions}
     faults = [
-        Fault(problem.where, problem.what)
+        Fault(problem.where, problem.what, problem.skipped)
         for problem in found.problems
         if problem.where not in silent or "no caption" not in problem.what
     ]
-    return items, faults
+    # A pipe would be waited for, and a device has no end.
+    odd = [item for item in items if not item.path.is_file()]
+    faults += [Fault(str(item.path), "it is not a file") for item in odd]
+    return [item for item in items if item not in odd], faults
 
 
 def prompts_of(sets: Iterable[ClipSet]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from magnet_cli.fields import NotOfTypeError, cannot_be, settings_of, typed
 from magnet_cli.naming import Names, slug
 from magnet_cli.settings import DecodingConfig
 
-BASELINE = "baseline"
+BASELINE, REFERENCE = "baseline", "reference"
 SWEEP_PRESETS = ("paper",)
 _MOST_ROWS = 200
 _MOST_COMBINATIONS = 5000
@@ -120,7 +120,7 @@ def rows_of(
     if count > _MOST_COMBINATIONS or len(rows) > _MOST_ROWS:
         raise UsageError(f"A sweep has at most {_MOST_ROWS} rows.", "Vary fewer values.")
     for name, model in (models or {}).items():
-        if name in (row.name for row in rows):
+        if name in (REFERENCE, *(row.name for row in rows)):
             raise UsageError(f"There is already a row {name!r}.", "Give the model another name.")
         add(name, {}, model)
     if len(rows) == 1:

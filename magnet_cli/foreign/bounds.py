@@ -199,6 +199,7 @@ def check_counts(counts: Mapping[str, int], tensors: int, where: str) -> None:
 _MOST_HEADER = 32_000_000  # bytes: 200,000 in a model of 3 billion parameters
 _MOST_PICKLE = 64_000_000  # bytes of instructions, likewise
 _MOST_TENSORS = 200_000
+_MOST_DIMENSIONS = 16  # a model's tensors have at most four
 _LEAST = 1 << 31  # times and similar numbers are smaller
 _MAGIC = 0x1950A86A20F9469CFC6C  # identifies files of torch before 1.6
 
@@ -256,6 +257,8 @@ def _shape(name: str, said: Any, size: int) -> tuple[int, ...]:
     shape = said.get("shape") if isinstance(said, dict) else None
     if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
         raise ReadError(f"its header gives {name[:60]!r} no shape")
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ReadError(f"{name[:60]!r} has more than {_MOST_DIMENSIONS} dimensions")
     # No dtype takes less than half a byte.
     if math.prod(shape) > 2 * size:
         raise ReadError(f"{name[:60]!r} would be larger than the file")

@@ -22,8 +22,9 @@ from typing import Any, BinaryIO
 MOST_BYTES = 16_000_000  # bytes of a file of settings; those of models have a few thousand
 MOST_DEPTH = 64  # levels of nested lists and mappings; our own files have six
 
-# A string (even if unterminated, since it then contains no brackets), or a bracket.
-_JSON_MARKS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)|[\[\]{}]', re.DOTALL)
+# A string up to its end or an escape, an escape with the text after it, or a bracket outside of strings.
+# A string in one match would be tried again from each of its quotes if its end is missing.
+_JSON_MARKS = re.compile(r'"[^"\\]*"?|\\.[^"\\]*"?|[\[\]{}]', re.DOTALL)
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -131,7 +132,7 @@ def json_of(text: str | bytes, invalid: bool = False) -> Any:
         raise ReadError(f"{said[:40]} is not a finite number")
 
     def whole(said: str) -> int:
-        if len(said) > 310:  # more digits than the largest float
+        if len(said) > 308:  # the largest float has 309 digits
             raise ReadError("it holds a number of hundreds of digits")
         return int(said)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,11 @@ import soundfile
 import torch
 from torch import Tensor
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import AudioFileError, UsageError
 from magnet_cli.evaluation.comparison import Judges, compare
 from magnet_cli.evaluation.embedders import MelEmbedder, find_embedder
 from magnet_cli.evaluation.figures import DistanceFigure, Rows, kernel_figure
-from magnet_cli.evaluation.hearing import Cache
+from magnet_cli.evaluation.hearing import Cache, content_hash
 from magnet_cli.evaluation.judges import load_classifier
 from magnet_cli.evaluation.sets import name_apart, read_set
 from magnet_cli.evaluation.statistics import Estimate
@@ -221,6 +222,73 @@ def test_a_reference_with_several_captions_pairs_with_whichever_was_asked(
     found = compared(sounds, "near", judges=judges)
     assert not found.faults
     assert figures(found, "kl:ast")["near"].count == 24
+
+
+class Pitch(MelEmbedder):
+    """Pitches up to 1 kHz as points of a quarter circle, also for texts such as "200 Hz"; and as classes."""
+
+    name = identity = "pitch"
+    sample_rate = window = RATE
+
+    def embed(self, windows: Sequence[Tensor]) -> Tensor:
+        # Of a tone of one second, the largest bin is its pitch.
+        return self.of([float(torch.fft.rfft(one).abs().argmax()) for one in windows])
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        return self.of([float(text.split()[0]) for text in texts])
+
+    def of(self, pitches: Sequence[float]) -> Tensor:
+        turns = torch.tensor(pitches) * (math.pi / 2000)
+        return torch.stack([turns.cos(), turns.sin()], 1)
+
+    def classify(self, windows: Sequence[Tensor]) -> Tensor:
+        return self.embed(windows).square()  # sums to 1
+
+
+def test_a_clip_is_compared_with_its_own_caption_and_reference_though_others_share_a_caption(
+    tmp_path: Path,
+) -> None:
+    real, made = tmp_path / "real", tmp_path / "made"
+    for folder, shared in ((real, "900 Hz, of all\n"), (made, "")):
+        folder_of(folder, ["200 Hz", "237 Hz", "274 Hz"], noise=0.0)
+        for path in folder.glob("*.txt"):
+            path.write_text(path.read_text("utf-8") + shared, "utf-8")
+    classifier = Pitch()
+    classifier.identity = "classes"
+    judges = Judges([Pitch()], classifier, ["clap", "kl"], 200)
+    found = compare([read_set(made)], read_set(real), judges)
+    assert not found.faults
+    assert figures(found, "clap:pitch")["made"].value == pytest.approx(1, abs=1e-5)
+    assert figures(found, "clap:pitch")["real"].value == pytest.approx(1, abs=1e-5)
+    assert figures(found, "kl:pitch")["made"].value == pytest.approx(0, abs=1e-5)
+    assert figures(found, "kl:pitch")["made"].count == 1  # one unit, as they are not independent
+
+
+def test_two_sets_of_one_name_are_refused(sounds: dict[str, Path]) -> None:
+    near, far = (read_set(sounds[name], "ours") for name in ("near", "far"))
+    real = read_set(sounds["real"])
+    with pytest.raises(UsageError, match="Two sets are named 'ours'"):
+        compare([near, far], real, Judges([MelEmbedder()]))
+    with pytest.raises(UsageError, match="Two sets are named 'real'"):
+        compare([read_set(sounds["far"], "real")], real, Judges([MelEmbedder()]))
+
+
+def test_what_is_no_clip_is_no_clip_left_out_and_pipes_are_not_waited_for(
+    sounds: dict[str, Path],
+) -> None:
+    real = sounds["real"]
+    (real / "prompts.txt").write_text("a\nb\n", "utf-8")
+    (real / "001.txt").write_text("a" * 5000, "utf-8")
+    os.mkfifo(real / "pipe.wav")
+    (real / "zero.wav").symlink_to("/dev/zero")
+    found = compared(sounds, "near")
+    left_out = {Path(fault.where).name for _, fault in found.faults if fault.left_out}
+    assert left_out == {"pipe.wav", "zero.wav"}
+    warned = {fault.where: fault.what for _, fault in found.faults if not fault.left_out}
+    assert warned.keys() == {"prompts.txt", "001.wav"}
+    for name in ("pipe.wav", "zero.wav"):
+        with pytest.raises(AudioFileError, match="a pipe or a device"):
+            content_hash(real / name)
 
 
 def test_fad_of_too_few_clips_is_refused_with_the_number_and_kad_offered(

@@ -6,6 +6,7 @@ import base64
 import io
 import itertools
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -18,7 +19,7 @@ import pytest
 import soundfile
 
 from magnet_cli.audio.loudness import measure
-from magnet_cli.errors import DataError, UsageError
+from magnet_cli.errors import DataError, MagnetError, UsageError
 from magnet_cli.evaluation.listening import (
     ANCHOR,
     ANSWERS_FORMAT,
@@ -126,6 +127,25 @@ def test_why_no_prompt_can_be_asked_is_said(folders: dict[str, Path], tmp_path: 
         made(folders, tmp_path, "ab")
     assert len(none.value.details) == 5
     assert "is not a sound" in none.value.details[0]
+
+
+def test_names_that_are_not_utf8_are_in_the_key_and_a_page_is_not_replaced_without_it(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    if os.fsencode("\udcff") == b"\xff":
+        for end in ("wav", "txt"):
+            (folders["strideone"] / f"000.{end}").rename(folders["strideone"] / f"\udcff.{end}")
+    made(folders, tmp_path, "ab")
+    page, key = tmp_path / "study" / "page" / "index.html", tmp_path / "study" / "key.json"
+    clips = json.loads(key.read_text("ascii"))["clips"].values()
+    assert any(os.path.exists(clip["file"]) and "\udcff" in clip["file"] for clip in clips)
+    before = page.read_bytes()
+    key.unlink()
+    (key / "in the way").mkdir(parents=True)
+    with pytest.raises(MagnetError, match=r"key\.json"):
+        made(folders, tmp_path, "ab", title="Another")
+    assert page.read_bytes() == before
+    assert not [*tmp_path.rglob(".partial-*")]
 
 
 def test_prompts_that_a_system_lacks_are_not_asked_and_the_draw_is_the_seeds(

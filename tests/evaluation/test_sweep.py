@@ -97,8 +97,9 @@ def test_sweeps_that_make_no_sense_are_refused() -> None:
         rows_of(
             [many, parse_axis("temperature=" + ";".join(map(str, range(1, 80))))], KNOWN, cross=True
         )
-    with pytest.raises(UsageError, match="already"):
-        rows_of([], KNOWN, {BASELINE: "x"})
+    for name in (BASELINE, "reference"):
+        with pytest.raises(UsageError, match="already"):
+            rows_of([], KNOWN, {name: "x"})
 
 
 def test_the_papers_ablations_scale_with_the_model() -> None:

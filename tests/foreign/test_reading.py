@@ -17,6 +17,8 @@ def test_json_is_read() -> None:
         "a": [1, 2.5, "[[[[", True, None]
     }
     assert reading.json_of(b'"\\"["') == '"['
+    assert reading.json_of('"' + '\\\\[\\"[' * 100 + '"') == '\\["[' * 100
+    assert reading.json_of(f"[{10**308 - 1}]") == [10**308 - 1]
     assert reading.json_of("[" * 64 + "]" * 64)
 
 
@@ -31,10 +33,13 @@ def test_json_is_read() -> None:
         ("[-Infinity]", "-Infinity is not"),
         ("1e999", "1e999 is not"),
         ("1" * 5000, "hundreds of digits"),
+        ("9" * 309, "hundreds of digits"),  # more than the largest float
         ("[1", "not JSON"),
         ("", "not JSON"),
         (b"\xff", "not UTF-8"),
         ('"' + "\\" * 100_001, "not JSON"),
+        ('"' + '\\"' * 100_000 + "\\", "not JSON"),  # took minutes
+        ('["\\"", ' + "[" * 64, "nested more than 64 deep"),
     ],
 )
 def test_json_that_is_not_read(text: str | bytes, why: str) -> None:
@@ -103,6 +108,10 @@ def test_toml_that_is_not_read(text: str, why: str) -> None:
         ("a: [", "not YAML"),
         ("a: !!python/object:os.system []", "not YAML"),
         ("a: 2001-99-99", "not YAML"),
+        ("a: !!bool x", "not YAML"),
+        ('a: !!int ""', "not YAML"),
+        ('a: !!float ""', "not YAML"),
+        ("a: !!timestamp x", "not YAML"),
         ("? [a]\n: 1", "not YAML"),
         ("#" * 400_000, "more than"),
     ],
