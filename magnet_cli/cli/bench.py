@@ -100,7 +100,8 @@ class BenchModelOptions(PlaceOptions):
         metavar="NAME",
     )
     partner: str | None = _model(
-        "An autoregressive model with the same codec, for the methods that need one.",
+        "An autoregressive model with the same codec, for the methods that need one. "
+        "Default: a hybrid model itself.",
         metavar="NAME",
         autocompletion=complete_model,
     )
@@ -128,12 +129,12 @@ def bench(
 
     Times decoding from texts to codes, without loading and warming up: seconds (median and quartiles),
     clips a minute, times real time, passes through the network, peak memory, and the batch size from which
-    autoregressive decoding is faster. Writes a table to stdout, after Ctrl-C with what was measured until
-    then. Run nothing else meanwhile.
+    autoregressive decoding is faster. Writes a table to stdout, after Ctrl-C or an error with what was
+    measured until then. Run nothing else meanwhile.
     """
     voice = Talk(talk)
     check_plot(plot)
-    dtypes = _words(what.dtype)
+    dtypes = _words("--dtype", what.dtype)
     for name in dtypes:
         if name not in ("auto", *PRECISIONS):
             raise no_dtype(name)
@@ -150,7 +151,9 @@ def bench(
     from magnet_cli.evaluation.bench import Plan, parse_way
     from magnet_cli.evaluation.bench import bench as measured
 
-    ways = None if what.ways is None else tuple(map(parse_way, _words(what.ways)))
+    ways = None if what.ways is None else tuple(map(parse_way, _words("--ways", what.ways)))
+    if models.partner and ways and all(way.kind == "masked" for way in ways):
+        raise UsageError("--ways masked does not use --partner.", "Remove it, or add another way.")
     plan = Plan(ways, dtypes, what.batch, what.duration, what.steps, what.repeats, what.sample)
     supply = _shapes(models, what) if models.shape is not None else _loaded(name, models, voice)
     with counting(voice, "Measuring") as on_run:
@@ -165,11 +168,14 @@ def bench(
         draw_tradeoff(plot, found.points(), found.place)
         voice.note(f"Drew {plot}")
     if found.interrupted:
-        raise KeyboardInterrupt
+        raise found.interrupted
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+def _words(flag: str, text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise UsageError(f"{flag} is empty.", "Give one name, or several with commas between them.")
+    return words
 
 
 def _loaded(name: str, models: BenchModelOptions, voice: Talk) -> Supply:

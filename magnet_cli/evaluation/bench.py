@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import torch
 
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import MagnetError, UsageError, is_out_of_memory
 from magnet_cli.evaluation.stopwatch import Run, codec_seconds, measure
 from magnet_cli.evaluation.timings import Bench, Row
 from magnet_cli.models.parts import Parts
@@ -101,7 +101,7 @@ def bench(
         on_run: called after each run with the runs done and the total.
 
     Returns:
-        The measurements; after Ctrl-C, those made until then, if any.
+        The measurements; after Ctrl-C or an error, those made until then, if any.
 
     Raises:
         UsageError: the model cannot decode by a requested method.
@@ -110,10 +110,11 @@ def bench(
     found = Bench(name, "", torch.get_num_threads(), plan.sample)
     try:
         _measure_rows(found, supply, plan, on_run)
-    except KeyboardInterrupt:
-        if not found.rows:
+    except (KeyboardInterrupt, MagnetError, RuntimeError, MemoryError) as error:
+        expected = isinstance(error, (KeyboardInterrupt, MagnetError)) or is_out_of_memory(error)
+        if not (found.rows and expected):
             raise
-        found.interrupted = True
+        found.interrupted = error
     return found
 
 
@@ -185,7 +186,11 @@ class _Stock:
         return (Way("masked"),)
 
     def check(self, way: Way) -> None:
-        """Raise UsageError if the given models cannot decode by a method."""
+        """Raise UsageError if the given models cannot decode by a method, or one of them is not used."""
+        if self.modeling == "autoregressive" and self._supply.partner is not None:
+            raise UsageError(
+                "This model is autoregressive and has no partner.", "Remove --partner."
+            )
         if self.modeling == "autoregressive" and way.kind != "autoregressive":
             raise UsageError(
                 f"This model is autoregressive, not {way.name}.", "Use --ways autoregressive."
@@ -198,12 +203,10 @@ class _Stock:
 
     def prepare(self, way: Way, plan: Plan) -> tuple[Pipeline, Callable[[int], GenerationRequest]]:
         """The pipeline for a method, and a function from batch size to request."""
-        alone = self.modeling == "hybrid"  # it is its own partner
+        alone = self._supply.partner is None  # a hybrid model is its own partner
         roles: set[Role] = {"asked"} if alone or way.kind == "masked" else {"asked", "partner"}
-        if way.kind == "autoregressive" and self.modeling == "masked":
+        if way.kind == "autoregressive" and not alone:
             roles = {"partner"}
-        if self.modeling == "autoregressive":
-            roles = {"asked"}
         for role in {*self._held} - roles:
             del self._held[role]
         gc.collect()
@@ -213,7 +216,7 @@ class _Stock:
             config = replace(config, decoding_steps=plan.steps)
         frames = frames_for(plan.duration or self.segment, parts.lm.config, parts.name)
         seconds = required(frames) / parts.lm.config.frame_rate
-        if alone or way.kind == "hybrid":
+        if "hybrid" in (parts.lm.config.modeling, way.kind):
             written = {"hybrid": way.seconds, "autoregressive": seconds}
             config = replace(config, hybrid=written.get(way.kind, 0.0))
         partners = Partners()

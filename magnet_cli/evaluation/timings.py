@@ -79,7 +79,7 @@ class Bench:
 
     Attributes:
         codec: seconds of the codec per clip.
-        interrupted: whether rows are missing.
+        interrupted: what ended it before all rows were measured; None: nothing.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Bench:
     sample: int | None
     rows: list[Row] = field(default_factory=list)
     codec: float = 0.0
-    interrupted: bool = False
+    interrupted: BaseException | None = None
 
     @property
     def place(self) -> str:
@@ -106,7 +106,7 @@ class Bench:
             "codec_seconds": round(self.codec, 4),
             "rows": [row.record() for row in self.rows],
             "overtaking": overtaking(self.rows),
-            "interrupted": self.interrupted,
+            "interrupted": self.interrupted is not None,
         }
 
     def markdown(self) -> str:

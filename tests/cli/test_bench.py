@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from magnet_cli.errors import UsageError
 from magnet_cli.evaluation import bench, plots
 from tests.cli.conftest import SMALL, Magnet
 
@@ -25,19 +26,24 @@ def test_the_command_prints_a_table_or_json_and_draws(magnet: Magnet) -> None:
     assert record["sampled_steps"] == 1
 
 
-def test_ctrl_c_keeps_what_was_measured(magnet: Magnet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (UsageError("No room.", "Make some."), 2)]
+)
+def test_ctrl_c_or_an_error_keeps_what_was_measured(
+    magnet: Magnet, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int
+) -> None:
     calls, whole = [], bench.measure
 
     def measure(*arguments: Any) -> bench.Run:
         calls.append(1)
         if len(calls) == 4:
-            raise KeyboardInterrupt
+            raise error
         return whole(*arguments)
 
     monkeypatch.setattr(bench, "measure", measure)
     asked = ("-m", SMALL, "-d", "0.1", "--steps", "1", "--repeats", "1")
     outcome = magnet("bench", *asked, "--dtype", "float32,bfloat16,int8")
-    assert outcome.status == 130
+    assert outcome.status == status
     assert "| masked | float32 | 1 | " in outcome.out
     assert "bfloat16" not in outcome.out
 
@@ -46,6 +52,9 @@ def test_the_command_refuses_what_does_not_fit(magnet: Magnet) -> None:
     for wrong, said in (
         (("--ways", "backwards"), "no decoding method"),
         (("--dtype", "int3"), "no dtype"),
+        (("--dtype", ","), "--dtype is empty"),
+        (("--ways", ","), "--ways is empty"),
+        (("--ways", "masked", "--partner", SMALL), "does not use --partner"),
         (("--batch", "0"), "batch"),
         (("-d", "-1"), "--duration cannot be -1"),  # a frame was measured
         (("--shape", "small"), "Remove --model, --lora and --partner"),

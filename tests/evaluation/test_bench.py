@@ -9,7 +9,7 @@ import torch
 
 from magnet_cli.api import Model
 from magnet_cli.config import Modeling
-from magnet_cli.errors import UsageError
+from magnet_cli.errors import CheckpointError, UsageError
 from magnet_cli.evaluation import bench, shapes
 from magnet_cli.evaluation.bench import Plan, Supply, Way, measure, parse_way
 from magnet_cli.evaluation.stopwatch import Watch
@@ -78,6 +78,20 @@ def test_a_hybrid_trained_model_goes_all_ways_alone() -> None:
         **PASSES,
         "hybrid:0.1": PASSES["hybrid:0.1"] + 2,
     }
+    # A partner that is given is used by all ways but the first.
+    given = supply("hybrid")
+    loaded: list[str] = []
+
+    def partner(dtype: str) -> Parts:
+        loaded.append("partner")
+        return parts("autoregressive")
+
+    def asked(dtype: str) -> Parts:
+        loaded.append("asked")
+        return given.asked(dtype)
+
+    bench.bench("tiny", Supply(asked, partner), plan("autoregressive", "rescorer", "masked"))
+    assert loaded == ["asked", "partner", "asked"]
 
 
 @pytest.mark.usefixtures("hub_cache")
@@ -126,7 +140,9 @@ def test_a_way_that_a_model_cannot_go_is_refused() -> None:
     with pytest.raises(UsageError, match="--partner"):
         bench.bench("tiny", supply(partner=False), plan("rescorer"))
     with pytest.raises(UsageError, match="is autoregressive"):
-        bench.bench("tiny", supply("autoregressive"), plan("masked"))
+        bench.bench("tiny", supply("autoregressive", partner=False), plan("masked"))
+    with pytest.raises(UsageError, match="has no partner"):
+        bench.bench("tiny", supply("autoregressive"), plan("autoregressive"))
     found = bench.bench("tiny", supply(partner=False), plan())
     assert [row.way for row in found.rows] == ["masked"]
 
@@ -145,16 +161,17 @@ def test_all_ways_are_checked_before_the_first_is_measured() -> None:
 def test_what_was_measured_before_an_interruption_is_kept() -> None:
     def interrupt(done: int, total: int) -> None:
         if done == when:
-            raise KeyboardInterrupt
+            raise error
 
-    when = 3  # the second way is warming up
-    found = bench.bench("tiny", supply(), plan("masked", "rescorer"), interrupt)
-    assert found.interrupted
-    assert [row.way for row in found.rows] == ["masked"]
-    assert found.record()["interrupted"]
-    when = 1
-    with pytest.raises(KeyboardInterrupt):
-        bench.bench("tiny", supply(), plan("masked"), interrupt)
+    for error in (KeyboardInterrupt(), CheckpointError("cut"), RuntimeError("out of memory")):
+        when = 3  # the second way is warming up
+        found = bench.bench("tiny", supply(), plan("masked", "rescorer"), interrupt)
+        assert found.interrupted is error
+        assert [row.way for row in found.rows] == ["masked"]
+        assert found.record()["interrupted"] is True
+        when = 1
+        with pytest.raises(type(error)):
+            bench.bench("tiny", supply(), plan("masked"), interrupt)
 
 
 def row(way: str, batch: int, seconds: tuple[float, ...]) -> Row:
