@@ -13,9 +13,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from magnet_cli.checkpoints import building
 from magnet_cli.checkpoints.building import read_pickle, read_safetensors
+from magnet_cli.checkpoints.place import Place
+from magnet_cli.checkpoints.registry import file_names
 from magnet_cli.errors import CheckpointError
-from magnet_cli.foreign import reading
+from magnet_cli.foreign import bounds, reading
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")  # of large files
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")  # of the others, as git names its blobs
@@ -25,6 +28,21 @@ _CHUNK = 1 << 20  # bytes
 def damaged(directory: Path, names: Sequence[str]) -> list[str]:
     """The files among `names` in a snapshot that differ from what was downloaded."""
     return [name for name in names if not _is_whole(directory / name)]
+
+
+def check_weights(place: Place) -> None:
+    """Check that a model's files of weights are not cut short, without loading them.
+    Raises CheckpointError: one is cut short, or damaged."""
+    for part in (place, place.codec, place.text):
+        names = part.layout.chosen(file_names(part.directory)).values() if part else ()
+        for path in (part.directory / name for name in names if part):
+            if path.suffix == ".safetensors":
+                read_safetensors(path, lambda name: False)
+            elif path.suffix == ".bin":
+                try:
+                    bounds.check_pickle(path)
+                except (OSError, ValueError) as error:
+                    raise building.damaged(path, error) from error
 
 
 def _is_whole(path: Path) -> bool:

@@ -37,18 +37,19 @@ from magnet_cli.cli.settings import (
 from magnet_cli.cli.talk import Talk
 from magnet_cli.data.prompt_files import format_of, open_prompts, read_prompts
 from magnet_cli.data.prompts import BadLine, PromptLine
-from magnet_cli.errors import PartialFailureError, UsageError
+from magnet_cli.errors import MagnetError, NoRoomError, PartialFailureError, UsageError
 from magnet_cli.evaluation import sweep as ablations
 from magnet_cli.evaluation.sweep import SweepRow
 from magnet_cli.fields import panel
 from magnet_cli.files import written
-from magnet_cli.resolving import check_rescorer
-from magnet_cli.settings import DECODING, DecodingConfig, OutputConfig
+from magnet_cli.resolving import SELF, check_rescorer
+from magnet_cli.settings import DECODING, RESCORER_ONLY, DecodingConfig, OutputConfig
 
 if TYPE_CHECKING:
     from magnet_cli.api import Model
     from magnet_cli.batch.jobs import Job, Planner
     from magnet_cli.cli.batch_run import BatchRun
+    from magnet_cli.evaluation.sets import ClipSet
     from magnet_cli.evaluation.table import Comparison
 
 app = typer.Typer(rich_markup_mode="markdown")
@@ -153,6 +154,7 @@ def sweep(
     the figures and the differences from the baseline, with intervals. Rows are batches: the same command
     again makes what is missing. A rescorer is used in the rows that vary its weight, or else in all.
     """
+    from magnet_cli.checkpoints.integrity import check_weights
     from magnet_cli.evaluation.sets import read_set
 
     voice = Talk(talk)
@@ -173,10 +175,15 @@ def sweep(
     baseline = _Baseline(folder, force, clips, place, decoding.config, more, output, voice)
     prompts, lines = _read(source)
     run, planner = baseline.batch(SweepRow(ablations.BASELINE, ablations.BASELINE), True, None)
-    run.check(prompts, planner.plan(lines))
+    jobs, _ = run.check(prompts, planner.plan(lines))
     reference = read_set(Path(judges.reference), ablations.REFERENCE) if judges.reference else None
     asked = None  # without any of these flags, rows are made and not measured
     if reference is not None or judges.embedder or judges.metrics is not None:
+        if min(len(jobs), 2 if reference is None else len(reference.items)) < 2:
+            raise UsageError(
+                "Rows and the reference need two clips or more to be measured.",
+                "Give more prompts or recordings, or leave --reference and the judges out.",
+            )
         asked = judges_of(judges, models, reference is not None, voice)
     model = load(place, voice)
     known = baseline.decoding.over(model.defaults)
@@ -194,16 +201,13 @@ def sweep(
     if options.dry_run:
         _list(rows, folder, voice)
         return
-    for name in others.values():  # so that a failure shows now and not in hours
-        with loading(voice, name) as on_download:
-            find_place(name, offline=models.offline, progress=on_download)
+    for name in (*others.values(), more.hybrid_model, more.rescorer):
+        if name not in (None, SELF):  # so that a failure shows now and not in hours
+            with loading(voice, name) as on_download:
+                check_weights(find_place(name, offline=models.offline, progress=on_download))
     planned = [list(planner.plan(lines)) for _, planner in runs]
-    failed = _make(rows, [run for run, _ in runs], planned, prompts, voice)
+    sets, failed = _make(rows, [run for run, _ in runs], planned, prompts, voice, folder)
     if asked is not None:
-        files = [[job.file for job in jobs if not isinstance(job, BadLine)] for jobs in planned]
-        sets = [
-            read_set(folder / row.folder, row.name, f) for row, f in zip(rows, files, strict=True)
-        ]
         found = measured(sets, reference, asked, voice)
         found = dataclasses.replace(found, notes=(*found.notes, *ablations.notes_on(rows)))
         _write(found, folder, Path(source).name, voice)
@@ -270,7 +274,9 @@ class _Baseline:
         more = more if rescored else replace(more, rescorer=None, config=DecodingConfig())
         place = place if row.model is None else replace(place, model=row.model, lora=())
         loaded = loaded if row.model is None else None
-        config = replace(self.decoding, **row.decoding)
+        config = self.decoding if rescored else self.decoding.altered(dict.fromkeys(RESCORER_ONLY))
+        config = replace(config, **row.decoding)
+        check_rescorer(config, more.rescorer)
         if loaded is not None:
             make_request(loaded.parts, [None], config=config)  # checks it
         folder, output = self.folder / row.folder, self.output
@@ -309,18 +315,34 @@ def _make(
     planned: Sequence[list[Job | BadLine]],
     prompts: str,
     voice: Talk,
-) -> list[str]:
-    """Make the rows' clips; returns the names of rows in which some could not be made."""
-    failed = []
+    folder: Path,
+) -> tuple[list[ClipSet], list[str]]:
+    """Make the rows' clips; returns them, and the names of rows in which some could not be made.
+    Raises MagnetError: the baseline has none, with which the rows are compared, or the disk is full."""
+    from magnet_cli.evaluation.sets import read_set
+
+    sets: list[ClipSet] = []
+    failed: list[str] = []
     for number, (row, run, jobs) in enumerate(zip(rows, runs, planned, strict=True), 1):
         voice.note(f"Row {number} of {len(rows)}: {row.name}")
+        problem: MagnetError | None = None
         try:
             with _naming(row):
                 run.whole(prompts, jobs)
-        except PartialFailureError as error:
-            voice.warn(str(error))
+        except NoRoomError:
+            raise
+        except MagnetError as error:
+            problem = error
+        if problem is None or isinstance(problem, PartialFailureError):
+            files = [job.file for job in jobs if not isinstance(job, BadLine)]
+            with contextlib.suppress(UsageError):  # all of them failed
+                sets.append(read_set(folder / row.folder, row.name, files))
+        if problem is not None:
+            if not sets:
+                raise problem
+            voice.warn(str(problem))
             failed.append(row.name)
-    return failed
+    return sets, failed
 
 
 def _write(found: Comparison, folder: Path, prompts: str, voice: Talk) -> None:

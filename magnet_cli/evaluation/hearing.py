@@ -179,12 +179,12 @@ def hear_sets(
     on_clip: OnClip | None = None,
 ) -> Hearing:
     """Run all judges over all clips; files that are silent or cannot be read are listed and left out.
-    Raises UsageError: fewer than two clips of a set can be used."""
+    So are systems of fewer than two clips. Raises UsageError: the first system or the reference is one."""
     sets = [*systems, *([reference] if reference is not None else [])]
     faults = [(one.name, fault) for one in sets for fault in one.faults]
     total, done = sum(len(one.items) for one in sets), 0
     stands = prompts_of(sets)
-    found: list[list[_HeardClip]] = []
+    found: list[tuple[str, list[_HeardClip]]] = []
     for one in sets:
         clips = []
         for item in one.items:
@@ -198,18 +198,21 @@ def hear_sets(
             done += 1
             if on_clip is not None:
                 on_clip(done, total)
+        if len(clips) < 2 and not (one is sets[0] or one is reference):
+            faults.append((one.name, Fault("", "fewer than two of its clips can be measured")))
+            continue
         if len(clips) < 2:
             why = "".join(f" {fault.what}" for name, fault in faults[-1:] if name == one.name)
             raise UsageError(
                 f"Fewer than two clips of {one.name} can be measured.{why}",
                 "Use folders of at least about a hundred clips.",
             )
-        found.append(clips)
+        found.append((one.name, clips))
     # Ordered by a hash, so that halves and parts do not depend on the files' order or the prompts' text.
-    names = {clip.unit for clips in found for clip in clips}
+    names = {clip.unit for _, clips in found for clip in clips}
     order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
     numbers = {name: number for number, name in enumerate(order)}
-    heard_sets = [_set(one.name, numbers, clips) for one, clips in zip(sets, found, strict=True)]
+    heard_sets = [_set(name, numbers, clips) for name, clips in found]
     last = heard_sets.pop() if reference is not None else None
     captions = tuple(None if name.startswith("\0") else name for name in order)
     return Hearing(tuple(heard_sets), last, captions, tuple(faults))

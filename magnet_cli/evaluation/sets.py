@@ -106,6 +106,10 @@ def _of_batch(folder: Path, only: Container[str] | None) -> tuple[list[Item], li
             faults.append(Fault(file, "the batch could not make it"))
         elif not path.is_file():
             faults.append(Fault(file, "it is in the manifest but not in the folder"))
+        elif isinstance(size := record.get("bytes"), int) and path.stat().st_size < size:
+            faults.append(
+                Fault(file, "it is smaller than when written; remove it to make it again")
+            )
         else:
             prompt = record.get("prompt")
             caption = clean_caption(prompt) if isinstance(prompt, str) else ""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
+import magnet_cli
 from magnet_cli.evaluation.listening import ANSWERS_FORMAT
 from tests.cli.conftest import SMALL, Magnet
 from tests.evaluation.judges import folder_of, save_ast, save_clap
@@ -192,6 +197,61 @@ def test_what_a_sweep_cannot_make_is_said_before_it_makes_anything(
         found = magnet("sweep", file, "-O", "rows", *SWEEP, *vary)
         assert (found.status, said in found.err) == (2, True), found.err
         assert "--skip-bad" not in found.err  # `sweep` has no such flag
+
+
+def test_a_row_that_fails_costs_no_other_row(magnet: Magnet, home: Path) -> None:
+    """Its weights are NaN, so its clips fail; then they are cut short, which shows before the first clip."""
+    Path("prompts.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS), "utf-8")
+    folder_of(home / "test", PROMPTS)
+    other = shutil.copytree(Path(magnet_cli.__file__).parent / "assets" / "nano", home / "nan")
+    weights = {
+        name: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(other / "lm.safetensors").items()
+    }
+    with safe_open(other / "lm.safetensors", "pt") as file:
+        save_file(weights, other / "lm.safetensors", file.metadata())
+    asked = ("sweep", "prompts.txt", "-O", "rows", *SWEEP, "--reference", "test")
+    found = magnet(*asked, "-m", "broken=nan", "--vary", "temperature=1")
+    assert found.status == 4, found.err
+    assert "Clips of broken could not be made" in found.err
+    assert "| temperature=1 |" in found.out
+    assert "| broken |" not in found.out
+    # Nothing but the baseline is left: the table has no differences.
+    alone = magnet(*asked, "-m", "broken=nan")
+    assert (alone.status, "| baseline | 4 |" in alone.out) == (4, True), alone.err
+    # A clip that was cut short is not measured.
+    clip = next(Path("rows/baseline").glob("*.wav"))
+    clip.write_bytes(clip.read_bytes()[:-2000])
+    cut = magnet(*asked, "--vary", "temperature=1")
+    assert (cut.status, "| baseline | 3 |" in cut.out) == (4, True), cut.err
+    assert "smaller than when written" in Path("rows/results.json").read_text("utf-8")
+    with (other / "lm.safetensors").open("r+b") as file:
+        file.truncate(500_000)
+    Path("one.txt").write_text("rain\n", "utf-8")
+    for wrong, status, said in (
+        (("prompts.txt", "-m", "broken=nan"), 3, "lm.safetensors cannot be read"),
+        (("one.txt", "--vary", "temperature=1"), 2, "need two clips or more"),
+    ):
+        found = magnet("sweep", *wrong, "-O", "new", *SWEEP, "--reference", "test")
+        assert found.status == status, found.err
+        assert said in found.err
+        assert not Path("new").exists()
+
+
+def test_a_rescorer_is_left_out_with_its_weight(magnet: Magnet) -> None:
+    Path("prompts.txt").write_text("rain\n", "utf-8")
+    nano = ("-m", "nano", "--seed", "1", "-d", "0.5", "--hybrid", "0", "--steps", "1", "-q")
+    rescored = ("--rescorer", "self", "--rescorer-weight", "0.3", "--vary", "rescorer_weight=0.5")
+    found = magnet("sweep", "prompts.txt", "-O", "rows", *nano, *rescored)
+    assert found.status == 0, found.err
+    for row, weight in (("baseline", None), ("rescorer-weight-0-5", 0.5)):
+        lines = Path("rows", row, "manifest.jsonl").read_text("utf-8").splitlines()
+        (clip,) = (record for record in map(json.loads, lines) if record.get("status") == "done")
+        assert clip["settings"].get("rescorer_weight") == weight
+    # Settings of a rescorer in a row without one are refused, also before anything is made.
+    wrong = ("--vary", "rescore_streams=0", "--dry-run")
+    refused = magnet("sweep", "prompts.txt", "-O", "new", *nano, *rescored, *wrong)
+    assert (refused.status, "Row rescore_streams=0" in refused.err) == (2, True), refused.err
 
 
 @pytest.mark.usefixtures("folders")
