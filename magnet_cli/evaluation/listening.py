@@ -142,7 +142,7 @@ def make_study(
     for prompt in shared:
         if len(screens) == most:
             break
-        items = [one[prompt] for one in answers]
+        items = _matching([one[prompt] for one in answers])
         try:
             heard = _heard(items, test)
         except AudioFileError as error:
@@ -253,13 +253,20 @@ def _check(systems: Mapping[str, ClipSet], reference: ClipSet | None, test: List
             raise UsageError(f"No system can be named {name!r}.", "Give it another name.")
 
 
-def _by_prompt(one: ClipSet, stands: Mapping[str, str]) -> dict[str, Item]:
-    """The first clip of each prompt."""
-    found: dict[str, Item] = {}
+def _by_prompt(one: ClipSet, stands: Mapping[str, str]) -> dict[str, list[Item]]:
+    """The clips of each prompt."""
+    found: dict[str, list[Item]] = {}
     for item in sorted(one.items, key=lambda item: str(item.path)):
         if item.prompt:
-            found.setdefault(stands[item.prompt], item)
+            found.setdefault(stands[item.prompt], []).append(item)
     return found
+
+
+def _matching(each: Sequence[Sequence[Item]]) -> list[Item]:
+    """The first clip of each set that has a caption which all sets have; if there is none, the first."""
+    captions = (caption for item in each[0] for caption in item.captions)
+    own = ([[i for i in items if said in i.captions] for items in each] for said in captions)
+    return [items[0] for items in next((found for found in own if all(found)), each)]
 
 
 def _heard(items: Sequence[Item], test: ListeningTest) -> list[tuple[bytes, Item]]:

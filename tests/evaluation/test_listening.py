@@ -148,6 +148,18 @@ def test_names_that_are_not_utf8_are_in_the_key_and_a_page_is_not_replaced_witho
     assert not [*tmp_path.rglob(".partial-*")]
 
 
+def test_clips_are_of_one_caption_though_references_share_another(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for path in folders["truth"].glob("*.txt"):
+        path.write_text(f"{path.read_text('utf-8')}a tone\n", "utf-8")
+    (folders["nonoverlap"] / "000.wav").unlink()
+    (folders["strideone"] / "001.wav").unlink()
+    made(folders, tmp_path, "mos")
+    key = json.loads((tmp_path / "study" / "key.json").read_text("utf-8"))
+    assert {Path(clip["file"]).name for clip in key["clips"].values()} == {"002.wav"}
+
+
 def test_prompts_that_a_system_lacks_are_not_asked_and_the_draw_is_the_seeds(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
