@@ -1,9 +1,7 @@
 """Workers as local processes: one per GPU, or with a share of the CPU cores each.
 
-    python -m magnet_cli.batch.processes
-
-is a worker, started by its driver only: messages come as pickles on stdin, and events go to stdout. A
-worker ends when its stdin does, as its driver is gone.
+A worker is started by its driver only: messages come as pickles on stdin, and events go to stdout. It ends
+when its stdin does, as its driver is gone.
 """
 
 from __future__ import annotations
@@ -97,8 +95,10 @@ class Process(Hand):
         """
         self._number, self._tell = number, tell
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        # Not with -m, which puts the working folder first: a file there, such as random.py, would be run.
+        begin = f"import sys; sys.path[:] = {sys.path!a}; from {__name__} import main; main()"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-c", begin],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -222,7 +222,3 @@ def main() -> None:
     serve(lambda: _read(source), lambda told: _write(sink, told), lambda: os._exit(1))
     sink.close()
     os._exit(0)  # do not wait for reading threads
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -228,6 +229,24 @@ def test_a_worker_loads_all_that_takes_part(
     models = {"model": "m", "lora": "a:1", "lora_2": "b:0.5", "rescorer": "r", "hybrid_model": "r"}
     worker.Worker("1", setup_of(tmp_path, models=models), lambda outcome: None)
     assert asked == [("m", ["a:1", "b:0.5"]), ("r", None)]
+
+
+@pytest.mark.process
+def test_a_worker_runs_no_file_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random.py there was run in place of Python's own, as `python -m` looks there first."""
+    stub = tmp_path / "lib" / "magnet_cli" / "batch" / "processes.py"
+    stub.parent.mkdir(parents=True)
+    for package in (stub.parent, stub.parent.parent):
+        (package / "__init__.py").touch()
+    stub.write_text("import random\ndef main(): raise SystemExit(random.Random(1).randint(3, 3))\n")
+    (tmp_path / "random.py").write_text("raise SystemExit('of the working folder')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    told: queue.Queue[Told] = queue.Queue()
+    processes.Process(1, setup_of(tmp_path), {}, told.put)
+    assert told.get(timeout=60) == Told(1, "ended", "ended with status 3")
 
 
 def test_places_share_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
