@@ -49,7 +49,7 @@ class Outcome:
         if self.error is not None:
             kept["error"] = str(self.error)
         if isinstance(self.error, InTheWayError):
-            kept["in_the_way"] = True  # so that no later run treats the file as its own
+            kept["in_the_way"] = True  # version 0.1.0 would treat the file as its own
         kept["seconds"] = round(self.seconds, 3)
         kept["at"] = self.at
         if self.worker is not None:

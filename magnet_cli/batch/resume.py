@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,9 @@ from magnet_cli.batch.jobs import Job
 from magnet_cli.batch.manifest import Manifest
 from magnet_cli.batch.report import InTheWayError
 from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.foreign import reading
 from magnet_cli.naming import count_of, some
-from magnet_cli.settings import LOSSY, OUTPUT_DEFAULTS, UNRECORDED_OUTPUT, OutputConfig
+from magnet_cli.settings import LOSSY, OUTPUT_DEFAULTS, TRIES, UNRECORDED_OUTPUT, OutputConfig
 
 # What identifies a clip's models (BatchSettings.models) and its input, in words.
 _PARTS = {
@@ -38,7 +40,8 @@ class Review:
     make: list[Job] = field(default_factory=list)
     done: list[Job] = field(default_factory=list)
     changed: list[tuple[Job, list[str]]] = field(default_factory=list)  # done with other settings
-    foreign: list[Job] = field(default_factory=list)  # their file was not made by this batch
+    foreign: list[Job] = field(default_factory=list)  # a file of theirs was not made by this batch
+    in_the_way: list[str] = field(default_factory=list)  # the names of these files
     unsaid: list[Job] = field(default_factory=list)  # done, with unrecorded weights
     smaller: list[Job] = field(default_factory=list)  # done, but the file has become smaller
 
@@ -54,7 +57,7 @@ class Review:
             )
         if self.foreign:
             raise UsageError(
-                f"Files exist that this batch did not make: {some([job.file for job in self.foreign])}.",
+                f"Files exist that this batch did not make: {some(self.in_the_way)}.",
                 "Replace them with --force, or use another folder with -O.",
             )
 
@@ -72,8 +75,9 @@ class Standing:
         for job in jobs:
             changes = self.changes(job)
             if changes is None:
-                is_foreign = self.is_foreign(job) or self._is_older(job)
-                (review.foreign if is_foreign else review.make).append(job)
+                stranger = self.stranger(job) or self._older(job)
+                (review.make if stranger is None else review.foreign).append(job)
+                review.in_the_way += [] if stranger is None else [stranger]
                 continue
             unsaid, smaller = self._is_unsaid(job), self._is_smaller(job)
             if self._force and (changes or unsaid or smaller):
@@ -89,9 +93,9 @@ class Standing:
     def refuse(self, job: Job) -> None:
         """Check again that a job's file may be written.
         Raises InTheWayError: there is a file that this batch did not make."""
-        if self.is_foreign(job):
+        if (stranger := self.stranger(job)) is not None:
             raise InTheWayError(
-                f"{job.file} exists, but this batch did not make it.",
+                f"{stranger} exists, but this batch did not make it.",
                 "Move it away, or replace it with --force.",
             )
 
@@ -123,31 +127,75 @@ class Standing:
         done = (file for file, clip in clips if clip["status"] == "done" and file not in asked)
         return [file for file in done if (self._manifest.path.parent / file).is_file()]
 
-    def is_foreign(self, job: Job) -> bool:
-        """Whether a job's path has a file that this batch did not make.
+    def stranger(self, job: Job) -> str | None:
+        """The name of a job's file, or of its codes, that exists and was not made by this batch.
 
         A file that a killed run wrote but did not record counts as its own.
         """
-        path = job.target.path
-        noted = self._manifest.clips.get(job.file)
-        if self._force or path is None or (noted is not None and not noted.get("in_the_way")):
-            return False
-        if not os.path.lexists(path):  # a broken link exists, too
-            return False
+        if self._force:
+            return None
+        target, made = job.target, _takes(job)
+        # A record does not tell of codes: the clip may have been made without, beside somebody's file.
+        if target.codes is not None and os.path.lexists(target.codes):
+            kept = _kept_in_codes(target.codes)
+            if (kept.get("prompt"), kept.get("seed")) not in made:
+                return f"{job.file}.npz"
+        # A broken link exists, too.
+        if target.path is None or self._is_done(job) or not os.path.lexists(target.path):
+            return None
         try:
-            with open_sound(path) as sound:
+            with open_sound(target.path) as sound:
                 kept = sound.metadata or {}
         except MagnetError:
-            return True
-        return (kept.get("prompt"), kept.get("seed")) != (job.target.prompt, job.target.seed)
+            return job.file
+        return None if (kept.get("prompt"), kept.get("seed")) in made else job.file
 
-    def _is_older(self, job: Job) -> bool:
-        """Whether one of a job's files was there before the batch began, or its manifest was deleted."""
-        if self._force or job.file in self._manifest.clips:
-            return False
+    def _is_done(self, job: Job) -> bool:
+        """Whether the job's file is recorded as made; a clip that failed has left none."""
+        return self._manifest.clips.get(job.file, {}).get("status") == "done"
+
+    def _older(self, job: Job) -> str | None:
+        """The name of a job's file that was there before the batch began, or its manifest was deleted."""
+        if self._force or self._is_done(job):
+            return None
         begun = self._manifest.begun if self._manifest.run or self._manifest.clips else math.inf
-        paths = [path for path in (job.target.path, job.target.codes) if path is not None]
-        return any(os.path.lexists(path) and path.lstat().st_mtime < begun for path in paths)
+        for path, name in ((job.target.path, job.file), (job.target.codes, f"{job.file}.npz")):
+            if path is not None and os.path.lexists(path) and path.lstat().st_mtime < begun:
+                return name
+        return None
+
+
+def _takes(job: Job) -> set[tuple[str | None, int]]:
+    """The prompts and seeds that a job's file may record: loops and bars may take another seed than the one
+    asked for, and bars say their tempo in the prompt."""
+    target, task = job.target, job.task
+    said: str | None = target.prompt
+    if task.bpm is None and task.task != "loop":
+        return {(said, target.seed)}
+    from magnet_cli.editing.bars import with_tempo  # with torch, so only where it is needed
+    from magnet_cli.editing.looping import directions
+    from magnet_cli.editing.pieces import Direction
+
+    said = said if task.bpm is None else with_tempo(said, task.bpm)
+    tried = directions(Direction.of(said, target.seed), task.tries or TRIES)
+    return {(said, each.seed) for each in tried}
+
+
+def _kept_in_codes(path: Path) -> dict[str, Any]:
+    """The record in a file of codes (clips.save_sound), or {} if it has none."""
+    try:
+        with (
+            reading.open_regular(path) as file,
+            zipfile.ZipFile(file) as parts,
+            parts.open("settings.npy") as part,
+        ):
+            data = part.read(reading.MOST_BYTES)
+        # An array with one text in UTF-32 behind a header, whose length is in bytes 8 and 9.
+        text = data[10 + int.from_bytes(data[8:10], "little") :].decode("utf-32-le")
+        kept = reading.json_of(text)
+    except Exception:  # zipfile raises many kinds, for files that are no archive or a broken one
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def check_run(manifest: Manifest, run: Mapping[str, Any], force: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 
 from magnet_cli.batch.jobs import Job, Shard
 from magnet_cli.batch.manifest import Manifest
+from magnet_cli.batch.report import InTheWayError
 from magnet_cli.batch.resume import Standing, as_begun, check_run, differences
 from magnet_cli.data.prompts import PromptLine
+from magnet_cli.data.tasks import PLAIN, LineTask
+from magnet_cli.editing.windows import derived_seed
 from magnet_cli.errors import UsageError
 from magnet_cli.settings import DecodingConfig, OutputConfig
 from tests import sounds
@@ -36,12 +40,18 @@ def sound(job: Job, **metadata: object) -> None:
     sounds.write(job.target.path, samples, 8000, "wav", OutputConfig(), metadata)
 
 
+def codes(path: Path, **metadata: object) -> None:
+    settings = np.array(json.dumps(metadata))
+    np.savez_compressed(path, codes=np.zeros((4, 9), np.int32), settings=settings)
+
+
 def test_done_missing_failed(tmp_path: Path) -> None:
     made = jobs(batch(tmp_path), "a", "b", "c", "d")
     manifest = noted(tmp_path, made[:2])
     manifest.clips |= noted(tmp_path, made[2:3], "failed").clips
     sound(made[0])
-    sound(made[2])  # a file that a failed clip left in an earlier run does not stop this one
+    # A file that a failed clip left in an earlier run does not stop this one.
+    sound(made[2], prompt="c", seed=made[2].target.seed)
     review = Standing(manifest, force=False).review(made)
     assert review.done == made[:1]
     assert review.make == made[1:]
@@ -176,7 +186,7 @@ def test_without_a_manifest_no_file_is_the_batchs_own(tmp_path: Path) -> None:
     mine, coded = jobs(batch(tmp_path, codes=True), "a", "b")
     sound(mine, prompt="a", seed=mine.target.seed)
     assert coded.target.codes is not None
-    coded.target.codes.write_bytes(b"codes")
+    codes(coded.target.codes, prompt="b", seed=coded.target.seed)
     manifest = Manifest.read(tmp_path, Shard())
     assert Standing(manifest, force=False).review([mine, coded]).foreign == [mine, coded]
     assert Standing(manifest, force=True).review([mine, coded]).make == [mine, coded]
@@ -190,6 +200,62 @@ def test_without_a_manifest_no_file_is_the_batchs_own(tmp_path: Path) -> None:
             os.utime(path, (time.time() + (-60 if before else 60),) * 2)
         review = Standing(manifest, force=False).review([mine, coded])
         assert (review.foreign if before else review.make) == [mine, coded]
+
+
+def test_the_users_file_of_a_clip_that_failed_is_left_alone(tmp_path: Path) -> None:
+    """Any record of the clip made the file the batch's own, so a sound put there since was replaced."""
+    (job,) = jobs(batch(tmp_path), "a")
+    sound(job, prompt="mine", seed=job.target.seed)
+    standing = Standing(noted(tmp_path, [job], "failed"), force=False)
+    with pytest.raises(UsageError, match="did not make: 0000-a-100.wav"):
+        standing.review([job]).refuse()
+    with pytest.raises(InTheWayError, match="0000-a-100.wav exists"):
+        standing.refuse(job)
+    # One that was there before the batch began is not its own either.
+    sound(job, prompt="a", seed=job.target.seed)
+    manifest = noted(tmp_path, [job], "failed")
+    manifest.begun = time.time() + 60
+    assert Standing(manifest, force=False).review([job]).foreign == [job]
+
+
+def test_codes_of_others_are_left_alone(tmp_path: Path) -> None:
+    """Only the sound was looked at, so an array beside it was replaced, even if the clip was done without
+    codes."""
+    plain = jobs(batch(tmp_path), "a", "b", "c", "d", "e")
+    made = jobs(batch(tmp_path, codes=True), "a", "b", "c", "d", "e")
+    folder, mine, theirs, array, noise = [job.target.codes for job in made]
+    assert folder and mine and theirs and array and noise
+    folder.mkdir()
+    codes(mine, prompt="b", seed=101, more="ü𝄞")
+    codes(theirs, prompt="mine", seed=102)
+    np.savez(array, np.zeros(3))
+    noise.write_bytes(b"no archive")
+    manifest = noted(tmp_path, plain)  # done, but their sounds are gone
+    review = Standing(manifest, force=False).review(made)
+    assert review.make == [made[1]]
+    assert review.foreign == [made[0], *made[2:]]
+    with pytest.raises(UsageError, match=r"did not make: 0000-a-100\.wav\.npz, 0002-c"):
+        review.refuse()
+    with pytest.raises(InTheWayError, match=r"0004-e-104\.wav\.npz exists"):
+        Standing(manifest, force=False).refuse(made[4])
+    assert Standing(manifest, force=True).review(made).make == made
+
+
+def test_a_killed_runs_clip_of_another_try_is_its_own(tmp_path: Path) -> None:
+    """Its file has the seed that was taken, and the tempo in its prompt, so it counted as somebody else's."""
+    bars = LineTask(task="loop", bpm=120.0, bars=1, tries=2)
+    lines = [
+        PromptLine(number, "a", task=task)
+        for number, task in enumerate([bars, LineTask(task="loop"), bars, PLAIN], start=1)
+    ]
+    made = jobs(batch(tmp_path), *lines)
+    second = [derived_seed(job.target.seed, "try 1") for job in made]
+    sound(made[0], prompt="a, 120 bpm", seed=second[0])
+    sound(made[1], prompt="a", seed=second[1])
+    sound(made[2], prompt="a, 120 bpm", seed=derived_seed(made[2].target.seed, "try 2"))
+    sound(made[3], prompt="a", seed=second[3])
+    review = Standing(noted(tmp_path, []), force=False).review(made)
+    assert (review.make, review.foreign) == (made[:2], made[2:])
 
 
 def test_a_batch_goes_on_as_it_began(tmp_path: Path) -> None:
