@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,10 @@ from magnet_cli.targets import MANIFEST_STEM
 
 _LONGEST_LINE = 1_000_000  # bytes; prompts are far shorter (data.prompts)
 _STALE_SECONDS = 600.0  # a partial file not written for so long is abandoned
+_PATIENCE = (
+    2.0  # seconds to try for a lock, as shards that start take it for a moment to see if it is free
+)
+_STARTS = (b'{"run": ', b'{"file": ')  # of our lines
 
 
 @dataclass
@@ -127,13 +132,13 @@ class Manifest:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         flags |= getattr(os, "O_BINARY", 0)  # no CRLF on Windows
         file = os.fdopen(os.open(self.path, flags, 0o666), "a+b")
-        # Remove a last line that a crash cut, so that it does not spoil the next; if it only lacks its
-        # newline, add that.
+        # Remove a last line of ours that a crash cut, so that it does not spoil the next; if it only lacks
+        # its newline, or is somebody else's, add that.
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _LONGEST_LINE))
         tail = file.read().rpartition(b"\n")[2]
         if tail:
-            if _parsed(tail) is None:
+            if _parsed(tail) is None and _is_begun(tail, *_STARTS):
                 file.truncate(size - len(tail))
             else:
                 file.write(b"\n")
@@ -158,22 +163,19 @@ def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
     in this folder are removed, and no other files.
 
     Raises:
-        UsageError: another process works in the folder.
+        UsageError: another process works in the folder, or its manifest.jsonl is not a batch's.
         MagnetError: the folder cannot be created or written to.
     """
     path = folder / manifest_name(shard)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for own in (path, _lock_of(path)):
-            _refuse_strange(own)
-        lock = FileLock(_lock_of(path), timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise _busy(folder) from error
     except OSError as error:
         raise write_error(folder, error) from error
+    _refuse_strange(path)
+    lock = _locked(_lock_of(path))
     try:
         _refuse_other_shards(folder, shard)
+        _refuse_another_file(Manifest.read_one(folder, shard))
         _remove_stale(folder, mark_of(path))
         manifest = Manifest.read(folder, shard)
         try:
@@ -182,6 +184,11 @@ def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
             manifest.close()
     finally:
         lock.release()
+
+
+def _is_begun(line: bytes, *starts: bytes) -> bool:
+    """Whether a line begins with one of some texts, or is the beginning of one."""
+    return any(line.startswith(start) or start.startswith(line) for start in starts)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -240,12 +247,36 @@ def _refuse_other_shards(folder: Path, shard: Shard) -> None:
         suffix = path.name.removeprefix(f".{MANIFEST_STEM}").removesuffix(".jsonl.lock")
         if suffix == shard.suffix or shard.shares_nothing_with(suffix):
             continue
-        other_lock = FileLock(path, timeout=0)
-        try:
-            other_lock.acquire()
-        except Timeout as error:
-            raise _busy(folder) from error
-        other_lock.release()
+        _locked(path).release()
+
+
+def _locked(path: Path) -> FileLock:
+    """Take a lock. Raises UsageError: another process holds it, or it is not a file; MagnetError: it cannot
+    be written to."""
+    _refuse_strange(path)
+    lock = FileLock(path, timeout=_PATIENCE)
+    try:
+        lock.acquire(poll_interval=random.uniform(0.02, 0.1))  # so that many do not try at once
+    except Timeout as error:
+        raise _busy(path.parent) from error
+    except OSError as error:
+        raise write_error(path, error) from error
+    return lock
+
+
+def _refuse_another_file(own: Manifest) -> None:
+    """Raise UsageError if a file of the manifest's name has lines, but none of a batch: it may be the user's
+    prompts or list of sounds, which no line may be added to or removed from."""
+    if not own.damaged or own.run or own.clips:
+        return
+    with reading.open_regular(own.path, follow=False) as file:
+        first = file.readline(_LONGEST_LINE)
+    # A run that was killed at once has left the beginning of its first line.
+    if first.endswith(b"\n") or not _is_begun(first, _STARTS[0]):
+        raise UsageError(
+            f"{own.path} is not the manifest of a batch.",
+            "Move it away, or choose another folder with -O.",
+        )
 
 
 def _busy(folder: Path) -> UsageError:

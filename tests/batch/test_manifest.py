@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from magnet_cli.batch.jobs import WHOLE, Shard
 from magnet_cli.batch.manifest import Manifest, mark_of, open_manifest
@@ -102,6 +105,73 @@ def test_between_shards_the_newest_line_holds(tmp_path: Path) -> None:
         assert read.run["seed"] == (6 if holds == "done" else 5)
 
 
+def test_a_file_of_the_manifests_name_that_is_none_is_left_as_it_is(tmp_path: Path) -> None:
+    """The user's prompts were appended to, and the last line of a list without an end was removed."""
+    path = tmp_path / "manifest.jsonl"
+    prompts, rows = (
+        b'{"prompt": "piano"}\n',
+        b'{"path": "a.wav"}\n{"path": "b.wav", "caption": "rain"',
+    )
+    for theirs in (prompts, rows, b"lofi piano", b'{"file": "a.wav", "caption": "x'):
+        path.write_bytes(theirs)
+        with pytest.raises(UsageError, match=r"manifest\.jsonl is not the manifest of a batch"):
+            open_manifest(tmp_path, WHOLE).__enter__()
+        assert path.read_bytes() == theirs
+    # What a run leaves that is killed at once is begun anew; the lines of another that an earlier version
+    # appended to are kept, and the batch goes on.
+    for cut in (b"{", b'{"run": {"se'):
+        path.write_bytes(cut)
+        with open_manifest(tmp_path, WHOLE) as manifest:
+            manifest.begin({"seed": 1})
+        assert path.read_bytes().startswith(b'{"run": {"seed": 1,')
+    mixed = prompts + json.dumps(clip("a.wav")).encode() + b'\n{"path": "b.wav'
+    path.write_bytes(mixed)
+    with open_manifest(tmp_path, WHOLE) as manifest:
+        manifest.add(clip("b.wav"))
+    assert path.read_bytes().startswith(mixed + b"\n")
+    assert Manifest.read(tmp_path, WHOLE).clips.keys() == {"a.wav", "b.wav"}
+
+
+def test_a_lock_that_is_only_tried_by_another_shard_is_waited_for(tmp_path: Path) -> None:
+    """Shards that start together take the lock that an earlier run has left, to see whether it is free."""
+    with open_manifest(tmp_path, WHOLE):
+        pass
+    for name in (".manifest.jsonl.lock", ".manifest.shard-1-of-4.jsonl.lock"):
+        held = FileLock(tmp_path / name, thread_local=False)  # released by a timer
+        held.acquire()
+        release = threading.Timer(0.3, held.release)
+        release.start()
+        with open_manifest(tmp_path, Shard(1, 4)):
+            pass
+        release.join()
+
+
+def test_what_is_in_a_locks_place_is_named(tmp_path: Path) -> None:
+    """A folder there was an unexpected error, if another shard's."""
+    lock = tmp_path / ".manifest.shard-1-of-2.jsonl.lock"
+    lock.mkdir()
+    for shard in (WHOLE, Shard(1, 2)):
+        with pytest.raises(UsageError, match=r"jsonl\.lock cannot be read: it is a folder"):
+            open_manifest(tmp_path, shard).__enter__()
+    lock.rmdir()
+    lock.touch()
+
+    def refuse(self: FileLock, **more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(lock))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileLock, "acquire", refuse)
+        with pytest.raises(MagnetError, match=r"jsonl\.lock cannot be written: Permission denied"):
+            open_manifest(tmp_path, Shard(1, 2)).__enter__()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for a lock that will not be free."""
+    monkeypatch.setattr("magnet_cli.batch.manifest._PATIENCE", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_two_runs_of_one_folder_exclude_each_other(tmp_path: Path) -> None:
     for one, other in (
         (WHOLE, WHOLE),
@@ -122,6 +192,7 @@ def _hold(folder: Path, ready: multiprocessing.Queue[int]) -> None:
         time.sleep(60)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_lock_goes_with_its_process(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     ready = context.Queue()

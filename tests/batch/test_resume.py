@@ -207,9 +207,9 @@ def test_the_users_file_of_a_clip_that_failed_is_left_alone(tmp_path: Path) -> N
     (job,) = jobs(batch(tmp_path), "a")
     sound(job, prompt="mine", seed=job.target.seed)
     standing = Standing(noted(tmp_path, [job], "failed"), force=False)
-    with pytest.raises(UsageError, match="did not make: 0000-a-100.wav"):
+    with pytest.raises(UsageError, match=r"did not make: 0000-a-100\.wav"):
         standing.review([job]).refuse()
-    with pytest.raises(InTheWayError, match="0000-a-100.wav exists"):
+    with pytest.raises(InTheWayError, match=r"0000-a-100\.wav exists"):
         standing.refuse(job)
     # One that was there before the batch began is not its own either.
     sound(job, prompt="a", seed=job.target.seed)
@@ -223,8 +223,9 @@ def test_codes_of_others_are_left_alone(tmp_path: Path) -> None:
     codes."""
     plain = jobs(batch(tmp_path), "a", "b", "c", "d", "e")
     made = jobs(batch(tmp_path, codes=True), "a", "b", "c", "d", "e")
-    folder, mine, theirs, array, noise = [job.target.codes for job in made]
-    assert folder and mine and theirs and array and noise
+    folder, mine, theirs, array, noise = [
+        job.target.codes for job in made if job.target.codes is not None
+    ]
     folder.mkdir()
     codes(mine, prompt="b", seed=101, more="ü𝄞")
     codes(theirs, prompt="mine", seed=102)
