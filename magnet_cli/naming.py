@@ -64,6 +64,7 @@ class Names:
     def __init__(self, taken: Iterable[str] = ()) -> None:
         """`taken`: names in use already."""
         self._taken = {_key(name) for name in taken}
+        self._folders: set[str] = set()  # that taken names lie in
         self._next: dict[str, int] = {}
 
     def unused(self, name: str) -> str:
@@ -74,7 +75,16 @@ class Names:
             self._next[key] = number + 1
             other = numbered(PurePosixPath(name), number).as_posix()
         self._taken.add(_key(other))
+        self._folders |= _folders(other)
         return other
+
+    def clashes(self, name: str) -> bool:
+        """Whether `name` is the folder of a taken name, or lies in one as if that were a folder."""
+        return _key(name) in self._folders or not self._taken.isdisjoint(_folders(name))
+
+
+def _folders(name: str) -> set[str]:
+    return {_key(folder.as_posix()) for folder in PurePosixPath(name).parents}
 
 
 def _key(name: str) -> str:

@@ -189,6 +189,7 @@ def _steps(given: DecodingConfig, config: DecodingConfig, lm: LMConfig) -> tuple
     raise UsageError(
         f"There are {len(steps)} numbers of steps, but the model has {stages} {what}.",
         f"Give {stages} numbers, such as {','.join(['20', *['10'] * (stages - 1)])}, or one for all.",
+        settings=["decoding_steps"],
     )
 
 

@@ -125,7 +125,7 @@ def write_gallery(
         UsageError: there is no such folder, it has no sounds, or its index.html is not a gallery.
         MagnetError: files cannot be written.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UsageError(f"There is no folder {folder}.", "Give a folder of clips.")
     identity = check_page(folder, force) or secrets.token_hex(8)
     noted = Manifest.read(folder, WHOLE).clips

@@ -21,6 +21,7 @@ from magnet_cli.data.prompts import BadLine, PromptLine
 from magnet_cli.data.tasks import PLAIN, LineTask
 from magnet_cli.data.wildcards import Wildcards
 from magnet_cli.errors import MagnetError, UsageError
+from magnet_cli.fields import shown
 from magnet_cli.naming import Names, numbered
 from magnet_cli.settings import OUTPUT_DEFAULTS, AudioFormat, DecodingConfig, OutputConfig, listed
 from magnet_cli.targets import DEFAULT_NAME, NameTemplate, Target, check_inside, check_relative
@@ -213,16 +214,25 @@ class Planner:
         jobs = []
         for i, (file, kind) in enumerate(zip(files, formats, strict=True)):
             unused = self._names.unused(file)
-            path = batch.folder / unused
             keeps = batch.codes and not line.task.keeps_file  # such a file has no codes
-            codes = path.with_name(f"{path.name}.npz") if keeps else None
+            names = [unused, *([self._names.unused(f"{unused}.npz")] if keeps else [])]
+            for name in names:
+                check_relative(name)  # again, as it may have got a number
+                if self._names.clashes(name):
+                    raise UsageError(
+                        f"{shown(name)} cannot be a file and the folder of another.",
+                        "Choose another name.",
+                    )
+            codes = batch.folder / names[1] if keeps else None
             jobs.append(
                 Job(
                     index=self._index + i,
                     line=line.number,
                     file=unused,
                     # `resume.Standing` decides what may be replaced.
-                    target=Target(prompts[i], first + i, path, kind, codes, force=True),
+                    target=Target(
+                        prompts[i], first + i, batch.folder / unused, kind, codes, force=True
+                    ),
                     duration=duration,
                     negative=negative or None,
                     preset=preset,

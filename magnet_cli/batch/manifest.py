@@ -59,7 +59,10 @@ class Manifest:
         """Read a folder's manifests, unless `alone` including those of other shards; all may be missing.
         Raises MagnetError: one exists but cannot be read."""
         manifest = cls(folder / manifest_name(shard))
-        files = [] if alone else sorted(folder.glob(f"{MANIFEST_STEM}*.jsonl"))
+        try:
+            files = [] if alone else sorted(folder.glob(f"{MANIFEST_STEM}*.jsonl"))
+        except OSError as error:  # a name that is too long
+            raise _unreadable(manifest.path, error) from error
         others = [path for path in files if path != manifest.path]
         for path in (*others, manifest.path):  # its own last, as that counts
             manifest._take_file(path)

@@ -125,7 +125,7 @@ class Standing:
         asked = {job.file for job in jobs}
         clips = self._manifest.clips.items()
         done = (file for file, clip in clips if clip["status"] == "done" and file not in asked)
-        return [file for file in done if (self._manifest.path.parent / file).is_file()]
+        return [file for file in done if os.path.isfile(self._manifest.path.parent / file)]
 
     def stranger(self, job: Job) -> str | None:
         """The name of a job's file, or of its codes, that exists and was not made by this batch.
@@ -257,7 +257,7 @@ def clip_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
             old.pop(part, None)
             new.pop(part, None)
         elif old.get(part) == new.get(part):
-            found.append(f"the {words} changed ({_short_id(was)}, now {_short_id(now)})")
+            found.append(f"the {words} changed ({_short_id(str(was))}, now {_short_id(str(now))})")
     return found + differences(old, new)
 
 

@@ -5,6 +5,7 @@ Values that a manifest lacks are None: the total, for lines from a pipe and for 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def _sorted(folder: Path, clips: Iterable[dict[str, Any]]) -> tuple[int, int]:
     for clip in clips:
         if clip["status"] == "failed":
             failed += 1
-        elif (folder / clip["file"]).is_file():
+        elif os.path.isfile(folder / clip["file"]):  # whatever its name
             done += 1
     return done, failed
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -112,7 +113,7 @@ def save_adapter(
 def load_adapter(path: Path) -> Adapter:
     """Read an adapter from its folder, or from its weights file with the settings beside it.
     Raises CheckpointError: it does not exist, is damaged, or cannot be merged."""
-    file = path / WEIGHTS_FILE if path.is_dir() else path
+    file = path / WEIGHTS_FILE if os.path.isdir(path) else path
     settings_file = file.parent / CONFIG_FILE
     try:
         settings = reading.read_object(settings_file)

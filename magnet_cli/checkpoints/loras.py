@@ -32,7 +32,7 @@ class Lora:
     def weights(self) -> Path:
         """The file with its matrices."""
         path = Path(os.path.expanduser(self.file))
-        return path / WEIGHTS_FILE if path.is_dir() else path
+        return path / WEIGHTS_FILE if os.path.isdir(path) else path
 
     @property
     def id(self) -> str:
@@ -48,9 +48,9 @@ class Lora:
     def check(self) -> Lora:
         """Check that it exists. Raises ModelNotFoundError: naming what is missing."""
         for path in (self.weights, self.weights.parent / CONFIG_FILE):
-            if not path.is_file():
+            if not os.path.isfile(path):  # unlike Path, for any name
                 raise ModelNotFoundError(
-                    f"There is no LoRA {shown(self.file)}: {path} is missing.",
+                    f"There is no LoRA {shown(self.file)}: {shown(str(path))} is missing.",
                     "Give a folder that `magnet train lm --lora-rank` made, or one in PEFT's layout.",
                 )
         return self

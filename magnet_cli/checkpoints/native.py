@@ -82,7 +82,7 @@ def save(
         overwrite: replace a directory that contains only a model in this format.
 
     Raises:
-        UsageError: the directory exists and may not be replaced.
+        UsageError: the directory exists and may not be replaced, or a name to record is not UTF-8.
         CheckpointError: the format has no kind for a part.
         OSError: it cannot be written.
     """
@@ -100,10 +100,11 @@ def save(
         **_described(*others),
         "defaults": parts.defaults.given(),
     }
+    config = _config(said, provenance)
 
     def write(partial: Path) -> None:
         _save_tensors(lm, partial / LM_FILE, lm_dtype)
-        _write_parts(partial, said, provenance, others, part_dtype)
+        _write_parts(partial, config, others, part_dtype)
 
     write_directory(directory, write, overwrite)
 
@@ -115,8 +116,8 @@ def save_part(directory: Path, part: AudioCodec | TextEncoder) -> None:
         UsageError: the directory exists.
         CheckpointError: the format has no kind for it.
     """
-    said = _described(part)
-    write_directory(directory, lambda partial: _write_parts(partial, said, {}, [part]))
+    config = _config(_described(part), {})
+    write_directory(directory, lambda partial: _write_parts(partial, config, [part]))
 
 
 def _described(*parts: AudioCodec | TextEncoder) -> dict[str, Any]:
@@ -126,10 +127,22 @@ def _described(*parts: AudioCodec | TextEncoder) -> dict[str, Any]:
     return {slot.name: building.describe(part, slot.kinds) for slot, part in slots}
 
 
+def _config(said: Mapping[str, Any], provenance: Mapping[str, Any]) -> bytes:
+    """config.json. Raises UsageError: a name in it is not UTF-8, as a folder's or LoRA's may be on Linux."""
+    written_by = {"written_by": f"magnet {__version__}", **provenance}
+    config = {"format": FORMAT, "version": FORMAT_VERSION, **said, "provenance": written_by}
+    try:
+        return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{CONFIG_FILE} cannot hold a name that is not UTF-8.",
+            "Rename the folder, or the LoRA.",
+        ) from error
+
+
 def _write_parts(
     directory: Path,
-    said: Mapping[str, Any],
-    provenance: Mapping[str, Any],
+    config: bytes,
     parts: Iterable[AudioCodec | TextEncoder],
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -137,15 +150,8 @@ def _write_parts(
     for part in parts:
         slot = _slot(part)
         _save_tensors(part, directory / slot.file, dtype)
-        slot.kinds[said[slot.name]["kind"]].save_files(part, directory)
-    config = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        **said,
-        "provenance": {"written_by": f"magnet {__version__}", **provenance},
-    }
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (directory / CONFIG_FILE).write_text(text, encoding="utf-8")
+        slot.kinds[building.describe(part, slot.kinds)["kind"]].save_files(part, directory)
+    (directory / CONFIG_FILE).write_bytes(config)
 
 
 def _slot(part: AudioCodec | TextEncoder) -> _Slot:

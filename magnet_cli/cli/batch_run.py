@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
@@ -235,7 +236,7 @@ class BatchRun:
                 record = {"event": "plan", "status": status, "file": job.file, "line": job.line}
                 self._talk.data({**record, "index": job.index, "settings": job.settings()})
             elif self._path_end is not None:
-                write_stdout(str(job.target.path).encode() + self._path_end)
+                write_stdout(os.fsencode(str(job.target.path)) + self._path_end)
             else:
                 self._talk.print(printable(f"{status:10}  {job.file}  (seed {seed})  {prompt}"))
         self._talk.note(f"{len(review.make)} of {len(jobs)} clips would be made.")

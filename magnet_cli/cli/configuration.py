@@ -346,7 +346,8 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(os.path.realpath(path)) as partial:  # keep a symbolic link
             partial.write_text(text, "utf-8")
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
+        why = getattr(error, "strerror", "a name that it is to hold is not UTF-8")
         raise MagnetError(
-            f"{path} cannot be written: {error.strerror}.", "Set MAGNET_MODEL instead."
+            f"{path} cannot be written: {why}.", "Set MAGNET_MODEL instead."
         ) from error

@@ -312,8 +312,8 @@ def _checked(name: str) -> str:
     plain = name.partition("@")[0]
     if registry.find(plain) is not None:
         return name
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = folder_of(name)
+    if folder is not None:
         inventory.in_folder(str(folder.resolve()))
         return str(folder.resolve())
     if "/" in plain and hub.is_repo_id(plain):

@@ -105,6 +105,25 @@ def test_lines_that_do_not_fit(line: PromptLine, message: str) -> None:
     assert message in reason(batch(HERE), line)
 
 
+def test_names_that_could_not_be_written(tmp_path: Path) -> None:
+    """They passed every check and failed once their clips were generated, on each run."""
+    long = "x" * 251 + ".wav"  # 255 bytes, the most
+    for more, outs, message in (
+        ({}, ["sub.wav", "sub.wav/x.wav"], "cannot be a file and the folder of another"),
+        ({}, ["Sub.wav/x.wav", "sub.wav"], "cannot be a file and the folder of another"),
+        ({"codes": True}, ["a.wav", "a.wav.npz/x.wav"], "cannot be a file and the folder"),
+        ({}, [long, long], "Names have at most 255 bytes"),  # numbered
+        ({"codes": True}, ["a.wav", long], "Names have at most 255 bytes"),
+    ):
+        lines = [PromptLine(number, "a", out=out) for number, out in enumerate(outs, start=1)]
+        first, second = planned(batch(tmp_path, **more), *lines)
+        assert isinstance(first, Job)
+        assert isinstance(second, BadLine)
+        assert message in second.message
+    assert "255 bytes" in reason(batch(tmp_path), PromptLine(1, "a", out=long, num=2))
+    assert jobs(batch(tmp_path), PromptLine(1, "a", out=long))[0].file == long
+
+
 def test_codes_lie_beside_their_clip() -> None:
     (job,) = jobs(batch(HERE, codes=True), PromptLine(1, "a", out="x/a.wav"))
     assert job.target.codes == HERE / "x" / "a.wav.npz"

@@ -149,6 +149,10 @@ def test_the_weights_decide_and_not_how_they_are_named(tmp_path: Path) -> None:
         standing.review([made_by("m2", "sha256:fedcba9876543210")]).refuse()
     with pytest.raises(UsageError, match="model was m1, is m2"):
         standing.review([made_by("m2", None)]).refuse()
+    manifest = noted(tmp_path, [old])
+    manifest.clips[old.file]["settings"]["model_id"] = 5  # by another hand
+    with pytest.raises(UsageError, match=r"weights changed \(5, now sha256:0123456789ab\)"):
+        Standing(manifest, force=False).review([old]).refuse()
 
 
 def test_clips_of_an_earlier_version_stay_done_and_are_counted(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from magnet_cli.batch.jobs import WHOLE
+from magnet_cli.batch.manifest import Manifest
+from magnet_cli.batch.resume import Standing
 from magnet_cli.batch.status import status_of
 from magnet_cli.errors import UsageError
 
@@ -48,6 +51,16 @@ def test_done_failed_missing_and_rate(tmp_path: Path) -> None:
     assert whole.last == at(90)
     (tmp_path / "0.wav").unlink()
     assert status_of(tmp_path).whole.missing == 3
+
+
+def test_names_that_no_file_can_have_count_as_missing(tmp_path: Path) -> None:
+    """An OSError ended the command."""
+    names = ("x" * 300, "y/" * 3000, "z\0", "\ud800")
+    note(tmp_path, "", *({"file": name, "status": "done", "index": 1} for name in names))
+    assert status_of(tmp_path).whole.done == 0
+    assert Standing(Manifest.read(tmp_path, WHOLE), force=False).unasked([]) == []
+    with pytest.raises(UsageError, match="cannot be read: file name too long"):
+        status_of(tmp_path / ("x" * 300))
 
 
 def test_shards_are_told_apart_and_what_has_not_begun(tmp_path: Path) -> None:

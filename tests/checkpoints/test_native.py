@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,17 @@ def test_what_is_written_comes_back(written: Path) -> None:
     assert native.read_config(written)["provenance"]["steps"] == 7
     assert type(native.load_codec(written)) is type(model.codec)
     assert native.stored_dtype(written) == torch.float32
+
+
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_written(
+    tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error came after all weights were written, and was unexpected."""
+    monkeypatch.setattr(native, "_save_tensors", lambda *_: pytest.fail("weights were written"))
+    parts = replace(golden_model("facebook/magnet-small-10secs").parts, name="out\udcff")
+    with pytest.raises(UsageError, match="cannot hold a name that is not UTF-8"):
+        native.save(tmp_path / "new", parts, {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_half_precision_files(tmp_path: Path, hub_cache: Path) -> None:

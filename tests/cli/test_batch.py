@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -147,6 +148,28 @@ def test_wildcards_stand_drawn_in_names_files_and_the_manifest(magnet: Magnet, h
     assert "Line 1: There is no prompts/moods.txt for __moods__" in missing.err
     piped = magnet("batch", "-", "-O", "other", "--wildcards", *QUICK, stdin=b"{a|b}\n")
     assert (piped.status, "stdin has none" in piped.err) == (2, True)
+
+
+def test_names_from_files_and_folders_end_in_no_unexpected_error(
+    magnet: Magnet, home: Path
+) -> None:
+    """Too long ones ended the batch even with --skip-bad; names that are not UTF-8 could not be printed."""
+    lines = [{"prompt": "rain", "lora": "x" * 300}, {"prompt": "wind"}]
+    (home / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = os.fsdecode(b"cl\xff")
+    outcome = magnet("batch", "p.jsonl", "-O", folder, *QUICK, "--skip-bad", "--dry-run", "--print")
+    assert (outcome.status, outcome.stdout) == (4, b"cl\xff/0001-wind-6.wav\n")
+    assert "Line 1: There is no LoRA 'xxx" in outcome.err
+    outcome = magnet("batch", "p.jsonl", "-O", "x" * 300, *QUICK, "--dry-run")
+    assert (outcome.status, "Unexpected" in outcome.err) == (2, False), outcome.err
+
+
+def test_a_flags_fault_is_said_once(magnet: Magnet, prompts: str) -> None:
+    """Each line of the file was named as bad."""
+    outcome = magnet("batch", prompts, "-O", "clips", *QUICK, "--steps", "1,2")
+    assert outcome.status == 2
+    assert outcome.err.count("There are 2 numbers of steps") == 1
+    assert "Line 1" not in outcome.err
 
 
 def test_a_changed_setting_is_noticed_and_named(magnet: Magnet, prompts: str) -> None:

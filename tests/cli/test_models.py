@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,16 @@ def test_use_sets_the_default_and_others_go_before_it(
     unchosen = magnet("gen", "rain", *quick)
     assert unchosen.status == 3
     assert "models use" in unchosen.err
+
+
+def test_use_refuses_names_that_cannot_be_kept(magnet: Magnet) -> None:
+    """They ended in an unexpected error."""
+    strange = os.fsdecode(b"mine\xff")
+    shutil.copytree(registry.ASSETS / "nano", strange)
+    for name, message in ((f"./{strange}", "is not UTF-8"), ("x" * 300, "no model called 'xxx")):
+        outcome = magnet("models", "use", name)
+        assert message in " ".join(outcome.err.split())
+    assert magnet("models", "use", "~nobody/x").status == 3
 
 
 def starred(magnet: Magnet) -> list[str]:
