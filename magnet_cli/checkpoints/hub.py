@@ -102,6 +102,12 @@ def cached(repo: str, revision: str | None = None) -> Snapshot | None:
         raise unreadable(folder, error) from error
 
 
+def cached_anywhere(repo: str) -> Snapshot | None:
+    """As `cached`, but of another commit where the cache has none of the default branch."""
+    names = ["main", *sorted(path.name for path in (repo_directory(repo) / "snapshots").glob("*"))]
+    return next((found for name in names if (found := cached(repo, name)) is not None), None)
+
+
 def download(
     repo: str,
     choose: FileChoice,

@@ -46,7 +46,7 @@ class Entry:
         if self.status == "folder":
             return self.directory is not None and self.directory.resolve() == _path(name)
         aliases = self.known.aliases if self.known is not None else ()
-        return name.partition("@")[0] in (self.name, self.repo, *aliases)
+        return name.partition("@")[0] in (self.name.partition("@")[0], self.repo, *aliases)
 
     def record(self) -> dict[str, Any]:
         """The entry as JSON types."""
@@ -82,13 +82,13 @@ def inventory() -> list[Entry]:
     return [*entries, *(entry for entry in _strangers() if entry.repo not in listed)]
 
 
-def entry_of(known: KnownCheckpoint) -> Entry:
-    """The entry of a known model."""
+def entry_of(known: KnownCheckpoint, revision: str = "") -> Entry:
+    """The entry of a known model, at a revision or at any that is cached, the default branch first."""
     if known.repo is None:
         directory = known.directory
         size = _size(directory) if directory is not None else 0
         return Entry(known.name, None, "built in", size, directory, None, known)
-    snapshot = hub.cached(known.repo)
+    snapshot = _snapshot(known.repo, revision)
     if snapshot is None:
         return Entry(known.name, known.repo, "not here", download_size(known), None, None, known)
     return _cached(known.name, snapshot, known)
@@ -105,22 +105,28 @@ def in_folder(name: str) -> Entry:
     return Entry(name, resolved.repo, "folder", size, directory, None, known)
 
 
-def find_cached(repo: str) -> Entry | None:
-    """The entry of any repository in the cache, or None."""
-    snapshot = hub.cached(repo)
+def find_cached(name: str) -> Entry | None:
+    """The entry of any repository in the cache, `@revision` may follow its name, or None."""
+    repo, _, revision = name.partition("@")
+    snapshot = _snapshot(repo, revision)
     return None if snapshot is None else _cached(repo, snapshot, registry.find(repo))
 
 
-def delete(repo: str) -> int:
-    """Delete all revisions of a repository from the cache; returns the freed bytes.
+def _snapshot(repo: str, revision: str) -> hub.Snapshot | None:
+    return hub.cached(repo, revision) if revision else hub.cached_anywhere(repo)
+
+
+def delete(repo: str, commit: str | None = None) -> int:
+    """Delete a commit of a repository from the cache, or all (None); returns the freed bytes.
     Raises MagnetError if it could not be deleted."""
     from huggingface_hub import scan_cache_dir
 
     cache = scan_cache_dir(hub.cache_directory())
     found = [entry for entry in cache.repos if entry.repo_type == "model" and entry.repo_id == repo]
-    strategy = cache.delete_revisions(*(r.commit_hash for entry in found for r in entry.revisions))
+    commits = {each.commit_hash for entry in found for each in entry.revisions}
+    strategy = cache.delete_revisions(*(commits if commit is None else {commit}))
     strategy.execute()
-    if hub.cached(repo) is not None:
+    if _snapshot(repo, commit or "") is not None:
         raise MagnetError(
             f"{repo} could not be deleted from {hub.cache_directory()}.", "Check its permissions."
         )
@@ -139,6 +145,8 @@ def _cached(name: str, snapshot: hub.Snapshot, known: KnownCheckpoint | None) ->
     complete = layout is not None and not layout.missing(snapshot.names())
     status: Status = "cached" if complete else "incomplete"
     directory = snapshot.directory
+    if snapshot != hub.cached(snapshot.repo):
+        name = f"{name}@{snapshot.revision[:12]}"  # as --model finds it
     return Entry(name, snapshot.repo, status, _size(directory), directory, snapshot.revision, known)
 
 
@@ -157,7 +165,7 @@ def _strangers() -> list[Entry]:
     folder = hub.cache_directory()
     for path in sorted(folder.glob("models--*")) if folder.is_dir() else ():
         repo = path.name.removeprefix("models--").replace("--", "/")
-        snapshot = hub.cached(repo)
+        snapshot = hub.cached_anywhere(repo)
         if snapshot is not None and model_layout(snapshot.names()) is not None:
             entries.append(_cached(repo, snapshot, None))
     return entries

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from magnet_cli.checkpoints import hub, registry
+from magnet_cli.checkpoints.place import Place, find_place, folder_of
 from magnet_cli.cli import inventory
 from magnet_cli.cli.configuration import default_model, set_default_model
 from magnet_cli.cli.help import Group
@@ -23,7 +24,6 @@ from magnet_cli.fields import panel
 from magnet_cli.files import write_error
 
 if TYPE_CHECKING:
-    from magnet_cli.checkpoints.place import Place
 
 app = typer.Typer(
     name="models",
@@ -86,8 +86,9 @@ def list_models(*, talk: TalkOptions) -> None:
 def info(name: Name, *, talk: TalkOptions) -> None:
     """Show a model's facts: size, licence, decoding defaults, location of its files."""
     voice = Talk(talk)
-    known = registry.find(name.partition("@")[0])
-    entry = inventory.entry_of(known) if known is not None else inventory.find_cached(name)
+    plain, _, revision = name.partition("@")
+    known = registry.find(plain)
+    entry = inventory.entry_of(known, revision) if known else inventory.find_cached(name)
     if entry is None:
         entry = inventory.in_folder(name)
         known = entry.known
@@ -257,33 +258,34 @@ def remove(
 ) -> None:
     """Delete a model from the hub's cache. Its text encoder stays: other models use it."""
     voice = Talk(talk)
-    known = registry.find(name)
+    plain, _, revision = name.partition("@")
+    known = registry.find(plain)
     if known is not None and known.repo is None:
         raise UsageError(f"{known.name} is built in.", "Only downloaded models can be removed.")
-    entry = inventory.entry_of(known) if known is not None else inventory.find_cached(name)
+    entry = inventory.entry_of(known, revision) if known else inventory.find_cached(name)
     if entry is None or entry.repo is None or entry.directory is None:
         if known is None and "/" not in name:
             raise registry.unknown_name(name)
         raise ModelNotFoundError(f"{name} is not in the cache.", "See `magnet models list`.")
+    chosen = f"{entry.repo}@{entry.revision}" if revision else entry.repo
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError(
-                f"Removing {entry.repo} needs a confirmation.",
+                f"Removing {chosen} needs a confirmation.",
                 "Add --yes, as stdin is no terminal.",
             )
         typer.confirm(
-            f"Delete {entry.repo} ({_megabytes(entry.size)}) from {entry.directory.parent.parent}?",
+            f"Delete {chosen} ({_megabytes(entry.size)}) from {entry.directory.parent.parent}?",
             abort=True,
             err=True,
         )
-    freed = inventory.delete(entry.repo)
-    voice.note(f"Removed {entry.repo}: {_megabytes(freed)} freed.")
+    freed = inventory.delete(entry.repo, entry.revision if revision else None)
+    voice.note(f"Removed {chosen}: {_megabytes(freed)} freed.")
     voice.data({"repo": entry.repo, "freed": freed})
 
 
 def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> Place:
     with loading(voice, name) as on_download:
-        from magnet_cli.checkpoints.place import find_place
 
         return find_place(name, offline=offline, progress=on_download, repair=repair)
 
@@ -296,8 +298,9 @@ def _default() -> str | None:
 
 def _say_missing(name: str | None, voice: Talk) -> None:
     """Report what a chosen model still has to download, if anything."""
-    known = None if name is None else registry.find(name.partition("@")[0])
-    entry = None if known is None else inventory.entry_of(known)
+    plain, _, revision = (name or "").partition("@")
+    known = registry.find(plain) if plain else None
+    entry = None if known is None else inventory.entry_of(known, revision or "main")
     if known is not None and entry is not None and entry.status in ("not here", "incomplete"):
         missing = "Some of its files are" if entry.status == "incomplete" else "It is"
         voice.note(

@@ -260,6 +260,35 @@ def test_remove_deletes_a_model_and_nothing_else(magnet: Magnet, own_cache: Path
     assert magnet("gen", "rain", *QUICK).status == 3
 
 
+def test_what_is_cached_at_a_commit_alone_is_listed_and_removed(
+    magnet: Magnet, own_cache: Path
+) -> None:
+    """Without the default branch it was neither to be seen nor to be deleted."""
+    folder = own_cache / "models--facebook--magnet-small-10secs"
+    shutil.rmtree(folder / "refs")
+    commit = snapshot(SMALL).name
+    pinned = f"magnet-small-10secs@{commit[:12]}"
+    assert [pinned, "cached"] in [
+        row.lstrip("* ").split()[:2] for row in magnet("models", "list").out.splitlines()
+    ]
+    for name in ("small", f"small@{commit}", f"{SMALL}@{commit[:9]}"):
+        record = magnet("models", "info", name, "--json").records[0]
+        assert (record["name"], record["status"]) == (pinned, "cached")
+        assert record["revision"] == commit
+    assert magnet("models", "info", "small@gone", "--json").records[0]["status"] == "not here"
+    assert "not downloaded yet" in magnet("models", "use", "small").err
+    assert "not downloaded yet" not in magnet("models", "use", f"small@{commit}").err
+    # One commit of two is removed, then what is left.
+    other = folder / "snapshots" / ("0" * 40)
+    shutil.copytree(folder / "snapshots" / commit, other)
+    assert magnet("models", "remove", "small@gone", "--yes").status == 3
+    assert f"{SMALL}@{commit}" in magnet("models", "remove", f"small@{commit}").err
+    assert magnet("models", "remove", f"small@{commit}", "--yes").status == 0
+    assert [path.name for path in other.parent.iterdir()] == [other.name]
+    assert magnet("models", "remove", "small", "--yes").status == 0
+    assert not folder.exists()
+
+
 @pytest.fixture
 def server(magnet: Magnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A local hub with the small model and its text encoder, and an empty cache."""
