@@ -129,8 +129,11 @@ class BatchRun:
             own = [job for job in jobs if named(job) == first]
             alike = len(own) == len(jobs)
             misfits = maker.fitter.misfits(own)
-            for bad in misfits:  # of a flag of all lines, rather than of one
-                if bad.settings and {*bad.settings} <= {*self._settings.decoding.given()}:
+            flags = self._settings.decoding.given()
+            given = {job.line: job.decoding.given() for job in own}
+            for bad in misfits:  # of a flag of all lines, rather than of a line's own value
+                shared = flags.items() & given[bad.number].items()
+                if bad.settings and {*bad.settings} <= {name for name, _ in shared}:
                     raise UsageError(bad.message, settings=bad.settings)
             self._refuse_bad(name, misfits)
             lines = {bad.number for bad in misfits}
