@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,8 +22,6 @@ from magnet_cli.cli.talk import Talk, printable
 from magnet_cli.errors import MagnetError, ModelNotFoundError, UsageError
 from magnet_cli.fields import panel
 from magnet_cli.files import write_error
-
-if TYPE_CHECKING:
 
 app = typer.Typer(
     name="models",
@@ -286,7 +284,6 @@ def remove(
 
 def _resolve(name: str, voice: Talk, offline: bool, repair: bool = False) -> Place:
     with loading(voice, name) as on_download:
-
         return find_place(name, offline=offline, progress=on_download, repair=repair)
 
 
