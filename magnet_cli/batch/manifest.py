@@ -178,7 +178,7 @@ def open_manifest(folder: Path, shard: Shard) -> Iterator[Manifest]:
     lock = _locked(_lock_of(path))
     try:
         _refuse_other_shards(folder, shard)
-        _refuse_another_file(Manifest.read_one(folder, shard))
+        _refuse_another_file(Manifest.read(folder, shard, alone=True))
         _remove_stale(folder, mark_of(path))
         manifest = Manifest.read(folder, shard)
         try:
