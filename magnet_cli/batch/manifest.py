@@ -29,9 +29,7 @@ from magnet_cli.targets import MANIFEST_STEM
 
 _LONGEST_LINE = 1_000_000  # bytes; prompts are far shorter (data.prompts)
 _STALE_SECONDS = 600.0  # a partial file not written for so long is abandoned
-_PATIENCE = (
-    2.0  # seconds to try for a lock, as shards that start take it for a moment to see if it is free
-)
+_PATIENCE = 2.0  # seconds to try for a lock: shards that start take others for a moment
 _STARTS = (b'{"run": ', b'{"file": ')  # of our lines
 
 

@@ -67,7 +67,9 @@ class Threads:
 
     def kill(self, actor: Any) -> None:
         self.killed.append(actor)
-        actor._actor.put(None)  # a thread cannot be killed, and one that waits would outlive the tests
+        actor._actor.put(
+            None
+        )  # a thread cannot be killed, and one that waits would outlive the tests
 
 
 class Handle:
