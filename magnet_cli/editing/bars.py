@@ -121,13 +121,11 @@ def _tried(
     model: Pipeline, direction: Direction, bars: BarsConfig, loop: bool, hooks: dict[str, Any]
 ) -> _Try:
     piece = pieces.extend(model, direction, frames_of(model, bars), **hooks)
-    with torch.inference_mode():
-        audio = model.codec.decode(piece.codes.to(model.device)).float().cpu()[0].clone()
+    audio = model.decode_audio(piece.codes.to(model.device))[0]
     heard = hear(audio.mean(0).numpy(), model.sample_rate)
     seconds = required(bars.seconds)
-    own = (
-        piece.bar * required(bars.bars) / model.frame_rate
-    )  # seconds of so many of the model's bars
+    # Seconds of so many of the model's bars.
+    own = piece.bar * required(bars.bars) / model.frame_rate
     held = cut_on_bars(heard, own, model.frame_rate, piece.bar)
     cut = held or cut_on_beat(heard, seconds, model.frame_rate, bars.beats, loop)
     if cut is None or cut.frames < SHORTEST:

@@ -136,11 +136,10 @@ def best_take(
     return best
 
 
-@torch.inference_mode()
 def _take(model: Pipeline, piece: Piece, frames: int, direction: Direction) -> Take:
     """Cut a piece of at least `frames` frames to about `frames`: to whole bars if they were repeated, or else
     to a whole number of beats, or else of its strongest pulse, or else to exactly `frames`."""
-    audio = model.codec.decode(piece.codes.to(model.device)).float().cpu()[0].mean(0).numpy()
+    audio = model.decode_audio(piece.codes.to(model.device))[0].mean(0).numpy()
     about = hear(audio, model.sample_rate), frames / model.frame_rate
     rate = model.frame_rate
     cut = cut_on_bars(*about, rate, piece.bar) or cut_on_beat(*about, rate)

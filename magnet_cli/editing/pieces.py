@@ -110,23 +110,20 @@ class Filler:
             self.request = dataclasses.replace(self.request, bars=tuple(bars))
         self._texts: list[Sessions] | None = None
 
-    def fill(
-        self, codes: Tensor, open_: Tensor, windows: Sequence[Window], seed: int | None = None
-    ) -> Iterator[Window]:
+    def fill(self, codes: Tensor, open_: Tensor, windows: Sequence[Window]) -> Iterator[Window]:
         """Fill the open codes of windows in place; yields each window when it is filled.
 
         Args:
             codes: int64 [1, K, T]; changed only where `open_` is true.
             open_: bool [1, K, T]; becomes false where a window is filled.
             windows: in the order to fill them.
-            seed: used in place of the direction's.
         """
-        seed = self.direction.seed if seed is None else seed
         for index, window in enumerate(windows):
             if self.on_window is not None:
                 self.on_window(index + 1, len(windows))
             part = slice(window.start, window.stop)
-            request = self._window(codes[..., part], ~open_[..., part], window_seed(seed, index))
+            seed = window_seed(self.direction.seed, index)
+            request = self._window(codes[..., part], ~open_[..., part], seed)
             sessions = self._sessions(window.start, window.stop)
             made = self.model.decode(request, self.on_step, sessions).to(codes.device)
             for start, stop in window.fill:
@@ -274,9 +271,8 @@ def inpaint(
     for start, stop in joined:
         open_[..., start:stop] = True
     given = ~open_
-    for _ in filler.fill(
-        filled, open_, around(frames, joined, model.segment_frames, filler.overlap)
-    ):
+    windows = around(frames, joined, model.segment_frames, filler.overlap)
+    for _ in filler.fill(filled, open_, windows):
         pass
     return Piece(filled, filler.describe("inpaint", given, regions=[list(r) for r in joined]))
 

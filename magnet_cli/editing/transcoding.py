@@ -259,15 +259,10 @@ def splice(
     for place in places:
         fade_in = slice(place.start - place.fade_in - start, place.start - start)
         fade_out = slice(place.stop - start, place.stop + place.fade_out - start)
+        before = crossfade(there[:, fade_in], made[:, fade_in])
         middle = made[:, fade_in.stop : fade_out.start]
-        samples = np.concatenate(
-            [
-                crossfade(there[:, fade_in], made[:, fade_in]),
-                middle,
-                crossfade(made[:, fade_out], there[:, fade_out]),
-            ],
-            axis=1,
-        )
+        after = crossfade(made[:, fade_out], there[:, fade_out])
+        samples = np.concatenate([before, middle, after], axis=1)
         patches.append(Patch(place.start - place.fade_in, sound.stored(samples)))
     return patches
 
