@@ -21,16 +21,13 @@ def locked(folder: Path, main: bool = True) -> Iterator[None]:
     The operating system holds the lock, so it is released when the process ends in any way.
     Raises UsageError: another run holds it.
     """
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
-    try:
-        if main:
-            lock.acquire()
-    except Timeout:
-        raise UsageError(
-            f"Another run is writing {folder}.",
-            "Wait until it ends, stop it, or use another folder.",
-        ) from None
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            if main:
+                held.enter_context(FileLock(folder / LOCK_NAME, timeout=0))
+        except Timeout:
+            raise UsageError(
+                f"Another run is writing {folder}.",
+                "Wait until it ends, stop it, or use another folder.",
+            ) from None
         yield
-    finally:
-        lock.release()

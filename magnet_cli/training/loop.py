@@ -307,10 +307,8 @@ class Trainer:
                 self.best = Best(self.step, losses.mean, self._valid_key)
                 weights = self.accelerator.get_state_dict(self.model)
                 if self.accelerator.is_main_process:
-                    try:
+                    with self._writing("The best model"):
                         self.output.keep_best(weights, self.best)
-                    except OSError as error:
-                        raise self._not_written("The best model", error) from error
         self.accelerator.wait_for_everyone()
         return losses
 
@@ -390,8 +388,7 @@ class Trainer:
         total = torch.zeros((), dtype=exact(device), device=device)
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
-            apart = contextlib.nullcontext() if last else self.accelerator.no_sync(self.model)
-            with apart:
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                 both, by_stream = self.model(batch.to(device))
                 loss = mean_loss(both, counts, self.config.prefix_weight)
                 # DDP and FSDP average gradients over processes, but the sum is needed.
@@ -447,7 +444,7 @@ class Trainer:
         here = sum(not bool(state.local(p).isfinite().all()) for p in self.model.parameters())
         if float(self._sum(torch.tensor(float(here), device=self.accelerator.device))):
             raise self._lost(f"Weights are not numbers after step {self.step}: they are not saved.")
-        try:
+        with self._writing(f"The checkpoint after step {self.step}"):
             saved = state.save_checkpoint(
                 self.accelerator,
                 self.ema,
@@ -456,27 +453,27 @@ class Trainer:
                 {"config": _plain(self.config), **self._data, "folder": os.getcwd()},
                 self.config.keep_checkpoints,
             )
-        except OSError as error:
-            raise self._not_written(f"The checkpoint after step {self.step}", error) from error
         self._keep_model()
         return saved
 
-    def _not_written(self, what: str, error: OSError) -> MagnetError:
-        last = state.latest_checkpoint(self.output.directory)
-        return MagnetError(
-            f"{what} could not be written: {error.strerror or error}.",
-            f"Free some space and continue with --resume; the last checkpoint is {last or 'none'}.",
-        )
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            last = state.latest_checkpoint(self.output.directory) or "none"
+            raise MagnetError(
+                f"{what} could not be written: {error.strerror or error}.",
+                f"Free some space and continue with --resume; the last checkpoint is {last}.",
+            ) from error
 
     def _keep_model(self) -> None:
         with self.ema.swapped():
             # Write within the context: without FSDP these are the parameters themselves, which swap back.
             weights = self.accelerator.get_state_dict(self.model)
             if self.accelerator.is_main_process:
-                try:
+                with self._writing("The model"):
                     self.output.update(weights)
-                except OSError as error:
-                    raise self._not_written("The model", error) from error
         self.accelerator.wait_for_everyone()
 
 

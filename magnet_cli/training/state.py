@@ -61,17 +61,16 @@ class Ema:
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
         """Within this context the model has the averaged weights, or its own if nothing was averaged yet."""
-        averaged = self.updates > 0  # before that, the averages are the initial weights
-        if averaged:
-            self._swap()
+        self._swap()
         try:
             yield
         finally:
-            if averaged:
-                self._swap()
+            self._swap()
 
     @torch.no_grad()
     def _swap(self) -> None:
+        if not self.updates:
+            return  # the averages are the initial weights
         for average, parameter in zip(self.shadow, self._parameters, strict=True):
             kept = parameter.detach().clone()
             parameter.copy_(average)
@@ -174,8 +173,7 @@ def load_checkpoint(accelerator: Any, ema: Ema, checkpoint: Path) -> int:
     _check_whole(checkpoint)
     try:
         accelerator.load_state(str(checkpoint))
-        saved = torch.load(checkpoint / _ema_name(accelerator), weights_only=True)
-        ema.load_state_dict(saved)
+        ema.load_state_dict(torch.load(checkpoint / _ema_name(accelerator), weights_only=True))
         step: int = checkpoint_record(checkpoint)["step"]
     except CheckpointError:
         raise
