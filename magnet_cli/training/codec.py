@@ -157,11 +157,10 @@ class _Run:
         self.origin["valid_sounds"] = valid and sounds_key(self.valid_clips, Path(valid))
 
     def _levels(self, name: str, clips: list[Path], sounds: str | None) -> LevelFile:
-        frames = math.ceil(
-            self.config.segment_duration * self.codec.sample_rate / self.codec.hop_length
-        )
+        codec, seconds = self.codec, self.config.segment_duration
+        frames = math.ceil(seconds * codec.sample_rate / codec.hop_length)
         path = self.out / f"levels-{name}.f16"
-        return write_levels(path, clips, str(sounds), self.codec, frames)
+        return write_levels(path, clips, str(sounds), codec, frames)
 
     # ----------------------------------------------------------------------------------- the run
 

@@ -263,7 +263,23 @@ def read_config(path: Path | None, overrides: dict[str, Any]) -> TrainConfig:
     Raises UsageError: the file is missing or not TOML, a field is unknown or of another type."""
     fields: dict[str, Any] = {} if path is None else toml_in(path)
     fields.update({name: value for name, value in overrides.items() if value is not None})
-    return config_from(fields, str(path or "the flags"))
+    where = str(path or "the flags")
+    settings = settings_of(TrainConfig)
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name not in settings:
+            raise UsageError(
+                f"{where} has an unknown field {shown(name)}.",
+                f"The fields are: {', '.join(settings)}.",
+            )
+        try:
+            values[name] = None if value is None else typed(settings[name].kind, value)
+        except NotOfTypeError as error:
+            raise UsageError(
+                f"{name} in {where} must be {error}, not {shown(value)}.",
+                "docs/training.md lists the fields.",
+            ) from None
+    return TrainConfig(**values)
 
 
 def weighed(given: str) -> tuple[str, float]:
@@ -309,27 +325,6 @@ def located(config: TrainConfig, out: Path) -> TrainConfig:
         codec=found(config.codec),
         text_encoder=found(config.text_encoder),
     )
-
-
-def config_from(fields: dict[str, Any], where: str) -> TrainConfig:
-    """Build settings from plain values, each converted to its field's type.
-    Raises UsageError: a field is unknown or of another type."""
-    settings = settings_of(TrainConfig)
-    values: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name not in settings:
-            raise UsageError(
-                f"{where} has an unknown field {shown(name)}.",
-                f"The fields are: {', '.join(settings)}.",
-            )
-        try:
-            values[name] = None if value is None else typed(settings[name].kind, value)
-        except NotOfTypeError as error:
-            raise UsageError(
-                f"{name} in {where} must be {error}, not {shown(value)}.",
-                "docs/training.md lists the fields.",
-            ) from None
-    return TrainConfig(**values)
 
 
 def to_toml(config: TrainConfig) -> str:

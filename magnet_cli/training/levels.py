@@ -104,7 +104,10 @@ def write_levels(
         "shape": list(shape),
     }
     said = path.with_suffix(".json")
-    told = _told(said)
+    try:  # what an earlier run wrote
+        told = reading.read_object(said, most=500_000_000)
+    except (OSError, reading.ReadError):
+        told = {}
     lengths = told.pop("lengths", [])
     # A file is only reused if it was written by this function, for the same clips and settings.
     size = 2 * math.prod(shape)
@@ -127,14 +130,6 @@ def write_levels(
     return LevelFile(np.load(path, mmap_mode="r"), tuple(lengths))
 
 
-def _told(said: Path) -> dict[str, Any]:
-    """The description of an earlier run's levels; empty if it cannot be read."""
-    try:
-        return reading.read_object(said, most=500_000_000)
-    except (OSError, reading.ReadError):
-        return {}
-
-
 def _are_lengths(lengths: Any, shape: tuple[int, int, int]) -> bool:
     if not isinstance(lengths, list) or len(lengths) != shape[0]:
         return False
@@ -153,9 +148,8 @@ def clip_levels(path: Path, codec: SpectralCodec, frames: int) -> Tensor:
     wanted = own * codec.hop_length
     samples = F.pad(samples[:, :wanted], (0, max(0, wanted - samples.shape[1])))
     margin = codec.spectrum.margin
-    amplitudes = codec.bands.amplitudes(
-        codec.spectrum.analyse(F.pad(samples, (margin, margin))).abs()
-    )
+    spectrum = codec.spectrum.analyse(F.pad(samples, (margin, margin)))
+    amplitudes = codec.bands.amplitudes(spectrum.abs())
     return torch.log1p(amplitudes / codec.config.floor)[0]
 
 

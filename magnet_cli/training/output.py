@@ -214,18 +214,14 @@ class Journal:
         self._board: Any = None
         if tensorboard:
             self._board = board_writer()(str(out / "tensorboard"), purge_step=steps_done)
-        kept = [line for line in self._lines() if _step_of(line) <= steps_done]
         if self.path.exists():
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+            # A kill may have cut off the last line.
+            lines = [line for line in text.split("\n")[:-1] if line.startswith("{")]
+            kept = [line for line in lines if _step_of(line) <= steps_done]
             with atomic_path(self.path) as partial:
                 partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._file = self.path.open("a", encoding="utf-8")
-
-    def _lines(self) -> list[str]:
-        """All complete lines: a kill may have cut off the last one."""
-        if not self.path.exists():
-            return []
-        text = self.path.read_text(encoding="utf-8", errors="replace")
-        return [line for line in text.split("\n")[:-1] if line.startswith("{")]
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record, which includes its step; its numbers also go to TensorBoard."""
