@@ -140,9 +140,8 @@ def places_of(clip: TokenClip) -> list[float]:
 
 @functools.lru_cache(maxsize=4)
 def _permutation(size: int, seed: int, round_: int) -> list[int]:
-    order: list[int] = torch.randperm(
-        size, generator=keyed_generator(seed, "order", round_)
-    ).tolist()
+    generator = keyed_generator(seed, "order", round_)
+    order: list[int] = torch.randperm(size, generator=generator).tolist()
     return order
 
 
@@ -312,10 +311,8 @@ class BatchDrawer:
 
 def spans_of(seed: int, items: Sequence[int], frames: int) -> tuple[Tensor, Tensor]:
     """For each item, u [B] and the noise [B, T] that determines its spans."""
-    drawn = [
-        torch.rand(frames + 1, generator=keyed_generator(seed, "spans", item)) for item in items
-    ]
-    both = torch.stack(drawn)
+    generators = (keyed_generator(seed, "spans", item) for item in items)
+    both = torch.stack([torch.rand(frames + 1, generator=each) for each in generators])
     return both[:, 0], both[:, 1:]
 
 

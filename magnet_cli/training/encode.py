@@ -378,10 +378,7 @@ def codec_hash(codec: AudioCodec) -> str:
     """A hash of the codebooks in half precision, as in files: equal if codes have the same meaning."""
     digest = hashlib.sha256(f"{codec.hop_length} {codec.sample_rate}".encode())
     vectors = codebooks_of(codec)
-    if vectors is not None:
-        tensors: dict[str, Tensor] = {"codebooks": vectors}
-    else:
-        tensors = dict(codec.state_dict())
+    tensors = codec.state_dict() if vectors is None else {"codebooks": vectors}
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].detach().to("cpu", torch.float16).numpy().tobytes())

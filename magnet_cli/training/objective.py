@@ -159,8 +159,7 @@ def batch_losses(
     streams, frames = batch.codes.shape[1:]
     own = lm.config.stage_streams[batch.stage]
     sums = torch.zeros(4, streams, dtype=exact(hidden.device), device=hidden.device)
-    asked = hidden.new_zeros((), dtype=torch.float32)
-    followed = hidden.new_zeros((), dtype=torch.float32)
+    asked = followed = hidden.new_zeros((), dtype=torch.float32)
     for k in range(streams):
         late = lm.pattern.delays[k]
         if k in own:

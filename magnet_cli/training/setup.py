@@ -73,9 +73,8 @@ def make_trainer(
     tokens = source.folders[0].format
     # Codec, text encoder and sizes are those of the existing folder; `resume` loads the weights. An
     # adapter's base is the model that the run started from: the folder's own model has the adapter merged.
-    own = going_on and not config.lora_rank
     spec = config
-    if own:
+    if going_on and not config.lora_rank:
         spec = dataclasses.replace(config, init=str(out.resolve()), codec=None, text_encoder=None)
     parts = parts_to_train(spec, tokens, out.resolve().name, progress)
     if spec.init is not None:
@@ -105,17 +104,15 @@ def make_trainer(
     half = accelerator.mixed_precision == "bf16" and accelerator.device.type != "cpu"
     if config.lora_rank and half:
         frozen_in_bfloat16(parts.lm)
-    encode_texts = TextCache(parts.text_encoder)
     held_out = None
     if config.valid is not None:
         held_out = Source((TokenFolder(config.valid),))
         Source((*source.folders, *held_out.folders))  # all of one codec
     elif config.valid_share:
         source, held_out = source.split(config.valid_share)
-    train = BatchDrawer(source, parts.lm.config, config, encode_texts)
-    valid = None
-    if held_out is not None:
-        valid = BatchDrawer(held_out, parts.lm.config, config, encode_texts)
+    alike = parts.lm.config, config, TextCache(parts.text_encoder)
+    train = BatchDrawer(source, *alike)
+    valid = None if held_out is None else BatchDrawer(held_out, *alike)
     trainer = Trainer(config, output, train, valid, accelerator)
     if trainer.accelerator.is_main_process and not going_on:
         output.create(config)
