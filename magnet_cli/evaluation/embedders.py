@@ -12,6 +12,7 @@ used as `--embedder mine` or `--embedder mine=ARGUMENT`.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -150,9 +151,8 @@ def _mel_filters() -> Tensor:
 
 def _plugins() -> dict[str, Callable[[], Load]]:
     """Entry points of other packages: the function that imports each, by name."""
-    from importlib.metadata import entry_points
-
-    return {entry.name: entry.load for entry in entry_points(group=ENTRY_POINTS)}
+    found = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return {entry.name: entry.load for entry in found}
 
 
 def _loaded(name: str, plugin: Callable[[], Load], argument: str | None, device: str) -> Embedder:

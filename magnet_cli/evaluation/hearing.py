@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import platformdirs
 import torch
 from torch import Tensor
 
 from magnet_cli.audio.sound import is_silent, mono_of, open_sound, resample
+from magnet_cli.checkpoints.registry import hashed
 from magnet_cli.errors import AudioFileError, MagnetError, UsageError
 from magnet_cli.evaluation.embedders import Judge, windows_of
 from magnet_cli.evaluation.sets import ClipSet, Fault, prompts_of
@@ -25,7 +26,6 @@ from magnet_cli.files import atomic_path
 from magnet_cli.foreign import reading
 from magnet_cli.foreign.reading import ReadError
 
-_CHUNK = 1 << 20  # bytes
 _AT_ONCE = 8  # windows
 
 Listen = Callable[[Sequence[Tensor]], Tensor]  # windows -> one row per window
@@ -66,8 +66,6 @@ class Cache:
 
 def user_cache() -> Cache:
     """A cache in the user's cache folder."""
-    import platformdirs
-
     return Cache(Path(platformdirs.user_cache_dir("magnet", appauthor=False)) / "embeddings")
 
 
@@ -115,15 +113,11 @@ def _are_rows(rows: Tensor) -> bool:
 
 def content_hash(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal. Raises AudioFileError: it cannot be read."""
-    digest: Any = hashlib.sha256()
     try:
-        with reading.open_regular(path) as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+        return hashed(path).hex()
     except (OSError, ReadError) as error:
         reason = reading.reason(error)
         raise AudioFileError(f"{path} cannot be read: {reason}.", "Check the name.") from error
-    return str(digest.hexdigest())
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from the hub's cache, a download or a folder, as models do.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,27 +26,36 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in order of preference
 _CLAP, _AST = "clap", "audio-spectrogram-transformer"
 
 
-class ClapEmbedder:
+class _Learned:
+    """A model on a device, and its feature extractor."""
+
+    def __init__(self, name: str, identity: str, device: str, model: Any, extractor: Any) -> None:
+        self.name, self.identity = name, identity
+        self._model, self._extractor, self._device = model.to(device).eval(), extractor, device
+        self.sample_rate = int(extractor.sampling_rate)
+
+    def _features(self, windows: Sequence[Tensor]) -> Any:
+        return self._extractor(
+            [window.numpy() for window in windows],
+            sampling_rate=self.sample_rate,
+            return_tensors="pt",
+        ).to(self._device)
+
+
+class ClapEmbedder(_Learned):
     """CLAP, which embeds sound and text in one space."""
 
     def __init__(self, folder: Path, name: str, device: str) -> None:
         """Load the model from a folder. Raises CheckpointError: it cannot be loaded."""
         parts = _load(folder, _CLAP, ("ClapModel", "ClapFeatureExtractor", "AutoTokenizer"))
-        self._model, self._extractor, self._tokenizer = parts
-        self._model.to(device).eval()
-        self._device = device
-        self.name, self.identity = name, f"clap 1 {_identity(folder)}"
-        self.sample_rate = int(self._extractor.sampling_rate)
+        *both, self._tokenizer = parts
+        super().__init__(name, f"clap 1 {_identity(folder)}", device, *both)
         self.window = int(self._extractor.nb_max_samples)
 
     @torch.inference_mode()
     def embed(self, windows: Sequence[Tensor]) -> Tensor:
         """See Embedder. Not normalised, because windows are averaged over a clip first."""
-        inputs = self._extractor(
-            [window.numpy() for window in windows],
-            sampling_rate=self.sample_rate,
-            return_tensors="pt",
-        ).to(self._device)
+        inputs = self._features(windows)
         # The extractor marks a random sound as too long even if all fit (for models with fusion).
         longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=self._device)
         heard = self._model.audio_model(inputs["input_features"], is_longer=longer).pooler_output
@@ -65,17 +75,13 @@ class ClapEmbedder:
         return found.float().cpu()
 
 
-class AstClassifier:
+class AstClassifier(_Learned):
     """AST, which classifies sound."""
 
     def __init__(self, folder: Path, name: str, device: str) -> None:
         """Load the model from a folder. Raises CheckpointError: it cannot be loaded."""
-        wanted = ("ASTForAudioClassification", "ASTFeatureExtractor")
-        self._model, self._extractor = _load(folder, _AST, wanted)
-        self._model.to(device).eval()
-        self._device = device
-        self.name, self.identity = name, f"ast 1 {_identity(folder)}"
-        self.sample_rate = int(self._extractor.sampling_rate)
+        both = _load(folder, _AST, ("ASTForAudioClassification", "ASTFeatureExtractor"))
+        super().__init__(name, f"ast 1 {_identity(folder)}", device, *both)
         # Frames of 25 ms every 10 ms.
         hop, frame = self.sample_rate // 100, self.sample_rate // 40
         self.window, self._frame = (int(self._extractor.max_length) - 1) * hop + frame, frame
@@ -87,12 +93,7 @@ class AstClassifier:
             torch.nn.functional.pad(window, (0, max(0, self._frame - len(window))))
             for window in windows
         ]
-        inputs = self._extractor(
-            [window.numpy() for window in padded],
-            sampling_rate=self.sample_rate,
-            return_tensors="pt",
-        ).to(self._device)
-        logits: Tensor = self._model(**inputs).logits
+        logits: Tensor = self._model(**self._features(padded)).logits
         return logits.float().softmax(-1).cpu()
 
 
@@ -105,7 +106,6 @@ def load_clap(
         UsageError: the extra `eval` is not installed.
         ModelNotFoundError, CheckpointError: it could not be fetched, or is another kind of model.
     """
-    _need_transformers()
     return ClapEmbedder(_folder(spec, offline, progress), short_name(spec), device)
 
 
@@ -113,21 +113,15 @@ def load_classifier(
     spec: str, *, device: str = "cpu", offline: bool = False, progress: Callable | None = None
 ) -> AstClassifier:
     """Load AST from its name on the hub or a folder; raises what `load_clap` raises."""
-    _need_transformers()
     return AstClassifier(_folder(spec, offline, progress), short_name(spec), device)
-
-
-def _need_transformers() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("transformers") is None:
-        raise UsageError(
-            "Learned judges need transformers.", "Install them: pip install 'magnet-cli[eval]'."
-        )
 
 
 def _folder(spec: str, offline: bool, progress: Callable | None) -> Path:
     """The folder of a judge's files, downloaded if necessary."""
+    if importlib.util.find_spec("transformers") is None:
+        raise UsageError(
+            "Learned judges need transformers.", "Install them: pip install 'magnet-cli[eval]'."
+        )
     folder = Path(spec).expanduser()
     if folder.is_dir():
         return folder
@@ -202,6 +196,5 @@ def _identity(folder: Path) -> str:
     """A hash of the weights and the configuration."""
     digest = hashlib.sha256()
     for name in sorted(_needed([path.name for path in folder.iterdir() if path.is_file()])):
-        digest.update(f"{name}\0".encode())
-        digest.update(content_hash(folder / name).encode())
+        digest.update(f"{name}\0{content_hash(folder / name)}".encode())
     return digest.hexdigest()
