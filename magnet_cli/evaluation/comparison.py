@@ -89,14 +89,9 @@ class Judges:
                 "Without a reference there is nothing to compare with.", "Add --reference DIR."
             )
 
-    def wants(self, metric: str) -> bool:
-        """Whether a metric was asked for, by name or by default."""
-        return self.metrics is None or metric in self.metrics
-
-    @property
-    def measure_distances(self) -> bool:
-        """Whether kad or fad is asked for."""
-        return self.wants("kad") or self.wants("fad")
+    def wants(self, *metrics: str) -> bool:
+        """Whether one of the metrics was asked for, by name or by default."""
+        return self.metrics is None or not {*metrics}.isdisjoint(self.metrics)
 
     @property
     def _readers(self) -> list[TextEmbedder]:
@@ -106,7 +101,7 @@ class Judges:
         """The judges that are needed, each with its method to call."""
         found: list[tuple[Judge, Listen]] = []
         for one in self.embedders:
-            if self.measure_distances or (self.wants("clap") and one in self._readers):
+            if self.wants("kad", "fad") or (self.wants("clap") and one in self._readers):
                 found.append((one, one.embed))
         if self.classifier is not None and self.wants("kl"):
             found.append((self.classifier, self.classifier.classify))
@@ -171,7 +166,7 @@ class _Measuring:
 
         for embedder in self.embedders.values():
             name = self.headings[embedder.identity]
-            if self.reference is not None and self.judges.measure_distances:
+            if self.reference is not None and self.judges.wants("kad", "fad"):
                 if embedder.name == MEL:
                     self.notes.append(
                         "mel does not judge perception: it compares spectra and ignores melody and rhythm."

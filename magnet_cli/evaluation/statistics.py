@@ -34,12 +34,7 @@ class Estimate:
 
     def record(self) -> dict[str, Any]:
         """Values for JSON, which has no NaN."""
-        return {
-            "value": _finite(self.value),
-            "low": _finite(self.low),
-            "high": _finite(self.high),
-            "count": self.count,
-        }
+        return {k: v if math.isfinite(v) else None for k, v in vars(self).items()}
 
 
 def mean_estimate(
@@ -189,7 +184,3 @@ def _student(freedom: float) -> float:
     from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, freedom))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

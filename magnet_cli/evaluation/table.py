@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,11 @@ class Line:
     role: str  # "system", "floor" or "ceiling"
     cells: dict[str, Estimate]  # by column key; columns that do not apply are missing
 
+    def record(self) -> dict[str, Any]:
+        """The row as JSON types."""
+        figures = {key: cell.record() for key, cell in self.cells.items()}
+        return {"name": self.name, "role": self.role, "figures": figures}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -55,24 +60,13 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """The result as JSON types."""
-
-        def lines(of: Sequence[Line]) -> list[dict[str, Any]]:
-            return [
-                {
-                    "name": line.name,
-                    "role": line.role,
-                    "figures": {key: cell.record() for key, cell in line.cells.items()},
-                }
-                for line in of
-            ]
-
         return {
             "reference": self.reference,
             "clips": self.clips,
             "columns": [vars(column) for column in self.columns],
-            "rows": lines(self.lines),
+            "rows": [line.record() for line in self.lines],
             "baseline": self.baseline,
-            "differences": lines(self.differences),
+            "differences": [line.record() for line in self.differences],
             "faults": [{"set": name, **vars(fault)} for name, fault in self.faults],
             "notes": list(self.notes),
             "level": LEVEL,
@@ -82,26 +76,17 @@ class Comparison:
         """Tables of figures and of differences, followed by the notes."""
         digits = {column.key: self._digits(column.key) for column in self.columns}
         heads = [column.heading for column in self.columns]
+
+        def figures(line: Line, worded: Callable[[Estimate | None, int], str]) -> list[str]:
+            return [worded(line.cells.get(key), shown) for key, shown in digits.items()]
+
         rows = [
-            [
-                line.name,
-                str(self.clips[line.name]) if line.name in self.clips else ABSENT,
-                *(in_words(line.cells.get(c.key), digits[c.key]) for c in self.columns),
-            ]
+            [line.name, str(self.clips.get(line.name, ABSENT)), *figures(line, in_words)]
             for line in self.lines
         ]
         text = [markdown_table(["", "clips", *heads], rows)]
         if self.differences:
-            rows = [
-                [
-                    line.name,
-                    *(
-                        difference_in_words(line.cells.get(c.key), digits[c.key])
-                        for c in self.columns
-                    ),
-                ]
-                for line in self.differences
-            ]
+            rows = [[one.name, *figures(one, difference_in_words)] for one in self.differences]
             head = f"minus {self.baseline}"
             text.append(markdown_table([head, *heads], rows))
         notes = [*self.notes, f"In brackets: {100 * LEVEL:.0f} % intervals over clips."]
