@@ -44,8 +44,7 @@ def read_key(path: Path) -> dict[str, Any]:
             f"{path} is not the key of a listening test ({reading.reason(error)}).",
             "Give the folder that magnet listen make wrote.",
         ) from error
-    found: dict[str, Any] = key
-    return found
+    return key
 
 
 def read_answers(

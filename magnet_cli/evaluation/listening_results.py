@@ -252,11 +252,8 @@ def _attentive(
     """Apply EnCodec's rule (Défossez et al., 2022, section 4.3): listeners kept, and dropped."""
     kept, dropped = [], []
     for one in listeners:
-        ratings = {
-            name: row[~np.isnan(row)]
-            for name in (REFERENCE, ANCHOR)
-            for row in [_matrix([one], key, name, "quality")[0]]
-        }
+        found = {name: _matrix([one], key, name, "quality") for name in (REFERENCE, ANCHOR)}
+        ratings = {name: row[~np.isnan(row)] for name, row in found.items()}
         low, high = (ratings[REFERENCE] < 90), (ratings[ANCHOR] > 80)
         if len(low) and low.mean() >= 0.2:
             what = f"the hidden reference is under 90 in {int(low.sum())} of {len(low)} cases"
@@ -286,12 +283,8 @@ def _agreeing(
             if shared.sum() < _CASES:
                 continue
             mean = np.nansum(others[:, shared], axis=0) / count[shared]
-            spread = row[shared].std() * mean.std()
-            agreement = (
-                float(((row[shared] - row[shared].mean()) * (mean - mean.mean())).mean() / spread)
-                if spread > 0
-                else 0.0  # all ratings are equal
-            )
+            varied = row[shared].std() * mean.std() > 0  # or all ratings are equal
+            agreement = float(np.corrcoef(row[shared], mean)[0, 1]) if varied else 0.0
             found.append((agreement, place))
         if not found or min(found)[0] >= _AGREEMENT:
             break

@@ -24,7 +24,8 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     means = [rows.double().mean(0) for rows in (first, second)]
     one, two = (torch.cov(rows.double().T).reshape(rows.shape[1], -1) for rows in (first, second))
     # trace sqrt(one @ two): both are positive semidefinite, so a symmetric matrix has the same eigenvalues.
-    root = _square_root(one)
+    values, vectors = torch.linalg.eigh(one)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     values = torch.linalg.eigvalsh(root @ two @ root).clamp(min=0)
     apart = (means[0] - means[1]).square().sum()
     distance = apart + one.trace() + two.trace() - 2 * values.sqrt().sum()
@@ -125,9 +126,3 @@ def divergences(reference: Tensor, other: Tensor) -> Tensor:
 def cosines(first: Tensor, second: Tensor) -> Tensor:
     """Cosine similarity of rows, [N, D] and [N, D] -> [N]."""
     return torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=-1)
-
-
-def _square_root(matrix: Tensor) -> Tensor:
-    """Square root of a symmetric positive semidefinite matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T

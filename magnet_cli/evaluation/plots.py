@@ -6,23 +6,22 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from PIL import Image, ImageDraw, ImageFont
 
 from magnet_cli.evaluation.statistics import Estimate
 from magnet_cli.evaluation.table import Comparison
 from magnet_cli.files import written
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
-
 _ROW, _PANEL, _NAMES, _PAD, _HEAD, _BELOW = 30, 330, 300, 24, 64, 44  # pixels
 _FONT = 15
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _PAPER, _INK, _FAINT = (255, 255, 255), (40, 40, 40), (215, 215, 215)
 _MARK, _BASE = (47, 93, 158), (176, 84, 44)
 # Replacements for characters that pillow's built-in font lacks.
-_WORDS = {"↓": "(lower is better)", "↑": "(higher is better)", "∞": " extrapolated", "−": "-"}
+_WORDS = str.maketrans(
+    {"↓": "(lower is better)", "↑": "(higher is better)", "∞": " extrapolated", "−": "-"}
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ def draw_intervals(
         def x(value: float, left: int = left, low: float = low, high: float = high) -> float:
             return left + 10 + (value - low) / (high - low) * (_PANEL - 20)
 
-        pen.text((left + _PANEL // 2, _HEAD - 18), _plain(panel.heading), _INK, font, anchor="mm")
+        heading = panel.heading.translate(_WORDS)
+        pen.text((left + _PANEL // 2, _HEAD - 18), heading, _INK, font, anchor="mm")
         bottom = _HEAD + len(rows) * _ROW
         tick = math.ceil(low / step) * step
         while tick <= high + step * 1e-9:
@@ -114,16 +114,9 @@ def draw_comparison(
     draw_intervals(path, [line.name for line in lines], panels, title, marked)
 
 
-def _plain(text: str) -> str:
-    """Replace characters that the font lacks."""
-    for sign, words in _WORDS.items():
-        text = text.replace(sign, words)
-    return text
-
-
-def _fitting(name: str, pen: object, font: object) -> str:
+def _fitting(name: str, pen: ImageDraw.ImageDraw, font: _Font) -> str:
     """Shorten a name to fit left of the panels."""
-    while pen.textlength(name, font) > _NAMES - 20:  # type: ignore[attr-defined]
+    while pen.textlength(name, font) > _NAMES - 20:
         name = name[:-2].rstrip("…") + "…"
     return name
 
@@ -217,9 +210,7 @@ class _Axis:
         return self._first + share * (self._last - self._first)
 
 
-def _sheet(width: int, height: int) -> tuple[Image, ImageDraw, FreeTypeFont | ImageFont]:
+def _sheet(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw, _Font]:
     """An empty image, its drawing context and the font."""
-    from PIL import Image, ImageDraw, ImageFont
-
     image = Image.new("RGB", (width, height), _PAPER)
     return image, ImageDraw.Draw(image), ImageFont.load_default(_FONT)

@@ -116,12 +116,9 @@ def _fill(module: nn.Module) -> None:
     noise = torch.randn(1_000_003, generator=generator).mul_(0.02)
     for name, parameter in module.named_parameters():
         if parameter.dim() > 1:
-            flat, start = parameter.view(-1), 0
             block = noise.to(parameter.device, parameter.dtype)
-            while start < len(flat):
-                part = flat[start : start + len(block)]
+            for part in parameter.view(-1).split(len(block)):
                 part.copy_(block[: len(part)])
-                start += len(part)
         else:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
 
