@@ -51,13 +51,9 @@ def check_model(model: Pipeline) -> Iterator[Finding]:
             yield Finding(name, False, said)
 
 
-class _WrongError(Exception):
-    """A check failed."""
-
-
 def _expect(right: bool, what: str) -> None:
     if not right:
-        raise _WrongError(what)
+        raise ValueError(what)
 
 
 def _weights(model: Pipeline) -> str:

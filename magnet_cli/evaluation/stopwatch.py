@@ -162,12 +162,12 @@ class _Peak:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         elif self._device.type == "cpu":
-            _give_back()
-            try:
+            # Return freed memory (such as weights before quantisation) to the system, as glibc may not.
+            with suppress(AttributeError, OSError, TypeError):  # not glibc
+                ctypes.CDLL(None).malloc_trim(0)
+            with suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: resets the peak
                 self.bytes = 0
-            except OSError:
-                self.bytes = None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,12 +177,6 @@ class _Peak:
             status = Path("/proc/self/status").read_text()
             said = [line.split() for line in status.splitlines() if line.startswith("VmHWM:")]
             self.bytes = int(said[0][1]) * 1024 if said else None
-
-
-def _give_back() -> None:
-    """Return freed memory (such as weights before quantisation) to the system, which glibc may not do."""
-    with suppress(AttributeError, OSError, TypeError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _wait(device: torch.device) -> None:
