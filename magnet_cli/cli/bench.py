@@ -116,9 +116,7 @@ def bench(
     ctx: typer.Context,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.png", help="Also draw throughput over latency.", show_default=False
-        ),
+        typer.Option(metavar="FILE.png", help="Also draw throughput over latency."),
     ] = None,
     *,
     what: BenchOptions,

@@ -33,7 +33,6 @@ def config(
             envvar="MAGNET_PROFILE",
             help="Show the defaults with a profile.",
             autocompletion=complete_profile,
-            show_default=False,
         ),
     ] = None,
     path: Annotated[

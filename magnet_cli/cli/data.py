@@ -83,7 +83,6 @@ def encode(
     codec: Annotated[
         str,
         typer.Option(
-            "--codec",
             metavar="NAME",
             help="The model (name, hub id or folder) whose codec is used, or a codec's folder.",
             autocompletion=complete_model,

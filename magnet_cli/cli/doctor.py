@@ -54,7 +54,6 @@ def doctor(
             metavar="NAME",
             help="Also check this model.",
             autocompletion=complete_model,
-            show_default=False,
         ),
     ] = None,
     dtype: Annotated[

@@ -68,10 +68,8 @@ def edit(
     region: Annotated[
         list[str],
         typer.Option(
-            "--region",
             metavar="FROM-TO",
             help="Region to replace, in seconds (2.0-5.5) or minutes (1:02-1:05.5). Repeatable.",
-            show_default=False,
         ),
     ],
     through_codec: Annotated[

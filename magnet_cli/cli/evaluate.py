@@ -89,12 +89,11 @@ def evaluate(
             metavar="FOLDER",
             help="Folders to measure: batches, or sounds with .txt captions. The first is the baseline "
             "for differences.",
-            show_default=False,
         ),
     ],
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Also draw the figures.", show_default=False),
+        typer.Option(metavar="FILE.png", help="Also draw the figures."),
     ] = None,
     *,
     judges: JudgeOptions,

@@ -59,9 +59,7 @@ def extend(
     source: Source,
     prompts: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PROMPT", help="Describes the sound. Several need `--at`.", show_default=False
-        ),
+        typer.Argument(metavar="PROMPT", help="Describes the sound. Several need `--at`."),
     ],
     to: Annotated[
         float,

@@ -36,9 +36,7 @@ _MOST_SHOWN = 20  # unreadable sounds to list; --json and the page list all
 def gallery(
     folder: Annotated[
         Path,
-        typer.Argument(
-            metavar="DIR", help="A batch's folder, or any folder of sounds.", show_default=False
-        ),
+        typer.Argument(metavar="DIR", help="A batch's folder, or any folder of sounds."),
     ],
     title: Annotated[
         str | None,

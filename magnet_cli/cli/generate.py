@@ -75,7 +75,6 @@ def gen(
         typer.Argument(
             metavar="PROMPT",
             help="Describes the sound. Each makes its own file; `-` reads one prompt from stdin.",
-            show_default=False,
         ),
     ],
     loop: Annotated[

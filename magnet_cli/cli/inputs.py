@@ -36,9 +36,7 @@ Cues = Sequence[tuple[float, str]]
 # The first argument of commands that take a sound.
 Source = Annotated[
     str,
-    typer.Argument(
-        metavar="IN", help="A sound file of any format, or `-` for stdin.", show_default=False
-    ),
+    typer.Argument(metavar="IN", help="A sound file of any format, or `-` for stdin."),
 ]
 
 

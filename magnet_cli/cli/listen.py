@@ -45,7 +45,6 @@ def make(
         typer.Argument(
             metavar="NAME=DIR",
             help="Systems, each a name and a folder: a batch's, or sounds with .txt captions.",
-            show_default=False,
         ),
     ],
     folder: Annotated[
@@ -55,7 +54,6 @@ def make(
             "-O",
             metavar="STUDY",
             help="Folder for the page and the key.",
-            show_default=False,
         ),
     ],
     test: Annotated[
@@ -68,9 +66,7 @@ def make(
     ] = "mos",
     reference: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Real recordings for the same prompts.", show_default=False
-        ),
+        typer.Option(metavar="DIR", help="Real recordings for the same prompts."),
     ] = None,
     clips: Annotated[
         int | None,
@@ -79,7 +75,6 @@ def make(
             min=1,
             max=1000,
             help="Number of prompts, drawn from those that all systems answered. Default: all, at most 20.",
-            show_default=False,
         ),
     ] = None,
     title: Annotated[
@@ -92,7 +87,6 @@ def make(
             min=0,
             max=MAX_SEED,
             help="Seed for the draw and the orders. Default: random.",
-            show_default=False,
         ),
     ] = None,
     force: Annotated[
@@ -159,12 +153,11 @@ def results(
         typer.Argument(
             metavar="ANSWERS",
             help="JSON files that listeners sent, or folders of them.",
-            show_default=False,
         ),
     ],
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Also draw the means.", show_default=False),
+        typer.Option(metavar="FILE.png", help="Also draw the means."),
     ] = None,
     *,
     talk: TalkOptions,

@@ -122,7 +122,7 @@ class SweepDecodingOptions:
 def sweep(
     source: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="Prompts, as for `magnet batch`.", show_default=False),
+        typer.Argument(metavar="FILE", help="Prompts, as for `magnet batch`."),
     ],
     folder: Annotated[
         Path,
@@ -131,7 +131,6 @@ def sweep(
             "-O",
             metavar="DIR",
             help="Folder for rows and tables.",
-            show_default=False,
         ),
     ],
     force: Annotated[

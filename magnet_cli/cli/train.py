@@ -298,10 +298,8 @@ def train_codec(
     data: Annotated[
         str,
         typer.Option(
-            "--data",
             help="Manifest or folder of sounds.",
             rich_help_panel="Data",
-            show_default=False,
         ),
     ],
     talk: TalkOptions,

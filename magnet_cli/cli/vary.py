@@ -58,17 +58,14 @@ def vary(
     strength: Annotated[
         float | None,
         typer.Option(
-            "--strength",
             metavar="0..1",
             help="0: the input through the codec; 1: keep nothing of it. "
             f"Default: {HALF}, and 1 with --keep-streams.",
-            show_default=False,
         ),
     ] = None,
     keep_streams: Annotated[
         int,
         typer.Option(
-            "--keep-streams",
             metavar="N",
             help="Keep the N coarsest streams whole and decode only the finer ones.",
             min=0,
