@@ -41,7 +41,7 @@ class Setting:
     # Flags, such as "--model -m" or "--sample/--greedy"; "": the name in kebab-case. The first also names the
     # column of prompt files.
     flags: str = ""
-    metavar: str | None = None  # with a comma: several values in one text
+    metavar: str | None = None  # None: by type; with a comma: several values in one text
     # Bounds of a number, or of each of several.
     low: float = -math.inf
     above: float = -math.inf

@@ -28,7 +28,7 @@ MOST_VARIATIONS = 10_000  # per prompt
 
 DECODING, PARTNERS, OUTPUT = "Decoding", "More than one model", "Sound file"
 _decoding, _partners, _output, _bars = map(panel, (DECODING, PARTNERS, OUTPUT, "Beat"))
-_NUMBER: dict[str, Any] = {"metavar": "X", "low": 0, "below": 1e4}
+_NUMBER: dict[str, Any] = {"low": 0, "below": 1e4}
 _PROBABILITY: dict[str, Any] = {"low": 0, "high": 1, "words": "a number from 0 (off) to 1"}
 _COUNT: dict[str, Any] = {"low": 0, "words": "a whole number from 0 (off)"}
 
@@ -59,13 +59,10 @@ class DecodingConfig:
     )
     top_p: float | None = _decoding(
         "Sample from the likeliest codes whose probabilities sum to X; 0: off.",
-        metavar="X",
         usual=0.9,
         **_PROBABILITY,
     )
-    top_k: int | None = _decoding(
-        "Sample from the N likeliest codes; 0: off.", metavar="N", usual=0, **_COUNT
-    )
+    top_k: int | None = _decoding("Sample from the N likeliest codes; 0: off.", usual=0, **_COUNT)
     use_sampling: bool | None = _decoding(
         "Sample codes, or take the likeliest. Default: sample.",
         flags="--sample/--greedy",
@@ -116,7 +113,6 @@ class DecodingConfig:
     )
     span_len: int | None = _decoding(
         "Frames in a masked span. Default: the checkpoint's own, usually 3.",
-        metavar="N",
         low=1,
         only="masked",
     )
@@ -140,7 +136,6 @@ class DecodingConfig:
     )
     subcodes_context: int | None = _decoding(
         "Frames on each side that streams after the first attend to; -1: all. Default: the checkpoint's.",
-        metavar="N",
         low=-1,
         words="a whole number from 0, or -1 for no restriction",
         only="masked",
@@ -245,7 +240,6 @@ class OutputConfig:
     )
     channels: int | None = _output(
         "1 (mono) or 2 (stereo). Default: the model's.",
-        metavar="N",
         low=1,
         high=2,
         words="1 (mono) or 2 (stereo)",
@@ -258,7 +252,6 @@ class OutputConfig:
     lufs: float = _output(
         "Loudness in LUFS (ITU-R BS.1770-4).",
         -14.0,
-        metavar="X",
         low=-70,
         high=0,
         words="a loudness from -70 to 0 LUFS",
@@ -267,7 +260,6 @@ class OutputConfig:
     peak: float = _output(
         "Limiter ceiling in dBFS.",
         -1.0,
-        metavar="X",
         low=-60,
         high=0,
         words="a ceiling from -60 to 0 dBFS",
@@ -343,17 +335,15 @@ class BarsConfig:
     bpm: float | None = _bars(
         "Beats per minute, with --bars: tries a few seeds and stretches the one with the nearest beat, by "
         f"{100 * MOST_STRETCH:g} % at most. Needs the extra `tempo`.",
-        metavar="X",
         low=40,
         high=240,
     )
     bars: int | None = _bars(
-        "Length in bars of four beats, instead of --duration.", metavar="N", low=1, high=MOST_BARS
+        "Length in bars of four beats, instead of --duration.", low=1, high=MOST_BARS
     )
     tries: int | None = _bars(
         f"Seeds to try for --bpm, or for a loop while its beat is uncertain. Default: {TRIES} for --bpm, "
         f"{LOOP_TRIES} for a loop.",
-        metavar="N",
         low=1,
         high=100,
     )

@@ -72,10 +72,9 @@ class BenchOptions:
         low=1,
         high=10_000,
     )
-    repeats: int = _what("Runs per row.", 3, metavar="N", low=1, high=1000)
+    repeats: int = _what("Runs per row.", 3, low=1, high=1000)
     sample: int | None = _what(
         "Time only N steps of each kind and estimate the rest, for large models on slow machines.",
-        metavar="N",
         low=1,
         high=10_000,
     )

@@ -60,7 +60,6 @@ class JudgeOptions:
     bootstrap: int = _judges(
         "Bootstrap draws for the intervals of means.",
         2000,
-        metavar="N",
         low=100,
         high=1_000_000,
         words="a whole number from 100 to 1,000,000",
@@ -74,9 +73,7 @@ class PlaceOptions:
     device: str = _place(
         "auto, cpu, cuda, cuda:1 or mps.", "auto", metavar="NAME", show_default=False
     )
-    threads: int | None = _place(
-        "CPU threads. Default: torch's choice.", metavar="N", low=1, high=1024
-    )
+    threads: int | None = _place("CPU threads. Default: torch's choice.", low=1, high=1024)
     offline: bool = _place("Never use the network (as HF_HUB_OFFLINE=1 does).", False)
 
 

@@ -26,7 +26,7 @@ _EVERYDAY = frozenset(
 )
 
 # Metavars of flags without one, in place of typer's, which are Python's type names.
-_TAKES = {"bool": "", "int": "N", "float": "X", "path": "FILE", "str": "TEXT"}
+METAVARS = {"bool": "", "int": "N", "float": "X", "path": "FILE", "str": "TEXT"}
 
 
 class _Help:
@@ -39,8 +39,8 @@ class _Help:
             said = re.fullmatch(r"<(?:list\[)?(\w+)\b.*>", each.display_type_rich(ctx=ctx) or "")
             if each.param_type_name == "argument":
                 each.display_type_rich = lambda ctx: ""  # the name is enough
-            elif said and said[1] in _TAKES:
-                each.metavar = _TAKES[said[1]]
+            elif said and said[1] in METAVARS:
+                each.metavar = METAVARS[said[1]]
         if self.rich_markup_mode and shutil.get_terminal_size().columns >= _ROOM:
             super().format_help(ctx, formatter)  # type: ignore[misc]
             return

@@ -23,6 +23,7 @@ import typer
 
 from magnet_cli.checkpoints import registry
 from magnet_cli.cli import configuration
+from magnet_cli.cli.help import METAVARS
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import (
     SECONDS,
@@ -203,8 +204,8 @@ def _parameter(each: Setting, over_a_file: bool = False) -> inspect.Parameter:
         default, option = None, {"show_default": False}
     elif is_choice:
         metavar = "|".join(get_args(kind))
-    elif kind is bool:
-        metavar = ""
+    elif metavar is None:
+        metavar = METAVARS.get(kind.__name__.lower())
     elif each.is_joined and default is not None:
         default = ",".join(f"{value:g}" for value in default)
     if not names:
@@ -292,7 +293,6 @@ class ModelOptions:
     )
     threads: int | None = _model(
         "CPU threads. Default: all; a small model has one for each pass.",
-        metavar="N",
         low=1,
         high=1024,
     )
@@ -322,18 +322,16 @@ class SeedOptions:
         "Number of variations; number i, from 0, has seed + i. Default: 1.",
         1,
         flags="--num -n",
-        metavar="N",
         low=1,
         high=MOST_VARIATIONS,
     )
     seed: int | None = _clip(
         "The same seed and settings make the same sound. Default: random, and printed.",
-        metavar="N",
         low=0,
         high=MAX_SEED,
         words="a whole number from 0 to 2^63 - 1",
     )
-    negative: str | None = _clip("Negative prompt: guidance steers away from it.", metavar="TEXT")
+    negative: str | None = _clip("Negative prompt: guidance steers away from it.")
 
 
 def seconds_of(text: str | float) -> float:
@@ -431,7 +429,7 @@ class FileOptions:
 class CodesFileOptions(FileOptions):
     """Flags for output files of commands whose whole output is decoded from codes."""
 
-    codes: Path | None = _files("Also save the codes, as .npz [streams, frames].", metavar="FILE")
+    codes: Path | None = _files("Also save the codes, as .npz [streams, frames].")
 
 
 @dataclass(frozen=True)
