@@ -194,25 +194,39 @@ class Clip:
         """
         output = output.decided(target.format)
         kept = self.making.record(self.settings, self.item, output)
-        saved = save_sound(
-            target,
-            self._chunks(on_step),
-            self.sample_rate,
-            self.codes[0],
-            output,
-            kept,
-            stdout,
-            loop=self.loop is not None,
-            bpm=None if self.beat is None else self.beat.bpm,
-        )
+        made = None
+        try:
+            with (
+                nullcontext() if target.codes is None else draft(target.codes, target.force) as made
+            ):
+                if made is not None:
+                    # Written before the sound, renamed after it.
+                    codes, settings = self.codes[0].numpy(), np.array(json.dumps(kept))
+                    with made.path.open("wb") as file:
+                        np.savez_compressed(file, codes=codes.astype(np.int32), settings=settings)
+                written = write_sound(
+                    _place(target, stdout),
+                    self._chunks(on_step),
+                    self.sample_rate,
+                    target.format,
+                    output,
+                    kept,
+                    replace=target.force,
+                    loop=self.loop is not None,
+                    bpm=None if self.beat is None else self.beat.bpm,
+                )
+        except OSError as error:
+            raise write_error(target.codes or target.where, error) from error
+        loudness = written.loudness
         if "edit" in self.settings and self.settings["known_codes"] and self.loop is None:
             # Silences may come from the input, so no warning is due.
-            assert saved.loudness is not None
-            saved = replace(saved, loudness=replace(saved.loudness, silences=()))
+            loudness = replace(loudness, silences=())
         more: dict[str, Any] = {} if self.loop is None else {"seamless": self.loop.seamless}
         if self.tried > 1:
             more |= {"taken_seed": kept["seed"], "tried": self.tried}
-        return replace(saved, more=more)
+        at = replace(target, path=written.path, codes=None if made is None else made.final)
+        size = written.duration, written.sample_rate, written.channels
+        return SavedClip(at, *size, loudness, kept, target, more)
 
     def _chunks(self, on_step: OnStep | None) -> Iterable[Samples]:
         length = None
@@ -220,8 +234,7 @@ class Clip:
             length = max(1, round(self.seconds * self.sample_rate))
         if self.decoded is not None:
             return [self.decoded[:, :length].numpy()]
-        whole = self.codes.shape[-1] * self.model.codec.hop_length
-        return decode_stream(self.model, self.codes, length or whole, on_step)
+        return decode_stream(self.model, self.codes, length, on_step)
 
 
 @dataclass(frozen=True)
@@ -299,59 +312,6 @@ class Edit:
             where = replace(target, path=at)
             size = sound.duration, sound.sample_rate, sound.channels
         return SavedClip(where, *size, None, kept, target, more)
-
-
-def save_sound(
-    target: Target,
-    chunks: Iterable[Samples],
-    sample_rate: int,
-    codes: Tensor,
-    output: OutputConfig,
-    settings: Mapping[str, Any],
-    stdout: Stdout | None = None,
-    loop: bool = False,
-    bpm: float | None = None,
-) -> SavedClip:
-    """Write a sound to its target, and the codes as .npz if the target has a file for them: both or neither.
-
-    Args:
-        target: where to write.
-        chunks: [C, n] each, in order, as decoded, cut to length.
-        sample_rate: Hz.
-        codes: int64 [K, T].
-        output: settings of the sound file.
-        settings: `Making.record`, stored in both files.
-        stdout: writes the file's bytes if the target is stdout.
-        loop: the sound is a loop.
-        bpm: the tempo, if known.
-
-    Raises:
-        MagnetError: a file cannot be written, or the sound holds NaN or infinite values.
-    """
-    place, made = _place(target, stdout), None
-    try:
-        with nullcontext() if target.codes is None else draft(target.codes, target.force) as made:
-            if made is not None:
-                # Written before the sound, renamed after it.
-                kept = np.array(json.dumps(settings))
-                with made.path.open("wb") as file:
-                    np.savez_compressed(file, codes=codes.numpy().astype(np.int32), settings=kept)
-            written = write_sound(
-                place,
-                chunks,
-                sample_rate,
-                target.format,
-                output,
-                settings,
-                replace=target.force,
-                loop=loop,
-                bpm=bpm,
-            )
-    except OSError as error:
-        raise write_error(target.codes or target.where, error) from error
-    at = replace(target, path=written.path, codes=None if made is None else made.final)
-    size = written.duration, written.sample_rate, written.channels
-    return SavedClip(at, *size, written.loudness, settings, target)
 
 
 def _place(target: Target, stdout: Stdout | None) -> Path | Stdout:
