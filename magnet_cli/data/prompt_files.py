@@ -13,9 +13,10 @@ import itertools
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, cast
 
@@ -118,11 +119,12 @@ def read_prompts(
         OSError: the stream broke.
     """
     if null:
-        return _from_text(_decoded(records(stream, b"\0"), "NUL"), comments=False)
+        texts = _decoded(records(stream, b"\0"), "NUL")
+        return _each(texts, partial(_from_text, comments=False))
     if kind in ("csv", "tsv"):
         return _from_table(stream, "\t" if kind == "tsv" else ",")
     texts = _decoded(records(stream), "line")
-    return _from_text(texts, comments=True) if kind == "txt" else _from_json(texts)
+    return _each(texts, partial(_from_text, comments=True) if kind == "txt" else _from_json)
 
 
 def _is_whole(stream: BinaryIO) -> bool:
@@ -184,36 +186,33 @@ def _decoded(raw: Iterator[bytes | None], what: str) -> Iterator[tuple[int, str]
             yield number, text if what == "NUL" else text.removesuffix("\r")
 
 
-def _from_text(
-    texts: Iterator[tuple[int, str] | BadLine], comments: bool
+def _each(
+    texts: Iterator[tuple[int, str] | BadLine],
+    read: Callable[[int, str], PromptLine | BadLine | None],
 ) -> Iterator[PromptLine | BadLine]:
+    """What `read` makes of each numbered text, unless it is None; a UsageError makes it a bad line."""
     for item in texts:
         if isinstance(item, BadLine):
             yield item
             continue
-        number, text = item
-        if not text.strip() or (comments and text.lstrip().startswith("#")):
-            continue
         try:
-            if comments and "\r" in text:
-                raise UsageError("Lines end in CR alone.", "Save the file with LF line ends.")
-            yield PromptLine(number, clean_prompt(text))
+            line = read(*item)
         except UsageError as error:
-            yield BadLine(number, str(error))
+            line = BadLine(item[0], str(error))
+        if line is not None:
+            yield line
 
 
-def _from_json(texts: Iterator[tuple[int, str] | BadLine]) -> Iterator[PromptLine | BadLine]:
-    for item in texts:
-        if isinstance(item, BadLine):
-            yield item
-            continue
-        number, text = item
-        if not text.strip():
-            continue
-        try:
-            yield _line(number, *_json_object(text), text=False)
-        except UsageError as error:
-            yield BadLine(number, str(error))
+def _from_text(number: int, text: str, comments: bool) -> PromptLine | None:
+    if not text.strip() or (comments and text.lstrip().startswith("#")):
+        return None
+    if comments and "\r" in text:
+        raise UsageError("Lines end in CR alone.", "Save the file with LF line ends.")
+    return PromptLine(number, clean_prompt(text))
+
+
+def _from_json(number: int, text: str) -> PromptLine | BadLine | None:
+    return _line(number, *_json_object(text), text=False) if text.strip() else None
 
 
 def _line(
@@ -295,13 +294,24 @@ def table_of(
 
 
 def _table(feed: _Feed, delimiter: str) -> Iterator[tuple[int, list[str]] | BadLine]:
-    for number, row in _rows(feed, delimiter):
+    reader = csv.reader(iter(feed), delimiter=delimiter, strict=True)
+    while True:
+        feed.first, wrong = None, ""
+        row: list[str] = []
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            wrong = f"It cannot be read as a table's row: {error}."
+            if "unexpected end" in str(error):
+                wrong = "A quote is opened and not closed."
         yield from feed.bad
         feed.bad.clear()
-        if isinstance(row, str):
-            yield BadLine(number, row)
+        if wrong:
+            yield BadLine(feed.first or 1, wrong)
         elif any(value.strip() for value in row):
-            yield number, row
+            yield feed.first or 1, row
     yield from feed.bad
 
 
@@ -328,25 +338,6 @@ def _first(
         if item[1].strip():
             return item[1], itertools.chain([item], texts)
     return None, iter(())
-
-
-def _rows(feed: _Feed, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Each row with the number of its first line, or the error if it cannot be read."""
-    reader = csv.reader(iter(feed), delimiter=delimiter, strict=True)
-    while True:
-        feed.first = None
-        row: list[str] | str
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            row = (
-                "A quote is opened and not closed."
-                if "unexpected end" in str(error)
-                else f"It cannot be read as a table's row: {error}."
-            )
-        yield feed.first or 1, row
 
 
 def _columns(row: list[str], number: int, delimiter: str) -> dict[str, str]:
