@@ -294,7 +294,11 @@ class OutputConfig:
     def given(self) -> dict[str, Any]:
         """JSON-able settings that differ from `UNRECORDED_OUTPUT`, without the format.
         `true_peak` is included once it is decided."""
-        said = {name: value for name, value in vars(self).items() if value != _unrecorded(name)}
+        said = {
+            name: value
+            for name, value in vars(self).items()
+            if value != UNRECORDED_OUTPUT.get(name)
+        }
         if "fade" in said:  # a number, as in files from when one fade applied to both ends
             said["fade"] = self.fade[0] if len(self.fade) == 1 else list(self.fade)
         if self.true_peak is None:
@@ -464,10 +468,6 @@ def with_preset(
     check_preset(preset)
     steps = tuple(max(1, int(n * PRESETS[preset] + 0.5)) for n in defaults.decoding_steps)
     return dataclasses.replace(config, decoding_steps=steps)
-
-
-def _unrecorded(name: str) -> Any:
-    return getattr(OutputConfig, name) if name == "format" else UNRECORDED_OUTPUT[name]
 
 
 def listed(values: Mapping[str, Any]) -> dict[str, Any]:

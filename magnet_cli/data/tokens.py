@@ -19,6 +19,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ class TokenWriter:
         self.format = format_
         self.clips_per_shard = clips_per_shard
         self.written: dict[str, str] = {}  # id -> key of clips that are safely on disk
-        self.left_out: frozenset[str] = self._left_out_before()  # ids on disk that are not used
+        self.left_out: frozenset[str] = frozenset()  # ids on disk that are not used
+        with suppress(DataError):  # a new folder, or an index that will be rebuilt
+            self.left_out = _read_index(self.folder).left_out
         self._by_content: dict[str, TokenClip] = {}
         self.frames: dict[str, int] = {}  # id -> frames of its newest codes on disk
         self._shards: dict[str, tuple[int, int]] = {}  # file -> clips, frames
@@ -93,12 +96,6 @@ class TokenWriter:
             self._note(path.name, clips)
         self._codes: list[Tensor] = []
         self._clips: list[dict[str, Any]] = []
-
-    def _left_out_before(self) -> frozenset[str]:
-        try:
-            return _read_index(self.folder).left_out
-        except DataError:  # a new folder, or an index that will be rebuilt
-            return frozenset()
 
     def _note(self, shard: str, clips: Sequence[TokenClip]) -> None:
         self.frames.update({clip.id: clip.frames for clip in clips})
