@@ -119,7 +119,7 @@ class Setting:
         return self.low <= value <= self.high and self.above < value < self.below
 
 
-def setting(default: Any, panel: str, about: str, **more: Any) -> Any:
+def setting(panel: str, about: str, default: Any = None, **more: Any) -> Any:
     """Declare a dataclass field as a setting. `more`: fields of Setting, and arguments of typer.Option."""
     said = {name: more.pop(name) for name in Setting.__dataclass_fields__ if name in more}
     return dataclasses.field(
@@ -129,11 +129,7 @@ def setting(default: Any, panel: str, about: str, **more: Any) -> Any:
 
 def panel(name: str) -> Callable[..., Any]:
     """Return a `declare(about, default=None, **more)` that calls `setting` with this panel."""
-
-    def declare(about: str, default: Any = None, **more: Any) -> Any:
-        return setting(default, name, about, **more)
-
-    return declare
+    return functools.partial(setting, name)
 
 
 @functools.cache

@@ -10,9 +10,9 @@ from magnet_cli.errors import UsageError
 from magnet_cli.fields import (
     check_seconds,
     clean_prompt,
+    panel,
     parse_region,
     parse_seconds,
-    setting,
     settings_of,
     shown,
 )
@@ -21,7 +21,7 @@ from magnet_cli.settings import BarsConfig
 TaskName = Literal["gen", "loop", "extend", "edit", "vary"]
 HALF = 0.5  # default strength of a variation
 
-_TASK = "Task"
+_task = panel("Task")
 _CUE = re.compile(r"(?P<time>[0-9:.]+)\s+(?P<prompt>.+)", re.DOTALL)
 _MOST_CUES = 1000
 # The tasks that support a value; values that are not listed work with all.
@@ -43,19 +43,15 @@ _TAKEN_BY = {
 class LineTask(BarsConfig):
     """A task, as done by the command of the same name; paths are as on the command line."""
 
-    task: TaskName = setting("gen", _TASK, "What is made.")
-    input: str | None = setting(None, _TASK, "The sound that it starts from.")
-    at: tuple[tuple[float, str], ...] = setting(
-        (), _TASK, "Prompts behind the first, with their seconds."
-    )
-    region: tuple[tuple[float, float], ...] = setting(
-        (), _TASK, "What is made anew: seconds, from, to."
-    )
-    exact: bool = setting(False, _TASK, "A loop as long as was asked for, whatever the beat.")
-    through_codec: bool = setting(False, _TASK, "All goes through the codec.")
-    strength: float | None = setting(None, _TASK, "How much is made anew.", low=0, high=1)
-    keep_streams: int = setting(0, _TASK, "Streams that are kept whole.", low=0)
-    overlap: float | None = setting(None, _TASK, "Seconds that windows share.")
+    task: TaskName = _task("What is made.", "gen")
+    input: str | None = _task("The sound that it starts from.")
+    at: tuple[tuple[float, str], ...] = _task("Prompts behind the first, with their seconds.", ())
+    region: tuple[tuple[float, float], ...] = _task("What is made anew: seconds, from, to.", ())
+    exact: bool = _task("A loop as long as was asked for, whatever the beat.", False)
+    through_codec: bool = _task("All goes through the codec.", False)
+    strength: float | None = _task("How much is made anew.", low=0, high=1)
+    keep_streams: int = _task("Streams that are kept whole.", 0, low=0)
+    overlap: float | None = _task("Seconds that windows share.")
 
     def __post_init__(self) -> None:
         """Check the values. Raises UsageError: one is invalid, or not supported by this task."""
