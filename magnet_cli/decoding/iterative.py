@@ -101,9 +101,10 @@ def decode_stage(
         token_probs = numbers.new_zeros(0)
         # With few frames and many steps, some steps of the spread order have nothing to decide.
         if bool(asked.any()):
-            guided = guided_logits(logits, codes, stage, asked[..., 0], step.cfg_coef)
+            here = asked[..., 0]
+            cond, null = logits(codes, stage, here, guidance_matters(step.cfg_coef))
+            guided = guide(cond, null, step.cfg_coef)
             if nats:
-                here = asked[..., 0]
                 guided = likelier(guided, codes, streams, here, decoding.bars, nats)
             tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
             write(codes, streams, asked, known, tokens)
@@ -176,14 +177,6 @@ def schedule(config: DecodingConfig, stage: int) -> Iterator[Step]:
 def hide(codes: Tensor, streams: list[int], mask: Tensor, mask_id: int) -> None:
     """Set codes to the mask id where `mask` bool [B, T, G] is true, in place."""
     codes[:, streams] = codes[:, streams].masked_fill(mask.transpose(1, 2), mask_id)
-
-
-def guided_logits(
-    logits: StageLogits, codes: Tensor, stage: int, mask: Tensor, coef: float
-) -> Tensor:
-    """Guided logits float32 [N * G, card] at the N true frames of `mask`."""
-    cond, null = logits(codes, stage, mask, guidance_matters(coef))
-    return guide(cond, null, coef)
 
 
 def write(codes: Tensor, streams: list[int], mask: Tensor, known: Tensor, tokens: Tensor) -> None:
