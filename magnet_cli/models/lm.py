@@ -138,10 +138,13 @@ class LanguageModel(nn.Module):
 
     def stage_attention(self, stage: int, prefix_rows: int = 0) -> Attention:
         """Attention of a masked stage: full for the first, else `subcodes_context` frames (-1: full).
+        Causal in an autoregressive model.
 
         In a hybrid model the first rows of the delay layout attend causally: at least the special step, and
         the `prefix_rows` decoded autoregressively.
         """
+        if self.config.modeling == "autoregressive":
+            return Attention.causal()
         context = self.config.subcodes_context if stage > 0 else -1
         if self.config.modeling == "hybrid":
             return Attention.prefix(max(prefix_rows, 1), None if context < 0 else context)
@@ -201,14 +204,9 @@ class LanguageModel(nn.Module):
         Training and decoding of a hybrid model both lay out codes here, so that prefix, mask and positions
         agree.
         """
-        if self.config.modeling == "masked":
-            return self(codes, cross, self.stage_attention(stage, prefix_rows))
-        attention = (
-            Attention.causal()
-            if self.config.modeling == "autoregressive"
-            else self.stage_attention(stage, prefix_rows)
-        )
-        return self(self.pattern.apply(codes, self.config.mask_id), cross, attention)
+        if self.config.modeling != "masked":
+            codes = self.pattern.apply(codes, self.config.mask_id)
+        return self(codes, cross, self.stage_attention(stage, prefix_rows))
 
     def teacher_forced(
         self, codes: Tensor, cross: CrossKeys | None, streams: Sequence[int] | None = None
