@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.help import Group
+from magnet_cli.cli.help import group
 from magnet_cli.cli.loading import loading
 from magnet_cli.cli.progress import counting
 from magnet_cli.cli.settings import TalkOptions, complete_model, takes_flags
@@ -22,13 +22,7 @@ if TYPE_CHECKING:
     from magnet_cli.data.manifests import ClipList, Problem
     from magnet_cli.training.encode import Heard
 
-app = typer.Typer(
-    name="data",
-    cls=Group,
-    no_args_is_help=True,
-    help="Check and encode training data.",
-    rich_markup_mode="markdown",
-)
+app = group("data", "Check and encode training data.")
 
 Source = Annotated[
     Path,

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from magnet_cli.errors import UsageError
@@ -72,6 +73,13 @@ class Command(_Help, TyperCommand):
 
 class Group(_Help, TyperGroup):
     """A group of commands, or the program itself."""
+
+
+def group(name: str, about: str) -> typer.Typer:
+    """A command that has commands of its own."""
+    return typer.Typer(
+        name=name, cls=Group, no_args_is_help=True, help=about, rich_markup_mode="markdown"
+    )
 
 
 class EverydayCommand(Command):

@@ -8,20 +8,14 @@ from typing import Annotated
 import typer
 
 from magnet_cli.cli.evaluate import check_plot, pairs_of, say_faults
-from magnet_cli.cli.help import Group
+from magnet_cli.cli.help import group
 from magnet_cli.cli.settings import TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk
 from magnet_cli.errors import UsageError
 from magnet_cli.naming import count_of
 from magnet_cli.settings import MAX_SEED
 
-app = typer.Typer(
-    name="listen",
-    cls=Group,
-    no_args_is_help=True,
-    help="Make and analyse listening tests.",
-    rich_markup_mode="markdown",
-)
+app = group("listen", "Make and analyse listening tests.")
 
 MAKE_EXAMPLES = """
 Examples:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from magnet_cli.cli.help import Group
+from magnet_cli.cli.help import group
 from magnet_cli.cli.loading import loading
 from magnet_cli.cli.settings import Given, TalkOptions, takes_flags
 from magnet_cli.cli.talk import Talk, stdout_is_terminal
@@ -28,9 +28,7 @@ from magnet_cli.training.config import CodecTrainConfig, TrainConfig, located, r
 if TYPE_CHECKING:
     from magnet_cli.training.loop import Progress, Trainer
 
-app = typer.Typer(
-    name="train", cls=Group, no_args_is_help=True, help="Train models.", rich_markup_mode="markdown"
-)
+app = group("train", "Train models.")
 
 
 @app.command(
