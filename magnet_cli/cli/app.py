@@ -302,18 +302,16 @@ def _explain(error: Exception, words: Sequence[str] = (), app: typer.Typer | Non
         path = context.command_path if context is not None else _command_of(words, app)
         return _explain(misuse(error, path, words))
     if is_out_of_memory(error):
+        what = "There is not enough memory for this."
         hint = "Use a shorter --duration, a smaller model, or --device cpu."
-        _complain("There is not enough memory for this.", hint)
-        return EXIT_UNEXPECTED
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
+    elif isinstance(error, OSError) and error.errno in NO_ROOM:
         what = f"There is no room on the disk: {error.strerror}."
-        _complain(what, "Free some space; no file was left half written.")
-        return EXIT_UNEXPECTED
-    message = " ".join(str(error).split()) or "no message"
-    _complain(
-        f"Unexpected {type(error).__name__}: {message[:500]}",
-        "Run it again with --debug for a traceback, and please report it.",
-    )
+        hint = "Free some space; no file was left half written."
+    else:
+        message = " ".join(str(error).split()) or "no message"
+        what = f"Unexpected {type(error).__name__}: {message[:500]}"
+        hint = "Run it again with --debug for a traceback, and please report it."
+    _complain(what, hint)
     return EXIT_UNEXPECTED
 
 
