@@ -152,11 +152,10 @@ def _instructions() -> str:
 
 
 def _cores() -> str:
-    count = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        mine = len(os.sched_getaffinity(0))
-        return str(mine) if mine == count else f"{mine} (of the machine's {count})"
-    return str(count)
+    from magnet_cli.models.precision import available_cores
+
+    mine, count = available_cores(), os.cpu_count() or 1
+    return str(mine) if mine == count else f"{mine} (of the machine's {count})"
 
 
 def _said_threads() -> str:

@@ -15,7 +15,7 @@ from magnet_cli.checkpoints import registry
 from magnet_cli.checkpoints.loras import parse_lora
 from magnet_cli.checkpoints.place import check_name, folder_of
 from magnet_cli.cli.configuration import default_model, note_once
-from magnet_cli.cli.progress import shortened
+from magnet_cli.cli.progress import escaped, shortened
 from magnet_cli.cli.settings import ModelOptions, PartnerOptions
 from magnet_cli.cli.talk import Talk, printable, stdout_is_terminal
 from magnet_cli.errors import MagnetError, ModelNotFoundError
@@ -205,7 +205,8 @@ def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
         talk.detail(f"Loading {name}")
         yield _plain_downloads(talk)
         return
-    from rich.markup import escape
+    from rich.console import Group
+    from rich.live import Live
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -233,13 +234,10 @@ def loading(talk: Talk, name: str) -> Iterator[Callable[[Download], None]]:
     def on_download(progress: Download) -> None:
         key = (progress.repo, progress.file)
         if key not in tasks:
-            tasks[key] = bars.add_task(escape(printable(f"{progress.repo}: {progress.file}")))
+            tasks[key] = bars.add_task(escaped(printable(f"{progress.repo}: {progress.file}")))
         bars.update(tasks[key], completed=progress.done, total=progress.total)
 
-    from rich.console import Group
-    from rich.live import Live
-
-    spinner.add_task(f"Loading {escape(printable(name))}")
+    spinner.add_task(f"Loading {escaped(printable(name))}")
     with Live(
         Group(spinner, bars),
         console=talk.console,
