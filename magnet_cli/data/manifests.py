@@ -35,10 +35,8 @@ SOUND_SUFFIXES = FFMPEG_SUFFIXES | {
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"),
 }
 MAX_CAPTION = 4096  # characters; longer ones are cut with a warning
-METADATA = (
-    "metadata.jsonl",
-    "metadata.csv",
-)  # of the sounds at and below their folder (audiofolder)
+# Of the sounds at and below their folder (audiofolder).
+METADATA = ("metadata.jsonl", "metadata.csv")
 
 _CAPTIONS = ("caption", "captions", "text", "description")
 # What audiocraft merges into a description, as "name: value" (its `MusicInfo`).
