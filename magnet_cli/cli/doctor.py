@@ -218,15 +218,12 @@ def _cache() -> str:
     folder = hub.cache_directory()
     here = [entry.name for entry in inventory() if entry.status in ("cached", "incomplete")]
     try:
-        free = f"{shutil.disk_usage(_there(folder)).free / 1e9:.0f} GB free"
+        # It or its nearest parent that exists.
+        there = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
+        free = f"{shutil.disk_usage(there).free / 1e9:.0f} GB free"
     except OSError as error:
         free = f"free space unknown: {error.strerror}"
     return f"{folder}: {', '.join(here) if here else 'no models'}; {free}"
-
-
-def _there(folder: Path) -> Path:
-    """The folder, or its nearest parent that exists."""
-    return next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))
 
 
 def _configuration() -> str:

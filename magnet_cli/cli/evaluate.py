@@ -159,9 +159,8 @@ def judges_of(
     from magnet_cli.evaluation.hearing import user_cache
 
     names = options.embedder or (MEL,)
-    with loading(
-        voice, ", ".join(short_name(n) for n in (*names, options.classifier) if n)
-    ) as hook:
+    named = ", ".join(short_name(n) for n in (*names, options.classifier) if n)
+    with loading(voice, named) as hook:
         import torch
 
         from magnet_cli.checkpoints.load import pick_device

@@ -81,10 +81,8 @@ def _from_table(data: bytes, delimiter: str) -> Iterator[tuple[int, Fields | Rea
         elif columns is None:
             columns = [name.strip().lower() for name in item[1]]
             if not set(PATHS) & set(columns):
-                yield (
-                    item[0],
-                    ReadError(f"it names no column {' or '.join(PATHS)}, as a first line has to"),
-                )
+                missing = f"it names no column {' or '.join(PATHS)}, as a first line has to"
+                yield item[0], ReadError(missing)
                 return
         elif len(item[1]) > len(columns):
             many = f"it has {len(item[1])} values in {len(columns)} columns"

@@ -242,9 +242,8 @@ def make_int8(module: nn.Module) -> None:
             weight = owner.in_proj_weight
             del owner.in_proj_weight
             # Cross-attention computes q, and k and v, separately.
-            owner.int8 = _int8(
-                weight, len(weight) // 3 if path.endswith("cross_attention") else None
-            )
+            cut = len(weight) // 3 if path.endswith("cross_attention") else None
+            owner.int8 = _int8(weight, cut)
         for name, layer in [*owner.named_children()]:
             if isinstance(layer, nn.Linear) and layer.bias is None:
                 setattr(owner, name, _int8(layer.weight))

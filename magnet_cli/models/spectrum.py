@@ -118,10 +118,8 @@ class Spectrum(nn.Module):
             # Phases accumulate in float64, which Apple's GPUs do not have.
             return self._first_phases(magnitudes.cpu()).to(magnitudes.device)
         level = magnitudes.clamp(min=1e-6).log()
-        below, above = (
-            F.pad(level, (1, 0), value=-99)[:, :-1],
-            F.pad(level, (0, 1), value=-99)[:, 1:],
-        )
+        below = F.pad(level, (1, 0), value=-99)[:, :-1]
+        above = F.pad(level, (0, 1), value=-99)[:, 1:]
         peak = (level >= below) & (level > above)
         bend = (below - 2 * level + above).clamp(max=-1e-6)
         offset = (0.5 * (below - above) / bend).clamp(-0.5, 0.5)

@@ -286,13 +286,12 @@ class Block(nn.Module):
         cache: KVCache | None = None,
     ) -> Tensor:
         """x [B, S, dim] -> [B, S, dim]."""
+        normed = self.norm1(x)
         if cache is None:
-            x = x + self.self_attn(self.norm1(x), attention)
+            x = x + self.self_attn(normed, attention)
         else:
-            normed = self.norm1(x)
-            x = x + self.self_attn.step(
-                normed, attention, cache.keys[layer], cache.values[layer], cache.length
-            )
+            keys, values = cache.keys[layer], cache.values[layer]
+            x = x + self.self_attn.step(normed, attention, keys, values, cache.length)
         if cross is not None and cross.rows:
             x = self._cross(x, cross, layer)
         return x + self.linear2(F.gelu(self.linear1(self.norm2(x))))
@@ -345,9 +344,8 @@ class Transformer(nn.Module):
         text = nn.utils.rnn.pad_sequence([c for _, c in given], batch_first=True)
         mask = None
         if int(lengths.min()) < text.shape[1]:
-            mask = (torch.arange(text.shape[1], device="cpu")[None] < lengths[:, None])[
-                :, None, None
-            ].to(device)
+            inside = torch.arange(text.shape[1], device="cpu")[None] < lengths[:, None]
+            mask = inside[:, None, None].to(device)
         layers = [block.cross_attention.cross_keys(text) for block in self.layers]  # type: ignore[operator, union-attr]
         return CrossKeys(layers, mask, [row for row, _ in given], len(conditions))
 
