@@ -76,7 +76,7 @@ def test_what_was_made_is_edited_on(model: Model, capsys: pytest.CaptureFixture[
     assert mended.seamless is None
     loop.save("loop.wav")
     assert run(["show", "loop.wav"]) == 0
-    assert "no command" in capsys.readouterr().out
+    assert "made in Python from given codes" in capsys.readouterr().out
     with pytest.raises(MagnetError, match=r"loop\.wav exists"):
         loop.save("loop.wav")
     loop.save("loop.wav", force=True)

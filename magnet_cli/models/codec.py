@@ -203,7 +203,7 @@ def _decoding_tensors(codec: AudioCodec) -> dict[str, Tensor]:
 
 
 def _compared(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
-    differences = [f"Only one has {name}." for name in a.keys() ^ b.keys()]
+    differences = [f"Only one has {name}." for name in sorted(a.keys() ^ b.keys())]
     for name in a.keys() & b.keys():
         ours, theirs = a[name].detach().float().cpu(), b[name].detach().float().cpu()
         if ours.shape != theirs.shape:
