@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 import os
 import zipfile
@@ -10,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from magnet_cli.audio.sound import open_sound
 from magnet_cli.batch.jobs import Job
@@ -182,18 +185,16 @@ def _takes(job: Job) -> set[tuple[str | None, int]]:
 
 
 def _kept_in_codes(path: Path) -> dict[str, Any]:
-    """The record in a file of codes (clips.save_sound), or {} if it has none."""
+    """The record in a file of codes (`Clip.write`), or {} if it has none."""
     try:
         with (
             reading.open_regular(path) as file,
             zipfile.ZipFile(file) as parts,
             parts.open("settings.npy") as part,
         ):
-            data = part.read(reading.MOST_BYTES)
-        # An array with one text in UTF-32 behind a header, whose length is in bytes 8 and 9.
-        text = data[10 + int.from_bytes(data[8:10], "little") :].decode("utf-32-le")
-        kept = reading.json_of(text)
-    except Exception:  # zipfile raises many kinds, for files that are no archive or a broken one
+            said = np.load(io.BytesIO(part.read(reading.MOST_BYTES)))  # never a pickle
+        kept = reading.json_of(str(said))
+    except Exception:  # zipfile and numpy raise many kinds for a file that is not ours
         return {}
     return kept if isinstance(kept, dict) else {}
 

@@ -141,8 +141,9 @@ def test_a_lock_that_is_only_tried_by_another_shard_is_waited_for(tmp_path: Path
         held.acquire()
         release = threading.Timer(0.3, held.release)
         release.start()
-        with open_manifest(tmp_path, Shard(1, 4)):
-            pass
+        with open_manifest(tmp_path, Shard(1, 4)) as manifest:
+            assert not held.is_locked  # it was waited for
+            assert manifest.path.name == "manifest.shard-1-of-4.jsonl"
         release.join()
 
 
