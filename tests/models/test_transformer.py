@@ -14,6 +14,7 @@ from magnet_cli.models.transformer import (
     BAND_BLOCK,
     Attention,
     Transformer,
+    attend_bfloat16,
     banded_attention,
     sinusoids,
 )
@@ -36,6 +37,22 @@ def test_banded_attention_equals_a_dense_mask(length: int, context: int) -> None
     mask = Attention.band(context).mask(length)
     want = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     assert torch.allclose(banded_attention(q, k, v, context), want, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    "attention",
+    [Attention.full(), Attention.causal(), Attention.prefix(9, None), Attention.prefix(9, 3)],
+)
+def test_attention_in_bfloat16_is_near_torchs_in_float32(
+    attention: Attention, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 2, 40, 8, generator=generator).unbind(0)
+    exact = F.scaled_dot_product_attention(q, k, v, attn_mask=attention.mask(40))
+    half = attend_bfloat16(q.to(dtype), k.to(dtype), v.to(dtype), attention)
+    assert half.dtype == dtype
+    torch.testing.assert_close(half.float(), exact, atol=0.03, rtol=0.03)
 
 
 def test_band_is_the_references() -> None:

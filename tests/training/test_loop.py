@@ -442,23 +442,3 @@ def test_tokens_of_another_codec_are_refused(workshop: Path) -> None:
     (workshop / "others" / "index.json").write_text(json.dumps(changed))
     with pytest.raises(UsageError, match="not the codec of this model"):
         make_trainer(settings(workshop, data=(str(workshop / "others"),)), workshop / "x")
-
-
-def test_attention_spelled_out_is_attention() -> None:
-    """The bfloat16 path for training on a CPU, compared with torch's in float32."""
-    from magnet_cli.models.transformer import Attention, attend_bfloat16
-
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 2, 2, 40, 8, generator=generator).unbind(0)
-    for attention in (
-        Attention.full(),
-        Attention.causal(),
-        Attention.prefix(9, None),
-        Attention.prefix(9, 3),
-    ):
-        exact = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=attention.mask(40)
-        )
-        half = attend_bfloat16(q.bfloat16(), k.bfloat16(), v.bfloat16(), attention)
-        assert half.dtype == torch.bfloat16
-        torch.testing.assert_close(half.float(), exact, atol=0.03, rtol=0.03)
