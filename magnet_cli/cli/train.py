@@ -93,7 +93,7 @@ def train_lm(
     if launched_alone(trainer.accelerator.num_processes):
         voice.warn(
             "accelerate launch starts one process on a CPU, however many it is asked for. For two: "
-            "ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m magnet_cli train lm …"
+            "torchrun --nproc_per_node 2 -m magnet_cli train lm …"
         )
     if trainer.step >= chosen.steps:
         done = f"{trainer.step} steps, and {chosen.steps} were asked for"

@@ -65,17 +65,15 @@ def make_accelerator(config: TrainConfig, out: Path | None = None) -> Accelerato
     from accelerate.state import AcceleratorState
     from accelerate.utils import parse_flag_from_env
 
-    # accelerate keeps the first precision for the whole process; a run sets its own.
-    AcceleratorState._reset_state()
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    # Anew, as accelerate keeps the first precision of a process, and joins processes on CPUs only if told to.
+    AcceleratorState._reset_state(reset_partial_state=True)
     # Each step uses only the heads of one stage.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     precision = config.mixed_precision
-    if precision == "auto":
-        # As Accelerator does: without its variable for CPUs it would not join other processes there.
-        cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
-        precision = fitting_precision(PartialState(cpu=cpu).device)
     accelerator = Accelerator(
-        mixed_precision=precision,
+        cpu=device.type == "cpu",
+        mixed_precision=fitting_precision(device) if precision == "auto" else precision,
         kwargs_handlers=[unused],
         log_with=list(config.track) or None,
         project_dir=None if out is None else out / TRACKS,

@@ -45,7 +45,7 @@ def started(command: Sequence[object], count: int) -> list[subprocess.Popen[str]
             processes.start(
                 [sys.executable, "-m", *map(str, command)],
                 cwd=ROOT,
-                env={**os.environ, **place, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **place, "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
