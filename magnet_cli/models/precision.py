@@ -193,7 +193,7 @@ def _multiply(
         return torch._int_mm(whole, weight.t()).float() * scale
     middle = reach + 1  # which the operator subtracts again
     made: Tensor = torch.ops.onednn.qlinear_pointwise(
-        whole.view(torch.uint8).add_(middle),  # wraps around; `to(torch.uint8)` is ten times as slow
+        whole.view(torch.uint8).add_(middle),  # wraps around; another conversion is slow
         *(1.0, middle, weight, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""),
     )
     return made
