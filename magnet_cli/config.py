@@ -42,7 +42,7 @@ class LMConfig:
     subcodes_context: int = 5  # masked: frames on each side that streams > 0 attend to; -1: all
     span_len: int = 3  # frames in a masked span
     delays: tuple[int, ...] = ()  # autoregressive: steps by which each stream is delayed
-    stages: tuple[tuple[int, ...], ...] = ()  # streams that are masked together; (): one per stage
+    stages: tuple[tuple[int, ...], ...] = ()  # the streams of each stage; (): one per stage
     # Frames per beat of the tempi to draw from if a prompt has none; (): none is drawn.
     tempi: tuple[float, ...] = ()
 

@@ -253,10 +253,9 @@ class Pipeline:
                 results.append(self.lm.teacher_forced(one, cross))
             else:
                 rows = self.lm.rows_hidden(one, stage, cross)
-                everywhere = torch.ones(1, one.shape[-1], dtype=torch.bool, device=self.device)
-                said = self.lm.stage_logits(rows, stage, everywhere)
-                groups = len(self.lm.config.stage_streams[stage])
-                results.append(said[None] if groups == 1 else said.unflatten(0, (-1, groups))[None])
+                everywhere = one[:, list(self.lm.config.stage_streams[stage])] >= 0
+                said = self.lm.stage_logits(rows, stage, everywhere).view(*everywhere.shape, -1)
+                results.append(said[:, 0] if said.shape[1] == 1 else said.transpose(1, 2))
         return torch.cat(results).clone()
 
 

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from magnet_cli.settings import DecodingConfig
 
-# (codes [B, K, T] with masked ones at the mask id, stage, positions bool [B, T], with_null)
-#   -> float32 logits [N * G, card], conditional and null: at the N true positions in row-major
-#   order, for each of the G streams of the stage.
+# (codes [B, K, T] with masked ones at the mask id, stage, positions bool [B, G, T] of the stage's G
+#   streams, with_null) -> float32 logits [N, card], conditional and null, at the N true positions in
+#   row-major order.
 StageLogits = Callable[[Tensor, int, Tensor, bool], tuple[Tensor, Tensor | None]]
 
-# (codes [B, K, T] complete up to the last of G streams, those streams) -> float32 [B, T, G]: the
+# (codes [B, K, T] complete up to the last of G streams, those streams) -> float32 [B, G, T]: the
 # rescorer's probability of each of their codes.
 CodeProbs = Callable[[Tensor, Sequence[int]], Tensor]
 
-# (codes [B, K, T] complete up to a stage, its G streams, probabilities [B, T, G]) -> probabilities
-# [B, T, G] for the span scores, with a rescorer's mixed in.
+# (codes [B, K, T] complete up to a stage, its G streams, probabilities [B, G, T]) -> probabilities
+# [B, G, T] for the span scores, with a rescorer's mixed in.
 Rescore = Callable[[Tensor, Sequence[int], Tensor], Tensor]
 
 
@@ -103,5 +103,5 @@ class Decoding:
     generators: Sequence[torch.Generator]  # one per item; the loops draw from them
     rescore: Rescore | None = None
     on_step: OnStep | None = None  # called after every step
-    stages: Sequence[Sequence[int]] = ()  # streams that are masked together; (): one per stage
+    stages: Sequence[Sequence[int]] = ()  # the streams of each stage; (): one per stage
     bars: Sequence[float] = ()  # frames per bar of each item, 0 without a tempo; (): none has one

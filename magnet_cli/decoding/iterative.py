@@ -2,8 +2,8 @@
 
 Each step masks, guides, samples, scores the spans and masks the least certain ones again. Details that
 released checkpoints depend on follow the reference's `_generate_stage`. There are two additions: a stage may
-be a group of streams, masked at the same frames; and spans may be decided in an order spread evenly over
-time instead of by certainty.
+be a group of streams, each masked at frames of its own; and spans may be decided in an order spread evenly
+over time instead of by certainty.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def decode(
     codes = torch.where(known_mask, known_codes, decoding.mask_id)
     stages = decoding.stages or [(stream,) for stream in range(codes.shape[1])]
     for stage, streams in enumerate(stages):
-        known = known_mask[:, list(streams)].transpose(1, 2)
+        known = known_mask[:, list(streams)]
         if not bool(known.all()):
             decode_stage(logits, codes, known, stage, stages, decoding)
     return codes
@@ -74,38 +74,37 @@ def decode_stage(
     stages: Sequence[Sequence[int]],
     decoding: Decoding,
 ) -> None:
-    """Decode the G streams of a stage in `codes` [B, K, T], in place.
+    """Decode the G streams of a stage in `codes` [B, K, T], in place; keeps codes `known`, bool [B, G, T].
 
-    A masked frame is masked in all of them: `mask` is bool [B, T]. Codes that are `known`, bool [B, T, G],
-    are kept.
+    Each stream has an order of its own: codes of one frame depend on each other, and are seldom decided at
+    the same step.
     """
     config, streams = decoding.config, list(stages[stage])
-    batch, frames, group = known.shape
     nats = repeats(config, decoding.bars)
     sampler = Sampler(required(config.use_sampling), required(config.top_p), required(config.top_k))
 
-    def noise(count: int) -> Tensor:  # items with nothing to decode draw none
-        return uniform_noise(decoding.generators, drawing, count, codes.device)
+    def noise(count: int) -> Tensor:  # [B * G, count]; items with nothing to decode draw none
+        each = len(streams) * count
+        return uniform_noise(decoding.generators, drawing, each, codes.device).view(-1, count)
 
-    whole = known.all(-1)
-    drawing = (~whole).any(-1).tolist()
-    spans = Spans(config, whole) if config.span_order != "spread" else Spread(config, whole, noise)
-    mask = spans.first_mask()
+    drawing = (~known).flatten(1).any(-1).tolist()
+    rows = known.flatten(0, 1)
+    spans = Spans(config, rows) if config.span_order != "spread" else Spread(config, rows, noise)
+    mask = spans.first_mask().view_as(known)
     for step in schedule(config, stage):
         later = torch.zeros_like(mask)
         if isinstance(spans, Spread) and step.next_rate is not None:
-            later = spans.next_mask(step.next_rate)  # needs no tokens: not sampled in this step
-        asked = (mask & ~later)[..., None].expand(known.shape)
-        hide(codes, streams, mask[..., None].expand(known.shape) & ~known, decoding.mask_id)
-        numbers = noise(frames * group).view(batch, frames, group)
+            later = spans.next_mask(step.next_rate).view_as(known)  # needs no tokens: none sampled
+        asked = mask & ~later
+        hide(codes, streams, mask & ~known, decoding.mask_id)
+        numbers = noise(known.shape[-1]).view_as(known)
         token_probs = numbers.new_zeros(0)
         # With few frames and many steps, some steps of the spread order have nothing to decide.
         if bool(asked.any()):
-            here = asked[..., 0]
-            cond, null = logits(codes, stage, here, guidance_matters(step.cfg_coef))
+            cond, null = logits(codes, stage, asked, guidance_matters(step.cfg_coef))
             guided = guide(cond, null, step.cfg_coef)
             if nats:
-                guided = likelier(guided, codes, streams, here, decoding.bars, nats)
+                guided = likelier(guided, codes, streams, asked, decoding.bars, nats)
             tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
             write(codes, streams, asked, known, tokens)
         rescorer_seconds = 0.0
@@ -117,11 +116,11 @@ def decode_stage(
                 began = time.perf_counter()
                 probs = decoding.rescore(codes, streams, probs)
                 rescorer_seconds = time.perf_counter() - began
-            probs = probs.prod(-1)  # over the codes of a frame, which are kept or masked together
             if config.score_noise:
                 scale = config.score_noise * float(step.next_rate)
-                probs = disturbed(probs, scale, noise(frames))
-            mask = spans.next_mask(probs, mask, step.next_rate)
+                probs = disturbed(probs, scale, noise(known.shape[-1]).view_as(known))
+            mask = spans.next_mask(probs.view_as(rows), mask.view_as(rows), step.next_rate)
+            mask = mask.view_as(known)
         if decoding.on_step is not None:
             decoding.on_step(
                 StepEvent(
@@ -133,7 +132,7 @@ def decode_stage(
                     mask_rate=step.rate,
                     cfg_coef=step.cfg_coef,
                     temperature=max(step.temperature, MIN_TEMPERATURE),
-                    remaining=int((mask[..., None] & ~known).sum()),
+                    remaining=int((mask & ~known).sum()),
                     rescorer_seconds=rescorer_seconds,
                     streams=tuple(streams),
                     later=sum(required(config.decoding_steps)[stage + 1 :]),
@@ -175,19 +174,18 @@ def schedule(config: DecodingConfig, stage: int) -> Iterator[Step]:
 
 
 def hide(codes: Tensor, streams: list[int], mask: Tensor, mask_id: int) -> None:
-    """Set codes to the mask id where `mask` bool [B, T, G] is true, in place."""
-    codes[:, streams] = codes[:, streams].masked_fill(mask.transpose(1, 2), mask_id)
+    """Set codes to the mask id where `mask` bool [B, G, T] is true, in place."""
+    codes[:, streams] = codes[:, streams].masked_fill(mask, mask_id)
 
 
 def write(codes: Tensor, streams: list[int], mask: Tensor, known: Tensor, tokens: Tensor) -> None:
-    """Write sampled tokens [N * G] where `mask` [B, T, G] is true, in place, except known codes."""
-    here = codes[:, streams].transpose(1, 2)
-    sampled = here.masked_scatter(mask, tokens)
-    codes[:, streams] = torch.where(known, here, sampled).transpose(1, 2)
+    """Write N sampled tokens where `mask` [B, G, T] is true, in place, except known codes."""
+    here = codes[:, streams]
+    codes[:, streams] = torch.where(known, here, here.masked_scatter(mask, tokens))
 
 
 class Spans:
-    """Arrangement and scoring of the spans of one stage; `known` is bool [B, T]."""
+    """Arrangement and scoring of the spans of one stage; `known` is bool [B, T], a row per stream."""
 
     def __init__(self, config: DecodingConfig, known: Tensor) -> None:
         self.known = known
@@ -229,18 +227,18 @@ class Spans:
 
 
 class Spread:
-    """Decides spans in an order spread evenly over time; `known` is bool [B, T].
+    """Decides spans in an order spread evenly over time; `known` is bool [B, T], a row per stream.
 
     Codes decoded in one step are sampled independently, and frames that are far apart are nearly independent
     (the Halton scheduler: Besnier et al., 2025, arXiv 2503.17076; in one dimension van der Corput's sequence,
-    here rotated randomly for each item and stage). Scores are not used. Under stride1 the grid of the spans
-    starts at a random frame.
+    here rotated randomly for each stream of an item). Scores are not used. Under stride1 the grid of the
+    spans starts at a random frame.
     """
 
     def __init__(
         self, config: DecodingConfig, known: Tensor, noise: Callable[[int], Tensor]
     ) -> None:
-        """`noise(n)` draws float32 [B, n] in [0, 1) from the items' generators."""
+        """`noise(n)` draws float32 [B, n] in [0, 1)."""
         span_len = required(config.span_len)
         turn, start = noise(2).unbind(-1)
         if config.span_arrangement != "stride1":
@@ -297,6 +295,6 @@ def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> R
         mixed = weight * probs + (1 - weight) * opinion
         # The scores' logarithm must stay finite for codes whose probability is 0.
         mixed = mixed.clamp(min=torch.finfo(mixed.dtype).tiny)
-        return torch.where(torch.tensor(asked, device=probs.device), mixed, probs)
+        return torch.where(torch.tensor(asked, device=probs.device)[:, None], mixed, probs)
 
     return rescore

@@ -97,24 +97,22 @@ def likelier(
     Codes that the model rules out remain unlikely.
 
     Args:
-        guided: float32 [N * G, card], as from `contracts.StageLogits`.
+        guided: float32 [N, card], as from `contracts.StageLogits`.
         codes: int64 [B, K, T]; values from card on are undecided.
         streams: the G streams of the stage.
-        asked: bool [B, T], with N true frames.
+        asked: bool [B, G, T], N of them true.
         bars: frames per bar of each item; 0: no tempo.
         nats: added for an occurrence before or after, by its distance in bars (`repeats`).
     """
-    card = guided.shape[-1]
-    item, frame = asked.nonzero(as_tuple=True)
+    item, stream, frame = asked.nonzero(as_tuple=True)
     own = codes[:, list(streams)]
-    raised = guided.view(len(item), len(streams), card)
     for away in [side * away for away in nats for side in (-1, 1)]:
         lags = _lags(bars, away, codes.device)
         place = frame + lags[item]
         there = (place >= 0) & (place < codes.shape[-1]) & (lags[item] != 0)
-        found = own[item, :, place.clamp(0, codes.shape[-1] - 1)]  # [N, G]
-        raised = _raised(raised, found, there[:, None] & (found < card), nats[abs(away)])
-    return raised.view_as(guided)
+        found = own[item, stream, place.clamp(0, codes.shape[-1] - 1)]  # [N]
+        guided = _raised(guided, found, there & (found < guided.shape[-1]), nats[abs(away)])
+    return guided
 
 
 def likelier_next(

@@ -73,7 +73,7 @@ class MixedLogits:
     def __call__(
         self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Codes [B, K, T], positions bool [B, T] -> float32 [N * G, card], conditional and null."""
+        """Codes [B, K, T], positions bool [B, G, T] -> float32 [N, card], conditional and null."""
         weights = self.weights.to(codes.device)
         mixed, null = None, None
         for session, weight in zip(self.sessions, weights, strict=True):
@@ -87,8 +87,7 @@ class MixedLogits:
                 # For a null condition both halves are the same.
                 null = cond if with_null and nothing is None else nothing
                 mixed = torch.zeros_like(cond)
-            streams = len(cond) // max(len(shares), 1)  # of the stage, a row each per position
-            mixed = mixed + cond * shares.repeat_interleave(streams)[:, None]
+            mixed = mixed + cond * shares[:, None]
         assert mixed is not None, "the weights of a frame sum to one"
         return mixed, null
 

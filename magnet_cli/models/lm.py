@@ -155,15 +155,19 @@ class LanguageModel(nn.Module):
 
         Args:
             rows: [B, S, dim], from `rows_hidden` for the stage.
-            positions: bool [B, T], N of them true.
+            positions: bool [B, G, T] of the stage's G streams, N of them true.
 
         Returns:
-            float32 [N * G, card]: for each position in row-major order the G streams of the stage.
+            float32 [N, card], in row-major order.
         """
-        frames = positions.shape[-1]
-        streams = self.config.stage_streams[stage]
-        said = [self.head(self.stream_hidden(rows, k, frames)[positions], k) for k in streams]
-        return said[0] if len(said) == 1 else torch.stack(said, dim=1).flatten(0, 1)
+        frames, streams = positions.shape[-1], self.config.stage_streams[stage]
+        asked = zip(streams, positions.unbind(1), strict=True)
+        said = [self.head(self.stream_hidden(rows, k, frames)[here], k) for k, here in asked]
+        if len(said) == 1:
+            return said[0]
+        by_stream = torch.cat(said)
+        place = positions.nonzero()[:, 1].argsort(stable=True)  # of its rows in row-major order
+        return torch.empty_like(by_stream).index_copy_(0, place, by_stream)
 
     def stream_hidden(self, rows: Tensor, stream: int, frames: int) -> Tensor:
         """Select the hidden states at a masked stream's frames: [B, S, dim] -> [B, T, dim]."""

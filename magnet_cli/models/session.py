@@ -129,7 +129,7 @@ class MaskedSession:
     def __call__(
         self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Codes [B, K, T], positions bool [B, T] -> float32 [N * G, card], conditional and null."""
+        """Codes [B, K, T], positions bool [B, G, T] -> float32 [N, card], conditional and null."""
         with_null = with_null and self.guided
         if not self.one_by_one:
             return self._batched(codes, stage, positions, with_null)
@@ -190,7 +190,7 @@ class RescorerSession:
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor, streams: Sequence[int]) -> Tensor:
-        """Codes [B, K, T], complete up to the last of G streams -> probabilities float32 [B, T, G]."""
+        """Codes [B, K, T], complete up to the last of G streams -> probabilities float32 [B, G, T]."""
         groups = codes.split(1) if self.one_by_one else [codes]
         said = each(codes.device, self._probs, groups, [streams] * len(groups), self.cross)
         return torch.cat([*said])
@@ -199,7 +199,7 @@ class RescorerSession:
         below = codes.clone()
         below[:, max(streams) + 1 :] = self.lm.config.mask_id
         probs = self.lm.teacher_forced(below, cross, streams).softmax(-1)  # [B, G, T, card]
-        return probs.gather(-1, codes[:, list(streams), :, None])[..., 0].transpose(1, 2)
+        return probs.gather(-1, codes[:, list(streams), :, None])[..., 0]
 
 
 class CausalSession:

@@ -238,9 +238,10 @@ class BatchDrawer:
             lambda clip, generator: caption_of(clip, self.config, generator),
         )
         frames = segments.codes.shape[-1]
-        time, noise = spans_of(seed, items, frames)
         chance = keyed_generator(seed, "stage", first)
-        draws = Draws(self._stage(chance), time, noise, self._prefix_rows(chance, frames))
+        stage = self._stage(chance)
+        time, noise = spans_of(seed, items, len(self.lm.stage_streams[stage]), frames)
+        draws = Draws(stage, time, noise, self._prefix_rows(chance, frames))
         batch = segments.masked(draws, self.lm)
         if self.config.code_noise > 0:
             noise_chance = keyed_generator(seed, "code noise", first)
@@ -264,13 +265,14 @@ class BatchDrawer:
             frames = segments.codes.shape[-1]
             # Mask rates spread evenly over the items, so that few items are as informative as many.
             time = torch.tensor([(item * 0.618034 + 0.5) % 1.0 for item in items])
-            _, noise = spans_of(0, items, frames)
+            sizes = [len(streams) for streams in self.lm.stage_streams]
+            noises = [spans_of(0, items, size, frames)[1] for size in sizes]
             if self.lm.modeling != "autoregressive":
-                for stage in range(len(self.lm.stage_streams)):
+                for stage, noise in enumerate(noises):
                     yield segments.masked(Draws(stage, time, noise), self.lm)
             if self.lm.modeling != "masked":
                 rows = DelayPattern(self.lm.delays).steps(frames)
-                yield segments.masked(Draws(0, time, noise, rows), self.lm)
+                yield segments.masked(Draws(0, time, noises[0], rows), self.lm)
 
     def _segments(
         self,
@@ -309,11 +311,11 @@ class BatchDrawer:
         return 1 if kind < self.config.no_prefix_share else drawn
 
 
-def spans_of(seed: int, items: Sequence[int], frames: int) -> tuple[Tensor, Tensor]:
-    """For each item, u [B] and the noise [B, T] that determines its spans."""
+def spans_of(seed: int, items: Sequence[int], streams: int, frames: int) -> tuple[Tensor, Tensor]:
+    """For each item, u [B] and the noise [B, G, T] that determines the spans of a stage's streams."""
     generators = (keyed_generator(seed, "spans", item) for item in items)
-    both = torch.stack([torch.rand(frames + 1, generator=each) for each in generators])
-    return both[:, 0], both[:, 1:]
+    both = torch.stack([torch.rand(streams * frames + 1, generator=each) for each in generators])
+    return both[:, 0], both[:, 1:].unflatten(1, (streams, frames))
 
 
 def crop(

@@ -82,7 +82,7 @@ class TrainConfig:
     )
     span_len: int = _sizes("Frames in a masked span.", 3, low=1)
     stage_sizes: tuple[int, ...] = _sizes(
-        "Numbers of streams that are masked together in each stage, such as 4 4 4; empty: one per stage.",
+        "Numbers of streams that are masked in each stage, such as 4 4 4; empty: one per stage.",
         (),
         low=1,
         words="whole numbers from 1",

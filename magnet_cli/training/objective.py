@@ -39,7 +39,7 @@ class Draws:
 
     stage: int  # the stage whose streams are masked
     time: Tensor  # float [B], u in 0..1: the progress of decoding
-    noise: Tensor  # float [B, T], uniform: where spans start
+    noise: Tensor  # float [B, G, T], uniform: where spans of the stage's G streams start
     prefix_rows: int = 1  # rows of the delay layout that attend causally; 1: only the special step
 
 
@@ -105,20 +105,21 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
         # Row 0 is never generated; rows 1 .. prefix_rows - 1 are the prefix.
         causal = DelayPattern(config.delays).rows_within(draws.prefix_rows, frames).to(codes.device)
     stage, own = draws.stage, list(config.stage_streams[draws.stage])
-    masked = torch.zeros(batch, frames, dtype=torch.bool, device=codes.device)
+    masked = torch.zeros(batch, len(own), frames, dtype=torch.bool, device=codes.device)
     first = int(causal[own].sum(-1).min())  # the prefix is cut along the diagonal
     if first < frames:
-        rates = torch.cos(draws.time * (math.pi / 2))
-        masked[:, first:] = training_mask(rates, draws.noise[:, first:], config.span_len)
-    together = masked[:, None] & ~causal[own]  # the same frames of all streams, after the prefix
+        rates = torch.cos(draws.time * (math.pi / 2)).repeat_interleave(len(own))
+        noise = draws.noise[..., first:].flatten(0, 1)
+        masked[..., first:] = training_mask(rates, noise, config.span_len).unflatten(0, (batch, -1))
+    masked &= ~causal[own]  # after the prefix
     inputs = codes.clone()
-    inputs[:, own] = inputs[:, own].masked_fill(together, config.mask_id)
+    inputs[:, own] = inputs[:, own].masked_fill(masked, config.mask_id)
     above = own[-1] + 1
     inputs[:, above:].masked_fill_(~causal[above:], config.mask_id)
     return Batch(
         codes=codes,
         inputs=inputs,
-        masked=together & valid[:, None],
+        masked=masked & valid[:, None],
         following=causal & valid[:, None],
         stage=stage,
         prefix_rows=draws.prefix_rows,

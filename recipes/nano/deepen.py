@@ -1,4 +1,4 @@
-"""Make a deeper model that initially has a trained one's predictions, with streams masked together in groups.
+"""Make a deeper model that initially has a trained one's predictions, with several streams in a stage.
 
     python -m recipes.nano.deepen nano models/nano5-start --layers 8 --stage-sizes 4 4 4
 

@@ -126,7 +126,7 @@ def test_of_another_models_prefix_whole_frames_are_kept() -> None:
     lm, writer = tiny_lm("masked"), tiny_lm("autoregressive", seed=1)
     codes, _, masked = run(lm, Prefix(PATTERN, 5, diagonal=False), writer=writer)
     _, _, positions, _ = masked.calls[0]
-    assert positions[0].tolist() == [False] * 5 + [True] * (FRAMES - 5)
+    assert positions[0, 0].tolist() == [False] * 5 + [True] * (FRAMES - 5)
     for seen, stage, _, _ in masked.calls:
         assert torch.equal(seen[..., :5], codes[..., :5])
         assert bool((seen[:, stage + 1 :, 5:] == lm.config.mask_id).all())
@@ -166,14 +166,14 @@ def test_training_and_decoding_see_the_same(prefix_frames: int) -> None:
     training = dataclasses.replace(lm.config, span_len=1)
     first_steps = {stage: (seen, at, logits) for seen, stage, at, logits in reversed(masked.calls)}
     for stage in range(4):
-        draws = Draws(stage, torch.zeros(1), torch.rand(1, FRAMES), rows)
+        draws = Draws(stage, torch.zeros(1), torch.rand(1, 1, FRAMES), rows)
         batch = mask_batch(codes, torch.ones(1, FRAMES, dtype=torch.bool), draws, training)
         if stage not in first_steps:  # the prefix holds the whole stream
             assert not bool(batch.masked.any())
             continue
         seen, positions, logits = first_steps[stage]
         assert torch.equal(seen, batch.inputs)
-        assert torch.equal(positions, batch.masked[:, 0])
+        assert torch.equal(positions, batch.masked)
         hidden = lm.rows_hidden(batch.inputs, stage, cross, rows)
         late = PATTERN.delays[stage]
         here = hidden[:, late + 1 : late + 1 + FRAMES]

@@ -30,7 +30,7 @@ class Opinion:
     def __call__(self, codes: Tensor, streams: Sequence[int]) -> Tensor:
         (stream,) = streams
         self.shown.append((stream, codes.clone()))
-        return self.probs[..., None]
+        return self.probs[:, None]
 
 
 def masks(rescore: Rescore | None, config: DecodingConfig = CONFIG) -> list[Tensor]:
@@ -42,8 +42,8 @@ def masks(rescore: Rescore | None, config: DecodingConfig = CONFIG) -> list[Tens
     def logits(
         codes: Tensor, stage: int, positions: Tensor, with_null: bool
     ) -> tuple[Tensor, None]:
-        asked.append(positions.clone())
-        return fixed[positions[0]], None
+        asked.append(positions[:, 0].clone())
+        return fixed[positions[0, 0]], None
 
     nothing = torch.zeros(1, len(STEPS), FRAMES, dtype=torch.int64)
     iterative.decode(
@@ -56,11 +56,11 @@ def masks(rescore: Rescore | None, config: DecodingConfig = CONFIG) -> list[Tens
 
 
 def test_mix_is_the_weighted_sum_on_the_chosen_streams() -> None:
-    own, other = torch.tensor([[[0.5], [0.1], [0.9]]]), torch.tensor([[0.1, 0.7, 0.0]])
+    own, other = torch.tensor([[[0.5, 0.1, 0.9]]]), torch.tensor([[0.1, 0.7, 0.0]])
     hook = rescoring(Opinion(other), 0.3, (0, 2))
     assert hook is not None
     codes = torch.zeros(1, 3, 3, dtype=torch.int64)
-    want = torch.tensor([[[0.22], [0.52], [0.27]]])
+    want = torch.tensor([[[0.22, 0.52, 0.27]]])
     assert torch.allclose(hook(codes, [0], own), want)
     assert torch.allclose(hook(codes, [2], own), want)
     assert hook(codes, [1], own) is own
@@ -69,12 +69,12 @@ def test_mix_is_the_weighted_sum_on_the_chosen_streams() -> None:
 def test_of_a_group_only_the_chosen_streams_are_mixed() -> None:
     def opinion(codes: Tensor, streams: Sequence[int]) -> Tensor:
         assert list(streams) == [0, 1]
-        return torch.tensor([[[0.1, 0.3]]])
+        return torch.tensor([[[0.1], [0.3]]])
 
     hook = rescoring(opinion, 0.5, (1,))
     assert hook is not None
-    mixed = hook(torch.zeros(1, 2, 1, dtype=torch.int64), [0, 1], torch.tensor([[[0.5, 0.5]]]))
-    assert torch.allclose(mixed, torch.tensor([[[0.5, 0.4]]]))
+    mixed = hook(torch.zeros(1, 2, 1, dtype=torch.int64), [0, 1], torch.tensor([[[0.5], [0.5]]]))
+    assert torch.allclose(mixed, torch.tensor([[[0.5], [0.4]]]))
 
 
 def test_weight_1_is_no_rescorer() -> None:
@@ -106,7 +106,7 @@ def test_codes_that_the_rescorer_holds_impossible_keep_finite_scores() -> None:
     """An infinite score would outweigh the penalty that keeps decided frames out of stride1's spans."""
     hook = rescoring(Opinion(torch.zeros(1, FRAMES)), 0.0, (0,))
     assert hook is not None
-    mixed = hook(torch.zeros(1, 2, FRAMES, dtype=torch.int64), [0], torch.ones(1, FRAMES, 1))
+    mixed = hook(torch.zeros(1, 2, FRAMES, dtype=torch.int64), [0], torch.ones(1, 1, FRAMES))
     scores = -mixed.log()
     assert bool(torch.isfinite(scores).all())
     assert float(scores.max()) * 30 < -iterative.DECIDED

@@ -84,7 +84,7 @@ def test_logits_are_mixed_by_position() -> None:
     weights = torch.tensor([[1.0, 0.75, 0.0, 0.0], [0.0, 0.25, 1.0, 1.0]])
     mixed = MixedLogits([Fixed(4.0), Fixed(8.0)], weights)
     codes = torch.zeros(2, 1, 4, dtype=torch.int64)
-    positions = torch.tensor([[True, True, False, True], [False, True, True, False]])
+    positions = torch.tensor([[[True, True, False, True]], [[False, True, True, False]]])
     cond, null = mixed(codes, 0, positions, True)
     assert cond[:, 0].tolist() == [4.0, 5.0, 8.0, 5.0, 8.0]
     assert torch.equal(null, torch.zeros(5, 4))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from magnet_cli.config import Modeling
 from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.session import MaskedSession, compute_at_once
 from tests.models.tiny import stage_hidden, tiny_lm
@@ -58,13 +59,32 @@ def test_held_rows_change_nothing(context: int, one_by_one: bool) -> None:
         positions = codes[:, stage] == lm.config.mask_id
         positions |= F.max_pool1d(positions[:, None].float(), 5, 1, 2)[:, 0] > 0
         for with_null in (True, False):
-            found = held(codes, stage, positions, with_null)
+            found = held(codes, stage, positions[:, None], with_null)
             for logits, conditions in zip(found, (texts(), [None, None]), strict=True):
                 if logits is None:
                     assert not with_null
                     continue
                 hidden = stage_hidden(lm, codes, stage, lm.cross_keys(conditions), ROWS)
                 torch.testing.assert_close(logits, lm.head(hidden[positions], stage))
+
+
+@pytest.mark.parametrize("modeling", ["masked", "hybrid"])
+@torch.inference_mode()
+def test_of_a_group_each_stream_is_asked_at_its_own_frames(modeling: Modeling) -> None:
+    lm = tiny_lm(modeling)
+    lm.config = dataclasses.replace(lm.config, stages=((0, 1, 2), (3,)))
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.randint(0, 17, (2, 4, FRAMES), generator=generator)
+    positions = torch.rand(2, 3, FRAMES, generator=generator) < 0.5
+    logits, _ = MaskedSession(lm, texts(), [None, None])(codes, 0, positions, False)
+    rows = lm.rows_hidden(codes, 0, lm.cross_keys(texts()), 1)
+    wanted = [
+        lm.head(lm.stream_hidden(rows, stream, FRAMES)[item, frame], stream)
+        for item, stream, frame in positions.nonzero().tolist()
+    ]
+    torch.testing.assert_close(logits, torch.stack(wanted))
+    everyone = lm.stage_logits(rows, 0, positions)  # all items at once, as on a GPU
+    torch.testing.assert_close(everyone, torch.stack(wanted))
 
 
 @torch.inference_mode()
@@ -74,7 +94,7 @@ def test_another_prefix_is_computed_again() -> None:
     for seed in (3, 5, 3):
         codes = codes_at(lm, 1, seed)
         positions = codes[:, 1] == lm.config.mask_id
-        logits, _ = session(codes, 1, positions, False)
+        logits, _ = session(codes, 1, positions[:, None], False)
         hidden = stage_hidden(lm, codes, 1, lm.cross_keys(texts()), ROWS)
         torch.testing.assert_close(logits, lm.head(hidden[positions], 1))
 
@@ -93,7 +113,7 @@ def test_the_prefix_passes_through_the_model_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(lm.transformer, "forward", counted)
     for _ in range(3):
         codes = codes_at(lm, 0)
-        session(codes, 0, codes[:, 0] == lm.config.mask_id, False)
+        session(codes, 0, codes[:, :1] == lm.config.mask_id, False)
     rows = lm.pattern.steps(FRAMES)
     assert sorted(lengths) == sorted([ROWS] * 2 + [rows - ROWS] * 6)
 
@@ -127,9 +147,9 @@ def test_passes_at_once_give_the_same_bits(
         return whole(x, *rest)  # type: ignore[arg-type]
 
     codes = codes_at(lm, 1)
-    positions = codes[:, 1] == lm.config.mask_id
+    positions = codes[:, 1:2] == lm.config.mask_id
     for asked in ([True, True], [False, True]):
-        here = positions & torch.tensor(asked)[:, None]
+        here = positions & torch.tensor(asked)[:, None, None]
         with monkeypatch.context() as patched:
             patched.setattr(lm.transformer, "forward", noted)
             at_once = session(codes, 1, here, with_null)

@@ -57,7 +57,7 @@ def token_by_token(lm: LanguageModel, codes: Tensor, text: Tensor | None, stage:
 @pytest.mark.parametrize("stage", range(4))
 def test_parallel_scores_are_those_of_step_by_step_reading(modeling: Modeling, stage: int) -> None:
     lm, codes = tiny_lm(modeling), some_codes(3)
-    got = RescorerSession(lm, texts())(codes, [stage])[..., 0]
+    got = RescorerSession(lm, texts())(codes, [stage])[:, 0]
     want = torch.stack(
         [token_by_token(lm, codes[item], text, stage) for item, text in enumerate(texts())]
     )
@@ -82,9 +82,9 @@ def test_streams_of_a_group_are_each_scored_beside_the_others() -> None:
     lm, codes = tiny_lm("autoregressive"), some_codes(1)
     session = RescorerSession(lm, [None])
     both = session(codes, [2, 3])
-    assert both.shape == (1, FRAMES, 2)
+    assert both.shape == (1, 2, FRAMES)
     forced = lm.teacher_forced(codes, lm.cross_keys([None])).softmax(-1)
-    want = forced.gather(-1, codes[..., None])[0, 2:, :, 0].T
+    want = forced.gather(-1, codes[..., None])[0, 2:, :, 0]
     assert torch.allclose(both[0], want, atol=1e-6)
 
 

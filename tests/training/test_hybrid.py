@@ -82,7 +82,7 @@ def decoded(lm: LanguageModel) -> Tensor:
 
 def trained_on(codes: Tensor, stage: int, prefix_rows: int) -> Batch:
     """The training batch with everything after the prefix masked, as in a stage's first step."""
-    draws = Draws(stage, torch.zeros(1), torch.rand(1, FRAMES), prefix_rows)
+    draws = Draws(stage, torch.zeros(1), torch.rand(1, 1, FRAMES), prefix_rows)
     return mask_batch(codes, torch.ones(1, FRAMES, dtype=torch.bool), draws, CONFIG)
 
 

@@ -11,6 +11,7 @@ import torch
 from magnet_cli.checkpoints.load import load_parts
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.config import LMConfig
+from magnet_cli.training.batches import spans_of
 from magnet_cli.training.objective import (
     Draws,
     batch_losses,
@@ -29,7 +30,7 @@ def test_loss_and_gradients_are_the_references(case: dict[str, Any]) -> None:
     lm.requires_grad_(True)
     given = {name: tensor(ref) for name, ref in case["inputs"].items()}
     stage = case["settings"]["stage"]
-    draws = Draws(stage, given["rand_time"], given["rand_perm_source"])
+    draws = Draws(stage, given["rand_time"], given["rand_perm_source"][:, None])
     valid = given["padding_mask"][:, stage].bool()
 
     batch = mask_batch(given["codes"], torch.ones_like(valid), draws, lm.config)
@@ -56,13 +57,33 @@ def test_sums_are_float64_but_on_apples_gpus_which_have_none() -> None:
     assert exact(torch.device("mps")) is torch.float32
 
 
+def test_streams_of_a_group_are_masked_at_frames_of_their_own() -> None:
+    config = LMConfig(
+        dim=8, num_heads=1, num_layers=1, n_q=4, card=50, modeling="masked", text_dim=4, frame_rate=10.0,
+        segment_duration=20.0, span_len=1, stages=((0, 1), (2, 3)),
+    )  # fmt: skip
+    codes = torch.randint(0, 50, (8, 4, 200), generator=torch.Generator().manual_seed(0))
+    time, noise = spans_of(0, range(8), 2, 200)
+    batch = mask_batch(codes, torch.ones(8, 200, dtype=torch.bool), Draws(0, time, noise), config)
+    counts = batch.masked.sum(-1)
+    assert torch.equal(counts[:, 0], counts[:, 1])  # an item has one rate
+    assert not torch.equal(batch.masked[:, 0], batch.masked[:, 1])
+    assert torch.equal(batch.inputs[:, :2] == config.mask_id, batch.masked)
+    assert bool((batch.inputs[:, 2:] == config.mask_id).all())
+    alone = spans_of(
+        0, range(8), 1, 200
+    )  # a single stream's draws are as they were before there were groups
+    assert torch.equal(alone[0], time)
+    assert torch.equal(alone[1], noise[:, :1])
+
+
 def test_code_noise_changes_what_is_read_and_nothing_else() -> None:
     config = LMConfig(
         dim=8, num_heads=1, num_layers=1, n_q=3, card=50, modeling="masked", text_dim=4, frame_rate=10.0,
         segment_duration=20.0,
     )  # fmt: skip
     codes = 10 * torch.arange(3)[None, :, None] + torch.randint(0, 10, (64, 3, 200))
-    draws = Draws(1, torch.full((64,), 0.5), torch.rand(64, 200))
+    draws = Draws(1, torch.full((64,), 0.5), torch.rand(64, 1, 200))
     clean = mask_batch(codes, torch.ones(64, 200, dtype=torch.bool), draws, config)
     noisy = with_code_noise(clean, 0.4, config.mask_id, torch.Generator().manual_seed(0))
     again = with_code_noise(clean, 0.4, config.mask_id, torch.Generator().manual_seed(0))
