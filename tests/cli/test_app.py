@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import re
-import resource
 import shlex
 import sys
 from collections.abc import Iterator
@@ -103,25 +102,18 @@ def test_completion_never_imports_torch_and_knows_models(home: Path) -> None:
     assert outcome.stdout.split() == ["magnet-small-10secs", "magnet-small-30secs"]
 
 
-def seconds_of(*command: str) -> float:
-    """Processor time of a command: the minimum of several runs, because other programs disturb it."""
-
-    def spent() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    def once() -> float:
-        before = spent()
-        processes.run([sys.executable, *command], capture_output=True, check=True)
-        return spent() - before
-
-    return min(once() for _ in range(8))
-
-
-@pytest.mark.slow
-def test_help_is_as_fast_as_its_libraries(home: Path) -> None:
-    libraries = seconds_of("-c", "import typer, rich")
-    assert seconds_of("-m", "magnet_cli", "--help") <= 1.5 * libraries
+@pytest.mark.process
+def test_help_imports_little_beside_its_libraries(home: Path) -> None:
+    """Its time was compared with theirs, which fails by chance where a processor is fast and busy."""
+    count = "; print(len(sys.modules), file=sys.stderr)"
+    libraries, shown = (
+        int(processes.run([sys.executable, "-c", code + count], capture_output=True).stderr)
+        for code in (
+            "import sys, typer, rich",
+            "import sys; from magnet_cli.cli.app import run; run(['--help'])",
+        )
+    )
+    assert libraries < shown <= libraries + 50  # 28 when this was written; torch has a thousand
 
 
 @pytest.mark.parametrize("name", COMMANDS)
