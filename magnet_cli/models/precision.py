@@ -3,8 +3,8 @@
 In int8, on a CPU, a model takes a quarter of the memory and has several times the speed of float32.
 Weights have one scale per output channel. Inputs are quantised dynamically, each token by its own largest
 value (ZeroQuant, arXiv 2206.01861, section 4): with one scale for a whole tensor, a large token, or another
-item of the batch, would determine the resolution of all others. Norms, embeddings and the heads that give
-logits stay in float32, and so does attention where the processor has no bfloat16.
+item of the batch, would determine the resolution of all others. Attention, norms, embeddings and the heads
+that give logits stay in floating point.
 """
 
 from __future__ import annotations
@@ -243,7 +243,6 @@ def make_int8(module: nn.Module) -> None:
             # Cross-attention computes q, and k and v, separately.
             cut = len(weight) // 3 if path.endswith("cross_attention") else None
             owner.int8 = _int8(weight, cut)
-            owner.in_bfloat16 = multiplies_bfloat16()
         for name, layer in [*owner.named_children()]:
             if isinstance(layer, nn.Linear) and layer.bias is None:
                 setattr(owner, name, _int8(layer.weight))

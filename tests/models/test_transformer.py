@@ -39,20 +39,27 @@ def test_banded_attention_equals_a_dense_mask(length: int, context: int) -> None
     assert torch.allclose(banded_attention(q, k, v, context), want, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(
     "attention",
     [Attention.full(), Attention.causal(), Attention.prefix(9, None), Attention.prefix(9, 3)],
 )
-def test_attention_in_bfloat16_is_near_torchs_in_float32(
-    attention: Attention, dtype: torch.dtype
+def test_attention_in_bfloat16_and_its_gradients_are_near_torchs_in_float32(
+    attention: Attention,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
-    q, k, v = torch.randn(3, 2, 2, 40, 8, generator=generator).unbind(0)
-    exact = F.scaled_dot_product_attention(q, k, v, attn_mask=attention.mask(40))
-    half = attend_bfloat16(q.to(dtype), k.to(dtype), v.to(dtype), attention)
-    assert half.dtype == dtype
-    torch.testing.assert_close(half.float(), exact, atol=0.03, rtol=0.03)
+    exact = torch.randn(3, 2, 2, 40, 8, generator=generator).requires_grad_()
+    half = exact.detach().bfloat16().requires_grad_()
+    mask = attention.mask(40)
+    ours = attend_bfloat16(*half.unbind(0), attention)
+    theirs = F.scaled_dot_product_attention(*exact.unbind(0), attn_mask=mask)
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.float(), theirs, atol=0.03, rtol=0.03)
+    weights = torch.randn(ours.shape, generator=generator)
+    (ours * weights.bfloat16()).sum().backward()
+    (theirs * weights).sum().backward()
+    assert half.grad is not None
+    assert exact.grad is not None
+    assert (half.grad.float() - exact.grad).norm() < 0.02 * exact.grad.norm()
 
 
 def test_band_is_the_references() -> None:
