@@ -92,18 +92,25 @@ def test_prompts_and_seeds_make_different_sound() -> None:
 def likelihood(model: Model, codes: torch.Tensor, prompt: str, stage: int | None) -> float:
     """Mean log probability, in nats, of a clip's codes under the model.
 
-    With a stage: of every fourth code of that stream, masked together with all streams above it. Without: of
+    With a stage: of every fourth code of its streams, masked together with all streams above it. Without: of
     all codes, each from those before it.
     """
-    seen, hidden = codes.clone(), torch.ones_like(codes, dtype=torch.bool)
-    if stage is not None:
-        hidden = torch.zeros_like(hidden)
-        hidden[:, stage, ::4] = True
-        seen[hidden] = model.card
-        seen[:, stage + 1 :] = model.card
-        codes, hidden = codes[:, stage], hidden[:, stage]
-    logs = model.logits(seen, [prompt], stage).log_softmax(-1)
-    return float(logs.gather(-1, codes[..., None])[..., 0][hidden].mean())
+    seen, asked = codes.clone(), torch.ones_like(codes, dtype=torch.bool)
+    if stage is None:
+        logits = model.logits(seen, [prompt])
+    else:
+        streams = list(model.lm.config.stage_streams[stage])
+        asked = torch.zeros_like(asked)
+        asked[:, streams, ::4] = True
+        seen[asked] = model.card
+        seen[:, streams[-1] + 1 :] = model.card
+        said = model.logits(
+            seen, [prompt], stage
+        )  # [B, T, card], or of several streams [B, T, G, card]
+        logits = torch.full((*codes.shape, model.card), torch.nan)
+        logits[:, streams] = said.view(*said.shape[:2], len(streams), -1).transpose(1, 2)
+    logs = logits.log_softmax(-1)
+    return float(logs.gather(-1, codes[..., None])[..., 0][asked].mean())
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def command_for(made: Mapping[str, Any], name: str, suffix: str = "") -> list[st
     helpers = {
         part: model_of(made[part]) for part in HELPERS if isinstance(made.get(part), Mapping)
     }
-    told = table_in(made, "given") | _sayable(made, _used_otherwise(made))
+    told = _fitting(made, table_in(made, "given") | _sayable(made, _used_otherwise(made)))
     for group, values in (
         (PartnerOptions, {**helpers, **told}),
         (DecodingOptions, told),
@@ -103,10 +103,8 @@ def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
     flags = {name: value for name, value in table_in(edit, "flags").items() if value}
     if not made.get("prompt") or source == ["-"]:
         return None
-    own = {
-        name: made[name] for name in ("prompt", "negative", "seed", "duration") if made.get(name)
-    }
-    own |= {"seed": made["seed"]} if "seed" in made else {}
+    kept = [name for name in ("prompt", "negative", "duration") if made.get(name)]
+    own = {name: made[name] for name in (*kept, "seed") if name in made}
     if flags.pop("loop", False):
         task = "loop"
         flags |= _before_tries(edit)
@@ -121,7 +119,7 @@ def prompt_line(made: Mapping[str, Any], suffix: str) -> dict[str, Any] | None:
         own["at"] = edit["cues"][1:]
     if suffix in CONTAINERS and suffix != "wav" and (task != "edit" or "through_codec" in own):
         own["format"] = suffix
-    said = {**own, **table_in(made, "given"), **_output(made, suffix)}
+    said = {**own, **_fitting(made, table_in(made, "given")), **_output(made, suffix)}
     return {name: value for name, value in said.items() if value is not None}
 
 
@@ -156,8 +154,9 @@ def differences(made: Mapping[str, Any]) -> list[str]:
         for part in HELPERS
         if "lora" in table_in(made, part)
     ]
-    used = _used_otherwise(made)
-    silent = used.keys() - _sayable(made, used).keys()
+    used, given = _used_otherwise(made), table_in(made, "given")
+    silent = used.keys() - _fitting(made, _sayable(made, used)).keys()
+    silent |= given.keys() - _fitting(made, given).keys()
     silent |= table_in(made, "decoding").keys() - _DECODING
     silent |= {name for name, value in _output(made, "").items() if value is None}
     if silent:
@@ -174,6 +173,14 @@ def _sayable(made: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]
         if edit and used.get("hybrid"):
             takes.remove("hybrid")  # a piece always uses the checkpoint's own, or none
     return {name: value for name, value in used.items() if name in takes}
+
+
+def _fitting(made: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """`told` without steps for stages that an earlier built-in model had."""
+    known, steps = _known(made), told.get("decoding_steps")
+    own = known.decoding.decoding_steps if known is not None and known.repo is None else None
+    fit = not own or not isinstance(steps, (list, tuple)) or len(steps) in (1, len(own))
+    return {name: value for name, value in told.items() if fit or name != "decoding_steps"}
 
 
 def _format_of(name: str, suffix: str) -> str:

@@ -156,8 +156,7 @@ def schedule(config: DecodingConfig, stage: int) -> Iterator[Step]:
     """The steps of a stage: cosine mask rates, with guidance and temperature annealed."""
     steps = required(config.decoding_steps)[stage]
     rates = mask_rates(steps)
-    for step in range(steps):
-        rate = float(rates[step])
+    for step, rate in enumerate(rates.tolist()):
         temperature = required(config.temperature)
         if config.anneal_temperature:
             temperature *= (steps - 1 - step) / steps
@@ -245,9 +244,7 @@ class Spread:
             start = torch.zeros_like(start)
         first = (start * span_len).floor().long()
         places = (torch.arange(known.shape[-1], device=known.device) + first[:, None]) // span_len
-        spans = torch.zeros(
-            len(known), int(places.max()) + 1, dtype=torch.bool, device=known.device
-        )
+        spans = known.new_zeros(len(known), int(places.max()) + 1)
         open_ = spans.scatter_reduce(-1, places, ~known, "amax")
         self._counts = open_.sum(-1)
         # Rank of each frame's span in the order, from 0; -1: known.

@@ -22,10 +22,6 @@ MIN_TEMPERATURE = 1e-2
 # The annealed coefficient ends at 1 up to rounding, where guidance has no effect.
 NO_GUIDANCE = 1e-6
 
-# Music repeats its bars, and its codes with them if a bar is a whole number of frames: in held-out clips of
-# the built-in model's kind, a code of the four coarse streams equals the one exactly two bars before in 40 to
-# 70 % of frames, but the one three frames away from that in 10 %. A small model does not learn this.
-
 # Rows to sample at once: sorting takes several times the memory of the logits, and a batch of long clips has
 # tens of thousands of rows. Rows are independent, so this does not change the result.
 ROWS = 2048
@@ -78,7 +74,10 @@ def guide(cond: Tensor, null: Tensor | None, coef: float) -> Tensor:
 
 
 def repeats(config: DecodingConfig, bars: Sequence[float]) -> dict[float, float]:
-    """Nats for codes that occur some bars away, by that distance in bars; empty if no item has a tempo."""
+    """Nats for codes that occur some bars away, by that distance in bars; empty if no item has a tempo.
+
+    A small model does not learn that 40 to 70 % of its music's coarse codes equal those two bars before.
+    """
     bar, half = required(config.bar_repeat), required(config.half_bar_repeat)
     by_distance = {0.5: half, 1.0: bar, 2.0: bar} if any(bars) else {}
     return {away: nats for away, nats in by_distance.items() if nats}

@@ -1,28 +1,36 @@
-r"""Compare decoding settings on captions of the validation set; nano's defaults were chosen with it.
+r"""Compare decoding settings, or models, on captions of the validation set, as nano's defaults were chosen.
 
     python -m recipes.nano.compare_decoding --sounds DIR [--also-trained-on MANIFEST ...] --tagger WHEEL \
-        '{}' '{"temperature": 1.0}'
+        '{}' '{"temperature": 1.0}' '{"model": "models/nano5/best"}'
 
-Each argument is a JSON object of decoding settings (docs/python.md) that override the model's. A row has the
-columns of recipes.nano.evaluate, and measures that tell drones and silence from music:
+Each argument is a JSON object of decoding settings (docs/python.md) that override the model's, and perhaps
+another model. A row has the columns of recipes.nano.evaluate, and measures that tell drones and silence from
+music:
 
 repeats   share of codes equal to the previous frame's, by coarse stream
 distinct  different codes in a clip, by coarse stream
 silent    share of clips below -60 dBFS
 beat      mean regularity of onsets (judges/beat.py), of the clips whose rendering has drums
 
+Brackets hold the difference from the first settings, paired by caption, in standard errors (for the Fréchet
+distance: over resamples of the captions).
+
 The share of drums includes captions that ask for none; the line before the table has the number of each.
 
 Clips with the notes, drum hits and kit of a training clip are skipped. nano was trained on more than
 train.jsonl of --sounds; name the other manifests after --also-trained-on.
 
-The Fréchet distance is from 170 rendered clips; that of 40 clips is only comparable between rows.
+The Fréchet distance is from 170 rendered clips, or as many as there are; that of 40 clips is only comparable
+between rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,11 +42,12 @@ from magnet_cli.settings import DecodingConfig
 from recipes.nano.cases import Case, add_trained_option, composed_cases, compositions
 from recipes.nano.evaluate import BATCH, Evaluation, faults
 from recipes.nano.judges.beat import regularity
-from recipes.nano.judges.hearing import Heard, judge, judged, percent_of, rates
+from recipes.nano.judges.hearing import Heard, Verdict, judge, judged, percent_of, rates
 from recipes.nano.judges.tagger import Tagger
 
 COARSE = 4  # streams that determine what is heard; the others refine them
 REFERENCE_CLIPS = 170
+RESAMPLES = 30
 
 
 def habits(codes: list[Tensor]) -> tuple[str, str]:
@@ -49,34 +58,70 @@ def habits(codes: list[Tensor]) -> tuple[str, str]:
     return " ".join(f"{r:.2f}" for r in repeats), " ".join(f"{d:.0f}" for d in distinct)
 
 
-def row(
-    name: str,
-    codes: list[Tensor],
-    clips: list[Tensor],
-    heard: list[Heard],
-    cases: list[Case],
-    evaluation: Evaluation,
-    reference: Tensor,
-) -> str:
-    """A line of the table, as Markdown."""
-    verdicts = [
-        judge(one, case.wanted, evaluation.threshold)
-        for one, case in zip(heard, cases, strict=True)
-    ]
-    counts = judged(verdicts)
-    shares = " | ".join(percent_of(share, counts[q]) for q, share in rates(verdicts).items())
-    distance = frechet_distance(torch.cat([one.embeddings for one in heard]), reference)
-    silent = faults(codes, clips)["silent"]
-    beats = [
-        regularity(clip.mean(0), evaluation.rate)
-        for clip, case in zip(clips, cases, strict=True)
-        if case.drums
-    ]
-    beat = f"{sum(beats) / len(beats):.2f}" if beats else "–"
-    return (
-        f"| {name} | {' | '.join(habits(codes))} | {shares} | {distance:.1f} | {100 * silent:.0f} % "
-        f"| {beat} |"
-    )
+@dataclass(frozen=True)
+class Row:
+    """What was made for some captions, and what the judges say of each clip."""
+
+    codes: list[Tensor]
+    clips: list[Tensor]
+    heard: list[Heard]
+    verdicts: list[Verdict]
+    beats: list[float | None]  # None: the rendered clip has no drums
+    reference: Tensor  # embeddings of rendered clips
+
+    @classmethod
+    def judged(
+        cls,
+        codes: list[Tensor],
+        clips: list[Tensor],
+        cases: list[Case],
+        evaluation: Evaluation,
+        reference: Tensor,
+    ) -> Row:
+        """Listen to the clips of some cases."""
+        heard = evaluation.listen(clips)
+        pairs = list(zip(heard, cases, strict=True))
+        verdicts = [judge(one, case.wanted, evaluation.threshold) for one, case in pairs]
+        beats = [
+            regularity(clip.mean(0), evaluation.rate) if case.drums else None
+            for clip, case in zip(clips, cases, strict=True)
+        ]
+        return cls(codes, clips, heard, verdicts, beats, reference)
+
+    def distance(self, chosen: Sequence[int] | None = None) -> float:
+        """The Fréchet distance of all clips, or of those with these numbers."""
+        heard = self.heard if chosen is None else [self.heard[place] for place in chosen]
+        return frechet_distance(torch.cat([one.embeddings for one in heard]), self.reference)
+
+    def as_markdown(self, name: str, first: Row | None) -> str:
+        """A line of the table, with differences from `first`."""
+        counts, shares = judged(self.verdicts), rates(self.verdicts)
+        cells = [name, *habits(self.codes)]
+        for asked, share in shares.items():
+            hits = [[getattr(v, asked) for v in row.verdicts] for row in (self, first or self)]
+            cells.append(percent_of(share, counts[asked]) + (paired(*hits) if first else ""))
+        apart = self.distance()
+        cells.append(f"{apart:.1f}" + (self._further_than(first) if first else ""))
+        cells.append(f"{100 * faults(self.codes, self.clips)['silent']:.0f} %")
+        beats = [beat for beat in self.beats if beat is not None]
+        steady = f"{sum(beats) / len(beats):.2f}" if beats else "–"
+        cells.append(steady + (paired(self.beats, first.beats) if first and beats else ""))
+        return f"| {' | '.join(cells)} |"
+
+    def _further_than(self, first: Row) -> str:
+        draw = random.Random(0)
+        places = range(len(self.heard))
+        drawn = [[draw.choice(places) for _ in places] for _ in range(RESAMPLES)]
+        spread = torch.tensor([self.distance(d) - first.distance(d) for d in drawn]).std()
+        return f" ({(self.distance() - first.distance()) / float(spread):+.1f})"
+
+
+def paired(now: Sequence[float | None], first: Sequence[float | None]) -> str:
+    """The mean difference of two rows in standard errors, over the captions that were judged."""
+    pairs = [(a, b) for a, b in zip(now, first, strict=True) if a is not None and b is not None]
+    differences = torch.tensor([float(a) - float(b) for a, b in pairs])
+    error = float(differences.std()) / len(pairs) ** 0.5 if len(pairs) > 1 else 0.0
+    return f" ({float(differences.mean()) / error:+.1f})" if error else " (0)"
 
 
 def main() -> None:
@@ -90,15 +135,28 @@ def main() -> None:
     add_trained_option(parser)
     parser.add_argument("--model", default=None, help="default: the built-in one")
     parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument(
+        "--drums",
+        choices=("with", "without"),
+        help="only captions of clips with drums, or of all others",
+    )
     given = parser.parse_args()
     torch.set_grad_enabled(False)
-    ways = {text: DecodingConfig(**json.loads(text)) for text in given.settings}
-    model = magnet_cli.load_model(given.model, offline=True)
+    ways = {text: json.loads(text) for text in given.settings}
+    models = {
+        name: magnet_cli.load_model(name, offline=True)
+        for name in {way.pop("model", given.model) for way in map(dict, ways.values())}
+    }
+    model = next(iter(models.values()))
     evaluation = Evaluation(
         given.sounds, Tagger(given.tagger), model.sample_rate, model.segment_duration
     )
     trained = compositions([given.sounds / "train.jsonl", *given.also_trained_on])
-    rendered = composed_cases(given.sounds, "valid", REFERENCE_CLIPS, trained=trained)
+    rendered = [
+        case
+        for case in composed_cases(given.sounds, "valid", trained=trained)
+        if given.drums is None or bool(case.drums) == (given.drums == "with")
+    ][:REFERENCE_CLIPS]
     clips = [evaluation.rendered(case) for case in rendered]
     heard = evaluation.listen(clips)
     reference = torch.cat([one.embeddings for one in heard])
@@ -112,22 +170,25 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|")
 
-    def show(name: str, codes: list[Tensor], audio: list[Tensor]) -> None:
-        heard = evaluation.listen(audio)
-        print(row(name, codes, audio, heard, cases, evaluation, reference), flush=True)
-
-    show("reconstructed", coded, rebuilt)
-    for text, config in ways.items():
+    rebuilt_row = Row.judged(coded, rebuilt, cases, evaluation, reference)
+    print(rebuilt_row.as_markdown("reconstructed", None), flush=True)
+    first = None
+    for text, way in ways.items():
+        decoder = models[way.pop("model", given.model)]
+        config = DecodingConfig(**way)
         made = [
-            model.generate(
-                [case.prompt for case in cases[first : first + BATCH]],
+            decoder.generate(
+                [case.prompt for case in cases[start : start + BATCH]],
                 config,
-                seeds=range(first, min(first + BATCH, len(cases))),
+                seeds=range(start, min(start + BATCH, len(cases))),
             )
-            for first in range(0, len(cases), BATCH)
+            for start in range(0, len(cases), BATCH)
         ]
         codes = [one for result in made for one in result.codes]
-        show(text, codes, [one for result in made for one in result.audio])
+        clips = [one for result in made for one in result.audio]
+        now = Row.judged(codes, clips, cases, evaluation, reference)
+        print(now.as_markdown(text, first), flush=True)
+        first = first or now
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -83,14 +85,13 @@ def main() -> None:
         "sources": SOUNDS,
         "steps": trained_steps(given.model),
     }
-    native.save(
-        given.out,
-        parts,
-        provenance,
-        lm_dtype=torch.float16,
-        part_dtype=torch.float16,
-        overwrite=True,
-    )
+    # `save` replaces nothing but a model, and beside the built-in one's files is its README.
+    given.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=given.out.parent) as folder:
+        packed = Path(folder) / "model"
+        native.save(packed, parts, provenance, lm_dtype=torch.float16, part_dtype=torch.float16)
+        for file in packed.iterdir():
+            os.replace(file, given.out / file.name)
     size = sum(file.stat().st_size for file in given.out.iterdir())
     print(f"{given.out}: {size / 1e6:.1f} MB")
 

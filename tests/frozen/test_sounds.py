@@ -284,6 +284,22 @@ def without_half() -> dict[str, object]:
     return used
 
 
+def test_steps_of_other_stages_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The command must run, and say what it cannot repeat, if the built-in model has other stages now."""
+    lost = "no flag sets decoding_steps as it was"
+    given = TODAY | {"given": {"decoding_steps": [1] * 12}}
+    assert "--steps 1,1,1,1,1,1,1,1,1,1,1,1" in spoken(given)
+    other_nano(monkeypatch, tmp_path, decoding_steps=[30, 4, 2])
+    for made in (TODAY, given):
+        assert "--steps" not in spoken(made)
+        assert lost in differences(made)
+    one = TODAY | {"given": {"decoding_steps": [7]}}
+    assert "--steps 7" in spoken(one)
+    assert lost not in differences(one)
+
+
 def test_loops_and_bars_that_were_made_otherwise_say_so() -> None:
     """Since they repeat bars more strictly than other music."""
     strict = {**TODAY["decoding"], "bar_repeat": 8.0, "half_bar_repeat": 4.0}  # type: ignore[dict-item]
