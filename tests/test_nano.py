@@ -104,9 +104,8 @@ def likelihood(model: Model, codes: torch.Tensor, prompt: str, stage: int | None
         asked[:, streams, ::4] = True
         seen[asked] = model.card
         seen[:, streams[-1] + 1 :] = model.card
-        said = model.logits(
-            seen, [prompt], stage
-        )  # [B, T, card], or of several streams [B, T, G, card]
+        # [B, T, card], or of several streams [B, T, G, card]
+        said = model.logits(seen, [prompt], stage)
         logits = torch.full((*codes.shape, model.card), torch.nan)
         logits[:, streams] = said.view(*said.shape[:2], len(streams), -1).transpose(1, 2)
     logs = logits.log_softmax(-1)

@@ -145,9 +145,9 @@ def main() -> None:
     ways = {text: json.loads(text) for text in given.settings}
     models = {
         name: magnet_cli.load_model(name, offline=True)
-        for name in {way.pop("model", given.model) for way in map(dict, ways.values())}
+        for name in dict.fromkeys(way.get("model", given.model) for way in ways.values())
     }
-    model = next(iter(models.values()))
+    model = next(iter(models.values()))  # the first row's: its codec and sample rate are all rows'
     evaluation = Evaluation(
         given.sounds, Tagger(given.tagger), model.sample_rate, model.segment_duration
     )
