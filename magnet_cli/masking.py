@@ -74,6 +74,16 @@ def spread_ranks(open_: Tensor, turn: Tensor) -> Tensor:
     return of_place.gather(-1, turned.clamp(min=0)).masked_fill(~open_, -1)
 
 
+def block_ranks(open_: Tensor, turn: Tensor, size: int) -> Tensor:
+    """Rank as `spread_ranks` within blocks of `size` open places, one block after another."""
+    blocks = (open_.cumsum(-1) - 1).div(size, rounding_mode="floor")
+    ranks = torch.full_like(blocks, -1)
+    for block in range(int(blocks.max()) + 1):
+        inside = open_ & (blocks == block)
+        ranks = torch.where(inside, block * size + spread_ranks(inside, turn), ranks)
+    return ranks
+
+
 def cover(starts: Tensor, span_len: int) -> Tensor:
     """Span starts bool [..., T] -> frames covered bool [..., T], clipped at the right edge."""
     covered = starts.clone()
@@ -123,22 +133,17 @@ def stride1_mask(scores: Tensor, targets: Tensor, span_len: int) -> Tensor:
     return mask
 
 
-def mean_mask_rates(frames: int, span_len: int) -> list[float]:
-    """Mean share of frames that u random overlapping spans mask, for u = 0 .. frames-1.
+@functools.lru_cache(maxsize=32)
+def span_start_table(frames: int, span_len: int) -> tuple[int, ...]:
+    """The fewest span starts that reach each mask rate 0 %, 1 %, ..., 100 % on average.
 
-    1 - C(T-L, u) / C(T, u) (paper, 3.1), as a running product of ratios instead of huge binomials.
+    u random overlapping spans mask 1 - C(T-L, u) / C(T, u) of the frames (paper, 3.1), here a running product
+    of ratios instead of huge binomials.
     """
     rates, unmasked = [0.0], (frames - span_len) / frames
     for u in range(1, frames):
         rates.append(1.0 - unmasked)
         unmasked *= max(frames - span_len - u, 0) / (frames - u)
-    return rates
-
-
-@functools.lru_cache(maxsize=32)
-def span_start_table(frames: int, span_len: int) -> tuple[int, ...]:
-    """The fewest span starts that reach each mask rate 0 %, 1 %, ..., 100 % on average."""
-    rates = mean_mask_rates(frames, span_len)
     return tuple(bisect.bisect_left(rates, percent / 100) for percent in range(101))
 
 

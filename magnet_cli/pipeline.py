@@ -23,7 +23,7 @@ from magnet_cli.models.session import (
     text_sessions,
 )
 from magnet_cli.request import GenerationRequest
-from magnet_cli.settings import BEATS_IN_BAR, DecodingConfig, listed, required
+from magnet_cli.settings import BEATS_IN_BAR, BLOCK_SECONDS, DecodingConfig, listed, required
 from magnet_cli.version import __version__
 
 
@@ -120,6 +120,7 @@ class Pipeline:
             _rescore(request),
             on_step,
             self.lm.config.stage_streams,
+            round(BLOCK_SECONDS * self.lm.config.frame_rate),
             request.bars,
         )
         if self.modeling == "autoregressive":

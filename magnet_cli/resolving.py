@@ -27,7 +27,7 @@ from magnet_cli.settings import (
 if TYPE_CHECKING:
     from magnet_cli.models.parts import Parts
 
-# Settings without effect if the span order is `spread`.
+# Settings without effect unless the span order is `certainty`.
 _OF_SCORES = {"span_scoring", "score_noise"}
 # The value of `rescorer` for a hybrid-trained model's own causal mode.
 SELF = "self"
@@ -39,7 +39,7 @@ def resolve(
     """Resolve every setting: the user's, else the checkpoint's, else the paper's.
     Raises UsageError: a setting does not apply to this kind of model, or does not fit its streams, the
     other settings or the use of a rescorer (`rescored`)."""
-    _refuse_strangers(given, lm)
+    _refuse_strangers(given, lm, bool(checkpoint.hybrid))
     base = AUTOREGRESSIVE_DEFAULTS if lm.modeling == "autoregressive" else DECODING_DEFAULTS
     config = given.over(checkpoint.over(base.altered({"span_len": lm.span_len})))
     # One filter at a time: choosing one turns the other's default off. Both apply if both are given.
@@ -49,7 +49,7 @@ def resolve(
             config = config.altered({top_p: 0.0})
         if asked_p and asked_k is None:
             config = config.altered({top_k: 0})
-    if config.span_order == "spread" and lm.modeling != "autoregressive":
+    if config.span_order != "certainty" and lm.modeling != "autoregressive":
         config = _by_scores(given, config, rescored)
     if lm.modeling == "hybrid":
         # It decodes both parts itself, so settings of one apply to the other.
@@ -133,23 +133,24 @@ def used(
         config = config.altered({"hybrid": 0.0})
         if modeling == "masked":
             unused.add("hybrid")
-    if config.span_order == "spread":
+    if config.span_order != "certainty":
         unused |= _OF_SCORES
     if not rescored:
         unused |= RESCORER_ONLY
     return {name: value for name, value in config.given().items() if name not in unused}
 
 
-def _refuse_strangers(given: DecodingConfig, lm: LMConfig) -> None:
+def _refuse_strangers(given: DecodingConfig, lm: LMConfig, by_default: bool) -> None:
     # In hybrid decoding a masked model is combined with an autoregressive one.
     no_masked = frozenset() if given.hybrid else AUTOREGRESSIVE_ONLY
-    kinds = {"autoregressive": MASKED_ONLY, "masked": no_masked}
+    alone = frozenset() if by_default or given.hybrid is not None else no_masked | PREFIX_ONLY
+    kinds = {"autoregressive": MASKED_ONLY, "masked": no_masked, "hybrid": alone}
     strangers = sorted(kinds.get(lm.modeling, frozenset()) & given.given().keys())
     if strangers:
         raise UsageError(
             f"{', '.join(strangers)} cannot be used with this model: it decodes "
             f"{'autoregressively' if lm.modeling == 'autoregressive' else 'by masked generation'}.",
-            "Leave it out, or choose another model.",
+            f"Leave it out, or {'use hybrid' if lm.modeling == 'hybrid' else 'choose another model'}.",
             settings=strangers,
         )
 
@@ -158,9 +159,9 @@ def _by_scores(given: DecodingConfig, config: DecodingConfig, rescored: bool) ->
     """Settings of span scores, and a rescorer, imply the span order `certainty`."""
     asked = [name for name in sorted(_OF_SCORES) if getattr(given, name)]
     asked += ["rescorer"] * rescored
-    if asked and given.span_order == "spread":
+    if asked and given.span_order not in (None, "certainty"):
         raise UsageError(
-            f"{' and '.join(asked)} cannot be used: span_order spread ignores span scores.",
+            f"{' and '.join(asked)} cannot be used: span_order {given.span_order} ignores span scores.",
             "Leave it out, or use span_order certainty.",
             settings=[*asked, "span_order"],
         )

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 SpanArrangement = Literal["nonoverlap", "stride1"]
 SpanScoring = Literal["max", "prod"]
-SpanOrder = Literal["certainty", "spread"]
+SpanOrder = Literal["certainty", "spread", "blocks"]
 AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
 BitDepth = Literal["16", "24", "float"]
 LOSSY = ("ogg", "opus", "mp3")  # decoded samples differ from those encoded
@@ -123,8 +123,9 @@ class DecodingConfig:
         only="masked",
     )
     span_order: SpanOrder | None = _decoding(
-        "Which spans are unmasked first: the most certain (certainty), or spans spread evenly over time "
-        "(spread), which keeps small models from droning. Default: the checkpoint's own, usually {usual}.",
+        "Which spans are unmasked first: the most certain (certainty), spans spread evenly over time "
+        "(spread), which keeps small models from droning, or two seconds after two seconds (blocks), spread "
+        "within each, which continues what has begun. Default: the checkpoint's own, usually {usual}.",
         usual="certainty",
         before="certainty",
         only="masked",
@@ -328,6 +329,7 @@ class OutputConfig:
 MOST_BARS = 256
 _BEAT = ("bpm", "bars")
 BEATS_IN_BAR = 4
+BLOCK_SECONDS = 2.0  # a block of the span order "blocks"
 TRIES, LOOP_TRIES = 4, 3  # default number of seeds
 MOST_STRETCH = 0.04  # relative change of tempo; more would be audible
 

@@ -36,7 +36,7 @@ def test_the_first_seconds_have_the_writers_temperature_unless_theirs_is_said() 
     config = resolve(given, DecodingConfig(), MASKED)
     prefix = for_prefix(config, writer)
     assert (prefix.temperature, prefix.top_k, prefix.cfg_coef) == (0.7, 50, 2.0)
-    said = resolve(DecodingConfig(hybrid_temperature=0.9), DecodingConfig(), HYBRID)
+    said = resolve(DecodingConfig(hybrid_temperature=0.9), DecodingConfig(hybrid=1.0), HYBRID)
     assert for_prefix(said, writer).temperature == 0.9
     assert for_prefix(said, DecodingConfig()).temperature == 0.9
     assert for_prefix(config, DecodingConfig()).temperature == 1.0
@@ -49,7 +49,7 @@ def test_the_first_seconds_have_the_writers_temperature_unless_theirs_is_said() 
 
 
 def test_a_hybrid_trained_models_first_seconds_follow_what_is_asked_of_the_rest() -> None:
-    habit = DecodingConfig(temperature=0.7, top_p=0.9, hybrid_temperature=0.8)
+    habit = DecodingConfig(temperature=0.7, top_p=0.9, hybrid=2.0, hybrid_temperature=0.8)
     plain = for_prefix(resolve(DecodingConfig(), habit, HYBRID), DecodingConfig())
     assert (plain.temperature, plain.top_p, plain.top_k) == (0.8, 0.0, 250)  # its own default
     asked = resolve(DecodingConfig(temperature=1.2, top_p=0.5), habit, HYBRID)
@@ -81,7 +81,7 @@ def test_a_hybrid_trained_models_first_seconds_follow_what_is_asked_of_the_rest(
 def test_filters_that_are_asked_for_reach_a_hybrid_trained_models_first_seconds(
     asked: dict, top_p: float, top_k: int
 ) -> None:
-    habit = DecodingConfig(top_p=0.9, hybrid_top_p=0.8)
+    habit = DecodingConfig(top_p=0.9, hybrid_top_p=0.8, hybrid=2.0)
     config = resolve(DecodingConfig(**asked), habit, HYBRID)
     prefix = for_prefix(config, DecodingConfig())
     assert (prefix.top_p, prefix.top_k) == (top_p, top_k)
@@ -178,13 +178,24 @@ def test_over_keeps_what_is_given(temperature: float | None, top_k: int | None) 
     assert config.over(merged) == merged
 
 
+@pytest.mark.parametrize("asked", [{"cfg_coef": 3.0}, {"hybrid_temperature": 0.5}])
+def test_settings_of_autoregressive_seconds_need_such_seconds(asked: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="cannot be used with this model") as error:
+        resolve(DecodingConfig(**asked), DecodingConfig(hybrid=0.0), HYBRID)
+    assert error.value.hint == "Leave it out, or use hybrid."
+    for seconds, own in ((2.0, 0.0), (0.0, 0.0), (None, 2.0)):
+        made = resolve(DecodingConfig(hybrid=seconds, **asked), DecodingConfig(hybrid=own), HYBRID)
+        assert asked.items() <= made.given().items()
+
+
+@pytest.mark.parametrize("order", ["spread", "blocks"])
 @pytest.mark.parametrize("asked", [{"span_scoring": "prod"}, {"score_noise": 2.0}])
-def test_who_asks_about_scores_has_spans_decided_by_them(asked: dict[str, Any]) -> None:
-    spread = DecodingConfig(span_order="spread")
-    assert resolve(DecodingConfig(), spread, MASKED).span_order == "spread"
+def test_who_asks_about_scores_has_spans_decided_by_them(asked: dict[str, Any], order: Any) -> None:
+    spread = DecodingConfig(span_order=order)
+    assert resolve(DecodingConfig(), spread, MASKED).span_order == order
     assert resolve(DecodingConfig(**asked), spread, MASKED).span_order == "certainty"
     assert resolve(DecodingConfig(), spread, MASKED, rescored=True).span_order == "certainty"
-    with pytest.raises(UsageError, match="spread ignores span scores"):
-        resolve(DecodingConfig(span_order="spread", **asked), DecodingConfig(), MASKED)
+    with pytest.raises(UsageError, match=f"{order} ignores span scores"):
+        resolve(DecodingConfig(span_order=order, **asked), DecodingConfig(), MASKED)
     with pytest.raises(UsageError, match="rescorer cannot be used"):
         resolve(spread, DecodingConfig(), MASKED, rescored=True)

@@ -104,4 +104,5 @@ class Decoding:
     rescore: Rescore | None = None
     on_step: OnStep | None = None  # called after every step
     stages: Sequence[Sequence[int]] = ()  # the streams of each stage; (): one per stage
+    block_len: int = 50  # frames in a block of the span order "blocks"
     bars: Sequence[float] = ()  # frames per bar of each item, 0 without a tempo; (): none has one

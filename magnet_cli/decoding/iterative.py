@@ -3,7 +3,7 @@
 Each step masks, guides, samples, scores the spans and masks the least certain ones again. Details that
 released checkpoints depend on follow the reference's `_generate_stage`. There are two additions: a stage may
 be a group of streams, each masked at frames of its own; and spans may be decided in an order spread evenly
-over time instead of by certainty.
+over time, or block after block, instead of by certainty.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from magnet_cli.decoding.sampling import (
 )
 from magnet_cli.errors import MagnetError
 from magnet_cli.masking import (
+    block_ranks,
     frames_to_spans,
     mask_rates,
     masked_counts,
     spans_to_frames,
-    spread_ranks,
     stride1_mask,
     top_mask,
 )
 from magnet_cli.settings import DecodingConfig, required
 
+Noise = Callable[[int], Tensor]  # draws float32 [B, n] in [0, 1)
 # The score of decided spans, below any other, so that they are never masked again.
 DECIDED = -1e4
 
@@ -89,14 +90,17 @@ def decode_stage(
 
     drawing = (~known).flatten(1).any(-1).tolist()
     rows = known.flatten(0, 1)
-    spans = Spans(config, rows) if config.span_order != "spread" else Spread(config, rows, noise)
+    # Later stages refine what the first has decided, and need no blocks.
+    by_score = config.span_order == "certainty"
+    block_len = decoding.block_len if config.span_order == "blocks" and not stage else 0
+    spans = Spans(config, rows) if by_score else Spread(config, rows, noise, block_len)
     mask = spans.first_mask().view_as(known)
     for step in schedule(config, stage):
         later = torch.zeros_like(mask)
         if isinstance(spans, Spread) and step.next_rate is not None:
             later = spans.next_mask(step.next_rate).view_as(known)  # needs no tokens: none sampled
         asked = mask & ~later
-        hide(codes, streams, mask & ~known, decoding.mask_id)
+        codes[:, streams] = codes[:, streams].masked_fill(mask & ~known, decoding.mask_id)
         numbers = noise(known.shape[-1]).view_as(known)
         token_probs = numbers.new_zeros(0)
         # With few frames and many steps, some steps of the spread order have nothing to decide.
@@ -106,7 +110,8 @@ def decode_stage(
             if nats:
                 guided = likelier(guided, codes, streams, asked, decoding.bars, nats)
             tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
-            write(codes, streams, asked, known, tokens)
+            here = codes[:, streams]
+            codes[:, streams] = torch.where(known, here, here.masked_scatter(asked, tokens))
         rescorer_seconds = 0.0
         if step.next_rate is None or isinstance(spans, Spread):
             mask = later
@@ -172,17 +177,6 @@ def schedule(config: DecodingConfig, stage: int) -> Iterator[Step]:
         )
 
 
-def hide(codes: Tensor, streams: list[int], mask: Tensor, mask_id: int) -> None:
-    """Set codes to the mask id where `mask` bool [B, G, T] is true, in place."""
-    codes[:, streams] = codes[:, streams].masked_fill(mask, mask_id)
-
-
-def write(codes: Tensor, streams: list[int], mask: Tensor, known: Tensor, tokens: Tensor) -> None:
-    """Write N sampled tokens where `mask` [B, G, T] is true, in place, except known codes."""
-    here = codes[:, streams]
-    codes[:, streams] = torch.where(known, here, here.masked_scatter(mask, tokens))
-
-
 class Spans:
     """Arrangement and scoring of the spans of one stage; `known` is bool [B, T], a row per stream."""
 
@@ -231,25 +225,21 @@ class Spread:
     Codes decoded in one step are sampled independently, and frames that are far apart are nearly independent
     (the Halton scheduler: Besnier et al., 2025, arXiv 2503.17076; in one dimension van der Corput's sequence,
     here rotated randomly for each stream of an item). Scores are not used. Under stride1 the grid of the
-    spans starts at a random frame.
+    spans starts at a random frame. Blocks of `block_len` frames (0: all) are decided one after another, each
+    in such an order (block diffusion: Arriola et al., 2025, arXiv 2503.09573).
     """
 
-    def __init__(
-        self, config: DecodingConfig, known: Tensor, noise: Callable[[int], Tensor]
-    ) -> None:
-        """`noise(n)` draws float32 [B, n] in [0, 1)."""
+    def __init__(self, config: DecodingConfig, known: Tensor, noise: Noise, block_len: int) -> None:
         span_len = required(config.span_len)
         turn, start = noise(2).unbind(-1)
-        if config.span_arrangement != "stride1":
-            start = torch.zeros_like(start)
-        first = (start * span_len).floor().long()
+        first = (start * (span_len if config.span_arrangement == "stride1" else 0)).floor().long()
         places = (torch.arange(known.shape[-1], device=known.device) + first[:, None]) // span_len
         spans = known.new_zeros(len(known), int(places.max()) + 1)
         open_ = spans.scatter_reduce(-1, places, ~known, "amax")
         self._counts = open_.sum(-1)
         # Rank of each frame's span in the order, from 0; -1: known.
-        ranks = spread_ranks(open_, turn).gather(-1, places)
-        self._ranks = ranks.masked_fill(known, -1)
+        size = max(block_len // span_len, 1) if block_len else open_.shape[-1]
+        self._ranks = block_ranks(open_, turn, size).gather(-1, places).masked_fill(known, -1)
 
     def first_mask(self) -> Tensor:
         """The mask of the first step, bool [B, T]: everything open."""

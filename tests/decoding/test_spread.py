@@ -7,14 +7,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from magnet_cli.decoding import iterative
 from magnet_cli.decoding.contracts import Decoding, OnStep, StepEvent
 from magnet_cli.decoding.sampling import make_generators
-from magnet_cli.masking import mask_rates, masked_counts, spread_ranks
+from magnet_cli.masking import block_ranks, mask_rates, masked_counts, spread_ranks
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
 CARD = 8
@@ -27,6 +27,7 @@ def asked_at_each_step(
     seeds: list[int],
     stages: tuple[tuple[int, ...], ...] = (),
     on_step: OnStep | None = None,
+    block_len: int = 50,
 ) -> list[tuple[int, Tensor]]:
     """(stage, positions bool [B, G, T]) of every call, for constant logits."""
     calls: list[tuple[int, Tensor]] = []
@@ -36,7 +37,14 @@ def asked_at_each_step(
         return torch.zeros(int(at.sum()), CARD), None
 
     codes = torch.zeros_like(known, dtype=torch.int64)
-    decoding = Decoding(config, CARD, make_generators(seeds), stages=stages, on_step=on_step)
+    decoding = Decoding(
+        config,
+        CARD,
+        make_generators(seeds),
+        stages=stages,
+        block_len=block_len,
+        on_step=on_step,
+    )
     made = iterative.decode(logits, codes, known, decoding)
     assert bool((made < CARD).all())
     return calls
@@ -48,15 +56,20 @@ def asked_at_each_step(
     steps=st.integers(1, 12),
     arrangement=st.sampled_from(["nonoverlap", "stride1"]),
     seed=st.integers(0, 2**32),
+    order=st.sampled_from(["spread", "blocks"]),
 )
 def test_every_open_frame_is_decided_once(
-    frames: int, span_len: int, steps: int, arrangement: str, seed: int
+    frames: int, span_len: int, steps: int, arrangement: str, seed: int, order: str
 ) -> None:
     known = torch.rand(2, 1, frames, generator=torch.Generator().manual_seed(seed)) < 0.3
     config = dataclasses.replace(
-        CONFIG, span_len=span_len, decoding_steps=(steps,), span_arrangement=arrangement
+        CONFIG,
+        span_len=span_len,
+        decoding_steps=(steps,),
+        span_arrangement=arrangement,
+        span_order=order,
     )
-    calls = asked_at_each_step(config, known, [seed, seed + 1])
+    calls = asked_at_each_step(config, known, [seed, seed + 1], block_len=17)
     if not calls:
         assert bool(known.all())
         return
@@ -86,14 +99,14 @@ def test_steps_that_have_nothing_to_decide_ask_nobody() -> None:
     assert [event.remaining for event in events] == [1] * 6 + [0] + [1] * 3 + [0]
 
 
-def test_a_clip_alone_is_the_clip_in_a_batch() -> None:
+@pytest.mark.parametrize("order", ["spread", "blocks"])
+def test_a_clip_alone_is_the_clip_in_a_batch(order: str) -> None:
+    config = dataclasses.replace(CONFIG, span_len=3, span_order=order)
     known = torch.zeros(3, 2, 40, dtype=torch.bool)
     known[1, 0, :17] = True
-    together = asked_at_each_step(dataclasses.replace(CONFIG, span_len=3), known, [5, 6, 7])
+    together = asked_at_each_step(config, known, [5, 6, 7], block_len=12)
     for item, seed in enumerate([5, 6, 7]):
-        alone = asked_at_each_step(
-            dataclasses.replace(CONFIG, span_len=3), known[item : item + 1], [seed]
-        )
+        alone = asked_at_each_step(config, known[item : item + 1], [seed], block_len=12)
         assert len(alone) == len(together)
         for (_, one), (_, all_) in zip(alone, together, strict=True):
             assert torch.equal(one[0], all_[item])
@@ -105,6 +118,36 @@ def test_ranks_are_an_order_of_the_open_places(places: int, turn: float) -> None
     ranks = spread_ranks(open_, torch.tensor([turn]))
     assert ranks[open_].sort().values.tolist() == list(range(int(open_.sum())))
     assert bool((ranks[~open_] == -1).all())
+
+
+@settings(deadline=None)
+@given(places=st.integers(1, 120), size=st.integers(1, 80))
+def test_blocks_are_decided_one_after_another(places: int, size: int) -> None:
+    open_ = torch.rand(1, places, generator=torch.Generator().manual_seed(places)) < 0.7
+    turn = torch.tensor([0.37])
+    ranks = block_ranks(open_, turn, size)
+    assert bool((ranks[~open_] == -1).all())
+    at = open_[0].nonzero()[:, 0]
+    for start in range(0, len(at), size):
+        block = torch.zeros_like(open_)
+        block[0, at[start : start + size]] = True
+        assert torch.equal(ranks[block], start + spread_ranks(block, turn)[block])
+
+
+def test_blocks_are_of_the_first_stage_and_continue_what_is_known() -> None:
+    """Later stages are spread over the whole clip."""
+    known = torch.zeros(1, 2, 60, dtype=torch.bool)
+    known[:, :, :7] = True
+    config = dataclasses.replace(CONFIG, span_len=1, span_order="blocks", decoding_steps=(20, 20))
+    calls = asked_at_each_step(config, known, [4], block_len=10)
+    order = [[at[0, 0].nonzero()[:, 0] for stage, at in calls if stage == s] for s in (0, 1)]
+    first = torch.cat(order[0])
+    assert first.shape == (53,)
+    for block in range(5):
+        assert sorted(first[10 * block : 10 * block + 10].tolist()) == list(
+            range(7 + 10 * block, 17 + 10 * block)
+        )
+    assert int(torch.cat(order[1])[:10].max()) > 40
 
 
 @pytest.mark.parametrize("places", [32, 100, 250, 333])

@@ -59,6 +59,7 @@ def test_two_clips_are_learned_by_heart_and_told_apart_by_their_captions(worksho
         min_cfg_coef=1.0,
         cfg_coef=1.0,
         decoding_steps=(8, 4),
+        hybrid=0.0,
     )
     truth = torch.stack(list(codes.values()))
     masked = model.generate(list(codes), greedy, seeds=[0, 1], frames=FRAMES).codes
