@@ -14,7 +14,8 @@ import torch
 import magnet_cli
 from magnet_cli import api
 from magnet_cli.api import Model
-from magnet_cli.decoding.contracts import StepEvent
+from magnet_cli.decoding import iterative
+from magnet_cli.decoding.contracts import Decoding, StepEvent
 from magnet_cli.errors import ModelNotFoundError, UsageError
 from magnet_cli.request import frames_for
 from magnet_cli.settings import DecodingConfig
@@ -51,6 +52,20 @@ def test_a_clip_is_the_same_alone_and_in_a_batch(model: Model, arrangement: str)
         alone = model.generate([prompt], config, [seeds[item]], frames=40)
         assert torch.equal(alone.codes[0], batch.codes[item])
         assert torch.equal(alone.audio[0], batch.audio[item])
+
+
+def test_a_block_is_two_seconds(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    whole = iterative.decode
+
+    def decode(*args: object) -> torch.Tensor:
+        assert isinstance(args[-1], Decoding)
+        lengths.append(args[-1].block_len)
+        return whole(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(iterative, "decode", decode)
+    model.generate(["x"], dataclasses.replace(SHORT, span_order="blocks"), frames=12)
+    assert lengths == [2 * model.frame_rate]
 
 
 def test_autoregressive_clips_are_the_same_alone_and_in_a_batch() -> None:

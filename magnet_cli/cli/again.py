@@ -240,7 +240,7 @@ def _used_now(
         modeling=modeling, frame_rate=1.0, segment_duration=1.0,
     )  # fmt: skip
     own = known.decoding if known is not None else DecodingConfig()
-    given = DecodingConfig(**{"hybrid": own.hybrid, **asked})
+    given = DecodingConfig(**{"hybrid": own.hybrid, **asked})  # said, so that nothing is refused
     if table_in(made.get("edit", {}), "flags").get("exact") is False:  # a loop or bars with a beat
         given = steady(given, own)
     config = resolving.resolve(given, own, shape, "rescorer" in made)

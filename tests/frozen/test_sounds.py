@@ -277,6 +277,16 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     ]
 
 
+def test_settings_of_first_seconds_are_said_with_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where they are no default any more, these settings alone would be refused."""
+    other_nano(monkeypatch, tmp_path, hybrid=0.0)
+    command = spoken(TODAY | {"given": {"cfg_coef": 3.0}})
+    assert "--hybrid 4" in command
+    assert "--cfg-coef 3" in command
+
+
 def without_half() -> dict[str, object]:
     """Today's settings in a record from before --half-bar-repeat."""
     used: dict[str, object] = dict(TODAY["decoding"])  # type: ignore[call-overload]
