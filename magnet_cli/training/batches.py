@@ -25,6 +25,7 @@ from magnet_cli.data.tokens import TokenClip, TokenFolder
 from magnet_cli.errors import DataError
 from magnet_cli.models.lm import DelayPattern
 from magnet_cli.models.text import TextEncoder
+from magnet_cli.settings import BLOCK_SECONDS
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.objective import Batch, Draws, mask_batch, with_code_noise
 
@@ -241,7 +242,9 @@ class BatchDrawer:
         chance = keyed_generator(seed, "stage", first)
         stage = self._stage(chance)
         time, noise = spans_of(seed, items, len(self.lm.stage_streams[stage]), frames)
-        draws = Draws(stage, time, noise, self._prefix_rows(chance, frames))
+        rows = self._prefix_rows(chance, frames)
+        block = self._block(chance, frames) if stage == 0 and rows == 1 else None
+        draws = Draws(stage, time, noise, rows, block)
         batch = segments.masked(draws, self.lm)
         if self.config.code_noise > 0:
             noise_chance = keyed_generator(seed, "code noise", first)
@@ -309,6 +312,14 @@ class BatchDrawer:
         if self.lm.modeling == "autoregressive" or kind >= 1 - self.config.full_prefix_share:
             return steps
         return 1 if kind < self.config.no_prefix_share else drawn
+
+    def _block(self, chance: torch.Generator, frames: int) -> tuple[int, int] | None:
+        """The frames of a block for `--span-order blocks`; None: the whole segment. The first block, which is
+        decided from the text alone, is drawn twice as often as any other."""
+        size = max(round(BLOCK_SECONDS * self.lm.frame_rate), 1)
+        kind = float(torch.rand((), generator=chance))
+        start = size * max(0, int(torch.randint(-1, -(-frames // size), (), generator=chance)))
+        return (start, min(start + size, frames)) if kind < self.config.block_share else None
 
 
 def spans_of(seed: int, items: Sequence[int], streams: int, frames: int) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ class Draws:
     time: Tensor  # float [B], u in 0..1: the progress of decoding
     noise: Tensor  # float [B, G, T], uniform: where spans of the stage's G streams start
     prefix_rows: int = 1  # rows of the delay layout that attend causally; 1: only the special step
+    block: tuple[int, int] | None = None  # predict only these frames, with all after them masked
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Batch:
     following: Tensor  # bool [B, K, T]: codes to predict from the rows before them
     stage: int
     prefix_rows: int
+    weight: float = 1.0  # of each masked position
     conditions: tuple[Tensor | None, ...] = ()  # per item: the text encoder's output, None for null
     names: tuple[str, ...] = ()  # per item: the clip, for error messages
 
@@ -61,7 +63,7 @@ class Batch:
         asked = self.following.sum((0, 2)).tolist()
         weights = following_weights or (1.0,) * len(asked)
         following = sum(w * count for w, count in zip(weights, asked, strict=True))
-        return torch.tensor([int(self.masked.sum()), following], dtype=torch.float64)
+        return torch.tensor([self.weight * int(self.masked.sum()), following], dtype=torch.float64)
 
     def to(self, device: torch.device) -> Batch:
         """Move all tensors to a device."""
@@ -107,13 +109,16 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
     stage, own = draws.stage, list(config.stage_streams[draws.stage])
     masked = torch.zeros(batch, len(own), frames, dtype=torch.bool, device=codes.device)
     first = int(causal[own].sum(-1).min())  # the prefix is cut along the diagonal
-    if first < frames:
+    begin, end = draws.block or (first, frames)
+    if begin < end:
         rates = torch.cos(draws.time * (math.pi / 2)).repeat_interleave(len(own))
-        noise = draws.noise[..., first:].flatten(0, 1)
-        masked[..., first:] = training_mask(rates, noise, config.span_len).unflatten(0, (batch, -1))
+        noise = draws.noise[..., begin:end].flatten(0, 1)
+        spans = training_mask(rates, noise, config.span_len)
+        masked[..., begin:end] = spans.unflatten(0, (batch, -1))
     masked &= ~causal[own]  # after the prefix
     inputs = codes.clone()
-    inputs[:, own] = inputs[:, own].masked_fill(masked, config.mask_id)
+    later = (torch.arange(frames, device=codes.device) >= end) & ~causal[own]
+    inputs[:, own] = inputs[:, own].masked_fill(masked | later, config.mask_id)
     above = own[-1] + 1
     inputs[:, above:].masked_fill_(~causal[above:], config.mask_id)
     return Batch(
@@ -123,6 +128,7 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
         following=causal & valid[:, None],
         stage=stage,
         prefix_rows=draws.prefix_rows,
+        weight=(frames - first) / max(end - begin, 1),  # a block counts as much as a whole clip
     )
 
 
@@ -167,7 +173,7 @@ def batch_losses(
             here = lm.stream_hidden(hidden, k, frames)
             wanted = batch.masked[:, own.index(k)]
             loss, count = _cross_entropy(lm, here, batch.codes[:, k], wanted, k)
-            asked = asked + loss
+            asked = asked + batch.weight * loss
             sums[0, k], sums[1, k] = loss.detach(), count
         if weights[k] > 0 and bool(batch.following[:, k].any()):
             # Row s predicts step s + 1: stream k's frame t is predicted by row t + delay.

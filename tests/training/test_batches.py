@@ -153,6 +153,28 @@ def test_prefixes_come_as_often_as_asked(tmp_path: Path) -> None:
     assert {masked.batch(n, 0).prefix_rows for n in range(9)} == {1}
 
 
+def test_blocks_come_as_often_as_asked_in_the_first_stage_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magnet_cli.training.batches.BLOCK_SECONDS", 0.2)  # two frames
+    drawer = drawer_of(tmp_path, "masked", block_share=0.4)
+    whole = drawer_of(tmp_path / "whole", "masked")
+    blocks = []
+    for step in range(300):
+        batch, plain = drawer.batch(step, 0), whole.batch(step, 0)
+        assert torch.equal(batch.codes, plain.codes)
+        assert batch.stage == plain.stage
+        asked = batch.masked.any(1).any(0).nonzero()
+        if batch.weight == 1:
+            assert torch.equal(batch.masked, plain.masked)
+        elif batch.codes.shape[-1] == 8:
+            blocks.append(int(asked.min()) // 2)
+            assert int(asked.max()) // 2 == blocks[-1]
+            assert (batch.stage, batch.weight) == (0, 4)
+    assert set(blocks) == {0, 1, 2, 3}
+    assert 30 < len(blocks) < 90  # of some 150 batches of the first stage, some of them shorter
+
+
 def test_stages_are_drawn_by_their_weights(tmp_path: Path) -> None:
     equal = drawer_of(tmp_path)
     stages = [equal.batch(step, 0).stage for step in range(40)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -75,6 +76,30 @@ def test_streams_of_a_group_are_masked_at_frames_of_their_own() -> None:
     )  # a single stream's draws are as they were before there were groups
     assert torch.equal(alone[0], time)
     assert torch.equal(alone[1], noise[:, :1])
+
+
+def test_of_a_block_is_predicted_what_decoding_in_blocks_decides() -> None:
+    config = LMConfig(
+        dim=8, num_heads=1, num_layers=1, n_q=4, card=50, modeling="masked", text_dim=4, frame_rate=10.0,
+        segment_duration=20.0, span_len=1, stages=((0, 1), (2, 3)),
+    )  # fmt: skip
+    codes = torch.randint(0, 50, (8, 4, 200), generator=torch.Generator().manual_seed(0))
+    time, noise = spans_of(0, range(8), 2, 200)
+    valid = torch.arange(200).expand(8, 200) < 190
+    batch = mask_batch(codes, valid, Draws(0, time, noise, block=(160, 200)), config)
+    inside = batch.inputs[:, :2, 160:] == config.mask_id
+    assert torch.equal(batch.masked[..., 160:190], inside[..., :30])  # padding is never asked
+    assert not batch.masked[..., 190:].any()
+    batch = mask_batch(codes, valid, Draws(0, time, noise, block=(40, 80)), config)
+    assert torch.equal(batch.inputs[:, :2, :40], codes[:, :2, :40])
+    assert torch.equal(batch.inputs[:, :2, 40:80] == config.mask_id, batch.masked[..., 40:80])
+    assert bool((batch.inputs[:, :2, 80:] == config.mask_id).all())
+    assert not batch.masked[..., :40].any()
+    assert not batch.masked[..., 80:].any()
+    rates = torch.cos(time * math.pi / 2)
+    assert torch.equal(batch.masked.sum(-1)[:, 0], (rates * 40).round().clamp(min=1).long())
+    # A block counts as much as a whole segment.
+    assert float(batch.counts()[0]) == 5 * int(batch.masked.sum())
 
 
 def test_code_noise_changes_what_is_read_and_nothing_else() -> None:
