@@ -58,12 +58,17 @@ def test_sums_are_float64_but_on_apples_gpus_which_have_none() -> None:
     assert exact(torch.device("mps")) is torch.float32
 
 
-def test_streams_of_a_group_are_masked_at_frames_of_their_own() -> None:
+def grouped() -> tuple[LMConfig, torch.Tensor]:
+    """A model with two stages of two streams, and codes [8, 4, 200] for it."""
     config = LMConfig(
         dim=8, num_heads=1, num_layers=1, n_q=4, card=50, modeling="masked", text_dim=4, frame_rate=10.0,
         segment_duration=20.0, span_len=1, stages=((0, 1), (2, 3)),
     )  # fmt: skip
-    codes = torch.randint(0, 50, (8, 4, 200), generator=torch.Generator().manual_seed(0))
+    return config, torch.randint(0, 50, (8, 4, 200), generator=torch.Generator().manual_seed(0))
+
+
+def test_streams_of_a_group_are_masked_at_frames_of_their_own() -> None:
+    config, codes = grouped()
     time, noise = spans_of(0, range(8), 2, 200)
     batch = mask_batch(codes, torch.ones(8, 200, dtype=torch.bool), Draws(0, time, noise), config)
     counts = batch.masked.sum(-1)
@@ -79,11 +84,7 @@ def test_streams_of_a_group_are_masked_at_frames_of_their_own() -> None:
 
 
 def test_of_a_block_is_predicted_what_decoding_in_blocks_decides() -> None:
-    config = LMConfig(
-        dim=8, num_heads=1, num_layers=1, n_q=4, card=50, modeling="masked", text_dim=4, frame_rate=10.0,
-        segment_duration=20.0, span_len=1, stages=((0, 1), (2, 3)),
-    )  # fmt: skip
-    codes = torch.randint(0, 50, (8, 4, 200), generator=torch.Generator().manual_seed(0))
+    config, codes = grouped()
     time, noise = spans_of(0, range(8), 2, 200)
     valid = torch.arange(200).expand(8, 200) < 190
     batch = mask_batch(codes, valid, Draws(0, time, noise, block=(160, 200)), config)
