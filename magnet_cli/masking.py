@@ -74,16 +74,6 @@ def spread_ranks(open_: Tensor, turn: Tensor) -> Tensor:
     return of_place.gather(-1, turned.clamp(min=0)).masked_fill(~open_, -1)
 
 
-def block_ranks(open_: Tensor, turn: Tensor, size: int) -> Tensor:
-    """Rank as `spread_ranks` within blocks of `size` open places, one block after another."""
-    blocks = (open_.cumsum(-1) - 1).div(size, rounding_mode="floor")
-    ranks = torch.full_like(blocks, -1)
-    for block in range(int(blocks.max()) + 1):
-        inside = open_ & (blocks == block)
-        ranks = torch.where(inside, block * size + spread_ranks(inside, turn), ranks)
-    return ranks
-
-
 def cover(starts: Tensor, span_len: int) -> Tensor:
     """Span starts bool [..., T] -> frames covered bool [..., T], clipped at the right edge."""
     covered = starts.clone()

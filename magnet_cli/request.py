@@ -35,6 +35,7 @@ class GenerationRequest:
     prefix_config: DecodingConfig | None = None  # settings for these frames
     partners: Partners = NONE
     bars: tuple[float, ...] = ()  # frames per bar of each item, 0 without a tempo; (): not used
+    sections: Tensor | None = None  # int64 [frames], the prompt of each; None: one for all
 
     @property
     def frames(self) -> int:

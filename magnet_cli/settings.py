@@ -125,7 +125,8 @@ class DecodingConfig:
     span_order: SpanOrder | None = _decoding(
         "Which spans are unmasked first: the most certain (certainty), spans spread evenly over time "
         "(spread), which keeps small models from droning, or two seconds after two seconds (blocks), spread "
-        "within each, which continues what has begun. Default: the checkpoint's own, usually {usual}.",
+        "within each and with a share of the steps for each, which continues what has begun. Default: the "
+        "checkpoint's own, usually {usual}.",
         usual="certainty",
         before="certainty",
         only="masked",

@@ -82,7 +82,9 @@ def decode(
             before = sequence[:, :, max(0, step - PENALTY_WINDOW) : step]
             guided = guided - penalty * too_often(before, guided.shape[-1])
         if nats:
-            guided = likelier_next(guided, sequence[..., :step], decoding.bars, nats)
+            guided = likelier_next(
+                guided, sequence[..., :step], decoding.bars, nats, decoding.sections
+            )
         drawing = open_[:, :, step].any(-1).tolist()
         noise = uniform_noise(decoding.generators, drawing, streams, sequence.device)
         tokens, _ = sampler(guided.flatten(0, 1), temperature, noise.flatten())

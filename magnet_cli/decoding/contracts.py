@@ -82,7 +82,7 @@ class StepEvent:
     stages: int
     step: int  # from 1
     steps: int
-    mask_rate: float  # share of spans masked at this step
+    mask_rate: float  # share of spans masked at this step, of the block where there are blocks
     cfg_coef: float  # guidance, λ
     temperature: float
     remaining: int  # positions of the stage still to decode, over the batch
@@ -106,3 +106,4 @@ class Decoding:
     stages: Sequence[Sequence[int]] = ()  # the streams of each stage; (): one per stage
     block_len: int = 50  # frames in a block of the span order "blocks"
     bars: Sequence[float] = ()  # frames per bar of each item, 0 without a tempo; (): none has one
+    sections: Tensor | None = None  # int64 [T], bars are not repeated across them; None: one

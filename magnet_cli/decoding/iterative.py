@@ -29,11 +29,11 @@ from magnet_cli.decoding.sampling import (
 )
 from magnet_cli.errors import MagnetError
 from magnet_cli.masking import (
-    block_ranks,
     frames_to_spans,
     mask_rates,
     masked_counts,
     spans_to_frames,
+    spread_ranks,
     stride1_mask,
     top_mask,
 )
@@ -93,12 +93,13 @@ def decode_stage(
     # Later stages refine what the first has decided, and need no blocks.
     by_score = config.span_order == "certainty"
     block_len = decoding.block_len if config.span_order == "blocks" and not stage else 0
-    spans = Spans(config, rows) if by_score else Spread(config, rows, noise, block_len)
+    steps = required(config.decoding_steps)[stage]
+    spans = Spans(config, rows) if by_score else Spread(config, rows, noise, block_len, steps)
     mask = spans.first_mask().view_as(known)
-    for step in schedule(config, stage):
+    for step in schedule(config, steps, spans.blocks):
         later = torch.zeros_like(mask)
-        if isinstance(spans, Spread) and step.next_rate is not None:
-            later = spans.next_mask(step.next_rate).view_as(known)  # needs no tokens: none sampled
+        if isinstance(spans, Spread):  # needs no tokens: none sampled
+            later = spans.next_mask(step.block, step.next_rate).view_as(known)
         asked = mask & ~later
         codes[:, streams] = codes[:, streams].masked_fill(mask & ~known, decoding.mask_id)
         numbers = noise(known.shape[-1]).view_as(known)
@@ -108,7 +109,9 @@ def decode_stage(
             cond, null = logits(codes, stage, asked, guidance_matters(step.cfg_coef))
             guided = guide(cond, null, step.cfg_coef)
             if nats:
-                guided = likelier(guided, codes, streams, asked, decoding.bars, nats)
+                guided = likelier(
+                    guided, codes, streams, asked, decoding.bars, nats, decoding.sections
+                )
             tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
             here = codes[:, streams]
             codes[:, streams] = torch.where(known, here, here.masked_scatter(asked, tokens))
@@ -147,38 +150,45 @@ def decode_stage(
 
 @dataclass(frozen=True)
 class Step:
-    """The parameters of one step of a stream."""
+    """The parameters of one step of a stage."""
 
     number: int  # from 1
     of: int
-    rate: float  # share of the open spans that is masked
-    next_rate: Tensor | None  # float32 scalar, the rate of the next step; None: this is the last
+    block: int  # from 0
+    rate: float  # share of the block's open spans that is masked
+    next_rate: Tensor | None  # float32 scalar, the block's next rate; None: this is its last step
     cfg_coef: float
     temperature: float
 
 
-def schedule(config: DecodingConfig, stage: int) -> Iterator[Step]:
-    """The steps of a stage: cosine mask rates, with guidance and temperature annealed."""
-    steps = required(config.decoding_steps)[stage]
-    rates = mask_rates(steps)
-    for step, rate in enumerate(rates.tolist()):
-        temperature = required(config.temperature)
-        if config.anneal_temperature:
-            temperature *= (steps - 1 - step) / steps
-        yield Step(
-            number=step + 1,
-            of=steps,
-            rate=rate,
-            next_rate=rates[step + 1] if step + 1 < steps else None,
-            cfg_coef=annealed_coef(
-                rate, required(config.max_cfg_coef), required(config.min_cfg_coef)
-            ),
-            temperature=temperature,
-        )
+def schedule(config: DecodingConfig, steps: int, blocks: int = 1) -> Iterator[Step]:
+    """The steps of a stage: in every block cosine mask rates, with guidance and temperature annealed."""
+    number = 0
+    for block in range(blocks):
+        within = steps // blocks + (block < steps % blocks)
+        rates = mask_rates(within)
+        for step, rate in enumerate(rates.tolist()):
+            number += 1
+            temperature = required(config.temperature)
+            if config.anneal_temperature:
+                temperature *= (within - 1 - step) / within
+            yield Step(
+                number=number,
+                of=steps,
+                block=block,
+                rate=rate,
+                next_rate=rates[step + 1] if step + 1 < within else None,
+                cfg_coef=annealed_coef(
+                    rate, required(config.max_cfg_coef), required(config.min_cfg_coef)
+                ),
+                temperature=temperature,
+            )
 
 
 class Spans:
     """Arrangement and scoring of the spans of one stage; `known` is bool [B, T], a row per stream."""
+
+    blocks = 1
 
     def __init__(self, config: DecodingConfig, known: Tensor) -> None:
         self.known = known
@@ -226,29 +236,46 @@ class Spread:
     (the Halton scheduler: Besnier et al., 2025, arXiv 2503.17076; in one dimension van der Corput's sequence,
     here rotated randomly for each stream of an item). Scores are not used. Under stride1 the grid of the
     spans starts at a random frame. Blocks of `block_len` frames (0: all) are decided one after another, each
-    in such an order (block diffusion: Arriola et al., 2025, arXiv 2503.09573).
+    in such an order and in its share of the `steps` (block diffusion: Arriola et al., 2025, arXiv
+    2503.09573). With fewer steps than blocks the blocks are longer.
     """
 
-    def __init__(self, config: DecodingConfig, known: Tensor, noise: Noise, block_len: int) -> None:
-        span_len = required(config.span_len)
+    def __init__(
+        self, config: DecodingConfig, known: Tensor, noise: Noise, block_len: int, steps: int
+    ) -> None:
+        span_len, frames = required(config.span_len), known.shape[-1]
         turn, start = noise(2).unbind(-1)
         first = (start * (span_len if config.span_arrangement == "stride1" else 0)).floor().long()
-        places = (torch.arange(known.shape[-1], device=known.device) + first[:, None]) // span_len
-        spans = known.new_zeros(len(known), int(places.max()) + 1)
+        places = (torch.arange(frames, device=known.device) + first[:, None]) // span_len
+        # The same number of blocks for every item: it may not depend on the others of a batch.
+        count = -(-frames // span_len)
+        size = max(block_len // span_len, -(-count // steps)) if block_len else count
+        self.blocks = -(-count // size)
+        block_of = torch.arange(int(places.max()) + 1, device=known.device) // size
+        block_of = block_of.clamp(max=self.blocks - 1)
+        spans = known.new_zeros(len(known), len(block_of))
         open_ = spans.scatter_reduce(-1, places, ~known, "amax")
-        self._counts = open_.sum(-1)
-        # Rank of each frame's span in the order, from 0; -1: known.
-        size = max(block_len // span_len, 1) if block_len else open_.shape[-1]
-        self._ranks = block_ranks(open_, turn, size).gather(-1, places).masked_fill(known, -1)
+        of_each = block_of == torch.arange(self.blocks, device=known.device)[:, None]
+        self._counts = (open_[:, None] & of_each).sum(-1)  # [B, blocks]
+        ranks = torch.zeros(open_.shape, dtype=torch.int64, device=known.device)
+        for inside in of_each:
+            ranks = torch.where(inside, spread_ranks(open_ & inside, turn), ranks)
+        # The block of each frame, and the rank of its span in the order of the block, from 0; -1: known.
+        self._block = block_of[places]
+        self._ranks = ranks.gather(-1, places).masked_fill(known, -1)
 
     def first_mask(self) -> Tensor:
         """The mask of the first step, bool [B, T]: everything open."""
         return self._ranks >= 0
 
-    def next_mask(self, rate: Tensor) -> Tensor:
-        """The spans still masked at a mask rate: bool [B, T]."""
-        decided = self._counts - masked_counts(rate, self._counts)
-        return (self._ranks >= 0) & (self._ranks >= decided[:, None])
+    def next_mask(self, block: int, rate: Tensor | None) -> Tensor:
+        """Later blocks, and the spans of a block still masked at a mask rate (None: 0): bool [B, T]."""
+        later = self._block > block
+        if rate is not None:
+            count = self._counts[:, block]
+            decided = count - masked_counts(rate, count)
+            later |= (self._block == block) & (self._ranks >= decided[:, None])
+        return later & (self._ranks >= 0)
 
 
 def rescoring(code_probs: CodeProbs, weight: float, streams: Sequence[int]) -> Rescore | None:

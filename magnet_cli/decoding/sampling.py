@@ -90,6 +90,7 @@ def likelier(
     asked: Tensor,
     bars: Sequence[float],
     nats: Mapping[float, float],
+    sections: Tensor | None = None,
 ) -> Tensor:
     """Raise a masked stage's logits for codes that occur some bars away, so that a rhythm continues.
 
@@ -102,6 +103,7 @@ def likelier(
         asked: bool [B, G, T], N of them true.
         bars: frames per bar of each item; 0: no tempo.
         nats: added for an occurrence before or after, by its distance in bars (`repeats`).
+        sections: int64 [T], codes of another section do not count; None: all count.
     """
     item, stream, frame = asked.nonzero(as_tuple=True)
     own = codes[:, list(streams)]
@@ -109,23 +111,34 @@ def likelier(
         lags = _lags(bars, away, codes.device)
         place = frame + lags[item]
         there = (place >= 0) & (place < codes.shape[-1]) & (lags[item] != 0)
-        found = own[item, stream, place.clamp(0, codes.shape[-1] - 1)]  # [N]
+        place = place.clamp(0, codes.shape[-1] - 1)
+        if sections is not None:
+            there &= sections[place] == sections[frame]
+        found = own[item, stream, place]  # [N]
         guided = _raised(guided, found, there & (found < guided.shape[-1]), nats[abs(away)])
     return guided
 
 
 def likelier_next(
-    guided: Tensor, sequence: Tensor, bars: Sequence[float], nats: Mapping[float, float]
+    guided: Tensor,
+    sequence: Tensor,
+    bars: Sequence[float],
+    nats: Mapping[float, float],
+    sections: Tensor | None = None,
 ) -> Tensor:
     """As `likelier`, for logits [B, K, card] of the step after `sequence`, ids [B, K, S].
 
-    Delays are constant, so a bar has as many steps as frames.
+    Delays are constant, so a bar has as many steps as frames. Steps count as frames of `sections`: a stream
+    changes its section early by its delay.
     """
     card, steps = guided.shape[-1], sequence.shape[-1]
     for away in nats:
         lags = _lags(bars, -away, sequence.device)
         place = steps + lags
         there = (place >= 0) & (lags != 0)
+        if sections is not None:
+            now, then = (at.clamp(0, len(sections) - 1) for at in (lags * 0 + steps, place))
+            there &= sections[now] == sections[then]
         index = place.clamp(0, steps - 1)[:, None, None].expand(-1, sequence.shape[1], 1)
         found = sequence.gather(-1, index)[..., 0]  # [B, K]
         guided = _raised(guided, found, there[:, None] & (found < card), nats[away])

@@ -125,6 +125,9 @@ class Filler:
             seed = window_seed(self.direction.seed, index)
             request = self._window(codes[..., part], ~open_[..., part], seed)
             sessions = self._sessions(window.start, window.stop)
+            if isinstance(sessions, MixedSessions):
+                # What a bar of one prompt had would drown the next prompt.
+                request = dataclasses.replace(request, sections=sessions.weights.argmax(0))
             made = self.model.decode(request, self.on_step, sessions).to(codes.device)
             for start, stop in window.fill:
                 codes[..., start:stop] = made[..., start - window.start : stop - window.start]

@@ -23,14 +23,14 @@ MASKED = dataclasses.replace(
 )
 
 
-def by_hand(codes: Tensor, asked: Tensor, bars: list[float]) -> Tensor:
+def by_hand(codes: Tensor, asked: Tensor, bars: list[float], sections: Tensor) -> Tensor:
     """The increments of the logits of streams 0 and 1, [N, CARD], code by code."""
     rows = []
     for item, stream, frame in asked.nonzero().tolist():
         added = torch.zeros(CARD)
         for many in (-2, -1, -0.5, 0.5, 1, 2):
             place = frame + round(many * bars[item])
-            if bars[item] and 0 <= place < codes.shape[-1]:
+            if bars[item] and 0 <= place < codes.shape[-1] and sections[place] == sections[frame]:
                 code = int(codes[item, stream, place])
                 if code < CARD:
                     added[code] += REPEATS[abs(many)]
@@ -50,8 +50,11 @@ def test_masked_logits_are_raised_where_a_code_is_decided_a_bar_away(
     codes = torch.randint(0, CARD + 1, (2, 3, 17), generator=chance)  # CARD: not decided
     asked = torch.rand(2, 2, 17, generator=chance) < 0.5
     plain = torch.randn(int(asked.sum()), CARD, generator=chance)
+    for sections in (torch.zeros(17), (torch.arange(17) > 6).long()):
+        raised = likelier(plain, codes, [0, 1], asked, bars, REPEATS, sections)
+        torch.testing.assert_close(raised, plain + by_hand(codes, asked, bars, sections))
     raised = likelier(plain, codes, [0, 1], asked, bars, REPEATS)
-    torch.testing.assert_close(raised, plain + by_hand(codes, asked, bars))
+    torch.testing.assert_close(raised, plain + by_hand(codes, asked, bars, torch.zeros(17)))
 
 
 @settings(deadline=None, max_examples=50)
@@ -69,6 +72,9 @@ def test_the_next_step_is_raised_by_what_lies_behind_alone(
             if bar and place >= 0 and int(sequence[0, stream, place]) < CARD:
                 wanted[0, stream, int(sequence[0, stream, place])] += REPEATS[-many]
     torch.testing.assert_close(likelier_next(plain, sequence, [bar], REPEATS), wanted)
+    # At a change of section, here with the next step, nothing lies behind.
+    sections = torch.arange(steps + 1) // steps
+    assert torch.equal(likelier_next(plain, sequence, [bar], REPEATS, sections), plain)
 
 
 class Even:

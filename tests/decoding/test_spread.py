@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from magnet_cli.decoding import iterative
 from magnet_cli.decoding.contracts import Decoding, OnStep, StepEvent
 from magnet_cli.decoding.sampling import make_generators
-from magnet_cli.masking import block_ranks, mask_rates, masked_counts, spread_ranks
+from magnet_cli.masking import mask_rates, masked_counts, spread_ranks
 from magnet_cli.settings import DECODING_DEFAULTS, DecodingConfig
 
 CARD = 8
@@ -107,9 +108,12 @@ def test_a_clip_alone_is_the_clip_in_a_batch(order: str) -> None:
     together = asked_at_each_step(config, known, [5, 6, 7], block_len=12)
     for item, seed in enumerate([5, 6, 7]):
         alone = asked_at_each_step(config, known[item : item + 1], [seed], block_len=12)
-        assert len(alone) == len(together)
-        for (_, one), (_, all_) in zip(alone, together, strict=True):
-            assert torch.equal(one[0], all_[item])
+        # Where one has nothing to decide, nobody is asked for it alone.
+        due = [(stage, at[item]) for stage, at in together if bool(at[item].any())]
+        assert len(alone) == len(due)
+        for (stage, one), (its_stage, its) in zip(alone, due, strict=True):
+            assert stage == its_stage
+            assert torch.equal(one[0], its)
 
 
 @given(places=st.integers(1, 400), turn=st.floats(0, 1, exclude_max=True))
@@ -120,34 +124,39 @@ def test_ranks_are_an_order_of_the_open_places(places: int, turn: float) -> None
     assert bool((ranks[~open_] == -1).all())
 
 
-@settings(deadline=None)
-@given(places=st.integers(1, 120), size=st.integers(1, 80))
-def test_blocks_are_decided_one_after_another(places: int, size: int) -> None:
-    open_ = torch.rand(1, places, generator=torch.Generator().manual_seed(places)) < 0.7
-    turn = torch.tensor([0.37])
-    ranks = block_ranks(open_, turn, size)
-    assert bool((ranks[~open_] == -1).all())
-    at = open_[0].nonzero()[:, 0]
-    for start in range(0, len(at), size):
-        block = torch.zeros_like(open_)
-        block[0, at[start : start + size]] = True
-        assert torch.equal(ranks[block], start + spread_ranks(block, turn)[block])
-
-
-def test_blocks_are_of_the_first_stage_and_continue_what_is_known() -> None:
-    """Later stages are spread over the whole clip."""
+def test_blocks_are_of_the_first_stage_and_have_a_schedule_each() -> None:
+    """Each block has the schedule of a clip; later stages are spread over the whole clip."""
     known = torch.zeros(1, 2, 60, dtype=torch.bool)
-    known[:, :, :7] = True
-    config = dataclasses.replace(CONFIG, span_len=1, span_order="blocks", decoding_steps=(20, 20))
-    calls = asked_at_each_step(config, known, [4], block_len=10)
-    order = [[at[0, 0].nonzero()[:, 0] for stage, at in calls if stage == s] for s in (0, 1)]
-    first = torch.cat(order[0])
-    assert first.shape == (53,)
-    for block in range(5):
-        assert sorted(first[10 * block : 10 * block + 10].tolist()) == list(
-            range(7 + 10 * block, 17 + 10 * block)
-        )
-    assert int(torch.cat(order[1])[:10].max()) > 40
+    known[:, :, :27] = True
+    known[0, :, 43] = True
+    events: list[StepEvent] = []
+    config = dataclasses.replace(
+        CONFIG, span_len=1, span_order="blocks", decoding_steps=(14, 20), anneal_temperature=True
+    )
+    calls = asked_at_each_step(config, known, [4], on_step=events.append, block_len=20)
+    first = [at[0, 0].nonzero()[:, 0].tolist() for stage, at in calls if stage == 0]
+    assert len(first) == 9  # the first block has nothing to decide
+    whole = dataclasses.replace(config, span_order="spread")
+    for steps, frames, asked in [(5, range(27, 40), first[:5]), (4, range(40, 60), first[5:])]:
+        assert sorted(itertools.chain(*asked)) == [frame for frame in frames if frame != 43]
+        clip = known[:, :1, list(frames)]
+        alone = asked_at_each_step(dataclasses.replace(whole, decoding_steps=(steps,)), clip, [4])
+        assert [len(frames) for frames in asked] == [int(at.sum()) for _, at in alone]
+    for of in ("mask_rate", "cfg_coef", "temperature"):
+        seen = [getattr(event, of) for event in events[:14]]
+        assert seen[:5] == seen[5:10] == sorted(seen[:5], reverse=True)
+        assert seen[10:] == sorted(seen[10:], reverse=True)
+    assert max(calls[-20][1][0, 0].nonzero()[:, 0].tolist()) > 40
+
+
+@pytest.mark.parametrize(("steps", "blocks"), [(3, 3), (4, 4), (5, 5), (20, 5)])
+def test_with_fewer_steps_than_blocks_the_blocks_are_longer(steps: int, blocks: int) -> None:
+    known = torch.zeros(1, 1, 50, dtype=torch.bool)
+    config = dataclasses.replace(CONFIG, span_len=1, span_order="blocks", decoding_steps=(steps,))
+    events: list[StepEvent] = []
+    asked_at_each_step(config, known, [4], on_step=events.append, block_len=10)
+    assert len(events) == steps
+    assert sum(event.mask_rate == 1 for event in events) == blocks
 
 
 @pytest.mark.parametrize("places", [32, 100, 250, 333])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from magnet_cli.api import Model
+from magnet_cli.decoding import iterative
 from magnet_cli.decoding.sampling import guide
 from magnet_cli.editing.pieces import Direction, extend
 from magnet_cli.editing.timeline import MixedLogits, MixedSession, cue_weights
@@ -132,6 +133,24 @@ def test_the_second_prompt_changes_nothing_before_its_time(modeling) -> None:
     ).codes
     assert torch.equal(one[..., :50], two[..., :50])
     assert not torch.equal(one[..., 120:], two[..., 120:])
+
+
+def test_bars_are_repeated_within_a_prompts_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("masked")
+    sections, decode = [], iterative.decode
+
+    def watched(logits, codes, known, decoding):
+        sections.append(decoding.sections)
+        return decode(logits, codes, known, decoding)
+
+    monkeypatch.setattr(iterative, "decode", watched)
+    extend(model, Direction((Cue(0, "piano"), Cue(0.5, "drums")), 3, config=FAST), 80)
+    half = SEGMENT // 2
+    assert sections[0].tolist() == half * [0] + half * [1]
+    assert bool((sections[1] == 1).all())
+    sections.clear()
+    extend(model, Direction.of("piano", 3, config=FAST), 80)
+    assert set(sections) == {None}
 
 
 def test_a_checkpoints_habit_of_writing_onward_holds_for_prompts_by_time() -> None:
