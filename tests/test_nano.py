@@ -121,11 +121,7 @@ def likelihood(model: Model, codes: torch.Tensor, prompt: str, stage: int | None
     ],
 )
 def test_it_decodes_both_ways(seconds: float, parts: set[str]) -> None:
-    """It is hybrid: the output of either mode is far from noise to both.
-
-    By default the first four seconds are autoregressive, so a short clip uses masked decoding only if told
-    to.
-    """
+    """It is hybrid: the output of either mode is far from noise to both."""
     model = magnet_cli.load_model("nano", device="cpu", offline=True)
     assert model.modeling == "hybrid"
     events: list[StepEvent] = []

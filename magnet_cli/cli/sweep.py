@@ -60,7 +60,7 @@ Examples:
     magnet sweep prompts.txt -O spans --seed 7 --vary "span_len=1;2;3;5" --reference test
     magnet sweep prompts.txt -O sweep --seed 7 --vary "max_cfg_coef:min_cfg_coef=10:1;10:10;3:3"
     magnet sweep prompts.txt -O crossed --seed 7 --vary "temperature=1;3" --vary "top_p=0.8;0.9" --cross
-    magnet sweep prompts.txt -O paper --seed 7 --preset paper --hybrid 0 --reference test
+    magnet sweep prompts.txt -O paper --seed 7 --preset paper --reference test
     magnet sweep prompts.txt -O trained --seed 7 -m small -m wide=models/wide --reference test
 """
 

@@ -23,20 +23,20 @@ from magnet_cli.settings import DecodingConfig
 ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 
 DEFAULTS = DecodingConfig(
-    decoding_steps=(20, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1, 1),
-    temperature=1.0,
+    decoding_steps=(50, 4, 2),
+    temperature=0.9,
     anneal_temperature=True,
     top_p=0.9,
     top_k=0,
-    max_cfg_coef=4.0,
+    max_cfg_coef=2.5,
     min_cfg_coef=1.0,
     cfg_coef=4.5,
     coherence_boost=0.5,
-    bar_repeat=4.0,
+    bar_repeat=6.0,
     span_len=1,
-    span_order="spread",
-    score_noise=4.0,
-    hybrid=4.0,
+    span_order="blocks",
+    score_noise=4.0,  # of the order by certainty
+    hybrid=0.0,
     hybrid_temperature=0.95,
     hybrid_top_p=0.9,
 )

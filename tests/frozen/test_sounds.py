@@ -222,12 +222,22 @@ NANO = {
         "hybrid_temperature": 0.95, "hybrid_top_p": 0.9, "hybrid_top_k": 0,
     },
 }  # fmt: skip
-# And what they record since bars are repeated.
-TODAY = NANO | {
+# And what version 4's files record since bars are repeated,
+BARS = NANO | {
     "decoding": NANO["decoding"] | {  # type: ignore[operator]
         "decoding_steps": [20, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1, 1], "max_cfg_coef": 4.0,
         "min_cfg_coef": 1.0, "bar_repeat": 4.0, "half_bar_repeat": 0.0, "span_len": 1,
         "span_order": "spread", "hybrid": 4.0,
+    },
+}  # fmt: skip
+# and today's.
+TODAY = NANO | {
+    "decoding": {
+        "decoding_steps": [50, 4, 2], "temperature": 0.9, "anneal_temperature": True,
+        "top_p": 0.9, "top_k": 0, "use_sampling": True, "max_cfg_coef": 2.5, "min_cfg_coef": 1.0,
+        "bar_repeat": 6.0, "half_bar_repeat": 0.0, "span_len": 1,
+        "span_arrangement": "nonoverlap", "span_order": "blocks", "full_length": True,
+        "hybrid": 0.0,
     },
     "weights": registry.builtin_weights("nano"),
 }  # fmt: skip
@@ -247,34 +257,38 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plain = "magnet gen -m nano --seed 1 -o a.wav 'lofi piano'"
-    short = TODAY | {"duration": 2.0, "frames": 50}
-    short["decoding"] = {**TODAY["decoding"], "hybrid": 2.0}  # type: ignore[dict-item]
+    short = BARS | {"duration": 2.0, "frames": 50}
+    short["decoding"] = {**BARS["decoding"], "hybrid": 2.0}  # type: ignore[dict-item]
     assert spoken(TODAY) == plain
-    assert "--hybrid" not in spoken(short)
-    assert spoken(NANO) == plain.replace(
-        " -o", " --hybrid 9 --steps 10,6,6,6,2,2,2,2,2,2,2,2 --max-cfg-coef 1.5 --min-cfg-coef 1.5"
-        " --bar-repeat 0 --span-len 3 --span-order certainty -o"
+    assert spoken(BARS) == plain.replace(
+        " -o", " --hybrid 4 --hybrid-temperature 0.95 --temperature 1 --max-cfg-coef 4"
+        " --bar-repeat 4 --span-order spread -o"
     )  # fmt: skip
-    older = TODAY | {"decoding": {**TODAY["decoding"]}}  # type: ignore[dict-item]
+    assert spoken(NANO) == plain.replace(
+        " -o", " --hybrid 9 --hybrid-temperature 0.95 --temperature 1 --max-cfg-coef 1.5"
+        " --min-cfg-coef 1.5 --bar-repeat 0 --span-len 3 --span-order certainty -o"
+    )  # fmt: skip
+    older = BARS | {"decoding": {**BARS["decoding"]}}  # type: ignore[dict-item]
     del older["decoding"]["coherence_boost"]  # type: ignore[attr-defined]
     assert "--coherence-boost 0" in spoken(older)
+    # Settings of autoregressive seconds need those seconds, which are no default any more.
+    guided = spoken(BARS | {"given": {"cfg_coef": 3.0}})
+    assert "--hybrid 4" in guided
+    assert "--cfg-coef 3" in guided
     assert spoken(TODAY | {"decoding": without_half()}) == plain
-    other_nano(
-        monkeypatch, tmp_path, hybrid=1.0, temperature=2.0, hybrid_top_p=0.5, half_bar_repeat=2.0
-    )
-    assert spoken(TODAY | {"decoding": without_half()}) == spoken(TODAY)
-    assert spoken(TODAY) == plain.replace(
-        " -o",
-        " --hybrid 4 --hybrid-temperature 0.95 --hybrid-top-p 0.9 --temperature 1"
-        " --half-bar-repeat 0 -o",
-    )
     assert "--hybrid 2" in spoken(short)
+    other_nano(
+        monkeypatch, tmp_path, hybrid=4.0, temperature=2.0, hybrid_top_p=0.5, half_bar_repeat=2.0
+    )
+    assert "--hybrid " not in spoken(short)  # no longer than the clip
+    assert spoken(TODAY | {"decoding": without_half()}) == spoken(TODAY)
+    for flag in ("--hybrid 0", "--temperature 0.9", "--half-bar-repeat 0"):
+        assert flag in spoken(TODAY)
     assert differences(TODAY) == []
     # A piece continued from a beginning has the checkpoint's default, for which `extend` has no flag.
     edit = {"command": "extend", "input": "a.wav", "flags": {"to": 20.0}, "overlap": 3.0}
-    assert differences(TODAY | {"edit": edit}) == [
-        "no flag sets hybrid, hybrid_temperature, hybrid_top_p as it was"
-    ]
+    lost = "no flag sets decoding_steps, hybrid_temperature, hybrid_top_p as it was"
+    assert lost in differences(BARS | {"edit": edit})
 
 
 def test_settings_of_first_seconds_are_said_with_them(
@@ -282,7 +296,7 @@ def test_settings_of_first_seconds_are_said_with_them(
 ) -> None:
     """Where they are no default any more, these settings alone would be refused."""
     other_nano(monkeypatch, tmp_path, hybrid=0.0)
-    command = spoken(TODAY | {"given": {"cfg_coef": 3.0}})
+    command = spoken(BARS | {"given": {"cfg_coef": 3.0}})
     assert "--hybrid 4" in command
     assert "--cfg-coef 3" in command
 
@@ -299,15 +313,16 @@ def test_steps_of_other_stages_are_left_out(
 ) -> None:
     """The command must run, and say what it cannot repeat, if the built-in model has other stages now."""
     lost = "no flag sets decoding_steps as it was"
-    given = TODAY | {"given": {"decoding_steps": [1] * 12}}
-    assert "--steps 1,1,1,1,1,1,1,1,1,1,1,1" in spoken(given)
-    other_nano(monkeypatch, tmp_path, decoding_steps=[30, 4, 2])
-    for made in (TODAY, given):
+    given = BARS | {"given": {"decoding_steps": [1] * 12}}
+    for made in (BARS, given):
         assert "--steps" not in spoken(made)
         assert lost in differences(made)
-    one = TODAY | {"given": {"decoding_steps": [7]}}
+    one = BARS | {"given": {"decoding_steps": [7]}}
     assert "--steps 7" in spoken(one)
     assert lost not in differences(one)
+    other_nano(monkeypatch, tmp_path, decoding_steps=[20, 4, 4, 4] + 8 * [1])
+    assert "--steps 20,4,4,4,1,1,1,1,1,1,1,1" not in spoken(BARS)  # as without the flag
+    assert "--steps 1,1,1,1,1,1,1,1,1,1,1,1" in spoken(given)
 
 
 def test_loops_and_bars_that_were_made_otherwise_say_so() -> None:
@@ -317,7 +332,7 @@ def test_loops_and_bars_that_were_made_otherwise_say_so() -> None:
         edit = {"command": "gen", "flags": {**flags, "exact": False, "tries": 1}}
         assert "repeat" not in spoken(TODAY | {"edit": edit, "decoding": strict})
         before = spoken(TODAY | {"edit": edit, "decoding": without_half()})
-        assert "--bar-repeat 4 --half-bar-repeat 0" in before
+        assert "--bar-repeat 6 --half-bar-repeat 0" in before
         given = TODAY | {"edit": edit, "given": {"bar_repeat": 4.0}}
         assert spoken(given).count("repeat") == 1
     exact = {"command": "gen", "flags": {"loop": True, "exact": True}}
@@ -330,8 +345,9 @@ def test_other_weights_of_the_built_in_model_are_said(
     samples = np.full((1, 8000), 0.1, np.float32)
     sounds.write(Path("today.wav"), samples, 8000, "wav", OutputConfig(), TODAY)
     # Files from before weights were recorded are by nano's weights of that time.
-    sounds.write(Path("old.wav"), samples, 8000, "wav", OutputConfig(), NANO)
-    made = NANO | {"weights": "sha256:" + "0" * 64}
+    unmarked = {name: value for name, value in TODAY.items() if name != "weights"}
+    sounds.write(Path("old.wav"), samples, 8000, "wav", OutputConfig(), unmarked)
+    made = TODAY | {"weights": "sha256:" + "0" * 64}
     sounds.write(Path("other.wav"), samples, 8000, "wav", OutputConfig(), made)
     partner = {"model": "nano", "repo": None, "revision": None, "weights": "sha256:1"}
     sounds.write(
