@@ -106,7 +106,7 @@ class Pipeline:
                 segment.
         """
         if sessions is None:
-            sessions = self.sessions(request.prompts, request.negative_prompts)
+            sessions = self.sessions(request.prompts, request.negative_prompts, request.grid)
         elif request.partners:
             raise UsageError(
                 "A rescorer or hybrid model works only for clips of one prompt and one segment.",
@@ -135,7 +135,11 @@ class Pipeline:
             writer = request.partners.hybrid_model
             resolving.check_length(writer, request.hybrid_frames)
             writing = text_sessions(
-                writer.lm, writer.text_encoder, request.prompts, request.negative_prompts
+                writer.lm,
+                writer.text_encoder,
+                request.prompts,
+                request.negative_prompts,
+                request.grid,
             )
         # A hybrid-trained model reads its prefix as in training, whichever model wrote it.
         own_rows = self.modeling == "hybrid" and writer.lm.pattern == self.lm.pattern
@@ -150,10 +154,14 @@ class Pipeline:
         )
 
     def sessions(
-        self, prompts: Sequence[str | None], negative_prompts: Sequence[str | None]
+        self,
+        prompts: Sequence[str | None],
+        negative_prompts: Sequence[str | None],
+        bars: Sequence[float] = (),
     ) -> TextSessions:
-        """Encode the texts, each once, and return this model's sessions for the decoding loops."""
-        return text_sessions(self.lm, self.text_encoder, prompts, negative_prompts)
+        """Encode the texts, each once, and return this model's sessions for the decoding loops; `bars` as for
+        `session.text_sessions`."""
+        return text_sessions(self.lm, self.text_encoder, prompts, negative_prompts, bars)
 
     @torch.inference_mode()
     def decode_audio(self, codes: Tensor, on_step: OnStep | None = None) -> Tensor:
@@ -268,6 +276,7 @@ def _rescore(request: GenerationRequest) -> Rescore | None:
         return None
     resolving.check_length(rescorer, request.frames)
     found = conditions_of(rescorer.lm, rescorer.text_encoder, request.prompts)
-    session = RescorerSession(rescorer.lm, [found[prompt] for prompt in request.prompts])
+    grid = [(bar, 0.0) for bar in request.grid]
+    session = RescorerSession(rescorer.lm, [found[p] for p in request.prompts], grid)
     weight, streams = required(config.rescorer_weight), required(config.rescore_streams)
     return iterative.rescoring(session, weight, streams)

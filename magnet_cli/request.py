@@ -42,6 +42,13 @@ class GenerationRequest:
         """Length of the clips in frames."""
         return self.known_codes.shape[-1]
 
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Frames per bar of items whose first bar starts at frame 0: where codes are known, it may be
+        anywhere, and 0 stands for that. (): of none."""
+        begun = self.known_mask.flatten(1).any(-1).tolist()
+        return tuple(0.0 if known else bar for bar, known in zip(self.bars, begun, strict=False))
+
 
 def make_request(
     asked: Parts,
@@ -140,7 +147,7 @@ def _bars(
     begun: Sequence[bool],
 ) -> tuple[float, ...]:
     """`bars` of a request. Items with known codes have their tempo already, so none is drawn."""
-    if not (config.bar_repeat or config.half_bar_repeat):
+    if not (config.bar_repeat or config.half_bar_repeat or asked.lm.config.bar_position):
         return ()
     said, head = said_bars(prompts, asked.lm.config), asked.lm.tempo
     return tuple(

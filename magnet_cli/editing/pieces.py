@@ -29,6 +29,7 @@ from magnet_cli.editing.windows import (
     window_seed,
 )
 from magnet_cli.errors import UsageError
+from magnet_cli.models.session import TextSessions
 from magnet_cli.pipeline import Pipeline
 from magnet_cli.request import GenerationRequest, for_window, make_request, said_bars
 from magnet_cli.settings import DecodingConfig
@@ -106,9 +107,11 @@ class Filler:
             negative_prompts=direction.negative_prompt,
             frames=min(frames, model.segment_frames),
         )
-        if bars is not None and self.request.bars:  # if the model repeats bars
+        # Where a bar of an existing sound starts is not known.
+        self._grid = self.request.grid if bars is None else ()
+        if bars is not None and self.request.bars:  # if the model uses bars
             self.request = dataclasses.replace(self.request, bars=tuple(bars))
-        self._texts: list[Sessions] | None = None
+        self._texts: list[TextSessions] | None = None
 
     def fill(self, codes: Tensor, open_: Tensor, windows: Sequence[Window]) -> Iterator[Window]:
         """Fill the open codes of windows in place; yields each window when it is filled.
@@ -166,13 +169,14 @@ class Filler:
         """The model with its texts, weighted for a window. Texts are encoded once."""
         if self._texts is None:
             self._texts = [
-                self.model.sessions([cue.prompt], [self.direction.negative_prompt])
+                self.model.sessions([cue.prompt], [self.direction.negative_prompt], self._grid)
                 for cue in self.cues
             ]
-        if len(self._texts) == 1:
-            return self._texts[0]
+        here = [texts.starting(start) for texts in self._texts]
+        if len(here) == 1:
+            return here[0]
         weights = cue_weights(self.cues, start, stop, self.model.frame_rate)
-        return MixedSessions(self._texts, weights, self.model.lm.pattern.delays)
+        return MixedSessions(here, weights, self.model.lm.pattern.delays)
 
 
 def bars_said(model: Pipeline, direction: Direction) -> tuple[float, ...]:

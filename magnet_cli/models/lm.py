@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magnet_cli.config import LMConfig
@@ -65,6 +67,38 @@ class DelayPattern:
         return frame[None, :] + torch.tensor(self.delays, device="cpu")[:, None] + 1 < rows
 
 
+# (frames per bar, 0 without a tempo; frames since the start of a bar at the clip's first frame) of an item.
+BarGrid = tuple[float, float]
+
+
+class BarPosition(nn.Module):
+    """Embeds where in its bar each frame is, if the tempo is known (REMI's "position": Huang and Yang, 2020,
+    arXiv 2002.00212).
+
+    Codes of one masked step are drawn independently of each other. With the beat as an input they agree on
+    where hits are.
+    """
+
+    CYCLES = (1, 2, 4, 8, 16)  # per bar of four beats, down to sixteenths
+    HIDDEN = 128
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2 * len(self.CYCLES) + 1, self.HIDDEN)
+        self.outer = nn.Linear(self.HIDDEN, dim, bias=False)
+
+    def forward(self, bars: Tensor, frames: Tensor) -> Tensor:
+        """Grids [B, 2], as `BarGrid`, and frames [S] -> [B, S, dim], zero in items without a tempo."""
+        length, since = bars.float()[:, None].unbind(-1)  # [B, 1]
+        known = length > 0
+        length = length.where(known, 1.0)
+        turns = 2 * math.pi * (frames + since) / length  # [B, S]
+        waves = turns[..., None] * torch.tensor(self.CYCLES, device=turns.device)
+        slow = (length / 64).log()[..., None].expand(*turns.shape, 1)
+        told = torch.cat([waves.cos(), waves.sin(), slow], dim=-1).to(self.inner.weight.dtype)
+        return self.outer(F.gelu(self.inner(told))) * known[..., None]
+
+
 @dataclass(frozen=True)
 class HeldPrefix:
     """The first rows of a hybrid model's layout, computed once for all masked steps."""
@@ -92,6 +126,7 @@ class LanguageModel(nn.Module):
         )
         self.pattern = DelayPattern(config.delays or (0,) * config.n_q)
         self.tempo = TempoHead(config.text_dim, config.tempi) if config.tempi else None
+        self.bars = BarPosition(config.dim) if config.bar_position else None
 
     @property
     def device(self) -> torch.device:
@@ -109,9 +144,15 @@ class LanguageModel(nn.Module):
         """Project the text encoder's output [L, text_dim] to a condition [L, dim]."""
         return self.text_proj(hidden.to(self.text_proj.weight.dtype))
 
-    def cross_keys(self, conditions: Sequence[Tensor | None]) -> CrossKeys:
-        """Keys and values for every layer, from each row's condition [L_i, dim] or None for null."""
-        return self.transformer.cross_keys(conditions)
+    def cross_keys(
+        self, conditions: Sequence[Tensor | None], bars: Sequence[BarGrid] = ()
+    ) -> CrossKeys:
+        """Keys and values for every layer, from each row's condition [L_i, dim] or None for null; with each
+        row's grid of bars, for a model that has `bar_position`; (): no tempo."""
+        grid = None
+        if self.bars is not None and bars:
+            grid = torch.tensor(list(bars), dtype=torch.float32, device=self.device)
+        return self.transformer.cross_keys(conditions, grid)
 
     def forward(
         self,
@@ -124,6 +165,11 @@ class LanguageModel(nn.Module):
         x = self.emb[0](sequence[:, 0])
         for k in range(1, self.config.n_q):
             x = x + self.emb[k](sequence[:, k])
+        if self.bars is not None and cross is not None and cross.bars is not None:
+            start = 0 if cache is None else cache.length
+            rows = torch.arange(start, start + x.shape[1], device=x.device)
+            # In the delay layout frame t of the first stream is at row t + 1.
+            x = x + self.bars(cross.bars, rows - int(self.config.modeling != "masked")).to(x.dtype)
         return self.out_norm(self.transformer(x, attention, cross, cache))
 
     def head(self, hidden: Tensor, stream: int) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magnet_cli.models.lm import HeldPrefix, LanguageModel
+from magnet_cli.models.lm import BarGrid, HeldPrefix, LanguageModel
 from magnet_cli.models.text import TextEncoder
 from magnet_cli.models.transformer import Attention, CrossKeys, KVCache
 
@@ -59,21 +59,39 @@ def text_sessions(
     text_encoder: TextEncoder,
     prompts: Sequence[str | None],
     negative_prompts: Sequence[str | None],
+    bars: Sequence[float] = (),
 ) -> TextSessions:
-    """Encode each text once, and return the model with them, for the decoding loops."""
+    """Encode each text once, and return the model with them, for the decoding loops.
+
+    `bars`: frames per bar of each item, whose first bar starts at frame 0; 0: no tempo; (): no item has one.
+    """
     found = conditions_of(lm, text_encoder, [*prompts, *negative_prompts])
-    return TextSessions(lm, [found[p] for p in prompts], [found[n] for n in negative_prompts])
+    nulls = [found[n] for n in negative_prompts]
+    return TextSessions(lm, [found[p] for p in prompts], nulls, bars)
 
 
 class TextSessions:
     """A model and its encoded texts, which makes a session for each kind of decoding."""
 
     def __init__(
-        self, lm: LanguageModel, conditions: Sequence[Tensor | None], nulls: Sequence[Tensor | None]
+        self,
+        lm: LanguageModel,
+        conditions: Sequence[Tensor | None],
+        nulls: Sequence[Tensor | None],
+        bars: Sequence[float] = (),
+        start: int = 0,
     ) -> None:
-        """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
-        self.lm, self._texts = lm, (conditions, nulls)
+        """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition; `bars` as for
+        `text_sessions`, of a piece whose frame `start` is the first here."""
+        self.lm, self._bars = lm, bars
+        self._texts = conditions, nulls, [(bar, start % bar if bar else 0.0) for bar in bars]
         self._masked: dict[tuple[int, int | None], MaskedSession] = {}
+
+    def starting(self, frame: int) -> TextSessions:
+        """The same for a window that starts at a frame of the piece."""
+        if not any(self._bars):
+            return self
+        return TextSessions(self.lm, *self._texts[:2], self._bars, frame)
 
     def causal(self) -> CausalSession:
         """A session for autoregressive decoding."""
@@ -87,7 +105,7 @@ class TextSessions:
         key = prefix_rows, context
         if key not in self._masked:
             lm = self.lm if context is None else self.lm.with_context(context)
-            self._masked[key] = MaskedSession(lm, *self._texts, prefix_rows)
+            self._masked[key] = MaskedSession(lm, *self._texts, prefix_rows=prefix_rows)
         return self._masked[key]
 
 
@@ -111,6 +129,7 @@ class MaskedSession:
         lm: LanguageModel,
         conditions: Sequence[Tensor | None],
         nulls: Sequence[Tensor | None],
+        bars: Sequence[BarGrid] = (),
         prefix_rows: int = 0,
     ) -> None:
         """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
@@ -119,11 +138,12 @@ class MaskedSession:
         self.guided = _guided(conditions, nulls)
         self.one_by_one = lm.device.type == "cpu"
         if self.one_by_one:
-            self.cond = [lm.cross_keys([c]) for c in conditions]
-            self.null = [lm.cross_keys([n]) for n in nulls]
+            grids = [[grid] for grid in bars] or [[]] * len(conditions)
+            self.cond = [lm.cross_keys([c], g) for c, g in zip(conditions, grids, strict=True)]
+            self.null = [lm.cross_keys([n], g) for n, g in zip(nulls, grids, strict=True)]
         else:
-            self.both = lm.cross_keys([*conditions, *nulls])
-            self.only_cond = lm.cross_keys(conditions)
+            self.both = lm.cross_keys([*conditions, *nulls], [*bars, *bars])
+            self.only_cond = lm.cross_keys(conditions, bars)
 
     @torch.inference_mode()
     def __call__(
@@ -181,12 +201,18 @@ class RescorerSession:
     stands for them. Item by item on a CPU, for the reasons given in `MaskedSession`.
     """
 
-    def __init__(self, lm: LanguageModel, conditions: Sequence[Tensor | None]) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        conditions: Sequence[Tensor | None],
+        bars: Sequence[BarGrid] = (),
+    ) -> None:
         """`conditions`: for each item [L_i, dim], or None for the null condition."""
         self.lm = lm
         self.one_by_one = lm.device.type == "cpu"
-        groups = [[c] for c in conditions] if self.one_by_one else [list(conditions)]
-        self.cross = [lm.cross_keys(group) for group in groups]
+        size = 1 if self.one_by_one else len(conditions)
+        items = range(0, len(conditions), size)
+        self.cross = [lm.cross_keys(conditions[i : i + size], bars[i : i + size]) for i in items]
 
     @torch.inference_mode()
     def __call__(self, codes: Tensor, streams: Sequence[int]) -> Tensor:
@@ -210,10 +236,14 @@ class CausalSession:
     """
 
     def __init__(
-        self, lm: LanguageModel, conditions: Sequence[Tensor | None], nulls: Sequence[Tensor | None]
+        self,
+        lm: LanguageModel,
+        conditions: Sequence[Tensor | None],
+        nulls: Sequence[Tensor | None],
+        bars: Sequence[BarGrid] = (),
     ) -> None:
         """`conditions` and `nulls`: for each item [L_i, dim], or None for the null condition."""
-        self.lm, self.items = lm, len(conditions)
+        self.lm, self.items, self._bars = lm, len(conditions), list(bars)
         self.guided = _guided(conditions, nulls)
         self._conditions, self._nulls = list(conditions), list(nulls)
         self._cross: CrossKeys | None = None
@@ -229,7 +259,7 @@ class CausalSession:
         if short_context:
             texts = texts + self._conditions
             self._attention = Attention.causal(short_context, short_items=self.items)
-        self._cross = self.lm.cross_keys(texts)
+        self._cross = self.lm.cross_keys(texts, self._bars * (len(texts) // self.items))
         like = self.lm.out_norm.weight
         self._cache = self.lm.transformer.new_cache(len(texts), steps, like=like)
 

@@ -111,8 +111,10 @@ class CrossKeys:
         mask: Tensor | None,  # bool [N, 1, 1, L], none where all lengths are equal
         rows: list[int],  # the batch rows that the N entries belong to
         batch: int,
+        bars: Tensor | None = None,  # [batch, 2], see `lm.BarPosition`; None: no tempo
     ) -> None:
         self.layers, self.mask, self.rows, self.batch = layers, mask, rows, batch
+        self.bars = bars
         self.index = torch.tensor(rows, device=layers[0][0].device if layers else None)
 
 
@@ -329,15 +331,18 @@ class Transformer(nn.Module):
         shape = (batch, self.num_heads, steps, self.dim // self.num_heads)
         return KVCache(len(self.layers), shape, like)
 
-    def cross_keys(self, conditions: Sequence[Tensor | None]) -> CrossKeys:
+    def cross_keys(
+        self, conditions: Sequence[Tensor | None], bars: Tensor | None = None
+    ) -> CrossKeys:
         """Projected keys and values of each row's text.
 
         Args:
             conditions: for each batch row [L_i, dim], or None (or L_i = 0) for the null condition.
+            bars: float [B, 2], kept for `lm.BarPosition`; None: no row has a tempo.
         """
         given = [(row, c) for row, c in enumerate(conditions) if c is not None and len(c)]
         if not given:
-            return CrossKeys([], None, [], len(conditions))
+            return CrossKeys([], None, [], len(conditions), bars)
         lengths = torch.tensor([len(c) for _, c in given], device="cpu")
         device = given[0][1].device
         text = nn.utils.rnn.pad_sequence([c for _, c in given], batch_first=True)
@@ -346,7 +351,7 @@ class Transformer(nn.Module):
             inside = torch.arange(text.shape[1], device="cpu")[None] < lengths[:, None]
             mask = inside[:, None, None].to(device)
         layers = [block.cross_attention.cross_keys(text) for block in self.layers]  # type: ignore[operator, union-attr]
-        return CrossKeys(layers, mask, [row for row, _ in given], len(conditions))
+        return CrossKeys(layers, mask, [row for row, _ in given], len(conditions), bars)
 
 
 @functools.lru_cache(maxsize=64)

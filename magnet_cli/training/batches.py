@@ -23,11 +23,14 @@ from torch import Tensor
 from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenClip, TokenFolder
 from magnet_cli.errors import DataError
-from magnet_cli.models.lm import DelayPattern
+from magnet_cli.models.lm import BarGrid, DelayPattern
 from magnet_cli.models.text import TextEncoder
+from magnet_cli.request import said_bars
 from magnet_cli.settings import BLOCK_SECONDS
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.objective import Batch, Draws, mask_batch, with_code_noise
+
+TEMPO_TAG = "tempo_bpm: "  # of clips whose first bar starts at their beginning
 
 EncodeTexts = Callable[[Sequence[str]], Sequence[Tensor]]  # each -> [L, width]
 
@@ -210,12 +213,13 @@ class Segments:
     codes: Tensor  # int64 [B, K, T]
     valid: Tensor  # bool [B, T], false past the end of a short clip
     conditions: tuple[Tensor | None, ...]
+    bars: tuple[BarGrid, ...]
     names: tuple[str, ...]
 
     def masked(self, draws: Draws, lm: LMConfig) -> Batch:
         """Mask them for one stage."""
         batch = mask_batch(self.codes, self.valid, draws, lm)
-        return replace(batch, conditions=self.conditions, names=self.names)
+        return replace(batch, conditions=self.conditions, bars=self.bars, names=self.names)
 
 
 class BatchDrawer:
@@ -237,6 +241,7 @@ class BatchDrawer:
             [self.source.clip_of(seed, item) for item in items],
             [keyed_generator(seed, "item", item) for item in items],
             lambda clip, generator: caption_of(clip, self.config, generator),
+            self.config.condition_dropout,
         )
         frames = segments.codes.shape[-1]
         chance = keyed_generator(seed, "stage", first)
@@ -282,20 +287,25 @@ class BatchDrawer:
         clips: Sequence[tuple[TokenFolder, TokenClip]],
         generators: Sequence[torch.Generator],
         caption: Callable[[TokenClip, torch.Generator], str | None],
+        without_bars: float = 0.0,
     ) -> Segments:
-        """A random segment and a caption of each clip, drawn by the clip's own generator."""
+        """A random segment and a caption of each clip, drawn by the clip's own generator; and its bars, except
+        for a share `without_bars`."""
         # If all clips are shorter than a segment, shorten it instead of computing padding.
         frames = min(self.frames, max(clip.frames for _, clip in clips))
-        codes, valid, texts = [], [], []
+        codes, valid, texts, bars = [], [], [], []
         for (folder, clip), generator in zip(clips, generators, strict=True):
-            cut, inside = crop(folder, clip, frames, self.lm.mask_id, generator)
+            start, cut, inside = crop(folder, clip, frames, self.lm.mask_id, generator)
             codes.append(cut)
             valid.append(inside)
             texts.append(caption(clip, generator))
+            if self.lm.bar_position:
+                kept = float(torch.rand((), generator=generator)) >= without_bars
+                bars.append(grid_of(clip, start, self.lm) if kept else (0.0, 0.0))
         encoded = iter(self.encode_texts([text for text in texts if text]))
         conditions = tuple(next(encoded) if text else None for text in texts)
         names = tuple(clip.id for _, clip in clips)
-        return Segments(torch.stack(codes), torch.stack(valid), conditions, names)
+        return Segments(torch.stack(codes), torch.stack(valid), conditions, tuple(bars), names)
 
     def _stage(self, chance: torch.Generator) -> int:
         weights = self.config.stage_weights or (1.0,) * len(self.lm.stage_streams)
@@ -331,18 +341,27 @@ def spans_of(seed: int, items: Sequence[int], streams: int, frames: int) -> tupl
 
 def crop(
     folder: TokenFolder, clip: TokenClip, frames: int, filler: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+) -> tuple[int, Tensor, Tensor]:
     """Draw a random segment of a clip.
 
     Returns:
-        codes int64 [K, T], padded with `filler` after a short clip, and bool [T], false for padding.
+        its first frame, codes int64 [K, T], padded with `filler` after a short clip, and bool [T], false
+        for padding.
     """
     last = max(clip.frames - frames, 0)
     start = int(torch.randint(0, last + 1, (), generator=generator))
     codes = folder.codes(clip, start, frames)
     here = codes.shape[1]
     codes = torch.nn.functional.pad(codes, (0, frames - here), value=filler)
-    return codes, torch.arange(frames) < here
+    return start, codes, torch.arange(frames) < here
+
+
+def grid_of(clip: TokenClip, start: int, lm: LMConfig) -> BarGrid:
+    """The bars of a clip from frame `start` on, if a tag says its tempo ("tempo_bpm: 120"); its first bar
+    starts with it."""
+    said = next((tag for tag in clip.tags if tag.startswith(TEMPO_TAG)), "")
+    (bar,) = said_bars([f"{said.removeprefix(TEMPO_TAG)} bpm"], lm)
+    return (bar, start % bar) if bar else (0.0, 0.0)
 
 
 def caption_of(clip: TokenClip, config: TrainConfig, generator: torch.Generator) -> str | None:

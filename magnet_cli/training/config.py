@@ -81,6 +81,11 @@ class TrainConfig:
         words="a whole number from 0, or -1 for no restriction",
     )
     span_len: int = _sizes("Frames in a masked span.", 3, low=1)
+    bar_position: bool = _sizes(
+        "Each frame's position in its bar is an input. Known of clips with a tag `tempo_bpm` that start with a "
+        "bar of four beats; in decoding, where the prompt says a tempo.",
+        False,
+    )
     stage_sizes: tuple[int, ...] = _sizes(
         "Numbers of streams that are masked in each stage, such as 4 4 4; empty: one per stage.",
         (),

@@ -40,6 +40,10 @@ def initialise(lm: LanguageModel, seed: int) -> None:
                 nn.init.ones_(weight)
             else:
                 nn.init.zeros_(weight)
+    if lm.bars is not None:
+        for layer in (lm.bars.inner, lm.bars.outer):
+            fill(layer.weight, 1 / math.sqrt(layer.in_features))
+        nn.init.zeros_(lm.bars.inner.bias)
     nn.init.ones_(lm.out_norm.weight)
     nn.init.zeros_(lm.out_norm.bias)
 

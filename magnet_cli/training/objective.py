@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from magnet_cli.config import LMConfig
 from magnet_cli.masking import training_mask
-from magnet_cli.models.lm import DelayPattern, LanguageModel
+from magnet_cli.models.lm import BarGrid, DelayPattern, LanguageModel
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Batch:
     prefix_rows: int
     weight: float = 1.0  # of each masked position
     conditions: tuple[Tensor | None, ...] = ()  # per item: the text encoder's output, None for null
+    bars: tuple[BarGrid, ...] = ()  # per item, for a model that has `bar_position`
     names: tuple[str, ...] = ()  # per item: the clip, for error messages
 
     def counts(self, following_weights: Sequence[float] | None = None) -> Tensor:
@@ -161,7 +162,7 @@ def batch_losses(
     """
     weights = following_weights or (1.0,) * lm.config.n_q
     conditions = [None if text is None else lm.project_text(text) for text in batch.conditions]
-    cross = lm.cross_keys(conditions) if conditions else None
+    cross = lm.cross_keys(conditions, batch.bars) if conditions else None
     hidden = lm.rows_hidden(batch.inputs, batch.stage, cross, batch.prefix_rows)
     streams, frames = batch.codes.shape[1:]
     own = lm.config.stage_streams[batch.stage]

@@ -212,6 +212,7 @@ _SIZES = (
     "segment_duration",
     "subcodes_context",
     "span_len",
+    "bar_position",
 )
 
 

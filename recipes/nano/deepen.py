@@ -2,6 +2,8 @@
 
     python -m recipes.nano.deepen nano models/nano5-start --layers 8 --stage-sizes 4 4 4
 
+With `--bar-position` the model gets each frame's position in its bar as an input, where the tempo is known.
+
 Each new block is a copy of the one before it with output matrices of zero, so that it adds nothing until it
 is trained (as in Net2Net and in stacking of language models: Chen et al., 2016, arXiv 1511.05641; Gong et
 al., 2019).
@@ -26,13 +28,19 @@ _OUTPUTS = ("self_attn.out_proj.weight", "cross_attention.out_proj.weight", "lin
 
 
 def deepened(
-    lm: LanguageModel, layers: int, stage_sizes: list[int], span_len: int
+    lm: LanguageModel,
+    layers: int,
+    stage_sizes: list[int],
+    span_len: int,
+    bar_position: bool = False,
 ) -> LanguageModel:
-    """`lm` with `layers` blocks, copied evenly from its own, and stages of these sizes."""
+    """`lm` with `layers` blocks, copied evenly from its own, and stages of these sizes; with an input for the
+    position in the bar that adds nothing until it is trained."""
     ends = list(itertools.accumulate(stage_sizes))
     stages = tuple(tuple(range(e - n, e)) for n, e in zip(stage_sizes, ends, strict=True))
     old = lm.config
     config = dataclasses.replace(old, num_layers=layers, stages=stages, span_len=span_len)
+    config = dataclasses.replace(config, bar_position=bar_position or old.bar_position)
     grown = LanguageModel(config)
     state = lm.state_dict()
     kept = {name: value for name, value in state.items() if ".layers." not in name}
@@ -47,6 +55,11 @@ def deepened(
                 kept[f"transformer.layers.{new}.{part}"] = (
                     torch.zeros_like(value) if zero else value.clone()
                 )
+    if grown.bars is not None and lm.bars is None:
+        torch.nn.init.zeros_(grown.bars.outer.weight)
+        kept |= {
+            name: value for name, value in grown.state_dict().items() if name.startswith("bars.")
+        }
     grown.load_state_dict(kept)
     return grown
 
@@ -61,9 +74,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, required=True)
     parser.add_argument("--stage-sizes", type=int, nargs="+", required=True)
     parser.add_argument("--span-len", type=int, default=1)
+    parser.add_argument("--bar-position", action="store_true")
     given = parser.parse_args()
     loaded = load_parts(find_place(given.model), "cpu", "float32")
-    lm = deepened(loaded.lm, given.layers, given.stage_sizes, given.span_len)
+    sizes = given.layers, given.stage_sizes, given.span_len
+    lm = deepened(loaded.lm, *sizes, given.bar_position)
     steps = (30, *(2,) * (len(given.stage_sizes) - 1))
     defaults = dataclasses.replace(loaded.defaults, decoding_steps=steps, span_len=given.span_len)
     parts = dataclasses.replace(loaded, name=given.out.name, lm=lm, defaults=defaults)
