@@ -289,8 +289,8 @@ class BatchDrawer:
         caption: Callable[[TokenClip, torch.Generator], str | None],
         without_bars: float = 0.0,
     ) -> Segments:
-        """A random segment and a caption of each clip, drawn by the clip's own generator; and its bars, except
-        for a share `without_bars`."""
+        """A random segment and a caption of each clip, drawn by the clip's own generator; and, except for a
+        share `without_bars`, its bars."""
         # If all clips are shorter than a segment, shorten it instead of computing padding.
         frames = min(self.frames, max(clip.frames for _, clip in clips))
         codes, valid, texts, bars = [], [], [], []

@@ -82,8 +82,8 @@ class TrainConfig:
     )
     span_len: int = _sizes("Frames in a masked span.", 3, low=1)
     bar_position: bool = _sizes(
-        "Each frame's position in its bar is an input. Known of clips with a tag `tempo_bpm` that start with a "
-        "bar of four beats; in decoding, where the prompt says a tempo.",
+        "Each frame's position in its bar is an input. Known of clips with a tag `tempo_bpm` that start "
+        "with a bar of four beats; in decoding, where the prompt says a tempo.",
         False,
     )
     stage_sizes: tuple[int, ...] = _sizes(

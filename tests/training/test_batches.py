@@ -65,6 +65,40 @@ def test_a_batch_is_the_same_whoever_asks_and_when(tmp_path: Path) -> None:
     assert drawn[:8] != drawn[8:]
 
 
+def test_a_model_that_asks_for_it_is_told_where_bars_start(tmp_path: Path) -> None:
+    """From the tag `tempo_bpm`, moved with the segment; validation is always told."""
+    assert not drawer_of(tmp_path / "without").batch(0, 0).bars
+    drawer = drawer_of(tmp_path / "with", condition_dropout=0.25)
+    drawer.lm = replace(drawer.lm, bar_position=True)
+    # 10 frames a second: a bar of four beats at 150 bpm has 16 frames.
+    tagged = [
+        (folder, replace(clip, tags=("rock", "tempo_bpm: 150.0") if clip.frames > 5 else ("rock",)))
+        for folder, clip in drawer.source.entries
+    ]
+    drawer.source.__dict__["entries"] = tagged
+    told: Counter[tuple[str, float]] = Counter()
+    for step in range(100):
+        batch = drawer.batch(step, 0)
+        assert len(batch.bars) == len(batch.names)
+        for name, codes, (bar, since) in zip(batch.names, batch.codes, batch.bars, strict=True):
+            told[name, bar] += 1
+            assert bar in ((0.0,) if name == "clip-0" else (0.0, 16.0))
+            # Frame n of a clip has code n % 16.
+            assert since == (int(codes[0, 0]) % 16 if bar else 0.0)
+    share = told["clip-2", 0.0] / (told["clip-2", 0.0] + told["clip-2", 16.0])
+    assert share == pytest.approx(0.25, abs=0.12)
+    checked = {
+        name: bar
+        for batch in drawer.validation_batches()
+        for name, bar in zip(batch.names, batch.bars, strict=True)
+    }
+    assert {name: bar for name, (bar, _) in checked.items()} == {
+        "clip-0": 0.0,
+        "clip-1": 16.0,
+        "clip-2": 16.0,
+    }
+
+
 def test_every_clip_is_seen_once_a_round(tmp_path: Path) -> None:
     data = source(tmp_path, (5,) * 7)
     for round_ in range(3):
