@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from magnet_cli.api import Model
+from magnet_cli.api import Model, load_model
 from magnet_cli.checkpoints.native import load, save
 from magnet_cli.config import Modeling
 from magnet_cli.editing.pieces import Direction, Filler
 from magnet_cli.models.lm import BarGrid, BarPosition, LanguageModel
 from magnet_cli.models.parts import Parts
 from magnet_cli.models.session import RescorerSession, TextSessions
-from magnet_cli.models.transformer import Attention
+from magnet_cli.models.transformer import Attention, CrossKeys
 from magnet_cli.settings import DecodingConfig
 from tests.models.tiny import tiny_lm
 
@@ -148,7 +149,7 @@ def told(nano_bars: Model, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[f
 
     def cross_keys(
         lm: LanguageModel, conditions: Sequence[Tensor | None], bars: Sequence[BarGrid] = ()
-    ):  # type: ignore[no-untyped-def]
+    ) -> CrossKeys:
         if list(bars) not in seen:
             seen.append(list(bars))
         return whole(lm, conditions, bars)
@@ -182,7 +183,7 @@ def test_windows_go_on_in_the_bar(nano_bars: Model, told: list[object]) -> None:
     assert told == [[]]  # an existing sound
 
 
-def test_it_is_kept_in_files(nano_bars: Model, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_it_is_kept_in_files(nano_bars: Model, tmp_path: Path) -> None:
     save(tmp_path / "copy", nano_bars.parts, {})
     again = load(tmp_path / "copy").lm
     assert again.config.bar_position
@@ -193,8 +194,6 @@ def test_it_is_kept_in_files(nano_bars: Model, tmp_path) -> None:  # type: ignor
 @pytest.fixture(scope="module")
 def nano_bars() -> Model:
     """The built-in model with the input, random."""
-    from magnet_cli.api import load_model
-
     model = load_model(None, device="cpu", dtype="float32", offline=True)
     lm = LanguageModel(dataclasses.replace(model.lm.config, bar_position=True)).eval()
     lm.load_state_dict(model.lm.state_dict(), strict=False)
