@@ -122,6 +122,7 @@ class Pipeline:
             self.lm.config.stage_streams,
             round(BLOCK_SECONDS * self.lm.config.frame_rate),
             request.bars,
+            request.tempoless,
             None if request.sections is None else request.sections.to(self.device),
         )
         if self.modeling == "autoregressive":

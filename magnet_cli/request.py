@@ -35,6 +35,7 @@ class GenerationRequest:
     prefix_config: DecodingConfig | None = None  # settings for these frames
     partners: Partners = NONE
     bars: tuple[float, ...] = ()  # frames per bar of each item, 0 without a tempo; (): not used
+    tempoless: tuple[bool, ...] = ()  # no tempo in the prompt, nor drawn for it; (): not used
     sections: Tensor | None = None  # int64 [frames], the prompt of each; None: one for all
 
     @property
@@ -106,6 +107,7 @@ def make_request(
             hybrid_frames = _habit(resolved, lm, mask)
         if resolved.hybrid:
             prefix_config = partners.prefix_config(resolved)
+    bars, tempoless = _tempi(asked, prompts, seeds, resolved, mask.flatten(1).any(-1).tolist())
     return GenerationRequest(
         tuple(prompts),
         tuple(negative_prompts),
@@ -116,7 +118,8 @@ def make_request(
         hybrid_frames,
         prefix_config,
         partners,
-        _bars(asked, prompts, seeds, resolved, mask.flatten(1).any(-1).tolist()),
+        bars,
+        tempoless,
     )
 
 
@@ -139,23 +142,28 @@ def _beat(asked: float, lm: LMConfig) -> float:
     return nearest if abs(math.log(nearest / asked)) <= math.log(1.1) else asked
 
 
-def _bars(
+def _tempi(
     asked: Parts,
     prompts: Sequence[str | None],
     seeds: Sequence[int],
     config: DecodingConfig,
     begun: Sequence[bool],
-) -> tuple[float, ...]:
-    """`bars` of a request. Items with known codes have their tempo already, so none is drawn."""
-    if not (config.bar_repeat or config.half_bar_repeat or asked.lm.config.bar_position):
-        return ()
+) -> tuple[tuple[float, ...], tuple[bool, ...]]:
+    """`bars` and `tempoless` of a request. Items with known codes have a tempo already, so their bars do not
+    get one that was drawn."""
+    repeating = bool(config.bar_repeat or config.half_bar_repeat or asked.lm.config.bar_position)
+    if not (repeating or config.sound_temperature):
+        return (), ()
     said, head = said_bars(prompts, asked.lm.config), asked.lm.tempo
-    return tuple(
+    drawn = [
         BEATS_IN_BAR * head.draw(asked.text_encoder.encode(prompt), seed)
-        if not bar and prompt and head is not None and not known
+        if not bar and prompt and head is not None
         else bar
-        for bar, prompt, seed, known in zip(said, prompts, seeds, begun, strict=True)
-    )
+        for bar, prompt, seed in zip(said, prompts, seeds, strict=True)
+    ]
+    bars = [own if known else bar for own, bar, known in zip(said, drawn, begun, strict=True)]
+    tempoless = [bool(prompt) and not bar for prompt, bar in zip(prompts, drawn, strict=True)]
+    return tuple(bars) if repeating else (), tuple(tempoless)
 
 
 def for_window(

@@ -51,6 +51,9 @@ def resolve(
             config = config.altered({top_k: 0})
     if config.span_order != "certainty" and lm.modeling != "autoregressive":
         config = _by_scores(given, config, rescored)
+    falling = (given.temperature, given.anneal_temperature)
+    if given.sound_temperature is None and falling != (None, None):
+        config = config.altered({"sound_temperature": 0.0})
     if lm.modeling == "hybrid":
         # It decodes both parts itself, so settings of one apply to the other.
         config = _both_parts(given, config)

@@ -57,6 +57,15 @@ class DecodingConfig:
         usual=True,
         only="masked",
     )
+    sound_temperature: float | None = _decoding(
+        "Temperature, at every step, of clips without a tempo in the prompt (120 bpm) or drawn by the model: "
+        "sounds that come and go, such as footsteps, stay silent if it falls. 0: as of other clips. Default: "
+        "with --temperature or --anneal as of other clips, else the checkpoint's own, usually 0.",
+        usual=0.0,
+        before=0.0,
+        only="masked",
+        **_NUMBER,
+    )
     top_p: float | None = _decoding(
         "Sample from the likeliest codes whose probabilities sum to X; 0: off.",
         usual=0.9,

@@ -106,4 +106,5 @@ class Decoding:
     stages: Sequence[Sequence[int]] = ()  # the streams of each stage; (): one per stage
     block_len: int = 50  # frames in a block of the span order "blocks"
     bars: Sequence[float] = ()  # frames per bar of each item, 0 without a tempo; (): none has one
+    tempoless: Sequence[bool] = ()  # items that have `sound_temperature`; (): none
     sections: Tensor | None = None  # int64 [T], bars are not repeated across them; None: one

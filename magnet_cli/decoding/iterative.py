@@ -88,6 +88,9 @@ def decode_stage(
         each = len(streams) * count
         return uniform_noise(decoding.generators, drawing, each, codes.device).view(-1, count)
 
+    sound = required(config.sound_temperature)
+    own = [sound * tempoless for tempoless in decoding.tempoless or [False] * len(known)]
+    steady = torch.tensor(own, dtype=torch.float32, device=codes.device) if sound else None
     drawing = (~known).flatten(1).any(-1).tolist()
     rows = known.flatten(0, 1)
     # Later stages refine what the first has decided, and need no blocks.
@@ -112,7 +115,11 @@ def decode_stage(
                 guided = likelier(
                     guided, codes, streams, asked, decoding.bars, nats, decoding.sections
                 )
-            tokens, token_probs = sampler(guided, step.temperature, numbers[asked])
+            temperature: float | Tensor = step.temperature
+            if steady is not None:  # per item, and so for each row
+                each = steady.where(steady > 0, step.temperature)
+                temperature = each[asked.nonzero()[:, 0]]
+            tokens, token_probs = sampler(guided, temperature, numbers[asked])
             here = codes[:, streams]
             codes[:, streams] = torch.where(known, here, here.masked_scatter(asked, tokens))
         rescorer_seconds = 0.0
@@ -139,7 +146,7 @@ def decode_stage(
                     steps=step.of,
                     mask_rate=step.rate,
                     cfg_coef=step.cfg_coef,
-                    temperature=max(step.temperature, MIN_TEMPERATURE),
+                    temperature=max(own[0] or step.temperature, MIN_TEMPERATURE),
                     remaining=int((mask & ~known).sum()),
                     rescorer_seconds=rescorer_seconds,
                     streams=tuple(streams),

@@ -165,12 +165,14 @@ class Sampler:
     top_p: float
     top_k: int
 
-    def __call__(self, logits: Tensor, temperature: float, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, logits: Tensor, temperature: float | Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Sample one token per row.
 
         Args:
             logits: float32 [N, card], guided.
-            temperature: raised to `MIN_TEMPERATURE` if below.
+            temperature: of all rows, or float32 [N]; raised to `MIN_TEMPERATURE` if below.
             noise: float32 [N] in [0, 1); one number per row determines the sample.
 
         Returns:
@@ -184,6 +186,8 @@ class Sampler:
                 "The model's output is NaN or infinite.",
                 "Try --dtype float32; if that fails, too, the checkpoint is damaged.",
             )
+        if isinstance(temperature, Tensor):
+            logits, temperature = logits / temperature.clamp(min=MIN_TEMPERATURE)[:, None], 1.0
         parts = [
             self._draw(rows, temperature, numbers)
             for rows, numbers in zip(logits.split(ROWS), noise.split(ROWS), strict=True)
