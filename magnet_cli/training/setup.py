@@ -15,7 +15,7 @@ from magnet_cli.checkpoints.hub import ProgressHook
 from magnet_cli.checkpoints.load import load_codec, load_parts, load_text_encoder
 from magnet_cli.checkpoints.loras import WEIGHTS_FILE as ADAPTER_FILE
 from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder, source_of
-from magnet_cli.config import LMConfig, check_lm
+from magnet_cli.config import LMConfig, Modeling, check_lm
 from magnet_cli.data.tokens import TokenFolder, TokenFormat
 from magnet_cli.errors import UsageError
 from magnet_cli.models.lm import LanguageModel
@@ -80,6 +80,7 @@ def make_trainer(
     if spec.init is not None:
         config = with_sizes_of(config, parts.lm.config, given)
     check_tokens(tokens, parts.codec)
+    _check_goal(config, parts.lm.config.modeling, given, going_on)
     if config.lora_rank:
         if going_on and (out / ADAPTER_FILE).is_file():
             check_base(
@@ -124,6 +125,30 @@ def make_trainer(
             with locked(out):
                 output.write_config(config)
     return trainer
+
+
+# Settings of an objective, by the kinds of model that have it.
+_GOALS: dict[str, tuple[Modeling, ...]] = {
+    "stage_weights": ("masked", "hybrid"),
+    "block_share": ("masked", "hybrid"),
+    "no_prefix_share": ("hybrid",),
+    "full_prefix_share": ("hybrid",),
+    "prefix_weight": ("hybrid",),
+    "stream_weights": ("autoregressive", "hybrid"),
+}
+
+
+def _check_goal(
+    config: TrainConfig, modeling: Modeling, given: Collection[str], going_on: bool
+) -> None:
+    """Raises UsageError: a setting is of an objective that this kind of model has not."""
+    for name, kinds in _GOALS.items():
+        asked = getattr(config, name) != getattr(TrainConfig, name)
+        if modeling not in kinds and asked and (name in given or not going_on):
+            raise UsageError(
+                f"{name} would have no effect: the model is {modeling}.",
+                f"Leave it out; it is for a model that is {' or '.join(kinds)}.",
+            )
 
 
 def parts_to_train(

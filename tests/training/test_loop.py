@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from magnet_cli.config import Modeling
 from magnet_cli.errors import CheckpointError, MagnetError, UsageError
 from magnet_cli.training import state
 from magnet_cli.training.config import TrainConfig, read_config
@@ -388,6 +389,28 @@ def test_what_a_model_is_cannot_be_set_anew_by_a_run_that_starts_from_it(worksho
     make_trainer(TrainConfig(**fields), workshop / "tuned")  # not set: the model's
     kept = read_config(workshop / "tuned" / "train.toml", {})
     assert (kept.dim, kept.modeling, kept.num_layers) == (16, "hybrid", 1)
+
+
+@pytest.mark.parametrize(
+    ("modeling", "setting"),
+    [
+        ("autoregressive", {"block_share": 0.5}),
+        ("autoregressive", {"stage_weights": (1.0, 2.0)}),
+        ("masked", {"no_prefix_share": 0.5}),
+        ("masked", {"full_prefix_share": 0.0}),
+        ("masked", {"prefix_weight": 0.5}),
+        ("masked", {"stream_weights": (1.0, 2.0)}),
+    ],
+)
+def test_settings_of_another_objective_are_refused(
+    workshop: Path, modeling: Modeling, setting: dict[str, Any]
+) -> None:
+    """They did nothing, and no message said so."""
+    config = dataclasses.replace(settings(workshop), modeling=modeling)
+    with pytest.raises(UsageError, match=f"{next(iter(setting))} would have no effect"):
+        make_trainer(dataclasses.replace(config, **setting), workshop / "x")
+    assert not (workshop / "x").exists()
+    make_trainer(config, workshop / "x")
 
 
 def test_settings_that_do_not_fit_are_refused(workshop: Path) -> None:
