@@ -174,13 +174,17 @@ def find_codec(spec: str, *, progress: hub.ProgressHook | None = None) -> Place:
 
 
 def find_text_encoder(name: str, *, progress: hub.ProgressHook | None = None) -> Place:
-    """Find a text encoder alone: in a folder, or a T5 by the name used in checkpoints (`t5-base`).
+    """Find a text encoder alone: a known model's, in a folder, or a T5 by the name used in checkpoints
+    (`t5-base`).
 
     Raises:
         ModelNotFoundError: it was not found, or could not be fetched.
         CheckpointError: the folder contains none.
     """
-    directory = folder_of(name)
+    known = registry.find(name)
+    builtin = known is not None and known.repo is None
+    directory = known.directory if known is not None and builtin else folder_of(name)
+    name = t5_of(name)
     if directory is not None:
         names = file_names(directory)
         layout = NATIVE_TEXT if not NATIVE_TEXT.missing(names) else T5
@@ -193,6 +197,12 @@ def find_text_encoder(name: str, *, progress: hub.ProgressHook | None = None) ->
     if not hub.is_repo_id(name):
         raise registry.unknown_name(name)
     return _part(T5, _text_encoder(name, _Fetching(False, progress)))
+
+
+def t5_of(spec: str) -> str:
+    """The T5 of a known model; other names are that of a T5 themselves."""
+    known = registry.find(spec)
+    return spec if known is None or known.text_encoder is None else known.text_encoder
 
 
 def _check_repo(spec: str, name: str) -> None:

@@ -60,7 +60,9 @@ class TrainConfig:
         "The codec that made the tokens, or a model with it. With init, the default is that model's own; "
         "streams that the model lacks are added."
     )
-    text_encoder: str | None = _model("A text encoder's folder, or a model. With init: its own.")
+    text_encoder: str | None = _model(
+        "A text encoder's folder, a model, or a T5's name. With init: its own."
+    )
     lora_rank: int = _model("With init: train a LoRA of this rank; 0: all weights.", 0, low=0)
     lora_alpha: float | None = _model("Strength of the LoRA; default: the rank.", above=0)
     lora_targets: tuple[str, ...] = _model(

@@ -14,7 +14,13 @@ from magnet_cli.checkpoints.adapters import check_base, load_adapter
 from magnet_cli.checkpoints.hub import ProgressHook
 from magnet_cli.checkpoints.load import load_codec, load_parts, load_text_encoder
 from magnet_cli.checkpoints.loras import WEIGHTS_FILE as ADAPTER_FILE
-from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder, source_of
+from magnet_cli.checkpoints.place import (
+    find_codec,
+    find_place,
+    find_text_encoder,
+    source_of,
+    t5_of,
+)
 from magnet_cli.config import LMConfig, Modeling, check_lm
 from magnet_cli.data.tokens import TokenFolder, TokenFormat
 from magnet_cli.errors import UsageError
@@ -170,7 +176,8 @@ def parts_to_train(
     if config.init_from_codec and vectors is not None:
         initialise_from_codec(lm, vectors, config.seed)
     # A T5's name is recorded with the model; a local folder's would mean nothing elsewhere.
-    t5 = config.text_encoder if source_of(config.text_encoder) is None else None
+    named = isinstance(text_encoder, T5Encoder) and source_of(config.text_encoder) is None
+    t5 = t5_of(config.text_encoder) if named else None
     return Parts(name, lm, codec, text_encoder, DecodingConfig(), text_encoder_name=t5)
 
 
@@ -201,7 +208,7 @@ def _from_checkpoint(config: TrainConfig, progress: ProgressHook | None) -> Part
 
 def _is_text_encoder(asked: str, loaded: Parts) -> bool:
     """Whether `--text-encoder` names the model's own text encoder."""
-    if asked == loaded.text_encoder_name:
+    if t5_of(asked) == loaded.text_encoder_name:
         return True
     t5 = isinstance(loaded.text_encoder, T5Encoder)
     if source_of(asked) is None and (loaded.text_encoder_name is not None or not t5):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from magnet_cli.checkpoints import hub, registry
 from magnet_cli.checkpoints.load import import_checkpoint, load_parts
-from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder
+from magnet_cli.checkpoints.place import find_codec, find_place, find_text_encoder, t5_of
 from magnet_cli.checkpoints.registry import AUDIOCRAFT, ENCODEC, NATIVE, T5
 from magnet_cli.errors import CheckpointError, MagnetError, ModelNotFoundError, UsageError
 from tests.golden_cases import HUB_CACHE, index, snapshot
@@ -229,6 +229,19 @@ def test_both_names_of_the_text_encoder(copied_cache: Path, name: str) -> None:
     folder = copied_cache / f"models--{name.replace('/', '--')}"
     shutil.copytree(HUB_CACHE / "models--t5-base", folder)
     assert find_place(SMALL).text.repo == name
+
+
+@pytest.mark.parametrize("name", ["small", "t5-base"])
+def test_the_text_encoder_of_a_known_model(hub_cache: Path, name: str) -> None:
+    """`--text-encoder small` looked for a T5 called small."""
+    assert find_text_encoder(name).directory == find_place(SMALL).text.directory
+    assert t5_of(name) == "t5-base"
+
+
+def test_the_text_encoder_of_the_built_in_model() -> None:
+    found = find_text_encoder("nano")
+    assert found.directory == find_place("nano").directory
+    assert t5_of("nano") == "nano"
 
 
 def test_a_read_only_cache(copied_cache: Path) -> None:
