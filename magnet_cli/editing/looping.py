@@ -206,7 +206,7 @@ def loops(
         width = max(2, min(round(seconds * model.frame_rate), frames // 4))
         seed = derived_seed(direction.seed, f"loop {turn}")
         turned = dataclasses.replace(played, seed=seed)
-        closed = _close(model, turned, codes, width, whole.request.bars, on_step)
+        closed = _close(model, turned, codes, width, whole.request.bars, found, on_step)
         audio = decode_around(model, closed)
         at_seam, in_body = seam_flux(audio[0].mean(0).numpy())
         known = torch.ones_like(closed, dtype=torch.bool)
@@ -237,6 +237,7 @@ def _close(
     codes: Tensor,
     width: int,
     bars: Sequence[float],
+    found: bool,
     on_step: OnStep | None,
 ) -> Tensor:
     """Decode `width` frames around the seam again: half of a window before it, half after it."""
@@ -251,7 +252,10 @@ def _close(
     first, last = direction.cues[0].prompt, direction.cues[-1].prompt
     cues = [Cue(0.0, last), Cue(before / model.frame_rate, first)]
     around = dataclasses.replace(direction, cues=tuple(cues[: 1 + (first != last)]))
-    filler = Filler(model, around, size, on_step, bars=bars)
+    # A piece starts with a bar, and the loop of whole bars goes on with one at the seam.
+    in_bars = not found and any(bars) and all(frames % bar == 0 for bar in bars)
+    since = frames - before if in_bars else None
+    filler = Filler(model, around, size, on_step, bars=bars, since=since)
     for _ in filler.fill(turned, open_, [Window(0, size, (seam,))]):
         pass
 

@@ -83,8 +83,11 @@ class Filler:
         on_window: OnWindow | None = None,
         *,
         bars: Sequence[float] | None = None,
+        since: int | None = None,
     ) -> None:
-        """`bars`: frames per bar, as in `GenerationRequest`; None: as for a new clip."""
+        """`bars`: frames per bar, as in `GenerationRequest`; None: of a new clip, which starts with a bar.
+        `since`: frames since the start of a bar at the first frame; None: unknown, as of an existing sound.
+        """
         self.model, self.direction = model, direction
         self.on_step, self.on_window = on_step, on_window
         self.cues = check_cues(direction.cues, frames / model.frame_rate)
@@ -107,10 +110,9 @@ class Filler:
             negative_prompts=direction.negative_prompt,
             frames=min(frames, model.segment_frames),
         )
-        # Where a bar of an existing sound starts is not known.
-        self._grid = self.request.grid if bars is None else ()
         if bars is not None and self.request.bars:  # if the model uses bars
             self.request = dataclasses.replace(self.request, bars=tuple(bars))
+        self._since = 0 if bars is None else since
         self._texts: list[TextSessions] | None = None
 
     def fill(self, codes: Tensor, open_: Tensor, windows: Sequence[Window]) -> Iterator[Window]:
@@ -168,11 +170,12 @@ class Filler:
     def _sessions(self, start: int, stop: int) -> Sessions:
         """The model with its texts, weighted for a window. Texts are encoded once."""
         if self._texts is None:
+            bars = () if self._since is None else self.request.bars
             self._texts = [
-                self.model.sessions([cue.prompt], [self.direction.negative_prompt], self._grid)
+                self.model.sessions([cue.prompt], [self.direction.negative_prompt], bars)
                 for cue in self.cues
             ]
-        here = [texts.starting(start) for texts in self._texts]
+        here = [texts.starting(start + (self._since or 0)) for texts in self._texts]
         if len(here) == 1:
             return here[0]
         weights = cue_weights(self.cues, start, stop, self.model.frame_rate)

@@ -13,6 +13,7 @@ from torch import Tensor
 from magnet_cli.api import Model, load_model
 from magnet_cli.checkpoints.native import load, save
 from magnet_cli.config import Modeling
+from magnet_cli.editing.looping import loops
 from magnet_cli.editing.pieces import Direction, Filler
 from magnet_cli.models.lm import BarGrid, BarPosition, LanguageModel
 from magnet_cli.models.parts import Parts
@@ -181,6 +182,20 @@ def test_windows_go_on_in_the_bar(nano_bars: Model, told: list[object]) -> None:
     told.clear()
     Filler(nano_bars, direction, frames, bars=[48.0])._sessions(175, 425).masked()
     assert told == [[]]  # an existing sound
+    told.clear()
+    Filler(nano_bars, direction, frames, bars=[48.0], since=7)._sessions(175, 425).masked()
+    assert told == [[(48.0, (175 + 7) % 48.0)]]
+
+
+def test_the_seam_of_whole_bars_is_told_where_they_start(
+    nano_bars: Model, told: list[object]
+) -> None:
+    direction = Direction.of("techno, 125 bpm", 1, config=FAST)
+    for frames, found, want in ((96, False, [(48.0, 0.0)]), (90, False, None), (96, True, None)):
+        told.clear()
+        codes = torch.zeros(1, nano_bars.n_q, frames, dtype=torch.int64)
+        next(loops(nano_bars, direction, codes, found=found))
+        assert told == ([want] if want else [[]])
 
 
 def test_it_is_kept_in_files(nano_bars: Model, tmp_path: Path) -> None:
