@@ -16,7 +16,7 @@ from magnet_cli.config import LMConfig
 from magnet_cli.errors import UsageError
 from magnet_cli.fields import shown
 from magnet_cli.models.parts import Parts
-from magnet_cli.models.text import said_tempo
+from magnet_cli.models.text import said_bars
 from magnet_cli.resolving import NONE, Partners, resolve
 from magnet_cli.settings import BEATS_IN_BAR, MAX_SEED, DecodingConfig, required
 
@@ -121,25 +121,6 @@ def make_request(
         bars,
         tempoless,
     )
-
-
-def said_bars(
-    prompts: Sequence[str | None], lm: LMConfig, otherwise: float | None = None
-) -> tuple[float, ...]:
-    """Frames per bar of each prompt; of those without a tempo as for `otherwise` bpm, or 0.
-
-    A model with its own tempi uses the nearest, if within a tenth: only their beats fall on whole frames.
-    """
-    found = [said_tempo(prompt) or otherwise for prompt in prompts]
-    return tuple(
-        BEATS_IN_BAR * _beat(60 * lm.frame_rate / bpm, lm) if bpm else 0.0 for bpm in found
-    )
-
-
-def _beat(asked: float, lm: LMConfig) -> float:
-    """Frames per beat: the model's own tempo that is within a tenth of `asked`, else `asked`."""
-    nearest = min(lm.tempi, key=lambda own: abs(math.log(own / asked)), default=asked)
-    return nearest if abs(math.log(nearest / asked)) <= math.log(1.1) else asked
 
 
 def _tempi(

@@ -30,8 +30,9 @@ from magnet_cli.editing.windows import (
 )
 from magnet_cli.errors import UsageError
 from magnet_cli.models.session import TextSessions
+from magnet_cli.models.text import said_bars
 from magnet_cli.pipeline import Pipeline
-from magnet_cli.request import GenerationRequest, for_window, make_request, said_bars
+from magnet_cli.request import GenerationRequest, for_window, make_request
 from magnet_cli.settings import DecodingConfig
 
 # Called before a window is decoded: (number from 1, total).
@@ -110,9 +111,11 @@ class Filler:
             negative_prompts=direction.negative_prompt,
             frames=min(frames, model.segment_frames),
         )
-        if bars is not None and self.request.bars:  # if the model uses bars
-            self.request = dataclasses.replace(self.request, bars=tuple(bars))
         self._since = 0 if bars is None else since
+        if bars is not None and self.request.bars:  # if the model uses bars
+            resolved = self.request.config
+            known = since is not None or resolved.bar_repeat or resolved.half_bar_repeat
+            self.request = dataclasses.replace(self.request, bars=tuple(bars) if known else ())
         self._texts: list[TextSessions] | None = None
 
     def fill(self, codes: Tensor, open_: Tensor, windows: Sequence[Window]) -> Iterator[Window]:

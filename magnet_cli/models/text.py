@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from magnet_cli.config import LMConfig
 from magnet_cli.errors import UsageError
+from magnet_cli.settings import BEATS_IN_BAR
 
 SLOWEST, FASTEST = 20.0, 400.0  # bpm; what is beyond is no tempo that can be meant
 TEMPO = re.compile(r"\b(\d+(?:\.\d+)?)[ -]?bpm\b", re.IGNORECASE)
@@ -251,6 +253,25 @@ def said_tempo(prompt: str | None) -> float | None:
     found = TEMPO.search(prompt or "")
     bpm = float(found[1]) if found else 0.0
     return bpm if SLOWEST <= bpm <= FASTEST else None
+
+
+def said_bars(
+    prompts: Sequence[str | None], lm: LMConfig, otherwise: float | None = None
+) -> tuple[float, ...]:
+    """Frames per bar of each prompt; of those without a tempo as for `otherwise` bpm, or 0.
+
+    A model with its own tempi uses the nearest, if within a tenth: only their beats fall on whole frames.
+    """
+    found = [said_tempo(prompt) or otherwise for prompt in prompts]
+    return tuple(
+        BEATS_IN_BAR * _beat(60 * lm.frame_rate / bpm, lm) if bpm else 0.0 for bpm in found
+    )
+
+
+def _beat(asked: float, lm: LMConfig) -> float:
+    """Frames per beat: the model's own tempo that is within a tenth of `asked`, else `asked`."""
+    nearest = min(lm.tempi, key=lambda own: abs(math.log(own / asked)), default=asked)
+    return nearest if abs(math.log(nearest / asked)) <= math.log(1.1) else asked
 
 
 class TempoHead(nn.Module):

@@ -24,8 +24,7 @@ from magnet_cli.config import LMConfig
 from magnet_cli.data.tokens import TokenClip, TokenFolder
 from magnet_cli.errors import DataError
 from magnet_cli.models.lm import BarGrid, DelayPattern
-from magnet_cli.models.text import TextEncoder
-from magnet_cli.request import said_bars
+from magnet_cli.models.text import TextEncoder, said_bars
 from magnet_cli.settings import BLOCK_SECONDS
 from magnet_cli.training.config import TrainConfig
 from magnet_cli.training.objective import Batch, Draws, mask_batch, with_code_noise

@@ -235,7 +235,7 @@ TODAY = NANO | {
     "decoding": {
         "decoding_steps": [50, 4, 2], "temperature": 0.9, "anneal_temperature": True,
         "top_p": 0.9, "top_k": 0, "use_sampling": True, "max_cfg_coef": 2.5, "min_cfg_coef": 1.0,
-        "bar_repeat": 6.0, "half_bar_repeat": 0.0, "span_len": 1,
+        "sound_temperature": 1.0, "bar_repeat": 3.0, "half_bar_repeat": 0.0, "span_len": 1,
         "span_arrangement": "nonoverlap", "span_order": "blocks", "full_length": True,
         "hybrid": 0.0,
     },
@@ -261,12 +261,12 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     short["decoding"] = {**BARS["decoding"], "hybrid": 2.0}  # type: ignore[dict-item]
     assert spoken(TODAY) == plain
     assert spoken(BARS) == plain.replace(
-        " -o", " --hybrid 4 --hybrid-temperature 0.95 --temperature 1 --max-cfg-coef 4"
+        " -o", " --hybrid 4 --hybrid-temperature 0.95 --temperature 1 --sound-temperature 0 --max-cfg-coef 4"
         " --bar-repeat 4 --span-order spread -o"
     )  # fmt: skip
     assert spoken(NANO) == plain.replace(
-        " -o", " --hybrid 9 --hybrid-temperature 0.95 --temperature 1 --max-cfg-coef 1.5"
-        " --min-cfg-coef 1.5 --bar-repeat 0 --span-len 3 --span-order certainty -o"
+        " -o", " --hybrid 9 --hybrid-temperature 0.95 --temperature 1 --sound-temperature 0"
+        " --max-cfg-coef 1.5 --min-cfg-coef 1.5 --bar-repeat 0 --span-len 3 --span-order certainty -o"
     )  # fmt: skip
     older = BARS | {"decoding": {**BARS["decoding"]}}  # type: ignore[dict-item]
     del older["decoding"]["coherence_boost"]  # type: ignore[attr-defined]
@@ -332,7 +332,7 @@ def test_loops_and_bars_that_were_made_otherwise_say_so() -> None:
         edit = {"command": "gen", "flags": {**flags, "exact": False, "tries": 1}}
         assert "repeat" not in spoken(TODAY | {"edit": edit, "decoding": strict})
         before = spoken(TODAY | {"edit": edit, "decoding": without_half()})
-        assert "--bar-repeat 6 --half-bar-repeat 0" in before
+        assert "--bar-repeat 3 --half-bar-repeat 0" in before
         given = TODAY | {"edit": edit, "given": {"bar_repeat": 4.0}}
         assert spoken(given).count("repeat") == 1
     exact = {"command": "gen", "flags": {"loop": True, "exact": True}}

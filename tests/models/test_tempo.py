@@ -13,6 +13,7 @@ from magnet_cli.api import Model, load_model
 from magnet_cli.checkpoints import native
 from magnet_cli.editing.pieces import Direction, Filler, bars_said
 from magnet_cli.errors import CheckpointError
+from magnet_cli.models.lm import LanguageModel
 from magnet_cli.models.text import TempoHead, said_tempo
 from magnet_cli.request import make_request
 from magnet_cli.settings import DecodingConfig
@@ -50,6 +51,13 @@ def test_a_seed_draws_a_tempo_as_often_as_the_text_makes_it_likely() -> None:
     assert head.draw(torch.zeros(0, 2), 7) == 0.0
 
 
+def untold(model: Model) -> Model:
+    """The same without the position in the bar as an input."""
+    lm = LanguageModel(dataclasses.replace(model.lm.config, bar_position=False)).eval()
+    lm.load_state_dict(model.lm.state_dict(), strict=False)
+    return Model(dataclasses.replace(model.parts, lm=lm))
+
+
 def bars(
     model: Model, *prompts: str | None, seed: int = 1, config: DecodingConfig = HELD
 ) -> list[float]:
@@ -68,7 +76,8 @@ def test_the_built_in_model_draws_one_for_music(nano: Model) -> None:
     assert said == 64.0  # 93.75 bpm, the nearest of its own
     assert bars(nano, "techno, 125 bpm", "200 bpm") == [48.0, 30.0]  # none of its own is near 200
     assert (rain, nothing, empty) == (0.0, 0.0, 0.0)
-    assert bars(nano, "techno with drums", config=FREE) == []
+    assert bars(nano, "techno with drums", config=FREE) == [techno]  # told, not repeated
+    assert bars(untold(nano), "techno with drums", config=FREE) == []
     half = DecodingConfig(bar_repeat=0.0, half_bar_repeat=1.0)
     assert bars(nano, "techno with drums", config=half) == [techno]
 
@@ -97,7 +106,9 @@ def test_the_record_says_the_tempo(nano: Model) -> None:
     )
     assert made.settings["bpm"] == [93.75, None]
     silent = dataclasses.replace(FREE, decoding_steps=(1,))
-    assert "bpm" not in nano.generate(["techno, 100 bpm"], silent, [1], frames=10).settings
+    for model, said in ((nano, [93.75]), (untold(nano), None)):
+        made = model.generate(["techno, 100 bpm"], silent, [1], frames=10)
+        assert made.settings.get("bpm") == said
 
 
 def test_edits_hold_the_tempo_of_the_sound_where_the_prompt_says_none(
