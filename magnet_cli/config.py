@@ -45,9 +45,8 @@ class LMConfig:
     stages: tuple[tuple[int, ...], ...] = ()  # the streams of each stage; (): one per stage
     # Frames per beat of the tempi to draw from if a prompt has none; (): none is drawn.
     tempi: tuple[float, ...] = ()
-    bar_position: bool = (
-        False  # each frame's position in its bar is an input, where the tempo is known
-    )
+    # Each frame's position in its bar is an input, where the tempo is known.
+    bar_position: bool = False
 
     @property
     def stage_streams(self) -> tuple[tuple[int, ...], ...]:

@@ -35,11 +35,12 @@ def write_lm(
         licence: of the weights, as an SPDX id.
         kind: music or sound.
 
-    Raises UsageError: a hybrid model, which the released layout cannot represent.
+    Raises UsageError: a model that the released layout cannot represent: hybrid, or with `stages` or
+        `bar_position`.
     """
+    settings = _settings(config, defaults, text_encoder, sample_rate)
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     best_state = key_map.from_ours(own, LM_KEYS, "The language model")
-    settings = _settings(config, defaults, text_encoder, sample_rate)
     settings[OURS] = {"licence": licence, "kind": kind, "decoding": _more_decoding(defaults)}
     xp_cfg.write_package(path, best_state, settings)
 
@@ -50,6 +51,12 @@ def _settings(
     if config.modeling == "hybrid":
         raise UsageError(
             "A hybrid model cannot be exported: the released layout does not support it.",
+            "Keep it in magnet's own format.",
+        )
+    unknown = [name for name in ("stages", "bar_position") if getattr(config, name)]
+    if unknown:
+        raise UsageError(
+            f"A model with {' and '.join(unknown)} cannot be exported: the released layout has no such models.",
             "Keep it in magnet's own format.",
         )
     masked = config.modeling == "masked"

@@ -39,8 +39,13 @@ def deepened(
     ends = list(itertools.accumulate(stage_sizes))
     stages = tuple(tuple(range(e - n, e)) for n, e in zip(stage_sizes, ends, strict=True))
     old = lm.config
-    config = dataclasses.replace(old, num_layers=layers, stages=stages, span_len=span_len)
-    config = dataclasses.replace(config, bar_position=bar_position or old.bar_position)
+    config = dataclasses.replace(
+        old,
+        num_layers=layers,
+        stages=stages,
+        span_len=span_len,
+        bar_position=bar_position or old.bar_position,
+    )
     grown = LanguageModel(config)
     state = lm.state_dict()
     kept = {name: value for name, value in state.items() if ".layers." not in name}

@@ -380,6 +380,21 @@ def test_no_restriction_of_context_is_written_and_read_as_the_reference_has_it(
     assert audiocraft.lm_config(again, 50) == config
 
 
+@pytest.mark.parametrize(
+    "ours", [{"stages": ((0, 1), (2, 3))}, {"bar_position": True}], ids=["stages", "bar_position"]
+)
+def test_what_the_released_layout_has_no_name_for_is_not_exported(
+    tmp_path: Path, ours: dict[str, Any]
+) -> None:
+    """Streams masked in groups were exported as if each were masked alone."""
+    file = open_lm(SMALL)
+    config = dataclasses.replace(audiocraft.lm_config(file, 50), **ours)
+    state, path = audiocraft.lm_state(file), tmp_path / LM_FILE
+    with pytest.raises(UsageError, match=f"with {next(iter(ours))} cannot be exported"):
+        write_lm(path, config, state, DecodingConfig(), text_encoder="t5-base", sample_rate=32_000)
+    assert not path.exists()
+
+
 def test_a_hybrid_model_cannot_be_exported(tmp_path: Path) -> None:
     config = LMConfig(8, 2, 1, 4, 16, "hybrid", 8, 50, 1, delays=(0, 1, 2, 3))
     with pytest.raises(UsageError, match="hybrid"):
