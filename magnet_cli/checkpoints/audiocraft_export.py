@@ -56,7 +56,7 @@ def _settings(
     unknown = [name for name in ("stages", "bar_position") if getattr(config, name)]
     if unknown:
         raise UsageError(
-            f"A model with {' and '.join(unknown)} cannot be exported: the released layout has no such models.",
+            f"A model with {' and '.join(unknown)} cannot be exported: the released layout has none.",
             "Keep it in magnet's own format.",
         )
     masked = config.modeling == "masked"
