@@ -16,9 +16,9 @@ from torch import Tensor
 from magnet_cli.settings import DecodingConfig
 
 # (codes [B, K, T] with masked ones at the mask id, stage, positions bool [B, G, T] of the stage's G
-#   streams, with_null) -> float32 logits [N, card], conditional and null, at the N true positions in
-#   row-major order.
-StageLogits = Callable[[Tensor, int, Tensor, bool], tuple[Tensor, Tensor | None]]
+#   streams, with_null, end) -> float32 logits [N, card], conditional and null, at the N true positions in
+#   row-major order. Of items without any code from frame `end` on, those frames are left out.
+StageLogits = Callable[[Tensor, int, Tensor, bool, int], tuple[Tensor, Tensor | None]]
 
 # (codes [B, K, T] complete up to the last of G streams, those streams) -> float32 [B, G, T]: the
 # rescorer's probability of each of their codes.

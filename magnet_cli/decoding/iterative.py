@@ -109,7 +109,8 @@ def decode_stage(
         token_probs = numbers.new_zeros(0)
         # With few frames and many steps, some steps of the spread order have nothing to decide.
         if bool(asked.any()):
-            cond, null = logits(codes, stage, asked, guidance_matters(step.cfg_coef))
+            end = spans.end(step.block)
+            cond, null = logits(codes, stage, asked, guidance_matters(step.cfg_coef), end)
             guided = guide(cond, null, step.cfg_coef)
             if nats:
                 guided = likelier(
@@ -213,6 +214,10 @@ class Spans:
         """The mask of the first step, bool [B, T]: everything open."""
         return self._frames(self.open)
 
+    def end(self, block: int) -> int:
+        """The frame before which all decisions of a block are."""
+        return self.known.shape[-1]
+
     def next_mask(self, probs: Tensor, mask: Tensor, rate: Tensor) -> Tensor:
         """Mask the least certain of the spans just predicted: bool [B, T].
 
@@ -244,7 +249,8 @@ class Spread:
     here rotated randomly for each stream of an item). Scores are not used. Under stride1 the grid of the
     spans starts at a random frame. Blocks of `block_len` frames (0: all) are decided one after another, each
     in such an order and in its share of the `steps` (block diffusion: Arriola et al., 2025, arXiv
-    2503.09573). With fewer steps than blocks the blocks are longer.
+    2503.09573); frames after it are not computed, unless codes of them are known. With fewer steps than
+    blocks the blocks are longer.
     """
 
     def __init__(
@@ -268,12 +274,17 @@ class Spread:
         for inside in of_each:
             ranks = torch.where(inside, spread_ranks(open_ & inside, turn), ranks)
         # The block of each frame, and the rank of its span in the order of the block, from 0; -1: known.
-        self._block = block_of[places]
+        self._block, self._size = block_of[places], size * span_len
         self._ranks = ranks.gather(-1, places).masked_fill(known, -1)
 
     def first_mask(self) -> Tensor:
         """The mask of the first step, bool [B, T]: everything open."""
         return self._ranks >= 0
+
+    def end(self, block: int) -> int:
+        """The frame before which all decisions of a block are, the same for every item."""
+        frames = self._block.shape[-1]
+        return frames if block + 1 == self.blocks else min((block + 1) * self._size, frames)
 
     def next_mask(self, block: int, rate: Tensor | None) -> Tensor:
         """Later blocks, and the spans of a block still masked at a mask rate (None: 0): bool [B, T]."""

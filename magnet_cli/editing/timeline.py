@@ -71,7 +71,7 @@ class MixedLogits:
         self.sessions, self.weights = list(sessions), weights
 
     def __call__(
-        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
+        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool, end: int
     ) -> tuple[Tensor, Tensor | None]:
         """Codes [B, K, T], positions bool [B, G, T] -> float32 [N, card], conditional and null."""
         weights = self.weights.to(codes.device)
@@ -82,7 +82,7 @@ class MixedLogits:
             if not bool((shares > 0).any()):
                 continue
             first = mixed is None
-            cond, nothing = session(codes, stage, positions, with_null and first)
+            cond, nothing = session(codes, stage, positions, with_null and first, end)
             if first:
                 # For a null condition both halves are the same.
                 null = cond if with_null and nothing is None else nothing

@@ -121,7 +121,8 @@ class MaskedSession:
     that of one item, and an item's result does not depend on the rest of the batch, not even by rounding. On
     other devices the conditional and null halves of all items are computed as one batch.
 
-    The rows of a prefix are computed once, at the first step, and cached as keys and values.
+    The rows of a prefix are computed once, at the first step, and cached as keys and values. Frames from
+    `end` on are computed only for items with a code there: an item's result depends on itself alone.
     """
 
     def __init__(
@@ -147,18 +148,21 @@ class MaskedSession:
 
     @torch.inference_mode()
     def __call__(
-        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
+        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool, end: int
     ) -> tuple[Tensor, Tensor | None]:
         """Codes [B, K, T], positions bool [B, G, T] -> float32 [N, card], conditional and null."""
         with_null = with_null and self.guided
+        frames = codes.shape[-1]
+        known = (codes[..., end:] != self.lm.config.mask_id).flatten(1).any(1).tolist()
+        ends = [frames if later else end for later in known]
         if not self.one_by_one:
-            return self._batched(codes, stage, positions, with_null)
+            return self._batched(codes, stage, positions, with_null, ends)
         asked = [item for item in range(len(codes)) if bool(positions[item].any())]
         texts = [self.cond, self.null] if with_null else [self.cond]
 
         def logits(item: int, cross: CrossKeys) -> Tensor:
             one = slice(item, item + 1)
-            return self._logits(codes[one], stage, positions[one], cross)
+            return self._logits(codes[one], stage, positions[one], cross, ends[item])
 
         crosses = [text[item] for text in texts for item in asked]
         said = [*each(codes.device, logits, asked * len(texts), crosses)]
@@ -166,21 +170,38 @@ class MaskedSession:
         return torch.cat(cond), torch.cat(null) if with_null else None
 
     def _batched(
-        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
+        self,
+        codes: Tensor,
+        stage: int,
+        positions: Tensor,
+        with_null: bool,
+        ends: Sequence[int],
     ) -> tuple[Tensor, Tensor | None]:
+        cross = self.both if with_null else self.only_cond
+        if with_null:
+            codes, positions = torch.cat([codes, codes]), torch.cat([positions, positions])
+        passes = {end: self._logits(codes, stage, positions, cross, end) for end in {*ends}}
+        found = passes[ends[0]]
+        if len(passes) > 1:  # edits beside new clips: each row from the pass of its item
+            of_row = torch.tensor(ends, device=codes.device).repeat(1 + with_null)
+            of_row = of_row[positions.nonzero()[:, 0]]
+            for end, logits in passes.items():
+                found = torch.where((of_row == end)[:, None], logits, found)
         if not with_null:
-            return self._logits(codes, stage, positions, self.only_cond), None
-        twice = torch.cat([codes, codes]), torch.cat([positions, positions])
-        cond, null = self._logits(twice[0], stage, twice[1], self.both).chunk(2)
+            return found, None
+        cond, null = found.chunk(2)
         return cond, null
 
-    def _logits(self, codes: Tensor, stage: int, positions: Tensor, cross: CrossKeys) -> Tensor:
+    def _logits(
+        self, codes: Tensor, stage: int, positions: Tensor, cross: CrossKeys, end: int
+    ) -> Tensor:
+        near = codes[..., :end]
         if self.prefix_rows > 1:
             prefix = self._prefix(codes, cross)
-            rows = self.lm.rows_hidden_after(codes, stage, cross, prefix)
+            rows = self.lm.rows_hidden_after(near, stage, cross, prefix)
         else:
-            rows = self.lm.rows_hidden(codes, stage, cross, self.prefix_rows)
-        return self.lm.stage_logits(rows, stage, positions)
+            rows = self.lm.rows_hidden(near, stage, cross, self.prefix_rows)
+        return self.lm.stage_logits(rows, stage, positions[..., :end])
 
     def _prefix(self, codes: Tensor, cross: CrossKeys) -> HeldPrefix:
         """The cached prefix for a text, recomputed only if its codes have changed."""

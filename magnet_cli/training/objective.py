@@ -41,7 +41,7 @@ class Draws:
     time: Tensor  # float [B], u in 0..1: the progress of decoding
     noise: Tensor  # float [B, G, T], uniform: where spans of the stage's G streams start
     prefix_rows: int = 1  # rows of the delay layout that attend causally; 1: only the special step
-    block: tuple[int, int] | None = None  # predict only these frames, with all after them masked
+    block: tuple[int, int] | None = None  # predict only these frames, and leave out all after them
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,13 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
         codes: int64 [B, K, T].
         valid: bool [B, T], false where an item is padded.
         draws: the stage, the prefix and the spans.
+
+    Returns:
+        a batch of fewer frames than the codes if there is a block.
     """
+    whole = codes.shape[-1]
+    if draws.block:
+        codes, valid = codes[..., : draws.block[1]], valid[..., : draws.block[1]]
     batch, streams, frames = codes.shape
     causal = torch.zeros(streams, frames, dtype=torch.bool, device=codes.device)
     if config.modeling != "masked":
@@ -118,8 +124,7 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
         masked[..., begin:end] = spans.unflatten(0, (batch, -1))
     masked &= ~causal[own]  # after the prefix
     inputs = codes.clone()
-    later = (torch.arange(frames, device=codes.device) >= end) & ~causal[own]
-    inputs[:, own] = inputs[:, own].masked_fill(masked | later, config.mask_id)
+    inputs[:, own] = inputs[:, own].masked_fill(masked, config.mask_id)
     above = own[-1] + 1
     inputs[:, above:].masked_fill_(~causal[above:], config.mask_id)
     return Batch(
@@ -129,7 +134,7 @@ def mask_batch(codes: Tensor, valid: Tensor, draws: Draws, config: LMConfig) -> 
         following=causal & valid[:, None],
         stage=stage,
         prefix_rows=draws.prefix_rows,
-        weight=(frames - first) / max(end - begin, 1),  # a block counts as much as a whole clip
+        weight=(whole - first) / max(end - begin, 1),  # a block counts as much as a whole clip
     )
 
 
