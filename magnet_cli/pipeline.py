@@ -123,6 +123,7 @@ class Pipeline:
             round(BLOCK_SECONDS * self.lm.config.frame_rate),
             request.bars,
             request.tempoless,
+            self.codec.codebooks() if request.config.later_codes == "mean" else None,
             None if request.sections is None else request.sections.to(self.device),
         )
         if self.modeling == "autoregressive":

@@ -19,6 +19,7 @@ T = TypeVar("T")
 SpanArrangement = Literal["nonoverlap", "stride1"]
 SpanScoring = Literal["max", "prod"]
 SpanOrder = Literal["certainty", "spread", "blocks"]
+LaterCodes = Literal["sampled", "mean"]
 AudioFormat = Literal["wav", "flac", "ogg", "opus", "mp3"]
 BitDepth = Literal["16", "24", "float"]
 LOSSY = ("ogg", "opus", "mp3")  # decoded samples differ from those encoded
@@ -76,6 +77,14 @@ class DecodingConfig:
         "Sample codes, or take the likeliest. Default: sample.",
         flags="--sample/--greedy",
         usual=True,
+    )
+    later_codes: LaterCodes | None = _decoding(
+        "Codes of streams after the first, which add detail: sampled, or those nearest to the mean of what "
+        "the model expects (mean), without guidance and temperature, which suits models too small to guess "
+        "details. Default: the checkpoint's own, usually {usual}.",
+        usual="sampled",
+        before="sampled",
+        only="masked",
     )
     max_cfg_coef: float | None = _decoding(
         "Guidance coefficient at a stream's first step.", usual=10.0, only="masked", **_NUMBER

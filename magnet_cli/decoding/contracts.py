@@ -107,4 +107,5 @@ class Decoding:
     block_len: int = 50  # frames in a block of the span order "blocks"
     bars: Sequence[float] = ()  # frames per bar of each item, 0 without a tempo; (): none has one
     tempoless: Sequence[bool] = ()  # items that have `sound_temperature`; (): none
+    codebooks: Tensor | None = None  # float32 [K, card, d], for `later_codes` "mean"
     sections: Tensor | None = None  # int64 [T], bars are not repeated across them; None: one

@@ -2,8 +2,8 @@
 
 Each step masks, guides, samples, scores the spans and masks the least certain ones again. Details that
 released checkpoints depend on follow the reference's `_generate_stage`. There are two additions: a stage may
-be a group of streams, each masked at frames of its own; and spans may be decided in an order spread evenly
-over time, or block after block, instead of by certainty.
+be a group of streams, each masked at frames of its own; spans may be decided in an order spread evenly over
+time, or block after block, instead of by certainty; and later stages may take the mean instead of a sample.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from magnet_cli.decoding.sampling import (
     guidance_matters,
     guide,
     likelier,
+    nearest_to_mean,
     repeats,
     uniform_noise,
 )
@@ -96,6 +97,7 @@ def decode_stage(
     # Later stages refine what the first has decided, and need no blocks.
     by_score = config.span_order == "certainty"
     block_len = decoding.block_len if config.span_order == "blocks" and not stage else 0
+    by_mean = stage > 0 and config.later_codes == "mean"
     steps = required(config.decoding_steps)[stage]
     spans = Spans(config, rows) if by_score else Spread(config, rows, noise, block_len, steps)
     mask = spans.first_mask().view_as(known)
@@ -110,9 +112,10 @@ def decode_stage(
         # With few frames and many steps, some steps of the spread order have nothing to decide.
         if bool(asked.any()):
             end = spans.end(step.block)
-            cond, null = logits(codes, stage, asked, guidance_matters(step.cfg_coef), end)
+            guiding = not by_mean and guidance_matters(step.cfg_coef)
+            cond, null = logits(codes, stage, asked, guiding, end)
             guided = guide(cond, null, step.cfg_coef)
-            if nats:
+            if nats and not by_mean:
                 guided = likelier(
                     guided, codes, streams, asked, decoding.bars, nats, decoding.sections
                 )
@@ -120,7 +123,11 @@ def decode_stage(
             if steady is not None:  # per item, and so for each row
                 each = steady.where(steady > 0, step.temperature)
                 temperature = each[asked.nonzero()[:, 0]]
-            tokens, token_probs = sampler(guided, temperature, numbers[asked])
+            if by_mean:
+                books = required(decoding.codebooks)
+                tokens, token_probs = nearest_to_mean(guided, books, streams, asked)
+            else:
+                tokens, token_probs = sampler(guided, temperature, numbers[asked])
             here = codes[:, streams]
             codes[:, streams] = torch.where(known, here, here.masked_scatter(asked, tokens))
         rescorer_seconds = 0.0
@@ -146,8 +153,10 @@ def decode_stage(
                     step=step.number,
                     steps=step.of,
                     mask_rate=step.rate,
-                    cfg_coef=step.cfg_coef,
-                    temperature=max(own[0] or step.temperature, MIN_TEMPERATURE),
+                    cfg_coef=1.0 if by_mean else step.cfg_coef,
+                    temperature=0.0
+                    if by_mean
+                    else max(own[0] or step.temperature, MIN_TEMPERATURE),
                     remaining=int((mask & ~known).sum()),
                     rescorer_seconds=rescorer_seconds,
                     streams=tuple(streams),

@@ -31,6 +31,8 @@ class AudioCodec(nn.Module):
         card: codes in each stream.
     """
 
+    quantizer: Any  # with `codebooks`, [card, d] of each stream
+
     def __init__(self, config: CodecConfig | SpectralCodecConfig) -> None:
         """Take the sizes from `config`."""
         super().__init__()
@@ -41,6 +43,10 @@ class AudioCodec(nn.Module):
     def frame_rate(self) -> float:
         """Frames per second."""
         return self.sample_rate / self.hop_length
+
+    def codebooks(self) -> Tensor:
+        """The vector of each code, float32 [K, card, d]."""
+        return torch.stack([book.detach().float() for book in self.quantizer.codebooks])
 
     @abstractmethod
     def encode(self, audio: Tensor) -> Tensor:

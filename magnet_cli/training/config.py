@@ -107,7 +107,9 @@ class TrainConfig:
         "Hybrid: share of batches that are entirely autoregressive.", 0.25, **_SHARE
     )
     block_share: float = _goal(
-        "First stage: share of batches that mask two seconds and all after them.", 0.0, **_SHARE
+        "First stage: share of batches that mask two seconds and leave out all after them.",
+        0.0,
+        **_SHARE,
     )
     prefix_weight: float = _goal(
         "Hybrid: weight of the mean next-token loss relative to the mean masked loss.", 1.0, low=0

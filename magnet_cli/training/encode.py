@@ -377,15 +377,6 @@ def check_tokens(tokens: TokenFormat, codec: AudioCodec) -> None:
 def codec_hash(codec: AudioCodec) -> str:
     """A hash of the codebooks in half precision, as in files: equal if codes have the same meaning."""
     digest = hashlib.sha256(f"{codec.hop_length} {codec.sample_rate}".encode())
-    vectors = codebooks_of(codec)
-    tensors = codec.state_dict() if vectors is None else {"codebooks": vectors}
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().to("cpu", torch.float16).numpy().tobytes())
+    digest.update(b"codebooks")
+    digest.update(codec.codebooks().to("cpu", torch.float16).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def codebooks_of(codec: AudioCodec) -> Tensor | None:
-    """[K, card, d] of a codec with residual quantization; None for others."""
-    books = getattr(getattr(codec, "quantizer", None), "codebooks", None)
-    return None if books is None else torch.stack([book.detach().float() for book in books])

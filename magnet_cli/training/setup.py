@@ -31,7 +31,7 @@ from magnet_cli.models.text import T5Encoder
 from magnet_cli.settings import DecodingConfig
 from magnet_cli.training.batches import BatchDrawer, Source, TextCache, own_defaults
 from magnet_cli.training.config import TrainConfig, check_unseen, weighed
-from magnet_cli.training.encode import check_tokens, codebooks_of
+from magnet_cli.training.encode import check_tokens
 from magnet_cli.training.initial import initialise, initialise_from_codec, with_streams_of
 from magnet_cli.training.lock import locked
 from magnet_cli.training.loop import Trainer, make_accelerator, shared_out
@@ -172,9 +172,8 @@ def parts_to_train(
     text_encoder = load_text_encoder(find_text_encoder(config.text_encoder, progress=progress))
     lm = LanguageModel(new_lm_config(config, tokens, text_encoder.width))
     initialise(lm, config.seed)
-    vectors = codebooks_of(codec)
-    if config.init_from_codec and vectors is not None:
-        initialise_from_codec(lm, vectors, config.seed)
+    if config.init_from_codec:
+        initialise_from_codec(lm, codec.codebooks(), config.seed)
     # A T5's name is recorded with the model; a local folder's would mean nothing elsewhere.
     named = isinstance(text_encoder, T5Encoder) and source_of(config.text_encoder) is None
     t5 = t5_of(config.text_encoder) if named else None
@@ -198,7 +197,7 @@ def _from_checkpoint(config: TrainConfig, progress: ProgressHook | None) -> Part
                 f"A LoRA cannot add streams to {config.init}: its weights are frozen.",
                 "Leave --codec out, or train all weights, without --lora-rank.",
             )
-        lm = with_streams_of(lm, codec, codebooks_of(codec) if config.init_from_codec else None)
+        lm = with_streams_of(lm, codec, codec.codebooks() if config.init_from_codec else None)
         steps = defaults.decoding_steps
         if steps and len(steps) == loaded.lm.config.n_q:  # additional streams use the last one's
             steps += steps[-1:] * (codec.n_q - len(steps))

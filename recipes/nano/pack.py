@@ -23,10 +23,11 @@ from magnet_cli.settings import DecodingConfig
 ASSETS = Path(__file__).parents[2] / "magnet_cli" / "assets" / "nano"
 
 DEFAULTS = DecodingConfig(
-    decoding_steps=(50, 4, 2),
+    decoding_steps=(50, 1, 1),
     temperature=0.9,
     anneal_temperature=True,
     sound_temperature=1.0,
+    later_codes="mean",
     top_p=0.9,
     top_k=0,
     max_cfg_coef=2.5,

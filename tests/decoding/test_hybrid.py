@@ -35,9 +35,9 @@ class Masked(MaskedSession):
     calls: tuple[tuple[Tensor, int, Tensor, Tensor], ...] = ()
 
     def __call__(
-        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
+        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool, end: int
     ) -> tuple[Tensor, Tensor | None]:
-        answer = super().__call__(codes, stage, positions, with_null)
+        answer = super().__call__(codes, stage, positions, with_null, end)
         self.calls += ((codes.clone(), stage, positions.clone(), answer[0]),)
         return answer
 

@@ -30,7 +30,7 @@ class FixedLogits:
         self.calls: list[tuple[int, Tensor, Tensor, bool]] = []
 
     def __call__(
-        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool
+        self, codes: Tensor, stage: int, positions: Tensor, with_null: bool, end: int
     ) -> tuple[Tensor, Tensor | None]:
         here = positions[:, 0]
         self.calls.append((stage, codes.clone(), here.clone(), with_null))

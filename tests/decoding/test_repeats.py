@@ -87,7 +87,9 @@ class Even:
         return torch.zeros(*tokens.shape[:2], CARD), None, None
 
 
-def even(codes: Tensor, stage: int, positions: Tensor, with_null: bool) -> tuple[Tensor, None]:
+def even(
+    codes: Tensor, stage: int, positions: Tensor, with_null: bool, end: int
+) -> tuple[Tensor, None]:
     """A masked model with equal probabilities."""
     return torch.zeros(int(positions.sum()), CARD), None
 

@@ -40,7 +40,7 @@ def masks(rescore: Rescore | None, config: DecodingConfig = CONFIG) -> list[Tens
     fixed = scale * torch.randn(FRAMES, CARD, generator=torch.Generator().manual_seed(0))
 
     def logits(
-        codes: Tensor, stage: int, positions: Tensor, with_null: bool
+        codes: Tensor, stage: int, positions: Tensor, with_null: bool, end: int
     ) -> tuple[Tensor, None]:
         asked.append(positions[:, 0].clone())
         return fixed[positions[0, 0]], None

@@ -30,7 +30,9 @@ def made(
     table = torch.randn(CARD + 1, CARD, generator=torch.Generator().manual_seed(0))
     reported: list[float] = []
 
-    def logits(codes: Tensor, stage: int, at: Tensor, with_null: bool) -> tuple[Tensor, None]:
+    def logits(
+        codes: Tensor, stage: int, at: Tensor, with_null: bool, end: int
+    ) -> tuple[Tensor, None]:
         before = codes[:, [stage]].roll(1, -1)
         return table[before[at]], None
 

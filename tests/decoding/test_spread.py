@@ -33,7 +33,9 @@ def asked_at_each_step(
     """(stage, positions bool [B, G, T]) of every call, for constant logits."""
     calls: list[tuple[int, Tensor]] = []
 
-    def logits(codes: Tensor, stage: int, at: Tensor, with_null: bool) -> tuple[Tensor, None]:
+    def logits(
+        codes: Tensor, stage: int, at: Tensor, with_null: bool, end: int
+    ) -> tuple[Tensor, None]:
         calls.append((stage, at.clone()))
         return torch.zeros(int(at.sum()), CARD), None
 
@@ -159,6 +161,34 @@ def test_with_fewer_steps_than_blocks_the_blocks_are_longer(steps: int, blocks: 
     assert sum(event.mask_rate == 1 for event in events) == blocks
 
 
+@pytest.mark.parametrize("span_len", [1, 4])
+def test_what_comes_after_a_block_is_left_out(span_len: int) -> None:
+    known = torch.zeros(3, 2, 50, dtype=torch.bool)
+    config = dataclasses.replace(
+        CONFIG, span_len=span_len, span_arrangement="stride1", decoding_steps=(15, 2)
+    )
+    ends: list[tuple[int, int]] = []
+
+    def logits(
+        codes: Tensor, stage: int, at: Tensor, with_null: bool, end: int
+    ) -> tuple[Tensor, None]:
+        ends.append((stage, end))
+        assert not bool(at[..., end:].any())
+        return torch.zeros(int(at.sum()), CARD), None
+
+    blocks = [(0, 12), (0, 24), (0, 36), (0, 48), (0, 50), (1, 50)]
+    for order, wanted in (("blocks", blocks), ("spread", [(0, 50), (1, 50)])):
+        decoding = Decoding(
+            dataclasses.replace(config, span_order=order),
+            CARD,
+            make_generators([1, 2, 3]),
+            block_len=12,
+        )
+        iterative.decode(logits, torch.zeros_like(known, dtype=torch.int64), known, decoding)
+        assert [*dict.fromkeys(ends)] == wanted
+        ends.clear()
+
+
 @pytest.mark.parametrize("places", [32, 100, 250, 333])
 @pytest.mark.parametrize("turn", [0.0, 0.37])
 def test_every_beginning_of_the_order_lies_evenly(places: int, turn: float) -> None:
@@ -195,7 +225,9 @@ def test_each_stream_of_a_group_has_an_order_of_its_own_and_known_codes_stay(ord
     events: list[StepEvent] = []
     chance = torch.Generator().manual_seed(0)
 
-    def logits(given: Tensor, stage: int, at: Tensor, with_null: bool) -> tuple[Tensor, None]:
+    def logits(
+        given: Tensor, stage: int, at: Tensor, with_null: bool, end: int
+    ) -> tuple[Tensor, None]:
         asked.append((stage, at.clone(), given.clone()))
         return torch.randn(int(at.sum()), CARD, generator=chance), None
 

@@ -74,7 +74,7 @@ class Fixed:
     def __init__(self, value: float, guided: bool = True) -> None:
         self.value, self.guided, self.calls = value, guided, 0
 
-    def __call__(self, codes, stage, positions, with_null):
+    def __call__(self, codes, stage, positions, with_null, end):
         self.calls += 1
         count = int(positions.sum())
         cond = torch.full((count, 4), self.value)
@@ -86,17 +86,17 @@ def test_logits_are_mixed_by_position() -> None:
     mixed = MixedLogits([Fixed(4.0), Fixed(8.0)], weights)
     codes = torch.zeros(2, 1, 4, dtype=torch.int64)
     positions = torch.tensor([[[True, True, False, True]], [[False, True, True, False]]])
-    cond, null = mixed(codes, 0, positions, True)
+    cond, null = mixed(codes, 0, positions, True, 4)
     assert cond[:, 0].tolist() == [4.0, 5.0, 8.0, 5.0, 8.0]
     assert torch.equal(null, torch.zeros(5, 4))
-    assert mixed(codes, 0, positions, False)[1] is None
+    assert mixed(codes, 0, positions, False, 4)[1] is None
 
 
 def test_a_prompt_that_counts_nowhere_is_not_asked() -> None:
     first, second = Fixed(4.0), Fixed(8.0)
     weights = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     MixedLogits([first, second], weights)(
-        torch.zeros(1, 1, 2, dtype=torch.int64), 0, torch.tensor([[False, True]]), True
+        torch.zeros(1, 1, 2, dtype=torch.int64), 0, torch.tensor([[False, True]]), True, 2
     )
     assert (first.calls, second.calls) == (0, 1)
 
@@ -106,7 +106,7 @@ def test_guidance_between_a_text_and_no_text_is_that_of_the_mixture() -> None:
     weights = torch.tensor([[0.5], [0.5]])
     mixed = MixedLogits([Fixed(0.0, guided=False), Fixed(8.0)], weights)
     cond, null = mixed(
-        torch.zeros(1, 1, 1, dtype=torch.int64), 0, torch.ones(1, 1, dtype=torch.bool), True
+        torch.zeros(1, 1, 1, dtype=torch.int64), 0, torch.ones(1, 1, dtype=torch.bool), True, 1
     )
     assert guide(cond, null, 3.0).tolist() == [[12.0] * 4]
 

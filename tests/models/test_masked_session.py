@@ -59,7 +59,7 @@ def test_held_rows_change_nothing(context: int, one_by_one: bool) -> None:
         positions = codes[:, stage] == lm.config.mask_id
         positions |= F.max_pool1d(positions[:, None].float(), 5, 1, 2)[:, 0] > 0
         for with_null in (True, False):
-            found = held(codes, stage, positions[:, None], with_null)
+            found = held(codes, stage, positions[:, None], with_null, FRAMES)
             for logits, conditions in zip(found, (texts(), [None, None]), strict=True):
                 if logits is None:
                     assert not with_null
@@ -76,7 +76,7 @@ def test_of_a_group_each_stream_is_asked_at_its_own_frames(modeling: Modeling) -
     generator = torch.Generator().manual_seed(1)
     codes = torch.randint(0, 17, (2, 4, FRAMES), generator=generator)
     positions = torch.rand(2, 3, FRAMES, generator=generator) < 0.5
-    logits, _ = MaskedSession(lm, texts(), [None, None])(codes, 0, positions, False)
+    logits, _ = MaskedSession(lm, texts(), [None, None])(codes, 0, positions, False, FRAMES)
     rows = lm.rows_hidden(codes, 0, lm.cross_keys(texts()), 1)
     wanted = [
         lm.head(lm.stream_hidden(rows, stream, FRAMES)[item, frame], stream)
@@ -87,6 +87,39 @@ def test_of_a_group_each_stream_is_asked_at_its_own_frames(modeling: Modeling) -
     torch.testing.assert_close(everyone, torch.stack(wanted))
 
 
+@pytest.mark.parametrize("rows", [0, ROWS])
+@pytest.mark.parametrize("one_by_one", [True, False])
+@torch.inference_mode()
+def test_frames_after_the_end_count_only_if_one_of_their_codes_is_known(
+    rows: int, one_by_one: bool
+) -> None:
+    lm = hybrid(100)
+    session = MaskedSession(lm, texts(), [None, None], prefix_rows=rows)
+    if not one_by_one:  # as on a GPU
+        session.one_by_one = False
+        session.both = lm.cross_keys([*texts(), None, None])
+        session.only_cond = lm.cross_keys(texts())
+    end = FRAMES - 2
+    codes = codes_at(lm, 0)
+    codes[:, :, end:] = lm.config.mask_id
+    codes[1, 2, FRAMES - 1] = 3  # of the second item something is known
+    positions = (codes[:, :1] == lm.config.mask_id) & (torch.arange(FRAMES) < end)
+    for with_null in (False, True):
+        found = session(codes, 0, positions, with_null, end)
+        for logits, conditions in zip(found, (texts(), [None, None]), strict=True):
+            if logits is None:
+                continue
+            at = 0
+            for item, (frames, text) in enumerate(zip((end, FRAMES), conditions, strict=True)):
+                near = codes[item : item + 1, :, :frames]
+                here = positions[item : item + 1, 0, :frames]
+                hidden = stage_hidden(lm, near, 0, lm.cross_keys([text]), max(rows, 1))
+                wanted = lm.head(hidden[here], 0)
+                torch.testing.assert_close(logits[at : at + len(wanted)], wanted)
+                at += len(wanted)
+            assert at == len(logits) > 0
+
+
 @torch.inference_mode()
 def test_another_prefix_is_computed_again() -> None:
     lm = hybrid(100)
@@ -94,7 +127,7 @@ def test_another_prefix_is_computed_again() -> None:
     for seed in (3, 5, 3):
         codes = codes_at(lm, 1, seed)
         positions = codes[:, 1] == lm.config.mask_id
-        logits, _ = session(codes, 1, positions[:, None], False)
+        logits, _ = session(codes, 1, positions[:, None], False, FRAMES)
         hidden = stage_hidden(lm, codes, 1, lm.cross_keys(texts()), ROWS)
         torch.testing.assert_close(logits, lm.head(hidden[positions], 1))
 
@@ -113,7 +146,7 @@ def test_the_prefix_passes_through_the_model_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(lm.transformer, "forward", counted)
     for _ in range(3):
         codes = codes_at(lm, 0)
-        session(codes, 0, codes[:, :1] == lm.config.mask_id, False)
+        session(codes, 0, codes[:, :1] == lm.config.mask_id, False, FRAMES)
     rows = lm.pattern.steps(FRAMES)
     assert sorted(lengths) == sorted([ROWS] * 2 + [rows - ROWS] * 6)
 
@@ -152,9 +185,9 @@ def test_passes_at_once_give_the_same_bits(
         here = positions & torch.tensor(asked)[:, None, None]
         with monkeypatch.context() as patched:
             patched.setattr(lm.transformer, "forward", noted)
-            at_once = session(codes, 1, here, with_null)
+            at_once = session(codes, 1, here, with_null, FRAMES)
         compute_at_once(1)
-        one_by_one = session(codes, 1, here, with_null)
+        one_by_one = session(codes, 1, here, with_null, FRAMES)
         compute_at_once(3)
         assert torch.equal(at_once[0], one_by_one[0])
         if with_null:

@@ -13,7 +13,7 @@ from magnet_cli.checkpoints.load import load_parts
 from magnet_cli.checkpoints.place import find_place
 from magnet_cli.errors import UsageError
 from magnet_cli.models.encodec import EnCodec
-from magnet_cli.training.encode import codebooks_of, token_format
+from magnet_cli.training.encode import token_format
 from magnet_cli.training.initial import with_streams_of
 from magnet_cli.training.setup import make_trainer
 from tests.models.tiny import stage_hidden
@@ -36,7 +36,7 @@ def test_what_a_model_said_of_its_streams_it_still_says(workshop: Path, modeling
     run(workshop, "small", steps=2, modeling=modeling)
     small = load_parts(find_place(str(workshop / "small")), "cpu", "float32").lm
     wide = wide_codec()
-    grown = with_streams_of(small, wide, codebooks_of(wide))
+    grown = with_streams_of(small, wide, wide.codebooks())
     assert grown.config.n_q == len(grown.emb) == len(grown.linears) == 4
     assert grown.config.delays == (() if modeling == "masked" else (0, 1, 2, 3))
     generator = torch.Generator().manual_seed(0)

@@ -92,11 +92,11 @@ def test_of_a_block_is_predicted_what_decoding_in_blocks_decides() -> None:
     assert torch.equal(batch.masked[..., 160:190], inside[..., :30])  # padding is never asked
     assert not batch.masked[..., 190:].any()
     batch = mask_batch(codes, valid, Draws(0, time, noise, block=(40, 80)), config)
+    assert torch.equal(batch.codes, codes[..., :80])  # what comes after is left out
     assert torch.equal(batch.inputs[:, :2, :40], codes[:, :2, :40])
-    assert torch.equal(batch.inputs[:, :2, 40:80] == config.mask_id, batch.masked[..., 40:80])
-    assert bool((batch.inputs[:, :2, 80:] == config.mask_id).all())
+    assert torch.equal(batch.inputs[:, :2, 40:] == config.mask_id, batch.masked[..., 40:])
+    assert batch.masked.shape[-1] == batch.following.shape[-1] == 80
     assert not batch.masked[..., :40].any()
-    assert not batch.masked[..., 80:].any()
     rates = torch.cos(time * math.pi / 2)
     assert torch.equal(batch.masked.sum(-1)[:, 0], (rates * 40).round().clamp(min=1).long())
     # A block counts as much as a whole segment.
