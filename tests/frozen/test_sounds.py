@@ -43,6 +43,7 @@ DECODING = {
     "span_arrangement": "stride1",
     "span_order": "spread",
     "span_scoring": "prod",
+    "later_codes": "mean",
     "score_noise": 3.0,
     "rescorer_weight": 0.1,
     "rescore_streams": (1,),
@@ -233,10 +234,10 @@ BARS = NANO | {
 # and today's.
 TODAY = NANO | {
     "decoding": {
-        "decoding_steps": [50, 4, 2], "temperature": 0.9, "anneal_temperature": True,
+        "decoding_steps": [50, 1, 1], "temperature": 0.9, "anneal_temperature": True,
         "top_p": 0.9, "top_k": 0, "use_sampling": True, "max_cfg_coef": 2.5, "min_cfg_coef": 1.0,
-        "sound_temperature": 1.0, "bar_repeat": 3.0, "half_bar_repeat": 0.0, "span_len": 1,
-        "span_arrangement": "nonoverlap", "span_order": "blocks", "full_length": True,
+        "sound_temperature": 1.0, "later_codes": "mean", "bar_repeat": 1.5, "half_bar_repeat": 0.0,
+        "span_len": 1, "span_arrangement": "nonoverlap", "span_order": "blocks", "full_length": True,
         "hybrid": 0.0,
     },
     "weights": registry.builtin_weights("nano"),
@@ -261,12 +262,13 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     short["decoding"] = {**BARS["decoding"], "hybrid": 2.0}  # type: ignore[dict-item]
     assert spoken(TODAY) == plain
     assert spoken(BARS) == plain.replace(
-        " -o", " --hybrid 4 --hybrid-temperature 0.95 --temperature 1 --sound-temperature 0 --max-cfg-coef 4"
-        " --bar-repeat 4 --span-order spread -o"
+        " -o", " --hybrid 4 --hybrid-temperature 0.95 --temperature 1 --sound-temperature 0"
+        " --later-codes sampled --max-cfg-coef 4 --bar-repeat 4 --span-order spread -o"
     )  # fmt: skip
     assert spoken(NANO) == plain.replace(
         " -o", " --hybrid 9 --hybrid-temperature 0.95 --temperature 1 --sound-temperature 0"
-        " --max-cfg-coef 1.5 --min-cfg-coef 1.5 --bar-repeat 0 --span-len 3 --span-order certainty -o"
+        " --later-codes sampled --max-cfg-coef 1.5 --min-cfg-coef 1.5 --bar-repeat 0 --span-len 3"
+        " --span-order certainty -o"
     )  # fmt: skip
     older = BARS | {"decoding": {**BARS["decoding"]}}  # type: ignore[dict-item]
     del older["decoding"]["coherence_boost"]  # type: ignore[attr-defined]
