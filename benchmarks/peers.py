@@ -166,7 +166,7 @@ def plain_step(lm: LanguageModel, codes: Tensor, stage: int, text: Tensor) -> Te
 def our_step(session: MaskedSession, codes: Tensor, stage: int) -> Tensor:
     """The same for one stage, with our session: [B * T, card]."""
     everywhere = torch.ones(codes.shape[0], 1, codes.shape[-1], dtype=torch.bool)
-    cond, null = session(codes, stage, everywhere, True)
+    cond, null = session(codes, stage, everywhere, True, codes.shape[-1])
     assert null is not None
     return null + (cond - null) * 3.0
 

@@ -334,7 +334,7 @@ def test_loops_and_bars_that_were_made_otherwise_say_so() -> None:
         edit = {"command": "gen", "flags": {**flags, "exact": False, "tries": 1}}
         assert "repeat" not in spoken(TODAY | {"edit": edit, "decoding": strict})
         before = spoken(TODAY | {"edit": edit, "decoding": without_half()})
-        assert "--bar-repeat 3 --half-bar-repeat 0" in before
+        assert "--bar-repeat 1.5 --half-bar-repeat 0" in before
         given = TODAY | {"edit": edit, "given": {"bar_repeat": 4.0}}
         assert spoken(given).count("repeat") == 1
     exact = {"command": "gen", "flags": {"loop": True, "exact": True}}

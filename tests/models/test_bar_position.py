@@ -114,7 +114,7 @@ def test_masked_sessions_have_each_items_bars(rows: int) -> None:
     masked = codes(2).masked_fill(torch.arange(FRAMES) > 11, lm.config.mask_id)
     positions = torch.ones(2, 1, FRAMES, dtype=torch.bool)
     session = TextSessions(lm, texts(), [None, None], bars).masked(rows)
-    cond, null = session(masked, 0, positions, True)
+    cond, null = session(masked, 0, positions, True, FRAMES)
     assert null is not None
     for item in range(2):
         for got, text in ((cond, texts()[item]), (null, None)):
@@ -125,7 +125,7 @@ def test_masked_sessions_have_each_items_bars(rows: int) -> None:
     session.one_by_one = False
     grids = [(bar, 0.0) for bar in bars]
     session.both = lm.cross_keys([*texts(), None, None], [*grids, *grids])
-    together = session(masked, 0, positions, True)
+    together = session(masked, 0, positions, True, FRAMES)
     torch.testing.assert_close(together[0], cond, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(together[1], null, atol=1e-4, rtol=1e-4)
 
