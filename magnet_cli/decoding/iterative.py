@@ -90,7 +90,9 @@ def decode_stage(
         return uniform_noise(decoding.generators, drawing, each, codes.device).view(-1, count)
 
     sound = required(config.sound_temperature)
-    own = [sound * tempoless for tempoless in decoding.tempoless or [False] * len(known)]
+    tempoless = decoding.tempoless or [False] * len(known)
+    sounds = torch.tensor(tempoless, device=codes.device)
+    own = [sound * each for each in tempoless]
     steady = torch.tensor(own, dtype=torch.float32, device=codes.device) if sound else None
     drawing = (~known).flatten(1).any(-1).tolist()
     rows = known.flatten(0, 1)
@@ -119,15 +121,18 @@ def decode_stage(
                 guided = likelier(
                     guided, codes, streams, asked, decoding.bars, nats, decoding.sections
                 )
-            temperature: float | Tensor = step.temperature
+            last = required(config.temperature) if by_mean else step.temperature
+            temperature: float | Tensor = last
             if steady is not None:  # per item, and so for each row
-                each = steady.where(steady > 0, step.temperature)
+                each = steady.where(steady > 0, last)
                 temperature = each[asked.nonzero()[:, 0]]
-            if by_mean:
+            tokens, token_probs = sampler(guided, temperature, numbers[asked])
+            if by_mean:  # but sounds without a tempo are often noise, whose details are random
+                music = ~sounds[asked.nonzero()[:, 0]]
+                chosen = asked & ~sounds[:, None, None]
                 books = required(decoding.codebooks)
-                tokens, token_probs = nearest_to_mean(guided, books, streams, asked)
-            else:
-                tokens, token_probs = sampler(guided, temperature, numbers[asked])
+                nearest = nearest_to_mean(guided[music], books, streams, chosen)
+                tokens[music], token_probs[music] = nearest
             here = codes[:, streams]
             codes[:, streams] = torch.where(known, here, here.masked_scatter(asked, tokens))
         rescorer_seconds = 0.0
