@@ -88,6 +88,38 @@ def test_only_later_stages_take_the_mean_and_need_no_null_pass(order: SpanOrder)
     assert kept[known].tolist() == [1] * 5
 
 
+def test_sounds_without_a_tempo_are_sampled_at_their_temperature() -> None:
+    table = torch.randn(CARD + 1, CARD, generator=torch.Generator().manual_seed(0))
+
+    def logits(
+        codes: Tensor, stage: int, at: Tensor, with_null: bool, end: int
+    ) -> tuple[Tensor, None]:
+        return table[codes[:, [0, 1]].roll(1, -1)[at]], None
+
+    def made(seeds: list[int], tempoless: tuple[bool, ...], **settings: object) -> Tensor:
+        config = dataclasses.replace(MEAN, decoding_steps=(3, 1), **settings)  # type: ignore[arg-type]
+        nothing = torch.zeros(len(seeds), STREAMS, FRAMES, dtype=torch.bool)
+        decoding = Decoding(
+            dataclasses.replace(config, span_order="spread"),
+            CARD,
+            make_generators(seeds),
+            stages=STAGES,
+            codebooks=BOOKS,
+            tempoless=tempoless,
+        )
+        return iterative.decode(logits, nothing.long(), nothing, decoding)
+
+    both = made([1, 2], (True, False), sound_temperature=0.8)
+    steady = {"temperature": 0.8, "anneal_temperature": False}
+    sampled = made([1], (), later_codes="sampled", max_cfg_coef=1.0, **steady)
+    assert torch.equal(both[:1], sampled)
+    assert torch.equal(both[1:], made([2], ()))
+    assert not torch.equal(both[:1, 2:], made([1], (), **steady)[:, 2:])
+    # Without a temperature of their own, they have the clip's, which does not fall here.
+    falling = made([1], (True,), sound_temperature=0.0, temperature=0.8, max_cfg_coef=1.0)
+    assert not torch.equal(falling[:, 2:], made([1], (), temperature=0.8, max_cfg_coef=1.0)[:, 2:])
+
+
 def test_the_built_in_models_codes_do_not_depend_on_their_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
