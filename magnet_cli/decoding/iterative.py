@@ -1,7 +1,7 @@
 """Masked decoding: one stream at a time, a few parallel steps each (paper, section 3; Algorithm 1).
 
 Each step masks, guides, samples, scores the spans and masks the least certain ones again. Details that
-released checkpoints depend on follow the reference's `_generate_stage`. There are three additions: a stage may
+released checkpoints depend on follow the reference's `_generate_stage`. Three additions: a stage may
 be a group of streams, each masked at frames of its own; spans may be decided in an order spread evenly over
 time, or block after block, instead of by certainty; and later stages may take the mean instead of a sample.
 """
