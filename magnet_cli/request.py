@@ -131,11 +131,12 @@ def _tempi(
     begun: Sequence[bool],
 ) -> tuple[tuple[float, ...], tuple[bool, ...]]:
     """`bars` and `tempoless` of a request. Items with known codes have a tempo already, so their bars do not
-    get one that was drawn."""
+    get one that was drawn. A model that draws no tempi knows of none, unless sounds are asked for."""
     repeating = bool(config.bar_repeat or config.half_bar_repeat or asked.lm.config.bar_position)
-    if not (repeating or config.sound_temperature):
-        return (), ()
     said, head = said_bars(prompts, asked.lm.config), asked.lm.tempo
+    telling = bool(config.sound_temperature or (config.later_codes == "mean" and head is not None))
+    if not (repeating or telling):
+        return (), ()
     drawn = [
         BEATS_IN_BAR * head.draw(asked.text_encoder.encode(prompt), seed)
         if not bar and prompt and head is not None
@@ -144,7 +145,7 @@ def _tempi(
     ]
     bars = [own if known else bar for own, bar, known in zip(said, drawn, begun, strict=True)]
     tempoless = [bool(prompt) and not bar for prompt, bar in zip(prompts, drawn, strict=True)]
-    return tuple(bars) if repeating else (), tuple(tempoless)
+    return tuple(bars) if repeating else (), tuple(tempoless) if telling else ()
 
 
 def for_window(

@@ -92,8 +92,7 @@ def decode_stage(
     sound = required(config.sound_temperature)
     tempoless = decoding.tempoless or [False] * len(known)
     sounds = torch.tensor(tempoless, device=codes.device)
-    own = [sound * each for each in tempoless]
-    steady = torch.tensor(own, dtype=torch.float32, device=codes.device) if sound else None
+    steady = sound * sounds.float() if sound else None
     drawing = (~known).flatten(1).any(-1).tolist()
     rows = known.flatten(0, 1)
     # Later stages refine what the first has decided, and need no blocks.
@@ -161,7 +160,7 @@ def decode_stage(
                     cfg_coef=1.0 if by_mean else step.cfg_coef,
                     temperature=0.0
                     if by_mean
-                    else max(own[0] or step.temperature, MIN_TEMPERATURE),
+                    else max(sound * tempoless[0] or step.temperature, MIN_TEMPERATURE),
                     remaining=int((mask & ~known).sum()),
                     rescorer_seconds=rescorer_seconds,
                     streams=tuple(streams),

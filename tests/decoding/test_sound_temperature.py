@@ -105,6 +105,18 @@ def test_a_sound_is_what_has_no_tempo(nano: Model) -> None:
     assert filler.request.tempoless == (True,)
 
 
+def test_without_a_tempo_head_a_prompt_without_bpm_is_a_sound_only_if_sounds_are_asked_for(
+    nano: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `later_codes` would depend on whether bars are repeated."""
+    of_mean = {"sound_temperature": 0.0, "later_codes": "mean"}
+    assert request(nano, "footsteps", **of_mean, bar_repeat=0.0).tempoless == (True,)
+    monkeypatch.setitem(nano.lm._modules, "tempo", None)
+    for bar_repeat in (0.0, 2.0):
+        assert request(nano, "footsteps", **of_mean, bar_repeat=bar_repeat).tempoless == ()
+    assert request(nano, "footsteps", later_codes="mean").tempoless == (True,)
+
+
 def test_what_the_user_says_of_the_temperature_is_for_sounds_too(nano: Model) -> None:
     parts = dataclasses.replace(
         nano.parts, defaults=dataclasses.replace(nano.defaults, sound_temperature=1.0)
