@@ -13,9 +13,7 @@ import argparse
 from pathlib import Path
 
 from magnet_cli.data.tokens import TokenFolder, TokenWriter
-from recipes.nano.seeds import HALF_SECOND, still
-
-MOST = 0.25  # of a clip's half seconds
+from recipes.nano.seeds import HALF_SECOND, MOST, still
 
 
 def leave_out_still(folder: Path) -> tuple[int, int]:

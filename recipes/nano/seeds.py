@@ -5,8 +5,9 @@ change.
 
 One row per prompt, with the model's settings, overridden by `--settings` (JSON, docs/python.md):
 
-still     half seconds in which the coarse streams hardly change (nine of ten codes equal the frame before)
-quiet     seconds below -50 dBFS
+still     half seconds in which the coarse streams hardly change (nine of ten codes equal the frame before),
+          and of how many clips these are more than a quarter
+quiet     seconds below -50 dBFS, and of how many clips these are more than a quarter
 no hit    clips with more than two seconds without a hit, and their seeds; music with a beat has none
 longest   the longest such time of any clip, in seconds
 
@@ -31,6 +32,7 @@ COARSE = 4  # streams that determine what is heard; the others refine them
 HALF_SECOND = 12  # frames of nano
 QUIET = -50.0  # dBFS
 LONG = 2.0  # seconds
+MOST = 0.25  # of a clip
 BATCH = 20
 _WINDOW, _HOP = 1024, 320  # samples
 _RISE, _WITHIN, _BELOW = 9.0, 3, 30.0  # dB, hops, dB
@@ -67,10 +69,16 @@ def row(
     times = [longest_without_a_hit(clip, rate) for clip in clips]
     long = [str(seed) for seed, time in zip(seeds, times, strict=True) if time > LONG]
     named = f" ({', '.join(long)})" if long else ""
+    stand = [(still(clip), (clip.shape[-1] - 1) // HALF_SECOND) for clip in codes]
+    silent = [(quiet(clip, rate), len(clip) // rate) for clip in clips]
     return (
-        f"| {prompt} | {sum(map(still, codes))} | {sum(quiet(clip, rate) for clip in clips)} "
-        f"| {len(long)}{named} | {max(times):.1f} |"
+        f"| {prompt} | {_total(stand)} | {_total(silent)} | {len(long)}{named} | {max(times):.1f} |"
     )
+
+
+def _total(parts: list[tuple[int, int]]) -> str:
+    """The sum of parts of a whole, and of how many wholes they are more than `MOST`."""
+    return f"{sum(part for part, _ in parts)} ({sum(part > MOST * of for part, of in parts)})"
 
 
 def main() -> None:

@@ -42,4 +42,4 @@ def test_quiet_seconds_and_a_row() -> None:
     assert (quiet(sound, RATE), quiet(hung, RATE)) == (0, 5)
     codes = torch.zeros(12, 250, dtype=torch.int64)
     said = row("rain", [4, 9], [codes, codes], [sound, hung], RATE)
-    assert said == "| rain | 40 | 5 | 1 (9) | 6.0 |"
+    assert said == "| rain | 40 (2) | 5 (1) | 1 (9) | 6.0 |"
