@@ -282,11 +282,12 @@ def fetch_again(path: Path) -> str:
 
 def not_here(repo: str, revision: str | None = None) -> ModelNotFoundError:
     """The error for a repository or revision that is not cached while the network is off."""
-    if revision is not None and (other := _cached_revisions(repo)):
+    if other := _cached_revisions(repo):
         return ModelNotFoundError(
-            f"{repo} is on this machine at {other}; its revision {revision[:80]!r} is not on this machine, "
-            "and the network is off (--offline or HF_HUB_OFFLINE).",
-            f"Leave the revision out, or fetch it once with `magnet models pull {repo}@REVISION`.",
+            f"{repo} is on this machine at {other}; its revision {(revision or 'main')[:80]!r} is not on "
+            "this machine, and the network is off (--offline or HF_HUB_OFFLINE).",
+            "Ask for what is here with @REVISION after the name, or fetch another once with "
+            f"`magnet models pull {repo}@REVISION`.",
         )
     return ModelNotFoundError(
         f"{repo} is not on this machine, and the network is off (--offline or HF_HUB_OFFLINE).",
@@ -295,10 +296,9 @@ def not_here(repo: str, revision: str | None = None) -> ModelNotFoundError:
 
 
 def _cached_revisions(repo: str) -> str:
-    """The cached branches and tags of a repository, in words; empty if there are none."""
-    folder = repo_directory(repo) / "refs"
-    try:
-        names = sorted(path.name for path in folder.iterdir())
-    except OSError:
-        return ""
-    return some([name for name in names if cached(repo, name) is not None])
+    """The cached branches and tags of a repository, or else commits, in words; empty if there are none."""
+    for folder in ("refs", "snapshots"):
+        names = sorted(path.name for path in (repo_directory(repo) / folder).glob("*"))
+        if found := [name for name in names if cached(repo, name) is not None]:
+            return some(found)
+    return ""

@@ -183,6 +183,17 @@ def test_offline_and_not_here_says_what_to_do(hub_cache: Path) -> None:
     assert "magnet models pull" in error.value.hint
 
 
+def test_a_model_that_is_here_at_a_commit_alone_is_said_to_be(copied_cache: Path) -> None:
+    """As `magnet models pull` of a commit leaves it."""
+    refs = copied_cache / f"models--{SMALL.replace('/', '--')}" / "refs"
+    commit = (refs / "main").read_text().strip()
+    (refs / "main").unlink()
+    with pytest.raises(ModelNotFoundError, match=f"on this machine at {commit}; .*'main'") as error:
+        find_place("small", offline=True)
+    assert "@REVISION" in error.value.hint
+    assert find_place(f"small@{commit}", offline=True).repo == SMALL
+
+
 def test_offline_by_the_argument_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(HUB_CACHE))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
