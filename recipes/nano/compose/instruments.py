@@ -16,7 +16,8 @@ class Instrument:
     `program` counts from 0; `words` are caption synonyms, likelier if repeated; `centre` is the MIDI pitch
     around which it plays; `textures` name functions of `textures.py`; `solo_weight` is its share of solo
     clips; `gain_db` equalizes the levels of the soundfonts; `busier` is added to the mood's density;
-    `musescore_share` is the share of clips that the second soundfont plays.
+    `musescore_share` is the share of clips that the second soundfont plays; `vibrato` is that of long notes
+    in cents to either side, of instruments that shape a note while it sounds (0: they only swell).
     """
 
     name: str
@@ -28,6 +29,7 @@ class Instrument:
     gain_db: float = 0.0
     busier: int = 0
     musescore_share: float = 0.15
+    vibrato: float | None = None
 
 
 # fmt: off
@@ -50,7 +52,7 @@ LEADS = (
     ),
     Instrument(
         "organ", 19, ("organ", "church organ", "pipe organ"), centre=62, solo_weight=5,
-        textures=("sustained", "two_hands"), gain_db=-2.0,
+        textures=("sustained", "two_hands"), gain_db=-2.0, vibrato=0,
     ),
     Instrument(
         "classical guitar", 24, ("classical guitar", "nylon guitar", "Spanish guitar", "guitar"), centre=57,
@@ -66,15 +68,15 @@ LEADS = (
     ),
     Instrument(
         "violin", 40, ("violin", "violin", "fiddle"), centre=74, textures=("melody",), solo_weight=8,
-        gain_db=-2.0,
+        gain_db=-2.0, vibrato=30,
     ),
     Instrument(
         "cello", 42, ("cello", "cello", "violoncello"), centre=50, textures=("melody",), solo_weight=6,
-        gain_db=-3.0, musescore_share=0.6,
+        gain_db=-3.0, musescore_share=0.6, vibrato=30,
     ),
     Instrument(
         "strings", 48, ("strings", "string orchestra", "string ensemble", "orchestra"), centre=62,
-        textures=("sustained", "pulse"), solo_weight=6, gain_db=1.0,
+        textures=("sustained", "pulse"), solo_weight=6, gain_db=1.0, vibrato=15,
     ),
     Instrument(
         "harp", 46, ("harp", "harp", "concert harp"), centre=67, textures=("arpeggio",), solo_weight=6,
@@ -82,15 +84,15 @@ LEADS = (
     ),
     Instrument(
         "choir", 52, ("choir", "voices", "choral voices"), centre=62, textures=("sustained",), solo_weight=7,
-        gain_db=1.0,
+        gain_db=1.0, vibrato=24,
     ),
     Instrument(
         "trumpet", 56, ("trumpet", "trumpet", "brass"), centre=67, textures=("melody",), solo_weight=4,
-        gain_db=-4.0,
+        gain_db=-4.0, vibrato=20,
     ),
     Instrument(
         "flute", 73, ("flute", "flute", "wooden flute"), centre=79, textures=("melody",), solo_weight=8,
-        gain_db=-6.0,
+        gain_db=-6.0, vibrato=20,
     ),
     Instrument(
         "sitar", 104, ("sitar", "sitar", "Indian sitar"), centre=60, textures=("drone_melody",),
@@ -98,11 +100,11 @@ LEADS = (
     ),
     Instrument(
         "synth lead", 90, ("synth", "synth lead", "synthesizer", "electronic synth"), centre=64,
-        textures=("riff", "melody"), solo_weight=5, gain_db=1.0,
+        textures=("riff", "melody"), solo_weight=5, gain_db=1.0, vibrato=20,
     ),
     Instrument(
         "synth pad", 89, ("synth pad", "pad", "warm pad", "warm synth"), centre=60, textures=("sustained",),
-        solo_weight=5, gain_db=3.0,
+        solo_weight=5, gain_db=3.0, vibrato=12,
     ),
 )
 

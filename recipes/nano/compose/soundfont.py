@@ -3,10 +3,14 @@
 FluidSynth loads its soundfont once per run (which takes seconds for a compressed one), so a batch of scores
 becomes one long MIDI file. In the gap between two clips everything is silenced and reset, long enough for the
 reverb to decay.
+
+Long notes of instruments that are bowed, blown or sung swell and vibrate (`Instrument.vibrato`): samples
+alone hold them as still as a machine does, and a masked model holds them longer yet.
 """
 
 from __future__ import annotations
 
+import math
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +23,14 @@ import soundfile
 from recipes.nano.compose.instruments import INSTRUMENTS
 from recipes.nano.compose.kits import SOUNDFONT_KITS, soundfont_kit
 from recipes.nano.compose.noise import Array
-from recipes.nano.compose.score import CLIP_SAMPLES, CLIP_SECONDS, SAMPLE_RATE, Score
+from recipes.nano.compose.score import (
+    CLIP_SAMPLES,
+    CLIP_SECONDS,
+    FRAME_SECONDS,
+    SAMPLE_RATE,
+    Note,
+    Score,
+)
 
 SOUNDFONTS = {
     "fluid": Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"),
@@ -31,6 +42,11 @@ SLOT = 13.44  # seconds from one clip's beginning to the next one's
 DRUM_CHANNEL = 9
 FULL_VOLUME = 90  # of 127: room for 6 dB more
 TICKS_PER_SECOND = 1000
+LONG_NOTE = 0.6  # seconds from which a note is shaped while it sounds
+VIBRATO_HERTZ = 5.0  # five frames of a 25 Hz codec, so that equal notes have equal codes
+VIBRATO_BEGINS, VIBRATO_GROWS = 0.2, 0.4  # seconds
+SWELL_FROM, SWELL_PEAK, SWELL_TO = -4.0, 0.4, -8.0  # dB, share of the note's length, dB
+_BEND_SEMITONES = 2  # of the pitch wheel, to either side
 _FLUIDSYNTH = (
     "fluidsynth", "-ni", "-q", "-r", str(SAMPLE_RATE), "-g", "0.5", "-T", "wav", "-O", "float",
     "-o", "synth.chorus.active=no", "-o", "synth.reverb.room-size=0.5",
@@ -125,7 +141,57 @@ def _slot_events(score: Score, start: float) -> list[tuple[float, int, mido.Mess
         on = mido.Message("note_on", channel=note.part, note=note.pitch, velocity=note.velocity)
         off = mido.Message("note_off", channel=note.part, note=note.pitch)
         events += [(start + note.start, 5, on), (start + note.end, 4, off)]
+    for channel, part in enumerate(score.parts):
+        vibrato = INSTRUMENTS[part.instrument].vibrato
+        if vibrato is not None:
+            notes = [note for note in score.notes if note.part == channel]
+            events += _shaped(notes, start, channel, vibrato)
     return events
+
+
+def _shaped(
+    notes: Sequence[Note], start: float, channel: int, vibrato: float
+) -> list[tuple[float, int, mido.Message]]:
+    """Swells (controller 11) and vibrato (pitch wheel) of a part; between long notes both are at rest.
+
+    Both are the channel's, so a held chord is shaped anew where one of its voices moves.
+    """
+    events: list[tuple[float, int, mido.Message]] = []
+    ends: dict[float, float] = {}
+    for note in notes:
+        ends[note.start] = max(note.end, ends.get(note.start, 0.0))
+    onsets = sorted(ends)
+    for onset, following in zip(onsets, [*onsets[1:], CLIP_SECONDS], strict=True):
+        length = min(ends[onset], following) - onset
+        if length < LONG_NOTE:
+            continue
+        for step in range(round(length / FRAME_SECONDS) - 1):
+            after = step * FRAME_SECONDS
+            depth = vibrato * min(1.0, max(0.0, (after - VIBRATO_BEGINS) / VIBRATO_GROWS))
+            cents = depth * math.sin(2 * math.pi * VIBRATO_HERTZ * after)
+            events += _expression(start + onset + after, channel, swell(after / length), cents)
+        events += _expression(start + onset + length - 0.001, channel, 0.0, 0.0)
+    return events
+
+
+def swell(position: float) -> float:
+    """The level in dB at a position (0 to 1) in a long note: it grows, then fades."""
+    if position < SWELL_PEAK:
+        return SWELL_FROM * (1 - position / SWELL_PEAK)
+    return SWELL_TO * (position - SWELL_PEAK) / (1 - SWELL_PEAK)
+
+
+def _expression(
+    when: float, channel: int, level_db: float, cents: float
+) -> list[tuple[float, int, mido.Message]]:
+    """Controller 11 (40 log10(value / 127) decibels, as for volume) and the pitch wheel."""
+    level = mido.Message(
+        "control_change", channel=channel, control=11, value=round(127 * 10 ** (level_db / 40))
+    )
+    bend = mido.Message(
+        "pitchwheel", channel=channel, pitch=round(cents / (100 * _BEND_SEMITONES) * 8191)
+    )
+    return [(when, 6, level), (when, 6, bend)]
 
 
 def _volume(gain_db: float) -> int:
