@@ -6,6 +6,7 @@ Nothing here needs FluidSynth or a soundfont.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from pathlib import Path
@@ -298,6 +299,62 @@ def test_each_score_of_a_batch_has_a_slot_of_its_own() -> None:
     assert strikes == pytest.approx([LEAD_IN, LEAD_IN + SLOT], abs=0.002)
     assert LEAD_IN + CLIP_SECONDS < silences[0] < resets[1] < strikes[1]
     assert SLOT - CLIP_SECONDS - LEAD_IN > 2.5
+
+
+def shaping(score: Score) -> list[tuple[float, float, float]]:
+    """Seconds in the clip, level in dB and bend in cents of channel 0, after each event of the score."""
+    now, level, cents, states = -LEAD_IN, 0.0, 0.0, []
+    for message in batch_midi([score]):
+        now += message.time
+        if getattr(message, "channel", None) != 0:
+            continue
+        if message.type == "pitchwheel":
+            cents = message.pitch / 8191 * 200
+        elif message.type == "control_change" and message.control == 11:
+            level = 40 * math.log10(message.value / 127)
+        states.append((round(now, 3), level, cents))
+    return states
+
+
+def test_long_notes_swell_and_vibrate_and_leave_the_next_at_rest() -> None:
+    notes = (Note(0.0, 2.0, 50, 90), Note(2.0, 2.3, 52, 90), Note(4.0, 6.0, 50, 90))
+    states = shaping(Score(parts=(Part("cello"),), notes=notes))
+    held = [state for state in states if 0.0 <= state[0] < 1.99]
+    assert held[1][1] == pytest.approx(-4.0, abs=0.3)
+    assert max(level for _, level, _ in held[2:]) == pytest.approx(0.0, abs=0.3)
+    assert held[-3][1] == pytest.approx(-8.0, abs=0.5)
+    bends = [cents for _, _, cents in held]
+    assert max(bends) == pytest.approx(30.0, rel=0.06)
+    assert min(bends) == pytest.approx(-max(bends))
+    assert not any(cents for when, _, cents in held if when <= 0.2)
+    rest = [state[1:] for state in states if 2.0 <= state[0] < 4.0]
+    assert rest
+    assert set(rest) == {(0.0, 0.0)}
+
+    def again(first: float) -> list[tuple[float, float]]:
+        return [state[1:] for state in states if first <= state[0] < first + 1.9]
+
+    assert again(4.0)[1:] == again(0.0)[1:]  # equal notes have equal shapes
+
+
+def test_a_held_chord_is_shaped_anew_where_a_voice_moves() -> None:
+    notes = (Note(0.0, 4.0, 48, 90), Note(0.0, 2.0, 60, 90), Note(2.0, 4.0, 62, 90))
+    states = shaping(Score(parts=(Part("strings"),), notes=notes))
+    swells = [when for when, level, _ in states if level < -3.5]  # where one begins or ends
+    assert min(when for when in swells if when >= 1.9999) < 2.05
+    levels = [level for when, level, _ in states if 0.02 < when < 1.98]
+    falls = [b < a for a, b in itertools.pairwise(levels) if b != a]
+    assert falls == sorted(falls)  # one swell at a time: it grows, then fades
+    assert {False, True} == set(falls)
+
+
+def test_struck_and_plucked_notes_stay_as_struck() -> None:
+    for name in ("piano", "harp", "vibraphone", "upright bass"):
+        states = shaping(Score(parts=(Part(name),), notes=(Note(0.0, 4.0, 50, 90),)))
+        assert {state[1:] for state in states} == {(0.0, 0.0)}
+    organ = shaping(Score(parts=(Part("organ"),), notes=(Note(0.0, 4.0, 50, 90),)))
+    assert {cents for *_, cents in organ} == {0.0}
+    assert min(level for _, level, _ in organ) < -7
 
 
 def test_a_killed_run_goes_on_where_it_stopped(
