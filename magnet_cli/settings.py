@@ -81,8 +81,8 @@ class DecodingConfig:
     later_codes: LaterCodes | None = _decoding(
         "Codes of streams after the first, which add detail: sampled, or those nearest to the mean of what "
         "the model expects (mean), without guidance and temperature, which suits models too small to guess "
-        "details. The built-in model's clips without a tempo stay sampled: details of noise are random. "
-        "Default: the checkpoint's own, usually {usual}.",
+        "details. The built-in model's clips without a tempo stay sampled, and with --sound-temperature any "
+        "model's: details of noise are random. Default: the checkpoint's own, usually {usual}.",
         usual="sampled",
         before="sampled",
         only="masked",
