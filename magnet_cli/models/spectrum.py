@@ -73,7 +73,8 @@ class Spectrum(nn.Module):
         """Synthesise audio with these band amplitudes, by fast Griffin-Lim from integrated phases.
 
         The spectral shape within a band of several bins is not constrained: noise keeps its uneven
-        spectrum, while the level of the band is right.
+        spectrum, while the level of the band is right. Such bands start from random phases: their flat
+        spectra have no peaks, and in step from hop to hop they would sound as a comb of tones.
 
         Args:
             bands: the bands of `amplitudes`.
@@ -87,7 +88,10 @@ class Spectrum(nn.Module):
             Samples [margin + N * hop + margin]; deterministic, bit for bit.
         """
         magnitudes = bands.spread_evenly(amplitudes)
-        estimate = torch.polar(magnitudes, self._first_phases(magnitudes).to(magnitudes.dtype))
+        phases = self._first_phases(magnitudes).to(magnitudes.dtype)
+        wide = phases[:, bands.linear :]
+        wide.copy_(2 * math.pi * torch.rand(wide.shape, generator=torch.Generator().manual_seed(0)))
+        estimate = torch.polar(magnitudes, phases)
         before = torch.zeros_like(estimate)
         envelope = self._envelope(len(estimate))
         held = 0 if past is None else len(past)

@@ -140,6 +140,24 @@ def test_synthesis_undoes_analysis(hop: int, overlap: int, frames: int) -> None:
     assert torch.allclose(spectrum.synthesise(spectra)[:, inner], samples[:, inner], atol=1e-4)
 
 
+def test_noise_in_wide_bands_comes_back_as_noise() -> None:
+    """Steady noise, that is: not a comb of tones at multiples of the hop's rate, as from phases in step."""
+    spectrum, bands = Spectrum(320, 4), Bands(24_000, 1280, 4000, 80)
+    noise = torch.randn(320 * 150 + 960, generator=torch.Generator().manual_seed(1)) / 10
+    levels = bands.amplitudes(spectrum.analyse(noise[None]).abs())[0].mean(0)
+    made = spectrum.recover(bands, levels.expand(150, -1), 32)[spectrum.margin : -spectrum.margin]
+
+    def power(sound: Tensor) -> Tensor:  # of 5.9 Hz each, averaged over the clip
+        window = torch.hann_window(4096)
+        bins = torch.stft(sound, 4096, 1024, window=window, return_complex=True)
+        return bins.abs().square().mean(-1)[800:1800]  # 4.7 to 10.5 kHz
+
+    given, back = power(noise), power(made)
+    flatness = [p.log().mean().exp() / p.mean() for p in (given, back)]
+    assert flatness[1] > 0.95 * flatness[0]
+    assert abs(10 * (back.mean() / given.mean()).log10()) < 1
+
+
 def test_a_sines_magnitude_is_its_amplitude() -> None:
     spectrum = Spectrum(16, 4)
     tone = 0.25 * torch.sin(2 * math.pi * 200 * torch.arange(1000) / 1600)
