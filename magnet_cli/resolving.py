@@ -51,6 +51,12 @@ def resolve(
             config = config.altered({top_k: 0})
     if config.span_order != "certainty" and lm.modeling != "autoregressive":
         config = _by_scores(given, config, rescored)
+    if given.final_temperature and not config.anneal_temperature:
+        raise UsageError(
+            "final_temperature has no effect: the temperature does not fall.",
+            "Leave it out, or let the temperature fall (anneal_temperature).",
+            settings=["final_temperature", "anneal_temperature"],
+        )
     falling = (given.temperature, given.anneal_temperature)
     if given.sound_temperature is None and falling != (None, None):
         config = config.altered({"sound_temperature": 0.0})
@@ -138,6 +144,8 @@ def used(
             unused.add("hybrid")
     if config.span_order != "certainty":
         unused |= _OF_SCORES
+    if not config.anneal_temperature:
+        unused.add("final_temperature")
     if not rescored:
         unused |= RESCORER_ONLY
     return {name: value for name, value in config.given().items() if name not in unused}

@@ -58,6 +58,14 @@ class DecodingConfig:
         usual=True,
         only="masked",
     )
+    final_temperature: float | None = _decoding(
+        "Temperature at a stream's last step, if it falls; at most --temperature. Above 0, what is decided "
+        "last varies, too. Default: the checkpoint's own, usually 0.",
+        usual=0.0,
+        before=0.0,
+        only="masked",
+        **_NUMBER,
+    )
     sound_temperature: float | None = _decoding(
         "Temperature, at every step, of clips without a tempo in the prompt (120 bpm) or drawn by the model: "
         "sounds that come and go, such as footsteps, stay silent if it falls. 0: as of other clips. Default: "

@@ -192,7 +192,8 @@ def schedule(config: DecodingConfig, steps: int, blocks: int = 1) -> Iterator[St
             number += 1
             temperature = required(config.temperature)
             if config.anneal_temperature:
-                temperature *= (within - 1 - step) / within
+                final = min(temperature, required(config.final_temperature))
+                temperature = final + (temperature - final) * ((within - 1 - step) / within)
             yield Step(
                 number=number,
                 of=steps,

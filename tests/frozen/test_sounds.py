@@ -31,6 +31,7 @@ DECODING = {
     "temperature": 1.0,
     "decoding_steps": (3, 3, 3, 3),
     "anneal_temperature": False,
+    "final_temperature": 0.7,
     "top_p": 0.0,
     "top_k": 7,
     "max_cfg_coef": 2.0,
