@@ -26,6 +26,7 @@ DEFAULTS = DecodingConfig(
     decoding_steps=(50, 1, 1),
     temperature=0.9,
     anneal_temperature=True,
+    final_temperature=0.36,
     sound_temperature=1.0,
     later_codes="mean",
     top_p=0.9,
