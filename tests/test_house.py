@@ -19,7 +19,7 @@ from tests.test_imports import FILES, home, imports
 ROOT = Path(magnet_cli.__file__).parent
 
 # The reasons for each limit: docs/decisions.md, Size of the package.
-MOST_LINES = 38_312
+MOST_LINES = 38_314
 MOST_MODULES = 173
 MOST_FILES = {"gen": 41, "edit": 46}
 

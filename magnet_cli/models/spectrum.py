@@ -90,7 +90,9 @@ class Spectrum(nn.Module):
         magnitudes = bands.spread_evenly(amplitudes)
         phases = self._first_phases(magnitudes).to(magnitudes.dtype)
         wide = phases[:, bands.linear :]
-        wide.copy_(2 * math.pi * torch.rand(wide.shape, generator=torch.Generator().manual_seed(0)))
+        chance = torch.Generator("cpu").manual_seed(0)
+        turns = torch.rand(wide.shape, generator=chance, dtype=torch.float32, device="cpu")
+        wide.copy_(2 * math.pi * turns)
         estimate = torch.polar(magnitudes, phases)
         before = torch.zeros_like(estimate)
         envelope = self._envelope(len(estimate))

@@ -236,10 +236,10 @@ BARS = NANO | {
 TODAY = NANO | {
     "decoding": {
         "decoding_steps": [50, 1, 1], "temperature": 0.9, "anneal_temperature": True,
-        "top_p": 0.9, "top_k": 0, "use_sampling": True, "max_cfg_coef": 2.5, "min_cfg_coef": 1.0,
-        "sound_temperature": 1.0, "later_codes": "mean", "bar_repeat": 1.5, "half_bar_repeat": 0.0,
-        "span_len": 1, "span_arrangement": "nonoverlap", "span_order": "blocks", "full_length": True,
-        "hybrid": 0.0,
+        "final_temperature": 0.36, "top_p": 0.9, "top_k": 0, "use_sampling": True,
+        "max_cfg_coef": 2.5, "min_cfg_coef": 1.0, "sound_temperature": 1.0, "later_codes": "mean",
+        "bar_repeat": 1.5, "half_bar_repeat": 0.0, "span_len": 1, "span_arrangement": "nonoverlap",
+        "span_order": "blocks", "full_length": True, "hybrid": 0.0,
     },
     "weights": registry.builtin_weights("nano"),
 }  # fmt: skip
@@ -263,14 +263,18 @@ def test_other_defaults_of_the_built_in_model_are_said_as_they_were(
     short["decoding"] = {**BARS["decoding"], "hybrid": 2.0}  # type: ignore[dict-item]
     assert spoken(TODAY) == plain
     assert spoken(BARS) == plain.replace(
-        " -o", " --hybrid 4 --hybrid-temperature 0.95 --temperature 1 --sound-temperature 0"
-        " --later-codes sampled --max-cfg-coef 4 --bar-repeat 4 --span-order spread -o"
+        " -o", " --hybrid 4 --hybrid-temperature 0.95 --temperature 1 --final-temperature 0"
+        " --sound-temperature 0 --later-codes sampled --max-cfg-coef 4 --bar-repeat 4"
+        " --span-order spread -o"
     )  # fmt: skip
     assert spoken(NANO) == plain.replace(
-        " -o", " --hybrid 9 --hybrid-temperature 0.95 --temperature 1 --sound-temperature 0"
-        " --later-codes sampled --max-cfg-coef 1.5 --min-cfg-coef 1.5 --bar-repeat 0 --span-len 3"
-        " --span-order certainty -o"
+        " -o", " --hybrid 9 --hybrid-temperature 0.95 --temperature 1 --final-temperature 0"
+        " --sound-temperature 0 --later-codes sampled --max-cfg-coef 1.5 --min-cfg-coef 1.5"
+        " --bar-repeat 0 --span-len 3 --span-order certainty -o"
     )  # fmt: skip
+    seventh = TODAY | {"decoding": {**TODAY["decoding"]}}  # type: ignore[dict-item]
+    del seventh["decoding"]["final_temperature"]  # type: ignore[attr-defined]
+    assert spoken(seventh) == plain.replace(" -o", " --final-temperature 0 -o")
     older = BARS | {"decoding": {**BARS["decoding"]}}  # type: ignore[dict-item]
     del older["decoding"]["coherence_boost"]  # type: ignore[attr-defined]
     assert "--coherence-boost 0" in spoken(older)
