@@ -54,8 +54,8 @@ def resolve(
     if given.final_temperature and not config.anneal_temperature:
         raise UsageError(
             "final_temperature has no effect: the temperature does not fall.",
-            "Leave it out, or let the temperature fall (anneal_temperature).",
-            settings=["final_temperature", "anneal_temperature"],
+            "Leave it out, or let the temperature fall.",
+            settings=["final_temperature"],
         )
     falling = (given.temperature, given.anneal_temperature)
     if given.sound_temperature is None and falling != (None, None):
