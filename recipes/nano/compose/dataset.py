@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import soundfile
 
 from recipes.nano.compose.captions import captions
 from recipes.nano.compose.noise import Array
-from recipes.nano.compose.plan import Plan, draw_plan
+from recipes.nano.compose.plan import Plan
 from recipes.nano.compose.render import render_batch
 from recipes.nano.compose.score import SAMPLE_RATE, Score
 from recipes.nano.compose.split import SPLITS, split_of
@@ -44,25 +44,23 @@ class ClipFiles:
         return f"notes/{self.index:06d}.json"
 
 
-def batches(count: int) -> Iterator[range]:
-    """The clip indices by batch."""
-    for first in range(0, count, BATCH):
-        yield range(first, min(first + BATCH, count))
-
-
-def render_dataset(out: Path, count: int, seed: int, report: Callable[[int], None]) -> None:
-    """Render the missing clips of 0..count-1; `report` gets the number of clips after each batch."""
+def render_dataset(out: Path, plans: Sequence[Plan], report: Callable[[int], None]) -> None:
+    """Render the plans' missing clips; `report` gets the number of clips after each batch."""
     for folder in ("clips", "notes"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, object]] = []
-    for indices in batches(count):
-        if not all((out / ClipFiles(i).audio).exists() for i in indices):
-            plans = [draw_plan(seed, index) for index in indices]
-            for plan, (audio, score) in zip(plans, render_batch(plans), strict=True):
+    for first in range(0, len(plans), BATCH):
+        batch = plans[first : first + BATCH]
+        if not all(_exists(out, plan) for plan in batch):
+            for plan, (audio, score) in zip(batch, render_batch(batch), strict=True):
                 _write_clip(out, plan, audio, score)
-        entries += [manifest_line(draw_plan(seed, index)) for index in indices]
+        entries += [manifest_line(plan) for plan in batch]
         _write_manifests(out, entries)
-        report(indices.stop)
+        report(first + len(batch))
+
+
+def _exists(out: Path, plan: Plan) -> bool:
+    return (out / ClipFiles(plan.index).audio).exists()
 
 
 def _write_clip(out: Path, plan: Plan, audio: Array, score: Score | None) -> None:
@@ -90,10 +88,9 @@ def manifest_line(plan: Plan) -> dict[str, object]:
     }
 
 
-def write_manifests(out: Path, count: int, seed: int) -> dict[str, int]:
+def write_manifests(out: Path, plans: Sequence[Plan]) -> dict[str, int]:
     """Write every split's manifest of the existing clips; returns the number of lines of each."""
-    there = [index for index in range(count) if (out / ClipFiles(index).audio).exists()]
-    return _write_manifests(out, [manifest_line(draw_plan(seed, index)) for index in there])
+    return _write_manifests(out, [manifest_line(plan) for plan in plans if _exists(out, plan)])
 
 
 def _write_manifests(out: Path, entries: Sequence[dict[str, object]]) -> dict[str, int]:

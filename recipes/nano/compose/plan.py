@@ -23,6 +23,8 @@ _MIX = "SAESADSASAESADSASAESADSASAESADSASASASAES"  # 16 S, 15 A, 4 D, 5 E
 KINDS = {"S": "solo", "A": "arrangement", "D": "drums", "E": "effect"}
 DRUMS_MUSESCORE_SHARE = 0.25
 SCENE_SHARE = 0.2  # of the sound effects: two at once
+# Of the arrangements: any instrument leads, not one of the style's, so that neither word implies the other.
+ANY_LEAD_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,16 @@ def _solo(seed: int, index: int, rng: Random) -> Plan:
     )  # fmt: skip
 
 
+def has_any_lead(seed: int, index: int) -> bool:
+    """Whether the lead of an arrangement is drawn from all instruments."""
+    return clip_random(seed, index, "any lead").random() < ANY_LEAD_SHARE
+
+
 def _arrangement(seed: int, index: int, rng: Random) -> Plan:
     style = STYLES[_draw({s.name: s.weight for s in STYLES.values()}, rng)]
     lead = _draw(style.leads, rng)
+    if has_any_lead(seed, index):
+        lead = clip_random(seed, index, "lead").choice(LEADS).name
     mood = MOODS[_draw(style.moods, rng)]
     slow_enough = [f for f in style.tempi if tempo_class(f) in mood.tempi]
     frames = rng.choice(slow_enough or style.tempi)
