@@ -1,4 +1,4 @@
-"""Plans of arrangements led by instruments that are not their style's, with drums where the style has a kit.
+"""Plans of arrangements that are mostly led by instruments that are not their style's, most with drums.
 
 A network that reads "house" only with pianos, strings and synths, and an electric piano mostly alone, plays
 "house, Rhodes and drums" without drums. The quotas take more of the styles whose drums it leaves out.

@@ -123,15 +123,10 @@ def _solo(seed: int, index: int, rng: Random) -> Plan:
     )  # fmt: skip
 
 
-def has_any_lead(seed: int, index: int) -> bool:
-    """Whether the lead of an arrangement is drawn from all instruments."""
-    return clip_random(seed, index, "any lead").random() < ANY_LEAD_SHARE
-
-
 def _arrangement(seed: int, index: int, rng: Random) -> Plan:
     style = STYLES[_draw({s.name: s.weight for s in STYLES.values()}, rng)]
     lead = _draw(style.leads, rng)
-    if has_any_lead(seed, index):
+    if clip_random(seed, index, "any lead").random() < ANY_LEAD_SHARE:
         lead = clip_random(seed, index, "lead").choice(LEADS).name
     mood = MOODS[_draw(style.moods, rng)]
     slow_enough = [f for f in style.tempi if tempo_class(f) in mood.tempi]
