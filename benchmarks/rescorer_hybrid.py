@@ -27,11 +27,13 @@ import magnet_cli
 from magnet_cli.api import Model
 from magnet_cli.errors import MagnetError, UsageError
 from magnet_cli.files import atomic_path
+from magnet_cli.settings import DecodingConfig
 from recipes.nano.evaluate import Case, Evaluation, composed_cases
 from recipes.nano.judges.hearing import Heard, listen
 from recipes.nano.judges.tagger import Tagger
 
 PLAIN = "plain"
+CERTAINTY = "by certainty"
 SPLITS = ("test", "test_combo")  # held-out compositions, then held-out combinations
 QUESTIONS = ("instrument", "drums", "tempo")
 
@@ -39,8 +41,11 @@ QUESTIONS = ("instrument", "drums", "tempo")
 def rows(model: Model) -> dict[str, dict[str, Any]]:
     """The rows: a name, and arguments of `generate` that override the checkpoint's defaults."""
     off = {"hybrid": 0.0}
+    order = DecodingConfig(span_order="certainty")  # what a rescorer implies
+    by_certainty = {CERTAINTY: {**off, "config": order}}
     return {
         PLAIN: off,
+        **(by_certainty if model.defaults.span_order not in (None, "certainty") else {}),
         **{
             f"rescorer, W = {weight:g}": {**off, "rescorer": "self", "rescorer_weight": weight}
             for weight in (0.2, 0.5, 0.8)
